@@ -1,0 +1,211 @@
+"""The model configuration: `config.json` of a `morvit/1` checkpoint, checked field by field.
+
+Nothing that changes logits has a default: every field is required, unknown fields are errors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from morvit_deploy.errors import ConfigError
+
+FORMAT = "morvit/1"
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown fields, no conversions between types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RouterConfig(Strict):
+    """A router: an MLP (hidden widths, GELU after the first, ReLU after the others) and its score.
+
+    The score is g = alpha · activation(z) (paper §3.2); `shared` means one router for all steps.
+    """
+
+    hidden: tuple[Count, ...]
+    activation: Literal["sigmoid", "tanh"]
+    bias: bool
+    shared: bool
+    alpha: Finite
+
+
+class Preprocess(Strict):
+    """From a picture to the model's input: shorter side to `resize`, centre crop, normalisation.
+
+    `resize` null means that pictures are cropped as they are. mean and std are for RGB in [0, 1].
+    """
+
+    mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
+    resize: Count | None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+class Config(Strict):
+    """Architecture, routing and preprocessing of one MoR-ViT (DESIGN words: docs/format.md)."""
+
+    format: Literal["morvit/1"]
+    image_size: Count
+    patch_size: Count
+    in_channels: Literal[3]
+    num_classes: Count
+    embed_dim: Count
+    num_heads: Count
+    mlp_dim: Count
+    qkv_bias: bool
+    norm_eps: Positive
+    activation: Literal["gelu", "gelu_tanh", "relu"]
+    sharing: Literal["none", "cycle", "middle_cycle"]
+    cycle_depth: Count
+    num_recursions: Count
+    routing: Literal["expert_choice", "token_choice", "none"]
+    router: RouterConfig | None
+    gate: Literal["block", "delta", "hard"]
+    attention_scope: Literal["active", "all"]
+    capacity: tuple[Count, ...] | None
+    head_hidden: tuple[Count, ...]
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+    provenance: dict[str, Any] | None = None
+
+    @property
+    def num_patches(self) -> int:
+        """N, the number of patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_layers(self) -> int:
+        """L, the block applications that a token of full depth sees."""
+        ends = 2 if self.sharing == "middle_cycle" else 0
+        return ends + self.cycle_depth * self.num_recursions
+
+    @property
+    def num_steps(self) -> int:
+        """Routed steps: recursions of the cycle; for token_choice a step is a layer."""
+        return self.num_layers if self.routing == "token_choice" else self.num_recursions
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        problems = [*self._shape_problems(), *self._routing_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _shape_problems(self) -> list[str]:
+        problems = []
+        if self.image_size % self.patch_size:
+            problems.append(
+                f"image_size: got {self.image_size}, expected a multiple of patch_size {self.patch_size}"
+            )
+        if self.embed_dim % self.num_heads:
+            problems.append(f"num_heads: got {self.num_heads}, expected a divisor of embed_dim {self.embed_dim}")
+        if self.sharing == "none" and self.num_recursions != 1:
+            problems.append(
+                f"num_recursions: got {self.num_recursions}, expected 1 with sharing 'none' (nothing recurs)"
+            )
+        if self.labels is not None and len(self.labels) != self.num_classes:
+            problems.append(f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)")
+        resize = self.preprocess.resize
+        if resize is not None and resize < self.image_size:
+            problems.append(
+                f"preprocess.resize: got {resize}, expected at least image_size {self.image_size}, "
+                "or null to crop without resizing"
+            )
+        return problems
+
+    def _routing_problems(self) -> list[str]:
+        problems = []
+        if self.routing == "none":
+            wanted = {"router": None, "capacity": None, "gate": "hard"}
+        elif self.routing == "token_choice":
+            wanted = {"capacity": None, "gate": "hard"}
+        else:
+            wanted = {}
+        for field, value in wanted.items():
+            if getattr(self, field) != value:
+                problems.append(f"{field}: expected {json.dumps(value)} with routing {self.routing!r}")
+        if self.routing != "none" and self.router is None:
+            problems.append(f"router: got null, expected a router with routing {self.routing!r}")
+        if self.routing == "expert_choice":
+            problems += schedule_problems(self.capacity, self.num_recursions, self.num_patches)
+        return problems
+
+    def to_json(self) -> str:
+        """The text of `config.json`; `parse_config` reads it back to an equal object."""
+        fields = self.model_dump(mode="json")
+        if fields["provenance"] is None:
+            del fields["provenance"]
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+def schedule_problems(capacity: tuple[int, ...] | None, steps: int, num_patches: int) -> list[str]:
+    """What keeps `capacity` from being a schedule of `steps` steps over `num_patches` tokens."""
+    if capacity is None:
+        return [f"capacity: got null, expected {steps} numbers, one for each step"]
+    problems = []
+    if len(capacity) != steps:
+        problems.append(f"capacity: got {len(capacity)} numbers, expected {steps} (one for each step)")
+    if max(capacity, default=0) > num_patches:
+        problems.append(f"capacity: got {max(capacity)}, expected at most {num_patches} (the patch tokens)")
+    rises = [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]]
+    problems += [
+        f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that left never returns, "
+        "so capacities may not rise"
+        for r in rises
+    ]
+    return problems
+
+
+def parse_config(text: str | bytes, source: str = "config.json") -> Config:
+    """Read the text of a `config.json`.
+
+    Raises ConfigError with every problem found, each with its field.
+    """
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{source} is not a {FORMAT} configuration:\n{explain(error)}") from None
+
+
+def load_config(folder: Path) -> Config:
+    """Read `folder/config.json`; ConfigError when it is missing or wrong."""
+    path = folder / "config.json"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; a checkpoint is a folder with config.json and "
+            "model.safetensors (`morvit-deploy init` writes one)"
+        ) from None
+    return parse_config(text, source=str(path))
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's findings, a line each: field, what is wrong, what was received."""
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "value_error":  # our own checks name their field
+            lines += str(item["ctx"]["error"]).split("\n")
+        elif item["type"] == "missing":
+            lines.append(f"{field}: missing, and nothing that changes logits is guessed")
+        elif item["type"] == "extra_forbidden":
+            lines.append(f"{field}: unknown field")
+        else:
+            lines.append(f"{field or 'file'}: got {_short(item['input'])}; {item['msg']}")
+    return "\n".join(f"  - {line}" for line in lines)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

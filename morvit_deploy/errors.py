@@ -1,0 +1,59 @@
+"""The error tree. Every message says what was received, what was expected and what to do.
+
+MorvitError                  exit status 2: bad usage or input
+├── ConfigError              config.json or a plan breaks the format
+├── CheckpointError          weights are missing, foreign, mis-shaped or not finite
+├── ImageError               an image or an image folder cannot be used
+├── OutputError              the output cannot be written where it was asked for
+├── BundleError              a bundle is damaged, altered or of another format
+├── TargetError              a target, device or option is not available
+└── CheckFailed              exit status 1: the tool worked, and the answer is no
+    ├── StructureError       the written graph is not the static graph that was promised
+    └── ParityError          the bundle does not compute what the checkpoint computes
+"""
+
+from __future__ import annotations
+
+
+class MorvitError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_status = 2
+
+
+class ConfigError(MorvitError):
+    """A configuration or plan breaks its format."""
+
+
+class CheckpointError(MorvitError):
+    """A checkpoint cannot be loaded as it is."""
+
+
+class ImageError(MorvitError):
+    """An image cannot be read or does not suit the model."""
+
+
+class OutputError(MorvitError):
+    """An output cannot be written."""
+
+
+class BundleError(MorvitError):
+    """A bundle is damaged, altered or unknown."""
+
+
+class TargetError(MorvitError):
+    """A target, device or option is not available here."""
+
+
+class CheckFailed(MorvitError):
+    """A check ran to its end and its answer is no."""
+
+    exit_status = 1
+
+
+class StructureError(CheckFailed):
+    """The written graph breaks a promise about its structure."""
+
+
+class ParityError(CheckFailed):
+    """The bundle and the checkpoint disagree."""

@@ -1,0 +1,264 @@
+"""The reference: the dynamic MoR-ViT in plain eager PyTorch. Slow, plain, and right; it is the judge.
+
+Each image is routed on its own, each token's leaving is spelled out, and nothing here knows of export.
+`model.double()` gives the float64 judge that every parity check compares with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from morvit_deploy import routing
+from morvit_deploy.config import Config, RouterConfig
+
+ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, timm's names and layout."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (..., q, dim) attends to context (..., k, dim), by default to itself; returns (..., q, dim)."""
+        context = x if context is None else context
+        dim = x.shape[-1]
+        weight_q, weight_kv = self.qkv.weight.split((dim, 2 * dim))
+        bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split((dim, 2 * dim))
+        q = self._heads(F.linear(x, weight_q, bias_q))
+        k, v = (self._heads(part) for part in F.linear(context, weight_kv, bias_kv).chunk(2, dim=-1))
+        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (..., heads, q, k)
+        return self.proj((weights @ v).transpose(-3, -2).flatten(-2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)  # (..., heads, tokens, head_dim)
+
+
+class Mlp(nn.Module):
+    """fc1, activation, fc2."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
+        self.fc2 = nn.Linear(config.mlp_dim, config.embed_dim)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """One pre-norm Transformer block, residuals included."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """New states of x (..., q, dim); keys and values come from context (..., k, dim), by default from x."""
+        normed = self.norm1(x)
+        x = x + self.attn(normed, normed if context is None else self.norm1(context))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Image (batch, 3, height, width) to patch embeddings (batch, N, dim), row by row."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Router(nn.ModuleList):
+    """An MLP from a token's state to its router logits; GELU after the first layer, ReLU after the others."""
+
+    def __init__(self, config: RouterConfig, in_dim: int, out_dim: int) -> None:
+        widths = [in_dim, *config.hidden, out_dim]
+        super().__init__(
+            nn.Linear(a, b, bias=config.bias) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., dim) to logits (..., out_dim)."""
+        for j, layer in enumerate(self):
+            if j:
+                x = F.gelu(x) if j == 1 else F.relu(x)
+            x = layer(x)
+        return x
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one image's router decided at one step; token numbers count patches from 0."""
+
+    candidates: Tensor  # (n,) tokens that faced the router
+    kept: Tensor  # (k,) tokens that run the step
+    router_logits: Tensor  # (n,) for expert_choice, (n, layers) for token_choice
+    margin: float  # in router logits: the least change that could alter the decision
+
+
+@dataclass
+class Trace:
+    """All that happened to one image: decisions, and every token's state after each stage."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    states: dict[str, Tensor] = field(default_factory=dict)  # stage -> (N+1, dim), CLS first
+
+    @property
+    def margin(self) -> float:
+        """The image's routing margin: the least of its decisions'."""
+        return min((d.margin for d in self.decisions), default=float("inf"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the reference answers for a batch."""
+
+    logits: Tensor  # (batch, classes)
+    depth: Tensor  # (batch, N) steps that each patch token ran
+    traces: list[Trace]
+
+
+class MoRViT(nn.Module):
+    """A Vision Transformer with Mixture-of-Recursions (paper §3.2–3.4), one image at a time."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + 1, dim))
+        ends = config.sharing == "middle_cycle"
+        self.first = Block(config) if ends else None
+        self.cycle = nn.ModuleList(Block(config) for _ in range(config.cycle_depth))
+        self.last = Block(config) if ends else None
+        self.routers = nn.ModuleList(_routers(config))
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        widths = [dim, *config.head_hidden, config.num_classes]
+        layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        self.head = nn.ModuleList(layers) if config.head_hidden else layers[0]
+
+    def layers(self) -> Iterator[tuple[str, Block]]:
+        """Every block application of a token of full depth, in order, with the block's checkpoint name."""
+        if self.first is not None:
+            yield "first", self.first
+        for _ in range(self.config.num_recursions):
+            for i, block in enumerate(self.cycle):
+                yield f"cycle.{i}", block  # type: ignore[misc]  # ModuleList loses its element type
+        if self.last is not None:
+            yield "last", self.last
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images (batch, 3, height, width) to tokens (batch, N+1, dim), CLS first (paper §3.1)."""
+        patches = self.patch_embed(images)
+        cls = self.cls_token.expand(len(images), -1, -1)
+        return torch.cat([cls, patches], dim=1) + self.pos_embed
+
+    def router(self, step: int) -> Router:
+        """The router of step `step`, counted from 0."""
+        shared = self.config.router is not None and self.config.router.shared
+        return self.routers[0 if shared else step]  # type: ignore[return-value]
+
+    def score(self, z: Tensor) -> Tensor:
+        """g = α·act(z)."""
+        assert self.config.router is not None
+        return routing.score(z, self.config.router.activation, self.config.router.alpha)
+
+    def classify(self, cls: Tensor) -> Tensor:
+        """CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
+        x = self.norm(cls)
+        if isinstance(self.head, nn.Linear):
+            return self.head(x)
+        for j, layer in enumerate(self.head):
+            x = layer(torch.tanh(x) if j else x)
+        return x
+
+    def forward(self, images: Tensor) -> Outcome:
+        """Normalised images (batch, 3, height, width) to logits, token depths and the full trace."""
+        walk = {"expert_choice": self._expert_choice, "token_choice": self._token_choice, "none": self._dense}
+        logits, depths, traces = [], [], []
+        for h in self.embed(images):
+            trace = Trace(states={"embed": h})
+            h, depth = walk[self.config.routing](h, trace)
+            logits.append(self.classify(h[0]))
+            depths.append(depth[1:])
+            traces.append(trace)
+        return Outcome(torch.stack(logits), torch.stack(depths), traces)
+
+    def _expert_choice(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+        """h (N+1, dim) through first, R routed steps and last (paper §3.2, §3.4)."""
+        assert self.config.capacity is not None
+        if self.first is not None:
+            h = trace.states["first"] = self.first(h)
+        depth = torch.zeros(len(h), dtype=torch.long)
+        active = torch.arange(1, len(h))  # patch tokens; CLS is always active
+        for step, capacity in enumerate(self.config.capacity):
+            z = self.router(step)(h)[:, 0]  # (N+1,)
+            kept = active[routing.top_k(z[active], capacity)]
+            margin = routing.top_k_margin(z[active], capacity)
+            trace.decisions.append(Decision(active - 1, kept - 1, z[active], margin))
+            active = kept
+            running = torch.cat([torch.zeros(1, dtype=torch.long), active])
+            depth[running] += 1
+            h = trace.states[f"step{step + 1}"] = self._gated_step(h, running, self.score(z[running]))
+        if self.last is not None:
+            h = trace.states["last"] = self.last(h)
+        return h, depth
+
+    def _gated_step(self, h: Tensor, running: Tensor, g: Tensor) -> Tensor:
+        """One application of the cycle to the running tokens of h (N+1, dim); the others stand still."""
+        after = h
+        for block in self.cycle:
+            context = after if self.config.attention_scope == "all" else after[running]
+            after = after.index_copy(0, running, block(after[running], context))
+        old, new, g = h[running], after[running], g[:, None]
+        gated = {"block": old + g * new, "delta": old + g * (new - old), "hard": new}[self.config.gate]
+        return h.index_copy(0, running, gated)
+
+    def _token_choice(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+        """Each token gets its depth from its embedding; layer s updates the tokens with depth >= s."""
+        z = self.router(0)(h)  # (N+1, L)
+        depth = routing.first_argmax(z) + 1
+        depth[0] = self.config.num_layers
+        margin = routing.argmax_margin(z[1:])
+        candidates = torch.arange(1, len(h))
+        for layer, (_, block) in enumerate(self.layers(), start=1):
+            kept = candidates[depth[candidates] >= layer]
+            trace.decisions.append(Decision(candidates - 1, kept - 1, z[candidates], margin))
+            candidates = kept
+            running = torch.cat([torch.zeros(1, dtype=torch.long), kept])
+            context = h if self.config.attention_scope == "all" else h[running]
+            h = trace.states[f"step{layer}"] = h.index_copy(0, running, block(h[running], context))
+        return h, depth
+
+    def _dense(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+        """Every token runs every layer."""
+        for layer, (_, block) in enumerate(self.layers(), start=1):
+            h = trace.states[f"layer{layer}"] = block(h)
+        return h, torch.full((len(h),), self.config.num_recursions)
+
+
+def _routers(config: Config) -> list[Router]:
+    if config.router is None:
+        return []
+    if config.routing == "token_choice":
+        return [Router(config.router, config.embed_dim, config.num_layers)]
+    count = 1 if config.router.shared else config.num_recursions
+    return [Router(config.router, config.embed_dim, 1) for _ in range(count)]
