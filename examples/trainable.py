@@ -1,0 +1,138 @@
+"""A batched, differentiable forward over the reference's own modules, for training.
+
+The reference walks image by image and picks tokens with a hard top-k, which gives the routers no gradient for
+the tokens that they dropped. Here every *candidate* of a step is computed and carries a mask that is 0 or 1 in
+value but has the gradient of a soft keep probability (straight-through, as DynamicViT and Gumbel-softmax do). So the
+values are the reference's, and a router also learns what a dropped token would have brought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from morvit_deploy.model import Attention, Block, MoRViT
+
+STEP_TEMPERATURE = 1.0  # of the soft keep probability, in router logits
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a training step needs to know of one forward pass."""
+
+    logits: Tensor  # (batch, classes)
+    depth: Tensor  # (batch, N) steps that each patch token ran
+    router_logits: list[Tensor]  # expert_choice: (batch, n) a step; token_choice: one (batch, N, layers)
+
+
+def forward(model: MoRViT, images: Tensor, noise: float = 0.0) -> Pass:
+    """Normalised images (batch, 3, height, width) through the model; `noise` scales Gumbel noise on selection."""
+    routed = {"expert_choice": _expert_choice, "token_choice": _token_choice}[model.config.routing]
+    return routed(model, model.embed(images), noise)
+
+
+def _expert_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
+    """h (batch, N+1, dim) through first, R routed steps and last."""
+    assert model.config.capacity is not None
+    if model.first is not None:
+        h = model.first(h)
+    cls, active = h[:, :1], h[:, 1:]
+    place = torch.arange(active.shape[1]).expand(active.shape[:2])  # which patch each active token is
+    depth = torch.zeros(place.shape, dtype=torch.long)
+    left: list[Tensor] = []
+    zs: list[Tensor] = []
+    for step, capacity in enumerate(model.config.capacity):
+        h = torch.cat([cls, active], dim=1)
+        z = model.router(step)(h)[..., 0]  # (batch, 1 + active)
+        zs.append(z[:, 1:])
+        order = (z[:, 1:] + noise * gumbel(z[:, 1:])).argsort(dim=1, descending=True, stable=True)
+        mask = top_k_mask(z[:, 1:], order, capacity)
+        h = _gated_step(model, h, F.pad(mask, (1, 0), value=1.0), model.score(z), left)
+        cls, after = h[:, :1], h[:, 1:]
+        kept, dropped = order[:, :capacity], order[:, capacity:]
+        left.append(take(after, dropped))
+        active, place = take(after, kept), place.gather(1, kept)
+        depth.scatter_add_(1, place, torch.ones_like(place))
+    if model.last is not None:  # only CLS feeds the head; the order of its keys is indifferent
+        cls = model.last(cls, torch.cat([cls, active, *left], dim=1))
+    return Pass(model.classify(cls[:, 0]), depth, zs)
+
+
+def _gated_step(model: MoRViT, h: Tensor, mask: Tensor, g: Tensor, left: list[Tensor]) -> Tensor:
+    """The cycle and the gate on h (batch, n, dim) where mask (batch, n) is 1; the other tokens stand still."""
+    new = h
+    for block in model.cycle:
+        if model.config.attention_scope == "all":
+            advanced = block(new, torch.cat([new, *left], dim=1))
+        else:
+            advanced = masked_block(block, new, mask)  # type: ignore[arg-type]  # ModuleList loses the type
+        new = _mix(new, advanced, mask)
+    g = g[..., None]
+    gated = {"block": h + g * new, "delta": h + g * (new - h), "hard": new}[model.config.gate]
+    return _mix(h, gated, mask)
+
+
+def _token_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
+    """h (batch, N+1, dim): depth from the embeddings, then layer s updates the tokens of depth >= s."""
+    z = model.router(0)(h[:, 1:])  # (batch, N, layers)
+    order = (z + noise * gumbel(z)).argsort(dim=-1, descending=True, stable=True)
+    depth = order[..., 0] + 1
+    reach = z.softmax(-1).flip(-1).cumsum(-1).flip(-1)  # P(depth >= s), (batch, N, layers)
+    for layer, (_, block) in enumerate(model.layers(), start=1):
+        if layer == model.config.num_layers and model.config.attention_scope == "all":
+            h = block(h[:, :1], h)  # only CLS feeds the head
+            break
+        soft = reach[..., layer - 1]
+        mask = F.pad((depth >= layer).to(soft) + (soft - soft.detach()), (1, 0), value=1.0)
+        if model.config.attention_scope == "all":
+            new = block(h)
+        else:
+            new = masked_block(block, h, mask)
+        h = _mix(h, new, mask)
+    return Pass(model.classify(h[:, 0]), depth, [z])
+
+
+def top_k_mask(z: Tensor, order: Tensor, k: int) -> Tensor:
+    """1 for the first k of order (batch, n), 0 for the others, with the gradient of a sigmoid about the threshold."""
+    hard = torch.zeros_like(z).scatter(1, order[:, :k], 1.0)
+    if k == z.shape[1]:
+        return hard
+    ranked = z.detach().sort(dim=1, descending=True).values
+    threshold = ranked[:, k - 1 : k + 1].mean(dim=1, keepdim=True)
+    soft = torch.sigmoid((z - threshold) / STEP_TEMPERATURE)
+    return hard + (soft - soft.detach())
+
+
+def masked_block(block: Block, x: Tensor, mask: Tensor) -> Tensor:
+    """block(x) for x (batch, n, dim) where a key's attention weight is multiplied by mask (batch, n)."""
+    x = x + _masked_attention(block.attn, block.norm1(x), mask)
+    return x + block.mlp(block.norm2(x))
+
+
+def _masked_attention(attn: Attention, x: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention whose weights are multiplied by mask and normalised again."""
+    q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (batch, heads, n, n)
+    # The highest kept score, so that the sum below cannot vanish; -1e4 stands for a dropped key.
+    top = (scores.detach() + (mask.detach()[:, None, None] - 1) * 1e4).amax(-1, keepdim=True)
+    weights = (scores - top).clamp(max=30).exp() * mask[:, None, None]
+    weights = weights / weights.sum(-1, keepdim=True)
+    return attn.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Standard Gumbel noise, of the shape of `like`."""
+    return -torch.empty_like(like).exponential_().log().clamp(min=-10).detach()
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens (batch, n, dim) at index (batch, k): (batch, k, dim)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _mix(old: Tensor, new: Tensor, mask: Tensor) -> Tensor:
+    """new where mask (batch, n) is 1, old where it is 0, for states (batch, n, dim)."""
+    return old + mask[..., None] * (new - old)

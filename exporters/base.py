@@ -1,0 +1,149 @@
+"""What every exporter shares: the checks before and after, the manifest and the atomic rename."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from morvit_deploy.baselines import build_form
+from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
+from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.devices import versions
+from morvit_deploy.errors import ParityError, StructureError
+from morvit_deploy.exporters.registry import open_runner
+from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.model import MoRViT
+from morvit_deploy.pixels import Pixels, synthetic_images
+from morvit_deploy.plan import Plan, own_plan
+from morvit_deploy.runtime import Session
+from morvit_deploy.unroll import Options, StaticMoRViT
+from morvit_deploy.verify import Verification, compare
+
+DEFAULT_IMAGES = 4  # synthetic pictures that an export is verified with when the user gives none
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, and how."""
+
+    checkpoint: Path
+    out: Path
+    batch: int | str = 1  # a number, or "dynamic"
+    input: str = "uint8"
+    with_depth: bool = False
+    form: Form = "unrolled"
+    force: bool = False
+    images: Pixels | None = None  # (n, height, width, 3) to verify with
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an exporter's `write` put into the folder."""
+
+    files: list[str]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    probes: tuple[str, ...]
+    macs: int
+    structure: dict[str, Any]
+    violations: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export."""
+
+    folder: Path
+    manifest: Manifest
+    verification: Verification
+
+
+class Exporter(ABC):
+    """A target's writer: subclasses write the files of one static graph and prove their structure."""
+
+    target: ClassVar[str]
+
+    @abstractmethod
+    def write(self, graph: StaticMoRViT, plan: Plan, request: Request, folder: Path) -> Written:
+        """Write the graph into `folder` and read it back for the structure proof."""
+
+    def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
+        """Checkpoint to bundle, verified before it gets its name.
+
+        Raises StructureError or ParityError, and writes nothing, when a check fails.
+        """
+        check_free(request.out, marker=MANIFEST, force=request.force)
+        tell("loading the checkpoint")
+        model = load_checkpoint(request.checkpoint)
+        plan = own_plan(model.config)
+        tell("unrolling")
+        options = Options(
+            input=request.input, with_depth=request.with_depth, single=request.batch == 1
+        )
+        graph = build_form(request.form, model, plan.buckets[0], options)
+        with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
+            tell(f"writing {self.target}")
+            written = self.write(graph, plan, request, folder)
+            if written.violations and request.form == "unrolled":
+                listed = "\n".join(f"  - {violation}" for violation in written.violations)
+                raise StructureError(f"the written graph breaks its promises, so no bundle was made:\n{listed}")
+            manifest = self._manifest(model, plan, request, written, folder)
+            tell("verifying against the float64 reference")
+            verification = self._verify(model, manifest, request, folder)
+            manifest = manifest.model_copy(update={"parity": verification.as_dict()})
+            (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        return Exported(request.out, manifest, verification)
+
+    def _manifest(
+        self, model: MoRViT, plan: Plan, request: Request, written: Written, folder: Path
+    ) -> Manifest:
+        config = model.config
+        return Manifest(
+            format="morvit-bundle/1",
+            target=self.target,
+            precision="fp32",
+            form=request.form,
+            batch=request.batch,  # type: ignore[arg-type]  # checked by the manifest itself
+            input=request.input,  # type: ignore[arg-type]
+            config=config,
+            plan=plan,
+            preprocess=config.preprocess,
+            labels=config.labels,
+            checkpoint=Source(
+                sha256=fingerprint(request.checkpoint), parameters=sum(p.numel() for p in model.parameters())
+            ),
+            files=describe_files(folder, written.files),
+            inputs=written.inputs,
+            outputs=written.outputs,
+            probes=written.probes,
+            macs={plan.buckets[0].name: written.macs},
+            structure=written.structure,
+            parity=None,
+            versions=versions(),
+        )
+
+    def _verify(self, model: MoRViT, manifest: Manifest, request: Request, folder: Path) -> Verification:
+        images = request.images
+        if images is None:
+            images = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
+        with Session(folder, manifest, open_runner(folder, manifest, probes=True)) as session:
+            verification = compare(model, session, images, synthetic=request.images is None)
+        if not verification.passed:
+            raise ParityError(f"the bundle was not kept: {verification.failure}")
+        return verification
+
+
+def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:
+    """An input of the graph's own kind, to trace with."""
+    size = graph.config.image_size
+    if graph.options.input == "uint8":
+        return torch.from_numpy(np.zeros((batch, size, size, 3), dtype=np.uint8))
+    return torch.zeros(batch, 3, size, size)

@@ -1,0 +1,72 @@
+"""The targets there are. A target's modules load only when it is used: running one needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from morvit_deploy.bundle import Manifest, open_manifest
+from morvit_deploy.errors import TargetError
+from morvit_deploy.runtime import Runner, Session
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.base import Exporter
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a target's exporter class and runner function are, as `module:name`."""
+
+    exporter: str
+    runner: str
+    runs_on: str
+
+    def load_exporter(self) -> Exporter:
+        """The exporter, ready to use; imports torch."""
+        return _load(self.exporter)()
+
+    def load_runner(self) -> Callable[..., Runner]:
+        """`open(folder, manifest, threads, probes) -> Runner`."""
+        return _load(self.runner)
+
+
+TARGETS = {
+    "onnx": Target(
+        exporter="morvit_deploy.exporters.to_onnx:OnnxExporter",
+        runner="morvit_deploy.exporters.run_onnx:OnnxRunner",
+        runs_on="ONNX Runtime, CPU",
+    ),
+}
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`; TargetError lists what there is."""
+    if name not in TARGETS:
+        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def open_bundle(folder: str | Path, *, threads: int | None = None, probes: bool = False) -> Session:
+    """Check a bundle and load its graph, without torch.
+
+    `threads` is the number of compute threads (default: all cores this process may use). With `probes` the
+    graph also returns the values that `verify` compares step by step. Raises BundleError or TargetError.
+    """
+    folder = Path(folder)
+    manifest = open_manifest(folder)
+    return Session(folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes))
+
+
+def open_runner(
+    folder: Path, manifest: Manifest, *, threads: int | None = None, probes: bool = False
+) -> Runner:
+    """Load the graph of a bundle whose files have been checked."""
+    return find_target(manifest.target).load_runner()(folder, manifest, threads, probes)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,51 @@
+"""Runs an ONNX bundle with ONNX Runtime on the CPU. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.devices import available_cores
+from morvit_deploy.errors import BundleError
+from morvit_deploy.runtime import Arrays, Runner
+
+GRAPH = "model.onnx"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class OnnxRunner(Runner):
+    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int | None, probes: bool = False) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.log_severity_level = 3
+        graph: str | bytes = str(folder / GRAPH)
+        if probes:
+            graph = _with_probes(folder / GRAPH, manifest.probes)
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own types, bound in C++
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} cannot load {folder / GRAPH}: {error}; "
+                f"the bundle was written with onnxruntime {manifest.versions.get('onnxruntime', 'unknown')}"
+            ) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Arrays) -> Arrays:
+        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+
+    def close(self) -> None:
+        del self._session
+
+
+def _with_probes(path: Path, probes: tuple[str, ...]) -> bytes:
+    """The same graph with values inside it as further outputs; the file on disk stays as it is."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in probes)
+    return model.SerializeToString()

@@ -1,0 +1,106 @@
+"""The same model as it would be exported without this tool: what the unrolled graph is measured against.
+
+`masked` is the dense form: every token runs every layer and a mask hides those who have left, as training code
+does. `gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from morvit_deploy.blocks import StaticBlock
+from morvit_deploy.errors import TargetError
+from morvit_deploy.model import MoRViT
+from morvit_deploy.plan import Bucket
+from morvit_deploy.unroll import Options, StaticMoRViT, unroll
+
+_PLAIN = {"cls_only": False, "frozen_keys": False, "fold": False}
+
+
+class MaskedMoRViT(StaticMoRViT):
+    """Every token in every layer; who has left is masked out as a key and keeps its state."""
+
+    def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
+        super().__init__(model, bucket, replace(options, **_PLAIN))
+
+    def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
+        middle = self.config.sharing == "middle_cycle"
+        h = self._block("first")(h) if middle else h
+        active = torch.ones(h.shape[0], self.config.num_patches, dtype=torch.bool)
+        depth = torch.zeros_like(active, dtype=torch.uint8)
+        for step, capacity in enumerate(self.capacity):
+            z = self.routers[0 if len(self.routers) == 1 else step](h)  # (batch, N+1, 1)
+            scores = z[:, 1:, 0].masked_fill(~active, float("-inf"))
+            if capacity < scores.shape[1]:  # the paper's percentile as a threshold
+                active = active & (scores >= scores.topk(capacity, dim=-1).values[:, -1:])
+            depth = depth + active.to(torch.uint8)
+            h = self._masked_step(h, z, F.pad(active, (1, 0), value=True))
+        if self.options.with_depth:
+            out["depth"] = depth
+        return self._block("last")(h) if middle else h
+
+    def _masked_step(self, h: Tensor, z: Tensor, runs: Tensor) -> Tensor:
+        mask = None
+        if self.config.attention_scope == "active":
+            mask = torch.where(runs, 0.0, float("-inf")).to(h.dtype)[:, None, None, :]
+        after = h
+        for i in range(self.config.cycle_depth):
+            after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
+        g = None if self.config.gate == "hard" else self._score(z)
+        gated = {"hard": lambda: after, "block": lambda: h + g * after, "delta": lambda: h + g * (after - h)}
+        return torch.where(runs[..., None], gated[self.config.gate](), h)
+
+
+class GatherScatterMoRViT(StaticMoRViT):
+    """Active tokens are gathered at each step and scattered back after it; last runs on all tokens."""
+
+    def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
+        super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False))
+
+    def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
+        middle = self.config.sharing == "middle_cycle"
+        h = self._block("first")(h) if middle else h
+        held = torch.arange(h.shape[1]).expand(h.shape[0], -1)  # token numbers, CLS is 0
+        for step, capacity in enumerate(self.capacity):
+            x = self._take(h, held)
+            z = self.routers[0 if len(self.routers) == 1 else step](x)
+            if capacity < held.shape[1] - 1:
+                order = F.pad(z[:, 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
+                held, z, x = held.gather(1, order), self._take(z, order), self._take(x, order)
+            rows = held[..., None].expand(-1, -1, h.shape[2])
+            h = h.scatter(1, rows, self._step_of(h, x, z, rows))
+        return self._block("last")(h) if middle else h
+
+    def _step_of(self, h: Tensor, x: Tensor, z: Tensor, rows: Tensor) -> Tensor:
+        """New states of the running tokens x, which are the rows `rows` of h."""
+        after = x
+        for i in range(self.config.cycle_depth):
+            block = cast(StaticBlock, self._block(f"cycle.{i}"))
+            if self.config.attention_scope == "all":
+                normed = block.norm1(h.scatter(1, rows, after))
+                after = block.finish(after, block.queries(block.norm1(after)), block.keys(normed))
+            else:
+                after = block(after)
+        if self.config.gate == "hard":
+            return after
+        g = self._score(z)
+        return x + g * (after if self.config.gate == "block" else after - x)
+
+
+def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
+    """The static module of `form`: unrolled, gather_scatter or masked."""
+    if form == "unrolled":
+        return unroll(model, bucket, options)
+    if form == "masked":
+        return MaskedMoRViT(model, bucket, options).eval()
+    if model.config.routing != "expert_choice" or options.with_depth:
+        raise TargetError(
+            f"form {form!r} is a baseline for routing 'expert_choice' without depth output; "
+            f"got routing {model.config.routing!r}, depth output {options.with_depth}"
+        )
+    return GatherScatterMoRViT(model, bucket, options).eval()

@@ -1,0 +1,112 @@
+"""A trained block as the static graph holds it: weights once, in the layout the product reads, in parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from morvit_deploy.model import Block
+from morvit_deploy.rewrites import KV, Affine, fold_norm, fold_scale
+
+
+class StaticLinear(nn.Module):
+    """x @ weight + bias with weight (in, out), so that no runtime needs a transposed copy of its own."""
+
+    def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(affine.weight.to(dtype).contiguous(), requires_grad=False)
+        self.bias = None if affine.bias is None else nn.Parameter(affine.bias.to(dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x @ self.weight
+        return x if self.bias is None else x + self.bias
+
+
+class StaticNorm(nn.Module):
+    """LayerNorm whose affine part has been folded away or is kept."""
+
+    def __init__(self, norm: nn.LayerNorm, folded: bool) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.weight = nn.Parameter(torch.ones_like(norm.weight) if folded else norm.weight, requires_grad=False)
+        self.bias = None if folded else nn.Parameter(norm.bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class StaticBlock(nn.Module):
+    """One unique block, applied as often as the unrolled graph asks.
+
+    `fused` keeps Q, K and V in one weight. A block that is asked for the queries of fewer tokens than its keys
+    (rewrites 3 and 4) holds them as two weights: a slice of a shared weight would be copied by the exporter.
+    """
+
+    def __init__(self, block: Block, *, fold: bool, fused: bool) -> None:
+        super().__init__()
+        self.num_heads = block.attn.num_heads
+        self.activation = block.mlp.activation
+        dim = block.attn.proj.in_features
+        dtype = block.attn.proj.weight.dtype
+        norms = (block.norm1, block.norm2) if fold else (None, None)
+        qkv = affine_of(block.attn.qkv, norms[0])
+        q = fold_scale((dim // self.num_heads) ** -0.5, _columns(qkv, 0, dim))
+        kv = _columns(qkv, dim, 3 * dim)
+        self.norm1 = StaticNorm(block.norm1, fold)
+        self.norm2 = StaticNorm(block.norm2, fold)
+        if fused:
+            self.qkv = StaticLinear(_side_by_side(q, kv), dtype)
+        else:
+            self.q, self.kv = StaticLinear(q, dtype), StaticLinear(kv, dtype)
+        self.fused = fused
+        self.proj = StaticLinear(affine_of(block.attn.proj, None), dtype)
+        self.fc1 = StaticLinear(affine_of(block.mlp.fc1, norms[1]), dtype)
+        self.fc2 = StaticLinear(affine_of(block.mlp.fc2, None), dtype)
+
+    def queries(self, normed: Tensor) -> Tensor:
+        """Scaled queries (batch, heads, tokens, head_dim) of normed (batch, tokens, dim)."""
+        return self._heads(self.q(normed), 1)[0]
+
+    def keys(self, normed: Tensor) -> KV:
+        """Keys and values of normed (batch, tokens, dim)."""
+        return KV(*self._heads(self.kv(normed), 2))
+
+    def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
+        """x (batch, n, dim) after attention of q over kv and the MLP, residuals included.
+
+        `mask` is added to the attention logits (batch, heads, n, keys).
+        """
+        logits = q @ kv.k.transpose(-2, -1)
+        weights = (logits if mask is None else logits + mask).softmax(dim=-1)
+        x = x + self.proj((weights @ kv.v).transpose(1, 2).flatten(2))
+        return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (batch, n, dim): every token queries every other."""
+        normed = self.norm1(x)
+        if self.fused:
+            q, k, v = self._heads(self.qkv(normed), 3)
+        else:
+            q, (k, v) = self.queries(normed), self.keys(normed)
+        return self.finish(x, q, KV(k, v), mask)
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(batch, tokens, parts·dim) to `parts` tensors (batch, heads, tokens, head_dim)."""
+        split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(1, 2)
+        return split.chunk(parts, dim=1)
+
+
+def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:
+    """A trained Linear as (in, out), folded with the norm before it, computed in float64."""
+    affine = Affine(linear.weight.double().T, None if linear.bias is None else linear.bias.double())
+    return affine if norm is None else fold_norm(norm.weight.double(), norm.bias.double(), affine)
+
+
+def _columns(affine: Affine, start: int, stop: int) -> Affine:
+    return Affine(affine.weight[:, start:stop], None if affine.bias is None else affine.bias[start:stop])
+
+
+def _side_by_side(a: Affine, b: Affine) -> Affine:
+    bias = None if a.bias is None or b.bias is None else torch.cat([a.bias, b.bias])
+    return Affine(torch.cat([a.weight, b.weight], dim=1), bias)

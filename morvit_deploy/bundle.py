@@ -1,0 +1,139 @@
+"""The bundle: a folder with the graphs, the weights once, and `manifest.json`. No torch.
+
+Opening checks the format, and each file's name, size and hash. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
+from morvit_deploy.errors import BundleError
+from morvit_deploy.plan import Plan
+
+FORMAT = "morvit-bundle/1"
+MANIFEST = "manifest.json"
+
+Form = Literal["unrolled", "gather_scatter", "masked"]
+
+
+class BundleFile(Strict):
+    """One file of the bundle, by name inside the folder."""
+
+    path: str
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+            raise ValueError(f"files: got path {path!r}, expected a name inside the bundle")
+        return path
+
+
+class Port(Strict):
+    """An input or output of the graph; a dimension is a number or the name of a dynamic one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Source(Strict):
+    """The checkpoint the bundle was made from."""
+
+    sha256: str
+    parameters: Count
+
+
+class Manifest(Strict):
+    """All that a program needs to use the bundle, and all that is known about it."""
+
+    format: Literal["morvit-bundle/1"]
+    target: str
+    precision: Literal["fp32", "fp16", "int8"]
+    form: Form
+    batch: Count | Literal["dynamic"]
+    input: Literal["uint8", "float"]
+    config: Config
+    plan: Plan
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+    checkpoint: Source
+    files: Annotated[tuple[BundleFile, ...], Field(min_length=1)]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    probes: tuple[str, ...]
+    macs: dict[str, Count]
+    structure: dict[str, Any]
+    parity: dict[str, Any] | None
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agrees_with_config(self) -> Manifest:
+        for field in ("preprocess", "labels"):
+            if getattr(self, field) != getattr(self.config, field):
+                raise ValueError(f"{field}: differs from config.{field}; the manifest was edited by hand")
+        return self
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def describe_files(folder: Path, names: list[str]) -> tuple[BundleFile, ...]:
+    """Size and hash of each named file."""
+    return tuple(
+        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def open_manifest(folder: str | Path) -> Manifest:
+    """Read and check a bundle; BundleError says which file differs and how."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
+        ) from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
+    problems = [problem for file in manifest.files if (problem := _file_problem(folder, file))]
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise BundleError(f"{folder} is not as it was exported; export it again:\n{listed}")
+    return manifest
+
+
+def _file_problem(folder: Path, file: BundleFile) -> str | None:
+    path = folder / file.path
+    if not path.is_file():
+        return f"{file.path}: missing"
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        return f"{file.path}: is a link that leaves the bundle"
+    size = path.stat().st_size
+    if size != file.bytes:
+        return f"{file.path}: {size:,} bytes, expected {file.bytes:,}"
+    if sha256(path) != file.sha256:
+        return f"{file.path}: content differs from the manifest's sha256"
+    return None

@@ -1,0 +1,111 @@
+"""Writing that is whole or absent: a temporary sibling, then one rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from morvit_deploy.errors import OutputError
+
+_PARTIAL = ".partial-"
+
+
+@contextmanager
+def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes `final` when the block ends without an error.
+
+    An existing `final` is refused; with `force` it is replaced, but only if it is empty or holds `marker`,
+    the file by which our own output is known. Raises OutputError when the place cannot be written.
+    """
+    final = Path(os.path.abspath(final))  # not resolve(): a link keeps its name
+    check_free(final, marker=marker, force=force)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(final)
+        partial = Path(tempfile.mkdtemp(prefix=f".{final.name}{_PARTIAL}{os.getpid()}-", dir=final.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write to {final.parent}: {error.strerror}; choose another place") from None
+    try:
+        yield partial
+        _publish(partial, final)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(f"{final} was not written: {error.strerror}; free some space and repeat") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(final: Path, *, marker: str, force: bool) -> None:
+    """Raise OutputError unless `final` is absent, or `force` may replace it."""
+    if not os.path.lexists(final):
+        return
+    if not final.is_dir():
+        raise OutputError(f"{final} exists and is not a folder; choose another place")
+    if not force:
+        raise OutputError(f"{final} exists; pass --force to replace it, or choose another place")
+    if any(final.iterdir()) and not (final / marker).is_file():
+        raise OutputError(
+            f"--force replaces only what this tool wrote, and {final} has no {marker}; "
+            "remove it yourself or choose another place"
+        )
+
+
+def _publish(partial: Path, final: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    partial.chmod(0o777 & ~umask)  # mkdtemp made it private
+    if not final.exists():
+        partial.rename(final)
+        return
+    old = partial.with_name(partial.name + ".old")
+    final.rename(old)
+    try:
+        partial.rename(final)
+    except OSError:
+        old.rename(final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(final: Path) -> None:
+    """Remove what a killed run left beside `final`."""
+    for stale in final.parent.glob(f".{final.name}{_PARTIAL}*"):
+        pid = stale.name.split(_PARTIAL)[1].split("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write a file whole or not at all; OutputError when it cannot be written."""
+    _replace(final, text.encode())
+
+
+def _replace(final: Path, content: bytes) -> None:
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}", delete=False) as partial:
+            try:
+                partial.write(content)
+                partial.flush()
+                os.replace(partial.name, final)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise OutputError(f"cannot write {final}: {error.strerror}") from None

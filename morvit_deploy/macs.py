@@ -1,0 +1,105 @@
+"""Multiply-accumulates of a schedule, counted from the configuration alone (no torch).
+
+A MAC is one multiply and one add of a matrix product: linear layers, the patch projection, the two attention
+products, routers and head. What papers on ViTs call FLOPs are these. The exporter counts the written graph
+on its own and the two must agree.
+"""
+
+from __future__ import annotations
+
+from morvit_deploy.config import Config
+
+
+def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
+    """One block: `queries` tokens updated, K and V computed for `projected` tokens, attention over `keys`."""
+    dim = config.embed_dim
+    per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
+    return queries * per_query + projected * 2 * dim * dim + 2 * queries * keys * dim
+
+
+def dense_macs(config: Config) -> int:
+    """Every token through every layer, all routers on all tokens: what masking in eager mode costs."""
+    tokens = config.num_patches + 1
+    routed = _router_macs(config) * tokens
+    if config.routing == "expert_choice":
+        routed *= config.num_recursions
+    return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
+
+
+def schedule_macs(config: Config, capacity: tuple[int, ...], cls_only: bool = True) -> int:
+    """One image through the static graph of `capacity`, after the rewrites (DESIGN: exact rewrites 2–4).
+
+    `capacity` has one number for each step, for token_choice for each layer. With `cls_only` false the last
+    layer is computed for every token that the graph holds, as without rewrite 3.
+    """
+    if config.routing == "token_choice":
+        return _ends(config) + _depth_macs(config, capacity, cls_only)
+    if config.routing == "none":
+        capacity = (config.num_patches,) * config.num_recursions
+    return _ends(config) + _recursion_macs(config, capacity, cls_only)
+
+
+def _ends(config: Config) -> int:
+    """Patch projection and head."""
+    widths = [config.embed_dim, *config.head_hidden, config.num_classes]
+    head = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    return config.num_patches * config.in_channels * config.patch_size**2 * config.embed_dim + head
+
+
+def _router_macs(config: Config) -> int:
+    """One router on one token."""
+    if config.router is None:
+        return 0
+    out = config.num_layers if config.routing == "token_choice" else 1
+    widths = [config.embed_dim, *config.router.hidden, out]
+    return sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+
+def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> int:
+    """first, the routed steps and last; `held` counts the tokens before each step's router."""
+    tokens = held = config.num_patches + 1
+    middle = config.sharing == "middle_cycle"
+    everywhere = config.attention_scope == "all"
+    total = block_macs(config, tokens, tokens, tokens) if middle else 0
+    for step, kept in enumerate(capacity):
+        running = kept + 1
+        total += held * _router_macs(config)
+        fresh = held - running if everywhere else 0  # those who left now: K and V computed once, then carried
+        keys = tokens if everywhere else running
+        for i in range(config.cycle_depth):
+            final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
+            queries = 1 if final and cls_only else running
+            total += block_macs(config, queries, running + fresh, keys)
+        held = running
+    if middle:
+        total += block_macs(config, 1 if cls_only else tokens, tokens, tokens)
+    return total
+
+
+def _depth_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> int:
+    """Layer s runs its capacity of tokens; each block keys a token that has left once."""
+    tokens = config.num_patches + 1
+    everywhere = config.attention_scope == "all"
+    names = layer_names(config)
+    total = tokens * _router_macs(config)
+    keyed: dict[str, int] = {}  # block -> frozen tokens it holds keys of
+    for layer, (name, kept) in enumerate(zip(names, capacity, strict=True), start=1):
+        running = kept + 1
+        frozen = tokens - running if everywhere else 0
+        fresh = frozen - keyed.get(name, 0)
+        keyed[name] = frozen
+        queries = 1 if layer == len(names) and cls_only else running
+        total += block_macs(config, queries, running + fresh, running + frozen)
+    return total
+
+
+def layer_names(config: Config) -> list[str]:
+    """The checkpoint's block name of each layer, in order of application."""
+    cycle = [f"cycle.{i}" for i in range(config.cycle_depth)] * config.num_recursions
+    return ["first", *cycle, "last"] if config.sharing == "middle_cycle" else cycle
+
+
+def applications(config: Config) -> dict[str, int]:
+    """How often each unique block is applied."""
+    names = layer_names(config)
+    return {name: names.count(name) for name in dict.fromkeys(names)}

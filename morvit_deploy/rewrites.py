@@ -1,0 +1,149 @@
+"""The five exact rewrites from the dynamic model to a static graph, each a pure function.
+
+All are exact in real arithmetic; `tests/test_rewrites.py` holds each to the reference in float64.
+Shapes: h is (batch, tokens, dim) with CLS first; order is (batch, n), positions among the patch tokens of h.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class KV(NamedTuple):
+    """Keys and values of some tokens under one block, each (batch, heads, tokens, head_dim)."""
+
+    k: Tensor
+    v: Tensor
+
+
+class KeyedBlock(Protocol):
+    """What rewrites 3 and 4 need of a block: its parts, so that fewer tokens pass through some of them."""
+
+    def norm1(self, x: Tensor) -> Tensor: ...
+    def queries(self, normed: Tensor) -> Tensor: ...
+    def keys(self, normed: Tensor) -> KV: ...
+    def finish(self, x: Tensor, q: Tensor, kv: KV) -> Tensor: ...
+
+
+# 1 ---------------------------------------------------------------------------------------------------------
+
+
+def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rewrite 1, top-k of fixed k: the k highest of z (batch, n), best first, and their positions.
+
+    Stands for the paper's percentile (§3.2). Ties go to the lower position in ONNX; where a runtime promises
+    nothing on ties, decisions are compared only on images whose routing margin is above zero.
+    """
+    values, order = torch.topk(z, k, dim=-1)
+    return values, order
+
+
+# 2 ---------------------------------------------------------------------------------------------------------
+
+
+def take(h: Tensor, index: Tensor) -> Tensor:
+    """Rows index (batch, k) of h (batch, n, dim) as one Gather of whole rows, without expanded indices."""
+    batch, tokens, dim = h.shape
+    base = torch.arange(batch, device=h.device)[:, None] * tokens
+    rows = h.reshape(-1, dim).index_select(0, (index + base).reshape(-1))
+    return rows.reshape(batch, index.shape[1], dim)
+
+
+def take_one(h: Tensor, index: Tensor) -> Tensor:
+    """`take` for a batch of one: no row arithmetic is left in the graph."""
+    return h.index_select(1, index[0])
+
+
+def partition(h: Tensor, order: Tensor, k: int, *, single: bool) -> tuple[Tensor, Tensor | None]:
+    """Rewrite 2, partition instead of scatter: CLS and the first k of order, and the rest set aside.
+
+    Attention and MLP do not care about token order once positions are embedded, so the active tokens stay in
+    routed order and nothing is written back. The leavers are None when `order` names only those kept.
+    """
+    gather = take_one if single else take
+    kept = torch.nn.functional.pad(order[:, :k] + 1, (1, 0))  # CLS is row 0
+    leavers = None if order.shape[1] == k else gather(h, order[:, k:] + 1)
+    return gather(h, kept), leavers
+
+
+# 3 ---------------------------------------------------------------------------------------------------------
+
+
+def cls_only(block: KeyedBlock, h: Tensor) -> Tensor:
+    """Rewrite 3, only what the logits need: the new CLS state (batch, 1, dim).
+
+    Q, projection and MLP run on one row; K and V on all of h.
+    """
+    normed = block.norm1(h)
+    return block.finish(h[:, :1], block.queries(normed[:, :1]), block.keys(normed))
+
+
+# 4 ---------------------------------------------------------------------------------------------------------
+
+
+def frozen_keys(
+    block: KeyedBlock, x: Tensor, fresh: Tensor | None, carried: KV | None, queries: int
+) -> tuple[Tensor, KV | None]:
+    """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
+
+    `fresh` (batch, m, dim) are the tokens that left since this block last ran: their state stands still, so
+    their K and V under this block never change. They join `carried`, which is returned for the next step.
+    """
+    running = x.shape[1]
+    normed = block.norm1(x if fresh is None else torch.cat([x, fresh], dim=1))
+    kv = block.keys(normed)
+    if fresh is not None:
+        carried = join(KV(kv.k[:, :, running:], kv.v[:, :, running:]), carried)
+    seen = KV(kv.k[:, :, :running], kv.v[:, :, :running]) if fresh is not None else kv
+    x = block.finish(x[:, :queries], block.queries(normed[:, :queries]), join(seen, carried))
+    return x, carried
+
+
+def join(a: KV, b: KV | None) -> KV:
+    """The keys of two groups of tokens as one."""
+    return a if b is None else KV(torch.cat([a.k, b.k], dim=2), torch.cat([a.v, b.v], dim=2))
+
+
+# 5 ---------------------------------------------------------------------------------------------------------
+
+
+class Affine(NamedTuple):
+    """x @ weight + bias, weight (in, out): the layout in which the product reads it."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def fold_norm(scale: Tensor, shift: Tensor, linear: Affine) -> Affine:
+    """Rewrite 5: a LayerNorm's scale and shift into the linear layer that follows it."""
+    bias = shift @ linear.weight
+    return Affine(scale[:, None] * linear.weight, bias if linear.bias is None else linear.bias + bias)
+
+
+def fold_scale(factor: float, linear: Affine) -> Affine:
+    """Rewrite 5: a constant factor on the output, for the attention scale into Q."""
+    return Affine(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
+
+
+def fold_pixels(patch: Affine, mean: tuple[float, ...], std: tuple[float, ...]) -> Affine:
+    """Rewrite 5: (x / 255 - mean) / std into the patch projection, whose rows are (row, column, channel).
+
+    The projection then takes raw pixels 0 … 255.
+    """
+    repeats = patch.weight.shape[0] // len(mean)
+    means = patch.weight.new_tensor(mean).repeat(repeats)
+    scales = 1 / patch.weight.new_tensor(std).repeat(repeats)
+    bias = -(means * scales) @ patch.weight
+    weight = (scales / 255)[:, None] * patch.weight
+    return Affine(weight, bias if patch.bias is None else patch.bias + bias)
+
+
+def fold_positions(cls_token: Tensor, pos_embed: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewrite 5: CLS with its position, and the patch positions with the patch bias, as two constants.
+
+    cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim).
+    """
+    return cls_token + pos_embed[:, :1], pos_embed[:, 1:] + bias

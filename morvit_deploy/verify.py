@@ -1,0 +1,248 @@
+"""Is the bundle the checkpoint? Two gaps, judged apart, and the routers' decisions token by token.
+
+Routing gap: the dynamic reference against the static graph, both in float64 in PyTorch.
+Conversion gap: the static graph in float64 against what the target's runtime answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.baselines import build_form
+from morvit_deploy.model import MoRViT, Outcome
+from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.runtime import Arrays, Session
+from morvit_deploy.unroll import Options
+
+LOGIT_TOLERANCE = 1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
+MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
+EXACT_TOLERANCE = 1e-9  # routing gap: both sides are float64, only the order of sums differs
+STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far two answers are apart over the judged images."""
+
+    max_abs: float
+    tolerance: float  # the largest difference allowed, already scaled
+    top1_agreement: float
+
+    @property
+    def passed(self) -> bool:
+        """Within tolerance, and every judged image gets the same class."""
+        return bool(self.max_abs <= self.tolerance and self.top1_agreement == 1.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "max_abs": self.max_abs,
+            "tolerance": self.tolerance,
+            "top1_agreement": self.top1_agreement,
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a comparison."""
+
+    structure: dict[str, Any]
+    routing_gap: Gap
+    conversion_gap: Gap
+    router_agreement: list[float] | None  # per step; None where the graph has no probes (baseline forms)
+    images: int
+    ambiguous: int  # images whose routing margin is below MARGIN, not judged
+    synthetic: bool
+    first_divergence: str | None = None
+    margins: list[float] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Structure proved and both gaps closed, on at least one judged image."""
+        structure = bool(self.structure.get("proved", True)) or self.structure.get("form") != "unrolled"
+        return structure and self.routing_gap.passed and self.conversion_gap.passed and self.images > self.ambiguous
+
+    @property
+    def failure(self) -> str:
+        """What failed, in one or two sentences."""
+        if self.images == self.ambiguous:
+            return f"all {self.images} images have a routing margin below {MARGIN}; give others with --images"
+        if not self.structure.get("proved", True):
+            return "; ".join(self.structure["violations"])
+        name, gap = next(
+            (name, gap)
+            for name, gap in (("routing", self.routing_gap), ("conversion", self.conversion_gap))
+            if not gap.passed
+        )
+        where = f"; first to diverge: {self.first_divergence}" if self.first_divergence else ""
+        return (
+            f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
+            f"top-1 agreement {gap.top1_agreement:.1%}{where}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `verify --json` report."""
+        return {
+            "passed": self.passed,
+            "structure": self.structure,
+            "routing_gap": self.routing_gap.as_dict(),
+            "conversion_gap": self.conversion_gap.as_dict(),
+            "router_agreement": self.router_agreement,
+            "first_divergence": self.first_divergence,
+            "images": self.images,
+            "ambiguous": self.ambiguous,
+            "synthetic": self.synthetic,
+            "min_margin": min(self.margins, default=None),
+        }
+
+
+def compare(model: MoRViT, session: Session, images: Pixels, *, synthetic: bool = False) -> Verification:
+    """Hold an opened bundle (with probes) against its checkpoint on `images` uint8 (n, height, width, 3)."""
+    manifest = session.manifest
+    judge = MoRViT(model.config).eval().requires_grad_(False)
+    judge.load_state_dict(model.state_dict())
+    judge.double()
+    options = Options(input=manifest.input, with_depth=False, single=False)
+    static = build_form(manifest.form, judge, manifest.plan.buckets[0], options)
+    normal = torch.from_numpy(normalise(images, manifest.preprocess)).double()
+    exact = _exact_pixels(images, judge) if manifest.input == "uint8" else normal
+    reference = judge(exact)
+    expected = {k: v.numpy() for k, v in static(torch.from_numpy(images) if manifest.input == "uint8" else exact).items()}
+    actual = session.run(images)
+    margins = np.array([trace.margin for trace in reference.traces])
+    clear = margins > MARGIN
+    routing = _gap(reference.logits.numpy(), expected["logits"], clear, EXACT_TOLERANCE)
+    conversion = _gap(expected["logits"], actual["logits"], clear, LOGIT_TOLERANCE)
+    walk = Walk(model, manifest.plan.buckets[0].capacity)
+    return Verification(
+        structure={"form": manifest.form, **manifest.structure},
+        routing_gap=routing,
+        conversion_gap=conversion,
+        router_agreement=walk.agreement(reference, actual),
+        images=len(images),
+        ambiguous=int((~clear).sum()),
+        synthetic=synthetic,
+        first_divergence=None
+        if routing.passed and conversion.passed
+        else walk.first_divergence(reference, expected, actual, clear),
+        margins=[float(m) for m in margins],
+    )
+
+
+def _exact_pixels(images: Pixels, judge: MoRViT) -> torch.Tensor:
+    """Normalised in float64: the judge's input is not rounded to float32 first."""
+    preprocess = judge.config.preprocess
+    mean, std = torch.tensor(preprocess.mean).double(), torch.tensor(preprocess.std).double()
+    mean, std = torch.tensor(preprocess.mean, dtype=torch.float64), torch.tensor(preprocess.std, dtype=torch.float64)
+    return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def _gap(expected: NDArray, actual: NDArray, clear: NDArray[np.bool_], tolerance: float) -> Gap:
+    if not clear.any():
+        return Gap(0.0, tolerance, 1.0)
+    a, b = expected[clear].astype(np.float64), actual[clear].astype(np.float64)
+    difference = float(np.abs(a - b).max())
+    same = float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
+    limit = tolerance * max(1.0, float(np.abs(a).max()))
+    return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
+
+
+class Walk:
+    """Follows tokens through a graph's probes, step by step."""
+
+    def __init__(self, model: MoRViT, capacity: tuple[int, ...]) -> None:
+        self.config, self.capacity = model.config, capacity
+
+    def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
+        """Patch numbers (images, kept) that run each step, in the graph's order; None without probes."""
+        if self.config.routing == "expert_choice" and "step1.state" not in outputs:
+            return None
+        count = len(outputs["logits"])
+        held = np.tile(np.arange(self.config.num_patches), (count, 1))
+        steps = []
+        for step, capacity in enumerate(self.capacity, start=1):
+            order = outputs.get(f"step{step}.order")
+            if order is not None:
+                held = np.take_along_axis(held, order[:, :capacity].astype(np.int64), axis=1)
+            steps.append(held)
+        return steps
+
+    def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
+        """(steps, images, N): does this patch run this step? None where the graph has no probes."""
+        if self.config.routing == "none":
+            return np.ones((len(self.capacity), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        if self.config.routing == "token_choice":
+            z = outputs.get("depth.router_logits")
+            if z is None:
+                return None
+            depth = z[:, 1:].argmax(axis=-1) + 1
+            return np.stack([depth >= layer for layer in range(1, self.config.num_layers + 1)])
+        steps = self.held(outputs)
+        if steps is None:
+            return None
+        runs = np.zeros((len(steps), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        for step, held in enumerate(steps):
+            np.put_along_axis(runs[step], held, True, axis=1)
+        return runs
+
+    def agreement(self, reference: Outcome, actual: Arrays) -> list[float] | None:
+        """Per step, the share of the reference's candidates that the graph treats alike."""
+        runs = self.runs(actual)
+        if runs is None or self.config.routing == "none":
+            return None
+        shares = []
+        for step in range(len(runs)):
+            same = total = 0
+            for image, trace in enumerate(reference.traces):
+                decision = trace.decisions[step]
+                goes_on = np.isin(decision.candidates.numpy(), decision.kept.numpy())
+                same += int((runs[step, image, decision.candidates.numpy()] == goes_on).sum())
+                total += len(decision.candidates)
+            shares.append(same / total if total else 1.0)
+        return shares
+
+    def first_divergence(
+        self, reference: Outcome, expected: Arrays, actual: Arrays, clear: NDArray[np.bool_]
+    ) -> str | None:
+        """The first stage at which a judged image leaves the reference, with the tensor and the difference."""
+        wanted, found = self._by_token(expected), self._by_token(actual)
+        for stage, values in wanted.items():
+            if stage in found:
+                difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
+                difference = np.where(np.isfinite(difference), difference, np.inf)
+                limit = STATE_TOLERANCE * max(1.0, float(np.nanmax(np.abs(values[clear]))))
+                if stage.endswith("runs"):
+                    limit = 0.5
+                if difference.max() > limit:
+                    image = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
+                    return f"{stage} (max |Δ| {difference.max():.3g}, image {int(np.flatnonzero(clear)[image])})"
+        return None
+
+    def _by_token(self, outputs: Arrays) -> dict[str, NDArray]:
+        """Stage -> values in token order, so that graphs which order tokens differently compare."""
+        stages = {name: outputs[name] for name in ("embed", "first") if name in outputs}
+        runs, held = self.runs(outputs), self.held(outputs)
+        for step in range(1, len(self.capacity) + 1):
+            if runs is not None and self.config.routing == "expert_choice":
+                stages[f"step{step}.runs"] = runs[step - 1].astype(np.float64)
+            state = outputs.get(f"step{step}.state")
+            if state is not None and held is not None:
+                stages[f"step{step}.state"] = _token_order(state, held[step - 1])
+        stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
+        stages["logits"] = outputs["logits"]
+        return stages
+
+
+def _token_order(state: NDArray, held: NDArray[np.int64]) -> NDArray:
+    """Rows of state (images, 1 + kept, dim), CLS first, sorted by patch number."""
+    if state.shape[1] != held.shape[1] + 1:  # the last step of a model without `last`: CLS alone
+        return state
+    order = np.argsort(held, axis=1) + 1
+    rows = np.concatenate([np.zeros((len(held), 1), dtype=order.dtype), order], axis=1)
+    return np.take_along_axis(state, rows[..., None], axis=1)
