@@ -1,1 +1,1 @@
-"""Calibration."""
+"""Images and the statistics gathered from them."""

@@ -62,22 +62,27 @@ def _source(images, labels) -> Source:  # type: ignore[no-untyped-def]  # numpy 
     return Source(torch.sigmoid(12 * (smooth - 0.5)), torch.tensor(labels, dtype=torch.long))
 
 
-def draw(source: Source, picks: Tensor, generator: Generator, elastic: float = 0.0) -> Batch:
-    """One picture for each source digit in picks (batch,); `elastic` bends digits too (for training)."""
+def draw(
+    source: Source, picks: Tensor, generator: Generator, elastic: float = 0.0, clutter: float = 1.0
+) -> Batch:
+    """One picture for each source digit in picks (batch,).
+
+    For training, `elastic` bends the digits by about that many pixels, and `clutter` below 1 fades the distractors.
+    """
     rand = _uniform(len(picks), generator)
     place = _poses(rand, size=(30.0, 54.0), turn=0.26, shear=0.15)
     ink = _stamp(source.ink[picks], place, _ripple(len(picks), elastic, generator) if elastic else None)
     images, base = _background(rand, generator)
     for _ in range(STROKES):
         stroke = _stamp(_curves(rand), _poses(rand, size=(11.0, 23.0), turn=math.pi, shear=0.0), None)
-        images = _paint(images, stroke, _ink_colour(rand, base))
+        images = _paint(images, clutter * stroke, _ink_colour(rand, base))
     images = _paint(images, ink, _ink_colour(rand, base))
     return Batch(images.clamp(0, 1), source.labels[picks], ink[:, 0])
 
 
-def draw_random(source: Source, count: int, generator: Generator, elastic: float = 0.0) -> Batch:
-    """`count` pictures of source digits drawn at random."""
-    return draw(source, torch.randint(len(source.labels), (count,), generator=generator), generator, elastic)
+def random_picks(source: Source, count: int, generator: Generator) -> Tensor:
+    """`count` source digits at random, (count,)."""
+    return torch.randint(len(source.labels), (count,), generator=generator)
 
 
 Uniform = Callable[..., Tensor]

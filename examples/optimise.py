@@ -27,6 +27,7 @@ class Recipe:
     warmup: int = 200
     average: float = 0.998  # decay of the averaged weights
     noise: float = 1.0  # Gumbel noise on router logits at the start; none in the last third
+    easy: float = 0.2  # part of the run in which the distractors fade in
     elastic: float = 1.2  # pixels by which training digits are bent
 
 
@@ -49,8 +50,11 @@ def train(
     for step in range(recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _pace(step, recipe)
-        batch = digits.draw_random(source, recipe.batch, generator, recipe.elastic)
-        noise = recipe.noise * max(0.0, 1 - 1.5 * step / recipe.steps)
+        done = step / recipe.steps
+        picks = digits.random_picks(source, recipe.batch, generator)
+        clutter = min(1.0, done / recipe.easy) if recipe.easy else 1.0
+        batch = digits.draw(source, picks, generator, recipe.elastic, clutter)
+        noise = recipe.noise * max(0.0, 1 - 1.5 * done)
         out = trainable.forward(model, normalise(model, batch.images), noise)
         loss = losses.objective(model.config, out, batch.labels)
         optimiser.zero_grad()

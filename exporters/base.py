@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,9 +23,7 @@ from morvit_deploy.pixels import Pixels, synthetic_images
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import Options, StaticMoRViT
-from morvit_deploy.verify import Verification, compare
-
-DEFAULT_IMAGES = 4  # synthetic pictures that an export is verified with when the user gives none
+from morvit_deploy.verify import DEFAULT_IMAGES, Verification, compare
 
 Tell = Callable[[str], None]
 
@@ -52,9 +50,6 @@ class Written:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     probes: tuple[str, ...]
-    macs: int
-    structure: dict[str, Any]
-    violations: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,12 @@ class Exporter(ABC):
     target: ClassVar[str]
 
     @abstractmethod
-    def write(self, graph: StaticMoRViT, plan: Plan, request: Request, folder: Path) -> Written:
-        """Write the graph into `folder` and read it back for the structure proof."""
+    def write(self, graph: StaticMoRViT, request: Request, folder: Path) -> Written:
+        """Write the graph's files into `folder`."""
+
+    @abstractmethod
+    def prove(self, graph: StaticMoRViT, manifest: Manifest, folder: Path) -> dict[str, Any]:
+        """Read the written files and hold them against the static graph: facts, `proved`, `violations`, `macs`."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.
@@ -91,11 +90,15 @@ class Exporter(ABC):
         graph = build_form(request.form, model, plan.buckets[0], options)
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
-            written = self.write(graph, plan, request, folder)
-            if written.violations and request.form == "unrolled":
-                listed = "\n".join(f"  - {violation}" for violation in written.violations)
-                raise StructureError(f"the written graph breaks its promises, so no bundle was made:\n{listed}")
+            written = self.write(graph, request, folder)
             manifest = self._manifest(model, plan, request, written, folder)
+            tell("proving the structure of the written graph")
+            structure = self.prove(graph, manifest, folder)
+            if structure["violations"] and request.form == "unrolled":
+                listed = "\n".join(f"  - {violation}" for violation in structure["violations"])
+                raise StructureError(f"the written graph breaks its promises, so no bundle was made:\n{listed}")
+            macs = {plan.buckets[0].name: structure.pop("macs")}
+            manifest = manifest.model_copy(update={"structure": structure, "macs": macs})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, folder)
             manifest = manifest.model_copy(update={"parity": verification.as_dict()})
@@ -124,8 +127,8 @@ class Exporter(ABC):
             inputs=written.inputs,
             outputs=written.outputs,
             probes=written.probes,
-            macs={plan.buckets[0].name: written.macs},
-            structure=written.structure,
+            macs={},
+            structure={},
             parity=None,
             versions=versions(),
         )
@@ -135,7 +138,7 @@ class Exporter(ABC):
         if images is None:
             images = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
         with Session(folder, manifest, open_runner(folder, manifest, probes=True)) as session:
-            verification = compare(model, session, images, synthetic=request.images is None)
+            verification = compare(model, session, images, manifest.structure, synthetic=request.images is None)
         if not verification.passed:
             raise ParityError(f"the bundle was not kept: {verification.failure}")
         return verification

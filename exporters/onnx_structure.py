@@ -12,6 +12,9 @@ from typing import Any
 import onnx
 from onnx import numpy_helper, shape_inference
 
+from morvit_deploy.blocks import StaticLinear
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.exporters.base import example_image
 from morvit_deploy.unroll import StaticMoRViT
 
 FORBIDDEN = ("NonZero", "Loop", "Scan", "If", "Scatter", "ScatterElements", "ScatterND", "Unique", "Compress")
@@ -25,7 +28,7 @@ class Facts:
 
     nodes: int
     operators: dict[str, int]
-    macs: int
+    macs: int  # one image
     weight_uses: dict[str, int]  # initializer -> products that read it
     weight_bytes: int
     file_bytes: int
@@ -35,6 +38,7 @@ class Facts:
         """For the manifest."""
         blocks = {n.removesuffix(".fc2.weight"): u for n, u in self.weight_uses.items() if n.endswith(".fc2.weight")}
         return {
+            "macs": self.macs,
             "proved": not self.violations,
             "violations": self.violations,
             "nodes": self.nodes,
@@ -45,22 +49,23 @@ class Facts:
         }
 
 
-def prove(path: Path, files: list[Path], graph: StaticMoRViT, macs: int, dynamic_batch: bool, batch: int) -> Facts:
-    """Read `path` and hold it against the static module it was written from.
+def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Facts:
+    """Read `path` and hold it against the static module it was written from; `macs` is for one image.
 
     Checked: every weight is stored once and read as often as its block is applied; no operator whose work
     depends on data; no dynamic dimension but the batch; MACs of the graph equal the plan's; file size.
     """
     model = onnx.load(path)
     promised = promised_uses(graph)
-    facts = _facts(model, batch, sum(file.stat().st_size for file in files))
+    batch = 1 if manifest.batch == "dynamic" else manifest.batch
+    facts = _facts(model, batch, sum(file.bytes for file in manifest.files))
     facts.violations = [
         *_operator_violations(model),
         *_sharing_violations(model, facts, promised),
-        *_shape_violations(model, dynamic_batch),
+        *_shape_violations(model, manifest.batch == "dynamic"),
     ]
-    if facts.macs != macs * batch:
-        facts.violations.append(f"the graph does {facts.macs:,} MACs, the plan says {macs * batch:,}")
+    if facts.macs != macs:
+        facts.violations.append(f"the graph does {facts.macs:,} MACs an image, the plan says {macs:,}")
     limit = int(SIZE_FACTOR * sum(size for size, _ in promised.values()) + SIZE_SLACK)
     if facts.file_bytes > limit:
         facts.violations.append(f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected")
@@ -69,9 +74,6 @@ def prove(path: Path, files: list[Path], graph: StaticMoRViT, macs: int, dynamic
 
 def promised_uses(graph: StaticMoRViT) -> dict[str, tuple[int, int]]:
     """Content hash of each weight -> (its bytes, how many products read it), from a run of the static module."""
-    from morvit_deploy.blocks import StaticLinear
-    from morvit_deploy.exporters.base import example_image
-
     uses: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     hooks = []
@@ -112,7 +114,7 @@ def _facts(model: onnx.ModelProto, batch: int, file_bytes: int) -> Facts:
     return Facts(
         nodes=len(model.graph.node),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        macs=count_macs(shaped),
+        macs=count_macs(shaped) // batch,
         weight_uses={name: uses[name] for name in weights if uses[name]},
         weight_bytes=sum(numpy_helper.to_array(init).nbytes for init in model.graph.initializer),
         file_bytes=file_bytes,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxsim
 import torch
 from torch import Tensor, nn
 
-from morvit_deploy.bundle import Port
+from morvit_deploy.bundle import Manifest, Port
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters import onnx_structure
 from morvit_deploy.exporters.base import Exporter, Request, Written, example_image
 from morvit_deploy.exporters.run_onnx import GRAPH
 from morvit_deploy.macs import dense_macs, schedule_macs
-from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import StaticMoRViT
 
 OPSET, IR_VERSION = 20, 10  # what ONNX Runtime, TensorRT and OpenVINO all take
@@ -31,7 +31,7 @@ class OnnxExporter(Exporter):
 
     target = "onnx"
 
-    def write(self, graph: StaticMoRViT, plan: Plan, request: Request, folder: Path) -> Written:
+    def write(self, graph: StaticMoRViT, request: Request, folder: Path) -> Written:
         dynamic = request.batch == "dynamic"
         batch = 2 if dynamic else int(request.batch)
         model = _simplified(_traced(graph, batch, dynamic))
@@ -46,24 +46,15 @@ class OnnxExporter(Exporter):
             size_threshold=INLINE_BYTES,
         )
         onnx.checker.check_model(folder / GRAPH, full_check=True)
-        facts = onnx_structure.prove(
-            folder / GRAPH,
-            [folder / GRAPH, folder / WEIGHTS],
-            graph,
-            macs=_promised_macs(graph, plan, request),
-            dynamic_batch=dynamic,
-            batch=batch,
-        )
-        written = onnx.load(folder / GRAPH, load_external_data=False)
         return Written(
             files=[GRAPH, WEIGHTS],
-            inputs=tuple(_port(value) for value in written.graph.input),
-            outputs=tuple(_port(value) for value in written.graph.output),
+            inputs=tuple(_port(value) for value in model.graph.input),
+            outputs=tuple(_port(value) for value in model.graph.output),
             probes=probes,
-            macs=facts.macs // batch,
-            structure=facts.as_dict(),
-            violations=facts.violations,
         )
+
+    def prove(self, graph: StaticMoRViT, manifest: Manifest, folder: Path) -> dict[str, Any]:
+        return onnx_structure.prove(folder / GRAPH, manifest, graph, _promised_macs(graph, manifest)).as_dict()
 
 
 class _AsTuple(nn.Module):
@@ -155,10 +146,11 @@ def _weight_name(name: str) -> str:
     return name.removeprefix("static.").removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
 
 
-def _promised_macs(graph: StaticMoRViT, plan: Plan, request: Request) -> int:
-    if request.form == "masked":
+def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
+    """MACs of one image, counted from the configuration alone."""
+    if manifest.form == "masked":
         return dense_macs(graph.config)
-    return schedule_macs(graph.config, plan.buckets[0].capacity, cls_only=graph.options.cls_only)
+    return schedule_macs(graph.config, graph.capacity, cls_only=graph.options.cls_only)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:

@@ -1,1 +1,37 @@
-"""x."""
+"""morvit-deploy: trained MoR-ViT checkpoints to verified static graphs.
+
+The public functions load on first use, so that importing the package, and running a bundle, needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from morvit_deploy.bench import bench
+    from morvit_deploy.checkpoint import load_checkpoint, save_checkpoint
+    from morvit_deploy.exporters.api import export
+    from morvit_deploy.exporters.registry import open_bundle
+    from morvit_deploy.verify import verify
+
+__all__ = ["bench", "export", "load_checkpoint", "open_bundle", "save_checkpoint", "verify"]
+
+_HOMES = {
+    "bench": "morvit_deploy.bench",
+    "export": "morvit_deploy.exporters.api",
+    "load_checkpoint": "morvit_deploy.checkpoint",
+    "open_bundle": "morvit_deploy.exporters.registry",
+    "save_checkpoint": "morvit_deploy.checkpoint",
+    "verify": "morvit_deploy.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'morvit_deploy' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

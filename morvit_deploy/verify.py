@@ -6,7 +6,9 @@ Conversion gap: the static graph in float64 against what the target's runtime an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from morvit_deploy.baselines import build_form
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.calibration.images import open_images
+from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.registry import find_target, open_bundle
 from morvit_deploy.model import MoRViT, Outcome
-from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.runtime import Arrays, Session
 from morvit_deploy.unroll import Options
 
 LOGIT_TOLERANCE = 1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
 MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
 EXACT_TOLERANCE = 1e-9  # routing gap: both sides are float64, only the order of sums differs
+DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
+DEFAULT_IMAGES = 4  # synthetic pictures, when the user gives none
 STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
 
 
@@ -61,6 +70,7 @@ class Verification:
     synthetic: bool
     first_divergence: str | None = None
     margins: list[float] = field(default_factory=list)
+    same_checkpoint: bool = True  # the weights are those the bundle was made from, byte for byte
 
     @property
     def passed(self) -> bool:
@@ -81,6 +91,8 @@ class Verification:
             if not gap.passed
         )
         where = f"; first to diverge: {self.first_divergence}" if self.first_divergence else ""
+        if not self.same_checkpoint:
+            where += "; the bundle was made from other weights than this checkpoint's"
         return (
             f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
             f"top-1 agreement {gap.top1_agreement:.1%}{where}"
@@ -98,11 +110,54 @@ class Verification:
             "images": self.images,
             "ambiguous": self.ambiguous,
             "synthetic": self.synthetic,
+            "same_checkpoint": self.same_checkpoint,
             "min_margin": min(self.margins, default=None),
         }
 
 
-def compare(model: MoRViT, session: Session, images: Pixels, *, synthetic: bool = False) -> Verification:
+def verify(
+    bundle: str | Path,
+    checkpoint: str | Path,
+    *,
+    images: str | Path | None = None,
+    limit: int | None = DEFAULT_LIMIT,
+    threads: int | None = None,
+    upscale: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> Verification:
+    """Prove a bundle on disk equal to a checkpoint folder, on the pictures of a folder or on synthetic ones.
+
+    The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
+    from a checkpoint of another architecture; a failed check is in the answer, not raised.
+    """
+    tell("loading the checkpoint")
+    model = load_checkpoint(checkpoint)
+    with open_bundle(bundle, threads=threads, probes=True) as session:
+        manifest = session.manifest
+        if manifest.config != model.config:
+            raise BundleError(f"{bundle} was made from a checkpoint with another config.json than {checkpoint}")
+        tell("proving the structure of the written graph")
+        graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
+        structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
+        if images is None:
+            pixels = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
+        else:
+            pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
+        tell(f"comparing {len(pixels)} images with the float64 reference")
+        verification = compare(model, session, pixels, structure, synthetic=images is None)
+    same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
+    return replace(verification, same_checkpoint=same)
+
+
+def options_of(manifest: Manifest) -> Options:
+    """The unroll's options that a bundle was written with."""
+    with_depth = any(port.name == "depth" for port in manifest.outputs)
+    return Options(input=manifest.input, with_depth=with_depth, single=manifest.batch == 1)
+
+
+def compare(
+    model: MoRViT, session: Session, images: Pixels, structure: dict[str, Any], *, synthetic: bool = False
+) -> Verification:
     """Hold an opened bundle (with probes) against its checkpoint on `images` uint8 (n, height, width, 3)."""
     manifest = session.manifest
     judge = MoRViT(model.config).eval().requires_grad_(False)
@@ -121,7 +176,7 @@ def compare(model: MoRViT, session: Session, images: Pixels, *, synthetic: bool 
     conversion = _gap(expected["logits"], actual["logits"], clear, LOGIT_TOLERANCE)
     walk = Walk(model, manifest.plan.buckets[0].capacity)
     return Verification(
-        structure={"form": manifest.form, **manifest.structure},
+        structure={"form": manifest.form, **structure},
         routing_gap=routing,
         conversion_gap=conversion,
         router_agreement=walk.agreement(reference, actual),
@@ -138,7 +193,6 @@ def compare(model: MoRViT, session: Session, images: Pixels, *, synthetic: bool 
 def _exact_pixels(images: Pixels, judge: MoRViT) -> torch.Tensor:
     """Normalised in float64: the judge's input is not rounded to float32 first."""
     preprocess = judge.config.preprocess
-    mean, std = torch.tensor(preprocess.mean).double(), torch.tensor(preprocess.std).double()
     mean, std = torch.tensor(preprocess.mean, dtype=torch.float64), torch.tensor(preprocess.std, dtype=torch.float64)
     return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)
 

@@ -1,0 +1,1 @@
+"""`morvit-deploy bench`."""

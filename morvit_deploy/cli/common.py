@@ -1,0 +1,87 @@
+"""What commands share: consoles, options, defaults, JSON. Light: imported by `--help`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from morvit_deploy.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from morvit_deploy.report import Report
+
+CheckpointArg = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint folder; the current folder when left out.", show_default=False),
+]
+BundleArg = Annotated[
+    Path | None,
+    typer.Argument(metavar="[BUNDLE]", help="Bundle folder; the newest under build/ when left out.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of images (with labels.csv or class subfolders, also top-1).", show_default=False),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many images.", show_default=False)]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Compute threads (default: all cores).", show_default=False)
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+UpscaleOption = Annotated[bool, typer.Option("--upscale", help="Enlarge images that are smaller than the crop.")]
+
+
+def stdout() -> Console:
+    """For results."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False)
+
+
+def stderr() -> Console:
+    """For progress and remarks, so that stdout stays clean."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def emit(report: Report, data: Any, as_json: bool) -> None:
+    """Print the result: tables for a person, one JSON document for a program."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        report.show(stdout())
+
+
+@contextmanager
+def stages(first: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on a terminal, naming the stage; silent elsewhere."""
+    console = stderr()
+    with console.status(first) as status:
+        yield lambda stage: status.update(stage)
+
+
+def checkpoint_folder(given: Path | None) -> Path:
+    """`given`, or the current folder when it holds a checkpoint."""
+    if given is not None:
+        return given
+    if Path("config.json").is_file():
+        return Path.cwd()
+    raise ConfigError("no CHECKPOINT given, and the current folder has no config.json; name a checkpoint folder")
+
+
+def bundle_folder(given: Path | None) -> Path:
+    """`given`, or the newest bundle under build/."""
+    if given is not None:
+        return given
+    found = sorted(Path("build").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise BundleError("no BUNDLE given, and there is none under build/; run `morvit-deploy export` first")
+    return found[-1].parent

@@ -1,0 +1,98 @@
+"""`morvit-deploy export`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morvit_deploy.cli.app import command
+from morvit_deploy.cli.common import (
+    CheckpointArg,
+    ForceOption,
+    ImagesOption,
+    JsonOption,
+    LimitOption,
+    UpscaleOption,
+    checkpoint_folder,
+    emit,
+    stages,
+    stderr,
+)
+from morvit_deploy.errors import ConfigError
+
+
+class Input(str, Enum):
+    """What the graph takes."""
+
+    uint8 = "uint8"
+    float = "float"
+
+
+class FormName(str, Enum):
+    """The graph's form; the last two are baselines."""
+
+    unrolled = "unrolled"
+    gather_scatter = "gather_scatter"
+    masked = "masked"
+
+
+@command("export")
+def export(
+    checkpoint: CheckpointArg = None,
+    target: Annotated[str, typer.Option(help="Where it will run: onnx.")] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Bundle folder to write (default: build/CHECKPOINT-TARGET).", show_default=False),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images a run takes: a number, or `dynamic`.")] = "1",
+    input: Annotated[
+        Input, typer.Option(help="uint8: NHWC pixels; float: normalised NCHW, for drop-in use.")
+    ] = Input.uint8,
+    with_depth: Annotated[bool, typer.Option("--with-depth", help="Also answer each token's depth.")] = False,
+    form: Annotated[
+        FormName, typer.Option(help="unrolled, or a baseline to measure against: gather_scatter, masked.")
+    ] = FormName.unrolled,
+    images: ImagesOption = None,
+    limit: LimitOption = None,
+    upscale: UpscaleOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a checkpoint to a bundle of static graphs, and verify it before it gets its name."""
+    from morvit_deploy.exporters.registry import find_target
+
+    found = find_target(target)
+    source = checkpoint_folder(checkpoint)
+    folder = out or Path("build") / f"{source.resolve().name}-{target}"
+    number = _batch(batch)
+    with stages("loading PyTorch") as tell:
+        from morvit_deploy.calibration.images import open_images
+        from morvit_deploy.config import load_config
+        from morvit_deploy.exporters.base import Request
+        from morvit_deploy.views import export_report
+
+        config = load_config(source)
+        pixels = None if images is None else open_images(images, config, limit=limit or 32, upscale=upscale).all()
+        request = Request(
+            source, folder, batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
+            images=pixels,
+        )
+        exported = found.load_exporter().export(request, tell)
+    if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled:
+        stderr().print(
+            "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "
+            "layer, so nothing is saved"
+        )
+    data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json")}
+    emit(export_report(folder, exported.manifest, exported.verification), data, as_json)
+
+
+def _batch(text: str) -> int | str:
+    if text == "dynamic":
+        return text
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ConfigError(f"--batch: got {text!r}, expected a positive number or `dynamic`")

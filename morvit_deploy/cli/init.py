@@ -1,0 +1,38 @@
+"""`morvit-deploy init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morvit_deploy.cli.app import command
+from morvit_deploy.cli.common import ForceOption, stages, stdout
+
+
+@command("init")
+def init(
+    preset: Annotated[str, typer.Option("--preset", help="Architecture; `--preset list` names them.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    force: ForceOption = False,
+) -> None:
+    """Write a randomly initialised checkpoint, to judge an architecture's speed before anyone trains it."""
+    from morvit_deploy.presets import PRESETS, preset as find
+    from morvit_deploy.report import count
+
+    if preset == "list":
+        for name in PRESETS:
+            typer.echo(name)
+        return
+    config = find(preset)
+    folder = out or Path(preset)
+    with stages("loading PyTorch") as tell:
+        from morvit_deploy.checkpoint import init_model, save_checkpoint
+
+        tell(f"initialising {preset}")
+        model = init_model(config, seed)
+        save_checkpoint(model, folder, force=force)
+    parameters = count(sum(p.numel() for p in model.parameters()))
+    stdout().print(f"{folder}: {preset}, {parameters} parameters, random weights (seed {seed})", markup=False)

@@ -1,0 +1,55 @@
+"""`morvit-deploy verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morvit_deploy.cli.app import command
+from morvit_deploy.cli.common import (
+    BundleArg,
+    ImagesOption,
+    JsonOption,
+    LimitOption,
+    ThreadsOption,
+    UpscaleOption,
+    bundle_folder,
+    checkpoint_folder,
+    emit,
+    stages,
+    stderr,
+)
+
+
+@command("verify")
+def verify(
+    bundle: BundleArg = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="The checkpoint it was made from.", show_default=False)
+    ] = None,
+    images: ImagesOption = None,
+    limit: LimitOption = None,
+    threads: ThreadsOption = None,
+    upscale: UpscaleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement."""
+    folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
+    with stages("loading PyTorch") as tell:
+        from morvit_deploy.report import Report
+        from morvit_deploy.verify import DEFAULT_LIMIT, verify as run
+        from morvit_deploy.views import parity_tables, structure_table
+
+        verification = run(
+            folder, source, images=images, limit=limit or DEFAULT_LIMIT, threads=threads, upscale=upscale, tell=tell
+        )
+    data = verification.as_dict()
+    if verification.synthetic:
+        stderr().print("note: no --images given; compared on synthetic pictures")
+    emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
+    if not verification.passed:
+        from morvit_deploy.errors import ParityError
+
+        raise ParityError(verification.failure)

@@ -1,0 +1,132 @@
+"""One report, several renderings: the same rows on a terminal, as Markdown and as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under columns; a column whose name ends in a unit or number is right-aligned by `numeric`."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    numeric: tuple[int, ...] = ()  # columns to align right
+    caption: str = ""
+
+    def rich(self) -> RichTable:
+        """For a terminal."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(title=self.title, caption=self.caption or None, box=box.SIMPLE_HEAD, title_justify="left",
+                          caption_justify="left", title_style="bold")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i in self.numeric else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(cell) for cell in row))  # as text: a path's brackets are no markup
+        return table
+
+    def markdown(self) -> str:
+        """A GitHub table."""
+        rules = ["---:" if i in self.numeric else "---" for i in range(len(self.columns))]
+        lines = [self.columns, tuple(rules), *self.rows]
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"### {self.title}\n\n{body}\n" + (f"\n{self.caption}\n" if self.caption else "")
+
+    def html(self) -> str:
+        """A table element with its heading."""
+        def cells(tag: str, row: tuple[str, ...]) -> str:
+            return "".join(
+                f"<{tag}{' class=n' if i in self.numeric else ''}>{html.escape(cell)}</{tag}>"
+                for i, cell in enumerate(row)
+            )
+
+        head = f"<tr>{cells('th', self.columns)}</tr>"
+        body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        return f"<h2>{html.escape(self.title)}</h2><table>{head}{body}</table>{caption}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file to embed."""
+
+    title: str
+    path: Path
+    caption: str = ""
+
+    def markdown(self) -> str:
+        """A link to the file beside the report."""
+        return f"### {self.title}\n\n![{self.title}]({self.path.name})\n" + (f"\n{self.caption}\n" if self.caption else "")
+
+    def html(self) -> str:
+        """The picture itself, so that the page is one file."""
+        data = base64.b64encode(self.path.read_bytes()).decode()
+        source = f"data:image/{self.path.suffix.lstrip('.')};base64,{data}"
+        return (
+            f"<h2>{html.escape(self.title)}</h2><img alt='{html.escape(self.title)}' src='{source}'>"
+            f"<p>{html.escape(self.caption)}</p>"
+        )
+
+
+@dataclass
+class Report:
+    """A title and its parts, in order."""
+
+    title: str
+    parts: list[Table | Picture] = field(default_factory=list)
+
+    def show(self, console: Console) -> None:
+        """Print the tables; pictures are named by path."""
+        for part in self.parts:
+            console.print(part.rich() if isinstance(part, Table) else f"{part.title}: {part.path}")
+
+    def markdown(self) -> str:
+        """The whole report."""
+        return f"# {self.title}\n\n" + "\n".join(part.markdown() for part in self.parts)
+
+    def html(self) -> str:
+        """The whole report as one page without outside references."""
+        body = "\n".join(part.html() for part in self.parts)
+        return (
+            "<!doctype html><html lang=en><meta charset=utf-8>"
+            "<meta name=viewport content='width=device-width,initial-scale=1'>"
+            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
+            f"<h1>{html.escape(self.title)}</h1>{body}</html>\n"
+        )
+
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse}th,td{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
+    ".n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}p{color:#555}"
+)
+
+
+def count(number: float) -> str:
+    """2883186432 -> '2.883 G'; 22784498 -> '22.78 M'."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.4g} {unit}"
+    return f"{number:g}"
+
+
+def size(number: float) -> str:
+    """Bytes as kB or MB (powers of ten)."""
+    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
+
+
+def share(number: float) -> str:
+    """0.985 -> '98.5 %'; a share that is not quite one never reads as 100 %."""
+    return f"{min(number, 0.9999) if number < 1 else number:.2%}".replace("%", " %")

@@ -1,0 +1,101 @@
+"""How results read: from facts to the tables that the command line and the reports show. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.macs import dense_macs
+from morvit_deploy.report import Report, Table, count, share, size
+
+if TYPE_CHECKING:
+    from morvit_deploy.verify import Verification
+
+
+def export_report(folder: Path, manifest: Manifest, verification: Verification) -> Report:
+    """What was written, and that it was verified."""
+    parity = verification.as_dict()
+    return Report(f"Export of {folder}", [bundle_table(folder, manifest), structure_table(parity["structure"]),
+                                          *parity_tables(parity)])
+
+
+def bundle_table(folder: Path, manifest: Manifest) -> Table:
+    """Files, input, outputs, buckets."""
+    rows = [
+        ("target", f"{manifest.target}, {manifest.precision}, form {manifest.form}, batch {manifest.batch}"),
+        ("files", ", ".join(f"{file.path} {size(file.bytes)}" for file in manifest.files)),
+        *((f"input {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.inputs),
+        *((f"output {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.outputs),
+    ]
+    dense = dense_macs(manifest.config)
+    for bucket in manifest.plan.buckets:
+        macs = manifest.macs[bucket.name]
+        rows.append((f"bucket {bucket.name}", f"{count(macs)}MACs, {dense / macs:.2f}× fewer than every token in every layer"))
+    return Table(f"Bundle {folder}", ("what", "value"), rows)
+
+
+def structure_table(structure: dict[str, Any]) -> Table:
+    """What was read off the written graph."""
+    applied = ", ".join(f"{block} ×{times}" for block, times in structure["block_applications"].items())
+    rows = [
+        ("proved", "yes" if structure["proved"] else "no"),
+        ("blocks applied", applied),
+        ("nodes", str(structure["nodes"])),
+        ("weights", f"{size(structure['weight_bytes'])} in a file set of {size(structure['file_bytes'])}"),
+        *(("violation", violation) for violation in structure["violations"]),
+    ]
+    return Table("Structure of the written graph", ("what", "value"), rows)
+
+
+def parity_tables(parity: dict[str, Any]) -> list[Table]:
+    """The two gaps and the routers' agreement."""
+    gaps = [
+        (
+            f"{name} gap",
+            f"{gap['max_abs']:.2e}",
+            f"{gap['tolerance']:.2e}",
+            share(gap["top1_agreement"]),
+            "pass" if gap["passed"] else "FAIL",
+        )
+        for name, gap in (("routing", parity["routing_gap"]), ("conversion", parity["conversion_gap"]))
+    ]
+    kind = "synthetic images" if parity["synthetic"] else "images"
+    judged = parity["images"] - parity["ambiguous"]
+    caption = (
+        f"{judged} of {parity['images']} {kind} judged"
+        + (f"; {parity['ambiguous']} have a routing margin below 1e-4" if parity["ambiguous"] else "")
+        + (f"; first to diverge: {parity['first_divergence']}" if parity["first_divergence"] else "")
+    )
+    tables = [
+        Table("Parity with the float64 reference", ("gap", "max |Δlogit|", "allowed", "top-1 agreement", ""), gaps,
+              numeric=(1, 2, 3), caption=caption)
+    ]
+    agreement = parity["router_agreement"]
+    if agreement is not None:
+        rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
+        tables.append(Table("Router agreement", ("step", "decisions alike"), rows, numeric=(0, 1)))
+    return tables
+
+
+def prediction_table(answers: list[dict[str, Any]], *, with_logits: bool = False) -> Table:
+    """The most probable classes of each image."""
+    columns = ["image", "bucket", "class", "probability", "next"]
+    rows = []
+    for answer in answers:
+        best, others = answer["top"][0], answer["top"][1:3]
+        row = [
+            answer["image"],
+            answer["bucket"],
+            best["label"],
+            f"{best['probability']:.1%}",
+            ", ".join(f"{guess['label']} {guess['probability']:.1%}" for guess in others),
+        ]
+        if with_logits:
+            row.append(" ".join(f"{value:.4g}" for value in answer["logits"]))
+        rows.append(tuple(row))
+    return Table("Predictions", (*columns, "logits") if with_logits else tuple(columns), rows, numeric=(3,))
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(str(dim) for dim in shape) + "]"
