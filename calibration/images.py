@@ -91,7 +91,11 @@ def _found(folder: Path, config: Config) -> list[Entry]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             inside = path.relative_to(folder).parts
-            label = _class_of(inside[0], config, folder) if len(inside) > 1 and _names_classes(folder, config) else None
+            label = (
+                _class_of(inside[0], config, folder)
+                if len(inside) > 1 and _names_classes(folder, config)
+                else None
+            )
             entries.append(Entry(path, label))
     return entries
 
@@ -105,7 +109,9 @@ def _names_classes(folder: Path, config: Config) -> bool:
 def _class_of(label: str, config: Config, where: Path) -> int:
     number = _number(label, config)
     if number is None:
-        known = f"one of {', '.join(config.labels[:5])} …" if config.labels else f"0 … {config.num_classes - 1}"
+        known = (
+            f"one of {', '.join(config.labels[:5])} …" if config.labels else f"0 … {config.num_classes - 1}"
+        )
         raise ImageError(f"{where}: got label {label!r}, expected {known}")
     return number
 

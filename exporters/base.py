@@ -15,6 +15,7 @@ from morvit_deploy.baselines import build_form
 from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.devices import versions
+from morvit_deploy.ends import Options
 from morvit_deploy.errors import ParityError, StructureError
 from morvit_deploy.exporters.registry import open_runner
 from morvit_deploy.files import check_free, new_folder
@@ -22,7 +23,7 @@ from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels, synthetic_images
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.runtime import Session
-from morvit_deploy.unroll import Options, StaticMoRViT
+from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verify import DEFAULT_IMAGES, Verification, compare
 
 Tell = Callable[[str], None]
@@ -84,9 +85,7 @@ class Exporter(ABC):
         model = load_checkpoint(request.checkpoint)
         plan = own_plan(model.config)
         tell("unrolling")
-        options = Options(
-            input=request.input, with_depth=request.with_depth, single=request.batch == 1
-        )
+        options = Options(input=request.input, with_depth=request.with_depth, single=request.batch == 1)
         graph = build_form(request.form, model, plan.buckets[0], options)
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
@@ -96,7 +95,9 @@ class Exporter(ABC):
             structure = self.prove(graph, manifest, folder)
             if structure["violations"] and request.form == "unrolled":
                 listed = "\n".join(f"  - {violation}" for violation in structure["violations"])
-                raise StructureError(f"the written graph breaks its promises, so no bundle was made:\n{listed}")
+                raise StructureError(
+                    f"the written graph breaks its promises, so no bundle was made:\n{listed}"
+                )
             macs = {plan.buckets[0].name: structure.pop("macs")}
             manifest = manifest.model_copy(update={"structure": structure, "macs": macs})
             tell("verifying against the float64 reference")
@@ -138,7 +139,9 @@ class Exporter(ABC):
         if images is None:
             images = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
         with Session(folder, manifest, open_runner(folder, manifest, probes=True)) as session:
-            verification = compare(model, session, images, manifest.structure, synthetic=request.images is None)
+            verification = compare(
+                model, session, images, manifest.structure, synthetic=request.images is None
+            )
         if not verification.passed:
             raise ParityError(f"the bundle was not kept: {verification.failure}")
         return verification

@@ -36,7 +36,9 @@ class Facts:
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        blocks = {n.removesuffix(".fc2.weight"): u for n, u in self.weight_uses.items() if n.endswith(".fc2.weight")}
+        blocks = {
+            n.removesuffix(".fc2.weight"): u for n, u in self.weight_uses.items() if n.endswith(".fc2.weight")
+        }
         return {
             "macs": self.macs,
             "proved": not self.violations,
@@ -140,7 +142,9 @@ def _sharing_violations(
             found.setdefault(key, []).append(init.name)
         elif len(init.dims) == 2 and math.prod(init.dims) >= HELD_ELEMENTS:
             readers = [node.name for node in model.graph.node if init.name in node.input]
-            violations.append(f"initializer {init.name!r} {list(init.dims)} is no weight of the model; read by {readers}")
+            violations.append(
+                f"initializer {init.name!r} {list(init.dims)} is no weight of the model; read by {readers}"
+            )
     for key, (size, uses) in promised.items():
         names = found.get(key, [])
         actual = sum(facts.weight_uses.get(name, 0) for name in names)
@@ -155,7 +159,9 @@ def _shape_violations(model: onnx.ModelProto, dynamic_batch: bool) -> list[str]:
     shaped = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     violations = []
     for value in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output):
-        unknown = [d.dim_param or "?" for d in value.type.tensor_type.shape.dim if not d.HasField("dim_value")]
+        unknown = [
+            d.dim_param or "?" for d in value.type.tensor_type.shape.dim if not d.HasField("dim_value")
+        ]
         if unknown and not dynamic_batch:
             violations.append(f"value {value.name!r} has dynamic dimensions {unknown}")
     return violations

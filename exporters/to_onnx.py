@@ -54,7 +54,9 @@ class OnnxExporter(Exporter):
         )
 
     def prove(self, graph: StaticMoRViT, manifest: Manifest, folder: Path) -> dict[str, Any]:
-        return onnx_structure.prove(folder / GRAPH, manifest, graph, _promised_macs(graph, manifest)).as_dict()
+        return onnx_structure.prove(
+            folder / GRAPH, manifest, graph, _promised_macs(graph, manifest)
+        ).as_dict()
 
 
 class _AsTuple(nn.Module):
@@ -92,7 +94,9 @@ def _traced(graph: StaticMoRViT, batch: int, dynamic: bool) -> onnx.ModelProto:
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     simplified, sound = onnxsim.simplify(model)
     if not sound:
-        raise StructureError("onnxsim changed what the graph computes; report this with your checkpoint's config")
+        raise StructureError(
+            "onnxsim changed what the graph computes; report this with your checkpoint's config"
+        )
     return simplified
 
 
@@ -143,7 +147,12 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 def _weight_name(name: str) -> str:
     """static.blocks.cycle_0.fc1.weight -> cycle.0.fc1.weight"""
-    return name.removeprefix("static.").removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
+    return (
+        name.removeprefix("static.")
+        .removeprefix("blocks.")
+        .replace("cycle_", "cycle.")
+        .replace(".layers", "")
+    )
 
 
 def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
@@ -160,7 +169,7 @@ def _port(value: onnx.ValueInfoProto) -> Port:
     return Port(name=value.name, dtype=dtype, shape=shape)
 
 
-class _quiet:  # noqa: N801  # reads as a verb
+class _quiet:  # reads as a verb
     """Only errors from a logger while the block runs."""
 
     def __init__(self, name: str) -> None:

@@ -29,7 +29,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'morvit_deploy' has no attribute {name!r}; it has: {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'morvit_deploy' has no attribute {name!r}; it has: {', '.join(__all__)}"
+        )
     return getattr(import_module(_HOMES[name]), name)
 
 

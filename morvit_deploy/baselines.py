@@ -7,26 +7,23 @@ does. `gather_scatter` applies rewrite 1 alone: active tokens are gathered, run,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from morvit_deploy.blocks import StaticBlock
+from morvit_deploy.ends import Options
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
-from morvit_deploy.unroll import Options, StaticMoRViT, unroll
-
-_PLAIN = {"cls_only": False, "frozen_keys": False, "fold": False}
+from morvit_deploy.unroll import StaticMoRViT, unroll
 
 
 class MaskedMoRViT(StaticMoRViT):
     """Every token in every layer; who has left is masked out as a key and keeps its state."""
 
     def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
-        super().__init__(model, bucket, replace(options, **_PLAIN))
+        super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False, fold=False))
 
     def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
         middle = self.config.sharing == "middle_cycle"
@@ -51,9 +48,7 @@ class MaskedMoRViT(StaticMoRViT):
         after = h
         for i in range(self.config.cycle_depth):
             after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
-        g = None if self.config.gate == "hard" else self._score(z)
-        gated = {"hard": lambda: after, "block": lambda: h + g * after, "delta": lambda: h + g * (after - h)}
-        return torch.where(runs[..., None], gated[self.config.gate](), h)
+        return torch.where(runs[..., None], self._gate(h, after, z), h)
 
 
 class GatherScatterMoRViT(StaticMoRViT):
@@ -80,16 +75,13 @@ class GatherScatterMoRViT(StaticMoRViT):
         """New states of the running tokens x, which are the rows `rows` of h."""
         after = x
         for i in range(self.config.cycle_depth):
-            block = cast(StaticBlock, self._block(f"cycle.{i}"))
+            block = self._block(f"cycle.{i}")
             if self.config.attention_scope == "all":
                 normed = block.norm1(h.scatter(1, rows, after))
                 after = block.finish(after, block.queries(block.norm1(after)), block.keys(normed))
             else:
                 after = block(after)
-        if self.config.gate == "hard":
-            return after
-        g = self._score(z)
-        return x + g * (after if self.config.gate == "block" else after - x)
+        return self._gate(x, after, z)
 
 
 def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:

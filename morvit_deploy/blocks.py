@@ -29,7 +29,9 @@ class StaticNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm, folded: bool) -> None:
         super().__init__()
         self.eps = norm.eps
-        self.weight = nn.Parameter(torch.ones_like(norm.weight) if folded else norm.weight, requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.ones_like(norm.weight) if folded else norm.weight, requires_grad=False
+        )
         self.bias = None if folded else nn.Parameter(norm.bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

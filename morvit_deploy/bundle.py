@@ -91,7 +91,8 @@ class Manifest(Strict):
 def describe_files(folder: Path, names: list[str]) -> tuple[BundleFile, ...]:
     """Size and hash of each named file."""
     return tuple(
-        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names
+        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name))
+        for name in names
     )
 
 

@@ -108,13 +108,17 @@ class Config(Strict):
                 f"image_size: got {self.image_size}, expected a multiple of patch_size {self.patch_size}"
             )
         if self.embed_dim % self.num_heads:
-            problems.append(f"num_heads: got {self.num_heads}, expected a divisor of embed_dim {self.embed_dim}")
+            problems.append(
+                f"num_heads: got {self.num_heads}, expected a divisor of embed_dim {self.embed_dim}"
+            )
         if self.sharing == "none" and self.num_recursions != 1:
             problems.append(
                 f"num_recursions: got {self.num_recursions}, expected 1 with sharing 'none' (nothing recurs)"
             )
         if self.labels is not None and len(self.labels) != self.num_classes:
-            problems.append(f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)")
+            problems.append(
+                f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)"
+            )
         resize = self.preprocess.resize
         if resize is not None and resize < self.image_size:
             problems.append(

@@ -22,7 +22,7 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
     An existing `final` is refused; with `force` it is replaced, but only if it is empty or holds `marker`,
     the file by which our own output is known. Raises OutputError when the place cannot be written.
     """
-    final = Path(os.path.abspath(final))  # not resolve(): a link keeps its name
+    final = final.absolute()  # not resolve(): a link keeps its name
     check_free(final, marker=marker, force=force)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,9 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
         _publish(partial, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(f"{final} was not written: {error.strerror}; free some space and repeat") from error
+            raise OutputError(
+                f"{final} was not written: {error.strerror}; free some space and repeat"
+            ) from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +105,7 @@ def _replace(final: Path, content: bytes) -> None:
             try:
                 partial.write(content)
                 partial.flush()
-                os.replace(partial.name, final)
+                Path(partial.name).replace(final)
             except BaseException:
                 Path(partial.name).unlink(missing_ok=True)
                 raise

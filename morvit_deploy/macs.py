@@ -7,6 +7,8 @@ on its own and the two must agree.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from morvit_deploy.config import Config
 
 
@@ -42,7 +44,7 @@ def schedule_macs(config: Config, capacity: tuple[int, ...], cls_only: bool = Tr
 def _ends(config: Config) -> int:
     """Patch projection and head."""
     widths = [config.embed_dim, *config.head_hidden, config.num_classes]
-    head = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    head = sum(a * b for a, b in pairwise(widths))
     return config.num_patches * config.in_channels * config.patch_size**2 * config.embed_dim + head
 
 
@@ -52,7 +54,7 @@ def _router_macs(config: Config) -> int:
         return 0
     out = config.num_layers if config.routing == "token_choice" else 1
     widths = [config.embed_dim, *config.router.hidden, out]
-    return sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    return sum(a * b for a, b in pairwise(widths))
 
 
 def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> int:

@@ -6,9 +6,10 @@ Each image is routed on its own, each token's leaving is spelled out, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,11 @@ from torch.nn import functional as F
 from morvit_deploy import routing
 from morvit_deploy.config import Config, RouterConfig
 
-ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class Attention(nn.Module):
@@ -79,7 +84,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
+        self.proj = nn.Conv2d(
+            config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
@@ -90,13 +97,15 @@ class Router(nn.ModuleList):
 
     def __init__(self, config: RouterConfig, in_dim: int, out_dim: int) -> None:
         widths = [in_dim, *config.hidden, out_dim]
-        super().__init__(
-            nn.Linear(a, b, bias=config.bias) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        super().__init__(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(widths))
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers in order."""
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., dim) to logits (..., out_dim)."""
-        for j, layer in enumerate(self):
+        for j, layer in enumerate(self.linears()):
             if j:
                 x = F.gelu(x) if j == 1 else F.relu(x)
             x = layer(x)
@@ -152,18 +161,30 @@ class MoRViT(nn.Module):
         self.routers = nn.ModuleList(_routers(config))
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         widths = [dim, *config.head_hidden, config.num_classes]
-        layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self.head = nn.ModuleList(layers) if config.head_hidden else layers[0]
+
+    def cycle_blocks(self) -> list[Block]:
+        """The unique blocks of the cycle in order."""
+        return [block for block in self.cycle if isinstance(block, Block)]
 
     def layers(self) -> Iterator[tuple[str, Block]]:
         """Every block application of a token of full depth, in order, with the block's checkpoint name."""
         if self.first is not None:
             yield "first", self.first
         for _ in range(self.config.num_recursions):
-            for i, block in enumerate(self.cycle):
-                yield f"cycle.{i}", block  # type: ignore[misc]  # ModuleList loses its element type
+            for i, block in enumerate(self.cycle_blocks()):
+                yield f"cycle.{i}", block
         if self.last is not None:
             yield "last", self.last
+
+    def all_routers(self) -> list[Router]:
+        """The routers there are: one for each step, or one."""
+        return [router for router in self.routers if isinstance(router, Router)]
+
+    def head_layers(self) -> list[nn.Linear]:
+        """The head's linear layers in order."""
+        return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (batch, 3, height, width) to tokens (batch, N+1, dim), CLS first (paper §3.1)."""
@@ -174,7 +195,7 @@ class MoRViT(nn.Module):
     def router(self, step: int) -> Router:
         """The router of step `step`, counted from 0."""
         shared = self.config.router is not None and self.config.router.shared
-        return self.routers[0 if shared else step]  # type: ignore[return-value]
+        return self.all_routers()[0 if shared else step]
 
     def score(self, z: Tensor) -> Tensor:
         """g = α·act(z)."""
@@ -184,9 +205,7 @@ class MoRViT(nn.Module):
     def classify(self, cls: Tensor) -> Tensor:
         """CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
         x = self.norm(cls)
-        if isinstance(self.head, nn.Linear):
-            return self.head(x)
-        for j, layer in enumerate(self.head):
+        for j, layer in enumerate(self.head_layers()):
             x = layer(torch.tanh(x) if j else x)
         return x
 
@@ -225,7 +244,7 @@ class MoRViT(nn.Module):
     def _gated_step(self, h: Tensor, running: Tensor, g: Tensor) -> Tensor:
         """One application of the cycle to the running tokens of h (N+1, dim); the others stand still."""
         after = h
-        for block in self.cycle:
+        for block in self.cycle_blocks():
             context = after if self.config.attention_scope == "all" else after[running]
             after = after.index_copy(0, running, block(after[running], context))
         old, new, g = h[running], after[running], g[:, None]

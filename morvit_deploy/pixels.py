@@ -89,7 +89,9 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image that Pillow can read (PNG, JPEG, WebP, BMP, TIFF …)") from None
+        raise ImageError(
+            f"{path} is not an image that Pillow can read (PNG, JPEG, WebP, BMP, TIFF …)"
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{path} has more pixels than is safe to decode; shrink it first") from None
     except (OSError, SyntaxError, ValueError) as error:

@@ -35,7 +35,9 @@ class Plan(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         if (self.thresholds is not None) != (self.mode == "threshold"):
-            raise ValueError(f"thresholds: expected with mode 'threshold' and only then; mode is {self.mode!r}")
+            raise ValueError(
+                f"thresholds: expected with mode 'threshold' and only then; mode is {self.mode!r}"
+            )
         names = [bucket.name for bucket in self.buckets]
         if len(set(names)) != len(names):
             raise ValueError(f"buckets: got names {names}, expected each once")
@@ -57,4 +59,4 @@ def own_plan(config: Config) -> Plan:
 
 def _one_bucket(config: Config, mode: Any, name: str, capacity: tuple[int, ...]) -> Plan:
     bucket = Bucket(name=name, capacity=capacity, macs=schedule_macs(config, capacity))
-    return Plan(format=FORMAT, mode=mode, thresholds=None, buckets=(bucket,))
+    return Plan(format="morvit-plan/1", mode=mode, thresholds=None, buckets=(bucket,))

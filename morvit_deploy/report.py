@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numeric: tuple[int, ...] = ()  # columns to align right
     caption: str = ""
 
@@ -29,8 +30,14 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=self.title, caption=self.caption or None, box=box.SIMPLE_HEAD, title_justify="left",
-                          caption_justify="left", title_style="bold")
+        table = RichTable(
+            title=self.title,
+            caption=self.caption or None,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+            title_style="bold",
+        )
         for i, column in enumerate(self.columns):
             table.add_column(column, justify="right" if i in self.numeric else "left", overflow="fold")
         for row in self.rows:
@@ -41,11 +48,14 @@ class Table:
         """A GitHub table."""
         rules = ["---:" if i in self.numeric else "---" for i in range(len(self.columns))]
         lines = [self.columns, tuple(rules), *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        body = "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
         return f"### {self.title}\n\n{body}\n" + (f"\n{self.caption}\n" if self.caption else "")
 
     def html(self) -> str:
         """A table element with its heading."""
+
         def cells(tag: str, row: tuple[str, ...]) -> str:
             return "".join(
                 f"<{tag}{' class=n' if i in self.numeric else ''}>{html.escape(cell)}</{tag}>"
@@ -68,7 +78,9 @@ class Picture:
 
     def markdown(self) -> str:
         """A link to the file beside the report."""
-        return f"### {self.title}\n\n![{self.title}]({self.path.name})\n" + (f"\n{self.caption}\n" if self.caption else "")
+        return f"### {self.title}\n\n![{self.title}]({self.path.name})\n" + (
+            f"\n{self.caption}\n" if self.caption else ""
+        )
 
     def html(self) -> str:
         """The picture itself, so that the page is one file."""

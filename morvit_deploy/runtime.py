@@ -70,7 +70,12 @@ class Session:
         A bundle of fixed batch takes its batch at a time; the last one is filled up and the filling cut off.
         """
         size = self.manifest.config.image_size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
+        if (
+            pixels.dtype != np.uint8
+            or pixels.ndim != 4
+            or pixels.shape[1:] != (size, size, 3)
+            or not len(pixels)
+        ):
             raise ImageError(
                 f"got pixels {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, {size}, {size}, 3], n > 0"
             )

@@ -6,45 +6,18 @@ it is compared with the reference, in float32 an exporter writes it down.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy import routing
-from morvit_deploy.blocks import StaticBlock, StaticLinear, StaticNorm, affine_of
+from morvit_deploy.blocks import StaticBlock
 from morvit_deploy.config import Config
+from morvit_deploy.ends import Classifier, Options, StaticRouter, Stem
 from morvit_deploy.macs import layer_names
-from morvit_deploy.model import MoRViT, Router
+from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
-from morvit_deploy.rewrites import (
-    KV,
-    Affine,
-    cls_only,
-    fold_pixels,
-    fold_positions,
-    frozen_keys,
-    partition,
-    rank,
-    take,
-    take_one,
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the caller may choose about the graph; none of it changes the logits.
-
-    `cls_only`, `frozen_keys` and `fold` are rewrites 3 to 5: off only to measure what each is worth.
-    """
-
-    input: str = "uint8"  # "uint8": (batch, height, width, 3) pixels; "float": (batch, 3, height, width) normalised
-    with_depth: bool = False
-    single: bool = True  # the batch is one
-    cls_only: bool = True
-    frozen_keys: bool = True
-    fold: bool = True
+from morvit_deploy.rewrites import KV, cls_only, frozen_keys, partition, rank, take, take_one
 
 
 class StaticMoRViT(nn.Module):
@@ -67,7 +40,7 @@ class StaticMoRViT(nn.Module):
             }
         )
         self.stem = Stem(model, options)
-        self.routers = nn.ModuleList(StaticRouter(router) for router in model.routers)  # type: ignore[arg-type]
+        self.routers = nn.ModuleList(StaticRouter(router) for router in model.all_routers())
         self.classifier = Classifier(model, options)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -139,17 +112,25 @@ class StaticMoRViT(nn.Module):
             last = step == len(self.capacity) - 1 and i == self.config.cycle_depth - 1
             alone = last and self.config.sharing != "middle_cycle" and self.options.cls_only
             after = self._attend(f"cycle.{i}", after, left, carried, queries=1 if alone else after.shape[1])
+        rows = after.shape[1]
+        return self._gate(h[:, :rows], after, z[:, :rows])
+
+    def _gate(self, h: Tensor, after: Tensor, z: Tensor) -> Tensor:
+        """The gated update (batch, n, dim) of h, given the cycle's output and the router logits (batch, n, 1)."""
         if self.config.gate == "hard":
             return after
-        h, g = h[:, : after.shape[1]], self._score(z[:, : after.shape[1]])
+        assert self.config.router is not None
+        g = routing.score(z, self.config.router.activation, self.config.router.alpha)
         return h + g * (after if self.config.gate == "block" else after - h)
 
-    def _score(self, z: Tensor) -> Tensor:
-        assert self.config.router is not None
-        return routing.score(z, self.config.router.activation, self.config.router.alpha)
-
     def _attend(
-        self, name: str, x: Tensor, left: list[Tensor], carried: Carried, queries: int, mask: Tensor | None = None
+        self,
+        name: str,
+        x: Tensor,
+        left: list[Tensor],
+        carried: Carried,
+        queries: int,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Block `name` on the first `queries` of x; with scope `all`, those who left are keys too."""
         block = self._block(name)
@@ -215,76 +196,6 @@ class Carried:
     def put(self, name: str, kv: KV | None, seen: int) -> None:
         """Remember that block `name` has keyed the first `seen` groups."""
         self._known[name] = (kv, seen)
-
-
-class Stem(nn.Module):
-    """Image to tokens (batch, N+1, dim), CLS first; normalisation is folded into the patch projection."""
-
-    def __init__(self, model: MoRViT, options: Options) -> None:
-        super().__init__()
-        conv, config = model.patch_embed.proj, model.config
-        self.config, self.input, self.fold = config, options.input, options.fold
-        dtype = conv.weight.dtype
-        weight = conv.weight.double().permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, channel), dim
-        assert conv.bias is not None
-        patch = Affine(weight, conv.bias.double())
-        if options.fold and options.input == "uint8":
-            patch = fold_pixels(patch, config.preprocess.mean, config.preprocess.std)
-        assert patch.bias is not None
-        self.patch = StaticLinear(Affine(patch.weight, None), dtype)
-        cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
-        self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
-        self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        grid, size = self.config.image_size // self.config.patch_size, self.config.patch_size
-        if self.input == "uint8":
-            patches = image.unflatten(2, (grid, size)).unflatten(1, (grid, size)).transpose(2, 3)
-        else:
-            patches = image.unflatten(3, (grid, size)).unflatten(2, (grid, size)).permute(0, 2, 4, 3, 5, 1)
-        x = patches.reshape(image.shape[0], grid * grid, -1).to(self.cls.dtype)
-        if self.input == "uint8" and not self.fold:
-            x = self._normalise(x)
-        x = self.patch(x) + self.positions
-        return torch.cat([self.cls.expand(image.shape[0], -1, -1), x], dim=1)
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        repeats = pixels.shape[-1] // 3
-        mean = pixels.new_tensor(self.config.preprocess.mean).repeat(repeats)
-        std = pixels.new_tensor(self.config.preprocess.std).repeat(repeats)
-        return (pixels / 255 - mean) / std
-
-
-class StaticRouter(nn.Module):
-    """A router's linear layers in the static layout."""
-
-    def __init__(self, router: Router) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(StaticLinear(affine_of(layer, None), layer.weight.dtype) for layer in router)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        for j, layer in enumerate(self.layers):
-            if j:
-                x = F.gelu(x) if j == 1 else F.relu(x)
-            x = layer(x)
-        return x
-
-
-class Classifier(nn.Module):
-    """LayerNorm and head on CLS (batch, dim)."""
-
-    def __init__(self, model: MoRViT, options: Options) -> None:
-        super().__init__()
-        layers = [model.head] if isinstance(model.head, nn.Linear) else list(model.head)
-        affines = [affine_of(layer, model.norm if options.fold and j == 0 else None) for j, layer in enumerate(layers)]
-        self.norm = StaticNorm(model.norm, options.fold)
-        self.head = nn.ModuleList(StaticLinear(affine, layers[0].weight.dtype) for affine in affines)
-
-    def forward(self, cls: Tensor) -> Tensor:
-        x = self.norm(cls)
-        for j, layer in enumerate(self.head):
-            x = layer(torch.tanh(x) if j else x)
-        return x
 
 
 def depth_of(left: list[Tensor], held: Tensor) -> Tensor:

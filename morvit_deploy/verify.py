@@ -19,14 +19,16 @@ from morvit_deploy.baselines import build_form
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.calibration.images import open_images
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.registry import find_target, open_bundle
 from morvit_deploy.model import MoRViT, Outcome
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.runtime import Arrays, Session
-from morvit_deploy.unroll import Options
 
-LOGIT_TOLERANCE = 1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
+LOGIT_TOLERANCE = (
+    1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
+)
 MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
 EXACT_TOLERANCE = 1e-9  # routing gap: both sides are float64, only the order of sums differs
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
@@ -76,7 +78,12 @@ class Verification:
     def passed(self) -> bool:
         """Structure proved and both gaps closed, on at least one judged image."""
         structure = bool(self.structure.get("proved", True)) or self.structure.get("form") != "unrolled"
-        return structure and self.routing_gap.passed and self.conversion_gap.passed and self.images > self.ambiguous
+        return (
+            structure
+            and self.routing_gap.passed
+            and self.conversion_gap.passed
+            and self.images > self.ambiguous
+        )
 
     @property
     def failure(self) -> str:
@@ -135,7 +142,9 @@ def verify(
     with open_bundle(bundle, threads=threads, probes=True) as session:
         manifest = session.manifest
         if manifest.config != model.config:
-            raise BundleError(f"{bundle} was made from a checkpoint with another config.json than {checkpoint}")
+            raise BundleError(
+                f"{bundle} was made from a checkpoint with another config.json than {checkpoint}"
+            )
         tell("proving the structure of the written graph")
         graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
         structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
@@ -168,7 +177,10 @@ def compare(
     normal = torch.from_numpy(normalise(images, manifest.preprocess)).double()
     exact = _exact_pixels(images, judge) if manifest.input == "uint8" else normal
     reference = judge(exact)
-    expected = {k: v.numpy() for k, v in static(torch.from_numpy(images) if manifest.input == "uint8" else exact).items()}
+    expected = {
+        k: v.numpy()
+        for k, v in static(torch.from_numpy(images) if manifest.input == "uint8" else exact).items()
+    }
     actual = session.run(images)
     margins = np.array([trace.margin for trace in reference.traces])
     clear = margins > MARGIN
@@ -193,7 +205,10 @@ def compare(
 def _exact_pixels(images: Pixels, judge: MoRViT) -> torch.Tensor:
     """Normalised in float64: the judge's input is not rounded to float32 first."""
     preprocess = judge.config.preprocess
-    mean, std = torch.tensor(preprocess.mean, dtype=torch.float64), torch.tensor(preprocess.std, dtype=torch.float64)
+    mean, std = (
+        torch.tensor(preprocess.mean, dtype=torch.float64),
+        torch.tensor(preprocess.std, dtype=torch.float64),
+    )
     return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
@@ -275,12 +290,14 @@ class Walk:
                     limit = 0.5
                 if difference.max() > limit:
                     image = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
-                    return f"{stage} (max |Δ| {difference.max():.3g}, image {int(np.flatnonzero(clear)[image])})"
+                    return (
+                        f"{stage} (max |Δ| {difference.max():.3g}, image {int(np.flatnonzero(clear)[image])})"
+                    )
         return None
 
     def _by_token(self, outputs: Arrays) -> dict[str, NDArray]:
         """Stage -> values in token order, so that graphs which order tokens differently compare."""
-        stages = {name: outputs[name] for name in ("embed", "first") if name in outputs}
+        stages: dict[str, NDArray] = {name: outputs[name] for name in ("embed", "first") if name in outputs}
         runs, held = self.runs(outputs), self.held(outputs)
         for step in range(1, len(self.capacity) + 1):
             if runs is not None and self.config.routing == "expert_choice":

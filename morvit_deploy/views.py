@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def export_report(folder: Path, manifest: Manifest, verification: Verification) -> Report:
     """What was written, and that it was verified."""
     parity = verification.as_dict()
-    return Report(f"Export of {folder}", [bundle_table(folder, manifest), structure_table(parity["structure"]),
-                                          *parity_tables(parity)])
+    return Report(
+        f"Export of {folder}",
+        [bundle_table(folder, manifest), structure_table(parity["structure"]), *parity_tables(parity)],
+    )
 
 
 def bundle_table(folder: Path, manifest: Manifest) -> Table:
@@ -31,7 +33,12 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
     dense = dense_macs(manifest.config)
     for bucket in manifest.plan.buckets:
         macs = manifest.macs[bucket.name]
-        rows.append((f"bucket {bucket.name}", f"{count(macs)}MACs, {dense / macs:.2f}× fewer than every token in every layer"))
+        rows.append(
+            (
+                f"bucket {bucket.name}",
+                f"{count(macs)}MACs, {dense / macs:.2f}× fewer than every token in every layer",
+            )
+        )
     return Table(f"Bundle {folder}", ("what", "value"), rows)
 
 
@@ -68,8 +75,13 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
         + (f"; first to diverge: {parity['first_divergence']}" if parity["first_divergence"] else "")
     )
     tables = [
-        Table("Parity with the float64 reference", ("gap", "max |Δlogit|", "allowed", "top-1 agreement", ""), gaps,
-              numeric=(1, 2, 3), caption=caption)
+        Table(
+            "Parity with the float64 reference",
+            ("gap", "max |Δlogit|", "allowed", "top-1 agreement", ""),
+            gaps,
+            numeric=(1, 2, 3),
+            caption=caption,
+        )
     ]
     agreement = parity["router_agreement"]
     if agreement is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from morvit_deploy.cli.app import app, main
+
 from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the order that --help shows
     doctor,
     init,

@@ -19,23 +19,40 @@ if TYPE_CHECKING:
 
 CheckpointArg = Annotated[
     Path | None,
-    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint folder; the current folder when left out.", show_default=False),
+    typer.Argument(
+        metavar="[CHECKPOINT]",
+        help="Checkpoint folder; the current folder when left out.",
+        show_default=False,
+    ),
 ]
 BundleArg = Annotated[
     Path | None,
-    typer.Argument(metavar="[BUNDLE]", help="Bundle folder; the newest under build/ when left out.", show_default=False),
+    typer.Argument(
+        metavar="[BUNDLE]", help="Bundle folder; the newest under build/ when left out.", show_default=False
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")
+]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of images (with labels.csv or class subfolders, also top-1).", show_default=False),
+    typer.Option(
+        "--images",
+        help="Folder of images (with labels.csv or class subfolders, also top-1).",
+        show_default=False,
+    ),
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many images.", show_default=False)]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use at most this many images.", show_default=False)
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Compute threads (default: all cores).", show_default=False)
+    int | None,
+    typer.Option("--threads", min=1, help="Compute threads (default: all cores).", show_default=False),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
-UpscaleOption = Annotated[bool, typer.Option("--upscale", help="Enlarge images that are smaller than the crop.")]
+UpscaleOption = Annotated[
+    bool, typer.Option("--upscale", help="Enlarge images that are smaller than the crop.")
+]
 
 
 def stdout() -> Console:
@@ -74,7 +91,9 @@ def checkpoint_folder(given: Path | None) -> Path:
         return given
     if Path("config.json").is_file():
         return Path.cwd()
-    raise ConfigError("no CHECKPOINT given, and the current folder has no config.json; name a checkpoint folder")
+    raise ConfigError(
+        "no CHECKPOINT given, and the current folder has no config.json; name a checkpoint folder"
+    )
 
 
 def bundle_folder(given: Path | None) -> Path:

@@ -45,7 +45,12 @@ def export(
     target: Annotated[str, typer.Option(help="Where it will run: onnx.")] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Bundle folder to write (default: build/CHECKPOINT-TARGET).", show_default=False),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Bundle folder to write (default: build/CHECKPOINT-TARGET).",
+            show_default=False,
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Images a run takes: a number, or `dynamic`.")] = "1",
     input: Annotated[
@@ -75,9 +80,17 @@ def export(
         from morvit_deploy.views import export_report
 
         config = load_config(source)
-        pixels = None if images is None else open_images(images, config, limit=limit or 32, upscale=upscale).all()
+        pixels = (
+            None if images is None else open_images(images, config, limit=limit or 32, upscale=upscale).all()
+        )
         request = Request(
-            source, folder, batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
+            source,
+            folder,
+            batch=number,
+            input=input.value,
+            with_depth=with_depth,
+            form=form.value,
+            force=force,
             images=pixels,
         )
         exported = found.load_exporter().export(request, tell)

@@ -14,12 +14,15 @@ from morvit_deploy.cli.common import ForceOption, stages, stdout
 @command("init")
 def init(
     preset: Annotated[str, typer.Option("--preset", help="Architecture; `--preset list` names them.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder to write.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder to write.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     force: ForceOption = False,
 ) -> None:
     """Write a randomly initialised checkpoint, to judge an architecture's speed before anyone trains it."""
-    from morvit_deploy.presets import PRESETS, preset as find
+    from morvit_deploy.presets import PRESETS
+    from morvit_deploy.presets import preset as find
     from morvit_deploy.report import count
 
     if preset == "list":

@@ -16,7 +16,9 @@ from morvit_deploy.errors import ImageError, TargetError
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="[BUNDLE] IMAGE...", help="A bundle folder (default: the newest under build/) and images."),
+        typer.Argument(
+            metavar="[BUNDLE] IMAGE...", help="A bundle folder (default: the newest under build/) and images."
+        ),
     ],
     logits: Annotated[bool, typer.Option("--logits", help="Print the logits too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 5,

@@ -39,11 +39,18 @@ def verify(
     folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
     with stages("loading PyTorch") as tell:
         from morvit_deploy.report import Report
-        from morvit_deploy.verify import DEFAULT_LIMIT, verify as run
+        from morvit_deploy.verify import DEFAULT_LIMIT
+        from morvit_deploy.verify import verify as run
         from morvit_deploy.views import parity_tables, structure_table
 
         verification = run(
-            folder, source, images=images, limit=limit or DEFAULT_LIMIT, threads=threads, upscale=upscale, tell=tell
+            folder,
+            source,
+            images=images,
+            limit=limit or DEFAULT_LIMIT,
+            threads=threads,
+            upscale=upscale,
+            tell=tell,
         )
     data = verification.as_dict()
     if verification.synthetic:

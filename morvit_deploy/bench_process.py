@@ -1,0 +1,128 @@
+"""The asking side of `bench_worker`: one bundle in a process of its own, so that its memory and cold start are its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from morvit_deploy.bench_results import Block, Start
+from morvit_deploy.errors import BundleError, TargetError
+
+START_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 60.0  # and SLACK times what the runs should take
+SLACK = 20
+_COMMAND = ("-m", "morvit_deploy.bench_worker")
+_STDERR_LINES = 15
+
+
+class Worker:
+    """A running `bench_worker`; a context manager that leaves no process behind.
+
+    Raises BundleError when the worker refuses the bundle, TargetError when it dies, hangs or answers nonsense.
+    """
+
+    def __init__(self, bundle: Path, target: str, pixels: Path, threads: int) -> None:
+        self.bundle = bundle
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up; closed in `close`
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, *_COMMAND, str(bundle), target, str(pixels), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # a file in the user's folder shadows no module
+            start_new_session=True,  # Ctrl-C reaches the one who asks, who then ends the worker
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            answer = self._answer("loading", START_TIMEOUT_S)
+        except BaseException:
+            self.close()
+            raise
+        self.start = Start(cold_start_ms=(time.perf_counter() - started) * 1e3, **answer)
+
+    def run(self, runs: int, warmup: int) -> Block:
+        """`warmup` runs kept apart, then `runs` runs."""
+        expected_s = (runs + warmup) * self.start.first_run_ms / 1e3
+        answer = self._ask({"runs": runs, "warmup": warmup}, "running", ANSWER_TIMEOUT_S + SLACK * expected_s)
+        return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]))
+
+    def memory_mib(self) -> dict[str, float]:
+        """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
+        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)["memory_mib"]
+        return memory
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        for stream in (self._process.stdin, self._stderr):
+            try:
+                stream.close()
+            except OSError:  # a request that the dead worker never read
+                continue
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as answers:
+            for line in answers:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError:  # it has died: the missing answer says how
+            pass
+        return self._answer(doing, timeout_s)
+
+    def _answer(self, doing: str, timeout_s: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise self._failure(f"gave no answer for {timeout_s:.0f} s while {doing}") from None
+        if line is None:
+            raise self._failure(f"ended while {doing}: {_how(self._process.wait())}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BundleError(answer["error"])
+        return answer
+
+    def _failure(self, what: str) -> TargetError:
+        self._process.kill()
+        self._process.wait()
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
+        listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
+        return TargetError(f"the process that measures {self.bundle} {what}; it wrote to stderr:\n{listed}")
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name

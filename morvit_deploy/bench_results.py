@@ -1,0 +1,165 @@
+"""What `bench` measured: raw samples in milliseconds, and everything that is derived from them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+FORMAT = "morvit-bench/1"
+PERCENTILES = (50, 90, 99)
+DRIFT = 0.20  # a block's median this far from the first block's: something else changed the machine's speed
+
+
+def percentiles(samples_ms: Sequence[float]) -> dict[str, float]:
+    """p50, p90 and p99 of raw samples, in their own unit, by linear interpolation."""
+    values = np.percentile(np.asarray(samples_ms, dtype=np.float64), PERCENTILES)
+    return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, values, strict=True)}
+
+
+@dataclass(frozen=True)
+class Start:
+    """One new process: from its start to its first answer, of which loading and the first run; milliseconds."""
+
+    cold_start_ms: float  # interpreter and imports included
+    load_ms: float  # hashes checked, session made; imports excluded
+    first_run_ms: float
+    anonymous_mib: float | None  # before the bundle was opened
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive runs of one bundle, milliseconds each; the warm-up runs before them are kept apart."""
+
+    ms: tuple[float, ...]
+    warmup_ms: tuple[float, ...] = ()
+
+    @property
+    def median_ms(self) -> float:
+        """Half of the block's runs were faster."""
+        return median(self.ms)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One bundle's measurements."""
+
+    bundle: str
+    target: str
+    precision: str
+    form: str
+    batch: int  # images a run
+    macs: dict[str, int]  # one image, for each bucket
+    file_bytes: int
+    inputs_digest: str
+    starts: tuple[Start, ...]
+    blocks: tuple[Block, ...]
+    memory_mib: dict[str, float]
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """Every warm run, in the order of the blocks."""
+        return [ms for block in self.blocks for ms in block.ms]
+
+    @property
+    def block_medians_ms(self) -> list[float]:
+        """One number a block: their spread says how steady the machine was."""
+        return [block.median_ms for block in self.blocks]
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """p50, p90 and p99 of every warm run."""
+        return percentiles(self.samples_ms)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images answered per second of warm runs, one run after the other."""
+        return 1e3 * self.batch * len(self.samples_ms) / sum(self.samples_ms)
+
+    @property
+    def gmacs_per_s(self) -> float | None:
+        """Billions of MACs per second at the median; None when several buckets share the runs."""
+        if len(self.macs) != 1:
+            return None
+        (macs,) = self.macs.values()
+        return macs * self.batch / self.latency_ms["p50"] / 1e6
+
+    @property
+    def drift(self) -> float:
+        """Largest relative distance of a block's median from the first block's."""
+        first = self.blocks[0].median_ms
+        return max(abs(block.median_ms / first - 1) for block in self.blocks)
+
+    def start_ms(self, what: str) -> float:
+        """Median over the starts of `cold_start_ms`, `load_ms` or `first_run_ms`."""
+        return median(getattr(start, what) for start in self.starts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Percentiles and every raw sample."""
+        fields = ("bundle", "target", "precision", "form", "batch", "macs", "file_bytes", "inputs_digest")
+        return {
+            **{name: getattr(self, name) for name in fields},
+            "latency_ms": self.latency_ms,
+            "block_medians_ms": self.block_medians_ms,
+            "images_per_s": self.images_per_s,
+            "gmacs_per_s": self.gmacs_per_s,
+            **{name: self.start_ms(name) for name in ("cold_start_ms", "load_ms", "first_run_ms")},
+            "memory_mib": self.memory_mib,
+            "starts": [asdict(start) for start in self.starts],
+            "blocks": [{"ms": list(block.ms), "warmup_ms": list(block.warmup_ms)} for block in self.blocks],
+        }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast, per image, `of` is as `against`: one ratio of medians for each block."""
+
+    of: str
+    against: str
+    per_block: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one of the blocks' ratios."""
+        return median(self.per_block)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Median, extremes and each block's ratio."""
+        extremes = {"median": self.median, "min": min(self.per_block), "max": max(self.per_block)}
+        return {"of": self.of, "against": self.against, **extremes, "per_block": list(self.per_block)}
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All bundles of one call, measured in turn, with the conditions."""
+
+    device: str
+    measured: tuple[Measured, ...]
+    conditions: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def ratio(self, of: int, against: int) -> Ratio:
+        """Bundle number `of` against bundle number `against`, block by block."""
+        one, other = self.measured[of], self.measured[against]
+        pairs = zip(one.block_medians_ms, other.block_medians_ms, strict=True)
+        scale = one.batch / other.batch  # per image, so that bundles of other batches compare
+        return Ratio(one.bundle, other.bundle, tuple(b / a * scale for a, b in pairs))
+
+    @property
+    def ratios(self) -> list[Ratio]:
+        """The first bundle against each of the others."""
+        return [self.ratio(0, other) for other in range(1, len(self.measured))]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `bench --json` prints."""
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            "conditions": self.conditions,
+            "warnings": list(self.warnings),
+            "bundles": [measured.as_dict() for measured in self.measured],
+            "ratios": [ratio.as_dict() for ratio in self.ratios],
+        }
