@@ -30,6 +30,9 @@ class Options:
     fold: bool = True
 
 
+DEFAULTS = Options()
+
+
 class Stem(nn.Module):
     """Image to tokens (batch, N+1, dim), CLS first; normalisation is folded into the patch projection."""
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from morvit_deploy import routing
 from morvit_deploy.blocks import StaticBlock
 from morvit_deploy.config import Config
-from morvit_deploy.ends import Classifier, Options, StaticRouter, Stem
+from morvit_deploy.ends import DEFAULTS, Classifier, Options, StaticRouter, Stem
 from morvit_deploy.macs import layer_names
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
@@ -27,7 +27,7 @@ class StaticMoRViT(nn.Module):
     `step{r}.order` (batch, n) positions of the candidates, best first, `step{r}.state` (batch, tokens, dim).
     """
 
-    def __init__(self, model: MoRViT, bucket: Bucket, options: Options = Options()) -> None:
+    def __init__(self, model: MoRViT, bucket: Bucket, options: Options = DEFAULTS) -> None:
         super().__init__()
         self.config, self.capacity, self.options = model.config, bucket.capacity, options
         self.names = layer_names(model.config)
@@ -206,7 +206,7 @@ def depth_of(left: list[Tensor], held: Tensor) -> Tensor:
     return torch.cat(steps)[torch.argsort(numbers, dim=1)]
 
 
-def unroll(model: MoRViT, bucket: Bucket, options: Options = Options()) -> StaticMoRViT:
+def unroll(model: MoRViT, bucket: Bucket, options: Options = DEFAULTS) -> StaticMoRViT:
     """The static graph of one bucket, equal to `model` under that bucket's schedule."""
     return StaticMoRViT(model, bucket, options).eval()
 

@@ -22,9 +22,10 @@ from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.registry import find_target, open_bundle
-from morvit_deploy.model import MoRViT, Outcome
+from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
-from morvit_deploy.runtime import Arrays, Session
+from morvit_deploy.runtime import Session
+from morvit_deploy.walk import Walk
 
 LOGIT_TOLERANCE = (
     1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
@@ -33,7 +34,6 @@ MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: s
 EXACT_TOLERANCE = 1e-9  # routing gap: both sides are float64, only the order of sums differs
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
 DEFAULT_IMAGES = 4  # synthetic pictures, when the user gives none
-STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def compare(
     clear = margins > MARGIN
     routing = _gap(reference.logits.numpy(), expected["logits"], clear, EXACT_TOLERANCE)
     conversion = _gap(expected["logits"], actual["logits"], clear, LOGIT_TOLERANCE)
-    walk = Walk(model, manifest.plan.buckets[0].capacity)
+    walk = Walk(model.config, manifest.plan.buckets[0].capacity)
     return Verification(
         structure={"form": manifest.form, **structure},
         routing_gap=routing,
@@ -220,100 +220,3 @@ def _gap(expected: NDArray, actual: NDArray, clear: NDArray[np.bool_], tolerance
     same = float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
     limit = tolerance * max(1.0, float(np.abs(a).max()))
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
-
-
-class Walk:
-    """Follows tokens through a graph's probes, step by step."""
-
-    def __init__(self, model: MoRViT, capacity: tuple[int, ...]) -> None:
-        self.config, self.capacity = model.config, capacity
-
-    def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
-        """Patch numbers (images, kept) that run each step, in the graph's order; None without probes."""
-        if self.config.routing == "expert_choice" and "step1.state" not in outputs:
-            return None
-        count = len(outputs["logits"])
-        held = np.tile(np.arange(self.config.num_patches), (count, 1))
-        steps = []
-        for step, capacity in enumerate(self.capacity, start=1):
-            order = outputs.get(f"step{step}.order")
-            if order is not None:
-                held = np.take_along_axis(held, order[:, :capacity].astype(np.int64), axis=1)
-            steps.append(held)
-        return steps
-
-    def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
-        """(steps, images, N): does this patch run this step? None where the graph has no probes."""
-        if self.config.routing == "none":
-            return np.ones((len(self.capacity), len(outputs["logits"]), self.config.num_patches), dtype=bool)
-        if self.config.routing == "token_choice":
-            z = outputs.get("depth.router_logits")
-            if z is None:
-                return None
-            depth = z[:, 1:].argmax(axis=-1) + 1
-            return np.stack([depth >= layer for layer in range(1, self.config.num_layers + 1)])
-        steps = self.held(outputs)
-        if steps is None:
-            return None
-        runs = np.zeros((len(steps), len(outputs["logits"]), self.config.num_patches), dtype=bool)
-        for step, held in enumerate(steps):
-            np.put_along_axis(runs[step], held, True, axis=1)
-        return runs
-
-    def agreement(self, reference: Outcome, actual: Arrays) -> list[float] | None:
-        """Per step, the share of the reference's candidates that the graph treats alike."""
-        runs = self.runs(actual)
-        if runs is None or self.config.routing == "none":
-            return None
-        shares = []
-        for step in range(len(runs)):
-            same = total = 0
-            for image, trace in enumerate(reference.traces):
-                decision = trace.decisions[step]
-                goes_on = np.isin(decision.candidates.numpy(), decision.kept.numpy())
-                same += int((runs[step, image, decision.candidates.numpy()] == goes_on).sum())
-                total += len(decision.candidates)
-            shares.append(same / total if total else 1.0)
-        return shares
-
-    def first_divergence(
-        self, reference: Outcome, expected: Arrays, actual: Arrays, clear: NDArray[np.bool_]
-    ) -> str | None:
-        """The first stage at which a judged image leaves the reference, with the tensor and the difference."""
-        wanted, found = self._by_token(expected), self._by_token(actual)
-        for stage, values in wanted.items():
-            if stage in found:
-                difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
-                difference = np.where(np.isfinite(difference), difference, np.inf)
-                limit = STATE_TOLERANCE * max(1.0, float(np.nanmax(np.abs(values[clear]))))
-                if stage.endswith("runs"):
-                    limit = 0.5
-                if difference.max() > limit:
-                    image = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
-                    return (
-                        f"{stage} (max |Δ| {difference.max():.3g}, image {int(np.flatnonzero(clear)[image])})"
-                    )
-        return None
-
-    def _by_token(self, outputs: Arrays) -> dict[str, NDArray]:
-        """Stage -> values in token order, so that graphs which order tokens differently compare."""
-        stages: dict[str, NDArray] = {name: outputs[name] for name in ("embed", "first") if name in outputs}
-        runs, held = self.runs(outputs), self.held(outputs)
-        for step in range(1, len(self.capacity) + 1):
-            if runs is not None and self.config.routing == "expert_choice":
-                stages[f"step{step}.runs"] = runs[step - 1].astype(np.float64)
-            state = outputs.get(f"step{step}.state")
-            if state is not None and held is not None:
-                stages[f"step{step}.state"] = _token_order(state, held[step - 1])
-        stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
-        stages["logits"] = outputs["logits"]
-        return stages
-
-
-def _token_order(state: NDArray, held: NDArray[np.int64]) -> NDArray:
-    """Rows of state (images, 1 + kept, dim), CLS first, sorted by patch number."""
-    if state.shape[1] != held.shape[1] + 1:  # the last step of a model without `last`: CLS alone
-        return state
-    order = np.argsort(held, axis=1) + 1
-    rows = np.concatenate([np.zeros((len(held), 1), dtype=order.dtype), order], axis=1)
-    return np.take_along_axis(state, rows[..., None], axis=1)
