@@ -8,43 +8,64 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from morvit_deploy.bench_conditions import read_conditions, warnings_about
+from morvit_deploy.bench_inputs import Source, Subject, prepare
 from morvit_deploy.bench_process import Worker
 from morvit_deploy.bench_results import BenchResult, Block, Measured, Start
-from morvit_deploy.bundle import Manifest, open_manifest
-from morvit_deploy.calibration.images import open_images
 from morvit_deploy.devices import available_cores
 from morvit_deploy.errors import TargetError
-from morvit_deploy.pixels import Pixels, digest, synthetic_images
 
 DEVICES = ("cpu",)
-IMAGES = 16  # different pictures in turn, at least one batch
 MIN_RUNS, MAX_RUNS = 10, 300  # runs a block
-BLOCK_MS = 500.0  # what a block of the slowest bundle should take, where MIN_RUNS allows
+BLOCK_MS = 500.0  # what a block of the slowest bundle should take, where the two above allow
 BLOCKS, WARMUP, STARTS = 10, 3, 5
 TIMED = (
     "warm runs: uint8 pixels in memory to every output, copies included, decoding of files excluded; "
-    "cold start: new process to first answer, interpreter and imports included, file cache warm"
+    "cold start: new process to first answer, interpreter and imports included, files already in the system's cache"
 )
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A bundle to measure and its inputs, uint8 (rounds, batch, height, width, 3), as a .npy file."""
+class Amount:
+    """How much to measure; `runs` None means as many a block as BLOCK_MS allows."""
 
-    bundle: Path
-    manifest: Manifest
-    pixels: Path
-    batch: int
-    inputs_digest: str
+    runs: int | None = None
+    blocks: int = BLOCKS
+    warmup: int = WARMUP  # runs before each block, not counted
+    starts: int = STARTS  # new processes for each bundle
+
+    def __post_init__(self) -> None:
+        if self.runs is not None and self.runs < MIN_RUNS:
+            raise TargetError(
+                f"runs: got {self.runs} a block, expected at least {MIN_RUNS}; shorter blocks time the cache refilling"
+            )
+        for name, least in (("blocks", 1), ("warmup", 0), ("starts", 1)):
+            if getattr(self, name) < least:
+                raise TargetError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+
+
+@dataclass
+class Teller:
+    """Tells the stage and, after each part of the work, the share done, 0 to 1."""
+
+    stage: Callable[[str], None]
+    share: Callable[[float], None]
+    total: int = 1
+    done: int = 0
+
+    @contextmanager
+    def part(self, stage: str) -> Iterator[None]:
+        """One of `total` parts."""
+        self.stage(stage)
+        yield
+        self.done += 1
+        self.share(self.done / self.total)
 
 
 def bench(
@@ -62,134 +83,72 @@ def bench(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
-    """Measure one or several bundles in one call.
+    """Measure one or several bundles in one call; times in ms, memory in MiB.
 
     `images` is a folder of pictures (default: synthetic ones); `threads` defaults to all cores; `batch` is for
-    bundles of dynamic batch; `runs` a block defaults to half a second's worth, at least 10; `warmup` runs before each
-    block are not counted; `starts` new processes are timed. `tell` hears the stage, `progress` the share done, 0 to 1.
-    Raises TargetError, BundleError or ImageError.
+    bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
+    runs before each block are not counted; `starts` new processes are timed for each bundle. `tell` hears the stage
+    and `progress` the share done. Raises TargetError, BundleError or ImageError.
     """
-    _check(device, runs, blocks, warmup, starts)
+    if device not in DEVICES:
+        raise TargetError(f"got device {device!r}; this version measures: {', '.join(DEVICES)}")
+    amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     threads = threads or available_cores()
+    teller = Teller(tell, progress, total=len(folders) * (starts + blocks))
     tell("checking bundles and inputs")
     with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
-        subjects = [
-            _subject(folder, Path(scratch) / f"{i}.npy", images, batch, upscale)
-            for i, folder in enumerate(folders)
-        ]
+        source = Source(images, upscale, batch)
+        subjects = [prepare(folder, source, Path(scratch) / f"{i}.npy") for i, folder in enumerate(folders)]
         conditions = read_conditions()
-        total = len(subjects) * (starts + blocks)
-        step = _Steps(total, progress)
-        workers, started = _start(subjects, threads, starts, stack, tell, step)
-        runs = runs or _fitting_runs(workers, warmup)
-        taken = _in_turn(subjects, workers, runs, blocks, warmup, tell, step)
+        started, workers = _start(subjects, threads, amount.starts, stack, teller)
+        runs = amount.runs or _fitting_runs(workers, amount)
+        taken = _in_turn(subjects, workers, runs, amount, teller)
         memory = [worker.memory_mib() for worker in workers]
     measured = tuple(map(_measured, subjects, started, taken, memory))
-    conditions |= _settings(threads, images, subjects, runs, blocks, warmup, starts)
+    conditions |= {"threads": threads, **_settings(images, runs, amount)}
     return BenchResult(device, measured, conditions, warnings_about(conditions, measured))
 
 
-def _check(device: str, runs: int | None, blocks: int, warmup: int, starts: int) -> None:
-    if device not in DEVICES:
-        raise TargetError(f"got device {device!r}; this version measures: {', '.join(DEVICES)}")
-    if runs is not None and runs < MIN_RUNS:
-        raise TargetError(f"got {runs} runs a block, expected at least {MIN_RUNS}: shorter blocks time the cache's refilling")
-    for name, value, least in (("blocks", blocks, 1), ("warmup", warmup, 0), ("starts", starts, 1)):
-        if value < least:
-            raise TargetError(f"{name}: got {value}, expected at least {least}")
-
-
-def _subject(folder: Path, file: Path, images: str | Path | None, batch: int | None, upscale: bool) -> Subject:
-    manifest = open_manifest(folder)
-    size = _batch_of(folder, manifest, batch)
-    count = max(IMAGES, size)
-    if images is None:
-        pixels = synthetic_images(count, manifest.config.image_size)
-    else:
-        pixels = open_images(images, manifest.config, limit=count, upscale=upscale).all()
-    np.save(file, _rounds(pixels, size), allow_pickle=False)
-    return Subject(folder, manifest, file, size, digest(pixels))
-
-
-def _batch_of(folder: Path, manifest: Manifest, asked: int | None) -> int:
-    if manifest.batch == "dynamic":
-        return asked or 1
-    if asked not in (None, manifest.batch):
-        raise TargetError(
-            f"got batch {asked}, but {folder} was exported for batch {manifest.batch}; export it with --batch dynamic"
-        )
-    return int(manifest.batch)
-
-
-def _rounds(pixels: Pixels, batch: int) -> Pixels:
-    """(n, height, width, 3) to (rounds, batch, height, width, 3): every picture at least once, in a cycle."""
-    rounds = math.ceil(len(pixels) / batch)
-    order = np.arange(rounds * batch) % len(pixels)
-    return pixels[order].reshape(rounds, batch, *pixels.shape[1:])
-
-
-class _Steps:
-    """Counts finished parts and tells the share done."""
-
-    def __init__(self, total: int, progress: Callable[[float], None]) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._progress(self._done / self._total)
-
-
 def _start(
-    subjects: list[Subject],
-    threads: int,
-    starts: int,
-    stack: ExitStack,
-    tell: Callable[[str], None],
-    step: Callable[[], None],
-) -> tuple[list[Worker], list[tuple[Start, ...]]]:
+    subjects: list[Subject], threads: int, starts: int, stack: ExitStack, teller: Teller
+) -> tuple[list[list[Start]], list[Worker]]:
     """Start each bundle's process `starts` times, in turn; the last ones stay to be measured warm."""
     times: list[list[Start]] = [[] for _ in subjects]
-    workers = []
-    for number in range(starts):
+    workers: list[Worker] = []
+    for number in range(1, starts + 1):
         for subject, own in zip(subjects, times, strict=True):
-            tell(f"starting {subject.bundle.name}, {number + 1} of {starts}")
-            worker = Worker(subject.bundle, subject.manifest.target, subject.pixels, threads)
-            own.append(worker.start)
-            if number == starts - 1:
-                workers.append(stack.enter_context(worker))
-            else:
-                worker.close()
-            step()
-    return workers, [tuple(own) for own in times]
+            with teller.part(f"start {number} of {starts}: {subject.bundle.name}"):
+                worker = Worker(subject.bundle, subject.manifest.target, subject.pixels, threads)
+                stack.callback(worker.close)
+                own.append(worker.start)
+                if number < starts:
+                    worker.close()
+                else:
+                    workers.append(worker)
+    return times, workers
 
 
-def _fitting_runs(workers: list[Worker], warmup: int) -> int:
+def _fitting_runs(workers: list[Worker], amount: Amount) -> int:
     """Runs a block, the same for all, from a short look at each bundle's speed."""
-    slowest_ms = max(worker.run(runs=3, warmup=max(1, warmup)).median_ms for worker in workers)
+    slowest_ms = max(worker.run(runs=3, warmup=max(1, amount.warmup)).median_ms for worker in workers)
     return min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_MS / slowest_ms)))
 
 
 def _in_turn(
-    subjects: list[Subject],
-    workers: list[Worker],
-    runs: int,
-    blocks: int,
-    warmup: int,
-    tell: Callable[[str], None],
-    step: Callable[[], None],
-) -> list[tuple[Block, ...]]:
+    subjects: list[Subject], workers: list[Worker], runs: int, amount: Amount, teller: Teller
+) -> list[list[Block]]:
+    """A block of each bundle, then the next block of each: the blocks of each bundle."""
     taken: list[list[Block]] = [[] for _ in workers]
-    for number in range(blocks):
+    for number in range(1, amount.blocks + 1):
         for subject, worker, own in zip(subjects, workers, taken, strict=True):
-            tell(f"running {subject.bundle.name}, block {number + 1} of {blocks}")
-            own.append(worker.run(runs, warmup))
-            step()
-    return [tuple(own) for own in taken]
+            with teller.part(f"block {number} of {amount.blocks}: {subject.bundle.name}"):
+                own.append(worker.run(runs, amount.warmup))
+    return taken
 
 
 def _measured(
-    subject: Subject, starts: tuple[Start, ...], blocks: tuple[Block, ...], memory: dict[str, float]
+    subject: Subject, starts: list[Start], blocks: list[Block], memory: dict[str, float]
 ) -> Measured:
     manifest = subject.manifest
     return Measured(
@@ -201,29 +160,19 @@ def _measured(
         macs=dict(manifest.macs),
         file_bytes=sum(file.bytes for file in manifest.files),
         inputs_digest=subject.inputs_digest,
-        starts=starts,
-        blocks=blocks,
+        starts=tuple(starts),
+        blocks=tuple(blocks),
         memory_mib=memory,
     )
 
 
-def _settings(
-    threads: int,
-    images: str | Path | None,
-    subjects: list[Subject],
-    runs: int,
-    blocks: int,
-    warmup: int,
-    starts: int,
-) -> dict[str, Any]:
+def _settings(images: str | Path | None, runs: int, amount: Amount) -> dict[str, Any]:
     """What was chosen for this measurement; `inputs` says where the pictures came from."""
     return {
-        "threads": threads,
+        "blocks": amount.blocks,
         "runs_per_block": runs,
-        "blocks": blocks,
-        "warmup_runs_per_block": warmup,
-        "starts": starts,
-        "order": "blocks of one bundle, then the next, in turn" if len(subjects) > 1 else "one bundle",
+        "warmup_runs_per_block": amount.warmup,
+        "starts": amount.starts,
         "inputs": "synthetic pictures" if images is None else f"pictures of {images}",
         "timed": TIMED,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -43,10 +44,12 @@ class Worker:
             stderr=self._stderr,
             text=True,
             encoding="utf-8",
+            errors="replace",
             env={**os.environ, "PYTHONSAFEPATH": "1"},  # a file in the user's folder shadows no module
             start_new_session=True,  # Ctrl-C reaches the one who asks, who then ends the worker
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         try:
             answer = self._answer("loading", START_TIMEOUT_S)
         except BaseException:
@@ -62,19 +65,19 @@ class Worker:
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
-        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)["memory_mib"]
+        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)[
+            "memory_mib"
+        ]
         return memory
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        """End the process, whatever it is doing; may be called again."""
+        self._kill()
+        self._listener.join()
         assert self._process.stdin is not None
-        for stream in (self._process.stdin, self._stderr):
-            try:
-                stream.close()
-            except OSError:  # a request that the dead worker never read
-                continue
+        with contextlib.suppress(OSError):  # a request that the dead worker never read
+            self._process.stdin.close()
+        self._stderr.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -93,11 +96,9 @@ class Worker:
 
     def _ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it has died: the missing answer says how
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-        except OSError:  # it has died: the missing answer says how
-            pass
         return self._answer(doing, timeout_s)
 
     def _answer(self, doing: str, timeout_s: float) -> dict[str, Any]:
@@ -107,18 +108,24 @@ class Worker:
             raise self._failure(f"gave no answer for {timeout_s:.0f} s while {doing}") from None
         if line is None:
             raise self._failure(f"ended while {doing}: {_how(self._process.wait())}")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self._failure(f"answered {line[:80]!r} while {doing}, expected JSON") from None
         if "error" in answer:
             raise BundleError(answer["error"])
         return answer
 
     def _failure(self, what: str) -> TargetError:
-        self._process.kill()
-        self._process.wait()
+        self._kill()
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
         listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
         return TargetError(f"the process that measures {self.bundle} {what}; it wrote to stderr:\n{listed}")
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def _how(status: int) -> str:

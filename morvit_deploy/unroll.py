@@ -171,6 +171,9 @@ class StaticMoRViT(nn.Module):
 
     def _dense(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
         """Every token runs every layer."""
+        if self.options.with_depth:
+            shape = (h.shape[0], self.config.num_patches)
+            out["depth"] = torch.full(shape, self.config.num_recursions, dtype=torch.uint8)
         for layer, name in enumerate(self.names, start=1):
             if layer == len(self.names) and self.options.cls_only:
                 return cls_only(self._block(name), h)

@@ -187,6 +187,13 @@ def compare(
     routing = _gap(reference.logits.numpy(), expected["logits"], clear, EXACT_TOLERANCE)
     conversion = _gap(expected["logits"], actual["logits"], clear, LOGIT_TOLERANCE)
     walk = Walk(model.config, manifest.plan.buckets[0].capacity)
+    divergence = None
+    if not routing.passed:
+        divergence = walk.first_divergence(
+            walk.stages_of_reference(reference), walk.stages_of(expected), clear
+        )
+    elif not conversion.passed:
+        divergence = walk.first_divergence(walk.stages_of(expected), walk.stages_of(actual), clear)
     return Verification(
         structure={"form": manifest.form, **structure},
         routing_gap=routing,
@@ -195,9 +202,7 @@ def compare(
         images=len(images),
         ambiguous=int((~clear).sum()),
         synthetic=synthetic,
-        first_divergence=None
-        if routing.passed and conversion.passed
-        else walk.first_divergence(reference, expected, actual, clear),
+        first_divergence=divergence,
         margins=[float(m) for m in margins],
     )
 

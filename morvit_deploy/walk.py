@@ -9,6 +9,8 @@ from morvit_deploy.config import Config
 from morvit_deploy.model import Outcome
 from morvit_deploy.runtime import Arrays
 
+Stages = dict[str, NDArray]  # name -> (images, …), in the order of computation
+
 STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
 
 
@@ -66,38 +68,50 @@ class Walk:
             shares.append(same / total if total else 1.0)
         return shares
 
-    def first_divergence(
-        self, reference: Outcome, expected: Arrays, actual: Arrays, clear: NDArray[np.bool_]
-    ) -> str | None:
-        """The first stage at which a judged image leaves the reference, with the tensor and the difference."""
-        wanted, found = self._by_token(expected), self._by_token(actual)
+    def first_divergence(self, wanted: Stages, found: Stages, clear: NDArray[np.bool_]) -> str | None:
+        """The first stage at which a judged image differs, with the tensor, the difference and the image."""
         for stage, values in wanted.items():
             if stage in found:
                 difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
                 difference = np.where(np.isfinite(difference), difference, np.inf)
                 limit = STATE_TOLERANCE * max(1.0, float(np.nanmax(np.abs(values[clear]))))
-                if stage.endswith("runs"):
-                    limit = 0.5
                 if difference.max() > limit:
-                    image = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
-                    return (
-                        f"{stage} (max |Δ| {difference.max():.3g}, image {int(np.flatnonzero(clear)[image])})"
-                    )
+                    worst = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
+                    image = int(np.flatnonzero(clear)[worst])
+                    return f"{stage} (max |Δ| {difference.max():.3g}, image {image})"
         return None
 
-    def _by_token(self, outputs: Arrays) -> dict[str, NDArray]:
-        """Stage -> values in token order, so that graphs which order tokens differently compare."""
-        stages: dict[str, NDArray] = {name: outputs[name] for name in ("embed", "first") if name in outputs}
+    def stages_of(self, outputs: Arrays) -> Stages:
+        """A graph's probes in the order of computation, tokens sorted: graphs that order tokens otherwise compare."""
+        stages: Stages = {name: outputs[name] for name in ("embed", "first") if name in outputs}
         runs, held = self.runs(outputs), self.held(outputs)
         for step in range(1, len(self.capacity) + 1):
-            if runs is not None and self.config.routing == "expert_choice":
+            if runs is not None:
                 stages[f"step{step}.runs"] = runs[step - 1].astype(np.float64)
             state = outputs.get(f"step{step}.state")
             if state is not None and held is not None:
                 stages[f"step{step}.state"] = _token_order(state, held[step - 1])
         stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
-        stages["logits"] = outputs["logits"]
-        return stages
+        return stages | {"logits": outputs["logits"]}
+
+    def stages_of_reference(self, reference: Outcome) -> Stages:
+        """The same stages of the reference; of a routed step only the tokens that ran it."""
+        stages: Stages = {"logits": reference.logits.numpy()}
+        if self.config.routing != "expert_choice":
+            return stages
+        early = [name for name in ("embed", "first") if name in reference.traces[0].states]
+        stages = {name: np.stack([t.states[name].numpy() for t in reference.traces]) for name in early}
+        for step in range(len(self.capacity)):
+            kept = np.stack([trace.decisions[step].kept.numpy() for trace in reference.traces])
+            runs = np.zeros((len(kept), self.config.num_patches))
+            np.put_along_axis(runs, kept, 1.0, axis=1)
+            state = np.stack([trace.states[f"step{step + 1}"].numpy() for trace in reference.traces])
+            rows = np.concatenate(
+                [np.zeros((len(kept), 1), dtype=kept.dtype), np.sort(kept, axis=1) + 1], axis=1
+            )
+            stages[f"step{step + 1}.runs"] = runs
+            stages[f"step{step + 1}.state"] = np.take_along_axis(state, rows[..., None], axis=1)
+        return stages | {"logits": reference.logits.numpy()}
 
 
 def _token_order(state: NDArray, held: NDArray[np.int64]) -> NDArray:

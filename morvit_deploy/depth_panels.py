@@ -1,0 +1,153 @@
+"""The parts of a depth picture: heat map over an image, colour bar with histogram, mean map. Places are in inches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from morvit_deploy.pixels import Pixels
+
+Depth = NDArray[np.integer[Any]]  # (N,) of one image or (n, N) of many, row by row
+
+INK, FAINT = "#26282c", "#858b93"
+_DPI = 110
+_RAMP = LinearSegmentedColormap.from_list(
+    "depth", ("#3450b4", "#3f93d6", "#74cbc6", "#f4e285", "#f58f37", "#cf1d2d")
+)
+_GAMMA = 0.75  # most tokens are shallow: spreads the colours of the first steps apart
+_SHADE = 0.5  # of a colour's brightness follows the picture: less hides the picture, more the colour
+_SHINE = 0.25  # of the way to white in the picture's highlights
+_TICKS = 13  # depths with a number beside the colour bar; more would touch
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The depths shown, from `lowest` to `highest`, and a colour for each: cool is shallow, warm is deep."""
+
+    lowest: int
+    highest: int
+
+    @property
+    def depths(self) -> NDArray[np.int64]:
+        """Every depth, shallow to deep."""
+        return np.arange(self.lowest, self.highest + 1)
+
+    def colours(self, depth: NDArray[Any]) -> NDArray[np.float64]:
+        """RGB in [0, 1] of depths (...), which may be means, as (..., 3)."""
+        level = (depth - float(self.lowest)) / max(self.highest - self.lowest, 1)
+        return np.asarray(_RAMP(level**_GAMMA))[..., :3]
+
+    def shares(self, depth: Depth) -> NDArray[np.float64]:
+        """Share of tokens at each depth, (levels,)."""
+        counts = np.bincount(depth.ravel().astype(np.int64), minlength=self.highest + 1)[self.lowest :]
+        return counts / depth.size
+
+
+def scale_of(depth: Depth, num_steps: int) -> Scale:
+    """From 0, or 1 where every token runs a step, to `num_steps`: the same for pictures drawn together."""
+    return Scale(lowest=min(1, int(depth.min())), highest=num_steps)
+
+
+def overlay(pixels: Pixels, depth: Depth, scale: Scale) -> NDArray[np.float64]:
+    """The heat map over the image: pixels uint8 (h, w, 3), depth (N,), to RGB in [0, 1] (h, w, 3).
+
+    Hue is depth alone; brightness is the picture's, its contrast stretched so that it shows through every colour.
+    """
+    height, width = pixels.shape[:2]
+    side = side_of(depth)
+    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
+    colours = scale.colours(depth.reshape(side, side))[rows][:, columns]
+    grey = pixels @ np.array((0.299, 0.587, 0.114))
+    low, high = np.percentile(grey, (1, 99))
+    light = ((grey - low) / max(high - low, 1.0)).clip(0, 1)[..., None]
+    shaded = colours * (1 - _SHADE + _SHADE * light)
+    return shaded + _SHINE * light**2 * (1 - shaded)
+
+
+def sheet(inches: tuple[float, float], heading: str, remark: str) -> Figure:
+    """An empty white figure with its two lines of text."""
+    figure = Figure(figsize=inches, dpi=_DPI, facecolor="white")
+    write(figure, 0.3, inches[1] - 0.35, shorten(heading, 72), size=12.5, weight="bold")
+    write(figure, 0.3, inches[1] - 0.6, remark, size=9.5, color=FAINT)
+    return figure
+
+
+def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
+    """Text with its lower left at (x, y); dollar signs of file names are no formulas."""
+    width, height = figure.get_size_inches()
+    printable = text.encode("utf-8", "replace").decode()  # a name that is not UTF-8 has lone surrogates
+    figure.text(x / width, y / height, printable, parse_math=False, **{"color": INK, **style})
+
+
+def image(
+    figure: Figure, box: tuple[float, float, float], content: NDArray[np.float64], side: int = 0
+) -> Axes:
+    """An RGB image (h, w, 3) in the square box (left, bottom, side), with the grid of side × side patches over it."""
+    left, bottom, inches = box
+    axes = _axes(figure, left, bottom, inches, inches)
+    axes.imshow(content, extent=(0, 1, 0, 1), aspect="auto")  # small images stay crisp: the default for ≥ 3×
+    inner = np.arange(1, side) / max(side, 1)
+    axes.vlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
+    axes.hlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    _frameless(axes)
+    return axes
+
+
+def histogram(figure: Figure, box: tuple[float, float, float, float], depth: Depth, scale: Scale) -> None:
+    """Colour bar, and beside each of its levels the share of tokens; box is left, bottom, width, height."""
+    left, bottom, width, height = box
+    levels, shares = scale.depths, scale.shares(depth)
+    limits = (scale.lowest - 0.5, scale.highest + 0.5)
+    bar = _axes(figure, left, bottom, 0.2, height)
+    bar.imshow(
+        scale.colours(levels)[::-1, None], extent=(0, 1, *limits), aspect="auto", interpolation="nearest"
+    )
+    bar.set(xticks=[], yticks=levels[:: -(-len(levels) // _TICKS)])
+    bar.set_ylabel("depth (steps that a token ran)", color=INK, fontsize=9)
+    bar.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes = _axes(figure, left + 0.27, bottom, width - 0.27, height)
+    axes.barh(levels, shares, height=0.8, color=scale.colours(levels))
+    for level, share in zip(levels, shares, strict=True):
+        text, color = (f"{share:.1%}".replace("%", " %"), INK) if share else ("0", FAINT)
+        axes.text(share + 0.02 * shares.max(), level, text, va="center", fontsize=8.5, color=color)
+    right = axes.get_yaxis_transform()  # x in the axes' width, y in depths
+    axes.text(1, depth.mean(), "◂ mean", transform=right, fontsize=8.5, ha="right", va="center", color=INK)
+    axes.set(xlim=(0, shares.max() * 1.6), ylim=limits, xticks=[], yticks=[])
+    axes.set_title("share of tokens", color=INK, fontsize=9, loc="left")
+    _frameless(bar, axes)
+
+
+def mean_map(figure: Figure, box: tuple[float, float, float], depth: Depth, scale: Scale) -> None:
+    """Mean depth at each place over the images of depth (n, N), in the square box (left, bottom, side)."""
+    side = side_of(depth[0])
+    axes = image(figure, box, scale.colours(depth.mean(axis=0).reshape(side, side)), side)
+    axes.set_title(f"mean depth at each place, {len(depth)} images", fontsize=9, color=INK, loc="left")
+
+
+def side_of(depth: Depth) -> int:
+    """Patches in a row of a square image, from depth (N,)."""
+    return math.isqrt(len(depth))
+
+
+def shorten(text: str, limit: int) -> str:
+    """The start and end of a text that is too long."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 + 1 :]}"
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    w, h = figure.get_size_inches()
+    return figure.add_axes((left / w, bottom / h, width / w, height / h))
+
+
+def _frameless(*panels: Axes) -> None:
+    for panel in panels:
+        for spine in panel.spines.values():
+            spine.set_visible(False)
