@@ -6,13 +6,13 @@ pictures come from disjoint source digits. Everything is drawn for a whole batch
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -50,11 +50,11 @@ def load_sources() -> tuple[Source, Source]:
     parts = train_test_split(
         digits.images, digits.target, test_size=0.25, stratify=digits.target, random_state=SPLIT_SEED
     )
-    train_images, test_images, train_labels, test_labels = parts
-    return _source(train_images, train_labels), _source(test_images, test_labels)
+    train_images, pictures, train_labels, test_labels = parts
+    return _source(train_images, train_labels), _source(pictures, test_labels)
 
 
-def _source(images, labels) -> Source:  # type: ignore[no-untyped-def]  # numpy arrays
+def _source(images: NDArray[Any], labels: NDArray[Any]) -> Source:
     """Upsample 8×8 counts (n, 8, 8) of 0 … 16 to smooth ink with soft edges."""
     counts = torch.tensor(images, dtype=torch.float32)[:, None] / 16
     padded = F.pad(counts, (1, 1, 1, 1))  # strokes touch the border; padding lets their edge fade
@@ -62,21 +62,16 @@ def _source(images, labels) -> Source:  # type: ignore[no-untyped-def]  # numpy 
     return Source(torch.sigmoid(12 * (smooth - 0.5)), torch.tensor(labels, dtype=torch.long))
 
 
-def draw(
-    source: Source, picks: Tensor, generator: Generator, elastic: float = 0.0, clutter: float = 1.0
-) -> Batch:
-    """One picture for each source digit in picks (batch,).
-
-    For training, `elastic` bends the digits by about that many pixels, and `clutter` below 1 fades the distractors.
-    """
+def draw(source: Source, picks: Tensor, generator: Generator, elastic: float = 0.0) -> Batch:
+    """One picture for each source digit in picks (batch,); `elastic` bends digits by so many pixels (training)."""
     rand = _uniform(len(picks), generator)
-    place = _poses(rand, size=(30.0, 54.0), turn=0.26, shear=0.15)
+    place = _poses(rand, size=(34.0, 58.0), turn=0.26, shear=0.15)
     ink = _stamp(source.ink[picks], place, _ripple(len(picks), elastic, generator) if elastic else None)
     images, base = _background(rand, generator)
     for _ in range(STROKES):
         stroke = _stamp(_curves(rand), _poses(rand, size=(11.0, 23.0), turn=math.pi, shear=0.0), None)
-        images = _paint(images, clutter * stroke, _ink_colour(rand, base))
-    images = _paint(images, ink, _ink_colour(rand, base))
+        images = _paint(images, stroke, _ink_colour(rand, base))
+    images = _paint(images, ink, _ink_colour(rand, base, lighter=True))
     return Batch(images.clamp(0, 1), source.labels[picks], ink[:, 0])
 
 
@@ -134,7 +129,7 @@ def _curves(rand: Uniform) -> Tensor:
 
 def _background(rand: Uniform, generator: Generator) -> tuple[Tensor, Tensor]:
     """Texture (batch, 3, 64, 64): a base colour (batch, 3) with three octaves of smooth noise."""
-    base = rand(0.1, 0.9, 3)
+    base = rand(0.05, 0.6, 3)
     images = base[:, :, None, None].expand(-1, -1, CANVAS, CANVAS)
     for cells, channels, strength in ((4, 3, 0.12), (10, 1, 0.10), (22, 1, 0.08)):
         noise = rand(-strength, strength, channels, cells, cells)
@@ -142,11 +137,14 @@ def _background(rand: Uniform, generator: Generator) -> tuple[Tensor, Tensor]:
     return images, base
 
 
-def _ink_colour(rand: Uniform, base: Tensor) -> Tensor:
-    """Random colours (batch, 3) whose luminance is at least MIN_CONTRAST away from that of base (batch, 3)."""
+def _ink_colour(rand: Uniform, base: Tensor, lighter: bool = False) -> Tensor:
+    """Random colours (batch, 3) whose luminance is at least MIN_CONTRAST away from that of base (batch, 3).
+
+    The target is uniform below and above the base, wherever there is room; `lighter` leaves out what is below.
+    """
     ground = base @ LUMA
-    # Below or above the ground, wherever there is room; both ways where both have it.
     below, above = (ground - MIN_CONTRAST).clamp(min=0), (1 - MIN_CONTRAST - ground).clamp(min=0)
+    below = below * (not lighter)
     at = rand(0, 1) * (below + above)
     target = torch.where(at < below, at, at + ground + MIN_CONTRAST - below)
     colour = rand(0, 1, 3)
@@ -156,22 +154,3 @@ def _ink_colour(rand: Uniform, base: Tensor) -> Tensor:
 def _paint(images: Tensor, ink: Tensor, colour: Tensor) -> Tensor:
     """images (batch, 3, 64, 64) with colour (batch, 3) where ink (batch, 1, 64, 64)."""
     return torch.lerp(images, colour[:, :, None, None].expand_as(images), ink.expand_as(images))
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Pictures (batch, 3, h, w) in [0, 1] to uint8 (batch, h, w, 3), as PNG files hold them."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def write_pngs(batch: Batch, folder: Path) -> None:
-    """Write NNN.png for each picture and labels.csv (file,label)."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{i:03d}.png" for i in range(len(batch.labels))]
-    for name, pixels in zip(names, to_uint8(batch.images), strict=True):
-        Image.fromarray(pixels.numpy()).save(folder / name, optimize=True)
-    with (folder / "labels.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["file", "label"])
-        table.writerows(zip(names, batch.labels.tolist(), strict=True))

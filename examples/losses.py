@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from trainable import Pass
 
 from morvit_deploy.config import Config
-from trainable import Pass
 
 LABEL_SMOOTHING = 0.05
 Z_WEIGHT = 1e-3
@@ -16,7 +16,7 @@ BALANCE_WEIGHT = {"expert_choice": 0.05, "token_choice": 0.05}
 
 def objective(config: Config, out: Pass, labels: Tensor) -> Tensor:
     """Scalar loss; the digit's mask has no part in it, so that routing is learnt from the labels alone."""
-    task = F.cross_entropy(out.logits, labels, label_smoothing=LABEL_SMOOTHING)
+    task = F.cross_entropy(out.logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
     balance = expert_balance if config.routing == "expert_choice" else token_balance
     routing = Z_WEIGHT * z_loss(out) + BALANCE_WEIGHT[config.routing] * balance(config, out)
     return task + routing
@@ -24,14 +24,17 @@ def objective(config: Config, out: Pass, labels: Tensor) -> Tensor:
 
 def z_loss(out: Pass) -> Tensor:
     """Keeps router logits small: the mean squared logsumexp over depths, or z² for a router of one logit."""
-    zs = [z if z.dim() == 2 else z.logsumexp(-1) for z in out.router_logits]
+    zs = [z.float() if z.dim() == 2 else z.float().logsumexp(-1) for z in out.router_logits]
     return torch.stack([z.square().mean() for z in zs]).mean()
 
 
 def expert_balance(config: Config, out: Pass) -> Tensor:
     """Each step's mean keep probability should be the share that its capacity keeps."""
     assert config.capacity is not None
-    gaps = [z.sigmoid().mean() - k / z.shape[1] for z, k in zip(out.router_logits, config.capacity, strict=True)]
+    gaps = [
+        z.float().sigmoid().mean() - k / z.shape[1]
+        for z, k in zip(out.router_logits, config.capacity, strict=True)
+    ]
     return torch.stack([gap.square() for gap in gaps]).mean()
 
 
@@ -39,5 +42,5 @@ def token_balance(config: Config, out: Pass) -> Tensor:
     """Depths should be used evenly: L · Σ share(s) · probability(s), least (1) when all are equal (Switch)."""
     layers = config.num_layers
     share = torch.bincount(out.depth.flatten() - 1, minlength=layers) / out.depth.numel()
-    probability = out.router_logits[0].softmax(-1).mean(dim=(0, 1))
+    probability = out.router_logits[0].float().softmax(-1).mean(dim=(0, 1))
     return layers * (share * probability).sum()

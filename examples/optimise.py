@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, exploration noise that fades, and averaged weights."""
+"""The training loop: Muon and AdamW, warm-up and cosine, exploration noise that fades, and averaged weights."""
 
 from __future__ import annotations
 
@@ -7,37 +7,53 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 import digits
 import losses
+import torch
 import trainable
+from torch import Tensor, nn
+
 from morvit_deploy.model import MoRViT
+
+POSITION_SCALE = 0.3
+EMBEDDINGS = ("cls_token", "pos_embed")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that shapes a training run, apart from the model and the seed."""
 
-    steps: int = 4000
+    steps: int = 3600
     batch: int = 128
     learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
+    weight_decay: float = 0.01
     warmup: int = 200
     average: float = 0.998  # decay of the averaged weights
-    noise: float = 1.0  # Gumbel noise on router logits at the start; none in the last third
-    easy: float = 0.2  # part of the run in which the distractors fade in
+    noise: float = 0.5  # Gumbel noise on router logits at the start; none in the last third
     elastic: float = 1.2  # pixels by which training digits are bent
+    precision: str = "float32"  # or bfloat16, for the forward and backward pass
 
 
 def initialise(model: MoRViT) -> None:
-    """Truncated normal weights and embeddings, zero biases: routers start undecided, near z = 0."""
+    """Truncated normal matrices and zero biases; positions start as sine waves, and routers undecided, near z = 0."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "patch_embed" not in name:
-            nn.init.trunc_normal_(parameter, std=0.02 if name in ("cls_token", "pos_embed") else 0.05)
+            nn.init.trunc_normal_(parameter, std=0.02 if name in EMBEDDINGS else 0.05)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
+    with torch.no_grad():
+        positions = sine_positions(model.config.num_patches, model.config.embed_dim)
+        model.pos_embed[0, 1:] = POSITION_SCALE * positions
+
+
+def sine_positions(patches: int, dim: int) -> Tensor:
+    """2-D sine-cosine position embedding (patches, dim): the model starts out knowing which patches are near."""
+    side = round(patches**0.5)
+    frequencies = torch.logspace(0, -1.3, dim // 4)  # radians per patch, 1 down to 0.05
+    angles = torch.arange(side)[:, None] * frequencies  # (side, dim / 4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, dim / 2)
+    rows, columns = torch.arange(patches) // side, torch.arange(patches) % side
+    return torch.cat([waves[rows], waves[columns]], dim=1)
 
 
 def train(
@@ -45,46 +61,49 @@ def train(
 ) -> MoRViT:
     """Train `model` in place and return the averaged model; `tick(message)` is called after every step."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = _optimiser(model, recipe)
+    optimisers = _optimisers(model, recipe)
     averaged = copy.deepcopy(model).requires_grad_(False)
     for step in range(recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _pace(step, recipe)
-        done = step / recipe.steps
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * _pace(step, recipe)
+            optimiser.zero_grad()
         picks = digits.random_picks(source, recipe.batch, generator)
-        clutter = min(1.0, done / recipe.easy) if recipe.easy else 1.0
-        batch = digits.draw(source, picks, generator, recipe.elastic, clutter)
-        noise = recipe.noise * max(0.0, 1 - 1.5 * done)
-        out = trainable.forward(model, normalise(model, batch.images), noise)
-        loss = losses.objective(model.config, out, batch.labels)
-        optimiser.zero_grad()
+        batch = digits.draw(source, picks, generator, recipe.elastic)
+        loss = _loss(model, batch, recipe, noise=recipe.noise * max(0.0, 1 - 1.5 * step / recipe.steps))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         _average(averaged, model, min(recipe.average, (1 + step) / (10 + step)))
         tick(f"loss {loss.item():.3f}")
     return averaged
 
 
+def _loss(model: MoRViT, batch: digits.Batch, recipe: Recipe, noise: float) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        out = trainable.forward(model, normalise(model, batch.images), noise)
+    return losses.objective(model.config, out, batch.labels)
+
+
 def normalise(model: MoRViT, images: Tensor) -> Tensor:
     """Pictures (batch, 3, h, w) in [0, 1] to the model's input, by its config's mean and std."""
-    mean, std = (torch.tensor(x)[:, None, None] for x in (_preprocess(model).mean, _preprocess(model).std))
+    preprocess = model.config.preprocess
+    mean, std = (torch.tensor(x)[:, None, None] for x in (preprocess.mean, preprocess.std))
     return (images - mean) / std
 
 
-def _preprocess(model: MoRViT):
-    return model.config.preprocess
-
-
-def _optimiser(model: MoRViT, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; only matrices decay, not biases, norms or embeddings."""
-    matrices = [p for n, p in model.named_parameters() if p.dim() > 1 and n not in ("cls_token", "pos_embed")]
-    others = [p for n, p in model.named_parameters() if p.dim() <= 1 or n in ("cls_token", "pos_embed")]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+def _optimisers(model: MoRViT, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for all else: three times fewer steps here than AdamW alone."""
+    named = dict(model.named_parameters())
+    inner = {n for n, p in named.items() if p.dim() == 2 and n.split(".")[0] in ("first", "cycle", "last")}
+    matrices = [p for n, p in named.items() if n in inner]
+    others = [p for n, p in named.items() if n not in inner]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
 
 
 def _pace(step: int, recipe: Recipe) -> float:

@@ -87,10 +87,7 @@ def _token_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
             break
         soft = reach[..., layer - 1]
         mask = F.pad((depth >= layer).to(soft) + (soft - soft.detach()), (1, 0), value=1.0)
-        if model.config.attention_scope == "all":
-            new = block(h)
-        else:
-            new = masked_block(block, h, mask)
+        new = block(h) if model.config.attention_scope == "all" else masked_block(block, h, mask)
         h = _mix(h, new, mask)
     return Pass(model.classify(h[:, 0]), depth, [z])
 

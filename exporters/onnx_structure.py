@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import numpy_helper, shape_inference
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from morvit_deploy.blocks import StaticLinear
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx_macs import PRODUCTS, at_batch, count_macs, infer_shapes
 from morvit_deploy.unroll import StaticMoRViT
 
 FORBIDDEN = ("NonZero", "Loop", "Scan", "If", "Scatter", "ScatterElements", "ScatterND", "Unique", "Compress")
@@ -60,67 +62,63 @@ def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Fac
     model = onnx.load(path)
     promised = promised_uses(graph)
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
-    facts = _facts(model, batch, sum(file.bytes for file in manifest.files))
+    fixed = at_batch(model, batch)
+    dynamic = _shape_violations(fixed)
+    facts = Facts(
+        nodes=len(model.graph.node),
+        operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        macs=0 if dynamic else count_macs(fixed) // batch,
+        weight_uses=_weight_uses(model),
+        weight_bytes=sum(numpy_helper.to_array(init).nbytes for init in model.graph.initializer),
+        file_bytes=sum(file.bytes for file in manifest.files),
+    )
     facts.violations = [
         *_operator_violations(model),
-        *_sharing_violations(model, facts, promised),
-        *_shape_violations(model, manifest.batch == "dynamic"),
+        *_sharing_violations(model, facts, promised, _owned(graph)),
+        *dynamic,
+        *_size_violations(facts, promised),
     ]
-    if facts.macs != macs:
+    if not dynamic and facts.macs != macs:
         facts.violations.append(f"the graph does {facts.macs:,} MACs an image, the plan says {macs:,}")
-    limit = int(SIZE_FACTOR * sum(size for size, _ in promised.values()) + SIZE_SLACK)
-    if facts.file_bytes > limit:
-        facts.violations.append(f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected")
     return facts
 
 
-def promised_uses(graph: StaticMoRViT) -> dict[str, tuple[int, int]]:
-    """Content hash of each weight -> (its bytes, how many products read it), from a run of the static module."""
+@dataclass(frozen=True)
+class Promise:
+    """A weight of the static module: how many products read it in one run, and its size in bytes."""
+
+    uses: int
+    bytes: int
+
+
+def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
+    """Content key of each weight to what the static module does with it, by running it."""
     uses: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     hooks = []
     for module in graph.modules():
         if isinstance(module, StaticLinear):
-            content = module.weight.numpy()
-            key = _hash(content.tobytes())
-            sizes[key] = content.nbytes
+            key = _key(module.weight.numpy())
+            sizes[key] = module.weight.nbytes
             hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
-    return {key: (sizes[key], uses[key]) for key in sizes}
+    return {key: Promise(uses[key], sizes[key]) for key in sizes}
 
 
-def count_macs(model: onnx.ModelProto) -> int:
-    """MACs of every MatMul, Gemm and Conv; needs shapes, see `with_shapes`."""
-    shapes = _shapes(model)
-    return sum(_node_macs(node, shapes) for node in model.graph.node)
+def _owned(graph: StaticMoRViT) -> set[str]:
+    """Content keys of everything the static module holds, its position constants among them."""
+    return {_key(tensor.numpy()) for tensor in graph.state_dict().values()}
 
 
-def with_shapes(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """The model with every shape inferred, a dynamic batch set to `batch`; weights are dropped."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    for value in (*bare.graph.input, *bare.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_value = batch
-    del bare.graph.value_info[:]
-    return shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
-
-
-def _facts(model: onnx.ModelProto, batch: int, file_bytes: int) -> Facts:
-    shaped = with_shapes(model, batch)
-    weights = {init.name: init for init in model.graph.initializer if len(init.dims) == 2}
-    uses = Counter(name for node in model.graph.node if node.op_type in _PRODUCTS for name in node.input)
-    return Facts(
-        nodes=len(model.graph.node),
-        operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        macs=count_macs(shaped) // batch,
-        weight_uses={name: uses[name] for name in weights if uses[name]},
-        weight_bytes=sum(numpy_helper.to_array(init).nbytes for init in model.graph.initializer),
-        file_bytes=file_bytes,
+def _weight_uses(model: onnx.ModelProto) -> dict[str, int]:
+    """Initializer -> products that read it as a factor."""
+    weights = {init.name for init in model.graph.initializer if len(init.dims) == 2}
+    factors = Counter(
+        name for node in model.graph.node if node.op_type in PRODUCTS for name in node.input[:2]
     )
+    return {name: factors[name] for name in weights if factors[name]}
 
 
 def _operator_violations(model: onnx.ModelProto) -> list[str]:
@@ -132,59 +130,47 @@ def _operator_violations(model: onnx.ModelProto) -> list[str]:
 
 
 def _sharing_violations(
-    model: onnx.ModelProto, facts: Facts, promised: dict[str, tuple[int, int]]
+    model: onnx.ModelProto, facts: Facts, promised: dict[str, Promise], owned: set[str]
 ) -> list[str]:
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {key: [] for key in promised}
     violations = []
     for init in model.graph.initializer:
-        key = _hash(numpy_helper.to_array(init).tobytes())
+        key = _key(numpy_helper.to_array(init))
         if key in promised:
-            found.setdefault(key, []).append(init.name)
-        elif len(init.dims) == 2 and math.prod(init.dims) >= HELD_ELEMENTS:
+            found[key].append(init.name)
+        elif key not in owned and math.prod(init.dims) >= HELD_ELEMENTS:
             readers = [node.name for node in model.graph.node if init.name in node.input]
             violations.append(
-                f"initializer {init.name!r} {list(init.dims)} is no weight of the model; read by {readers}"
+                f"initializer {init.name!r} {list(init.dims)} is none of the model's; read by {readers}"
             )
-    for key, (size, uses) in promised.items():
-        names = found.get(key, [])
+    for key, promise in promised.items():
+        names = found[key]
         actual = sum(facts.weight_uses.get(name, 0) for name in names)
-        if len(names) != 1 and size >= 4 * HELD_ELEMENTS:
-            violations.append(f"a weight of {size:,} bytes is stored {len(names)} times: {names}")
-        elif actual != uses:
-            violations.append(f"weight {names} is applied {actual} times, expected {uses}")
+        if len(names) != 1:
+            violations.append(f"a weight of {promise.bytes:,} bytes is stored {len(names)} times: {names}")
+        elif actual != promise.uses:
+            readers = [node.name for node in model.graph.node if names[0] in node.input]
+            violations.append(
+                f"weight {names[0]!r} is applied {actual} times, expected {promise.uses}; by {readers}"
+            )
     return violations
 
 
-def _shape_violations(model: onnx.ModelProto, dynamic_batch: bool) -> list[str]:
-    shaped = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    violations = []
-    for value in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output):
-        unknown = [
-            d.dim_param or "?" for d in value.type.tensor_type.shape.dim if not d.HasField("dim_value")
-        ]
-        if unknown and not dynamic_batch:
-            violations.append(f"value {value.name!r} has dynamic dimensions {unknown}")
-    return violations
+def _shape_violations(model: onnx.ModelProto) -> list[str]:
+    return [
+        f"value {name!r} has dynamic dimensions: {list(shape)}"
+        for name, shape in infer_shapes(model).items()
+        if not all(isinstance(dim, int) for dim in shape)
+    ]
 
 
-_PRODUCTS = ("MatMul", "Gemm", "Conv")
+def _size_violations(facts: Facts, promised: dict[str, Promise]) -> list[str]:
+    limit = int(SIZE_FACTOR * sum(promise.bytes for promise in promised.values()) + SIZE_SLACK)
+    if facts.file_bytes <= limit:
+        return []
+    return [f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected"]
 
 
-def _node_macs(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
-    if node.op_type not in _PRODUCTS:
-        return 0
-    out, weight = math.prod(shapes[node.output[0]]), shapes[node.input[1]]
-    if node.op_type == "Conv":
-        return out * math.prod(weight[1:])
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return out * (weight[-1] if transposed else weight[-2])
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    return shapes | {init.name: list(init.dims) for init in model.graph.initializer}
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _key(array: NDArray) -> str:
+    """Shape and content."""
+    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"

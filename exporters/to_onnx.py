@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import onnx
 import onnxsim
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from morvit_deploy.bundle import Manifest, Port
@@ -125,9 +127,26 @@ def _drop_unread(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(initializers)
 
 
+def _merge_equal(model: onnx.ModelProto) -> None:
+    """One initializer for each unique content: blocks that a checkpoint holds as equal copies are stored once."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    names, kept = {}, []
+    for init in model.graph.initializer:
+        content = hashlib.sha256(numpy_helper.to_array(init).tobytes()).digest()
+        names[init.name] = first.setdefault((init.data_type, tuple(init.dims), content), init.name)
+        if names[init.name] == init.name:
+            kept.append(init)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)
+
+
 def _tidy(model: onnx.ModelProto) -> None:
     """The checkpoint's names for weights, no metadata, fixed versions."""
     names = {init.name: _weight_name(init.name) for init in model.graph.initializer}
+    _merge_equal(model)
     for init in model.graph.initializer:
         init.name = names[init.name]
     for number, node in enumerate(model.graph.node):

@@ -16,6 +16,7 @@ from morvit_deploy.ends import Options
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
+from morvit_deploy.rewrites import take
 from morvit_deploy.unroll import StaticMoRViT, unroll
 
 
@@ -28,13 +29,13 @@ class MaskedMoRViT(StaticMoRViT):
     def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
         middle = self.config.sharing == "middle_cycle"
         h = self._block("first")(h) if middle else h
-        active = torch.ones(h.shape[0], self.config.num_patches, dtype=torch.bool)
+        active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
         depth = torch.zeros_like(active, dtype=torch.uint8)
         for step, capacity in enumerate(self.capacity):
-            z = self.routers[0 if len(self.routers) == 1 else step](h)  # (batch, N+1, 1)
-            scores = z[:, 1:, 0].masked_fill(~active, float("-inf"))
-            if capacity < scores.shape[1]:  # the paper's percentile as a threshold
-                active = active & (scores >= scores.topk(capacity, dim=-1).values[:, -1:])
+            z = self._router(step)(h)  # (…, N+1, 1)
+            scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
+            if capacity < scores.shape[-1]:  # the paper's percentile as a threshold
+                active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
             depth = depth + active.to(torch.uint8)
             h = self._masked_step(h, z, F.pad(active, (1, 0), value=True))
         if self.options.with_depth:
@@ -42,10 +43,7 @@ class MaskedMoRViT(StaticMoRViT):
         return self._block("last")(h) if middle else h
 
     def _masked_step(self, h: Tensor, z: Tensor, runs: Tensor) -> Tensor:
-        mask = None
-        if self.config.attention_scope == "active":
-            mask = torch.where(runs, 0.0, float("-inf")).to(h.dtype)[:, None, None, :]
-        after = h
+        mask, after = self._key_mask(runs, h), h
         for i in range(self.config.cycle_depth):
             after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
         return torch.where(runs[..., None], self._gate(h, after, z), h)
@@ -60,28 +58,27 @@ class GatherScatterMoRViT(StaticMoRViT):
     def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
         middle = self.config.sharing == "middle_cycle"
         h = self._block("first")(h) if middle else h
-        held = torch.arange(h.shape[1]).expand(h.shape[0], -1)  # token numbers, CLS is 0
+        held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
         for step, capacity in enumerate(self.capacity):
-            x = self._take(h, held)
-            z = self.routers[0 if len(self.routers) == 1 else step](x)
-            if capacity < held.shape[1] - 1:
-                order = F.pad(z[:, 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
-                held, z, x = held.gather(1, order), self._take(z, order), self._take(x, order)
-            rows = held[..., None].expand(-1, -1, h.shape[2])
-            h = h.scatter(1, rows, self._step_of(h, x, z, rows))
+            x = take(h, held)
+            z = self._router(step)(x)
+            if capacity < held.shape[-1] - 1:
+                order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
+                held, z, x = held.gather(-1, order), take(z, order), take(x, order)
+            rows = held[..., None].expand(*held.shape, h.shape[-1])
+            h = h.scatter(-2, rows, self._gate(x, self._cycle(h, x, rows), z))
         return self._block("last")(h) if middle else h
 
-    def _step_of(self, h: Tensor, x: Tensor, z: Tensor, rows: Tensor) -> Tensor:
-        """New states of the running tokens x, which are the rows `rows` of h."""
-        after = x
+    def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+        """The cycle on the running tokens x, which are the rows `rows` of h."""
         for i in range(self.config.cycle_depth):
             block = self._block(f"cycle.{i}")
             if self.config.attention_scope == "all":
-                normed = block.norm1(h.scatter(1, rows, after))
-                after = block.finish(after, block.queries(block.norm1(after)), block.keys(normed))
+                normed = block.norm1(h.scatter(-2, rows, x))
+                x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
             else:
-                after = block(after)
-        return self._gate(x, after, z)
+                x = block(x)
+        return x
 
 
 def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:

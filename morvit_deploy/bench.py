@@ -43,7 +43,7 @@ class Amount:
     def __post_init__(self) -> None:
         if self.runs is not None and self.runs < MIN_RUNS:
             raise TargetError(
-                f"runs: got {self.runs} a block, expected at least {MIN_RUNS}; shorter blocks time the cache refilling"
+                f"runs: got {self.runs} a block, expected at least {MIN_RUNS}; a shorter block times a cold cache"
             )
         for name, least in (("blocks", 1), ("warmup", 0), ("starts", 1)):
             if getattr(self, name) < least:
@@ -131,7 +131,7 @@ def _start(
 
 def _fitting_runs(workers: list[Worker], amount: Amount) -> int:
     """Runs a block, the same for all, from a short look at each bundle's speed."""
-    slowest_ms = max(worker.run(runs=3, warmup=max(1, amount.warmup)).median_ms for worker in workers)
+    slowest_ms = max(worker.run(runs=5, warmup=max(1, amount.warmup)).median_ms for worker in workers)
     return min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_MS / slowest_ms)))
 
 

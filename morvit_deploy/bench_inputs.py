@@ -1,4 +1,4 @@
-"""What `bench` feeds: a bundle whose files have been checked, and real pixels in a file its process reads. No torch."""
+"""What `bench` feeds: a bundle whose files were checked, and pixels in a file that its process reads. No torch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def prepare(bundle: Path, source: Source, file: Path) -> Subject:
 
 
 def in_rounds(pixels: Pixels, batch: int) -> Pixels:
-    """(n, height, width, 3) to (rounds, batch, height, width, 3): every picture at least once, then from the start."""
+    """(n, height, width, 3) to (rounds, batch, height, width, 3): every picture, then from the start."""
     rounds = math.ceil(len(pixels) / batch)
     order = np.arange(rounds * batch) % len(pixels)
     return pixels[order].reshape(rounds, batch, *pixels.shape[1:])

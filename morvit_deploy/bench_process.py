@@ -1,4 +1,4 @@
-"""The asking side of `bench_worker`: one bundle in a process of its own, so that its memory and cold start are its own."""
+"""The asking side of `bench_worker`: a bundle in a process of its own has memory and a cold start of its own."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class Worker:
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
-        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)[
-            "memory_mib"
-        ]
+        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
         return memory
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""How a measurement reads: latency, ratios, start and memory, and the conditions. No torch."""
+"""How a measurement reads: latency, ratios, start, cost and conditions. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from morvit_deploy.bench_results import BenchResult, Measured
@@ -10,69 +11,76 @@ from morvit_deploy.report import Report, Table, count, size
 
 def bench_report(result: BenchResult) -> Report:
     """All tables of one measurement."""
-    tables = [latency_table(result), start_table(result), conditions_table(result)]
-    if result.ratios:
-        tables.insert(1, ratio_table(result))
+    ratios = [ratio_table(result)] if result.ratios else []
+    tables = [
+        latency_table(result),
+        *ratios,
+        start_table(result),
+        cost_table(result),
+        conditions_table(result),
+    ]
     return Report("Measurement", list(tables))
 
 
 def latency_table(result: BenchResult) -> Table:
-    """Warm runs: percentiles, the spread of the blocks' medians, throughput and work."""
-    rows = []
-    for name, one in zip(short_names(result), result.measured, strict=True):
-        latency = one.latency_ms
-        rows.append(
-            (
-                name,
-                *(f"{latency[rank]:.3g}" for rank in ("p50", "p90", "p99")),
-                f"{min(one.block_medians_ms):.3g}–{max(one.block_medians_ms):.3g}",
-                f"{one.images_per_s:.4g}",
-                _macs(one),
-                "" if one.gmacs_per_s is None else f"{one.gmacs_per_s:.3g}",
-            )
+    """Warm runs: percentiles, the spread of the blocks' medians, throughput."""
+    rows = [
+        (
+            name,
+            *(three_digits(one.latency_ms[rank]) for rank in ("p50", "p90", "p99")),
+            spread(one.block_medians_ms),
+            three_digits(one.images_per_s),
         )
-    columns = ("bundle", "p50 ms", "p90 ms", "p99 ms", "block medians", "images/s", "MACs", "GMAC/s")
-    numbers = result.conditions
-    caption = f"{numbers['blocks']} blocks of {numbers['runs_per_block']} runs each, batch {_batches(result)}"
-    return Table("Warm latency", columns, rows, numeric=tuple(range(1, 8)), caption=caption)
+        for name, one in zip(short_names(result), result.measured, strict=True)
+    ]
+    columns = ("bundle", "p50 ms", "p90 ms", "p99 ms", "blocks' medians", "images/s")
+    known = result.conditions
+    batches = ", ".join(str(batch) for batch in dict.fromkeys(one.batch for one in result.measured))
+    caption = f"{known['blocks']} blocks of {known['runs_per_block']} runs each, batch {batches}"
+    return Table("Warm latency", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
 def ratio_table(result: BenchResult) -> Table:
     """How many times as fast the first bundle is as each of the others."""
     names = short_names(result)
     rows = [
-        (names[i], f"{ratio.median:.2f}×", f"{min(ratio.per_block):.2f}–{max(ratio.per_block):.2f}×")
-        for i, ratio in enumerate(result.ratios, start=1)
+        (name, f"{ratio.median:.2f}×", spread(ratio.per_block))
+        for name, ratio in zip(names[1:], result.ratios, strict=True)
     ]
-    return Table(
-        f"{names[0]} is faster",
-        ("than", "median", "over the blocks"),
-        rows,
-        numeric=(1, 2),
-        caption="ratio of medians per image, block by block",
-    )
+    columns = ("against", "times as fast", "over the blocks")
+    return Table(f"Speed of {names[0]}", columns, rows, numeric=(1, 2), caption="per image, median to median")
 
 
 def start_table(result: BenchResult) -> Table:
-    """Cold start, load and first run, files and memory."""
+    """A new process: to its first answer, and of that loading and the first run."""
+    kinds = ("cold_start_ms", "load_ms", "first_run_ms")
+    rows = [
+        (name, *(three_digits(one.start_ms(kind)) for kind in kinds))
+        for name, one in zip(short_names(result), result.measured, strict=True)
+    ]
+    columns = ("bundle", "cold start ms", "load ms", "first run ms")
+    caption = f"medians of {result.conditions['starts']}; a cold start includes interpreter and imports"
+    return Table("Start of a new process", columns, rows, numeric=(1, 2, 3), caption=caption)
+
+
+def cost_table(result: BenchResult) -> Table:
+    """MACs of an image and how fast they go, files, and memory after the warm runs."""
     rows = [
         (
             name,
-            f"{one.start_ms('cold_start_ms'):.0f}",
-            f"{one.start_ms('load_ms'):.0f}",
-            f"{one.start_ms('first_run_ms'):.3g}",
+            _macs(one),
+            "" if one.gmacs_per_s is None else three_digits(one.gmacs_per_s),
             size(one.file_bytes),
-            _mib(one, "peak"),
-            _mib(one, "anonymous"),
+            *(
+                f"{one.memory_mib[kind]:.0f}" if kind in one.memory_mib else ""
+                for kind in ("peak", "anonymous")
+            ),
         )
         for name, one in zip(short_names(result), result.measured, strict=True)
     ]
-    columns = ("bundle", "cold start ms", "load ms", "first run ms", "files", "peak MiB", "anonymous MiB")
-    caption = (
-        f"medians of {result.conditions['starts']} new processes; cold start includes interpreter and imports, "
-        "anonymous memory is what the process holds after the warm runs without mapped files"
-    )
-    return Table("Start and memory", columns, rows, numeric=tuple(range(1, 7)), caption=caption)
+    columns = ("bundle", "MACs", "GMAC/s", "files", "peak MiB", "anonymous MiB")
+    caption = "anonymous: held after the warm runs, mapped files not counted"
+    return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
 def conditions_table(result: BenchResult) -> Table:
@@ -93,7 +101,8 @@ def conditions_table(result: BenchResult) -> Table:
         ("governor", known["cpu_governor"] or "not readable"),
         (
             "busy before",
-            f"load average {load[0]:.2f}, " * bool(load) + f"{known['cpu_used_before_percent']:.0f} % in use",
+            (f"load average {load[0]:.2f}, " if load else "")
+            + f"{known['cpu_used_before_percent']:.0f} % in use",
         ),
         ("date", known["date"]),
     ]
@@ -106,14 +115,16 @@ def short_names(result: BenchResult) -> list[str]:
     return names if len(set(names)) == len(names) else [one.bundle for one in result.measured]
 
 
+def three_digits(number: float) -> str:
+    """Three digits: 0.664, 20.7, 1234."""
+    return f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """Least and most."""
+    return f"{three_digits(min(numbers))}–{three_digits(max(numbers))}"
+
+
 def _macs(one: Measured) -> str:
     least, most = min(one.macs.values()), max(one.macs.values())
-    return count(least) if least == most else f"{count(least)} – {count(most)}"
-
-
-def _mib(one: Measured, kind: str) -> str:
-    return f"{one.memory_mib[kind]:.0f}" if kind in one.memory_mib else "unknown"
-
-
-def _batches(result: BenchResult) -> str:
-    return ", ".join(str(batch) for batch in dict.fromkeys(one.batch for one in result.measured))
+    return count(least) if least == most else f"{count(least)}–{count(most)}"

@@ -54,7 +54,7 @@ def _serve(bundle: str, target: str, pixels: Pixels, threads: int, answers: Text
 def _answer(request: dict[str, Any], session: Session, rounds: Iterator[Pixels]) -> dict[str, Any]:
     if "memory" in request:
         _give_back_freed_memory()
-        return {"memory_mib": memory_mib()}
+        return memory_mib()
     warmup_ms = _timed(session, rounds, request["warmup"])
     return {"warmup_ms": warmup_ms, "ms": _timed(session, rounds, request["runs"])}
 

@@ -67,25 +67,25 @@ class StaticBlock(nn.Module):
         self.fc2 = StaticLinear(affine_of(block.mlp.fc2, None), dtype)
 
     def queries(self, normed: Tensor) -> Tensor:
-        """Scaled queries (batch, heads, tokens, head_dim) of normed (batch, tokens, dim)."""
+        """Scaled queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
         return self._heads(self.q(normed), 1)[0]
 
     def keys(self, normed: Tensor) -> KV:
-        """Keys and values of normed (batch, tokens, dim)."""
+        """Keys and values of normed (…, tokens, dim)."""
         return KV(*self._heads(self.kv(normed), 2))
 
     def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
-        """x (batch, n, dim) after attention of q over kv and the MLP, residuals included.
+        """x (…, n, dim) after attention of q over kv and the MLP, residuals included.
 
-        `mask` is added to the attention logits (batch, heads, n, keys).
+        `mask` is added to the attention logits (…, heads, n, keys).
         """
         logits = q @ kv.k.transpose(-2, -1)
         weights = (logits if mask is None else logits + mask).softmax(dim=-1)
-        x = x + self.proj((weights @ kv.v).transpose(1, 2).flatten(2))
+        x = x + self.proj((weights @ kv.v).transpose(-3, -2).flatten(-2))
         return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (batch, n, dim): every token queries every other."""
+        """x (…, n, dim): every token queries every other."""
         normed = self.norm1(x)
         if self.fused:
             q, k, v = self._heads(self.qkv(normed), 3)
@@ -94,9 +94,9 @@ class StaticBlock(nn.Module):
         return self.finish(x, q, KV(k, v), mask)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(batch, tokens, parts·dim) to `parts` tensors (batch, heads, tokens, head_dim)."""
-        split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(1, 2)
-        return split.chunk(parts, dim=1)
+        """(…, tokens, parts·dim) to `parts` tensors (…, heads, tokens, head_dim)."""
+        split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(-3, -2)
+        return split.chunk(parts, dim=-3)
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:

@@ -51,8 +51,8 @@ def init_model(config: Config, seed: int = 0) -> MoRViT:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=INIT_STD, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if module.bias is not None:  # not zero: a simplifier drops what adds zero, and would flatter the speed
+                nn.init.trunc_normal_(module.bias, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.cls_token, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.pos_embed, std=INIT_STD, generator=generator)
     return model.eval().requires_grad_(False)

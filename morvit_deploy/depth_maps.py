@@ -6,7 +6,6 @@ Warm is deep, cool is shallow. The colour bar is the histogram's axis: a colour 
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -134,4 +133,4 @@ def _replace(path: Path, content: bytes) -> None:
     ) as beside:  # not a file: those are private
         partial = Path(beside) / path.name
         partial.write_bytes(content)
-        os.replace(partial, path)
+        partial.replace(path)

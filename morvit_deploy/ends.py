@@ -24,7 +24,7 @@ class Options:
         "uint8"  # "uint8": (batch, height, width, 3) pixels; "float": (batch, 3, height, width) normalised
     )
     with_depth: bool = False
-    single: bool = True  # the batch is one
+    single: bool = True  # for one image: the graph has no batch axis inside
     cls_only: bool = True
     frozen_keys: bool = True
     fold: bool = True
@@ -34,12 +34,12 @@ DEFAULTS = Options()
 
 
 class Stem(nn.Module):
-    """Image to tokens (batch, N+1, dim), CLS first; normalisation is folded into the patch projection."""
+    """Image to tokens (…, N+1, dim), CLS first; normalisation is folded into the patch projection."""
 
     def __init__(self, model: MoRViT, options: Options) -> None:
         super().__init__()
         conv, config = model.patch_embed.proj, model.config
-        self.config, self.input, self.fold = config, options.input, options.fold
+        self.config, self.options = config, options
         dtype = conv.weight.dtype
         weight = conv.weight.double().permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, channel), dim
         assert conv.bias is not None
@@ -49,20 +49,35 @@ class Stem(nn.Module):
         assert patch.bias is not None
         self.patch = StaticLinear(Affine(patch.weight, None), dtype)
         cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
+        if options.single:
+            cls, positions = cls[0], positions[0]
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        grid, size = self.config.image_size // self.config.patch_size, self.config.patch_size
-        if self.input == "uint8":
-            patches = image.unflatten(2, (grid, size)).unflatten(1, (grid, size)).transpose(2, 3)
-        else:
-            patches = image.unflatten(3, (grid, size)).unflatten(2, (grid, size)).permute(0, 2, 4, 3, 5, 1)
-        x = patches.reshape(image.shape[0], grid * grid, -1).to(self.cls.dtype)
-        if self.input == "uint8" and not self.fold:
+        image = image.to(self.cls.dtype)  # first of all: TensorRT takes uint8 only as far as a cast
+        image = image[0] if self.options.single else image
+        x = self._patches(image)
+        if self.options.input == "uint8" and not self.options.fold:
             x = self._normalise(x)
         x = self.patch(x) + self.positions
-        return torch.cat([self.cls.expand(image.shape[0], -1, -1), x], dim=1)
+        return torch.cat(
+            [self.cls if self.options.single else self.cls.expand(len(image), -1, -1), x], dim=-2
+        )
+
+    def _patches(self, image: Tensor) -> Tensor:
+        """Each patch as a row of (row, column, channel): (…, N, patch² · 3)."""
+        grid, patch = self.config.image_size // self.config.patch_size, self.config.patch_size
+        if self.options.input == "uint8":
+            cut = image.unflatten(-2, (grid, patch)).unflatten(-4, (grid, patch)).transpose(-4, -3)
+        else:  # channels go last
+            cut = (
+                image.unflatten(-1, (grid, patch))
+                .unflatten(-3, (grid, patch))
+                .movedim(-5, -1)
+                .transpose(-4, -3)
+            )
+        return cut.flatten(-3).flatten(-3, -2)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         repeats = pixels.shape[-1] // 3
@@ -89,7 +104,7 @@ class StaticRouter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm and head on CLS (batch, dim)."""
+    """LayerNorm and head on CLS (…, dim)."""
 
     def __init__(self, model: MoRViT, options: Options) -> None:
         super().__init__()

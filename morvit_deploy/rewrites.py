@@ -1,7 +1,8 @@
 """The five exact rewrites from the dynamic model to a static graph, each a pure function.
 
 All are exact in real arithmetic; `tests/test_rewrites.py` holds each to the reference in float64.
-Shapes: h is (batch, tokens, dim) with CLS first; order is (batch, n), positions among the patch tokens of h.
+Shapes: h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading
+axis is the batch, or absent: a graph for one image has none, so that its products are plain matrix products.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class KV(NamedTuple):
-    """Keys and values of some tokens under one block, each (batch, heads, tokens, head_dim)."""
+    """Keys and values of some tokens under one block, each (…, heads, tokens, head_dim)."""
 
     k: Tensor
     v: Tensor
@@ -25,14 +26,14 @@ class KeyedBlock(Protocol):
     def norm1(self, x: Tensor) -> Tensor: ...
     def queries(self, normed: Tensor) -> Tensor: ...
     def keys(self, normed: Tensor) -> KV: ...
-    def finish(self, x: Tensor, q: Tensor, kv: KV) -> Tensor: ...
+    def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor: ...
 
 
 # 1 ---------------------------------------------------------------------------------------------------------
 
 
 def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rewrite 1, top-k of fixed k: the k highest of z (batch, n), best first, and their positions.
+    """Rewrite 1, top-k of fixed k: the k highest of z (…, n), best first, and their positions.
 
     Stands for the paper's percentile (§3.2). Ties go to the lower position in ONNX; where a runtime promises
     nothing on ties, decisions are compared only on images whose routing margin is above zero.
@@ -45,40 +46,38 @@ def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def take(h: Tensor, index: Tensor) -> Tensor:
-    """Rows index (batch, k) of h (batch, n, dim) as one Gather of whole rows, without expanded indices."""
+    """Rows index (…, k) of h (…, n, dim) as one Gather of whole rows, without expanded indices."""
+    return h.index_select(0, index) if h.ndim == 2 else _take_batch(h, index)
+
+
+def _take_batch(h: Tensor, index: Tensor) -> Tensor:
     batch, tokens, dim = h.shape
     base = torch.arange(batch, device=h.device)[:, None] * tokens
     rows = h.reshape(-1, dim).index_select(0, (index + base).reshape(-1))
     return rows.reshape(batch, index.shape[1], dim)
 
 
-def take_one(h: Tensor, index: Tensor) -> Tensor:
-    """`take` for a batch of one: no row arithmetic is left in the graph."""
-    return h.index_select(1, index[0])
-
-
-def partition(h: Tensor, order: Tensor, k: int, *, single: bool) -> tuple[Tensor, Tensor | None]:
+def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     """Rewrite 2, partition instead of scatter: CLS and the first k of order, and the rest set aside.
 
     Attention and MLP do not care about token order once positions are embedded, so the active tokens stay in
     routed order and nothing is written back. The leavers are None when `order` names only those kept.
     """
-    gather = take_one if single else take
-    kept = torch.nn.functional.pad(order[:, :k] + 1, (1, 0))  # CLS is row 0
-    leavers = None if order.shape[1] == k else gather(h, order[:, k:] + 1)
-    return gather(h, kept), leavers
+    kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
+    leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
+    return take(h, kept), leavers
 
 
 # 3 ---------------------------------------------------------------------------------------------------------
 
 
-def cls_only(block: KeyedBlock, h: Tensor) -> Tensor:
-    """Rewrite 3, only what the logits need: the new CLS state (batch, 1, dim).
+def cls_only(block: KeyedBlock, h: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
 
-    Q, projection and MLP run on one row; K and V on all of h.
+    Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits.
     """
     normed = block.norm1(h)
-    return block.finish(h[:, :1], block.queries(normed[:, :1]), block.keys(normed))
+    return block.finish(h[..., :1, :], block.queries(normed[..., :1, :]), block.keys(normed), mask)
 
 
 # 4 ---------------------------------------------------------------------------------------------------------
@@ -89,22 +88,22 @@ def frozen_keys(
 ) -> tuple[Tensor, KV | None]:
     """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
 
-    `fresh` (batch, m, dim) are the tokens that left since this block last ran: their state stands still, so
+    `fresh` (…, m, dim) are the tokens that left since this block last ran: their state stands still, so
     their K and V under this block never change. They join `carried`, which is returned for the next step.
     """
-    running = x.shape[1]
-    normed = block.norm1(x if fresh is None else torch.cat([x, fresh], dim=1))
+    running = x.shape[-2]
+    normed = block.norm1(x if fresh is None else torch.cat([x, fresh], dim=-2))
     kv = block.keys(normed)
     if fresh is not None:
-        carried = join(KV(kv.k[:, :, running:], kv.v[:, :, running:]), carried)
-    seen = KV(kv.k[:, :, :running], kv.v[:, :, :running]) if fresh is not None else kv
-    x = block.finish(x[:, :queries], block.queries(normed[:, :queries]), join(seen, carried))
+        carried = join(KV(kv.k[..., running:, :], kv.v[..., running:, :]), carried)
+        kv = KV(kv.k[..., :running, :], kv.v[..., :running, :])
+    x = block.finish(x[..., :queries, :], block.queries(normed[..., :queries, :]), join(kv, carried))
     return x, carried
 
 
 def join(a: KV, b: KV | None) -> KV:
     """The keys of two groups of tokens as one."""
-    return a if b is None else KV(torch.cat([a.k, b.k], dim=2), torch.cat([a.v, b.v], dim=2))
+    return a if b is None else KV(torch.cat([a.k, b.k], dim=-2), torch.cat([a.v, b.v], dim=-2))
 
 
 # 5 ---------------------------------------------------------------------------------------------------------

@@ -91,6 +91,8 @@ class Session:
         batch = len(chunk) if self.manifest.batch == "dynamic" else self.manifest.batch
         filled = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
         outputs = self.runner.run({"image": self.feed(filled)})
+        inner = self.manifest.probes if self.manifest.batch == 1 else ()  # a graph for one has no batch axis
+        outputs |= {name: array[None] for name, array in outputs.items() if name in inner}
         return {name: array[: len(chunk)] for name, array in outputs.items()}
 
     def feed(self, pixels: Pixels) -> NDArray:

@@ -1,0 +1,67 @@
+"""Shapes and MACs of a written ONNX graph, from the graph alone."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+import onnxsim
+from onnx import shape_inference
+
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+
+Shapes = dict[str, tuple[int | str, ...]]  # a dimension that is not known is the string "?"
+
+
+def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The graph as it is for one batch size; itself if that is fixed.
+
+    A dynamic batch sets lengths (Range) that shape inference alone cannot follow, so the graph is folded.
+    """
+    dims = list(model.graph.input[0].type.tensor_type.shape.dim)
+    if not any(dim.dim_param for dim in dims):
+        return model
+    shape = [batch if dim.dim_param else dim.dim_value for dim in dims]
+    return onnxsim.simplify(model, overwrite_input_shapes={model.graph.input[0].name: shape})[0]
+
+
+def infer_shapes(model: onnx.ModelProto) -> Shapes:
+    """The shape of every value."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # what the exporter noted is not evidence
+    inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    shapes: Shapes = {value.name: _dims(value) for value in values}
+    for node in inferred.graph.node:
+        for name in node.output:
+            shapes.setdefault(name, ("?",))
+    return shapes | {init.name: tuple(init.dims) for init in inferred.graph.initializer}
+
+
+def count_macs(model: onnx.ModelProto) -> int:
+    """MACs of every MatMul, Gemm and Conv in one run; ValueError on an unknown shape."""
+    shapes = infer_shapes(model)
+    return sum(_node_macs(node, shapes) for node in model.graph.node)
+
+
+def _node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
+    if node.op_type not in PRODUCTS:
+        return 0
+    out, weight = _known(node.output[0], shapes), _known(node.input[1], shapes)
+    if node.op_type == "Conv":
+        return math.prod(out) * math.prod(weight[1:])
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return math.prod(out) * (weight[-1] if transposed else weight[-2])
+
+
+def _known(name: str, shapes: Shapes) -> list[int]:
+    dims = [dim for dim in shapes[name] if isinstance(dim, int)]
+    if len(dims) != len(shapes[name]):
+        raise ValueError(f"the shape of {name!r} is not known: {shapes[name]}")
+    return dims
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)

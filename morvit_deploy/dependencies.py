@@ -1,0 +1,74 @@
+"""What this package asks for, from its own metadata, and what is installed. Imports no dependency but packaging."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from morvit_deploy.errors import TargetError
+
+PACKAGE = "morvit-deploy"
+
+
+@dataclass(frozen=True)
+class Library:
+    """One dependency: what this version asks for, and what is here."""
+
+    name: str
+    wanted: str  # version range that this version was tested with
+    extra: str  # "" for a core dependency, else the optional group it belongs to
+    installed: str | None
+    fits: bool
+
+    @property
+    def state(self) -> str:
+        """One word for a table."""
+        return "missing" if self.installed is None else "ok" if self.fits else "untested"
+
+
+def own() -> importlib.metadata.Distribution:
+    """This package's metadata; TargetError when it is not installed."""
+    try:
+        return importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise TargetError(
+            f"{PACKAGE} is not installed in this Python; run `python -m pip install -e .` in its folder"
+        ) from None
+
+
+def libraries() -> Iterator[Library]:
+    """The package's own requirements that apply on this machine, core first."""
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        raise TargetError(
+            'packaging is missing; run `python -m pip install "packaging"`, then doctor again'
+        ) from None
+    package = own()
+    extras = package.metadata.get_all("Provides-Extra") or []
+    wanted = [Requirement(line) for line in package.requires or []]
+    for extra in ("", *extras):
+        for requirement in wanted:
+            marker = requirement.marker
+            optional = marker is not None and not marker.evaluate({"extra": ""})
+            if optional == bool(extra) and (marker is None or marker.evaluate({"extra": extra})):
+                version = installed(requirement.name)
+                ranges = ",".join(sorted(map(str, requirement.specifier), reverse=True))  # lower bound first
+                fits = version is not None and within(version, ranges)
+                yield Library(requirement.name, ranges, extra, version, fits)
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def within(version: str, ranges: str) -> bool:
+    """Is a version in a range such as `>=2.9,<2.14`?"""
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(ranges).contains(version, prereleases=True)  # a nightly build counts as its version

@@ -1,0 +1,211 @@
+"""How an inspection reads: tables for the terminal and for reports. No torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from morvit_deploy.config import Config
+from morvit_deploy.report import Picture, Report, Table, count, share
+from morvit_deploy.survey import OVERVIEW, Survey, class_name
+
+if TYPE_CHECKING:
+    from morvit_deploy.inspection import Inspection
+
+ROWS = 8  # images listed one by one
+_BAR = 30  # characters of the longest histogram bar
+_ACTIVATION = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU"}
+_GATE = {"block": "h + g·f(h)", "delta": "h + g·(f(h) − h)", "hard": "f(h)"}
+_SCOPE = {
+    "active": "active tokens only",
+    "all": "active tokens ask, every token's current state answers",
+}
+
+
+def inspection_report(found: Inspection) -> Report:
+    """Everything that was found, in the order of a question: what is it, what does it cost, does it route."""
+    parts: list[Table | Picture] = [
+        config_table(found.config),
+        parameter_table(found),
+        tie_table(found),
+        mac_table(found),
+    ]
+    if found.stages:
+        parts.append(stage_table(found))
+    if found.survey is not None:
+        parts += [survey_table(found.survey, found.config), image_table(found.survey, found.config)]
+        if found.survey.judgement is not None:
+            parts.insert(-1, depth_table(found.survey, found.config))
+    if found.folder is not None:
+        caption = (
+            f"{len(found.survey.pictures) - 1 if found.survey else 0} heat maps of single images beside it"
+        )
+        parts.append(Picture("Depth maps", found.folder / OVERVIEW, caption))
+    return Report(f"Inspection of {found.checkpoint}", parts)
+
+
+def config_table(config: Config) -> Table:
+    """The configuration in words."""
+    size, patch, tokens = config.image_size, config.patch_size, config.num_patches
+    head_dim = config.embed_dim // config.num_heads
+    hidden = "".join(f"{width} – " for width in config.head_hidden)
+    rows = [
+        ("input", f"{size}×{size} RGB, patches of {patch}×{patch}: {tokens} patch tokens and CLS"),
+        ("width", f"{config.embed_dim}, {config.num_heads} heads of {head_dim}, MLP {config.mlp_dim} with "
+                  f"{_ACTIVATION[config.activation]}"),
+        ("layers", _layers(config)),
+        *_routing_rows(config),
+        ("head", f"{config.embed_dim} – {hidden}{config.num_classes} classes{_some_labels(config)}"),
+        ("preprocess", _preprocess(config)),
+    ]  # fmt: skip  # a row a line
+    return Table("Configuration", ("what", "value"), rows)
+
+
+def parameter_table(found: Inspection) -> Table:
+    """Values in each part."""
+    total = sum(found.parameters.values())
+    rows = [(part, f"{size:,}", share(size / total)) for part, size in found.parameters.items()]
+    return Table(
+        "Parameters", ("part", "parameters", "share"), [*rows, ("total", f"{total:,}", "")], numeric=(1, 2)
+    )
+
+
+def tie_table(found: Inspection) -> Table:
+    """How often each block is applied, and what that saves."""
+    rows = [
+        (tie.block, f"×{tie.applications}", count(tie.parameters), count(tie.applications * tie.parameters))
+        for tie in found.ties
+    ]
+    total, untied = sum(found.parameters.values()), found.untied_parameters
+    caption = "nothing is tied: every layer has a block of its own"
+    if any(tie.applications > 1 for tie in found.ties):
+        caption = (
+            f"{count(total)} parameters; a plain ViT of {found.config.num_layers} layers holds {count(untied)}, "
+            f"{untied / total:.2f}× as many"
+        )
+    for a, b in found.twins:
+        caption += f"\n{a} and {b} are held apart though their weights are equal: they could be one block"
+    return Table("Ties", ("block", "applied", "held", "if untied"), rows, numeric=(1, 2, 3), caption=caption)
+
+
+def mac_table(found: Inspection) -> Table:
+    """One image, four ways."""
+    macs, config = found.macs, found.config
+    rows = [("plain ViT of as many layers", macs.plain)]
+    if config.routing != "none":
+        rows.append(("exits only masked, as in eager code", macs.masked))
+    if config.routing == "expert_choice":
+        rows.append(("only active tokens in each step", macs.gathered))
+    rows.append(("static graph, after the exact rewrites", macs.static))
+    caption = ""
+    if config.routing == "token_choice":
+        caption = "without a plan every token runs every layer, which saves nothing"
+    if config.routing == "token_choice" and found.survey is not None:
+        mean = float(np.mean([seen.macs for seen in found.survey.images]))
+        rows.append((f"static graph that fits each image, mean of {len(found.survey.images)}", round(mean)))
+    body = [(name, count(value), f"{macs.plain / value:.2f}×") for name, value in rows]
+    return Table("MACs of one image", ("graph", "MACs", "fewer"), body, numeric=(1, 2), caption=caption)
+
+
+def stage_table(found: Inspection) -> Table:
+    """Tokens and MACs of each stage of the static graph."""
+    rows = [
+        (stage.name, str(stage.tokens), count(stage.macs), share(stage.macs / found.macs.static))
+        for stage in found.stages
+    ]
+    return Table(
+        "Static graph by stage", ("stage", "tokens, with CLS", "MACs", "share"), rows, numeric=(1, 2, 3)
+    )
+
+
+def survey_table(survey: Survey, config: Config) -> Table:
+    """The reference over the images."""
+    depths = [seen.mean_depth for seen in survey.images]
+    rows = [("images", f"{len(depths):,}")]
+    if survey.top1 is not None:
+        rows.append(("top-1", share(survey.top1)))
+    if survey.judgement is None:
+        rows.append(("depth", "nothing is routed: every token runs every step, so there are no depth maps"))
+        return Table("Over images (reference, float32)", ("what", "value"), rows)
+    found = survey.judgement
+    rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
+    if config.routing == "token_choice":  # else the capacity fixes it
+        rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))
+    rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
+    if found.image_share is not None:
+        rows.append(("variance between images", f"{share(found.image_share)} of the variance of depth"))
+    spread = ", ".join("–" if value is None else f"{value:.2g}" for value in found.spread or ())
+    rows.append(("spread of router logits", f"{spread} (standard deviation; – where every token goes on)"))
+    rows.append(("routing", "DEGENERATE" if found.degenerate else "healthy"))
+    return Table("Over images (reference, float32)", ("what", "value"), rows)
+
+
+def depth_table(survey: Survey, config: Config) -> Table:
+    """Share of patch tokens at each depth."""
+    peak = max(survey.histogram)
+    lowest = 1 if config.routing == "token_choice" or survey.histogram[0] == 0 else 0
+    rows = [
+        (str(depth), share(part), "█" * round(_BAR * part / peak))
+        for depth, part in list(enumerate(survey.histogram))[lowest:]
+    ]
+    return Table("Token depth", ("depth", "share of tokens", ""), rows, numeric=(0, 1))
+
+
+def image_table(survey: Survey, config: Config) -> Table:
+    """The first images, one by one."""
+    rows = [
+        (
+            seen.image,
+            class_name(seen.predicted, config),
+            "" if seen.label is None else class_name(seen.label, config),
+            f"{seen.mean_depth:.2f}",
+        )
+        for seen in survey.images[:ROWS]
+    ]
+    left = len(survey.images) - len(rows)
+    caption = f"and {left:,} more; --json lists them all" if left else ""
+    return Table("Images", ("image", "predicted", "label", "mean depth"), rows, numeric=(3,), caption=caption)
+
+
+def _layers(config: Config) -> str:
+    cycle = "1 block" if config.cycle_depth == 1 else f"{config.cycle_depth} blocks"
+    recursion = f"{cycle} × {config.num_recursions}" if config.sharing != "none" else cycle
+    ends = ("first + ", " + last") if config.sharing == "middle_cycle" else ("", "")
+    return f"{ends[0]}{recursion}{ends[1]} = {config.num_layers} layers"
+
+
+def _routing_rows(config: Config) -> list[tuple[str, str]]:
+    if config.router is None:
+        return [("routing", "none: every token runs every layer")]
+    router = config.router
+    hidden = " – ".join(str(width) for width in router.hidden)
+    kind = f"MLP {config.embed_dim} – {hidden}" if hidden else "linear"
+    if config.routing == "token_choice":
+        routing = f"token choice: one router gives each token a depth of 1 to {config.num_layers} layers"
+        scope = [("router", kind)]
+    else:
+        kept = ", ".join(str(k) for k in config.capacity or ())
+        routing = f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+        factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
+        owner = "one for all steps" if router.shared else "one for each step"
+        scope = [("router", f"{kind}, {owner}; score g = {factor}{router.activation}(z)")]
+    return [
+        ("routing", routing),
+        *scope,
+        ("update", f"{_GATE[config.gate]} ({config.gate})"),
+        ("attention", _SCOPE[config.attention_scope]),
+    ]
+
+
+def _some_labels(config: Config) -> str:
+    if not config.labels:
+        return ""
+    return f" ({', '.join(config.labels[:3])}{', …' if len(config.labels) > 3 else ''})"
+
+
+def _preprocess(config: Config) -> str:
+    p = config.preprocess
+    resize = f"shorter side to {p.resize} ({p.interpolation}), " if p.resize else ""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
+    return f"{resize}centre {config.image_size}×{config.image_size}, mean {mean}, std {std}"

@@ -1,0 +1,205 @@
+"""Looking into a checkpoint: its parts and costs, and, over images, what its routers do (paper §3.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.anatomy import (
+    Macs,
+    Stage,
+    Tie,
+    mac_counts,
+    parameters_by_part,
+    stages_of,
+    ties_of,
+    untied_parameters,
+)
+from morvit_deploy.calibration.images import Entry, ImageFolder, open_images
+from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.config import Config
+from morvit_deploy.degeneracy import judge
+from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.macs import schedule_macs
+from morvit_deploy.model import MoRViT, Trace
+from morvit_deploy.pixels import Pixels, digest, normalise
+from morvit_deploy.survey import Seen, Survey, counts, draw_survey
+
+DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
+DEFAULT_DRAW = 8  # pictures of single images
+RECORD = "inspection.json"
+_BATCH = 8  # images at a time; the reference keeps every state of each
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that `inspect` found."""
+
+    checkpoint: Path
+    sha256: str
+    config: Config
+    parameters: dict[str, int]  # by part
+    ties: tuple[Tie, ...]
+    untied_parameters: int  # of a plain ViT of as many layers
+    twins: tuple[tuple[str, str], ...]  # separate blocks whose weights are equal
+    macs: Macs
+    stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty unless expert_choice
+    survey: Survey | None = None
+    folder: Path | None = None  # where the pictures are
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "sha256": self.sha256,
+            "config": json.loads(self.config.to_json()),
+            "parameters": {**self.parameters, "total": sum(self.parameters.values())},
+            "untied_parameters": self.untied_parameters,
+            "ties": [asdict(tie) for tie in self.ties],
+            "twins": [list(pair) for pair in self.twins],
+            "macs": asdict(self.macs),
+            "stages": [asdict(stage) for stage in self.stages],
+            "folder": self.folder and str(self.folder),
+            "survey": self.survey and self.survey.as_dict(),
+        }
+
+
+def inspect_checkpoint(
+    checkpoint: Path,
+    *,
+    images: Path | None = None,
+    limit: int = DEFAULT_LIMIT,
+    draw: int = DEFAULT_DRAW,
+    out: Path | None = None,
+    upscale: bool = False,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Inspection:
+    """Read a checkpoint; with `images`, run the reference in float32 over at most `limit` of them.
+
+    With `out`, and routing to show, writes that folder: heat maps of the first `draw` images, `overview.png` and
+    the record. `tell` hears each stage, `progress` the share of images done. Raises MorvitError.
+    """
+    if out is not None:
+        check_free(out, marker=RECORD, force=force)  # before the work, not after it
+    tell("reading the checkpoint")
+    model = load_checkpoint(checkpoint)
+    found = _static(checkpoint, model)
+    if images is None:
+        return found
+    folder = open_images(images, model.config, limit=limit, upscale=upscale)
+    tell(f"running the reference on {len(folder)} images")
+    walk = _Walk(model, folder, keep=max(draw, DEFAULT_DRAW))
+    walk.run(progress)
+    survey = walk.survey()
+    if out is None or survey.judgement is None:
+        return replace(found, survey=survey)
+    tell("drawing depth maps")
+    with new_folder(out, marker=RECORD, force=force) as partial:
+        files = draw_survey(partial, survey, model.config, np.stack(walk.pixels), np.stack(walk.depths), draw)
+        pictures = tuple(file.name for file in files)
+        found = replace(found, survey=replace(survey, pictures=pictures), folder=out)
+        (partial / RECORD).write_text(
+            json.dumps(found.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
+    return found
+
+
+def _static(checkpoint: Path, model: MoRViT) -> Inspection:
+    config = model.config
+    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    parts, ties = parameters_by_part(sizes), ties_of(config, sizes)
+    return Inspection(
+        checkpoint=checkpoint,
+        sha256=fingerprint(checkpoint),
+        config=config,
+        parameters=parts,
+        ties=ties,
+        untied_parameters=untied_parameters(parts, ties),
+        twins=_twins(model, [tie.block for tie in ties]),
+        macs=mac_counts(config),
+        stages=stages_of(config) if config.routing == "expert_choice" else (),
+    )
+
+
+def _twins(model: MoRViT, blocks: list[str]) -> tuple[tuple[str, str], ...]:
+    """Blocks that the checkpoint holds apart though their weights are equal: they could be tied."""
+    tensors = {block: list(model.get_submodule(block).state_dict().values()) for block in blocks}
+    return tuple(
+        (a, b)
+        for i, a in enumerate(blocks)
+        for b in blocks[i + 1 :]
+        if all(torch.equal(x, y) for x, y in zip(tensors[a], tensors[b], strict=True))
+    )
+
+
+class _Walk:
+    """The reference over a folder: small facts of every image, pixels of the first `keep`."""
+
+    def __init__(self, model: MoRViT, folder: ImageFolder, keep: int) -> None:
+        self.model, self.folder, self.keep = model, folder, keep
+        self.seen: list[Seen] = []
+        self.depths: list[NDArray[np.uint16]] = []
+        self.spreads: list[list[float]] = []
+        self.pixels: list[Pixels] = []
+        self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
+
+    def run(self, progress: Callable[[float], None]) -> None:
+        for entries, pixels in self.folder.batches(_BATCH):
+            self._batch(entries, pixels)
+            progress(len(self.seen) / len(self.folder))
+
+    def _batch(self, entries: tuple[Entry, ...], pixels: Pixels) -> None:
+        with torch.inference_mode():
+            outcome = self.model(torch.from_numpy(normalise(pixels, self.model.config.preprocess)))
+        depths = outcome.depth.numpy().astype(np.uint16)
+        for entry, shown, depth, guess, trace in zip(
+            entries, pixels, depths, outcome.logits.argmax(dim=1).tolist(), outcome.traces, strict=True
+        ):
+            if len(self.pixels) < self.keep:
+                self.pixels.append(shown)
+            self.distinct.setdefault(digest(shown), len(self.depths))
+            self.depths.append(depth)
+            self.spreads.append(_spreads(trace))
+            name = entry.path.relative_to(self.folder.folder).as_posix()
+            macs = schedule_macs(self.model.config, counts(depth, self.model.config))
+            self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs))
+
+    def survey(self) -> Survey:
+        config, depth = self.model.config, np.stack(self.depths)
+        judgement = None
+        if config.routing != "none":
+            spread = [_mean(column) for column in np.array(self.spreads).T]
+            different = depth[list(self.distinct.values())]
+            judgement = judge(different, config.num_steps, spread, config.capacity)
+        return Survey(
+            images=tuple(self.seen),
+            mean_tokens=tuple(n / len(depth) for n in counts(depth, config)),
+            histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
+            judgement=judgement,
+        )
+
+
+def _spreads(trace: Trace) -> list[float]:
+    """Standard deviation of router logits at each step of one image; NaN where nothing is decided."""
+    if (
+        trace.decisions and trace.decisions[0].router_logits.ndim == 2
+    ):  # token_choice: one decision, over depths
+        return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
+    return [
+        d.router_logits.std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
+        for d in trace.decisions
+    ]
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None

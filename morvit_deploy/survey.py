@@ -1,0 +1,100 @@
+"""What a model did over the images of a folder: classes, token depths, and how that is drawn. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.config import Config
+from morvit_deploy.degeneracy import Judgement
+from morvit_deploy.pixels import Pixels
+
+OVERVIEW = "overview.png"
+Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the reference answered for one image."""
+
+    image: str
+    label: int | None
+    predicted: int
+    mean_depth: float  # steps, over patch tokens
+    macs: int  # of a static graph that fits this image
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the reference did over the images of a folder."""
+
+    images: tuple[Seen, ...]
+    mean_tokens: tuple[float, ...]  # patch tokens that ran each step
+    histogram: tuple[float, ...]  # share of patch tokens of depth 0, 1, … num_steps
+    judgement: Judgement | None  # None where nothing is routed
+    pictures: tuple[str, ...] = ()
+
+    @property
+    def mean_depth(self) -> float:
+        """Steps that a patch token ran."""
+        return float(np.mean([seen.mean_depth for seen in self.images]))
+
+    @property
+    def top1(self) -> float | None:
+        """Share of images whose class was found; None if any has no label."""
+        hits = [seen.predicted == seen.label for seen in self.images if seen.label is not None]
+        return float(np.mean(hits)) if len(hits) == len(self.images) else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "count": len(self.images),
+            "top1": self.top1,
+            "mean_depth": self.mean_depth,
+            "mean_macs": float(np.mean([seen.macs for seen in self.images])),
+            "mean_tokens": list(self.mean_tokens),
+            "histogram": list(self.histogram),
+            "judgement": self.judgement and self.judgement.as_dict(),
+            "pictures": list(self.pictures),
+            "images": [asdict(seen) for seen in self.images],
+        }
+
+
+def counts(depth: NDArray[np.uint16], config: Config) -> tuple[int, ...]:
+    """Patch tokens of depth (...) that ran each step."""
+    return tuple(int((depth >= step).sum()) for step in range(1, config.num_steps + 1))
+
+
+def draw_survey(
+    folder: Path, survey: Survey, config: Config, pixels: Pixels, depth: Depth, count: int
+) -> list[Path]:
+    """Write the overview and the heat maps of the first `count` images; returns the files.
+
+    pixels uint8 (m, h, w, 3) of the first m images, m ≥ count; depth (n, N) of all.
+    """
+    from morvit_deploy.depth_maps import draw_all, draw_overview  # only here: loads matplotlib
+
+    titles = [describe(seen, config) for seen in survey.images[: len(pixels)]]
+    heading = f"Token depth over {len(depth)} images"
+    overview = draw_overview(folder / OVERVIEW, pixels, depth, config.num_steps, titles, heading)
+    names = [Path(seen.image) for seen in survey.images[:count]]
+    if not names:
+        return [overview]
+    return [overview, *draw_all(folder, names, pixels[:count], depth[:count], config.num_steps, titles)]
+
+
+def class_name(index: int, config: Config) -> str:
+    """The label of a class, or its number."""
+    return config.labels[index] if config.labels else str(index)
+
+
+def describe(seen: Seen, config: Config) -> str:
+    """The class found and, where it is another, the true one."""
+    text = f"predicted {class_name(seen.predicted, config)}"
+    if seen.label is None or seen.label == seen.predicted:
+        return text
+    return f"{text}, is {class_name(seen.label, config)}"

@@ -1,0 +1,44 @@
+"""Every routing × gate × scope × sharing combination, as changes to the tiny configuration."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+SHARINGS = ("none", "cycle", "middle_cycle")
+SCOPES = ("active", "all")
+GATES = ("block", "delta", "hard")
+
+EXPERT: list[dict[str, Any]] = [
+    {"routing": "expert_choice", "gate": gate, "attention_scope": scope, "sharing": sharing}
+    for gate, scope, sharing in product(GATES, SCOPES, SHARINGS)
+]
+TOKEN: list[dict[str, Any]] = [
+    {"routing": "token_choice", "attention_scope": scope, "sharing": sharing}
+    for scope, sharing in product(SCOPES, SHARINGS)
+]
+DENSE: list[dict[str, Any]] = [{"routing": "none", "sharing": sharing} for sharing in SHARINGS]
+EVERY = [*EXPERT, *TOKEN, *DENSE]
+OPTIONS: list[dict[str, Any]] = [
+    {"sharing": "middle_cycle", "cycle_depth": 2, "attention_scope": "all"},
+    {"sharing": "cycle", "cycle_depth": 2, "attention_scope": "all", "gate": "delta"},
+    {"sharing": "cycle", "cycle_depth": 2},
+    {"router": {"activation": "tanh", "alpha": 0.7}},
+    {"router": {"alpha": -1.5, "shared": True}},
+    {"router": {"hidden": [12]}},
+    {"router": {"hidden": [12, 10, 8], "bias": False}},
+    {"routing": "token_choice", "router": {"hidden": [12, 10], "bias": False}, "cycle_depth": 2},
+    {"head_hidden": [14]},
+    {"head_hidden": [14, 9], "num_classes": 3, "labels": None},
+    {"activation": "gelu_tanh"},
+    {"activation": "relu", "qkv_bias": False},
+    {"norm_eps": 0.1, "num_heads": 4},
+    {"capacity": [16, 16, 1]},
+    {"capacity": [1, 1, 1], "attention_scope": "all"},
+]
+
+
+def named(changes: dict[str, Any]) -> str:
+    """A readable test id."""
+    words = {"routing", "sharing", "gate", "attention_scope"}
+    return "-".join(str(value) if key in words else f"{key}={value}" for key, value in changes.items())

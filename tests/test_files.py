@@ -1,0 +1,178 @@
+"""Output folders are whole or absent, whatever stops the writing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from morvit_deploy.errors import OutputError
+from morvit_deploy.files import new_folder, write_text
+
+MARKER = "manifest.json"
+
+
+def write(final: Path, content: str = "new", force: bool = False) -> None:
+    with new_folder(final, marker=MARKER, force=force) as partial:
+        (partial / MARKER).write_text(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "b c" / "out"
+    with new_folder(final, marker=MARKER) as partial:
+        assert partial.parent == final.parent, "a rename must not cross file systems"
+        (partial / MARKER).write_text("new")
+        assert not final.exists()
+    assert names(final) == [MARKER]
+    assert names(final.parent) == ["out"]
+
+
+def test_a_relative_place_and_the_usual_permissions(inside: Path) -> None:
+    write(Path("out"))
+    (inside / "plain").mkdir()
+    assert (inside / "out").stat().st_mode == (inside / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("existing", [True, False], ids=["replacing", "new"])
+def test_an_error_leaves_nothing(tmp_path: Path, error: type[BaseException], existing: bool) -> None:
+    final = tmp_path / "out"
+    if existing:
+        write(final, "old")
+    with pytest.raises(error), new_folder(final, marker=MARKER, force=True) as partial:
+        (partial / MARKER).write_text("half")
+        raise error
+    assert names(tmp_path) == (["out"] if existing else [])
+    assert not existing or (final / MARKER).read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_full_or_failing_disk_is_one_message(tmp_path: Path, number: int) -> None:
+    with pytest.raises(OutputError, match=os.strerror(number)), new_folder(tmp_path / "out", marker=MARKER):
+        raise OSError(number, os.strerror(number))
+    assert names(tmp_path) == []
+
+
+def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match=r"out exists; pass --force"):
+        write(tmp_path / "out")
+    assert (tmp_path / "out" / MARKER).read_text() == "old"
+
+
+def test_force_replaces_what_is_ours(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out" / "more.bin").write_bytes(b"old")
+    write(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == [MARKER]
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_takes_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == [MARKER]
+
+
+def test_force_never_deletes_a_folder_that_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=rf"no {MARKER}"):
+        write(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_file_in_the_way_is_refused(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="not a folder"):
+        write(tmp_path / "out", force=force)
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="exists"):
+        write(tmp_path / "out", force=True)
+
+
+def test_a_link_to_a_folder_does_not_lose_the_folder_behind_it(tmp_path: Path) -> None:
+    write(tmp_path / "real", "old")
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    write(tmp_path / "out", force=True)
+    assert (tmp_path / "out" / MARKER).read_text() == "new"
+    assert (tmp_path / "real" / MARKER).exists()
+    assert names(tmp_path) == ["out", "real"]
+
+
+@pytest.mark.parametrize("parent", ["file/out", "file/deeper/out"])
+def test_a_place_under_a_file_is_refused(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write to"):
+        write(tmp_path / parent)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody may make folders")
+def test_an_unwritable_place_is_refused() -> None:
+    with pytest.raises(OutputError, match="cannot write to /proc"):
+        write(Path("/proc/out"))
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_parent_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write(tmp_path / "locked" / "out")
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_run_left_is_swept_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    stale = tmp_path / f".out.partial-{dead_pid()}-abc"
+    running = tmp_path / f".out.partial-{os.getpid()}-abc"
+    others = tmp_path / f".out2.partial-{dead_pid()}-abc"
+    for folder in (stale, running, others):
+        folder.mkdir()
+        (folder / "weights.bin").write_bytes(b"x")
+    write(tmp_path / "out")
+    assert names(tmp_path) == sorted([running.name, others.name, "out"])
+
+
+def test_an_old_bundle_moved_aside_by_a_killed_run_is_not_lost(tmp_path: Path) -> None:
+    """Killed between the two renames: the old bundle is only under its temporary name. It comes back."""
+    aside = tmp_path / f".out.partial-{dead_pid()}-abc.old"
+    aside.mkdir()
+    (aside / MARKER).write_text("old")
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "out", marker=MARKER, force=True):
+        raise ValueError("stop")
+    assert (tmp_path / "out" / MARKER).read_text() == "old"
+
+
+def test_text_is_written_whole_with_usual_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "report.md", "α\n")
+    assert (tmp_path / "new" / "report.md").read_text(encoding="utf-8") == "α\n"
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "new" / "report.md").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert names(tmp_path / "new") == ["report.md"]
+
+
+def test_text_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "file" / "report.md", "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "folder", "text")
+    assert names(tmp_path) == ["file", "folder"]

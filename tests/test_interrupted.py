@@ -1,0 +1,146 @@
+"""A real export that is interrupted, killed or runs out of disk leaves nothing under the bundle's name."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+
+COMMAND = [sys.executable, "-c", "from morvit_deploy.cli import main; main()", "export"]
+WAIT_S = 120.0  # a busy machine
+
+
+def start(checkpoint: Path, out: Path, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, str(checkpoint), "-o", str(out), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def partials(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".partial-" in path.name]
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, content: str) -> None:
+    """Until the export has begun to write: `content` matches a file or folder in the place."""
+    end = time.monotonic() + WAIT_S
+    while process.poll() is None and time.monotonic() < end:
+        if list(folder.glob(content)):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"the export ended first: {process.communicate()}")
+
+
+MOMENTS = {"begun": ".out.partial-*", "graph written": ".out.partial-*/model.onnx"}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_export_cleans_up(
+    tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
+    process = start(tiny_checkpoint, tmp_path / "out")
+    wait_for(process, tmp_path, MOMENTS[moment])
+    process.send_signal(number)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode not in (0, 1)
+    assert "Traceback" not in err and "interrupted" in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_export_leaves_no_bundle_and_the_next_sweeps(
+    tiny_checkpoint: Path, tmp_path: Path, moment: str
+) -> None:
+    process = start(tiny_checkpoint, tmp_path / "out")
+    wait_for(process, tmp_path, MOMENTS[moment])
+    process.kill()
+    process.communicate(timeout=WAIT_S)
+    assert not (tmp_path / "out").exists()
+    assert len(partials(tmp_path)) == 1
+    second = start(tiny_checkpoint, tmp_path / "out")
+    _, err = second.communicate(timeout=WAIT_S)
+    assert second.returncode == 0, err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_interrupt_before_anything_is_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    process = start(tiny_checkpoint, tmp_path / "out")
+    time.sleep(0.6)  # imports are under way
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+    assert "RuntimeError" not in err
+
+
+def test_the_old_bundle_outlives_an_interrupted_replacement(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "out")
+    process = subprocess.Popen([*COMMAND, str(tiny_checkpoint), "-o", str(tmp_path / "out"), "--force"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_for(process, tmp_path, MOMENTS["begun"])
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=WAIT_S)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    for name in ("manifest.json", "model.onnx", "weights.bin"):
+        assert (tmp_path / "out" / name).read_bytes() == (tiny_bundle / name).read_bytes()
+
+
+def assert_disk_full(process: subprocess.Popen[str], folder: Path) -> None:
+    out, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "was not written" in err and "free some space" in err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [1000, 25_000], ids=["in the graph", "in the weights"])
+def test_a_file_that_cannot_grow_is_one_message(tiny_checkpoint: Path, tmp_path: Path, limit: int) -> None:
+    def cap() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    assert_disk_full(start(tiny_checkpoint, tmp_path / "out", preexec_fn=cap), tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and os.geteuid() == 0
+    if (
+        not mounted
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("may not mount a small file system here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_message(tiny_checkpoint: Path, small_disk: Path) -> None:
+    assert_disk_full(start(tiny_checkpoint, small_disk / "out"), small_disk)
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_is_one_message(small_disk: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND[:-1], "init", "--preset", "morvit_tiny_digits", "-o", str(small_disk / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert_disk_full(process, small_disk)

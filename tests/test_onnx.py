@@ -1,0 +1,169 @@
+"""Target `onnx`: what ONNX Runtime answers against the float64 reference, and what the written files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from combos import named
+from conftest import make_config, normalised, random_model, random_pixels
+from onnx import numpy_helper
+
+from morvit_deploy import export, open_bundle
+from morvit_deploy.bundle import open_manifest
+from morvit_deploy.config import Config
+from morvit_deploy.exporters.to_onnx import INLINE_BYTES, OPSET
+from morvit_deploy.model import Outcome
+
+LOGITS = 1e-4  # × max(1, max |logit|): float32 against float64 over some layers
+MARGIN = 1e-4  # router logits closer than this may swap places by float32 round-off
+Exported = Callable[..., Path]
+
+BASIC: list[dict[str, Any]] = [
+    {"gate": "block", "sharing": "none", "attention_scope": "active"},
+    {"gate": "delta", "sharing": "none", "attention_scope": "all"},
+    {"gate": "hard", "sharing": "cycle", "attention_scope": "active"},
+    {"gate": "block", "sharing": "cycle", "attention_scope": "all"},
+    {"gate": "delta", "sharing": "middle_cycle", "attention_scope": "active"},
+    {"gate": "block", "sharing": "middle_cycle", "attention_scope": "all", "cycle_depth": 2},
+    {"routing": "token_choice", "sharing": "none", "attention_scope": "active"},
+    {"routing": "token_choice", "sharing": "cycle", "attention_scope": "all"},
+    {"routing": "token_choice", "sharing": "middle_cycle", "attention_scope": "active"},
+    {"routing": "token_choice", "sharing": "middle_cycle", "attention_scope": "all"},
+    {"routing": "none", "sharing": "none"},
+    {"routing": "none", "sharing": "cycle"},
+    {"routing": "none", "sharing": "middle_cycle"},
+    {"capacity": [16, 4, 4], "router": {"hidden": [12, 10], "activation": "tanh", "shared": True, "alpha": 0.8}},
+    {"capacity": [1, 1, 1], "activation": "gelu_tanh", "head_hidden": [14], "sharing": "cycle"},
+    {"activation": "relu", "qkv_bias": False, "router": {"bias": False}, "norm_eps": 1e-3},
+]  # fmt: skip
+BATCHED: list[dict[str, Any]] = [
+    {"attention_scope": "active"},
+    {"attention_scope": "all", "gate": "delta"},
+    {"routing": "token_choice", "attention_scope": "active"},
+]
+SIZES = (1, 3, 5)
+
+
+def judge(config: Config, pixels: np.ndarray, seed: int = 0) -> Outcome:
+    """The float64 reference with the weights of `exported(config, seed)`."""
+    return random_model(config, seed).double()(normalised(config, pixels))
+
+
+def assert_answers(bundle: Path, config: Config, count: int) -> None:
+    """ONNX Runtime's logits, classes and depths for `count` pictures are the reference's."""
+    pixels = random_pixels(config, count, seed=11)
+    outcome = judge(config, pixels)
+    clear = np.array([trace.margin > MARGIN for trace in outcome.traces])
+    assert clear.all(), "choose another seed: these pictures sit on a routing boundary"
+    with open_bundle(bundle, threads=1) as session:
+        answer = session.run(pixels)
+    expected = outcome.logits.numpy()
+    assert answer["logits"].dtype == np.float32
+    assert np.abs(answer["logits"] - expected).max() <= LOGITS * max(1, np.abs(expected).max())
+    assert (answer["logits"].argmax(axis=1) == expected.argmax(axis=1)).all()
+    if "depth" in answer:
+        assert answer["depth"].dtype == np.uint8
+        assert answer["depth"].tolist() == outcome.depth.tolist()
+
+
+@pytest.mark.parametrize("changes", BASIC, ids=named)
+def test_one_image(exported: Exported, changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    with_depth = config.routing == "expert_choice"
+    assert_answers(exported(config, with_depth=with_depth), config, 4)
+
+
+@pytest.mark.parametrize("changes", BATCHED, ids=named)
+def test_a_fixed_batch_of_four_takes_any_number(exported: Exported, changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    bundle = exported(config, batch=4, with_depth=True)
+    for count in SIZES:
+        assert_answers(bundle, config, count)
+
+
+@pytest.mark.parametrize("changes", [*BATCHED, {"routing": "none"}], ids=named)
+def test_a_dynamic_batch(exported: Exported, changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    bundle = exported(config, batch="dynamic", with_depth=config.routing != "none")
+    for count in SIZES:
+        assert_answers(bundle, config, count)
+
+
+@pytest.mark.parametrize("batch", [1, "dynamic"])
+def test_float_input(exported: Exported, batch: int | str) -> None:
+    config = make_config()
+    bundle = exported(config, input="float", batch=batch)
+    manifest = open_manifest(bundle)
+    assert manifest.inputs[0].dtype == "float32"
+    assert manifest.inputs[0].shape[1:] == (3, 32, 32)
+    assert_answers(bundle, config, 3)
+
+
+@pytest.mark.parametrize("form", ["masked", "gather_scatter"])
+def test_the_baseline_forms_answer_the_same(exported: Exported, form: str) -> None:
+    config = make_config(attention_scope="all", gate="delta")
+    assert_answers(exported(config, form=form), config, 3)
+
+
+def test_interfaces(tiny_bundle: Path) -> None:
+    manifest = open_manifest(tiny_bundle)
+    assert [(p.name, p.dtype, p.shape) for p in manifest.inputs] == [("image", "uint8", (1, 32, 32, 3))]
+    outputs = {p.name: (p.dtype, p.shape) for p in manifest.outputs}
+    assert outputs == {"logits": ("float32", (1, 10)), "depth": ("uint8", (1, 16))}
+
+
+def test_only_the_batch_is_dynamic(exported: Exported) -> None:
+    manifest = open_manifest(exported(make_config(), batch="dynamic", with_depth=True))
+    assert [p.shape[0] for p in (*manifest.inputs, *manifest.outputs)] == ["batch"] * 3
+    assert all(isinstance(dim, int) for p in (*manifest.inputs, *manifest.outputs) for dim in p.shape[1:])
+
+
+def test_the_written_file_is_plain(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "model.onnx"
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path, load_external_data=False)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)] == [("", 20)]
+    assert not model.metadata_props and not model.functions and not model.doc_string
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    assert b"/work/" not in path.read_bytes() and b".py" not in path.read_bytes()
+
+
+def test_all_data_is_in_one_file(tiny_bundle: Path) -> None:
+    assert {p.name for p in tiny_bundle.iterdir()} == {"manifest.json", "model.onnx", "weights.bin"}
+    for init in onnx.load(tiny_bundle / "model.onnx", load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in init.external_data}
+        if place:
+            assert place["location"] == "weights.bin"
+        else:
+            assert numpy_helper.to_array(init).nbytes < INLINE_BYTES
+
+
+@pytest.mark.parametrize("changes", [{}, {"attention_scope": "all"}, {"routing": "token_choice"}], ids=named)
+def test_each_weight_is_stored_once(exported: Exported, changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    options = {"with_depth": True} if changes != {"attention_scope": "all"} else {}
+    model = onnx.load(exported(config, **options) / "model.onnx")
+    weights = [init for init in model.graph.initializer if numpy_helper.to_array(init).nbytes >= INLINE_BYTES]
+    contents = [numpy_helper.to_array(init).tobytes() for init in weights]
+    assert len(set(contents)) == len(contents)
+    products = [
+        p for name, p in random_model(config).named_parameters() if p.ndim > 1 and "router" not in name
+    ]
+    folded = config.embed_dim * 2  # CLS and its position are small, or one constant
+    assert abs(sum(len(c) for c in contents) / 4 - sum(p.numel() for p in products)) <= 8 * folded
+
+
+def test_exporting_twice_gives_the_same_bytes(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    export(tiny_checkpoint, tmp_path / "again", with_depth=True)
+    for name in ("model.onnx", "weights.bin", "manifest.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
