@@ -79,10 +79,12 @@ def open_images(
 
 def _listed(folder: Path, config: Config) -> list[Entry]:
     path = folder / "labels.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "label"} <= set(rows[0]):
-        raise ImageError(f"{path}: expected a header `file,label` and a row for each image")
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImageError(f"{path} is not a UTF-8 CSV file: {error}") from None
+    if not rows or not all(row.get("file") and row.get("label") for row in rows):
+        raise ImageError(f"{path}: expected a header `file,label` and a file and a label in each row")
     return [Entry(folder / row["file"], _class_of(row["label"], config, path)) for row in rows]
 
 

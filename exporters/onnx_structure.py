@@ -76,6 +76,7 @@ def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Fac
         *_operator_violations(model),
         *_sharing_violations(model, facts, promised, _owned(graph)),
         *dynamic,
+        *_port_violations(model),
         *_size_violations(facts, promised),
     ]
     if not dynamic and facts.macs != macs:
@@ -161,6 +162,16 @@ def _shape_violations(model: onnx.ModelProto) -> list[str]:
         f"value {name!r} has dynamic dimensions: {list(shape)}"
         for name, shape in infer_shapes(model).items()
         if not all(isinstance(dim, int) for dim in shape)
+    ]
+
+
+def _port_violations(model: onnx.ModelProto) -> list[str]:
+    """The batch, axis 0 of inputs and outputs, may be dynamic; no other dimension."""
+    return [
+        f"{value.name!r} has a dynamic dimension {dim.dim_param!r} that is not the batch"
+        for value in (*model.graph.input, *model.graph.output)
+        for dim in value.type.tensor_type.shape.dim[1:]
+        if not dim.HasField("dim_value")
     ]
 
 

@@ -11,7 +11,7 @@ from morvit_deploy.devices import available_cores
 from morvit_deploy.errors import BundleError
 from morvit_deploy.runtime import Arrays, Runner
 
-GRAPH = "model.onnx"
+GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -19,16 +19,17 @@ class OnnxRunner(Runner):
     """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another."""
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None, probes: bool = False) -> None:
+        unlisted = {GRAPH, WEIGHTS} - {file.path for file in manifest.files}
+        if unlisted:  # what is not listed was not checked
+            raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.log_severity_level = 3
-        graph: str | bytes = str(folder / GRAPH)
-        if probes:
-            graph = _with_probes(folder / GRAPH, manifest.probes)
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
         try:
+            graph = _with_probes(folder / GRAPH, manifest.probes) if probes else str(folder / GRAPH)
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own types, bound in C++
+        except Exception as error:  # onnxruntime and protobuf raise types of their own
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {folder / GRAPH}: {error}; "
                 f"the bundle was written with onnxruntime {manifest.versions.get('onnxruntime', 'unknown')}"

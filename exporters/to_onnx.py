@@ -18,12 +18,11 @@ from morvit_deploy.bundle import Manifest, Port
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters import onnx_structure
 from morvit_deploy.exporters.base import Exporter, Request, Written, example_image
-from morvit_deploy.exporters.run_onnx import GRAPH
+from morvit_deploy.exporters.run_onnx import GRAPH, WEIGHTS
 from morvit_deploy.macs import dense_macs, schedule_macs
 from morvit_deploy.unroll import StaticMoRViT
 
 OPSET, IR_VERSION = 20, 10  # what ONNX Runtime, TensorRT and OpenVINO all take
-WEIGHTS = "weights.bin"
 INLINE_BYTES = 256  # smaller constants (shapes, axes) stay in the graph, where shape inference reads them
 RESULTS = ("logits", "depth")
 

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from morvit_deploy.config import Config, load_config
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, OutputError
 from morvit_deploy.files import new_folder
 from morvit_deploy.model import MoRViT
 
 WEIGHTS = "model.safetensors"
+LFS = b"version https://git-lfs"  # how a pointer file begins
 WIDENED = (torch.float16, torch.bfloat16)  # loaded, then widened to float32
 INIT_STD = 0.02  # truncated normal, as ViT and DeiT initialise
 
@@ -41,7 +42,10 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
     with new_folder(Path(folder), marker="config.json", force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
         tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:  # wraps what the system said
+            raise OutputError(f"{folder} was not written: {error}; free some space and repeat") from None
 
 
 def init_model(config: Config, seed: int = 0) -> MoRViT:
@@ -51,7 +55,9 @@ def init_model(config: Config, seed: int = 0) -> MoRViT:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=INIT_STD, generator=generator)
-            if module.bias is not None:  # not zero: a simplifier drops what adds zero, and would flatter the speed
+            if (
+                module.bias is not None
+            ):  # not zero: a simplifier drops what adds zero, and would flatter the speed
                 nn.init.trunc_normal_(module.bias, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.cls_token, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.pos_embed, std=INIT_STD, generator=generator)
@@ -73,6 +79,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise CheckpointError(
+                    f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where you cloned it"
+                ) from None
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) is not a whole safetensors file: {error}; copy it again, "
             "or export it again from your training code"

@@ -136,8 +136,11 @@ class Config(Strict):
         else:
             wanted = {}
         for field, value in wanted.items():
-            if getattr(self, field) != value:
-                problems.append(f"{field}: expected {json.dumps(value)} with routing {self.routing!r}")
+            if (got := getattr(self, field)) != value:
+                shown = _short(list(got) if isinstance(got, tuple) else got)
+                problems.append(
+                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}"
+                )
         if self.routing != "none" and self.router is None:
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")
         if self.routing == "expert_choice":

@@ -103,7 +103,7 @@ def diagnose() -> Diagnosis:
         machine=machine,
         gpus=_gpus(),
         measures=_measures(),
-        conditions=_conditions(machine and machine["cores"]),
+        conditions=_conditions(machine["cores"] if machine else None),
         libraries=found,
         targets=tuple(_targets(have)),
     )

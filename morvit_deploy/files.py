@@ -13,6 +13,13 @@ from pathlib import Path
 from morvit_deploy.errors import OutputError
 
 _PARTIAL = ".partial-"
+_NOT_WRITTEN = {
+    errno.ENOSPC: "free some space and repeat",
+    errno.EDQUOT: "free some of your quota and repeat",
+    errno.EFBIG: "the file system, or a limit of the shell (ulimit -f), allows no larger file",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EIO: "the disk failed; choose another place",
+}
 
 
 @contextmanager
@@ -34,10 +41,9 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
         yield partial
         _publish(partial, final)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(
-                f"{final} was not written: {error.strerror}; free some space and repeat"
-            ) from error
+        if error.errno in _NOT_WRITTEN:
+            what_to_do = _NOT_WRITTEN[error.errno]
+            raise OutputError(f"{final} was not written: {error.strerror}; {what_to_do}") from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -59,9 +65,7 @@ def check_free(final: Path, *, marker: str, force: bool) -> None:
 
 
 def _publish(partial: Path, final: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    partial.chmod(0o777 & ~umask)  # mkdtemp made it private
+    partial.chmod(0o777 & ~_umask())  # mkdtemp made it private
     if not final.exists():
         partial.rename(final)
         return
@@ -75,12 +79,21 @@ def _publish(partial: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _sweep(final: Path) -> None:
     """Remove what a killed run left beside `final`."""
     for stale in final.parent.glob(f".{final.name}{_PARTIAL}*"):
         pid = stale.name.split(_PARTIAL)[1].split("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(stale, ignore_errors=True)
+            if stale.name.endswith(".old") and not final.exists():
+                stale.rename(final)  # killed between the two renames: the replaced folder is the only one
+            else:
+                shutil.rmtree(stale, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -105,6 +118,7 @@ def _replace(final: Path, content: bytes) -> None:
             try:
                 partial.write(content)
                 partial.flush()
+                Path(partial.name).chmod(0o666 & ~_umask())  # it was made private
                 Path(partial.name).replace(final)
             except BaseException:
                 Path(partial.name).unlink(missing_ok=True)

@@ -119,7 +119,9 @@ def test_degenerate_routing_is_warned_about(tmp_path: Path, image_files: list[Pa
 
 def test_random_initial_weights_are_undecided(tmp_path: Path, image_files: list[Path]) -> None:
     save_checkpoint(init_model(make_config()), tmp_path / "model")
-    result = _inspect(tmp_path / "model", "--images", image_files[0].parent, "-o", tmp_path / "out")
+    result = _inspect(
+        tmp_path / "model", "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0"
+    )
     assert "undecided" in result.stderr
 
 
@@ -139,7 +141,9 @@ def test_copies_of_one_picture_are_one_image(tmp_path: Path) -> None:
 def test_token_choice_costs_what_its_depths_cost(
     tmp_path: Path, image_files: list[Path], changes: dict[str, Any]
 ) -> None:
-    found = _json(_save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out")
+    found = _json(
+        _save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0"
+    )
     survey = found["survey"]
     assert survey["histogram"][0] == 0  # every token runs a layer
     assert sum(survey["histogram"]) == pytest.approx(1)
@@ -151,7 +155,9 @@ def test_token_choice_costs_what_its_depths_cost(
 def test_without_routing_there_are_no_maps(
     tmp_path: Path, image_files: list[Path], changes: dict[str, Any]
 ) -> None:
-    result = _inspect(_save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out")
+    result = _inspect(
+        _save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0"
+    )
     assert result.exit_code == 0, result.stderr
     assert "nothing is routed" in result.stdout
     assert not (tmp_path / "out").exists()
