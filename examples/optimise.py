@@ -70,7 +70,7 @@ def train(
             optimiser.zero_grad()
         picks = digits.random_picks(source, recipe.batch, generator)
         batch = digits.draw(source, picks, generator, recipe.elastic)
-        loss = _loss(model, batch, recipe, noise=recipe.noise * max(0.0, 1 - 1.5 * step / recipe.steps))
+        loss = _loss(model, batch, recipe, step / recipe.steps)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
@@ -80,9 +80,13 @@ def train(
     return averaged
 
 
-def _loss(model: MoRViT, batch: digits.Batch, recipe: Recipe, noise: float) -> Tensor:
+def _loss(model: MoRViT, batch: digits.Batch, recipe: Recipe, done: float) -> Tensor:
+    """Scalar loss when `done` of the run is over."""
+    noise = recipe.noise * max(0.0, 1 - 1.5 * done)
+    # A depth router that starts at once has digits stand still, because untrained blocks spoil them, and stays so.
+    dense = min(1.0, max(0.0, (0.6 - done) / 0.3))
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        out = trainable.forward(model, normalise(model, batch.images), noise)
+        out = trainable.forward(model, normalise(model, batch.images), noise, dense)
     return losses.objective(model.config, out, batch.labels)
 
 

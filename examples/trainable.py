@@ -28,10 +28,17 @@ class Pass:
     router_logits: list[Tensor]  # expert_choice: (batch, n) a step; token_choice: one (batch, N, layers)
 
 
-def forward(model: MoRViT, images: Tensor, noise: float = 0.0) -> Pass:
-    """Normalised images (batch, 3, height, width) through the model; `noise` scales Gumbel noise on selection."""
-    routed = {"expert_choice": _expert_choice, "token_choice": _token_choice}[model.config.routing]
-    return routed(model, model.embed(images), noise)
+def forward(model: MoRViT, images: Tensor, noise: float = 0.0, dense: float = 0.0) -> Pass:
+    """Normalised images (batch, 3, height, width) through the model.
+
+    `noise` scales Gumbel noise on the routers' choice; `dense` is the share of images that token_choice sends
+    through every layer whatever the router says. With 0 and 0 the values are the reference's.
+    """
+    h = model.embed(images)
+    if model.config.routing == "expert_choice":
+        return _expert_choice(model, h, noise)
+    everywhere = torch.rand(len(h), 1) < dense if dense else torch.zeros(len(h), 1, dtype=torch.bool)
+    return _token_choice(model, h, noise, everywhere)
 
 
 def _expert_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
@@ -75,8 +82,11 @@ def _gated_step(model: MoRViT, h: Tensor, mask: Tensor, g: Tensor, left: list[Te
     return _mix(h, gated, mask)
 
 
-def _token_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
-    """h (batch, N+1, dim): depth from the embeddings, then layer s updates the tokens of depth >= s."""
+def _token_choice(model: MoRViT, h: Tensor, noise: float, everywhere: Tensor) -> Pass:
+    """h (batch, N+1, dim): depth from the embeddings, then layer s updates the tokens of depth >= s.
+
+    Images where `everywhere` (batch, 1) is true have all tokens updated; the router still learns from them.
+    """
     z = model.router(0)(h[:, 1:])  # (batch, N, layers)
     order = (z + noise * gumbel(z)).argsort(dim=-1, descending=True, stable=True)
     depth = order[..., 0] + 1
@@ -86,7 +96,8 @@ def _token_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
             h = block(h[:, :1], h)  # only CLS feeds the head
             break
         soft = reach[..., layer - 1]
-        mask = F.pad((depth >= layer).to(soft) + (soft - soft.detach()), (1, 0), value=1.0)
+        hard = ((depth >= layer) | everywhere).to(soft)
+        mask = F.pad(hard + (soft - soft.detach()), (1, 0), value=1.0)
         new = block(h) if model.config.attention_scope == "all" else masked_block(block, h, mask)
         h = _mix(h, new, mask)
     return Pass(model.classify(h[:, 0]), depth, [z])

@@ -1,11 +1,14 @@
-"""Under which conditions a measurement was made, and whether they can be trusted. No torch."""
+"""Under which conditions a measurement was made, and what makes them doubtful. No torch."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -14,6 +17,7 @@ from morvit_deploy.bench_results import DRIFT, Measured
 from morvit_deploy.devices import this_machine, versions
 
 BUSY_LOAD = 0.5  # load average per core before the start
+BUSY_PERCENT = 10  # of all cores, used by others during the warm runs
 _LISTEN_S = 0.5
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -32,6 +36,32 @@ def read_conditions() -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Usage:
+    """Seconds of processor time since some start: of all cores, and of one process."""
+
+    at_s: float
+    busy_s: float
+    own_s: float
+
+    def others_percent(self, later: Usage) -> float:
+        """Share of all cores that neither idled nor served the process, from this reading to a later one."""
+        others_s = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
+        cores_s = (later.at_s - self.at_s) * (psutil.cpu_count() or 1)
+        return max(0.0, 100 * others_s / cores_s)
+
+
+def usage(pid: int) -> Usage:
+    """Read the clocks; a process that has just died counts as idle."""
+    now = psutil.cpu_times()
+    idle_s = now.idle + getattr(now, "iowait", 0.0) + getattr(now, "guest", 0.0)  # guest is in user too
+    try:
+        own = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return Usage(time.monotonic(), sum(now) - idle_s, 0.0)
+    return Usage(time.monotonic(), sum(now) - idle_s, own.user + own.system)
+
+
 def warnings_about(conditions: dict[str, Any], measured: Sequence[Measured]) -> tuple[str, ...]:
     """What a reader must know before believing the figures."""
     found = []
@@ -40,6 +70,11 @@ def warnings_about(conditions: dict[str, Any], measured: Sequence[Measured]) -> 
         found.append(
             f"the machine was busy before the start: load average {load[0]:.2f} over {cores} cores, "
             f"{conditions['cpu_used_before_percent']:.0f} % of the processor in use at that moment"
+        )
+    others = median(block.others_percent for one in measured for block in one.blocks)
+    if others > BUSY_PERCENT:
+        found.append(
+            f"others used {others:.0f} % of the processor during the warm runs (median over the blocks)"
         )
     found += [
         f"{one.bundle}: a block's median is {one.drift:.0%} away from the first block's; other work or a changing "

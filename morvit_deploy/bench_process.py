@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from morvit_deploy.bench_conditions import usage
 from morvit_deploy.bench_results import Block, Start
 from morvit_deploy.errors import BundleError, TargetError
 
@@ -60,8 +61,10 @@ class Worker:
     def run(self, runs: int, warmup: int) -> Block:
         """`warmup` runs kept apart, then `runs` runs."""
         expected_s = (runs + warmup) * self.start.first_run_ms / 1e3
+        before = usage(self._process.pid)
         answer = self._ask({"runs": runs, "warmup": warmup}, "running", ANSWER_TIMEOUT_S + SLACK * expected_s)
-        return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]))
+        others_percent = before.others_percent(usage(self._process.pid))
+        return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]), others_percent)
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""

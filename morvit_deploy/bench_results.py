@@ -36,6 +36,7 @@ class Block:
 
     ms: tuple[float, ...]
     warmup_ms: tuple[float, ...] = ()
+    others_percent: float = 0.0  # of all cores, used by other processes meanwhile
 
     @property
     def median_ms(self) -> float:
@@ -109,7 +110,14 @@ class Measured:
             **{name: self.start_ms(name) for name in ("cold_start_ms", "load_ms", "first_run_ms")},
             "memory_mib": self.memory_mib,
             "starts": [asdict(start) for start in self.starts],
-            "blocks": [{"ms": list(block.ms), "warmup_ms": list(block.warmup_ms)} for block in self.blocks],
+            "blocks": [
+                {
+                    "ms": list(block.ms),
+                    "warmup_ms": list(block.warmup_ms),
+                    "others_percent": block.others_percent,
+                }
+                for block in self.blocks
+            ],
         }
 
 

@@ -104,6 +104,10 @@ def conditions_table(result: BenchResult) -> Table:
             (f"load average {load[0]:.2f}, " if load else "")
             + f"{known['cpu_used_before_percent']:.0f} % in use",
         ),
+        (
+            "others meanwhile",
+            f"{spread([b.others_percent for m in result.measured for b in m.blocks])} % in use",
+        ),
         ("date", known["date"]),
     ]
     return Table("Conditions", ("what", "value"), rows)
@@ -117,7 +121,7 @@ def short_names(result: BenchResult) -> list[str]:
 
 def three_digits(number: float) -> str:
     """Three digits: 0.664, 20.7, 1234."""
-    return f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
+    return f"{number:.0f}" if number >= 100 or number == 0 else f"{number:#.3g}"
 
 
 def spread(numbers: Sequence[float]) -> str:

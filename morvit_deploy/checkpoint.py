@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.config import Config, load_config
 from morvit_deploy.errors import CheckpointError, OutputError
-from morvit_deploy.files import new_folder
+from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.model import MoRViT
 
 WEIGHTS = "model.safetensors"
@@ -46,6 +46,7 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:  # wraps what the system said
             raise OutputError(f"{folder} was not written: {error}; free some space and repeat") from None
+        make_readable(partial / WEIGHTS)
 
 
 def init_model(config: Config, seed: int = 0) -> MoRViT:

@@ -79,6 +79,11 @@ def _publish(partial: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def make_readable(path: Path) -> None:
+    """The permissions of an ordinary new file, for one that a library made private."""
+    path.chmod(0o666 & ~_umask())
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -118,7 +123,7 @@ def _replace(final: Path, content: bytes) -> None:
             try:
                 partial.write(content)
                 partial.flush()
-                Path(partial.name).chmod(0o666 & ~_umask())  # it was made private
+                make_readable(Path(partial.name))
                 Path(partial.name).replace(final)
             except BaseException:
                 Path(partial.name).unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from morvit_deploy.survey import Seen, Survey, counts, draw_survey
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
 DEFAULT_DRAW = 8  # pictures of single images
 RECORD = "inspection.json"
+_SMALL_MACS = 1e9  # of an image: below, threads wait for each other longer than they compute
 _BATCH = 8  # images at a time; the reference keeps every state of each
 
 
@@ -153,9 +155,10 @@ class _Walk:
         self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
 
     def run(self, progress: Callable[[float], None]) -> None:
-        for entries, pixels in self.folder.batches(_BATCH):
-            self._batch(entries, pixels)
-            progress(len(self.seen) / len(self.folder))
+        with _fitting_threads(self.model.config):
+            for entries, pixels in self.folder.batches(_BATCH):
+                self._batch(entries, pixels)
+                progress(len(self.seen) / len(self.folder))
 
     def _batch(self, entries: tuple[Entry, ...], pixels: Pixels) -> None:
         with torch.inference_mode():
@@ -186,6 +189,17 @@ class _Walk:
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
             judgement=judgement,
         )
+
+
+@contextmanager
+def _fitting_threads(config: Config) -> Iterator[None]:
+    """One thread for a small model, as many as before for a large one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if mac_counts(config).plain < _SMALL_MACS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spreads(trace: Trace) -> list[float]:

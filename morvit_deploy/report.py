@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as RichTable
+    from rich.console import Console, Group
 
 
 @dataclass(frozen=True)
@@ -24,25 +23,21 @@ class Table:
     numeric: tuple[int, ...] = ()  # columns to align right
     caption: str = ""
 
-    def rich(self) -> RichTable:
-        """For a terminal."""
+    def rich(self) -> Group:
+        """For a terminal: heading, table, caption. A table's own title would wrap at the table's width."""
         from rich import box
+        from rich.console import Group
+        from rich.padding import Padding
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            title=self.title,
-            caption=self.caption or None,
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-            caption_justify="left",
-            title_style="bold",
-        )
+        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for i, column in enumerate(self.columns):
             table.add_column(column, justify="right" if i in self.numeric else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))  # as text: a path's brackets are no markup
-        return table
+        caption = [Padding(Text(self.caption, style="dim"), (0, 0, 0, 1))] if self.caption else []
+        return Group(Text(f"\n{self.title}", style="bold"), table, *caption)
 
     def markdown(self) -> str:
         """A GitHub table."""
@@ -102,7 +97,10 @@ class Report:
     def show(self, console: Console) -> None:
         """Print the tables; pictures are named by path."""
         for part in self.parts:
-            console.print(part.rich() if isinstance(part, Table) else f"{part.title}: {part.path}")
+            if isinstance(part, Table):
+                console.print(part.rich())
+            else:
+                console.print(f"\n{part.title}: {part.path}", markup=False, highlight=False, soft_wrap=True)
 
     def markdown(self) -> str:
         """The whole report."""

@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from morvit_deploy import bench_process
 from morvit_deploy.bench import MAX_RUNS, MIN_RUNS, bench
+from morvit_deploy.bench_conditions import Usage, usage, warnings_about
 from morvit_deploy.bench_inputs import Source, in_rounds, prepare
 from morvit_deploy.bench_process import Worker
 from morvit_deploy.bench_results import BenchResult, Block, Measured, Ratio, Start, percentiles
@@ -39,6 +43,11 @@ def measured(
     )
 
 
+def conditions(load: float) -> dict[str, Any]:
+    """Of a machine with two cores."""
+    return {"load_average_before": [load] * 3, "cpu_used_before_percent": 0.0, "machine": {"cores": 2}}
+
+
 def result(*bundles: Measured) -> BenchResult:
     return BenchResult("cpu", bundles, {}, ())
 
@@ -53,10 +62,10 @@ def two(tiny_bundle: Path) -> BenchResult:
 def worker_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Replace what the worker process runs by a line of Python."""
 
-    def replace(program: str) -> None:
+    def serve(program: str) -> None:
         monkeypatch.setattr(bench_process, "_COMMAND", ("-c", program))
 
-    return replace
+    return serve
 
 
 class TestDerivedFigures:
@@ -88,6 +97,37 @@ class TestDerivedFigures:
     def test_ratio_is_per_image(self) -> None:
         of, against = measured((4.0,), batch=4), measured((2.0,), batch=1)
         assert result(of, against).ratios[0].per_block == (2.0,)
+
+
+class TestConditions:
+    def test_what_others_use_is_neither_idle_nor_our_own(self) -> None:
+        cores = psutil.cpu_count() or 1
+        before, later = (
+            Usage(0.0, busy_s=5.0, own_s=1.0),
+            Usage(2.0, busy_s=5.0 + 1.5 * cores, own_s=1.0 + cores),
+        )
+        assert before.others_percent(later) == pytest.approx(25)
+
+    def test_a_process_that_has_ended_uses_nothing(self) -> None:
+        with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+            pass
+        assert usage(ended.pid).own_s == 0
+
+    def test_a_quiet_and_steady_machine_gives_no_warning(self) -> None:
+        assert warnings_about(conditions(load=0.9), [measured((1.0,), (1.1,))]) == ()
+
+    def test_a_load_before_the_start_is_told(self) -> None:
+        (warning,) = warnings_about(conditions(load=1.1), [measured((1.0,))])
+        assert "load average 1.10 over 2 cores" in warning
+
+    def test_drift_is_told_with_the_bundle(self) -> None:
+        (warning,) = warnings_about(conditions(load=0.0), [measured((1.0,), (1.3,), bundle="build/x")])
+        assert warning.startswith("build/x: a block's median is 30%")
+
+    def test_others_during_the_runs_are_told(self) -> None:
+        busy = replace(measured(), blocks=(Block((1.0,), others_percent=40.0),))
+        (warning,) = warnings_about(conditions(load=0.0), [busy])
+        assert "others used 40 %" in warning
 
 
 class TestMeasurement:

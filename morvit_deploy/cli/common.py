@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.errors import BundleError, ConfigError
+
+FILE_WIDTH = 110  # columns of a table that goes to a file or a pipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +62,8 @@ def stdout() -> Console:
     """For results."""
     from rich.console import Console
 
-    return Console(soft_wrap=False)
+    width = None if sys.stdout.isatty() else FILE_WIDTH
+    return Console(width=width)
 
 
 def stderr() -> Console:

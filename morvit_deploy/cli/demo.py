@@ -1,1 +1,53 @@
 """`morvit-deploy demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morvit_deploy.cli.app import command
+from morvit_deploy.cli.common import ForceOption, JsonOption, emit, stages, stderr
+from morvit_deploy.errors import ConfigError
+
+BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"
+
+
+@command("demo")
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")] = Path("build/demo"),
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the trained examples (default: ./examples).", show_default=False),
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run every step on the trained examples: inspect, export, verify, predict, bench, report."""
+    folder = _examples(examples)
+    started = time.monotonic()
+    with stages("loading PyTorch") as tell:
+        from morvit_deploy.demo import run_demo
+
+        made = run_demo(folder, out, force=force, tell=tell)
+    emit(made.report, made.as_dict(), as_json)
+    console = stderr()
+    console.print(
+        f"{out}: bundles, depth maps, report.html ({time.monotonic() - started:.0f} s)", highlight=False
+    )
+
+
+def _examples(given: Path | None) -> Path:
+    from morvit_deploy.demo_names import IMAGES, MODELS
+
+    tried = [given] if given is not None else [Path("examples"), BESIDE_THE_PACKAGE]
+    for folder in tried:
+        if all((folder / name).is_dir() for name in (*MODELS, IMAGES)):
+            return folder
+    listed = ", ".join(map(str, tried))
+    raise ConfigError(
+        f"no trained examples in {listed}: expected the folders {', '.join((*MODELS, IMAGES))}; run the demo in a "
+        "clone of the repository, or name its examples folder with --examples"
+    )

@@ -1,0 +1,193 @@
+"""Every step on a trained model: inspect, export, verify, predict, bench against a naive export, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from morvit_deploy.bench import bench
+from morvit_deploy.bench_results import BenchResult
+from morvit_deploy.bench_views import bench_report
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.calibration.images import ImageFolder, open_images
+from morvit_deploy.checkpoint import load_checkpoint
+from morvit_deploy.config import Config
+from morvit_deploy.demo_names import IMAGES, MODELS
+from morvit_deploy.depth_maps import draw_overview
+from morvit_deploy.errors import ImageError, ParityError
+from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.registry import open_bundle
+from morvit_deploy.files import new_folder
+from morvit_deploy.inspection import inspect_checkpoint
+from morvit_deploy.macs import dense_macs
+from morvit_deploy.model import MoRViT
+from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.report import Picture, Report, Table, count, share, size
+from morvit_deploy.verify import Verification, verify
+from morvit_deploy.views import parity_tables, structure_table
+
+SHOWN = 8  # images in the overview picture
+RECORD = "demo.json"
+
+
+@dataclass
+class Walked:
+    """One model's way through the tool."""
+
+    name: str
+    config: Config
+    manifest: Manifest
+    verification: Verification
+    top1: float  # of the bundle, on the test images
+    reference_top1: float  # of the eager reference, on the same
+    same_answers: float  # share of images with the same class
+    bench: BenchResult | None = None
+    warning: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "name": self.name,
+            "top1": self.top1,
+            "reference_top1": self.reference_top1,
+            "same_answers": self.same_answers,
+            "macs": self.manifest.macs,
+            "verification": self.verification.as_dict(),
+            "routing_warning": self.warning,
+            "bench": None if self.bench is None else self.bench.as_dict(),
+        }
+
+
+@dataclass
+class Demo:
+    """What the demo leaves behind: the folder and its report."""
+
+    folder: Path
+    walked: list[Walked] = field(default_factory=list)
+    report: Report = field(default_factory=lambda: Report("morvit-deploy demo"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"folder": str(self.folder), "models": [one.as_dict() for one in self.walked]}
+
+
+def run_demo(
+    examples: Path, out: Path, *, force: bool = False, tell: Callable[[str], None] = lambda stage: None
+) -> Demo:
+    """Walk both trained digits models through every step; the first is also timed against a naive export.
+
+    Raises MorvitError when a step fails, ParityError when the bundle and the eager reference disagree on top-1;
+    then nothing is left at `out`.
+    """
+    demo = Demo(out)
+    with new_folder(out, marker=RECORD, force=force) as folder:
+        for name in MODELS:
+            demo.walked.append(_walk(examples / name, examples / IMAGES, folder, tell))
+        first = demo.walked[0]
+        tell("timing against the naive export")
+        first.bench = bench([folder / first.name, folder / f"{first.name}-naive"], images=examples / IMAGES)
+        demo.report.parts = [_summary(demo.walked), *_pictures(demo.walked, folder)]
+        for one in demo.walked:
+            demo.report.parts += _details(one)
+        (folder / RECORD).write_text(json.dumps(demo.as_dict(), indent=1, allow_nan=False) + "\n")
+        (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
+        (folder / "report.md").write_text(demo.report.markdown(), encoding="utf-8")
+    demo.report.parts = [_moved(part, out) for part in demo.report.parts]
+    return demo
+
+
+def _moved(part: Table | Picture, out: Path) -> Table | Picture:
+    """A picture where it is after the folder got its name."""
+    return replace(part, path=out / part.path.name) if isinstance(part, Picture) else part
+
+
+def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None]) -> Walked:
+    name = checkpoint.name
+    tell(f"{name}: inspecting")
+    survey = inspect_checkpoint(checkpoint, images=pictures, limit=64).survey
+    tell(f"{name}: exporting")
+    images = open_images(pictures, load_checkpoint(checkpoint).config)
+    manifest = export(checkpoint, folder / name, with_depth=True).manifest
+    if manifest.config.routing == "expert_choice":
+        tell(f"{name}: exporting as without this tool")
+        export(checkpoint, folder / f"{name}-naive", form="masked")
+    tell(f"{name}: verifying")
+    verification = verify(folder / name, checkpoint, images=pictures)
+    tell(f"{name}: predicting {len(images)} images")
+    top1, reference_top1, same = _predict(folder, name, load_checkpoint(checkpoint), images)
+    warning = survey.judgement.warning if survey and survey.judgement and survey.judgement.degenerate else ""
+    return Walked(name, manifest.config, manifest, verification, top1, reference_top1, same, warning=warning)
+
+
+def _predict(folder: Path, name: str, model: MoRViT, images: ImageFolder) -> tuple[float, float, float]:
+    """Top-1 of bundle and eager reference on all images, and how often they agree; draws the overview."""
+    if images.labels is None:
+        raise ImageError(f"{images.folder}: the demo needs a label for every image (labels.csv)")
+    pixels, labels = images.all(), np.array(images.labels)
+    with open_bundle(folder / name) as session:
+        outputs = session.run(pixels)
+    found, eager = outputs["logits"].argmax(axis=-1), _eager(model, pixels)
+    draw_overview(
+        folder / f"{name}-depth.png",
+        pixels[:SHOWN],
+        outputs["depth"],
+        model.config.num_steps,
+        titles=[f"{images.entries[i].path.name}: read as {found[i]}" for i in range(min(SHOWN, len(found)))],
+        heading=f"Token depth, {name}",
+    )
+    top1, eager_top1 = float((found == labels).mean()), float((eager == labels).mean())
+    if top1 != eager_top1:
+        raise ParityError(
+            f"{name}: top-1 of the bundle is {top1:.2%}, of the eager reference {eager_top1:.2%}"
+        )
+    return top1, eager_top1, float((found == eager).mean())
+
+
+def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
+    """Classes by the reference in float32, a few images at a time (it keeps every state)."""
+    parts = np.array_split(pixels, max(1, len(pixels) // 20))
+    logits = [model(torch.from_numpy(normalise(part, model.config.preprocess))).logits for part in parts]
+    return torch.cat(logits).argmax(dim=-1).numpy()
+
+
+def _summary(walked: list[Walked]) -> Table:
+    rows = []
+    for one in walked:
+        macs, dense = one.manifest.macs[one.manifest.plan.buckets[0].name], dense_macs(one.config)
+        rows.append(
+            (
+                one.name,
+                one.config.routing,
+                share(one.top1),
+                share(one.reference_top1),
+                count(macs),
+                f"{macs / dense:.0%}",
+                size(sum(file.bytes for file in one.manifest.files)),
+                "yes" if one.verification.passed else "NO",
+            )
+        )
+    columns = ("model", "routing", "top-1", "eager top-1", "MACs", "of dense", "files", "verified")
+    caption = (
+        "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer."
+    )
+    warnings = [f"{one.name}: {one.warning}" for one in walked if one.warning]
+    return Table("Models", columns, rows, numeric=(2, 3, 4, 5, 6), caption=" ".join([caption, *warnings]))
+
+
+def _pictures(walked: list[Walked], folder: Path) -> list[Picture]:
+    caption = "Steps that each patch token ran, over the image: warm is deep (paper, Figure 4)."
+    return [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in walked]
+
+
+def _details(one: Walked) -> list[Table | Picture]:
+    data = one.verification.as_dict()
+    timing = [] if one.bench is None else bench_report(one.bench).parts
+    tables = [structure_table(data["structure"]), *parity_tables(data)]
+    titled = [Table(f"{one.name}: {t.title}", t.columns, t.rows, t.numeric, t.caption) for t in tables]
+    return [*timing, *titled]
