@@ -80,7 +80,7 @@ def open_images(
 def _listed(folder: Path, config: Config) -> list[Entry]:
     path = folder / "labels.csv"
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ImageError(f"{path} is not a UTF-8 CSV file: {error}") from None
     if not rows or not all(row.get("file") and row.get("label") for row in rows):

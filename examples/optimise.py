@@ -23,8 +23,8 @@ EMBEDDINGS = ("cls_token", "pos_embed")
 class Recipe:
     """Everything that shapes a training run, apart from the model and the seed."""
 
-    steps: int = 3600
-    batch: int = 128
+    steps: int = 4000
+    batch: int = 64
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     warmup: int = 200
@@ -41,6 +41,8 @@ def initialise(model: MoRViT) -> None:
             nn.init.trunc_normal_(parameter, std=0.02 if name in EMBEDDINGS else 0.05)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
+        if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+            nn.init.zeros_(parameter)  # or routers learn to spare the digit from an untrained block's noise
     with torch.no_grad():
         positions = sine_positions(model.config.num_patches, model.config.embed_dim)
         model.pos_embed[0, 1:] = POSITION_SCALE * positions
@@ -83,7 +85,7 @@ def train(
 def _loss(model: MoRViT, batch: digits.Batch, recipe: Recipe, done: float) -> Tensor:
     """Scalar loss when `done` of the run is over."""
     noise = recipe.noise * max(0.0, 1 - 1.5 * done)
-    # A depth router that starts at once has digits stand still, because untrained blocks spoil them, and stays so.
+    # A depth router learns first what each layer brings to each token, then to choose among them.
     dense = min(1.0, max(0.0, (0.6 - done) / 0.3))
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         out = trainable.forward(model, normalise(model, batch.images), noise, dense)

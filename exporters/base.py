@@ -14,6 +14,7 @@ import torch
 from morvit_deploy.baselines import build_form
 from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.compare import compare
 from morvit_deploy.devices import versions
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import ParityError, StructureError
@@ -24,7 +25,9 @@ from morvit_deploy.pixels import Pixels, synthetic_images
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
-from morvit_deploy.verify import DEFAULT_IMAGES, Verification, compare
+from morvit_deploy.verdict import Verification
+
+DEFAULT_IMAGES = 4  # synthetic pictures to verify with, when the user gives none
 
 Tell = Callable[[str], None]
 
@@ -143,7 +146,7 @@ class Exporter(ABC):
                 model, session, images, manifest.structure, synthetic=request.images is None
             )
         if not verification.passed:
-            raise ParityError(f"the bundle was not kept: {verification.failure}")
+            raise ParityError(f"no bundle was made, because {verification.failure}")
         return verification
 
 

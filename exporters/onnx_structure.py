@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import numpy_helper, shape_inference
 
 from morvit_deploy.blocks import StaticLinear
 from morvit_deploy.bundle import Manifest
@@ -76,7 +76,7 @@ def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Fac
         *_operator_violations(model),
         *_sharing_violations(model, facts, promised, _owned(graph)),
         *dynamic,
-        *_port_violations(model),
+        *_port_violations(model, manifest.batch == "dynamic"),
         *_size_violations(facts, promised),
     ]
     if not dynamic and facts.macs != macs:
@@ -86,8 +86,9 @@ def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Fac
 
 @dataclass(frozen=True)
 class Promise:
-    """A weight of the static module: how many products read it in one run, and its size in bytes."""
+    """A weight of the static module: its name, how many products read it in one run, its size in bytes."""
 
+    name: str
     uses: int
     bytes: int
 
@@ -95,17 +96,17 @@ class Promise:
 def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     """Content key of each weight to what the static module does with it, by running it."""
     uses: Counter[str] = Counter()
-    sizes: dict[str, int] = {}
+    held: dict[str, tuple[str, int]] = {}
     hooks = []
-    for module in graph.modules():
+    for name, module in graph.named_modules():
         if isinstance(module, StaticLinear):
             key = _key(module.weight.numpy())
-            sizes[key] = module.weight.nbytes
+            held[key] = weight_name(f"{name}.weight"), module.weight.nbytes
             hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
-    return {key: Promise(uses[key], sizes[key]) for key in sizes}
+    return {key: Promise(name, uses[key], size) for key, (name, size) in held.items()}
 
 
 def _owned(graph: StaticMoRViT) -> set[str]:
@@ -142,13 +143,13 @@ def _sharing_violations(
         elif key not in owned and math.prod(init.dims) >= HELD_ELEMENTS:
             readers = [node.name for node in model.graph.node if init.name in node.input]
             violations.append(
-                f"initializer {init.name!r} {list(init.dims)} is none of the model's; read by {readers}"
+                f"initializer {init.name!r} {list(init.dims)} is no weight of the model; read by {readers}"
             )
     for key, promise in promised.items():
         names = found[key]
         actual = sum(facts.weight_uses.get(name, 0) for name in names)
         if len(names) != 1:
-            violations.append(f"a weight of {promise.bytes:,} bytes is stored {len(names)} times: {names}")
+            violations.append(f"weight {promise.name!r} is stored {len(names)} times, expected once: {names}")
         elif actual != promise.uses:
             readers = [node.name for node in model.graph.node if names[0] in node.input]
             violations.append(
@@ -158,21 +159,26 @@ def _sharing_violations(
 
 
 def _shape_violations(model: onnx.ModelProto) -> list[str]:
+    try:
+        shapes = infer_shapes(model)
+    except shape_inference.InferenceError as error:
+        return [f"shapes do not fit: {str(error).splitlines()[0]}"]
     return [
         f"value {name!r} has dynamic dimensions: {list(shape)}"
-        for name, shape in infer_shapes(model).items()
+        for name, shape in shapes.items()
         if not all(isinstance(dim, int) for dim in shape)
     ]
 
 
-def _port_violations(model: onnx.ModelProto) -> list[str]:
-    """The batch, axis 0 of inputs and outputs, may be dynamic; no other dimension."""
-    return [
-        f"{value.name!r} has a dynamic dimension {dim.dim_param!r} that is not the batch"
-        for value in (*model.graph.input, *model.graph.output)
-        for dim in value.type.tensor_type.shape.dim[1:]
-        if not dim.HasField("dim_value")
-    ]
+def _port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:
+    """The batch, axis 0 of inputs and outputs, is dynamic if promised; no other dimension ever is."""
+    violations = []
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") == (dynamic and axis == 0):
+                found = dim.dim_value if dim.HasField("dim_value") else f"dynamic ({dim.dim_param!r})"
+                violations.append(f"dimension {axis} of {value.name!r} is {found}")
+    return violations
 
 
 def _size_violations(facts: Facts, promised: dict[str, Promise]) -> list[str]:
@@ -180,6 +186,11 @@ def _size_violations(facts: Facts, promised: dict[str, Promise]) -> list[str]:
     if facts.file_bytes <= limit:
         return []
     return [f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected"]
+
+
+def weight_name(name: str) -> str:
+    """The static module's blocks.cycle_0.fc1.weight as the file names it: cycle.0.fc1.weight."""
+    return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
 
 
 def _key(array: NDArray) -> str:

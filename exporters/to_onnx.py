@@ -144,7 +144,10 @@ def _merge_equal(model: onnx.ModelProto) -> None:
 
 def _tidy(model: onnx.ModelProto) -> None:
     """The checkpoint's names for weights, no metadata, fixed versions."""
-    names = {init.name: _weight_name(init.name) for init in model.graph.initializer}
+    names = {
+        init.name: onnx_structure.weight_name(init.name.removeprefix("static."))
+        for init in model.graph.initializer
+    }
     _merge_equal(model)
     for init in model.graph.initializer:
         init.name = names[init.name]
@@ -161,16 +164,6 @@ def _tidy(model: onnx.ModelProto) -> None:
     model.graph.name, model.graph.doc_string, model.doc_string = "morvit", "", ""
     model.producer_name, model.producer_version = "morvit-deploy", ""
     model.ir_version = IR_VERSION
-
-
-def _weight_name(name: str) -> str:
-    """static.blocks.cycle_0.fc1.weight -> cycle.0.fc1.weight"""
-    return (
-        name.removeprefix("static.")
-        .removeprefix("blocks.")
-        .replace("cycle_", "cycle.")
-        .replace(".layers", "")
-    )
 
 
 def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from morvit_deploy.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.exporters.api import export
     from morvit_deploy.exporters.registry import open_bundle
-    from morvit_deploy.verify import verify
+    from morvit_deploy.verification import verify
 
 __all__ = ["bench", "export", "load_checkpoint", "open_bundle", "save_checkpoint", "verify"]
 
@@ -23,7 +23,7 @@ _HOMES = {
     "load_checkpoint": "morvit_deploy.checkpoint",
     "open_bundle": "morvit_deploy.exporters.registry",
     "save_checkpoint": "morvit_deploy.checkpoint",
-    "verify": "morvit_deploy.verify",
+    "verify": "morvit_deploy.verification",
 }
 
 

@@ -29,7 +29,9 @@ from morvit_deploy.macs import dense_macs
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels, normalise
 from morvit_deploy.report import Picture, Report, Table, count, share, size
-from morvit_deploy.verify import Verification, verify
+from morvit_deploy.threads import fitting_threads
+from morvit_deploy.verdict import Verification
+from morvit_deploy.verification import verify
 from morvit_deploy.views import parity_tables, structure_table
 
 SHOWN = 8  # images in the overview picture
@@ -152,7 +154,8 @@ def _predict(folder: Path, name: str, model: MoRViT, images: ImageFolder) -> tup
 def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
     """Classes by the reference in float32, a few images at a time (it keeps every state)."""
     parts = np.array_split(pixels, max(1, len(pixels) // 20))
-    logits = [model(torch.from_numpy(normalise(part, model.config.preprocess))).logits for part in parts]
+    with fitting_threads(model.config):
+        logits = [model(torch.from_numpy(normalise(part, model.config.preprocess))).logits for part in parts]
     return torch.cat(logits).argmax(dim=-1).numpy()
 
 

@@ -6,7 +6,6 @@ Warm is deep, cool is shallow. The colour bar is the histogram's axis: a colour 
 from __future__ import annotations
 
 import io
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from morvit_deploy.depth_panels import (
     side_of,
     write,
 )
-from morvit_deploy.errors import OutputError
+from morvit_deploy.files import write_bytes
 from morvit_deploy.pixels import Pixels
 
 OVERVIEW_IMAGES = 8  # two rows of four: more are too small to read
@@ -119,18 +118,5 @@ def _save(figure: Figure, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a file name may use any script
         FigureCanvasAgg(figure).print_png(content)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content.getvalue())
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place") from None
+    write_bytes(path, content.getvalue())
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=".depth-"
-    ) as beside:  # not a file: those are private
-        partial = Path(beside) / path.name
-        partial.write_bytes(content)
-        partial.replace(path)

@@ -34,14 +34,8 @@ class Needs:
 
 NEEDS = {  # one entry for each target of the registry
     "onnx": Needs(
-        export=(
-            "torch",
-            "safetensors",
-            "onnx",
-            "onnxscript",
-            "onnxsim",
-            "onnxruntime",
-        ),  # it verifies what it wrote
+        # exporting runs too: it verifies what it wrote
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
         run=("onnxruntime", "numpy", "pillow", "pydantic"),
     ),
 }

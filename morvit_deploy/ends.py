@@ -62,7 +62,7 @@ class Stem(nn.Module):
             x = self._normalise(x)
         x = self.patch(x) + self.positions
         return torch.cat(
-            [self.cls if self.options.single else self.cls.expand(len(image), -1, -1), x], dim=-2
+            [self.cls if self.options.single else self.cls.expand(image.shape[0], -1, -1), x], dim=-2
         )
 
     def _patches(self, image: Tensor) -> Tensor:

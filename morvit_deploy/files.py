@@ -76,7 +76,10 @@ def _publish(partial: Path, final: Path) -> None:
     except OSError:
         old.rename(final)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.is_symlink():
+        old.unlink()  # the folder behind it is not ours to remove
+    else:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def make_readable(path: Path) -> None:
@@ -113,20 +116,16 @@ def _alive(pid: int) -> bool:
 
 def write_text(final: Path, text: str) -> None:
     """Write a file whole or not at all; OutputError when it cannot be written."""
-    _replace(final, text.encode())
+    write_bytes(final, text.encode())
 
 
-def _replace(final: Path, content: bytes) -> None:
+def write_bytes(final: Path, content: bytes) -> None:
+    """Write a file whole or not at all; OutputError when it cannot be written."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}", delete=False) as partial:
-            try:
-                partial.write(content)
-                partial.flush()
-                make_readable(Path(partial.name))
-                Path(partial.name).replace(final)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".partial-") as beside:
+            partial = Path(beside) / "content"  # not a temporary file: those are private
+            partial.write_bytes(content)
+            partial.replace(final)
     except OSError as error:
-        raise OutputError(f"cannot write {final}: {error.strerror}") from None
+        raise OutputError(f"cannot write {final}: {error.strerror}; choose another place") from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ from morvit_deploy.macs import schedule_macs
 from morvit_deploy.model import MoRViT, Trace
 from morvit_deploy.pixels import Pixels, digest, normalise
 from morvit_deploy.survey import Seen, Survey, counts, draw_survey
+from morvit_deploy.threads import fitting_threads
 
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
 DEFAULT_DRAW = 8  # pictures of single images
 RECORD = "inspection.json"
-_SMALL_MACS = 1e9  # of an image: below, threads wait for each other longer than they compute
 _BATCH = 8  # images at a time; the reference keeps every state of each
 
 
@@ -155,7 +154,7 @@ class _Walk:
         self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
 
     def run(self, progress: Callable[[float], None]) -> None:
-        with _fitting_threads(self.model.config):
+        with fitting_threads(self.model.config):
             for entries, pixels in self.folder.batches(_BATCH):
                 self._batch(entries, pixels)
                 progress(len(self.seen) / len(self.folder))
@@ -191,22 +190,10 @@ class _Walk:
         )
 
 
-@contextmanager
-def _fitting_threads(config: Config) -> Iterator[None]:
-    """One thread for a small model, as many as before for a large one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if mac_counts(config).plain < _SMALL_MACS else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _spreads(trace: Trace) -> list[float]:
     """Standard deviation of router logits at each step of one image; NaN where nothing is decided."""
-    if (
-        trace.decisions and trace.decisions[0].router_logits.ndim == 2
-    ):  # token_choice: one decision, over depths
+    # token_choice decides once, over depths
+    if trace.decisions and trace.decisions[0].router_logits.ndim == 2:
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
     return [
         d.router_logits.std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")

@@ -21,7 +21,7 @@ _CONVERTIBLE = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr"}
 def read_image(path: str | Path, preprocess: Preprocess, size: int, *, upscale: bool = False) -> Pixels:
     """Read, convert to RGB, resize the shorter side, crop the centre: uint8 (size, size, 3).
 
-    Grey and palette images are converted; transparency is laid over black. ImageError when the file is no
+    Grey and palette images are converted; transparency is dropped. ImageError when the file is no
     image, its mode has no RGB meaning (16-bit, float), or it is smaller than the crop and `upscale` is false.
     """
     image = _open(Path(path))
@@ -84,8 +84,9 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
+            with Image.open(path) as file:
+                file.load()
+                image = file.copy()
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except UnidentifiedImageError:

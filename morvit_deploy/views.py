@@ -10,7 +10,7 @@ from morvit_deploy.macs import dense_macs
 from morvit_deploy.report import Report, Table, count, share, size
 
 if TYPE_CHECKING:
-    from morvit_deploy.verify import Verification
+    from morvit_deploy.verdict import Verification
 
 
 def export_report(folder: Path, manifest: Manifest, verification: Verification) -> Report:

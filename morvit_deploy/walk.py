@@ -52,24 +52,26 @@ class Walk:
             np.put_along_axis(runs[step], held, True, axis=1)
         return runs
 
-    def agreement(self, reference: Outcome, actual: Arrays) -> list[float] | None:
-        """Per step, the share of the reference's candidates that the graph treats alike."""
+    def decisions_alike(self, reference: Outcome, actual: Arrays) -> NDArray[np.int64] | None:
+        """(steps, 2): of the reference's candidates at each step, how many the graph treats alike, and how many."""
         runs = self.runs(actual)
         if runs is None or self.config.routing == "none":
             return None
-        shares = []
-        for step in range(len(runs)):
-            same = total = 0
-            for image, trace in enumerate(reference.traces):
-                decision = trace.decisions[step]
-                goes_on = np.isin(decision.candidates.numpy(), decision.kept.numpy())
-                same += int((runs[step, image, decision.candidates.numpy()] == goes_on).sum())
-                total += len(decision.candidates)
-            shares.append(same / total if total else 1.0)
-        return shares
+        counts = np.zeros((len(runs), 2), dtype=np.int64)
+        for image, trace in enumerate(reference.traces):
+            for step, decision in enumerate(trace.decisions):
+                candidates = decision.candidates.numpy()
+                goes_on = np.isin(candidates, decision.kept.numpy())
+                counts[step] += (runs[step, image, candidates] == goes_on).sum(), len(candidates)
+        return counts
 
-    def first_divergence(self, wanted: Stages, found: Stages, clear: NDArray[np.bool_]) -> str | None:
-        """The first stage at which a judged image differs, with the tensor, the difference and the image."""
+    def first_divergence(
+        self, wanted: Stages, found: Stages, clear: NDArray[np.bool_], before: int
+    ) -> str | None:
+        """The first stage at which a judged image differs, with the tensor, the difference and the image.
+
+        `before` images were compared before these: it makes the image's number.
+        """
         for stage, values in wanted.items():
             if stage in found:
                 difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
@@ -77,7 +79,7 @@ class Walk:
                 limit = STATE_TOLERANCE * max(1.0, float(np.nanmax(np.abs(values[clear]))))
                 if difference.max() > limit:
                     worst = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
-                    image = int(np.flatnonzero(clear)[worst])
+                    image = before + int(np.flatnonzero(clear)[worst])
                     return f"{stage} (max |Δ| {difference.max():.3g}, image {image})"
         return None
 

@@ -158,10 +158,10 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"router": None}, ["router", "got null", "'expert_choice'"]),
     ({"preprocess": {"resize": 31}}, ["preprocess.resize", "got 31", "at least image_size 32"]),
     ({"routing": "token_choice", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
-    ({"routing": "token_choice", "gate": "block"}, ["gate", 'got "block"', 'expected "hard"']),
+    ({"routing": "token_choice", "gate": "block"}, ["gate", "got 'block'", "hard"]),
     ({"routing": "token_choice", "router": None}, ["router", "got null"]),
     ({"routing": "none", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
-    ({"routing": "none", "gate": "delta"}, ["gate", 'got "delta"', 'expected "hard"']),
+    ({"routing": "none", "gate": "delta"}, ["gate", "got 'delta'", "hard"]),
     ({"routing": "none", "router": {}}, ["router", "got ", "expected null"]),
 ]  # fmt: skip
 

@@ -91,6 +91,9 @@ def test_partition_keeps_every_row_once(seed: int, batch: int, n: int, data: st.
             assert leavers is not None
             assert torch.equal(leavers[i], h[i, 1:][order[i, k:]])
     assert (leavers is None) == (k == n)
+    alone, gone = partition(h[0], order[0], k)  # a graph for one image has no batch axis
+    assert torch.equal(alone, kept[0])
+    assert (gone is None and leavers is None) or torch.equal(gone, leavers[0])
 
 
 @given(seed=seeds, shape=heads, batch=batches, data=st.data())
@@ -130,6 +133,7 @@ def test_cls_only_is_the_first_row_of_the_block(
     block, parts = blocks(seed, *shape)
     h = noise(seed, batch, n + 1, shape[0])
     assert equal(cls_only(parts, h), block(h)[:, :1])
+    assert equal(cls_only(parts, h[0]), block(h)[0, :1])
 
 
 # 4: frozen keys --------------------------------------------------------------------------------------------
@@ -162,6 +166,8 @@ def test_frozen_keys_update_only_the_queries(
     x, gone = noise(seed, 1, 3, shape[0]), noise(seed + 1, 1, fresh, shape[0])
     updated, _ = frozen_keys(parts, x, gone, None, queries)
     assert equal(updated, block(x[:, :queries], torch.cat([x, gone], dim=1)))
+    alone, _ = frozen_keys(parts, x[0], gone[0], None, queries)
+    assert equal(alone, updated[0])
 
 
 def test_join_puts_the_groups_after_each_other() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,7 @@ from morvit_deploy.cli.common import (
     UpscaleOption,
     bundle_folder,
     emit,
+    progress_bar,
     stderr,
 )
 from morvit_deploy.errors import OutputError
@@ -81,7 +80,7 @@ def bench(
     from morvit_deploy.files import write_text
 
     folders = [bundle_folder(bundle), *(against or [])]
-    with _bar() as (tell, progress):
+    with progress_bar() as (tell, progress):
         result = measure(
             folders, device=device, threads=threads, images=images, upscale=upscale, batch=batch,
             runs=runs, blocks=blocks, warmup=warmup, starts=starts, tell=tell, progress=progress,
@@ -94,18 +93,3 @@ def bench(
     emit(bench_report(result), data, as_json)
     if out is not None:
         write_text(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
-
-
-@contextmanager
-def _bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], None]]]:
-    """A progress bar on a terminal, naming the stage; silent elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield (
-            lambda stage: bar.update(task, description=stage),
-            lambda share: bar.update(task, completed=share),
-        )

@@ -89,6 +89,21 @@ def stages(first: str) -> Iterator[Callable[[str], None]]:
         yield lambda stage: status.update(stage)
 
 
+@contextmanager
+def progress_bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], None]]]:
+    """Tellers of the stage and of the share done, 0 to 1: a bar on a terminal, silent elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield (
+            lambda stage: bar.update(task, description=stage),
+            lambda share: bar.update(task, completed=share),
+        )
+
+
 def checkpoint_folder(given: Path | None) -> Path:
     """`given`, or the current folder when it holds a checkpoint."""
     if given is not None:

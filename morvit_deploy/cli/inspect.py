@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +17,7 @@ from morvit_deploy.cli.common import (
     UpscaleOption,
     checkpoint_folder,
     emit,
+    progress_bar,
     stderr,
 )
 from morvit_deploy.errors import OutputError
@@ -50,7 +49,7 @@ def inspect(
             f"-o {out}: there are no depth maps to write without --images; give a folder of images"
         )
     folder = out or Path("build") / f"inspect-{source.resolve().name}"
-    with _bar() as (tell, progress):
+    with progress_bar() as (tell, progress):
         tell("loading PyTorch")
         from morvit_deploy.inspect_views import inspection_report
         from morvit_deploy.inspection import DEFAULT_LIMIT, inspect_checkpoint
@@ -67,19 +66,4 @@ def inspect(
     if found.survey.judgement is not None and found.survey.judgement.degenerate:
         stderr().print(
             f"warning: {found.survey.judgement.warning}", markup=False, highlight=False, style="yellow"
-        )
-
-
-@contextmanager
-def _bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], None]]]:
-    """A progress bar on a terminal, naming the stage; silent elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield (
-            lambda stage: bar.update(task, description=stage),
-            lambda share: bar.update(task, completed=share),
         )

@@ -18,7 +18,7 @@ from morvit_deploy.cli.common import (
     bundle_folder,
     checkpoint_folder,
     emit,
-    stages,
+    progress_bar,
     stderr,
 )
 
@@ -37,10 +37,11 @@ def verify(
 ) -> None:
     """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement."""
     folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
-    with stages("loading PyTorch") as tell:
+    with progress_bar() as (tell, progress):
+        tell("loading PyTorch")
         from morvit_deploy.report import Report
-        from morvit_deploy.verify import DEFAULT_LIMIT
-        from morvit_deploy.verify import verify as run
+        from morvit_deploy.verification import DEFAULT_LIMIT
+        from morvit_deploy.verification import verify as run
         from morvit_deploy.views import parity_tables, structure_table
 
         verification = run(
@@ -51,6 +52,7 @@ def verify(
             threads=threads,
             upscale=upscale,
             tell=tell,
+            progress=progress,
         )
     data = verification.as_dict()
     if verification.synthetic:

@@ -1,0 +1,65 @@
+"""Is the bundle the checkpoint? The structure of the written files, and the answers of a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from morvit_deploy.baselines import build_form
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.calibration.images import open_images
+from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.compare import compare
+from morvit_deploy.ends import Options
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.base import DEFAULT_IMAGES
+from morvit_deploy.exporters.registry import find_target, open_bundle
+from morvit_deploy.pixels import synthetic_images
+from morvit_deploy.verdict import Verification
+
+DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
+
+
+def verify(
+    bundle: str | Path,
+    checkpoint: str | Path,
+    *,
+    images: str | Path | None = None,
+    limit: int | None = DEFAULT_LIMIT,
+    threads: int | None = None,
+    upscale: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Verification:
+    """Prove a bundle on disk equal to a checkpoint folder, on the pictures of a folder or on synthetic ones.
+
+    The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
+    from a checkpoint of another architecture; a failed check is in the answer, not raised. `tell` hears each stage,
+    `progress` the share of images done.
+    """
+    tell("loading the checkpoint")
+    model = load_checkpoint(checkpoint)
+    with open_bundle(bundle, threads=threads, probes=True) as session:
+        manifest = session.manifest
+        if manifest.config != model.config:
+            raise BundleError(
+                f"{bundle} was made from a checkpoint with another config.json than {checkpoint}"
+            )
+        tell("proving the structure of the written graph")
+        graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
+        structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
+        if images is None:
+            pixels = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
+        else:
+            pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
+        tell(f"comparing {len(pixels)} images with the float64 reference")
+        verification = compare(model, session, pixels, structure, synthetic=images is None, progress=progress)
+    same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
+    return replace(verification, same_checkpoint=same)
+
+
+def options_of(manifest: Manifest) -> Options:
+    """The unroll's options that a bundle was written with."""
+    with_depth = any(port.name == "depth" for port in manifest.outputs)
+    return Options(input=manifest.input, with_depth=with_depth, single=manifest.batch == 1)
