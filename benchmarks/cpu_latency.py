@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from morvit_deploy.bench import bench
+from morvit_deploy.benchmark import bench
 from morvit_deploy.bench_results import BenchResult, Measured
 from morvit_deploy.bench_views import conditions_table, spread, three_digits
 from morvit_deploy.bundle import MANIFEST

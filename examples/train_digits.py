@@ -22,6 +22,7 @@ import digits
 import torch
 from evaluate import evaluate
 from optimise import Recipe, initialise, train
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from morvit_deploy.checkpoint import save_checkpoint
@@ -97,7 +98,7 @@ def timed_training(config: Config, recipe: Recipe, seed: int) -> tuple[MoRViT, f
     initialise(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.monotonic()
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("training", total=recipe.steps)
         trained = train(
             model, source, recipe, seed, lambda text: progress.update(bar, advance=1, description=text)

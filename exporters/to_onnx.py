@@ -46,7 +46,7 @@ class OnnxExporter(Exporter):
             location=WEIGHTS,
             size_threshold=INLINE_BYTES,
         )
-        onnx.checker.check_model(folder / GRAPH, full_check=True)
+        _check(folder / GRAPH)
         return Written(
             files=[GRAPH, WEIGHTS],
             inputs=tuple(_port(value) for value in model.graph.input),
@@ -99,6 +99,16 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
             "onnxsim changed what the graph computes; report this with your checkpoint's config"
         )
     return simplified
+
+
+def _check(path: Path) -> None:
+    """What ONNX itself says of the written file."""
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StructureError(
+            f"the ONNX checker refuses the written graph, so no bundle was made: {error}"
+        ) from error
 
 
 def _hide_probes(model: onnx.ModelProto) -> tuple[str, ...]:

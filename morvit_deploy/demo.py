@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from morvit_deploy.bench import bench
+from morvit_deploy.benchmark import bench
 from morvit_deploy.bench_results import BenchResult
 from morvit_deploy.bench_views import bench_report
 from morvit_deploy.bundle import Manifest
@@ -80,12 +80,17 @@ class Demo:
 
 
 def run_demo(
-    examples: Path, out: Path, *, force: bool = False, tell: Callable[[str], None] = lambda stage: None
+    examples: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    quick: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Demo:
     """Walk both trained digits models through every step; the first is also timed against a naive export.
 
     Raises MorvitError when a step fails, ParityError when the bundle and the eager reference disagree on top-1;
-    then nothing is left at `out`.
+    then nothing is left at `out`. `quick` times only as much as shows that it works.
     """
     demo = Demo(out)
     with new_folder(out, marker=RECORD, force=force) as folder:
@@ -93,7 +98,11 @@ def run_demo(
             demo.walked.append(_walk(examples / name, examples / IMAGES, folder, tell))
         first = demo.walked[0]
         tell("timing against the naive export")
-        first.bench = bench([folder / first.name, folder / f"{first.name}-naive"], images=examples / IMAGES)
+        first.bench = bench(
+            [folder / first.name, folder / f"{first.name}-naive"],
+            images=examples / IMAGES,
+            **({"blocks": 2, "runs": 10, "starts": 1} if quick else {}),
+        )
         demo.report.parts = [_summary(demo.walked), *_pictures(demo.walked, folder)]
         for one in demo.walked:
             demo.report.parts += _details(one)

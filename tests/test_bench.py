@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from morvit_deploy import bench_process
-from morvit_deploy.bench import MAX_RUNS, MIN_RUNS, bench
+from morvit_deploy.benchmark import MAX_RUNS, MIN_RUNS, bench
 from morvit_deploy.bench_conditions import Usage, usage, warnings_about
 from morvit_deploy.bench_inputs import Source, in_rounds, prepare
 from morvit_deploy.bench_process import Worker

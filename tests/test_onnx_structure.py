@@ -131,7 +131,7 @@ def test_the_file_as_written_is_proved(written: Written, tmp_path: Path) -> None
         (add_scatter, ["'planted' is a ScatterElements"]),
         (read_another_block, ["cycle.0.fc1.weight", "applied 2 times, expected 3", "first.fc1.weight"]),
         (leave_one_application_out, ["cycle.0.proj.weight", "applied 2 times, expected 3"]),
-        (foreign_weight, ["'planted'", "none of the model", "applied 2 times, expected 3"]),
+        (foreign_weight, ["'planted'", "no weight of the model", "applied 2 times, expected 3"]),
         (dynamic_input, ["'image'", "dynamic", "planted"]),
         (one_product_more, ["MACs", "cycle.0.proj.weight"]),
     ],

@@ -1,0 +1,84 @@
+"""Imports point down: a module imports nothing from a floor above its own (CONTRIBUTING, The house)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import morvit_deploy
+
+FLOORS = [
+    {"errors", "files", "report", "routing"},
+    {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
+    {"model", "bundle", "degeneracy", "depth_panels", "depth_maps", "verdict", "threads"},
+    {"rewrites", "blocks", "ends", "checkpoint", "calibration", "runtime", "views", "anatomy"},
+    {"unroll", "baselines", "walk", "survey"},
+    {
+        *("compare", "verification", "exporters", "inspection", "inspect_views", "diagnosis", "doctor_views"),
+        *("benchmark", "bench_conditions", "bench_inputs", "bench_process", "bench_results", "bench_views"),
+        "bench_worker",
+    },
+    {"demo", "cli"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS, start=1) for name in names}
+NO_TORCH = {
+    *(
+        "errors",
+        "files",
+        "report",
+        "config",
+        "presets",
+        "plan",
+        "macs",
+        "devices",
+        "pixels",
+        "bundle",
+        "verdict",
+    ),
+    *("runtime", "views", "calibration.images", "exporters.registry", "exporters.run_onnx", "depth_maps"),
+    *("benchmark", "bench_worker", "bench_process", "diagnosis"),
+}
+
+PACKAGE = Path(morvit_deploy.__file__).parent
+ROOT = PACKAGE.parent
+
+
+def sources() -> dict[str, Path]:
+    """Module name below the package -> file, over the three folders."""
+    files = {
+        p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): p for p in PACKAGE.rglob("*.py")
+    }
+    for folder in ("exporters", "calibration"):
+        files |= {f"{folder}.{p.stem}": p for p in (ROOT / folder).glob("*.py")}
+    return files
+
+
+def imports_of(path: Path, *, top_level: bool) -> set[str]:
+    """Names imported by a file; with `top_level`, only those that importing the file executes."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+@pytest.mark.parametrize("module", sorted(sources()))
+def test_imports_point_down(module: str) -> None:
+    own = FLOOR.get(module.split(".")[0], len(FLOORS))
+    for name in imports_of(sources()[module], top_level=True):
+        if name.startswith("morvit_deploy."):
+            part = name.split(".")[1]
+            assert FLOOR[part] <= own, f"{module} (floor {own}) imports {name} (floor {FLOOR[part]})"
+
+
+@pytest.mark.parametrize("module", sorted(NO_TORCH))
+def test_what_runs_on_the_device_imports_no_torch(module: str) -> None:
+    assert not {"torch", "onnx"} & {
+        name.split(".")[0] for name in imports_of(sources()[module], top_level=True)
+    }
+
+
+def test_every_module_has_a_floor() -> None:
+    parts = {name.split(".")[0] for name in sources()} - {"__init__"}
+    assert parts == set(FLOOR)
