@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from morvit_deploy.benchmark import bench
 from morvit_deploy.bench_results import BenchResult
 from morvit_deploy.bench_views import bench_report
+from morvit_deploy.benchmark import bench
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.checkpoint import load_checkpoint

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from morvit_deploy import bench_process
-from morvit_deploy.benchmark import MAX_RUNS, MIN_RUNS, bench
 from morvit_deploy.bench_conditions import Usage, usage, warnings_about
 from morvit_deploy.bench_inputs import Source, in_rounds, prepare
 from morvit_deploy.bench_process import Worker
 from morvit_deploy.bench_results import BenchResult, Block, Measured, Ratio, Start, percentiles
+from morvit_deploy.benchmark import MAX_RUNS, MIN_RUNS, bench
 from morvit_deploy.errors import BundleError, ImageError, TargetError
 
 QUICK = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
@@ -273,7 +273,7 @@ def test_no_torch(tiny_bundle: Path, tmp_path: Path) -> None:
     """Neither the worker nor the one who asks loads it."""
     subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
     program = (
-        "import sys, morvit_deploy.bench, morvit_deploy.bench_views, morvit_deploy.bench_worker as worker; "
+        "import sys, morvit_deploy.benchmark, morvit_deploy.bench_views, morvit_deploy.bench_worker as worker; "
         "worker.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, str(tiny_bundle), "onnx", str(subject.pixels), "1"]

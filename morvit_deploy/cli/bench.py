@@ -75,8 +75,8 @@ def bench(
     """Measure bundles: cold start, load, warm latency, throughput and memory; no PyTorch is loaded."""
     if out is not None and out.is_dir():
         raise OutputError(f"-o {out} is a folder, expected a file name")
-    from morvit_deploy.benchmark import bench as measure
     from morvit_deploy.bench_views import bench_report
+    from morvit_deploy.benchmark import bench as measure
     from morvit_deploy.files import write_text
 
     folders = [bundle_folder(bundle), *(against or [])]
