@@ -50,8 +50,8 @@ def load_sources() -> tuple[Source, Source]:
     parts = train_test_split(
         digits.images, digits.target, test_size=0.25, stratify=digits.target, random_state=SPLIT_SEED
     )
-    train_images, pictures, train_labels, test_labels = parts
-    return _source(train_images, train_labels), _source(pictures, test_labels)
+    train_images, test_images, train_labels, test_labels = parts
+    return _source(train_images, train_labels), _source(test_images, test_labels)
 
 
 def _source(images: NDArray[Any], labels: NDArray[Any]) -> Source:

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from morvit_deploy.checkpoint import save_checkpoint
 from morvit_deploy.config import Config, parse_config
+from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import check_free
 from morvit_deploy.model import MoRViT
 from morvit_deploy.presets import PRESETS
@@ -119,4 +120,8 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MorvitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

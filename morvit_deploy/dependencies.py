@@ -16,7 +16,7 @@ class Library:
     """One dependency: what this version asks for, and what is here."""
 
     name: str
-    wanted: str  # version range that this version was tested with
+    wanted: str  # version range that this version requires
     extra: str  # "" for a core dependency, else the optional group it belongs to
     installed: str | None
     fits: bool

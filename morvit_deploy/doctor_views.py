@@ -35,12 +35,12 @@ def machine_table(found: Diagnosis) -> Table:
 
 
 def library_table(found: Diagnosis) -> Table:
-    """Each dependency against the range this version was tested with."""
+    """Each dependency against the range this version requires."""
     rows = [
         (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", lib.state)
         for lib in found.libraries
     ]
-    return Table("Libraries", ("library", "installed", "tested with", "for", ""), rows)
+    return Table("Libraries", ("library", "installed", "required", "for", ""), rows)
 
 
 def target_table(found: Diagnosis) -> Table:

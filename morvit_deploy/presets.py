@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "mlp_dim": 256,
         "num_recursions": 4,
-        "capacity": [36, 20, 12, 8],
+        "capacity": [40, 24, 16, 8],
         "preprocess": {
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,6 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def copied_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_bundle` to damage."""
-    import shutil
-
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
 
 
@@ -175,4 +173,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint to damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "a checkpoint"))

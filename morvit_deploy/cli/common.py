@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CheckpointArg = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[CHECKPOINT]",
+        metavar="CHECKPOINT",
         help="Checkpoint folder; the current folder when left out.",
         show_default=False,
     ),
@@ -31,7 +31,7 @@ CheckpointArg = Annotated[
 BundleArg = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[BUNDLE]", help="Bundle folder; the newest under build/ when left out.", show_default=False
+        metavar="BUNDLE", help="Bundle folder; the newest under build/ when left out.", show_default=False
     ),
 ]
 JsonOption = Annotated[

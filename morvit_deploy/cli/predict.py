@@ -17,7 +17,7 @@ def predict(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="[BUNDLE] IMAGE...", help="A bundle folder (default: the newest under build/) and images."
+            metavar="[BUNDLE] IMAGE", help="A bundle folder (default: the newest under build/) and images."
         ),
     ],
     logits: Annotated[bool, typer.Option("--logits", help="Print the logits too.")] = False,

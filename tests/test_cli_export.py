@@ -1,0 +1,115 @@
+"""`export` on the command line, and broken checkpoints given to every command that takes one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import answer, refused
+from conftest import make_fields
+from safetensors.torch import load_file, save_file
+
+
+def broken_json(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text('{"format": "morvit/1",')
+
+
+def impossible_value(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(make_fields(num_heads=3)))
+
+
+def truncated_weights(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def nan_weights(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["norm.weight"] = torch.full((16,), float("nan"))
+    save_file(tensors, checkpoint / "model.safetensors")
+
+
+def no_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+
+
+SPOILS = {
+    broken_json: "config.json is not a morvit/1 configuration",
+    impossible_value: "num_heads: got 3, expected a divisor of embed_dim 16",
+    truncated_weights: "is not a whole safetensors file",
+    nan_weights: "not finite: norm.weight has 16 NaN or infinite values of 16",
+    no_weights: "model.safetensors is missing",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("command", ["export", "verify", "inspect"])
+def test_a_broken_checkpoint_is_one_message(
+    tiny_bundle: Path, checkpoint: Path, inside: Path, command: str, spoil: Any
+) -> None:
+    spoil(checkpoint)
+    words = {
+        "verify": ["verify", tiny_bundle, "--checkpoint", checkpoint],
+        "export": ["export", checkpoint, "-o", "out"],
+    }
+    assert SPOILS[spoil] in refused(*words.get(command, [command, checkpoint]))
+    assert list(inside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--target", "coreml"], "got target 'coreml'; this version exports to: onnx"),
+        (["--batch", "0"], "--batch: got '0', expected a positive number or `dynamic`"),
+        (["--batch", "two"], "--batch: got 'two'"),
+        (["--images", "absent"], "absent is not a folder of images"),
+        (["--input", "uint16"], "--input"),
+        (["--limit", "0"], "--limit"),
+        (["--form", "sparse"], "--form"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_export_refuses_bad_options(
+    tiny_checkpoint: Path, inside: Path, options: list[str], words: str
+) -> None:
+    assert words in refused("export", tiny_checkpoint, "-o", "out", *options)
+    assert list(inside.iterdir()) == []
+
+
+def test_export_refuses_a_missing_checkpoint(inside: Path) -> None:
+    assert "cannot read absent/config.json" in refused("export", "absent")
+    assert "no CHECKPOINT given" in refused("export")
+    assert list(inside.iterdir()) == []
+
+
+def test_export_refuses_an_existing_output(
+    tiny_checkpoint: Path, copied_bundle: Path, tmp_path: Path
+) -> None:
+    before = (copied_bundle / "manifest.json").read_bytes()
+    assert "pass --force" in refused("export", tiny_checkpoint, "-o", copied_bundle)
+    assert (copied_bundle / "manifest.json").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.txt").write_text("mine")
+    assert "no manifest.json" in refused("export", tiny_checkpoint, "-o", tmp_path / "mine", "--force")
+    assert (tmp_path / "mine" / "work.txt").read_text() == "mine"
+
+
+def test_export_refuses_an_unwritable_place(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "cannot write to" in refused("export", tiny_checkpoint, "-o", tmp_path / "file" / "out")
+
+
+def test_export_in_a_checkpoint_folder_then_all_defaults(
+    checkpoint: Path, image_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoint)
+    told = answer("export", "--target", "onnx")
+    bundle = checkpoint / "build" / "a checkpoint-onnx"
+    assert Path(told["bundle"]) == bundle.relative_to(checkpoint)
+    assert told["manifest"]["parity"]["passed"] is True
+    assert (bundle / "manifest.json").is_file()
+    assert answer("verify")["passed"] is True
+    assert answer("predict", image_files[0])[0]["bucket"] == "topk"

@@ -1,0 +1,64 @@
+"""One report, several renderings."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from morvit_deploy.report import Picture, Report, Table, count, share, size
+
+TABLE = Table(
+    "Gaps [1]", ("name", "max |Δ|"), [("a|b", "1e-9"), ("<b> & [red]c", "2")], numeric=(1,), caption="two"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (count(2_883_186_432), "2.883 G"),
+        (count(22_784_498), "22.78 M"),
+        (count(1500), "1.5 k"),
+        (count(999), "999"),
+        (count(0), "0"),
+        (size(91_138_272), "91.14 MB"),
+        (size(21_790), "21.8 kB"),
+        (share(0.985), "98.50 %"),
+        (share(1.0), "100.00 %"),
+        (share(0.999999), "99.99 %"),
+        (share(0.0), "0.00 %"),
+    ],
+)
+def test_numbers(text: str, expected: str) -> None:
+    assert text.replace("\u00a0", " ").replace("\u202f", " ") == expected
+
+
+def test_a_terminal_shows_cells_as_they_are() -> None:
+    text = StringIO()
+    Report("R", [TABLE]).show(Console(file=text, width=120))
+    for words in ("Gaps", "a|b", "<b> & [red]c", "two"):
+        assert words in text.getvalue()
+
+
+def test_markdown_escapes_columns() -> None:
+    text = Report("R", [TABLE]).markdown()
+    assert "| a\\|b | 1e-9 |" in text
+    assert "| --- | ---: |" in text
+    assert text.startswith("# R\n")
+
+
+def test_html_is_one_page_that_escapes_and_refers_to_nothing(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "map.png")
+    page = Report("R & co", [TABLE, Picture("Map", tmp_path / "map.png", "depths")]).html()
+    assert "&lt;b&gt; &amp; [red]c" in page and "<b>" not in page
+    assert "R &amp; co" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page and str(tmp_path) not in page
+
+
+def test_markdown_links_the_picture_by_name(tmp_path: Path) -> None:
+    text = Picture("Map", tmp_path / "map.png").markdown()
+    assert "![Map](map.png)" in text and str(tmp_path) not in text
