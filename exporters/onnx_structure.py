@@ -116,7 +116,7 @@ def _owned(graph: StaticMoRViT) -> set[str]:
 
 def _weight_uses(model: onnx.ModelProto) -> dict[str, int]:
     """Initializer -> products that read it as a factor."""
-    weights = {init.name for init in model.graph.initializer if len(init.dims) == 2}
+    weights = [init.name for init in model.graph.initializer if len(init.dims) == 2]
     factors = Counter(
         name for node in model.graph.node if node.op_type in PRODUCTS for name in node.input[:2]
     )

@@ -35,6 +35,7 @@ from morvit_deploy.verification import verify
 from morvit_deploy.views import parity_tables, structure_table
 
 SHOWN = 8  # images in the overview picture
+SHOWN_PARTS = 5  # of the report, on a terminal: models, two pictures, latency, speed against the naive export
 RECORD = "demo.json"
 
 
@@ -72,7 +73,8 @@ class Demo:
 
     folder: Path
     walked: list[Walked] = field(default_factory=list)
-    report: Report = field(default_factory=lambda: Report("morvit-deploy demo"))
+    report: Report = field(default_factory=lambda: Report("morvit-deploy demo"))  # as in report.html
+    brief: Report = field(default_factory=lambda: Report("morvit-deploy demo"))  # for a terminal
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -103,13 +105,12 @@ def run_demo(
             images=examples / IMAGES,
             **({"blocks": 2, "runs": 10, "starts": 1} if quick else {}),
         )
-        demo.report.parts = [_summary(demo.walked), *_pictures(demo.walked, folder)]
-        for one in demo.walked:
-            demo.report.parts += _details(one)
+        brief = [_summary(demo.walked), *_pictures(demo.walked, folder), *bench_report(first.bench).parts]
+        demo.report.parts = [*brief, *(table for one in demo.walked for table in _details(one))]
         (folder / RECORD).write_text(json.dumps(demo.as_dict(), indent=1, allow_nan=False) + "\n")
         (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
         (folder / "report.md").write_text(demo.report.markdown(), encoding="utf-8")
-    demo.report.parts = [_moved(part, out) for part in demo.report.parts]
+    demo.brief.parts = [_moved(part, out) for part in brief[:SHOWN_PARTS]]
     return demo
 
 
@@ -197,9 +198,7 @@ def _pictures(walked: list[Walked], folder: Path) -> list[Picture]:
     return [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in walked]
 
 
-def _details(one: Walked) -> list[Table | Picture]:
+def _details(one: Walked) -> list[Table]:
     data = one.verification.as_dict()
-    timing = [] if one.bench is None else bench_report(one.bench).parts
     tables = [structure_table(data["structure"]), *parity_tables(data)]
-    titled = [Table(f"{one.name}: {t.title}", t.columns, t.rows, t.numeric, t.caption) for t in tables]
-    return [*timing, *titled]
+    return [replace(table, title=f"{one.name}: {table.title}") for table in tables]

@@ -32,10 +32,11 @@ def demo(
         from morvit_deploy.demo import run_demo
 
         made = run_demo(folder, out, force=force, tell=tell)
-    emit(made.report, made.as_dict(), as_json)
+    emit(made.brief, made.as_dict(), as_json)
     console = stderr()
     console.print(
-        f"{out}: bundles, depth maps, report.html ({time.monotonic() - started:.0f} s)", highlight=False
+        f"\n{out}: bundles, pictures, and all figures in report.html ({time.monotonic() - started:.0f} s)",
+        highlight=False,
     )
 
 
