@@ -13,7 +13,7 @@ import torch
 
 from morvit_deploy.bench_results import BenchResult
 from morvit_deploy.bench_views import bench_report
-from morvit_deploy.benchmark import bench
+from morvit_deploy.benchmark import BLOCKS, STARTS, bench
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.checkpoint import load_checkpoint
@@ -103,7 +103,8 @@ def run_demo(
         first.bench = bench(
             [folder / first.name, folder / f"{first.name}-naive"],
             images=examples / IMAGES,
-            **({"blocks": 2, "runs": 10, "starts": 1} if quick else {}),
+            blocks=2 if quick else BLOCKS,
+            starts=1 if quick else STARTS,
         )
         brief = [_summary(demo.walked), *_pictures(demo.walked, folder), *bench_report(first.bench).parts]
         demo.report.parts = [*brief, *(table for one in demo.walked for table in _details(one))]

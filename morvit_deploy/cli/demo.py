@@ -33,10 +33,9 @@ def demo(
 
         made = run_demo(folder, out, force=force, tell=tell)
     emit(made.brief, made.as_dict(), as_json)
-    console = stderr()
-    console.print(
-        f"\n{out}: bundles, pictures, and all figures in report.html ({time.monotonic() - started:.0f} s)",
-        highlight=False,
+    seconds = time.monotonic() - started
+    stderr().print(
+        f"\n{out}: bundles, pictures, and all figures in report.html ({seconds:.0f} s)", highlight=False
     )
 
 
