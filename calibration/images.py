@@ -85,19 +85,23 @@ def _listed(folder: Path, config: Config) -> list[Entry]:
         raise ImageError(f"{path} is not a UTF-8 CSV file: {error}") from None
     if not rows or not all(row.get("file") and row.get("label") for row in rows):
         raise ImageError(f"{path}: expected a header `file,label` and a file and a label in each row")
+    outside = [
+        row["file"] for row in rows if Path(row["file"]).is_absolute() or ".." in Path(row["file"]).parts
+    ]
+    if outside:
+        raise ImageError(
+            f"{path}: got {outside[0]!r}, expected names inside the folder ({len(outside)} are not)"
+        )
     return [Entry(folder / row["file"], _class_of(row["label"], config, path)) for row in rows]
 
 
 def _found(folder: Path, config: Config) -> list[Entry]:
     entries = []
+    classes = _names_classes(folder, config)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             inside = path.relative_to(folder).parts
-            label = (
-                _class_of(inside[0], config, folder)
-                if len(inside) > 1 and _names_classes(folder, config)
-                else None
-            )
+            label = _class_of(inside[0], config, folder) if len(inside) > 1 and classes else None
             entries.append(Entry(path, label))
     return entries
 

@@ -1,6 +1,6 @@
 """Run an exported bundle with ONNX Runtime, numpy and Pillow alone: nothing of morvit-deploy is imported.
 
-python examples/onnxruntime_only.py build/demo/bundle examples/digits-test/*.png
+python examples/onnxruntime_only.py build/demo/digits-expert examples/digits-test/*.png
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from PIL import Image
 bundle, pictures = Path(sys.argv[1]), sys.argv[2:]
 manifest = json.loads((bundle / "manifest.json").read_text())
 size = manifest["config"]["image_size"]
+assert manifest["input"] == "uint8" and manifest["batch"] in (1, "dynamic"), "export with --input uint8 --batch 1"
 session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
 
 for picture in pictures:

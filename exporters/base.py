@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -17,17 +17,15 @@ from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
 from morvit_deploy.devices import versions
 from morvit_deploy.ends import Options
-from morvit_deploy.errors import ParityError, StructureError
+from morvit_deploy.errors import ConfigError, ParityError, StructureError
 from morvit_deploy.exporters.registry import open_runner
-from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.model import MoRViT
-from morvit_deploy.pixels import Pixels, synthetic_images
+from morvit_deploy.pixels import Pixels
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
-
-DEFAULT_IMAGES = 4  # synthetic pictures to verify with, when the user gives none
 
 Tell = Callable[[str], None]
 
@@ -44,6 +42,16 @@ class Request:
     form: Form = "unrolled"
     force: bool = False
     images: Pixels | None = None  # (n, height, width, 3) to verify with
+
+    def __post_init__(self) -> None:
+        """ConfigError for a value that no bundle can have, before any work is done."""
+        for name, allowed in (("input", ("uint8", "float")), ("form", get_args(Form))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
+                )
+        if self.batch != "dynamic" and not (isinstance(self.batch, int) and self.batch > 0):
+            raise ConfigError(f"batch: got {self.batch!r}, expected a positive number or 'dynamic'")
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class Exporter(ABC):
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
             written = self.write(graph, request, folder)
+            for name in written.files:
+                make_readable(folder / name)  # libraries write private files
             manifest = self._manifest(model, plan, request, written, folder)
             tell("proving the structure of the written graph")
             structure = self.prove(graph, manifest, folder)
@@ -138,13 +148,8 @@ class Exporter(ABC):
         )
 
     def _verify(self, model: MoRViT, manifest: Manifest, request: Request, folder: Path) -> Verification:
-        images = request.images
-        if images is None:
-            images = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
         with Session(folder, manifest, open_runner(folder, manifest, probes=True)) as session:
-            verification = compare(
-                model, session, images, manifest.structure, synthetic=request.images is None
-            )
+            verification = compare(model, session, request.images, manifest.structure)
         if not verification.passed:
             raise ParityError(f"no bundle was made, because {verification.failure}")
         return verification

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import onnxsim
@@ -22,7 +27,26 @@ def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     if not any(dim.dim_param for dim in dims):
         return model
     shape = [batch if dim.dim_param else dim.dim_value for dim in dims]
-    return onnxsim.simplify(model, overwrite_input_shapes={model.graph.input[0].name: shape})[0]
+    with quiet_stderr():
+        return onnxsim.simplify(model, overwrite_input_shapes={model.graph.input[0].name: shape})[0]
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to file descriptor 2; shown when the block fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        own = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(own, held.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
 
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:

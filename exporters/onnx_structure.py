@@ -77,6 +77,7 @@ def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Fac
         *_sharing_violations(model, facts, promised, _owned(graph)),
         *dynamic,
         *_port_violations(model, manifest.batch == "dynamic"),
+        *_probe_violations(model, manifest, graph),
         *_size_violations(facts, promised),
     ]
     if not dynamic and facts.macs != macs:
@@ -179,6 +180,14 @@ def _port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:
                 found = dim.dim_value if dim.HasField("dim_value") else f"dynamic ({dim.dim_param!r})"
                 violations.append(f"dimension {axis} of {value.name!r} is {found}")
     return violations
+
+
+def _probe_violations(model: onnx.ModelProto, manifest: Manifest, graph: StaticMoRViT) -> list[str]:
+    """Every value that `verify` can look at is listed: none may be left out of the comparison."""
+    named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - {"logits", "depth"}
+    inside = {name for node in model.graph.node for name in node.output}
+    differing = sorted((named & inside) ^ set(manifest.probes))
+    return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 
 
 def _size_violations(facts: Facts, promised: dict[str, Promise]) -> list[str]:

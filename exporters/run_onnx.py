@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.devices import available_cores
+from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.runtime import Arrays, Runner
 
@@ -23,7 +23,7 @@ class OnnxRunner(Runner):
         if unlisted:  # what is not listed was not checked
             raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
+        options.intra_op_num_threads = checked_threads(threads)
         options.log_severity_level = 3
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
         try:
@@ -35,12 +35,26 @@ class OnnxRunner(Runner):
                 f"the bundle was written with onnxruntime {manifest.versions.get('onnxruntime', 'unknown')}"
             ) from error
         self._names = [output.name for output in self._session.get_outputs()]
+        _check_ports(folder, manifest, self._session)
 
     def run(self, feeds: Arrays) -> Arrays:
         return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
 
     def close(self) -> None:
         del self._session
+
+
+def _check_ports(folder: Path, manifest: Manifest, session: ort.InferenceSession) -> None:
+    """The graph's inputs and outputs are those of the manifest."""
+    inputs = [(port.name, list(port.shape)) for port in manifest.inputs]
+    found = [(value.name, list(value.shape)) for value in session.get_inputs()]
+    wanted = {port.name for port in manifest.outputs} | {"logits"}
+    missing = wanted - {value.name for value in session.get_outputs()}
+    if inputs != found or missing:
+        raise BundleError(
+            f"{folder}: the graph has inputs {found} and lacks the outputs {sorted(missing)}, its manifest says "
+            f"{inputs} and {sorted(wanted)}; export it again"
+        )
 
 
 def _with_probes(path: Path, probes: tuple[str, ...]) -> bytes:

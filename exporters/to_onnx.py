@@ -18,6 +18,7 @@ from morvit_deploy.bundle import Manifest, Port
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters import onnx_structure
 from morvit_deploy.exporters.base import Exporter, Request, Written, example_image
+from morvit_deploy.exporters.onnx_macs import quiet_stderr
 from morvit_deploy.exporters.run_onnx import GRAPH, WEIGHTS
 from morvit_deploy.macs import dense_macs, schedule_macs
 from morvit_deploy.unroll import StaticMoRViT
@@ -93,7 +94,8 @@ def _traced(graph: StaticMoRViT, batch: int, dynamic: bool) -> onnx.ModelProto:
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    simplified, sound = onnxsim.simplify(model)
+    with quiet_stderr():  # it tells of what it could not fold, which reads as a failure
+        simplified, sound = onnxsim.simplify(model)
     if not sound:
         raise StructureError(
             "onnxsim changed what the graph computes; report this with your checkpoint's config"

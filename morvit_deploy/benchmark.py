@@ -18,7 +18,7 @@ from morvit_deploy.bench_conditions import read_conditions, warnings_about
 from morvit_deploy.bench_inputs import Source, Subject, prepare
 from morvit_deploy.bench_process import Worker
 from morvit_deploy.bench_results import BenchResult, Block, Measured, Start
-from morvit_deploy.devices import available_cores
+from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
 
 DEVICES = ("cpu",)
@@ -90,11 +90,10 @@ def bench(
     runs before each block are not counted; `starts` new processes are timed for each bundle. `tell` hears the stage
     and `progress` the share done. Raises TargetError, BundleError or ImageError.
     """
-    if device not in DEVICES:
-        raise TargetError(f"got device {device!r}; this version measures: {', '.join(DEVICES)}")
+    check_device(device)
     amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
-    threads = threads or available_cores()
+    threads = checked_threads(threads)
     teller = Teller(tell, progress, total=len(folders) * (starts + blocks))
     tell("checking bundles and inputs")
     with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
@@ -108,6 +107,12 @@ def bench(
     measured = tuple(map(_measured, subjects, started, taken, memory))
     conditions |= {"threads": threads, **_settings(images, runs, amount)}
     return BenchResult(device, measured, conditions, warnings_about(conditions, measured))
+
+
+def check_device(device: str) -> None:
+    """Raise TargetError for a device that this version does not measure."""
+    if device not in DEVICES:
+        raise TargetError(f"got device {device!r}; this version measures on: {', '.join(DEVICES)}")
 
 
 def _start(

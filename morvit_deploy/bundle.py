@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
+from morvit_deploy.config import Config, Count, Preprocess, Strict, explain, schedule_problems
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan
 
@@ -78,9 +78,28 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _agrees_with_config(self) -> Manifest:
-        for field in ("preprocess", "labels"):
-            if getattr(self, field) != getattr(self.config, field):
-                raise ValueError(f"{field}: differs from config.{field}; the manifest was edited by hand")
+        problems = [
+            f"{field}: differs from config.{field}"
+            for field in ("preprocess", "labels")
+            if getattr(self, field) != getattr(self.config, field)
+        ]
+        for bucket in self.plan.buckets:
+            found = schedule_problems(bucket.capacity, self.config.num_steps, self.config.num_patches)
+            problems += [f"plan.buckets.{bucket.name}.{problem}" for problem in found]
+        size = self.config.image_size
+        nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
+        wanted = nhwc if self.input == "uint8" else nchw
+        for port in self.inputs:
+            if (port.dtype, port.shape[1:]) != wanted or isinstance(port.shape[0], str) != (
+                self.batch == "dynamic"
+            ):
+                problems.append(
+                    f"inputs.{port.name}: {port.dtype} {list(port.shape)} is not {self.input} input"
+                )
+            elif self.batch != "dynamic" and port.shape[0] != self.batch:
+                problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
+        if problems:
+            raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
         return self
 
     def to_json(self) -> str:
@@ -112,6 +131,10 @@ def open_manifest(folder: str | Path) -> Manifest:
     try:
         text = path.read_bytes()
     except OSError as error:
+        if (folder / "config.json").is_file():
+            raise BundleError(
+                f"{folder} is a checkpoint, not a bundle; `morvit-deploy export` makes one of it"
+            ) from None
         raise BundleError(
             f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
         ) from None
@@ -119,6 +142,11 @@ def open_manifest(folder: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
+    names = [bucket.name for bucket in manifest.plan.buckets]
+    if sorted(manifest.macs) != sorted(names):
+        raise BundleError(
+            f"{path}: got macs of {sorted(manifest.macs)}, expected the buckets {sorted(names)}"
+        )
     problems = [problem for file in manifest.files if (problem := _file_problem(folder, file))]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from morvit_deploy.baselines import build_form
 from morvit_deploy.ends import Options
 from morvit_deploy.model import MoRViT, Outcome
-from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.runtime import Arrays, Session
 from morvit_deploy.threads import fitting_threads
 from morvit_deploy.verdict import MARGIN, Gap, Verification
@@ -30,24 +30,32 @@ LOGIT_TOLERANCE = (
 EXACT_TOLERANCE = (
     1e-9  # × the same: both sides of the routing gap are float64, only the order of sums differs
 )
-CHUNK = 8  # images at a time: the states of each are kept, so memory does not grow with their number
+CHUNK = 4  # images at a time: the states of each are kept, so memory does not grow with their number
+ENOUGH, SYNTHETIC = 3, 64  # synthetic images to be judged, and the most that are drawn for it
 
 
 def compare(
     model: MoRViT,
     session: Session,
-    images: Pixels,
+    images: Pixels | None,
     structure: dict[str, Any],
     *,
-    synthetic: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
-    """Compare on `images` uint8 (n, height, width, 3); the session must have been opened with probes."""
+    """Compare on `images` uint8 (n, height, width, 3); the session must have been opened with probes.
+
+    Without images, on synthetic ones: as many as it takes to judge ENOUGH, at most SYNTHETIC. (token_choice
+    decides for every token, so the least margin of an image is often too small to be judged.)
+    """
     comparison = _Comparison(model, session)
-    for start in range(0, len(images), CHUNK):
-        comparison.add(images[start : start + CHUNK])
-        progress(min(1.0, (start + CHUNK) / len(images)))
-    return comparison.verification(structure, synthetic)
+    total = SYNTHETIC if images is None else len(images)
+    for start in range(0, total, CHUNK):
+        if images is not None:
+            comparison.add(images[start : start + CHUNK])
+        elif comparison.judged < ENOUGH:
+            comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
+        progress(min(1.0, (start + CHUNK) / total))
+    return comparison.verification(structure, synthetic=images is None)
 
 
 @dataclass
@@ -92,15 +100,20 @@ class _Comparison:
         seen.reference.append(reference.logits.numpy())
         seen.static.append(static["logits"])
         seen.runtime.append(runtime["logits"])
-        decisions = self.walk.decisions_alike(reference, runtime)
+        decisions = self.walk.decisions_alike(reference, runtime, is_clear(seen.margins[-1]))
         if decisions is not None:
             seen.decisions.append(decisions)
+
+    @property
+    def judged(self) -> int:
+        """Images so far whose routing margin lets them be judged."""
+        return int(sum(is_clear(margins).sum() for margins in self.seen.margins))
 
     def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
         """The verdict over all chunks."""
         seen = self.seen
         margins = np.concatenate(seen.margins)
-        clear = margins > MARGIN
+        clear = is_clear(margins)
         reference, static, runtime = map(np.concatenate, (seen.reference, seen.static, seen.runtime))
         alike = np.sum(seen.decisions, axis=0) if seen.decisions else None
         return Verification(
@@ -119,7 +132,7 @@ class _Comparison:
 
     def _divergence(self, reference: Outcome, static: Arrays, runtime: Arrays, before: int) -> str | None:
         """Where a judged image of this chunk first leaves the reference, if its logits do."""
-        clear = np.array([trace.margin > MARGIN for trace in reference.traces])
+        clear = is_clear(np.array([trace.margin for trace in reference.traces]))
         logits = reference.logits.numpy()
         if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
             wanted, found = self.walk.stages_of_reference(reference), self.walk.stages_of(static)
@@ -149,6 +162,11 @@ def gap_of(expected: NDArray, actual: NDArray, tolerance: float) -> Gap:
     same = float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
     limit = tolerance * max(1.0, float(np.abs(a).max()))
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
+
+
+def is_clear(margins: NDArray) -> NDArray[np.bool_]:
+    """Images that are judged. NaN is: a model that answers NaN must fail, not be excused."""
+    return ~(margins <= MARGIN)
 
 
 def _count(parts: list[NDArray]) -> int:

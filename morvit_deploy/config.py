@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from morvit_deploy.errors import ConfigError
 
 FORMAT = "morvit/1"
+MAX_STEPS = 255
 
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a model: beyond it is a slip of the keyboard
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -32,7 +34,7 @@ class RouterConfig(Strict):
     The score is g = alpha · activation(z) (paper §3.2); `shared` means one router for all steps.
     """
 
-    hidden: tuple[Count, ...]
+    hidden: tuple[Size, ...]
     activation: Literal["sigmoid", "tanh"]
     bias: bool
     shared: bool
@@ -47,7 +49,7 @@ class Preprocess(Strict):
 
     mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
     std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
-    resize: Count | None
+    resize: Size | None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
@@ -55,25 +57,25 @@ class Config(Strict):
     """Architecture, routing and preprocessing of one MoR-ViT (DESIGN words: docs/format.md)."""
 
     format: Literal["morvit/1"]
-    image_size: Count
-    patch_size: Count
+    image_size: Size
+    patch_size: Size
     in_channels: Literal[3]
-    num_classes: Count
-    embed_dim: Count
-    num_heads: Count
-    mlp_dim: Count
+    num_classes: Size
+    embed_dim: Size
+    num_heads: Size
+    mlp_dim: Size
     qkv_bias: bool
     norm_eps: Positive
     activation: Literal["gelu", "gelu_tanh", "relu"]
     sharing: Literal["none", "cycle", "middle_cycle"]
-    cycle_depth: Count
-    num_recursions: Count
+    cycle_depth: Size
+    num_recursions: Size
     routing: Literal["expert_choice", "token_choice", "none"]
     router: RouterConfig | None
     gate: Literal["block", "delta", "hard"]
     attention_scope: Literal["active", "all"]
-    capacity: tuple[Count, ...] | None
-    head_hidden: tuple[Count, ...]
+    capacity: tuple[Size, ...] | None
+    head_hidden: tuple[Size, ...]
     preprocess: Preprocess
     labels: tuple[str, ...] | None
     provenance: dict[str, Any] | None = None
@@ -114,6 +116,10 @@ class Config(Strict):
         if self.sharing == "none" and self.num_recursions != 1:
             problems.append(
                 f"num_recursions: got {self.num_recursions}, expected 1 with sharing 'none' (nothing recurs)"
+            )
+        if self.num_steps > MAX_STEPS:
+            problems.append(
+                f"num_recursions: got {self.num_steps} steps, expected at most {MAX_STEPS} (depth is a byte)"
             )
         if self.labels is not None and len(self.labels) != self.num_classes:
             problems.append(

@@ -78,7 +78,11 @@ class Demo:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"folder": str(self.folder), "models": [one.as_dict() for one in self.walked]}
+        return {
+            "format": "morvit-demo/1",
+            "folder": str(self.folder),
+            "models": [one.as_dict() for one in self.walked],
+        }
 
 
 def run_demo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -11,7 +10,11 @@ from typing import Any
 
 import psutil
 
+from morvit_deploy.dependencies import installed
+from morvit_deploy.errors import TargetError
+
 LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
 _ISA_FLAGS = (
     "avx2",
     "avx512f",
@@ -60,17 +63,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def checked_threads(asked: int | None) -> int:
+    """`asked`, or every core there is; TargetError for more than CROWD threads a core."""
+    cores = available_cores()
+    if asked is not None and not 1 <= asked <= CROWD * cores:
+        raise TargetError(
+            f"got {asked} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
+        )
+    return asked or cores
+
+
 def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """Installed versions of `names`; those absent are left out."""
     return {name: version for name in names if (version := installed(name)) is not None}
-
-
-def installed(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def memory_mib() -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
     """Yield an empty folder that becomes `final` when the block ends without an error.
 
     An existing `final` is refused; with `force` it is replaced, but only if it is empty or holds `marker`,
-    the file by which our own output is known. Raises OutputError when the place cannot be written.
+    the JSON file by whose `format` our own output is known. Raises OutputError when the place cannot be written.
     """
     final = final.absolute()  # not resolve(): a link keeps its name
     check_free(final, marker=marker, force=force)
@@ -57,11 +58,22 @@ def check_free(final: Path, *, marker: str, force: bool) -> None:
         raise OutputError(f"{final} exists and is not a folder; choose another place")
     if not force:
         raise OutputError(f"{final} exists; pass --force to replace it, or choose another place")
-    if any(final.iterdir()) and not (final / marker).is_file():
+    if Path.cwd().is_relative_to(final.resolve()):
+        raise OutputError(f"{final} is the current folder or holds it; it cannot be replaced from inside")
+    if any(final.iterdir()) and not _is_ours(final / marker):
         raise OutputError(
-            f"--force replaces only what this tool wrote, and {final} has no {marker}; "
+            f"--force replaces only what this tool wrote, and {final} has no {marker} of ours; "
             "remove it yourself or choose another place"
         )
+
+
+def _is_ours(marker: Path) -> bool:
+    """Does the file name one of our formats? Other programs have a config.json or manifest.json, too."""
+    try:
+        content = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("morvit")
 
 
 def _publish(partial: Path, final: Path) -> None:

@@ -58,6 +58,7 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
         return {
+            "format": "morvit-inspection/1",
             "checkpoint": str(self.checkpoint),
             "sha256": self.sha256,
             "config": json.loads(self.config.to_json()),

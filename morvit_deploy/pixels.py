@@ -38,10 +38,10 @@ def resize_shorter(image: Image.Image, preprocess: Preprocess, size: int) -> Ima
     target = preprocess.resize or max(size, min(image.size))
     if min(image.size) == target:
         return image
-    scale = target / min(image.size)
+    shorter = min(image.size)
     width, height = (
-        target if side == min(image.size) else max(target, int(side * scale)) for side in image.size
-    )
+        target * side // shorter for side in image.size
+    )  # rounded down, as training pipelines do
     return image.resize((width, height), Image.Resampling[preprocess.interpolation.upper()])
 
 
@@ -99,6 +99,6 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{path} cannot be decoded: {error}; the file may be cut off") from None
     if image.mode not in _CONVERTIBLE:
         raise ImageError(
-            f"{path} has mode {image.mode!r} (not 8 bits a channel); convert it to an 8-bit RGB picture"
+            f"{path} has mode {image.mode!r} (no RGB meaning, or not 8 bits a channel); convert it to 8-bit RGB"
         )
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.config import Config, parse_config
 from morvit_deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from morvit_deploy.config import Config
 
 _IMAGENET = {
     "mean": [0.485, 0.456, 0.406],
@@ -90,7 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def preset(name: str) -> Config:
     """The configuration called `name`; ConfigError lists the names there are."""
-    import json
+    from morvit_deploy.config import parse_config  # `--help` names the presets and needs no pydantic
 
     if name not in PRESETS:
         raise ConfigError(f"got preset {name!r}, expected one of: {', '.join(PRESETS)}")

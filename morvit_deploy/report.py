@@ -138,5 +138,5 @@ def size(number: float) -> str:
 
 
 def share(number: float) -> str:
-    """0.985 -> '98.5 %'; a share that is not quite one never reads as 100 %."""
+    """0.985 -> '98.50 %'; a share that is not quite one never reads as 100 %."""
     return f"{min(number, 0.9999) if number < 1 else number:.2%}".replace("%", " %")

@@ -15,6 +15,8 @@ from morvit_deploy.bundle import Manifest
 from morvit_deploy.errors import ImageError
 from morvit_deploy.pixels import Pixels, normalise, read_image
 
+AT_A_TIME = 32  # images a dynamic batch takes in one run, so that memory does not grow with their number
+
 Arrays = dict[str, NDArray]
 
 
@@ -83,7 +85,7 @@ class Session:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _chunks(self, pixels: Pixels) -> Iterator[Pixels]:
-        step = len(pixels) if self.manifest.batch == "dynamic" else self.manifest.batch
+        step = AT_A_TIME if self.manifest.batch == "dynamic" else self.manifest.batch
         for start in range(0, len(pixels), step):
             yield pixels[start : start + step]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,8 @@ class Gap:
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
         return {
-            "max_abs": self.max_abs,
-            "tolerance": self.tolerance,
+            "max_abs": _finite(self.max_abs),
+            "tolerance": _finite(self.tolerance),
             "top1_agreement": self.top1_agreement,
             "passed": self.passed,
         }
@@ -49,12 +50,13 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Structure proved and both gaps closed, on at least one judged image."""
+        """Structure proved, both gaps closed and every decision alike, on at least one judged image."""
         structure = bool(self.structure.get("proved", True)) or self.structure.get("form") != "unrolled"
         return (
             structure
             and self.routing_gap.passed
             and self.conversion_gap.passed
+            and all(share == 1.0 for share in self.router_agreement or ())
             and self.images > self.ambiguous
         )
 
@@ -72,6 +74,9 @@ class Verification:
                     f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
                     f"top-1 agreement {gap.top1_agreement:.1%}"
                 )
+        for step, share in enumerate(self.router_agreement or (), start=1):
+            if share < 1:
+                lines.append(f"step {step}: {share:.2%} of the routers' decisions are alike, expected all")
         if self.first_divergence:
             lines.append(f"first to diverge: {self.first_divergence}")
         violations = self.structure.get("violations", [])
@@ -93,5 +98,10 @@ class Verification:
             "ambiguous": self.ambiguous,
             "synthetic": self.synthetic,
             "same_checkpoint": self.same_checkpoint,
-            "min_margin": min(self.margins, default=None),
+            "min_margin": _finite(min(self.margins, default=None)),
         }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity and no NaN: null stands for a number that is not one."""
+    return value if value is not None and math.isfinite(value) else None

@@ -11,11 +11,10 @@ from morvit_deploy.bundle import Manifest
 from morvit_deploy.calibration.images import open_images
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
+from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.base import DEFAULT_IMAGES
 from morvit_deploy.exporters.registry import find_target, open_bundle
-from morvit_deploy.pixels import synthetic_images
 from morvit_deploy.verdict import Verification
 
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
@@ -42,21 +41,38 @@ def verify(
     model = load_checkpoint(checkpoint)
     with open_bundle(bundle, threads=threads, probes=True) as session:
         manifest = session.manifest
-        if manifest.config != model.config:
+        differing = _differences(manifest.config, model.config)
+        if differing:
+            listed = "\n".join(f"  - {line}" for line in differing)
             raise BundleError(
-                f"{bundle} was made from a checkpoint with another config.json than {checkpoint}"
+                f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
             )
         tell("proving the structure of the written graph")
         graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
         structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
-        if images is None:
-            pixels = synthetic_images(DEFAULT_IMAGES, model.config.image_size)
-        else:
+        told = (manifest.macs[manifest.plan.buckets[0].name], manifest.checkpoint.parameters)
+        found = (structure["macs"], sum(p.numel() for p in model.parameters()))
+        if told != found:
+            raise BundleError(
+                f"{bundle}: the manifest says {told} MACs and parameters, found {found}; it was edited"
+            )
+        pixels = None
+        if images is not None:
             pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
-        tell(f"comparing {len(pixels)} images with the float64 reference")
-        verification = compare(model, session, pixels, structure, synthetic=images is None, progress=progress)
+        tell("comparing images with the float64 reference")
+        verification = compare(model, session, pixels, structure, progress=progress)
     same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
     return replace(verification, same_checkpoint=same)
+
+
+def _differences(bundled: Config, own: Config) -> list[str]:
+    """Fields that differ; where the weights came from changes no answer."""
+    a, b = (config.model_dump(mode="json", exclude={"provenance"}) for config in (bundled, own))
+    return [
+        f"{field}: the bundle has {a[field]!r}, the checkpoint {b[field]!r}"
+        for field in a
+        if a[field] != b[field]
+    ]
 
 
 def options_of(manifest: Manifest) -> Options:

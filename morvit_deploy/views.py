@@ -60,8 +60,8 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
     gaps = [
         (
             f"{name} gap",
-            f"{gap['max_abs']:.2e}",
-            f"{gap['tolerance']:.2e}",
+            _scientific(gap["max_abs"]),
+            _scientific(gap["tolerance"]),
             share(gap["top1_agreement"]),
             "pass" if gap["passed"] else "FAIL",
         )
@@ -95,18 +95,22 @@ def prediction_table(answers: list[dict[str, Any]], *, with_logits: bool = False
     columns = ["image", "bucket", "class", "probability", "next"]
     rows = []
     for answer in answers:
-        best, others = answer["top"][0], answer["top"][1:3]
+        best, others = answer["top"][0], answer["top"][1:]
         row = [
             answer["image"],
             answer["bucket"],
             best["label"],
-            f"{best['probability']:.1%}",
-            ", ".join(f"{guess['label']} {guess['probability']:.1%}" for guess in others),
+            share(best["probability"]),
+            ", ".join(f"{guess['label']} {share(guess['probability'])}" for guess in others),
         ]
         if with_logits:
             row.append(" ".join(f"{value:.4g}" for value in answer["logits"]))
         rows.append(tuple(row))
     return Table("Predictions", (*columns, "logits") if with_logits else tuple(columns), rows, numeric=(3,))
+
+
+def _scientific(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

@@ -52,14 +52,19 @@ class Walk:
             np.put_along_axis(runs[step], held, True, axis=1)
         return runs
 
-    def decisions_alike(self, reference: Outcome, actual: Arrays) -> NDArray[np.int64] | None:
-        """(steps, 2): of the reference's candidates at each step, how many the graph treats alike, and how many."""
+    def decisions_alike(
+        self, reference: Outcome, actual: Arrays, clear: NDArray[np.bool_]
+    ) -> NDArray[np.int64] | None:
+        """(steps, 2): of the reference's candidates at each step, how many the graph treats alike, and how many.
+
+        Only images where `clear` is true are counted: in the others a decision may fall either way.
+        """
         runs = self.runs(actual)
         if runs is None or self.config.routing == "none":
             return None
         counts = np.zeros((len(runs), 2), dtype=np.int64)
-        for image, trace in enumerate(reference.traces):
-            for step, decision in enumerate(trace.decisions):
+        for image in np.flatnonzero(clear):
+            for step, decision in enumerate(reference.traces[image].decisions):
                 candidates = decision.candidates.numpy()
                 goes_on = np.isin(candidates, decision.kept.numpy())
                 counts[step] += (runs[step, image, candidates] == goes_on).sum(), len(candidates)
@@ -98,11 +103,12 @@ class Walk:
 
     def stages_of_reference(self, reference: Outcome) -> Stages:
         """The same stages of the reference; of a routed step only the tokens that ran it."""
-        stages: Stages = {"logits": reference.logits.numpy()}
+        logits: Stages = {"logits": reference.logits.numpy()}
         if self.config.routing != "expert_choice":
-            return stages
+            names = reference.traces[0].states
+            return {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names} | logits
         early = [name for name in ("embed", "first") if name in reference.traces[0].states]
-        stages = {name: np.stack([t.states[name].numpy() for t in reference.traces]) for name in early}
+        stages: Stages = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in early}
         for step in range(len(self.capacity)):
             kept = np.stack([trace.decisions[step].kept.numpy() for trace in reference.traces])
             runs = np.zeros((len(kept), self.config.num_patches))
@@ -113,7 +119,7 @@ class Walk:
             )
             stages[f"step{step + 1}.runs"] = runs
             stages[f"step{step + 1}.state"] = np.take_along_axis(state, rows[..., None], axis=1)
-        return stages | {"logits": reference.logits.numpy()}
+        return stages | logits
 
 
 def _token_order(state: NDArray, held: NDArray[np.int64]) -> NDArray:

@@ -56,7 +56,7 @@ def test_init_is_seeded(inside: Path) -> None:
 
 
 def test_init_lists_and_refuses(inside: Path) -> None:
-    assert "vit_b16" in run("init", "--preset", "list").stdout.split()
+    assert "vit_b16" in run("init", "--help").stdout
     assert "expected one of: morvit_b16" in refused("init", "--preset", "resnet50", "-o", "out")
     (inside / "out").mkdir()
     assert "--force" in refused("init", "--preset", "morvit_tiny_digits", "-o", "out")

@@ -19,7 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 app = typer.Typer(
     name="morvit-deploy",
     help="Turn a trained MoR-ViT into static graphs, prove them equal to the checkpoint, and measure them.",
-    epilog="Exit status: 0 done and verified, 1 a check failed, 2 bad usage or input.",
+    epilog="Exit status: 0 done and verified, 1 a check failed, 2 bad usage or input. "
+    "`morvit-deploy --debug COMMAND` shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -30,7 +31,7 @@ _debug = False
 
 def _version(asked: bool) -> None:
     if asked:
-        from morvit_deploy.devices import installed
+        from morvit_deploy.dependencies import installed
 
         typer.echo(f"morvit-deploy {installed('morvit-deploy')}")
         raise typer.Exit

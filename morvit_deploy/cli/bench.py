@@ -11,6 +11,7 @@ import typer
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.common import (
     BundleArg,
+    ForceOption,
     JsonOption,
     ThreadsOption,
     UpscaleOption,
@@ -70,15 +71,19 @@ def bench(
         Path | None,
         typer.Option("-o", "--out", help="JSON file to write, with every raw sample.", show_default=False),
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure bundles: cold start, load, warm latency, throughput and memory; no PyTorch is loaded."""
-    if out is not None and out.is_dir():
-        raise OutputError(f"-o {out} is a folder, expected a file name")
+    if out is not None and out.exists() and not (force and out.is_file()):
+        what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
+        raise OutputError(f"-o {out} {what}")
     from morvit_deploy.bench_views import bench_report
     from morvit_deploy.benchmark import bench as measure
+    from morvit_deploy.benchmark import check_device
     from morvit_deploy.files import write_text
 
+    check_device(device)  # before a bundle is looked for
     folders = [bundle_folder(bundle), *(against or [])]
     with progress_bar() as (tell, progress):
         result = measure(

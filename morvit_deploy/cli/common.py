@@ -13,6 +13,7 @@ import typer
 
 from morvit_deploy.errors import BundleError, ConfigError
 
+NO_CHECKPOINT = "no checkpoint given (CHECKPOINT, for verify --checkpoint)"
 FILE_WIDTH = 110  # columns of a table that goes to a file or a pipe
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ ImagesOption = Annotated[
     ),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use at most this many images.", show_default=False)
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Use at most this many images (default: 32 for export, 64 for verify, 256 for inspect).",
+        show_default=False,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -104,8 +111,20 @@ def progress_bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], No
         )
 
 
+def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
+    """Say so when a folder holds more images than were looked at."""
+    if images is None:
+        return
+    from morvit_deploy.calibration.images import open_images
+    from morvit_deploy.config import load_config
+
+    found = len(open_images(images, load_config(source)))
+    if used < found:
+        stderr().print(f"note: {used} of {found} images, a seeded choice; --limit N takes another number")
+
+
 def checkpoint_folder(given: Path | None) -> Path:
-    """`given`, or the current folder when it holds a checkpoint."""
+    """`given`, or the current folder when it holds a checkpoint; a bundle is told apart."""
     if given is not None:
         return given
     if Path("config.json").is_file():
@@ -119,7 +138,11 @@ def bundle_folder(given: Path | None) -> Path:
     """`given`, or the newest bundle under build/."""
     if given is not None:
         return given
-    found = sorted(Path("build").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    manifests = [*Path("build").glob("*/manifest.json"), *Path("build").glob("*/*/manifest.json")]
+    whole = [
+        path for path in manifests if not any(part.startswith(".") for part in path.parts)
+    ]  # not being written
+    found = sorted(whole, key=lambda path: path.stat().st_mtime)
     if not found:
         raise BundleError("no BUNDLE given, and there is none under build/; run `morvit-deploy export` first")
     return found[-1].parent

@@ -69,31 +69,19 @@ def export(
     """Export a checkpoint to a bundle of static graphs, and verify it before it gets its name."""
     from morvit_deploy.exporters.registry import find_target
 
-    found = find_target(target)
+    find_target(target)  # a wrong name is told before PyTorch loads
     source = checkpoint_folder(checkpoint)
     folder = out or Path("build") / f"{source.resolve().name}-{target}"
     number = _batch(batch)
     with stages("loading PyTorch") as tell:
-        from morvit_deploy.calibration.images import open_images
-        from morvit_deploy.config import load_config
-        from morvit_deploy.exporters.base import Request
+        from morvit_deploy.exporters.api import DEFAULT_LIMIT
+        from morvit_deploy.exporters.api import export as run
         from morvit_deploy.views import export_report
 
-        config = load_config(source)
-        pixels = (
-            None if images is None else open_images(images, config, limit=limit or 32, upscale=upscale).all()
-        )
-        request = Request(
-            source,
-            folder,
-            batch=number,
-            input=input.value,
-            with_depth=with_depth,
-            form=form.value,
-            force=force,
-            images=pixels,
-        )
-        exported = found.load_exporter().export(request, tell)
+        exported = run(
+            source, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale, tell=tell,
+            batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
+        )  # fmt: skip  # three lines read better than twelve
     if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled:
         stderr().print(
             "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "

@@ -9,26 +9,23 @@ import typer
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.common import ForceOption, stages, stdout
+from morvit_deploy.presets import PRESETS
 
 
 @command("init")
 def init(
-    preset: Annotated[str, typer.Option("--preset", help="Architecture; `--preset list` names them.")],
+    preset: Annotated[str, typer.Option("--preset", help=f"Architecture: {', '.join(PRESETS)}.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder to write.", show_default=False)
+        Path | None,
+        typer.Option("-o", "--out", help="Folder to write (default: the preset's name).", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random weights.")] = 0,
     force: ForceOption = False,
 ) -> None:
     """Write a randomly initialised checkpoint, to judge an architecture's speed before anyone trains it."""
-    from morvit_deploy.presets import PRESETS
     from morvit_deploy.presets import preset as find
     from morvit_deploy.report import count
 
-    if preset == "list":
-        for name in PRESETS:
-            typer.echo(name)
-        return
     config = find(preset)
     folder = out or Path(preset)
     with stages("loading PyTorch") as tell:

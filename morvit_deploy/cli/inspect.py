@@ -18,6 +18,7 @@ from morvit_deploy.cli.common import (
     checkpoint_folder,
     emit,
     progress_bar,
+    remark_on_limit,
     stderr,
 )
 from morvit_deploy.errors import OutputError
@@ -61,8 +62,7 @@ def inspect(
     emit(inspection_report(found), found.as_dict(), as_json)
     if found.survey is None:
         return
-    if limit is None and len(found.survey.images) == DEFAULT_LIMIT:
-        stderr().print(f"note: looked at {DEFAULT_LIMIT} images, a seeded choice; --limit N takes more")
+    remark_on_limit(images, source, len(found.survey.images))
     if found.survey.judgement is not None and found.survey.judgement.degenerate:
         stderr().print(
             f"warning: {found.survey.judgement.warning}", markup=False, highlight=False, style="yellow"

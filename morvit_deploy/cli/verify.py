@@ -19,6 +19,7 @@ from morvit_deploy.cli.common import (
     checkpoint_folder,
     emit,
     progress_bar,
+    remark_on_limit,
     stderr,
 )
 
@@ -57,6 +58,7 @@ def verify(
     data = verification.as_dict()
     if verification.synthetic:
         stderr().print("note: no --images given; compared on synthetic pictures")
+    remark_on_limit(images, source, verification.images)
     emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
     if not verification.passed:
         from morvit_deploy.errors import ParityError
