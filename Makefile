@@ -25,7 +25,7 @@ lint: $(READY)
 
 # mypy cannot follow an editable install's folder mapping: the built package is checked instead
 types: $(READY)
-	rm -rf build/types
+	rm -rf build/types build/lib  # setuptools would package what was removed since
 	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
 

@@ -16,7 +16,9 @@ from PIL import Image
 bundle, pictures = Path(sys.argv[1]), sys.argv[2:]
 manifest = json.loads((bundle / "manifest.json").read_text())
 size = manifest["config"]["image_size"]
-assert manifest["input"] == "uint8" and manifest["batch"] in (1, "dynamic"), "export with --input uint8 --batch 1"
+assert manifest["input"] == "uint8" and manifest["batch"] in (1, "dynamic"), (
+    "export with --input uint8 --batch 1"
+)
 session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
 
 for picture in pictures:

@@ -158,7 +158,8 @@ def gap_of(expected: NDArray, actual: NDArray, tolerance: float) -> Gap:
     if not len(expected):
         return Gap(0.0, tolerance, 1.0)
     a, b = expected.astype(np.float64), actual.astype(np.float64)
-    difference = float(np.abs(a - b).max())
+    with np.errstate(invalid="ignore"):  # NaN is told of below, as an infinite difference
+        difference = float(np.abs(a - b).max())
     same = float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
     limit = tolerance * max(1.0, float(np.abs(a).max()))
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)

@@ -79,9 +79,11 @@ class Walk:
         """
         for stage, values in wanted.items():
             if stage in found:
-                difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
+                with np.errstate(invalid="ignore"):
+                    difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
                 difference = np.where(np.isfinite(difference), difference, np.inf)
-                limit = STATE_TOLERANCE * max(1.0, float(np.nanmax(np.abs(values[clear]))))
+                largest = np.abs(np.nan_to_num(values[clear], posinf=0.0, neginf=0.0)).max()
+                limit = STATE_TOLERANCE * max(1.0, float(largest))
                 if difference.max() > limit:
                     worst = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
                     image = before + int(np.flatnonzero(clear)[worst])

@@ -174,3 +174,33 @@ def test_a_graph_that_the_runtime_refuses_is_one_message(copied_bundle: Path) ->
     for probes in (False, True):
         with pytest.raises(BundleError, match="cannot load"):
             open_bundle(copied_bundle, probes=probes)
+
+
+def test_everyone_may_read_a_bundle(tiny_bundle: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o444 for path in tiny_bundle.iterdir()}
+    assert set(modes.values()) == {(tiny_bundle / "manifest.json").stat().st_mode & 0o444}, modes
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda m: m.update(input="float"), "inputs.image"),
+        (lambda m: m.update(batch=4), "inputs.image: batch 1, expected 4"),
+        (lambda m: m.update(macs={}), "macs"),
+        (lambda m: m["plan"]["buckets"][0].update(capacity=[99, 1, 1]), "capacity: got 99"),
+        (lambda m: m["plan"]["buckets"][0].update(capacity=[1]), "capacity: got 1 numbers, expected 3"),
+    ],
+    ids=["input", "batch", "macs", "capacity above N", "capacity of one step"],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    copied_bundle: Path, change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    edit(copied_bundle, change)
+    assert named in refusal(copied_bundle)
+
+
+def test_ports_that_the_graph_lacks_are_refused(copied_bundle: Path) -> None:
+    port = {"name": "heat", "dtype": "uint8", "shape": [1, 4]}
+    edit(copied_bundle, lambda m: m["outputs"].append(port))
+    with pytest.raises(BundleError, match="heat"):
+        open_bundle(copied_bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +17,14 @@ from morvit_deploy.files import new_folder, write_text
 MARKER = "manifest.json"
 
 
+def marked(text: str) -> str:
+    """A marker file as this tool writes it."""
+    return json.dumps({"format": "morvit-test/1", "text": text})
+
+
 def write(final: Path, content: str = "new", force: bool = False) -> None:
     with new_folder(final, marker=MARKER, force=force) as partial:
-        (partial / MARKER).write_text(content)
+        (partial / MARKER).write_text(marked(content))
 
 
 def names(folder: Path) -> list[str]:
@@ -29,7 +35,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     final = tmp_path / "a" / "b c" / "out"
     with new_folder(final, marker=MARKER) as partial:
         assert partial.parent == final.parent, "a rename must not cross file systems"
-        (partial / MARKER).write_text("new")
+        (partial / MARKER).write_text(marked("new"))
         assert not final.exists()
     assert names(final) == [MARKER]
     assert names(final.parent) == ["out"]
@@ -48,10 +54,10 @@ def test_an_error_leaves_nothing(tmp_path: Path, error: type[BaseException], exi
     if existing:
         write(final, "old")
     with pytest.raises(error), new_folder(final, marker=MARKER, force=True) as partial:
-        (partial / MARKER).write_text("half")
+        (partial / MARKER).write_text(marked("half"))
         raise error
     assert names(tmp_path) == (["out"] if existing else [])
-    assert not existing or (final / MARKER).read_text() == "old"
+    assert not existing or (final / MARKER).read_text() == marked("old")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
@@ -65,7 +71,7 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
     with pytest.raises(OutputError, match=r"out exists; pass --force"):
         write(tmp_path / "out")
-    assert (tmp_path / "out" / MARKER).read_text() == "old"
+    assert (tmp_path / "out" / MARKER).read_text() == marked("old")
 
 
 def test_force_replaces_what_is_ours(tmp_path: Path) -> None:
@@ -108,7 +114,7 @@ def test_a_link_to_a_folder_does_not_lose_the_folder_behind_it(tmp_path: Path) -
     write(tmp_path / "real", "old")
     (tmp_path / "out").symlink_to(tmp_path / "real")
     write(tmp_path / "out", force=True)
-    assert (tmp_path / "out" / MARKER).read_text() == "new"
+    assert (tmp_path / "out" / MARKER).read_text() == marked("new")
     assert (tmp_path / "real" / MARKER).exists()
     assert names(tmp_path) == ["out", "real"]
 
@@ -154,10 +160,10 @@ def test_an_old_bundle_moved_aside_by_a_killed_run_is_not_lost(tmp_path: Path) -
     """Killed between the two renames: the old bundle is only under its temporary name. It comes back."""
     aside = tmp_path / f".out.partial-{dead_pid()}-abc.old"
     aside.mkdir()
-    (aside / MARKER).write_text("old")
+    (aside / MARKER).write_text(marked("old"))
     with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "out", marker=MARKER, force=True):
         raise ValueError("stop")
-    assert (tmp_path / "out" / MARKER).read_text() == "old"
+    assert (tmp_path / "out" / MARKER).read_text() == marked("old")
 
 
 def test_text_is_written_whole_with_usual_permissions(tmp_path: Path) -> None:
@@ -176,3 +182,19 @@ def test_text_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_text(tmp_path / "folder", "text")
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_force_tells_our_marker_from_another_programs(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MARKER).write_text('{"name": "a web app", "format": 1}')
+    (tmp_path / "out" / "index.html").write_text("mine")
+    with pytest.raises(OutputError, match="of ours"):
+        write(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == ["index.html", MARKER]
+
+
+def test_force_does_not_take_the_floor_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out" / "deeper")
+    with pytest.raises(OutputError, match="current folder"):
+        write(tmp_path / "out", force=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,20 @@ def test_exporting_twice_gives_the_same_bytes(
     export(tiny_checkpoint, tmp_path / "again", with_depth=True)
     for name in ("model.onnx", "weights.bin", "manifest.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
+
+
+def test_exporting_in_another_process_gives_the_same_bytes(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Sets are ordered by a hash that changes from process to process."""
+    arguments = ["export", tiny_checkpoint, "-o", tmp_path / "out", "--with-depth"]
+    script = "from morvit_deploy.cli import main; main()"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], check=True, env=environment, capture_output=True
+    )
+    for name in ("model.onnx", "weights.bin", "manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
 
 
 @pytest.mark.slow

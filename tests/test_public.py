@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -63,9 +64,13 @@ def test_predict_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> N
 
 
 def test_help_is_quick() -> None:
-    script = "import time; t = time.process_time(); import morvit_deploy.cli; print(time.process_time() - t)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < HELP_S * BUSY
+    """Processor time of the whole process, which does not depend on what else the machine does."""
+    script = "import sys; sys.argv = ['morvit-deploy', '--help']; from morvit_deploy.cli import main; main()"
+    before = os.times()
+    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent <= HELP_S
 
 
 @pytest.mark.parametrize("name", morvit_deploy.__all__)

@@ -165,7 +165,7 @@ def test_a_slightly_trained_on_checkpoint_fails(
 
 def test_another_config_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     save_checkpoint(random_model(make_config(gate="delta")), tmp_path / "other")
-    with pytest.raises(BundleError, match=r"another config\.json"):
+    with pytest.raises(BundleError, match="gate: the bundle has 'block', the checkpoint 'delta'"):
         verify(tiny_bundle, tmp_path / "other")
 
 
@@ -190,7 +190,7 @@ def ambiguous_checkpoint(folder: Path) -> Path:
 
 
 def test_an_export_on_which_nothing_can_be_judged_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match=r"all 4 images have a routing margin below 0\.0001"):
+    with pytest.raises(ParityError, match=r"all 64 images have a routing margin below 0\.0001"):
         export(ambiguous_checkpoint(tmp_path / "checkpoint"), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
@@ -231,3 +231,31 @@ def test_a_broken_structure_fails_by_itself(change: dict[str, Any]) -> None:
     structure = change["structure"] | {"form": "unrolled"}
     assert not judged(0, structure=structure).passed
     assert "node 'x'" in judged(0, structure=structure).failure
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["macs"].update(topk=1),
+        lambda m: m["checkpoint"].update(parameters=7),
+        lambda m: m.update(probes=[]),
+    ],
+    ids=["macs", "parameters", "probes"],
+)
+def test_a_falsified_manifest_does_not_pass(copied_bundle: Path, tiny_checkpoint: Path, change: Any) -> None:
+    path = copied_bundle / "manifest.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+    try:
+        assert not verify(copied_bundle, tiny_checkpoint).passed
+    except BundleError as error:
+        assert "edited" in str(error)
+
+
+def test_a_model_that_answers_nan_fails(tmp_path: Path) -> None:
+    """And is not excused as one that cannot be judged."""
+    preprocess = {**make_config().preprocess.model_dump(mode="json"), "std": [1e-300, 1.0, 1.0]}
+    save_checkpoint(random_model(make_config(preprocess=preprocess)), tmp_path / "checkpoint")
+    with pytest.raises(ParityError, match="routing gap"):
+        export(tmp_path / "checkpoint", tmp_path / "out")
