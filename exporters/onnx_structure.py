@@ -107,7 +107,8 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
-    return {key: Promise(name, uses[key], size) for key, (name, size) in held.items()}
+    # a router whose logits nobody reads is not run, and not in the file
+    return {key: Promise(name, uses[key], size) for key, (name, size) in held.items() if uses[key]}
 
 
 def _owned(graph: StaticMoRViT) -> set[str]:

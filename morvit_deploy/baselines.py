@@ -32,9 +32,9 @@ class MaskedMoRViT(StaticMoRViT):
         active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
         depth = torch.zeros_like(active, dtype=torch.uint8)
         for step, capacity in enumerate(self.capacity):
-            z = self._router(step)(h)  # (…, N+1, 1)
-            scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
-            if capacity < scores.shape[-1]:  # the paper's percentile as a threshold
+            z = self._router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
+            if z is not None and capacity < self.config.num_patches:  # the paper's percentile as a threshold
+                scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
                 active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
             depth = depth + active.to(torch.uint8)
             h = self._masked_step(h, z, F.pad(active, (1, 0), value=True))
@@ -42,7 +42,7 @@ class MaskedMoRViT(StaticMoRViT):
             out["depth"] = depth
         return self._block("last")(h) if middle else h
 
-    def _masked_step(self, h: Tensor, z: Tensor, runs: Tensor) -> Tensor:
+    def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
         mask, after = self._key_mask(runs, h), h
         for i in range(self.config.cycle_depth):
             after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
@@ -61,8 +61,8 @@ class GatherScatterMoRViT(StaticMoRViT):
         held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
         for step, capacity in enumerate(self.capacity):
             x = take(h, held)
-            z = self._router(step)(x)
-            if capacity < held.shape[-1] - 1:
+            z = self._router(step)(x) if self.routed[step] else None
+            if z is not None and capacity < held.shape[-1] - 1:
                 order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
                 held, z, x = held.gather(-1, order), take(z, order), take(x, order)
             rows = held[..., None].expand(*held.shape, h.shape[-1])

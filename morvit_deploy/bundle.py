@@ -90,8 +90,10 @@ class Manifest(Strict):
         nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
         wanted = nhwc if self.input == "uint8" else nchw
         for port in self.inputs:
-            if (port.dtype, port.shape[1:]) != wanted or isinstance(port.shape[0], str) != (
-                self.batch == "dynamic"
+            if (
+                len(port.shape) != 4
+                or (port.dtype, port.shape[1:]) != wanted
+                or isinstance(port.shape[0], str) != (self.batch == "dynamic")
             ):
                 problems.append(
                     f"inputs.{port.name}: {port.dtype} {list(port.shape)} is not {self.input} input"

@@ -24,7 +24,8 @@ def dense_macs(config: Config) -> int:
     tokens = config.num_patches + 1
     routed = _router_macs(config) * tokens
     if config.routing == "expert_choice":
-        routed *= config.num_recursions
+        assert config.capacity is not None
+        routed *= sum(routed_steps(config, config.capacity))
     return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
 
 
@@ -39,6 +40,12 @@ def schedule_macs(config: Config, capacity: tuple[int, ...], cls_only: bool = Tr
     if config.routing == "none":
         capacity = (config.num_patches,) * config.num_recursions
     return _ends(config) + _recursion_macs(config, capacity, cls_only)
+
+
+def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
+    """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
+    before = (config.num_patches, *capacity)
+    return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before))  # noqa: B905  # longer
 
 
 def _ends(config: Config) -> int:
@@ -63,9 +70,10 @@ def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -
     middle = config.sharing == "middle_cycle"
     everywhere = config.attention_scope == "all"
     total = block_macs(config, tokens, tokens, tokens) if middle else 0
+    routed = routed_steps(config, capacity)
     for step, kept in enumerate(capacity):
         running = kept + 1
-        total += held * _router_macs(config)
+        total += held * _router_macs(config) if routed[step] else 0
         fresh = held - running if everywhere else 0  # those who left now: K and V computed once, then carried
         keys = tokens if everywhere else running
         for i in range(config.cycle_depth):

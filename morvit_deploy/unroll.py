@@ -16,7 +16,7 @@ from morvit_deploy import routing
 from morvit_deploy.blocks import StaticBlock
 from morvit_deploy.config import Config
 from morvit_deploy.ends import DEFAULTS, Classifier, Options, StaticRouter, Stem
-from morvit_deploy.macs import layer_names
+from morvit_deploy.macs import layer_names, routed_steps
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
 from morvit_deploy.rewrites import KV, cls_only, frozen_keys, partition, rank, take
@@ -47,6 +47,7 @@ class StaticMoRViT(nn.Module):
         super().__init__()
         self.config, self.capacity, self.options = model.config, bucket.capacity, options
         self.names = layer_names(model.config)
+        self.routed = routed_steps(model.config, bucket.capacity)
         split = _blocks_in_parts(model.config, self.names, options)
         self.blocks = nn.ModuleDict(
             {
@@ -91,8 +92,11 @@ class StaticMoRViT(nn.Module):
             out["depth"] = depth_of(walk.gone, walk.held)
         return self._last(walk) if middle else walk.h
 
-    def _route(self, step: int, capacity: int, walk: Walk, out: dict[str, Tensor]) -> Tensor:
-        """Set aside who leaves before this step; the router logits (…, 1 + capacity, 1) of who runs it."""
+    def _route(self, step: int, capacity: int, walk: Walk, out: dict[str, Tensor]) -> Tensor | None:
+        """Set aside who leaves before this step; the router logits (…, 1 + capacity, 1) of who runs it, if read."""
+        if not self.routed[step]:
+            walk.gone.append(walk.held[..., :0])
+            return None
         z = out[f"step{step + 1}.router_logits"] = self._router(step)(walk.h)
         candidates = walk.h.shape[-2] - 1
         if capacity == candidates:  # nobody leaves: nothing to route
@@ -116,7 +120,7 @@ class StaticMoRViT(nn.Module):
         """Without a last block, and unless they stay keys, those who leave feed nothing."""
         return self.config.sharing == "middle_cycle" or self.config.attention_scope == "all"
 
-    def _gated_step(self, step: int, walk: Walk, z: Tensor) -> Tensor:
+    def _gated_step(self, step: int, walk: Walk, z: Tensor | None) -> Tensor:
         """The cycle on the running tokens, then the gate; CLS alone where nothing else is read again."""
         after = walk.h
         for i in range(self.config.cycle_depth):
@@ -124,13 +128,13 @@ class StaticMoRViT(nn.Module):
             alone = final and self.config.sharing != "middle_cycle" and self.options.cls_only
             after = self._attend(f"cycle.{i}", after, walk, alone)
         rows = after.shape[-2]
-        return self._gate(walk.h[..., :rows, :], after, z[..., :rows, :])
+        return self._gate(walk.h[..., :rows, :], after, None if z is None else z[..., :rows, :])
 
-    def _gate(self, h: Tensor, after: Tensor, z: Tensor) -> Tensor:
+    def _gate(self, h: Tensor, after: Tensor, z: Tensor | None) -> Tensor:
         """The gated update (…, n, dim) of h, given the cycle's output and the router logits (…, n, 1)."""
         if self.config.gate == "hard":
             return after
-        assert self.config.router is not None
+        assert self.config.router is not None and z is not None
         g = routing.score(z, self.config.router.activation, self.config.router.alpha)
         return h + g * (after if self.config.gate == "block" else after - h)
 

@@ -165,6 +165,20 @@ def test_each_weight_is_stored_once(exported: Exported, changes: dict[str, Any])
     assert abs(sum(len(c) for c in contents) / 4 - sum(p.numel() for p in products)) <= 8 * folded
 
 
+@pytest.mark.parametrize("form", ["unrolled", "masked", "gather_scatter"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own routers", "one router"])
+def test_a_router_that_nobody_reads_is_left_out(tmp_path: Path, shared: bool, form: str) -> None:
+    """With a hard gate, a step that nobody leaves has no use for its router; counts and proof know it."""
+    router = {**make_config().router.model_dump(mode="json"), "shared": shared}
+    config = make_config(gate="hard", capacity=[16, 8, 8], router=router)
+    save_checkpoint(random_model(config), tmp_path / "checkpoint")
+    exported = export(tmp_path / "checkpoint", tmp_path / "out", form=form)
+    assert exported.verification.passed
+    assert exported.manifest.structure["proved"] == (
+        form != "gather_scatter"
+    )  # it scatters, as its name says
+
+
 def test_exporting_twice_gives_the_same_bytes(
     tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
