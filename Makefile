@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo   install, then run every step on the trained digits model (about 2 minutes)"
 	@echo "make test   install, then run ruff, mypy and pytest"
-	@echo "make train  train the two digits models again (about an hour on two cores)"
+	@echo "make train  train the two digits models again (about 40 minutes on two cores)"
 	@echo "make clean  remove the environment and everything built"
 
 demo: $(READY)

@@ -32,7 +32,7 @@ from morvit_deploy.files import check_free
 from morvit_deploy.model import MoRViT
 from morvit_deploy.presets import PRESETS
 
-EXPERT_CHOICE: dict[str, Any] = {"capacity": [40, 24, 16, 8]}
+EXPERT_CHOICE: dict[str, Any] = {}  # the preset as it is
 TOKEN_CHOICE: dict[str, Any] = {
     "routing": "token_choice",
     "router": {"hidden": [128], "activation": "sigmoid", "bias": True, "shared": True, "alpha": 1.0},
