@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import answer, refused
+from commands import answer, refused, run
 from conftest import make_config, normalised
 from PIL import Image
 
@@ -87,3 +87,14 @@ def test_a_depth_map_needs_a_bundle_with_depth(
     message = refused("predict", bundle, image_files[0], "--depth-map", tmp_path / "maps")
     assert "--with-depth" in message
     assert not (tmp_path / "maps").exists()
+
+
+def test_predict_warns_of_degenerate_routing(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """Everybody runs every step (paper, Figure 5); a healthy schedule draws no warning."""
+    uniform = exported(make_config(capacity=[16, 16, 16]), with_depth=True)
+    for bundle, expected in ((uniform, True), (tiny_bundle, False)):
+        result = run("predict", bundle, image_files[0], "--depth-map", tmp_path / bundle.parent.name)
+        assert result.exit_code == 0, result.output
+        assert ("warning: " in result.stderr) == expected, result.stderr

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import JsonOption, ThreadsOption, UpscaleOption, bundle_folder, emit, stages
+from morvit_deploy.cli.common import (
+    JsonOption,
+    ThreadsOption,
+    UpscaleOption,
+    bundle_folder,
+    emit,
+    stages,
+    stderr,
+)
 from morvit_deploy.errors import ImageError, TargetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from morvit_deploy.config import Config
+    from morvit_deploy.pixels import Pixels
+    from morvit_deploy.runtime import Session
 
 
 @command("predict")
@@ -42,6 +58,7 @@ def predict(
     from morvit_deploy.report import Report
     from morvit_deploy.views import prediction_table
 
+    warning = ""
     with stages("opening the bundle") as tell, open_bundle(bundle, threads=threads) as session:
         has_depth = any(port.name == "depth" for port in session.manifest.outputs)
         if depth_map is not None and not has_depth:
@@ -49,27 +66,48 @@ def predict(
         pixels = np.stack([session.read(path, upscale=upscale) for path in images])
         tell(f"running {len(images)} images")
         outputs = session.run(pixels)
-        answers: list[dict[str, Any]] = []
-        for path, row in zip(images, outputs["logits"], strict=True):
-            answer: dict[str, Any] = {
-                "image": str(path),
-                "bucket": session.manifest.plan.buckets[0].name,
-                "top": [guess.__dict__ for guess in session.guesses(row, top)],
-            }
-            if logits:
-                answer["logits"] = [float(value) for value in row]
-            answers.append(answer)
+        rows = zip(images, outputs["logits"], strict=True)
+        answers = [_answer(session, path, row, top, logits) for path, row in rows]
         if depth_map is not None:
             tell("drawing depth maps")
-            from morvit_deploy.depth_maps import draw_all
-
-            for answer, picture in zip(
-                answers,
-                draw_all(depth_map, images, pixels, outputs["depth"], session.manifest.config.num_steps),
-                strict=True,
-            ):
-                answer["depth_map"] = str(picture)
+            warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest.config, answers)
     emit(Report("Predictions", [prediction_table(answers, with_logits=logits)]), answers, as_json)
+    if depth_map is not None:
+        stderr().print(f"depth maps in {depth_map}", markup=False, highlight=False)
+    if warning:
+        stderr().print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+
+
+def _answer(session: Session, path: Path, row: NDArray, top: int, with_logits: bool) -> dict[str, Any]:
+    """One image's entry of `predict --json`."""
+    answer: dict[str, Any] = {
+        "image": str(path),
+        "bucket": session.manifest.plan.buckets[0].name,
+        "top": [asdict(guess) for guess in session.guesses(row, top)],
+    }
+    return answer | {"logits": [float(value) for value in row]} if with_logits else answer
+
+
+def _draw(
+    folder: Path,
+    images: list[Path],
+    pixels: Pixels,
+    depth: NDArray,
+    config: Config,
+    answers: list[dict[str, Any]],
+) -> str:
+    """Draw each image's depth map, note its file in its answer, and judge the routing: a warning, or nothing."""
+    from morvit_deploy.degeneracy import judge
+    from morvit_deploy.depth_maps import draw_all
+
+    titles = [f"read as {answer['top'][0]['label']}" for answer in answers]
+    drawn = draw_all(folder, images, pixels, depth, config.num_steps, titles)
+    for answer, picture in zip(answers, drawn, strict=True):
+        answer["depth_map"] = str(picture)
+    if config.routing == "none":
+        return ""
+    judgement = judge(depth, config.num_steps, capacity=config.capacity)
+    return judgement.warning if judgement.degenerate else ""
 
 
 def _split(paths: list[Path]) -> tuple[Path, list[Path]]:
