@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from morvit_deploy.bench_results import BenchResult, Measured
-from morvit_deploy.bench_views import conditions_table, spread, three_digits
-from morvit_deploy.benchmark import bench
 from morvit_deploy.bundle import MANIFEST
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_text
+from morvit_deploy.measuring.benchmark import bench
+from morvit_deploy.measuring.results import BenchResult, Measured
+from morvit_deploy.measuring.views import conditions_table, spread, three_digits
 from morvit_deploy.report import Table, count, size
 
 BAR = 4.3  # times as fast as the plain ViT-B/16

@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from morvit_deploy.benchmark import bench
     from morvit_deploy.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.exporters.api import export
     from morvit_deploy.exporters.registry import open_bundle
+    from morvit_deploy.measuring.benchmark import bench
     from morvit_deploy.verification import verify
 
 __all__ = ["bench", "export", "load_checkpoint", "open_bundle", "save_checkpoint", "verify"]
 
 _HOMES = {
-    "bench": "morvit_deploy.benchmark",
+    "bench": "morvit_deploy.measuring.benchmark",
     "export": "morvit_deploy.exporters.api",
     "load_checkpoint": "morvit_deploy.checkpoint",
     "open_bundle": "morvit_deploy.exporters.registry",

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from morvit_deploy.bench_results import BenchResult
-from morvit_deploy.bench_views import bench_report
-from morvit_deploy.benchmark import BLOCKS, STARTS, bench
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.config import Config
 from morvit_deploy.demo_names import IMAGES, MODELS
-from morvit_deploy.depth_maps import draw_overview
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.registry import open_bundle
 from morvit_deploy.files import new_folder
-from morvit_deploy.inspection import inspect_checkpoint
+from morvit_deploy.inspecting.depth_maps import draw_overview
+from morvit_deploy.inspecting.inspection import inspect_checkpoint
 from morvit_deploy.macs import dense_macs
+from morvit_deploy.measuring.benchmark import BLOCKS, STARTS, bench
+from morvit_deploy.measuring.results import BenchResult
+from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels, normalise
 from morvit_deploy.report import Picture, Report, Table, count, share, size

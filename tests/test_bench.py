@@ -14,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
-from morvit_deploy import bench_process
-from morvit_deploy.bench_conditions import Usage, usage, warnings_about
-from morvit_deploy.bench_inputs import Source, in_rounds, prepare
-from morvit_deploy.bench_process import Worker
-from morvit_deploy.bench_results import BenchResult, Block, Measured, Ratio, Start, percentiles
-from morvit_deploy.benchmark import MAX_RUNS, MIN_RUNS, bench
 from morvit_deploy.errors import BundleError, ImageError, TargetError
+from morvit_deploy.measuring import process as bench_process
+from morvit_deploy.measuring.benchmark import MAX_RUNS, MIN_RUNS, bench
+from morvit_deploy.measuring.conditions import Usage, usage, warnings_about
+from morvit_deploy.measuring.inputs import Source, in_rounds, prepare
+from morvit_deploy.measuring.process import Worker
+from morvit_deploy.measuring.results import BenchResult, Block, Measured, Ratio, Start, percentiles
 
 QUICK = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
 
@@ -257,7 +257,7 @@ class TestWorker:
     def test_ends_when_its_stdin_does(self, tiny_bundle: Path, tmp_path: Path) -> None:
         subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
         arguments = [str(tiny_bundle), "onnx", str(subject.pixels), "1"]
-        command = [sys.executable, "-m", "morvit_deploy.bench_worker", *arguments]
+        command = [sys.executable, "-m", "morvit_deploy.measuring.worker", *arguments]
         ended = subprocess.run(command, input="", capture_output=True, text=True, timeout=120)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert set(json.loads(ended.stdout)) == {"load_ms", "first_run_ms", "anonymous_mib"}
@@ -273,7 +273,8 @@ def test_no_torch(tiny_bundle: Path, tmp_path: Path) -> None:
     """Neither the worker nor the one who asks loads it."""
     subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
     program = (
-        "import sys, morvit_deploy.benchmark, morvit_deploy.bench_views, morvit_deploy.bench_worker as worker; "
+        "import sys, morvit_deploy.measuring.benchmark, morvit_deploy.measuring.views; "
+        "from morvit_deploy.measuring import worker; "
         "worker.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, str(tiny_bundle), "onnx", str(subject.pixels), "1"]

@@ -13,9 +13,9 @@ from conftest import make_config, random_model
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from morvit_deploy.anatomy import mac_counts, stages_of
 from morvit_deploy.checkpoint import init_model, save_checkpoint
 from morvit_deploy.cli import app
+from morvit_deploy.inspecting.anatomy import mac_counts, stages_of
 from morvit_deploy.macs import dense_macs
 from morvit_deploy.presets import preset
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from morvit_deploy.degeneracy import (
+from morvit_deploy.inspecting.degeneracy import (
     BLIND_IMAGES,
     BLIND_SHARE,
     UNDECIDED_SPREAD,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morvit_deploy.depth_maps import draw_all, draw_overview
-from morvit_deploy.depth_panels import Scale, overlay, scale_of
 from morvit_deploy.errors import OutputError
+from morvit_deploy.inspecting.depth_maps import draw_all, draw_overview
+from morvit_deploy.inspecting.depth_panels import Scale, overlay, scale_of
 from morvit_deploy.pixels import synthetic_images
 
 

@@ -12,14 +12,10 @@ import morvit_deploy
 FLOORS = [
     {"errors", "files", "report", "routing"},
     {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
-    {"model", "bundle", "degeneracy", "depth_panels", "depth_maps", "verdict", "threads"},
-    {"rewrites", "blocks", "ends", "checkpoint", "calibration", "runtime", "views", "anatomy"},
-    {"unroll", "baselines", "walk", "survey"},
-    {
-        *("compare", "verification", "exporters", "inspection", "inspect_views", "diagnosis", "doctor_views"),
-        *("benchmark", "bench_conditions", "bench_inputs", "bench_process", "bench_results", "bench_views"),
-        "bench_worker",
-    },
+    {"model", "bundle", "verdict", "threads"},
+    {"rewrites", "blocks", "ends", "checkpoint", "calibration", "runtime", "views"},
+    {"unroll", "baselines", "walk"},
+    {"compare", "verification", "exporters", "inspecting", "measuring", "diagnosis", "doctor_views"},
     {"demo", "cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS, start=1) for name in names}
@@ -37,8 +33,9 @@ NO_TORCH = {
         "bundle",
         "verdict",
     ),
-    *("runtime", "views", "calibration.images", "exporters.registry", "exporters.run_onnx", "depth_maps"),
-    *("benchmark", "bench_worker", "bench_process", "diagnosis"),
+    *("runtime", "views", "diagnosis", "calibration.images", "exporters.registry", "exporters.run_onnx"),
+    *("measuring.benchmark", "measuring.worker", "measuring.process"),
+    *("inspecting.depth_maps", "inspecting.degeneracy"),
 }
 
 PACKAGE = Path(morvit_deploy.__file__).parent

@@ -78,10 +78,10 @@ def bench(
     if out is not None and out.exists() and not (force and out.is_file()):
         what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
         raise OutputError(f"-o {out} {what}")
-    from morvit_deploy.bench_views import bench_report
-    from morvit_deploy.benchmark import bench as measure
-    from morvit_deploy.benchmark import check_device
     from morvit_deploy.files import write_text
+    from morvit_deploy.measuring.benchmark import bench as measure
+    from morvit_deploy.measuring.benchmark import check_device
+    from morvit_deploy.measuring.views import bench_report
 
     check_device(device)  # before a bundle is looked for
     folders = [bundle_folder(bundle), *(against or [])]

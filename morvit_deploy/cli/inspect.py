@@ -52,8 +52,8 @@ def inspect(
     folder = out or Path("build") / f"inspect-{source.resolve().name}"
     with progress_bar() as (tell, progress):
         tell("loading PyTorch")
-        from morvit_deploy.inspect_views import inspection_report
-        from morvit_deploy.inspection import DEFAULT_LIMIT, inspect_checkpoint
+        from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT, inspect_checkpoint
+        from morvit_deploy.inspecting.views import inspection_report
 
         found = inspect_checkpoint(
             source, images=images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,

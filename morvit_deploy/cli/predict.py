@@ -97,8 +97,8 @@ def _draw(
     answers: list[dict[str, Any]],
 ) -> str:
     """Draw each image's depth map, note its file in its answer, and judge the routing: a warning, or nothing."""
-    from morvit_deploy.degeneracy import judge
-    from morvit_deploy.depth_maps import draw_all
+    from morvit_deploy.inspecting.degeneracy import judge
+    from morvit_deploy.inspecting.depth_maps import draw_all
 
     titles = [f"read as {answer['top'][0]['label']}" for answer in answers]
     drawn = draw_all(folder, images, pixels, depth, config.num_steps, titles)

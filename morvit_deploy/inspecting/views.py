@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from morvit_deploy.config import Config
+from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name
 from morvit_deploy.report import Picture, Report, Table, count, share
-from morvit_deploy.survey import OVERVIEW, Survey, class_name
 
 if TYPE_CHECKING:
-    from morvit_deploy.inspection import Inspection
+    from morvit_deploy.inspecting.inspection import Inspection
 
 ROWS = 8  # images listed one by one
 _BAR = 30  # characters of the longest histogram bar

@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from morvit_deploy.depth_panels import (
+from morvit_deploy.files import write_bytes
+from morvit_deploy.inspecting.depth_panels import (
     Depth,
     Scale,
     histogram,
@@ -26,7 +27,6 @@ from morvit_deploy.depth_panels import (
     side_of,
     write,
 )
-from morvit_deploy.files import write_bytes
 from morvit_deploy.pixels import Pixels
 
 OVERVIEW_IMAGES = 8  # two rows of four: more are too small to read

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from morvit_deploy.bench_results import DRIFT, Measured
 from morvit_deploy.devices import this_machine, versions
+from morvit_deploy.measuring.results import DRIFT, Measured
 
 BUSY_LOAD = 0.5  # load average per core before the start
 BUSY_PERCENT = 10  # of all cores, used by others during the warm runs

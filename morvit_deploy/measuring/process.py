@@ -1,4 +1,4 @@
-"""The asking side of `bench_worker`: a bundle in a process of its own has memory and a cold start of its own."""
+"""The asking side of `worker`: a bundle in a process of its own has memory and a cold start of its own."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from morvit_deploy.bench_conditions import usage
-from morvit_deploy.bench_results import Block, Start
 from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.measuring.conditions import usage
+from morvit_deploy.measuring.results import Block, Start
 
 START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 60.0  # and SLACK times what the runs should take
 SLACK = 20
-_COMMAND = ("-m", "morvit_deploy.bench_worker")
+_COMMAND = ("-m", "morvit_deploy.measuring.worker")
 _STDERR_LINES = 15
 
 
 class Worker:
-    """A running `bench_worker`; a context manager that leaves no process behind.
+    """A running `worker`; a context manager that leaves no process behind.
 
     Raises BundleError when the worker refuses the bundle, TargetError when it dies, hangs or answers nonsense.
     """

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.bench_conditions import read_conditions, warnings_about
-from morvit_deploy.bench_inputs import Source, Subject, prepare
-from morvit_deploy.bench_process import Worker
-from morvit_deploy.bench_results import BenchResult, Block, Measured, Start
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
+from morvit_deploy.measuring.conditions import read_conditions, warnings_about
+from morvit_deploy.measuring.inputs import Source, Subject, prepare
+from morvit_deploy.measuring.process import Worker
+from morvit_deploy.measuring.results import BenchResult, Block, Measured, Start
 
 DEVICES = ("cpu",)
 MIN_RUNS, MAX_RUNS = 10, 300  # runs a block

@@ -12,7 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from morvit_deploy.anatomy import (
+from morvit_deploy.calibration.images import Entry, ImageFolder, open_images
+from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.config import Config
+from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.inspecting.anatomy import (
     Macs,
     Stage,
     Tie,
@@ -22,15 +26,11 @@ from morvit_deploy.anatomy import (
     ties_of,
     untied_parameters,
 )
-from morvit_deploy.calibration.images import Entry, ImageFolder, open_images
-from morvit_deploy.checkpoint import fingerprint, load_checkpoint
-from morvit_deploy.config import Config
-from morvit_deploy.degeneracy import judge
-from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.inspecting.degeneracy import judge
+from morvit_deploy.inspecting.survey import Seen, Survey, counts, draw_survey
 from morvit_deploy.macs import schedule_macs
 from morvit_deploy.model import MoRViT, Trace
 from morvit_deploy.pixels import Pixels, digest, normalise
-from morvit_deploy.survey import Seen, Survey, counts, draw_survey
 from morvit_deploy.threads import fitting_threads
 
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores

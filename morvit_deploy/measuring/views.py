@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from morvit_deploy.bench_results import BenchResult, Measured
+from morvit_deploy.measuring.results import BenchResult, Measured
 from morvit_deploy.report import Report, Table, count, size
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.config import Config
-from morvit_deploy.degeneracy import Judgement
+from morvit_deploy.inspecting.degeneracy import Judgement
 from morvit_deploy.pixels import Pixels
 
 OVERVIEW = "overview.png"
@@ -76,7 +76,7 @@ def draw_survey(
 
     pixels uint8 (m, h, w, 3) of the first m images, m ≥ count; depth (n, N) of all.
     """
-    from morvit_deploy.depth_maps import draw_all, draw_overview  # only here: loads matplotlib
+    from morvit_deploy.inspecting.depth_maps import draw_all, draw_overview  # only here: loads matplotlib
 
     titles = [describe(seen, config) for seen in survey.images[: len(pixels)]]
     heading = f"Token depth over {len(depth)} images"

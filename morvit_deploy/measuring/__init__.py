@@ -1,0 +1,1 @@
+"""Latency, cold start and memory of bundles, each in a process of its own."""
