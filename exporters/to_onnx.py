@@ -76,7 +76,8 @@ class _AsTuple(nn.Module):
 def _traced(graph: StaticMoRViT, batch: int, dynamic: bool) -> onnx.ModelProto:
     """Trace with results and probes as outputs, so that the values verify compares keep their names."""
     image = example_image(graph, batch)
-    names = sorted(graph(image), key=lambda name: name not in RESULTS)
+    named = graph(image)
+    names = [*(name for name in RESULTS if name in named), *(name for name in named if name not in RESULTS)]
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the result is checked below
         program = torch.onnx.export(
