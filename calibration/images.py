@@ -66,6 +66,8 @@ def open_images(
     number of the checkpoint. ImageError when there are no pictures or a label is unknown.
     """
     folder = Path(folder)
+    if limit is not None and limit < 1:
+        raise ImageError(f"limit: got {limit}, expected at least 1 image")
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder of images")
     entries = _listed(folder, config) if (folder / "labels.csv").is_file() else _found(folder, config)
@@ -108,8 +110,14 @@ def _found(folder: Path, config: Config) -> list[Entry]:
 
 def _names_classes(folder: Path, config: Config) -> bool:
     """Do the subfolders carry class names or numbers? Otherwise they are only folders."""
-    names = [path.name for path in folder.iterdir() if path.is_dir()]
-    return bool(names) and all(_number(name, config) is not None for name in names)
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    others = [name for name in names if _number(name, config) is None]
+    if others and len(others) < len(names):
+        raise ImageError(
+            f"{folder}: some subfolders are classes of the checkpoint and some are not ({', '.join(others[:5])}); "
+            "name all by class, or move the others away"
+        )
+    return bool(names) and not others
 
 
 def _class_of(label: str, config: Config, where: Path) -> int:
@@ -125,4 +133,4 @@ def _class_of(label: str, config: Config, where: Path) -> int:
 def _number(label: str, config: Config) -> int | None:
     if config.labels and label in config.labels:
         return config.labels.index(label)
-    return int(label) if label.isdecimal() and int(label) < config.num_classes else None
+    return int(label) if label.isdecimal() and len(label) < 10 and int(label) < config.num_classes else None

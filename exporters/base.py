@@ -27,6 +27,8 @@ from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
 
+LARGEST_BATCH = 4096
+
 Tell = Callable[[str], None]
 
 
@@ -50,8 +52,8 @@ class Request:
                 raise ConfigError(
                     f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
                 )
-        if self.batch != "dynamic" and not (isinstance(self.batch, int) and self.batch > 0):
-            raise ConfigError(f"batch: got {self.batch!r}, expected a positive number or 'dynamic'")
+        if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
+            raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Exporter(ABC):
             manifest = self._manifest(model, plan, request, written, folder)
             tell("proving the structure of the written graph")
             structure = self.prove(graph, manifest, folder)
-            if structure["violations"] and request.form == "unrolled":
+            if structure["violations"]:
                 listed = "\n".join(f"  - {violation}" for violation in structure["violations"])
                 raise StructureError(
                     f"the written graph breaks its promises, so no bundle was made:\n{listed}"

@@ -47,6 +47,10 @@ class OnnxExporter(Exporter):
             location=WEIGHTS,
             size_threshold=INLINE_BYTES,
         )
+        if not (folder / WEIGHTS).exists():  # every weight is as small as a shape constant
+            onnx.save_model(
+                model, folder / GRAPH, save_as_external_data=True, location=WEIGHTS, size_threshold=0
+            )
         _check(folder / GRAPH)
         return Written(
             files=[GRAPH, WEIGHTS],
@@ -78,7 +82,7 @@ def _traced(graph: StaticMoRViT, batch: int, dynamic: bool) -> onnx.ModelProto:
     image = example_image(graph, batch)
     named = graph(image)
     names = [*(name for name in RESULTS if name in named), *(name for name in named if name not in RESULTS)]
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the result is checked below
         program = torch.onnx.export(
             _AsTuple(graph, names).eval(),
@@ -183,7 +187,8 @@ def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
     """MACs of one image, counted from the configuration alone."""
     if manifest.form == "masked":
         return dense_macs(graph.config)
-    return schedule_macs(graph.config, graph.capacity, cls_only=graph.options.cls_only)
+    options = graph.options
+    return schedule_macs(graph.config, graph.capacity, options.cls_only, options.frozen_keys)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:
@@ -194,14 +199,15 @@ def _port(value: onnx.ValueInfoProto) -> Port:
 
 
 class _quiet:  # reads as a verb
-    """Only errors from a logger while the block runs."""
+    """Only errors from some loggers while the block runs."""
 
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
+    def __init__(self, *names: str) -> None:
+        self._levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
 
     def __enter__(self) -> None:
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
+        for logger in self._levels:
+            logger.setLevel(logging.ERROR)
 
     def __exit__(self, *_: object) -> None:
-        self._logger.setLevel(self._level)
+        for logger, level in self._levels.items():
+            logger.setLevel(level)

@@ -100,6 +100,21 @@ class Manifest(Strict):
                 )
             elif self.batch != "dynamic" and port.shape[0] != self.batch:
                 problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
+        outputs = {
+            "logits": ("float32", self.config.num_classes),
+            "depth": ("uint8", self.config.num_patches),
+        }
+        if "logits" not in {port.name for port in self.outputs}:
+            problems.append("outputs: logits are missing")
+        for port in self.outputs:
+            if port.name in outputs and (port.dtype, *port.shape[1:]) != outputs[port.name]:
+                wanted_port = f"{outputs[port.name][0]} [batch, {outputs[port.name][1]}]"
+                problems.append(
+                    f"outputs.{port.name}: {port.dtype} {list(port.shape)}, expected {wanted_port}"
+                )
+        ports = {port.name for port in (*self.inputs, *self.outputs)}
+        if len({*self.probes}) != len(self.probes) or ports & {*self.probes}:
+            problems.append("probes: expected each once, and none that is an input or output")
         if problems:
             raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
         return self
@@ -158,7 +173,7 @@ def open_manifest(folder: str | Path) -> Manifest:
 
 def _file_problem(folder: Path, file: BundleFile) -> str | None:
     path = folder / file.path
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  # False for a name that is too long, too
         return f"{file.path}: missing"
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         return f"{file.path}: is a link that leaves the bundle"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from morvit_deploy.errors import ConfigError
 
 FORMAT = "morvit/1"
-MAX_STEPS = 255
+MAX_STEPS, MAX_LAYERS = 255, 1000
 
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a model: beyond it is a slip of the keyboard
@@ -121,6 +121,10 @@ class Config(Strict):
             problems.append(
                 f"num_recursions: got {self.num_steps} steps, expected at most {MAX_STEPS} (depth is a byte)"
             )
+        if self.num_layers > MAX_LAYERS:
+            problems.append(
+                f"cycle_depth: got {self.num_layers} layers in all, expected at most {MAX_LAYERS}"
+            )
         if self.labels is not None and len(self.labels) != self.num_classes:
             problems.append(
                 f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)"
@@ -211,7 +215,7 @@ def explain(error: ValidationError) -> str:
         if item["type"] == "value_error":  # our own checks name their field
             lines += str(item["ctx"]["error"]).split("\n")
         elif item["type"] == "missing":
-            lines.append(f"{field}: missing, and nothing that changes logits is guessed")
+            lines.append(f"{field}: missing; nothing is guessed")
         elif item["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown field")
         else:

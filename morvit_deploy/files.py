@@ -31,6 +31,8 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
     the JSON file by whose `format` our own output is known. Raises OutputError when the place cannot be written.
     """
     final = final.absolute()  # not resolve(): a link keeps its name
+    if final.name in ("", ".."):
+        raise OutputError(f"{final} has no name of its own; choose another place")
     check_free(final, marker=marker, force=force)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +47,8 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
         if error.errno in _NOT_WRITTEN:
             what_to_do = _NOT_WRITTEN[error.errno]
             raise OutputError(f"{final} was not written: {error.strerror}; {what_to_do}") from error
+        if str(error.filename or "").startswith(str(partial)):  # ours, not a file that the block was reading
+            raise OutputError(f"{final} was not written: {error.strerror}; choose another place") from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -60,14 +64,14 @@ def check_free(final: Path, *, marker: str, force: bool) -> None:
         raise OutputError(f"{final} exists; pass --force to replace it, or choose another place")
     if Path.cwd().is_relative_to(final.resolve()):
         raise OutputError(f"{final} is the current folder or holds it; it cannot be replaced from inside")
-    if any(final.iterdir()) and not _is_ours(final / marker):
+    if any(final.iterdir()) and not is_ours(final / marker):
         raise OutputError(
             f"--force replaces only what this tool wrote, and {final} has no {marker} of ours; "
             "remove it yourself or choose another place"
         )
 
 
-def _is_ours(marker: Path) -> bool:
+def is_ours(marker: Path) -> bool:
     """Does the file name one of our formats? Other programs have a config.json or manifest.json, too."""
     try:
         content = json.loads(marker.read_bytes())
@@ -107,7 +111,9 @@ def _umask() -> int:
 
 def _sweep(final: Path) -> None:
     """Remove what a killed run left beside `final`."""
-    for stale in final.parent.glob(f".{final.name}{_PARTIAL}*"):
+    for stale in final.parent.iterdir():
+        if not stale.name.startswith(f".{final.name}{_PARTIAL}"):
+            continue
         pid = stale.name.split(_PARTIAL)[1].split("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
             if stale.name.endswith(".old") and not final.exists():

@@ -29,17 +29,20 @@ def dense_macs(config: Config) -> int:
     return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
 
 
-def schedule_macs(config: Config, capacity: tuple[int, ...], cls_only: bool = True) -> int:
+def schedule_macs(
+    config: Config, capacity: tuple[int, ...], cls_only: bool = True, frozen_keys: bool = True
+) -> int:
     """One image through the static graph of `capacity`, after the rewrites (DESIGN: exact rewrites 2–4).
 
     `capacity` has one number for each step, for token_choice for each layer. With `cls_only` false the last
-    layer is computed for every token that the graph holds, as without rewrite 3.
+    layer is computed for every token that the graph holds, as without rewrite 3; with `frozen_keys` false K and V of
+    tokens that have left are computed at every step, as without rewrite 4.
     """
     if config.routing == "token_choice":
         return _ends(config) + _depth_macs(config, capacity, cls_only)
     if config.routing == "none":
         capacity = (config.num_patches,) * config.num_recursions
-    return _ends(config) + _recursion_macs(config, capacity, cls_only)
+    return _ends(config) + _recursion_macs(config, capacity, cls_only, frozen_keys)
 
 
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
@@ -64,7 +67,7 @@ def _router_macs(config: Config) -> int:
     return sum(a * b for a, b in pairwise(widths))
 
 
-def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> int:
+def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool, frozen_keys: bool) -> int:
     """first, the routed steps and last; `held` counts the tokens before each step's router."""
     tokens = held = config.num_patches + 1
     middle = config.sharing == "middle_cycle"
@@ -74,7 +77,8 @@ def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -
     for step, kept in enumerate(capacity):
         running = kept + 1
         total += held * _router_macs(config) if routed[step] else 0
-        fresh = held - running if everywhere else 0  # those who left now: K and V computed once, then carried
+        # those who left now: K and V computed once, then carried
+        fresh = ((held if frozen_keys else tokens) - running) if everywhere else 0
         keys = tokens if everywhere else running
         for i in range(config.cycle_depth):
             final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from pathlib import Path
 
@@ -30,7 +31,12 @@ def read_image(path: str | Path, preprocess: Preprocess, size: int, *, upscale: 
             f"{path} is {image.width}×{image.height} pixels, smaller than the model's {size}×{size} crop; "
             "give a larger picture, or pass --upscale to enlarge small ones"
         )
-    return np.asarray(crop_centre(resize_shorter(image, preprocess, size), size), dtype=np.uint8)
+    try:
+        return np.asarray(crop_centre(resize_shorter(image, preprocess, size), size), dtype=np.uint8)
+    except MemoryError:
+        raise ImageError(
+            f"{path} is {image.width}×{image.height} pixels, too much to resize; crop it"
+        ) from None
 
 
 def resize_shorter(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
@@ -79,7 +85,7 @@ def digest(pixels: Pixels) -> str:
 
 
 def _open(path: Path) -> Image.Image:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # False for a name that is too long, too
         raise ImageError(f"{path} is a folder, expected an image file")
     try:
         with warnings.catch_warnings():
@@ -95,7 +101,7 @@ def _open(path: Path) -> Image.Image:
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{path} has more pixels than is safe to decode; shrink it first") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, MemoryError) as error:
         raise ImageError(f"{path} cannot be decoded: {error}; the file may be cut off") from None
     if image.mode not in _CONVERTIBLE:
         raise ImageError(

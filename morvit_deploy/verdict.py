@@ -51,9 +51,8 @@ class Verification:
     @property
     def passed(self) -> bool:
         """Structure proved, both gaps closed and every decision alike, on at least one judged image."""
-        structure = bool(self.structure.get("proved", True)) or self.structure.get("form") != "unrolled"
         return (
-            structure
+            self.structure.get("proved") is True
             and self.routing_gap.passed
             and self.conversion_gap.passed
             and all(share == 1.0 for share in self.router_agreement or ())

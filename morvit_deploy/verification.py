@@ -15,6 +15,7 @@ from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.registry import find_target, open_bundle
+from morvit_deploy.plan import own_plan
 from morvit_deploy.verdict import Verification
 
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
@@ -50,6 +51,10 @@ def verify(
         tell("proving the structure of the written graph")
         graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
         structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
+        if (manifest.plan, manifest.precision) != (own_plan(model.config), "fp32"):
+            raise BundleError(
+                f"{bundle}: plan or precision of the manifest are not those exported; it was edited"
+            )
         told = (manifest.macs[manifest.plan.buckets[0].name], manifest.checkpoint.parameters)
         found = (structure["macs"], sum(p.numel() for p in model.parameters()))
         if told != found:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.errors import BundleError, ConfigError
+from morvit_deploy.files import is_ours
 
 NO_CHECKPOINT = "no checkpoint given (CHECKPOINT, for verify --checkpoint)"
 FILE_WIDTH = 110  # columns of a table that goes to a file or a pipe
@@ -111,6 +112,14 @@ def progress_bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], No
         )
 
 
+def check_image_options(images: Path | None, limit: int | None, upscale: bool) -> None:
+    """ConfigError for options that say how to read images when there are none to read."""
+    if images is None and (limit is not None or upscale):
+        raise ConfigError(
+            "--limit and --upscale say how to read --images; give --images too, or leave them out"
+        )
+
+
 def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
     """Say so when a folder holds more images than were looked at."""
     if images is None:
@@ -139,9 +148,8 @@ def bundle_folder(given: Path | None) -> Path:
     if given is not None:
         return given
     manifests = [*Path("build").glob("*/manifest.json"), *Path("build").glob("*/*/manifest.json")]
-    whole = [
-        path for path in manifests if not any(part.startswith(".") for part in path.parts)
-    ]  # not being written
+    hidden = [path for path in manifests if any(part.startswith(".") for part in path.parts)]  # being written
+    whole = [path for path in manifests if path not in hidden and is_ours(path)]
     found = sorted(whole, key=lambda path: path.stat().st_mtime)
     if not found:
         raise BundleError("no BUNDLE given, and there is none under build/; run `morvit-deploy export` first")

@@ -16,6 +16,7 @@ from morvit_deploy.cli.common import (
     JsonOption,
     LimitOption,
     UpscaleOption,
+    check_image_options,
     checkpoint_folder,
     emit,
     stages,
@@ -69,6 +70,7 @@ def export(
     """Export a checkpoint to a bundle of static graphs, and verify it before it gets its name."""
     from morvit_deploy.exporters.registry import find_target
 
+    check_image_options(images, limit, upscale)
     find_target(target)  # a wrong name is told before PyTorch loads
     source = checkpoint_folder(checkpoint)
     folder = out or Path("build") / f"{source.resolve().name}-{target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,6 +113,9 @@ def _draw(
 
 def _split(paths: list[Path]) -> tuple[Path, list[Path]]:
     """A first path that is a folder is the bundle."""
+    for path in paths:
+        if not os.path.exists(path):  # noqa: PTH110  # False for a name that is too long, too
+            raise ImageError(f"{path} does not exist")
     bundle, images = (paths[0], paths[1:]) if paths[0].is_dir() else (None, paths)
     if not images:
         raise ImageError("no IMAGE given; name one or more image files")

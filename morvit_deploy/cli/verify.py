@@ -16,6 +16,7 @@ from morvit_deploy.cli.common import (
     ThreadsOption,
     UpscaleOption,
     bundle_folder,
+    check_image_options,
     checkpoint_folder,
     emit,
     progress_bar,
@@ -37,6 +38,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement."""
+    check_image_options(images, limit, upscale)
     folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
     with progress_bar() as (tell, progress):
         tell("loading PyTorch")
@@ -58,6 +60,8 @@ def verify(
     data = verification.as_dict()
     if verification.synthetic:
         stderr().print("note: no --images given; compared on synthetic pictures")
+    if not verification.same_checkpoint:
+        stderr().print("note: the bundle was made from other files than this checkpoint's (sha256 differs)")
     remark_on_limit(images, source, verification.images)
     emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
     if not verification.passed:

@@ -93,6 +93,8 @@ def bench(
     check_device(device)
     amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
+    if not folders:
+        raise TargetError("got no bundle, expected one or more")
     threads = checked_threads(threads)
     teller = Teller(tell, progress, total=len(folders) * (starts + blocks))
     tell("checking bundles and inputs")

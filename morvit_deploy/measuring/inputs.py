@@ -57,6 +57,8 @@ def in_rounds(pixels: Pixels, batch: int) -> Pixels:
 
 
 def _batch(bundle: Path, manifest: Manifest, asked: int | None) -> int:
+    if asked is not None and asked < 1:
+        raise TargetError(f"batch: got {asked}, expected at least 1")
     if manifest.batch == "dynamic":
         return asked or 1
     if asked not in (None, manifest.batch):
