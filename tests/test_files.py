@@ -211,3 +211,15 @@ def test_force_does_not_take_the_floor_away(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "out" / "deeper")
     with pytest.raises(OutputError, match="current folder"):
         write(tmp_path / "out", force=True)
+
+
+@pytest.mark.parametrize("name", ["a**b", "a[b]?", "ü 1"])
+def test_any_name_will_do(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert names(tmp_path) == [name]
+
+
+def test_a_place_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no name"):
+        write(tmp_path / "new" / "..")
+    assert names(tmp_path) == []

@@ -56,10 +56,17 @@ def test_class_subfolders(tmp_path: Path) -> None:
 
 
 def test_other_subfolders_are_only_folders(tmp_path: Path) -> None:
-    put(tmp_path, "one/x.png", "holidays/y.png")
+    put(tmp_path, "beach/x.png", "holidays/y.png")
     images = open_images(tmp_path, CONFIG)
     assert images.labels is None
     assert len(images) == 2
+
+
+def test_a_misspelt_class_folder_is_named(tmp_path: Path) -> None:
+    """Otherwise one stray folder would silently drop every label."""
+    put(tmp_path, "one/x.png", "holidays/y.png")
+    with pytest.raises(ImageError, match="holidays"):
+        open_images(tmp_path, CONFIG)
 
 
 def test_a_loose_picture_beside_class_folders_leaves_no_labels(tmp_path: Path) -> None:

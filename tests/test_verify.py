@@ -239,8 +239,11 @@ def test_a_broken_structure_fails_by_itself(change: dict[str, Any]) -> None:
         lambda m: m["macs"].update(topk=1),
         lambda m: m["checkpoint"].update(parameters=7),
         lambda m: m.update(probes=[]),
+        lambda m: m.update(form="masked"),
+        lambda m: m.update(precision="int8"),
+        lambda m: m["plan"]["buckets"][0].update(capacity=[1, 1, 1]),
     ],
-    ids=["macs", "parameters", "probes"],
+    ids=["macs", "parameters", "probes", "form", "precision", "schedule"],
 )
 def test_a_falsified_manifest_does_not_pass(copied_bundle: Path, tiny_checkpoint: Path, change: Any) -> None:
     path = copied_bundle / "manifest.json"
