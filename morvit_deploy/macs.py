@@ -47,8 +47,8 @@ def schedule_macs(
 
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
     """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
-    before = (config.num_patches, *capacity)
-    return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before))  # noqa: B905  # longer
+    before = (config.num_patches, *capacity)[: len(capacity)]
+    return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
 
 
 def _ends(config: Config) -> int:

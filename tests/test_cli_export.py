@@ -81,7 +81,7 @@ def test_export_refuses_bad_options(
 
 def test_export_refuses_a_missing_checkpoint(inside: Path) -> None:
     assert "cannot read absent/config.json" in refused("export", "absent")
-    assert "no CHECKPOINT given" in refused("export")
+    assert "no checkpoint given" in refused("export")
     assert list(inside.iterdir()) == []
 
 
@@ -113,3 +113,11 @@ def test_export_in_a_checkpoint_folder_then_all_defaults(
     assert (bundle / "manifest.json").is_file()
     assert answer("verify")["passed"] is True
     assert answer("predict", image_files[0])[0]["bucket"] == "topk"
+
+
+def test_a_bundle_given_as_a_checkpoint_is_told_apart(tiny_bundle: Path) -> None:
+    assert "is a bundle; give the checkpoint" in refused("export", tiny_bundle)
+
+
+def test_a_checkpoint_given_as_a_bundle_is_told_apart(tiny_checkpoint: Path) -> None:
+    assert "is a checkpoint" in refused("bench", tiny_checkpoint)

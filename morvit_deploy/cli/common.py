@@ -14,7 +14,6 @@ import typer
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.files import is_ours
 
-NO_CHECKPOINT = "no checkpoint given (CHECKPOINT, for verify --checkpoint)"
 FILE_WIDTH = 110  # columns of a table that goes to a file or a pipe
 
 if TYPE_CHECKING:
@@ -134,13 +133,16 @@ def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
 
 def checkpoint_folder(given: Path | None) -> Path:
     """`given`, or the current folder when it holds a checkpoint; a bundle is told apart."""
-    if given is not None:
-        return given
-    if Path("config.json").is_file():
-        return Path.cwd()
-    raise ConfigError(
-        "no CHECKPOINT given, and the current folder has no config.json; name a checkpoint folder"
-    )
+    folder = given or Path()
+    if (folder / "config.json").is_file():
+        return folder
+    if is_ours(folder / "manifest.json"):
+        raise ConfigError(f"{folder} is a bundle; give the checkpoint that it was made from")
+    if given is None:
+        raise ConfigError(
+            "no checkpoint given (CHECKPOINT, for verify --checkpoint), and the current folder has no config.json"
+        )
+    return folder  # its own loader says what is missing
 
 
 def bundle_folder(given: Path | None) -> Path:
