@@ -77,17 +77,19 @@ class Walk:
 
         `before` images were compared before these: it makes the image's number.
         """
-        for stage, values in wanted.items():
-            if stage in found:
-                with np.errstate(invalid="ignore"):
-                    difference = np.abs(values[clear].astype(np.float64) - found[stage][clear])
-                difference = np.where(np.isfinite(difference), difference, np.inf)
-                largest = np.abs(np.nan_to_num(values[clear], posinf=0.0, neginf=0.0)).max()
-                limit = STATE_TOLERANCE * max(1.0, float(largest))
-                if difference.max() > limit:
-                    worst = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
-                    image = before + int(np.flatnonzero(clear)[worst])
-                    return f"{stage} (max |Δ| {difference.max():.3g}, image {image})"
+        for stage in [stage for stage in wanted if stage in found]:
+            rows = min(
+                wanted[stage].shape[1], found[stage].shape[1]
+            )  # a last step of CLS alone holds one row
+            values, others = wanted[stage][clear, :rows].astype(np.float64), found[stage][clear, :rows]
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(values - others)
+            difference = np.where(np.isfinite(difference), difference, np.inf)
+            largest = np.abs(np.nan_to_num(values, posinf=0.0, neginf=0.0)).max()
+            if difference.max() > STATE_TOLERANCE * max(1.0, float(largest)):
+                worst = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
+                image = before + int(np.flatnonzero(clear)[worst])
+                return f"{stage} (max |Δ| {difference.max():.3g}, image {image})"
         return None
 
     def stages_of(self, outputs: Arrays) -> Stages:
@@ -107,8 +109,9 @@ class Walk:
         """The same stages of the reference; of a routed step only the tokens that ran it."""
         logits: Stages = {"logits": reference.logits.numpy()}
         if self.config.routing != "expert_choice":
-            names = reference.traces[0].states
-            return {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names} | logits
+            probes = {n: n if n == "embed" else f"{n}.state" for n in reference.traces[0].states}
+            states = {p: np.stack([t.states[n].numpy() for t in reference.traces]) for n, p in probes.items()}
+            return states | logits
         early = [name for name in ("embed", "first") if name in reference.traces[0].states]
         stages: Stages = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in early}
         for step in range(len(self.capacity)):
