@@ -207,7 +207,7 @@ def test_bad_input_leaves_nothing(tmp_path: Path, image_files: list[Path], insid
         ((model, "--images", tmp_path / "absent"), "not a folder"),
         ((model, "-o", "out"), "--images"),
         ((tmp_path,), "config.json"),
-        ((), "no CHECKPOINT"),
+        ((), "no checkpoint given"),
     ):
         result = _inspect(*arguments)
         assert result.exit_code == 2, result.output
