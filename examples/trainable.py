@@ -71,11 +71,11 @@ def _expert_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
 def _gated_step(model: MoRViT, h: Tensor, mask: Tensor, g: Tensor, left: list[Tensor]) -> Tensor:
     """The cycle and the gate on h (batch, n, dim) where mask (batch, n) is 1; the other tokens stand still."""
     new = h
-    for block in model.cycle:
+    for block in model.cycle_blocks():
         if model.config.attention_scope == "all":
             advanced = block(new, torch.cat([new, *left], dim=1))
         else:
-            advanced = masked_block(block, new, mask)  # type: ignore[arg-type]  # ModuleList loses the type
+            advanced = masked_block(block, new, mask)
         new = _mix(new, advanced, mask)
     g = g[..., None]
     gated = {"block": h + g * new, "delta": h + g * (new - h), "hard": new}[model.config.gate]

@@ -130,8 +130,8 @@ class Exporter(ABC):
             target=self.target,
             precision="fp32",
             form=request.form,
-            batch=request.batch,  # type: ignore[arg-type]  # checked by the manifest itself
-            input=request.input,  # type: ignore[arg-type]
+            batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values
+            input=request.input,  # type: ignore[arg-type]  # the same
             config=config,
             plan=plan,
             preprocess=config.preprocess,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under columns; a column whose name ends in a unit or number is right-aligned by `numeric`."""
+    """Rows of text under columns, with a heading and perhaps a caption."""
 
     title: str
     columns: tuple[str, ...]

@@ -72,7 +72,7 @@ class StaticMoRViT(nn.Module):
         return out
 
     def _block(self, name: str) -> StaticBlock:
-        return self.blocks[_key(name)]  # type: ignore[return-value]
+        return self.blocks[_key(name)]  # type: ignore[return-value]  # ModuleDict loses the type
 
     def _router(self, step: int) -> nn.Module:
         return self.routers[0 if len(self.routers) == 1 else step]

@@ -14,7 +14,6 @@ import morvit_deploy
 
 HEAVY = ("torch", "onnx", "onnxsim", "onnxscript", "matplotlib")
 HELP_S = 0.4  # the project's promise on a quiet machine
-BUSY = 2  # a core that others use runs slower; processor time is counted, so waiting is not
 
 
 def modules_after(program: str, *arguments: object) -> set[str]:
