@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from morvit_deploy.dispatch import key_mask
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket
 from morvit_deploy.rewrites import take
-from morvit_deploy.unroll import StaticMoRViT, unroll
+from morvit_deploy.unroll import Carried, StaticMoRViT, unroll
 
 
 class MaskedMoRViT(StaticMoRViT):
@@ -26,8 +27,11 @@ class MaskedMoRViT(StaticMoRViT):
     def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
         super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False, fold=False))
 
-    def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
-        middle = self.config.sharing == "middle_cycle"
+    def _lead_in(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+        return {"h": h}  # nothing is shared with another bucket
+
+    def _recursion(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h, middle = carried["h"], self.config.sharing == "middle_cycle"
         h = self._block("first")(h) if middle else h
         active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
         depth = torch.zeros_like(active, dtype=torch.uint8)
@@ -43,7 +47,8 @@ class MaskedMoRViT(StaticMoRViT):
         return self._block("last")(h) if middle else h
 
     def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
-        mask, after = self._key_mask(runs, h), h
+        mask = None if self.config.attention_scope == "all" else key_mask(runs, h.dtype)
+        after = h
         for i in range(self.config.cycle_depth):
             after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
         return torch.where(runs[..., None], self._gate(h, after, z), h)
@@ -55,8 +60,11 @@ class GatherScatterMoRViT(StaticMoRViT):
     def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
         super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False))
 
-    def _recursion(self, h: Tensor, out: dict[str, Tensor]) -> Tensor:
-        middle = self.config.sharing == "middle_cycle"
+    def _lead_in(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+        return {"h": h}  # nothing is shared with another bucket
+
+    def _recursion(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h, middle = carried["h"], self.config.sharing == "middle_cycle"
         h = self._block("first")(h) if middle else h
         held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
         for step, capacity in enumerate(self.capacity):

@@ -1,7 +1,8 @@
 """The error tree. Every message says what was received, what was expected and what to do.
 
 MorvitError                  exit status 2: bad usage or input
-├── ConfigError              config.json or a plan breaks the format
+├── ConfigError              config.json breaks the format, or an option has no such value
+├── PlanError                a plan or its statistics break the format or belong to another checkpoint or run
 ├── CheckpointError          weights are missing, foreign, mis-shaped or not finite
 ├── ImageError               an image or an image folder cannot be used
 ├── OutputError              the output cannot be written where it was asked for
@@ -22,7 +23,11 @@ class MorvitError(Exception):
 
 
 class ConfigError(MorvitError):
-    """A configuration or plan breaks its format."""
+    """A configuration breaks its format, or an option has a value that it cannot have."""
+
+
+class PlanError(MorvitError):
+    """A plan, or the statistics that it is made of, cannot be used."""
 
 
 class CheckpointError(MorvitError):

@@ -30,19 +30,25 @@ def dense_macs(config: Config) -> int:
 
 
 def schedule_macs(
-    config: Config, capacity: tuple[int, ...], cls_only: bool = True, frozen_keys: bool = True
+    config: Config,
+    capacity: tuple[int, ...],
+    cls_only: bool = True,
+    frozen_keys: bool = True,
+    routed: tuple[bool, ...] | None = None,
 ) -> int:
     """One image through the static graph of `capacity`, after the rewrites (DESIGN: exact rewrites 2–4).
 
     `capacity` has one number for each step, for token_choice for each layer. With `cls_only` false the last
     layer is computed for every token that the graph holds, as without rewrite 3; with `frozen_keys` false K and V of
-    tokens that have left are computed at every step, as without rewrite 4.
+    tokens that have left are computed at every step, as without rewrite 4. `routed` says at which steps the
+    router is read, by default where someone leaves or the gate needs the score.
     """
     if config.routing == "token_choice":
         return _ends(config) + _depth_macs(config, capacity, cls_only)
     if config.routing == "none":
         capacity = (config.num_patches,) * config.num_recursions
-    return _ends(config) + _recursion_macs(config, capacity, cls_only, frozen_keys)
+    routed = routed_steps(config, capacity) if routed is None else routed
+    return _ends(config) + _recursion_macs(config, capacity, cls_only, frozen_keys, routed)
 
 
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
@@ -67,13 +73,14 @@ def _router_macs(config: Config) -> int:
     return sum(a * b for a, b in pairwise(widths))
 
 
-def _recursion_macs(config: Config, capacity: tuple[int, ...], cls_only: bool, frozen_keys: bool) -> int:
+def _recursion_macs(
+    config: Config, capacity: tuple[int, ...], cls_only: bool, frozen_keys: bool, routed: tuple[bool, ...]
+) -> int:
     """first, the routed steps and last; `held` counts the tokens before each step's router."""
     tokens = held = config.num_patches + 1
     middle = config.sharing == "middle_cycle"
     everywhere = config.attention_scope == "all"
     total = block_macs(config, tokens, tokens, tokens) if middle else 0
-    routed = routed_steps(config, capacity)
     for step, kept in enumerate(capacity):
         running = kept + 1
         total += held * _router_macs(config) if routed[step] else 0

@@ -6,7 +6,7 @@ Each image is routed on its own, each token's leaving is spelled out, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -120,6 +120,7 @@ class Decision:
     kept: Tensor  # (k,) tokens that run the step
     router_logits: Tensor  # (n,) for expert_choice, (n, layers) for token_choice
     margin: float  # in router logits: the least change that could alter the decision
+    wanted: int  # tokens that would run the step if the capacity did not bind; for top-k the capacity
 
 
 @dataclass
@@ -133,6 +134,29 @@ class Trace:
     def margin(self) -> float:
         """The image's routing margin: the least of its decisions'."""
         return min((d.margin for d in self.decisions), default=float("inf"))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Patch tokens that ran each step."""
+        return tuple(len(d.kept) for d in self.decisions)
+
+    @property
+    def overflow(self) -> bool:
+        """Did a capacity keep a token from a step that its router wanted it to run?"""
+        return any(d.wanted > len(d.kept) for d in self.decisions)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which tokens go on, where it is not the checkpoint's own schedule.
+
+    expert_choice: with `thresholds` a token goes on when its router logit reaches its step's (None: all go on), and
+    each image has counts of its own (paper §5.3); with `capacity` at most so many, the highest, go on.
+    token_choice has depths instead of thresholds; with `capacity` the deepest so many, on a tie the first.
+    """
+
+    thresholds: Sequence[float | None] | None = None
+    capacity: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,31 +233,32 @@ class MoRViT(nn.Module):
             x = layer(torch.tanh(x) if j else x)
         return x
 
-    def forward(self, images: Tensor) -> Outcome:
-        """Normalised images (batch, 3, height, width) to logits, token depths and the full trace."""
+    def forward(self, images: Tensor, routing: Routing | None = None) -> Outcome:
+        """Normalised images (batch, 3, height, width) to logits, token depths and the full trace.
+
+        Without `routing`, the model as it was trained: top-k by the checkpoint's own schedule (paper §3.2).
+        """
         walk = {"expert_choice": self._expert_choice, "token_choice": self._token_choice, "none": self._dense}
+        chosen = routing or Routing(capacity=self.config.capacity)
         logits, depths, traces = [], [], []
         for h in self.embed(images):
             trace = Trace(states={"embed": h})
-            h, depth = walk[self.config.routing](h, trace)
+            h, depth = walk[self.config.routing](h, trace, chosen)
             logits.append(self.classify(h[0]))
             depths.append(depth[1:])
             traces.append(trace)
         return Outcome(torch.stack(logits), torch.stack(depths), traces)
 
-    def _expert_choice(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _expert_choice(self, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
         """h (N+1, dim) through first, R routed steps and last (paper §3.2, §3.4)."""
-        assert self.config.capacity is not None
         if self.first is not None:
             h = trace.states["first"] = self.first(h)
         depth = torch.zeros(len(h), dtype=torch.long)
         active = torch.arange(1, len(h))  # patch tokens; CLS is always active
-        for step, capacity in enumerate(self.config.capacity):
+        for step in range(self.config.num_recursions):
             z = self.router(step)(h)[:, 0]  # (N+1,)
-            kept = active[routing.top_k(z[active], capacity)]
-            margin = routing.top_k_margin(z[active], capacity)
-            trace.decisions.append(Decision(active - 1, kept - 1, z[active], margin))
-            active = kept
+            trace.decisions.append(_decide(z[active], active - 1, step, chosen))
+            active = trace.decisions[-1].kept + 1
             running = torch.cat([torch.zeros(1, dtype=torch.long), active])
             depth[running] += 1
             h = trace.states[f"step{step + 1}"] = self._gated_step(h, running, self.score(z[running]))
@@ -251,27 +276,47 @@ class MoRViT(nn.Module):
         gated = {"block": old + g * new, "delta": old + g * (new - old), "hard": new}[self.config.gate]
         return h.index_copy(0, running, gated)
 
-    def _token_choice(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _token_choice(self, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
         """Each token gets its depth from its embedding; layer s updates the tokens with depth >= s."""
         z = self.router(0)(h)  # (N+1, L)
         depth = routing.first_argmax(z) + 1
         depth[0] = self.config.num_layers
         margin = routing.argmax_margin(z[1:])
         candidates = torch.arange(1, len(h))
+        deepest_first = torch.argsort(depth[1:], descending=True, stable=True) + 1
         for layer, (_, block) in enumerate(self.layers(), start=1):
-            kept = candidates[depth[candidates] >= layer]
-            trace.decisions.append(Decision(candidates - 1, kept - 1, z[candidates], margin))
+            going = candidates[depth[candidates] >= layer]
+            kept = going
+            if chosen.capacity is not None:
+                kept = (
+                    deepest_first[torch.isin(deepest_first, going)][: chosen.capacity[layer - 1]]
+                    .sort()
+                    .values
+                )
+            trace.decisions.append(Decision(candidates - 1, kept - 1, z[candidates], margin, len(going)))
             candidates = kept
             running = torch.cat([torch.zeros(1, dtype=torch.long), kept])
             context = h if self.config.attention_scope == "all" else h[running]
             h = trace.states[f"step{layer}"] = h.index_copy(0, running, block(h[running], context))
         return h, depth
 
-    def _dense(self, h: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _dense(self, h: Tensor, trace: Trace, _: Routing) -> tuple[Tensor, Tensor]:
         """Every token runs every layer."""
         for layer, (_, block) in enumerate(self.layers(), start=1):
             h = trace.states[f"layer{layer}"] = block(h)
         return h, torch.full((len(h),), self.config.num_recursions)
+
+
+def _decide(z: Tensor, candidates: Tensor, step: int, chosen: Routing) -> Decision:
+    """Step `step` (from 0) for candidates (n,) with router logits z (n,): a threshold, a top-k, or both."""
+    going, margin = torch.arange(len(z)), float("inf")
+    if chosen.thresholds is not None and (threshold := chosen.thresholds[step]) is not None:
+        going, margin = routing.at_least(z, threshold), routing.threshold_margin(z, threshold)
+    capacity = len(z) if chosen.capacity is None else chosen.capacity[step]
+    kept = going[routing.top_k(z[going], capacity)]
+    margin = min(margin, routing.top_k_margin(z[going], capacity))
+    wanted = len(kept) if chosen.thresholds is None else len(going)
+    return Decision(candidates, candidates[kept], z, margin, wanted)
 
 
 def _routers(config: Config) -> list[Router]:

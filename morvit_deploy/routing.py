@@ -26,6 +26,11 @@ def top_k(z: Tensor, k: int) -> Tensor:
     return ranked[:k].sort().values
 
 
+def at_least(z: Tensor, threshold: float) -> Tensor:
+    """Positions of z (n,) that reach the threshold, in ascending order (paper §5.3, static thresholding)."""
+    return torch.nonzero(z >= threshold)[:, 0]
+
+
 def first_argmax(z: Tensor) -> Tensor:
     """Index of the highest entry along the last axis; the lowest index on a tie."""
     return torch.sort(z, dim=-1, descending=True, stable=True).indices[..., 0]
@@ -33,10 +38,15 @@ def first_argmax(z: Tensor) -> Tensor:
 
 def top_k_margin(z: Tensor, k: int) -> float:
     """How far the decision z -> top k is from another one: kept minimum less dropped maximum, inf if none drop."""
-    if k in (0, z.shape[-1]):
+    if k == 0 or k >= z.shape[-1]:
         return float("inf")
     ranked = torch.sort(z, descending=True).values
     return (ranked[k - 1] - ranked[k]).item()
+
+
+def threshold_margin(z: Tensor, threshold: float) -> float:
+    """How far the nearest of z (n,) is from the threshold, inf for none."""
+    return (z - threshold).abs().min().item() if len(z) else float("inf")
 
 
 def argmax_margin(z: Tensor) -> float:
