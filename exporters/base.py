@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 import torch
 
-from morvit_deploy.baselines import build_form
+from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
@@ -22,7 +22,7 @@ from morvit_deploy.exporters.registry import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels
-from morvit_deploy.plan import Plan, own_plan
+from morvit_deploy.plan import Plan, load_plan, own_plan
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
@@ -42,18 +42,29 @@ class Request:
     input: str = "uint8"
     with_depth: bool = False
     form: Form = "unrolled"
+    plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
+    dispatch: str = "graph"  # where a bucket is chosen, when the plan has several
     force: bool = False
     images: Pixels | None = None  # (n, height, width, 3) to verify with
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no bundle can have, before any work is done."""
-        for name, allowed in (("input", ("uint8", "float")), ("form", get_args(Form))):
+        allowed_values = (
+            ("input", ("uint8", "float")),
+            ("form", get_args(Form)),
+            ("dispatch", ("graph", "host")),
+        )
+        for name, allowed in allowed_values:
             if getattr(self, name) not in allowed:
                 raise ConfigError(
                     f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
                 )
         if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
             raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
+        if self.plan is not None and self.form != "unrolled":
+            raise ConfigError(
+                f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class Written:
     files: list[str]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    carried: tuple[Port, ...]
     probes: tuple[str, ...]
 
 
@@ -76,17 +88,17 @@ class Exported:
 
 
 class Exporter(ABC):
-    """A target's writer: subclasses write the files of one static graph and prove their structure."""
+    """A target's writer: subclasses write the files of a plan's static graphs and prove their structure."""
 
     target: ClassVar[str]
 
     @abstractmethod
-    def write(self, graph: StaticMoRViT, request: Request, folder: Path) -> Written:
-        """Write the graph's files into `folder`."""
+    def write(self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path) -> Written:
+        """Write the files of the buckets' static graphs into `folder`."""
 
     @abstractmethod
-    def prove(self, graph: StaticMoRViT, manifest: Manifest, folder: Path) -> dict[str, Any]:
-        """Read the written files and hold them against the static graph: facts, `proved`, `violations`, `macs`."""
+    def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
+        """Read the written files and hold them against the static graphs: facts, `proved`, `violations`, `macs`."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.
@@ -97,24 +109,25 @@ class Exporter(ABC):
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
         plan = own_plan(model.config)
+        if request.plan is not None:
+            plan = load_plan(request.plan, model.config, fingerprint(request.checkpoint))
         tell("unrolling")
         options = Options(input=request.input, with_depth=request.with_depth, single=request.batch == 1)
-        graph = build_form(request.form, model, plan.buckets[0], options)
+        graphs = build_forms(request.form, model, plan, options)
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
-            written = self.write(graph, request, folder)
+            written = self.write(graphs, plan, request, folder)
             for name in written.files:
                 make_readable(folder / name)  # libraries write private files
             manifest = self._manifest(model, plan, request, written, folder)
             tell("proving the structure of the written graph")
-            structure = self.prove(graph, manifest, folder)
+            structure = self.prove(graphs, manifest, folder)
             if structure["violations"]:
                 listed = "\n".join(f"  - {violation}" for violation in structure["violations"])
                 raise StructureError(
                     f"the written graph breaks its promises, so no bundle was made:\n{listed}"
                 )
-            macs = {plan.buckets[0].name: structure.pop("macs")}
-            manifest = manifest.model_copy(update={"structure": structure, "macs": macs})
+            manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, folder)
             manifest = manifest.model_copy(update={"parity": verification.as_dict()})
@@ -130,6 +143,7 @@ class Exporter(ABC):
             target=self.target,
             precision="fp32",
             form=request.form,
+            dispatch=request.dispatch if plan.adaptive else "single",  # type: ignore[arg-type]  # Request has checked it
             batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values
             input=request.input,  # type: ignore[arg-type]  # the same
             config=config,
@@ -142,6 +156,7 @@ class Exporter(ABC):
             files=describe_files(folder, written.files),
             inputs=written.inputs,
             outputs=written.outputs,
+            carried=written.carried,
             probes=written.probes,
             macs={},
             structure={},
@@ -150,8 +165,10 @@ class Exporter(ABC):
         )
 
     def _verify(self, model: MoRViT, manifest: Manifest, request: Request, folder: Path) -> Verification:
-        with Session(folder, manifest, open_runner(folder, manifest, probes=True)) as session:
-            verification = compare(model, session, request.images, manifest.structure)
+        def open_session(bucket: str | None = None, probes: bool = False) -> Session:
+            return Session(folder, manifest, open_runner(folder, manifest, probes=probes, bucket=bucket))
+
+        verification = compare(model, manifest, open_session, request.images, manifest.structure)
         if not verification.passed:
             raise ParityError(f"no bundle was made, because {verification.failure}")
         return verification

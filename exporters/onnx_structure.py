@@ -5,85 +5,142 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper, shape_inference
+from onnx import external_data_helper, numpy_helper, shape_inference
 
 from morvit_deploy.blocks import StaticLinear
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx_graphs import every_graph, weight_name
 from morvit_deploy.exporters.onnx_macs import PRODUCTS, at_batch, count_macs, infer_shapes
-from morvit_deploy.unroll import StaticMoRViT
+from morvit_deploy.exporters.onnx_plain import plain_graph
+from morvit_deploy.exporters.run_onnx import graph_files
+from morvit_deploy.macs import dense_macs, schedule_macs
+from morvit_deploy.unroll import RESULTS, StaticMoRViT
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
-FORBIDDEN = ("NonZero", "Loop", "Scan", "If", *SCATTERS, "Unique", "Compress")
+FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
 HELD_ELEMENTS = 4096  # an initializer of this size or more must be one of the model's own weights
-SIZE_FACTOR, SIZE_SLACK = 1.02, 500_000  # file set against the bytes of the unique parameters
+SIZE_FACTOR, SIZE_SLACK = 1.02, 500_000  # file set against the bytes of the unique parameters; slack a bucket
 
 
 @dataclass
 class Facts:
-    """Read off the written file."""
+    """Read off the written files."""
 
     nodes: int
     operators: dict[str, int]
-    macs: int  # one image
-    weight_uses: dict[str, int]  # initializer -> products that read it
+    macs: dict[str, int]  # one image, for each bucket
+    block_applications: dict[str, int]  # the same in every bucket
     weight_bytes: int
     file_bytes: int
     violations: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        blocks = {
-            n.removesuffix(".fc2.weight"): u for n, u in self.weight_uses.items() if n.endswith(".fc2.weight")
-        }
-        return {
-            "macs": self.macs,
-            "proved": not self.violations,
-            "violations": self.violations,
-            "nodes": self.nodes,
-            "operators": self.operators,
-            "block_applications": blocks,
-            "weight_bytes": self.weight_bytes,
-            "file_bytes": self.file_bytes,
-        }
+        return {"proved": not self.violations, **asdict(self)}
 
 
-def prove(path: Path, manifest: Manifest, graph: StaticMoRViT, macs: int) -> Facts:
-    """Read `path` and hold it against the static module it was written from; `macs` is for one image.
+def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> Facts:
+    """Read a bundle's files and hold them against the static modules they were written from.
 
-    Checked: every weight is stored once and read as often as its block is applied; no operator whose work
-    depends on data; no dynamic dimension but the batch; MACs of the graph equal the plan's; file size.
+    Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
+    depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
+    once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
     """
-    model = onnx.load(path)
-    promised = promised_uses(graph)
+    files = sorted(set(graph_files(manifest.dispatch, manifest.plan).values()))
+    models = [onnx.load(folder / name, load_external_data=False) for name in files]
+    nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
+    facts = Facts(
+        nodes=len(nodes),
+        operators=dict(Counter(node.op_type for node in nodes).most_common()),
+        macs={},
+        block_applications={},
+        weight_bytes=_stored_bytes(models),
+        file_bytes=sum(file.bytes for file in manifest.files),
+    )
+    facts.violations += _operator_violations(nodes, manifest)
+    for model in models:
+        facts.violations += _port_violations(model, manifest.batch == "dynamic")
+    promised: dict[str, Promise] = {}
+    places: dict[str, set[str]] = {}
+    for bucket, graph in graphs.items():
+        model = plain_graph(folder, manifest, bucket, weights=True)
+        where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
+        facts.violations += [
+            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, facts, places)
+        ]
+        promised |= promised_uses(graph)
+    facts.violations += [
+        f"weight {promised[key].name!r} is stored {len(names)} times, expected once: {sorted(names)}"
+        for key, names in places.items()
+        if key in promised and len(names) != 1
+    ]
+    facts.violations += _size_violations(facts, promised, graphs=len(manifest.plan.buckets))
+    return facts
+
+
+def _prove_bucket(
+    model: onnx.ModelProto,
+    manifest: Manifest,
+    bucket: str,
+    graph: StaticMoRViT,
+    facts: Facts,
+    places: dict[str, set[str]],
+) -> list[str]:
+    """Prove the plain graph of one bucket; notes its MACs in `facts` and where each weight is stored in `places`."""
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
     dynamic = _shape_violations(fixed)
-    facts = Facts(
-        nodes=len(model.graph.node),
-        operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        macs=0 if dynamic else count_macs(fixed) // batch,
-        weight_uses=_weight_uses(model),
-        weight_bytes=sum(numpy_helper.to_array(init).nbytes for init in model.graph.initializer),
-        file_bytes=sum(file.bytes for file in manifest.files),
-    )
-    facts.violations = [
-        *_operator_violations(model, manifest),
-        *_sharing_violations(model, facts, promised, _owned(graph)),
+    uses = _weight_uses(model)
+    facts.macs[bucket] = 0 if dynamic else count_macs(fixed) // batch
+    facts.block_applications = {
+        name.removesuffix(".fc2.weight"): times
+        for name, times in uses.items()
+        if name.endswith(".fc2.weight")
+    }
+    for init in model.graph.initializer:
+        if math.prod(init.dims) > 1:
+            places.setdefault(_key(numpy_helper.to_array(init)), set()).add(init.name)
+    violations = [
+        *_sharing_violations(model, uses, promised_uses(graph), _owned(graph)),
         *dynamic,
-        *_port_violations(model, manifest.batch == "dynamic"),
-        *_probe_violations(model, manifest, graph),
-        *_size_violations(facts, promised),
+        *_probe_violations(model, manifest, bucket, graph),
     ]
-    if not dynamic and facts.macs != macs:
-        facts.violations.append(f"the graph does {facts.macs:,} MACs an image, the plan says {macs:,}")
-    return facts
+    macs = _promised_macs(graph, manifest)
+    if not dynamic and facts.macs[bucket] != macs:
+        violations.append(f"the graph does {facts.macs[bucket]:,} MACs an image, the plan says {macs:,}")
+    return violations
+
+
+def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
+    """MACs of one image, counted from the configuration alone."""
+    if manifest.form == "masked":
+        return dense_macs(graph.config)
+    options = graph.options
+    return schedule_macs(
+        graph.config, graph.capacity, options.cls_only, options.frozen_keys, routed=graph.routed
+    )
+
+
+def _stored_bytes(models: list[onnx.ModelProto]) -> int:
+    """Bytes of all initializers; a place in the file of weights counts once."""
+    outside: dict[str, int] = {}
+    inline = 0
+    for model in models:
+        for graph in every_graph(model.graph):
+            for init in graph.initializer:
+                if external_data_helper.uses_external_data(init):
+                    place = external_data_helper.ExternalDataInfo(init)
+                    outside[f"{place.location}:{place.offset}"] = place.length or 0
+                else:
+                    inline += numpy_helper.to_array(init).nbytes
+    return inline + sum(outside.values())
 
 
 @dataclass(frozen=True)
@@ -126,17 +183,22 @@ def _weight_uses(model: onnx.ModelProto) -> dict[str, int]:
     return {name: factors[name] for name in weights if factors[name]}
 
 
-def _operator_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
+def _operator_violations(nodes: list[onnx.NodeProto], manifest: Manifest) -> list[str]:
     allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # the baseline is named for it
-    return [
+    plan, choices = manifest.plan, sum(node.op_type == "If" for node in nodes)
+    expected = 0
+    if manifest.dispatch == "graph":  # one for each bucket but `full`, and one for who needs `full` after all
+        expected = len(plan.buckets) - 1 + (plan.mode == "threshold")
+    wrong = [] if choices == expected else [f"the graph has {choices} Ifs, expected {expected}"]
+    return wrong + [
         f"node {node.name!r} is a {node.op_type}: its work depends on data"
-        for node in model.graph.node
+        for node in nodes
         if node.op_type in FORBIDDEN and node.op_type not in allowed
     ]
 
 
 def _sharing_violations(
-    model: onnx.ModelProto, facts: Facts, promised: dict[str, Promise], owned: set[str]
+    model: onnx.ModelProto, uses: dict[str, int], promised: dict[str, Promise], owned: set[str]
 ) -> list[str]:
     found: dict[str, list[str]] = {key: [] for key in promised}
     violations = []
@@ -151,7 +213,7 @@ def _sharing_violations(
             )
     for key, promise in promised.items():
         names = found[key]
-        actual = sum(facts.weight_uses.get(name, 0) for name in names)
+        actual = sum(uses.get(name, 0) for name in names)
         if len(names) != 1:
             violations.append(f"weight {promise.name!r} is stored {len(names)} times, expected once: {names}")
         elif actual != promise.uses:
@@ -185,24 +247,21 @@ def _port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:
     return violations
 
 
-def _probe_violations(model: onnx.ModelProto, manifest: Manifest, graph: StaticMoRViT) -> list[str]:
+def _probe_violations(
+    model: onnx.ModelProto, manifest: Manifest, bucket: str, graph: StaticMoRViT
+) -> list[str]:
     """Every value that `verify` can look at is listed: none may be left out of the comparison."""
-    named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - {"logits", "depth"}
+    named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - set(RESULTS)
     inside = {name for node in model.graph.node for name in node.output}
-    differing = sorted((named & inside) ^ set(manifest.probes))
+    differing = sorted((named & inside) ^ set(manifest.probes_of(bucket)))
     return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 
 
-def _size_violations(facts: Facts, promised: dict[str, Promise]) -> list[str]:
-    limit = int(SIZE_FACTOR * sum(promise.bytes for promise in promised.values()) + SIZE_SLACK)
+def _size_violations(facts: Facts, promised: dict[str, Promise], graphs: int) -> list[str]:
+    limit = int(SIZE_FACTOR * sum(promise.bytes for promise in promised.values()) + SIZE_SLACK * graphs)
     if facts.file_bytes <= limit:
         return []
     return [f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected"]
-
-
-def weight_name(name: str) -> str:
-    """The static module's blocks.cycle_0.fc1.weight as the file names it: cycle.0.fc1.weight."""
-    return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
 
 
 def _key(array: NDArray) -> str:

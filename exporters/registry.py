@@ -29,14 +29,14 @@ class Target:
         return _load(self.exporter)()
 
     def load_runner(self) -> Callable[..., Runner]:
-        """`open(folder, manifest, threads, probes) -> Runner`."""
+        """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
         return _load(self.runner)
 
 
 TARGETS = {
     "onnx": Target(
         exporter="morvit_deploy.exporters.to_onnx:OnnxExporter",
-        runner="morvit_deploy.exporters.run_onnx:OnnxRunner",
+        runner="morvit_deploy.exporters.run_onnx:open_onnx",
         runs_on="ONNX Runtime, CPU",
     ),
 }
@@ -49,22 +49,34 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
-def open_bundle(folder: str | Path, *, threads: int | None = None, probes: bool = False) -> Session:
-    """Check a bundle and load its graph, without torch.
+def open_bundle(
+    folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
+) -> Session:
+    """Check a bundle and load its graphs, without torch.
 
-    `threads` is the number of compute threads (default: all cores this process may use). With `probes` the
-    graph also returns the values that `verify` compares step by step. Raises BundleError or TargetError.
+    `threads` is the number of compute threads (default: all cores this process may use). With `bucket` every image
+    is run in that bucket, whatever it needs. With `probes` the graph of that bucket (or of the only one) also returns
+    the values that `verify` compares step by step. Raises BundleError, PlanError or TargetError.
     """
     folder = Path(folder)
     manifest = open_manifest(folder)
-    return Session(folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes))
+    return Session(
+        folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
+    )
 
 
 def open_runner(
-    folder: Path, manifest: Manifest, *, threads: int | None = None, probes: bool = False
+    folder: Path,
+    manifest: Manifest,
+    *,
+    threads: int | None = None,
+    probes: bool = False,
+    bucket: str | None = None,
 ) -> Runner:
-    """Load the graph of a bundle whose files have been checked."""
-    return find_target(manifest.target).load_runner()(folder, manifest, threads, probes)
+    """Load the graphs of a bundle whose files have been checked."""
+    if bucket is not None:
+        manifest.plan.bucket(bucket)  # PlanError for a name that it does not have
+    return find_target(manifest.target).load_runner()(folder, manifest, threads, probes, bucket)
 
 
 def _load(place: str) -> Any:

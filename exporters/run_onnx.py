@@ -9,54 +9,94 @@ import onnxruntime as ort
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
-from morvit_deploy.runtime import Arrays, Runner
+from morvit_deploy.plan import Plan
+from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
+def graph_files(dispatch: str, plan: Plan) -> dict[str, str]:
+    """Part of a bundle to its file: `stem` and each bucket with host dispatch, otherwise one graph."""
+    if dispatch != "host":
+        return {"model": GRAPH}
+    return {part: f"{part}.onnx" for part in ("stem", *(bucket.name for bucket in plan.buckets))}
+
+
+def open_onnx(
+    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+) -> Runner:
+    """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone.
+
+    With `probes` the graph of one bucket also answers the values inside it.
+    """
+    files = graph_files(manifest.dispatch, manifest.plan)
+    unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
+    if unlisted:  # what is not listed was not checked
+        raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
+    settings = (folder, manifest, threads)
+    if not manifest.plan.adaptive or bucket is not None:
+        graph = _alone(folder, manifest, bucket, probes) if probes or bucket else folder / GRAPH
+        runner = OnnxRunner(graph, *settings)
+        if not probes and not bucket:
+            _check_ports(folder, manifest, runner)
+        return runner
+    if manifest.dispatch == "graph":
+        runner = OnnxRunner(folder / GRAPH, *settings)
+        _check_ports(folder, manifest, runner)
+        return runner
+    return HostDispatch(
+        manifest,
+        OnnxRunner(folder / files["stem"], *settings),
+        lambda name: OnnxRunner(folder / files[name], *settings),
+    )
+
+
 class OnnxRunner(Runner):
     """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int | None, probes: bool = False) -> None:
-        unlisted = {GRAPH, WEIGHTS} - {file.path for file in manifest.files}
-        if unlisted:  # what is not listed was not checked
-            raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
+    def __init__(self, graph: Path | bytes, folder: Path, manifest: Manifest, threads: int | None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = checked_threads(threads)
         options.log_severity_level = 3
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
         try:
-            graph = _with_probes(folder / GRAPH, manifest.probes) if probes else str(folder / GRAPH)
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            given = graph if isinstance(graph, bytes) else str(graph)
+            self.session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime and protobuf raise types of their own
+            name = folder if isinstance(graph, bytes) else graph
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {folder / GRAPH}: {error}; "
+                f"ONNX Runtime {ort.__version__} cannot load {name}: {error}; "
                 f"the bundle was written with onnxruntime {manifest.versions.get('onnxruntime', 'unknown')}"
             ) from error
-        self._names = [output.name for output in self._session.get_outputs()]
-        _check_ports(folder, manifest, self._session)
+        self._names = [output.name for output in self.session.get_outputs()]
 
     def run(self, feeds: Arrays) -> Arrays:
-        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+        return dict(zip(self._names, self.session.run(self._names, feeds), strict=True))
 
     def close(self) -> None:
-        del self._session
+        del self.session
 
 
-def _check_ports(folder: Path, manifest: Manifest, session: ort.InferenceSession) -> None:
+def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:
     """The graph's inputs and outputs are those of the manifest."""
     told = {port.name: list(port.shape) for port in (*manifest.inputs, *manifest.outputs)}
-    values = (*session.get_inputs(), *session.get_outputs())
-    found = {value.name: list(value.shape) for value in values if value.name not in manifest.probes}
+    values = (*runner.session.get_inputs(), *runner.session.get_outputs())
+    found = {value.name: list(value.shape) for value in values}
     if told != found:
         raise BundleError(f"{folder}: its manifest says {told}, the graph has {found}; export it again")
 
 
-def _with_probes(path: Path, probes: tuple[str, ...]) -> bytes:
-    """The same graph with values inside it as further outputs; the file on disk stays as it is."""
-    import onnx  # noqa: TID251  # only verify asks for probes
+def _alone(folder: Path, manifest: Manifest, bucket: str | None, probes: bool) -> bytes:
+    """One bucket's graph as the bundle holds it, perhaps with the values inside it as further outputs."""
+    import onnx  # noqa: TID251  # only verify and bench ask for a bucket alone
 
-    model = onnx.load(path, load_external_data=False)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in probes)
+    from morvit_deploy.exporters.onnx_plain import plain_graph
+
+    model = plain_graph(folder, manifest, bucket or manifest.plan.buckets[0].name)
+    if probes:
+        inside = {name for node in model.graph.node for name in node.output}
+        outputs = {value.name for value in model.graph.output}
+        names = [name for name in manifest.probes_of(bucket) if name in inside and name not in outputs]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return model.SerializeToString()

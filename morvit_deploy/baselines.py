@@ -16,9 +16,9 @@ from morvit_deploy.dispatch import key_mask
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model import MoRViT
-from morvit_deploy.plan import Bucket
+from morvit_deploy.plan import Bucket, Plan
 from morvit_deploy.rewrites import take
-from morvit_deploy.unroll import Carried, StaticMoRViT, unroll
+from morvit_deploy.unroll import Carried, StaticMoRViT, unroll, unroll_plan
 
 
 class MaskedMoRViT(StaticMoRViT):
@@ -89,8 +89,16 @@ class GatherScatterMoRViT(StaticMoRViT):
         return x
 
 
+def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
+    """Bucket name to the static module of `form`: unrolled, gather_scatter or masked."""
+    if form == "unrolled":
+        return unroll_plan(model, plan, options)
+    (bucket,) = plan.buckets
+    return {bucket.name: build_form(form, model, bucket, options)}
+
+
 def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
-    """The static module of `form`: unrolled, gather_scatter or masked."""
+    """The static module of `form` for a bucket that stands alone."""
     if form == "unrolled":
         return unroll(model, bucket, options)
     if form == "masked":

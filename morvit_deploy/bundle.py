@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from morvit_deploy.config import Config, Count, Preprocess, Strict, explain, schedule_problems
+from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.errors import BundleError
-from morvit_deploy.plan import Plan
+from morvit_deploy.plan import Plan, plan_problems
 
 FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
 
 Form = Literal["unrolled", "gather_scatter", "masked"]
+Dispatch = Literal["single", "graph", "host"]
 
 
 class BundleFile(Strict):
@@ -60,6 +61,7 @@ class Manifest(Strict):
     target: str
     precision: Literal["fp32", "fp16", "int8"]
     form: Form
+    dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
     input: Literal["uint8", "float"]
     config: Config
@@ -70,7 +72,10 @@ class Manifest(Strict):
     files: Annotated[tuple[BundleFile, ...], Field(min_length=1)]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    probes: tuple[str, ...]
+    carried: tuple[Port, ...]  # what a stem hands to a trunk, with dispatch `host`
+    probes: tuple[
+        str, ...
+    ]  # values inside the graphs; those of one of several buckets begin with its name and a slash
     macs: dict[str, Count]
     structure: dict[str, Any]
     parity: dict[str, Any] | None
@@ -83,9 +88,8 @@ class Manifest(Strict):
             for field in ("preprocess", "labels")
             if getattr(self, field) != getattr(self.config, field)
         ]
-        for bucket in self.plan.buckets:
-            found = schedule_problems(bucket.capacity, self.config.num_steps, self.config.num_patches)
-            problems += [f"plan.buckets.{bucket.name}.{problem}" for problem in found]
+        if self.form == "unrolled":
+            problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
         size = self.config.image_size
         nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
         wanted = nhwc if self.input == "uint8" else nchw
@@ -100,17 +104,23 @@ class Manifest(Strict):
                 )
             elif self.batch != "dynamic" and port.shape[0] != self.batch:
                 problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
-        outputs = {
+        outputs: dict[str, tuple[str | int, ...]] = {
             "logits": ("float32", self.config.num_classes),
             "depth": ("uint8", self.config.num_patches),
+            "bucket": ("int32",),
+            "overflow": ("bool",),
         }
-        if "logits" not in {port.name for port in self.outputs}:
-            problems.append("outputs: logits are missing")
+        names = {port.name for port in self.outputs}
+        needed = {"logits", "bucket"} if self.plan.adaptive else {"logits"}
+        problems += [f"outputs: {name} is missing" for name in sorted(needed - names)]
+        if (self.dispatch == "single") == self.plan.adaptive:
+            problems.append(f"dispatch: {self.dispatch!r} with {len(self.plan.buckets)} buckets in the plan")
         for port in self.outputs:
             if port.name in outputs and (port.dtype, *port.shape[1:]) != outputs[port.name]:
-                wanted_port = f"{outputs[port.name][0]} [batch, {outputs[port.name][1]}]"
+                dtype, *rest = outputs[port.name]
                 problems.append(
-                    f"outputs.{port.name}: {port.dtype} {list(port.shape)}, expected {wanted_port}"
+                    f"outputs.{port.name}: {port.dtype} {list(port.shape)}, expected {dtype} "
+                    f"[{', '.join(['batch', *map(str, rest)])}]"
                 )
         ports = {port.name for port in (*self.inputs, *self.outputs)}
         if len({*self.probes}) != len(self.probes) or ports & {*self.probes}:
@@ -118,6 +128,11 @@ class Manifest(Strict):
         if problems:
             raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
         return self
+
+    def probes_of(self, bucket: str | None) -> list[str]:
+        """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""
+        parts = [name.rpartition("/") for name in self.probes]
+        return [name for owner, _, name in parts if owner in ("", bucket)]
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""

@@ -1,13 +1,18 @@
-"""Holds an opened bundle against its checkpoint, a few images at a time.
+"""Holds a bundle against its checkpoint, a few images at a time, bucket by bucket.
 
-Routing gap: the dynamic reference against the static graph, both in float64 in PyTorch.
-Conversion gap: the static graph in float64 against what the target's runtime answers.
+Three models answer in float64 in PyTorch: the checkpoint as it was trained, the plan's model (the same, or its
+thresholds; each image ragged), and the static graph of each bucket. The target's runtime answers the bundle's files.
+
+Routing gap: trained model against the plan's. Unrolling gap: plan's model against the static graphs, equal in real
+arithmetic. Conversion gap: static graphs against the runtime. Every image is run in every bucket; where it needs more
+than the bucket holds, all sides keep the highest router logits, so that no bucket goes untried.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,124 +20,116 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from morvit_deploy.baselines import build_form
+from morvit_deploy.baselines import build_forms
+from morvit_deploy.bundle import Manifest
 from morvit_deploy.ends import Options
-from morvit_deploy.model import MoRViT, Outcome
+from morvit_deploy.model import MoRViT, Outcome, Routing
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
+from morvit_deploy.plan import Bucket, is_own
 from morvit_deploy.runtime import Arrays, Session
 from morvit_deploy.threads import fitting_threads
-from morvit_deploy.verdict import MARGIN, Gap, Verification
+from morvit_deploy.unroll import StaticMoRViT
+from morvit_deploy.verdict import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange, Verification
 from morvit_deploy.walk import Walk
 
 LOGIT_TOLERANCE = (
     1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen
 )
 EXACT_TOLERANCE = (
-    1e-9  # × the same: both sides of the routing gap are float64, only the order of sums differs
+    1e-9  # × the same: both sides of the unrolling gap are float64, only the order of sums differs
 )
 CHUNK = 4  # images at a time: the states of each are kept, so memory does not grow with their number
 ENOUGH, SYNTHETIC = 3, 64  # synthetic images to be judged, and the most that are drawn for it
 
+OpenSession = Callable[..., Session]  # bucket: str | None, probes: bool
+
 
 def compare(
     model: MoRViT,
-    session: Session,
+    manifest: Manifest,
+    open_session: OpenSession,
     images: Pixels | None,
     structure: dict[str, Any],
     *,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
-    """Compare on `images` uint8 (n, height, width, 3); the session must have been opened with probes.
+    """Compare on `images` uint8 (n, height, width, 3); `open_session(bucket=…, probes=…)` opens the bundle.
 
     Without images, on synthetic ones: as many as it takes to judge ENOUGH, at most SYNTHETIC. (token_choice
     decides for every token, so the least margin of an image is often too small to be judged.)
     """
-    comparison = _Comparison(model, session)
-    total = SYNTHETIC if images is None else len(images)
-    for start in range(0, total, CHUNK):
-        if images is not None:
-            comparison.add(images[start : start + CHUNK])
-        elif comparison.judged < ENOUGH:
-            comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
-        progress(min(1.0, (start + CHUNK) / total))
-    return comparison.verification(structure, synthetic=images is None)
+    with ExitStack() as stack:
+        comparison = _Comparison(model, manifest, lambda **which: stack.enter_context(open_session(**which)))
+        total = SYNTHETIC if images is None else len(images)
+        for start in range(0, total, CHUNK):
+            if images is not None:
+                comparison.add(images[start : start + CHUNK])
+            elif comparison.judged < ENOUGH:
+                comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
+            progress(min(1.0, (start + CHUNK) / total))
+        return comparison.verification(structure, synthetic=images is None)
 
 
 @dataclass
-class _Seen:
-    """What is kept of the images compared so far."""
+class Answers:
+    """Two sides' logits of the judged images, a chunk after the other."""
 
-    margins: list[NDArray] = field(default_factory=list)
-    reference: list[NDArray] = field(default_factory=list)  # logits of each chunk
-    static: list[NDArray] = field(default_factory=list)
-    runtime: list[NDArray] = field(default_factory=list)
-    decisions: list[NDArray[np.int64]] = field(default_factory=list)  # (steps, 2): alike, all
-    divergence: str | None = None
+    expected: list[NDArray] = field(default_factory=list)
+    actual: list[NDArray] = field(default_factory=list)
+
+    def add(self, expected: NDArray, actual: NDArray) -> None:
+        """Logits (images, classes) of both sides."""
+        self.expected.append(expected)
+        self.actual.append(actual)
+
+    def gap(self, tolerance: float) -> Gap:
+        """How far the two sides are apart."""
+        if not self.expected:
+            return Gap(0.0, tolerance, 1.0)
+        return gap_of(np.concatenate(self.expected), np.concatenate(self.actual), tolerance)
 
 
-class _Comparison:
-    """The judge in float64, the static graph in float64, and the bundle."""
+class _InBucket:
+    """One bucket: the plan's model held to its capacity, the static graph, and the runtime."""
 
-    def __init__(self, model: MoRViT, session: Session) -> None:
-        manifest = session.manifest
-        self.session, self.input = session, manifest.input
-        self.judge = copy.deepcopy(model).double()
-        bucket = manifest.plan.buckets[0]
-        self.static = build_form(
-            manifest.form, self.judge, bucket, Options(input=manifest.input, single=False)
-        )
-        self.walk = Walk(model.config, bucket.capacity)
-        self.seen = _Seen()
+    def __init__(self, judge: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session) -> None:
+        self.judge, self.static, self.bucket, self.session = judge, static, bucket, session
+        self.walk = Walk(judge.config, bucket.capacity, static.thresholds)
+        self.unrolling, self.conversion = Answers(), Answers()
+        self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
+        self.judged = self.fitting = self.wrong_overflow = 0
+        self.divergence: str | None = None
 
-    def add(self, images: Pixels) -> None:
-        """Run one chunk through all three and keep what the verdict needs."""
-        exact = self._normalised(images)
-        with fitting_threads(self.judge.config):
-            reference = self.judge(exact)
-            answer = self.static(torch.from_numpy(images) if self.input == "uint8" else exact)
+    def add(
+        self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing, before: int
+    ) -> None:
+        """Compare one chunk; `ragged` is the plan's model without a capacity, `exact` the judge's input."""
+        fits = [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]
+        own = routing.capacity is not None  # top-k: the capacity is the routing
+        capped = ragged
+        if not (own or all(fits)):
+            capped = self.judge(exact, Routing(routing.thresholds, self.bucket.capacity))
+        uint8 = self.static.options.input == "uint8"
+        answer = self.static(torch.from_numpy(images) if uint8 else exact)
         static = {name: tensor.numpy() for name, tensor in answer.items()}
         runtime = self.session.run(images)
-        seen = self.seen
-        seen.divergence = seen.divergence or self._divergence(
-            reference, static, runtime, _count(seen.margins)
-        )
-        seen.margins.append(np.array([trace.margin for trace in reference.traces]))
-        seen.reference.append(reference.logits.numpy())
-        seen.static.append(static["logits"])
-        seen.runtime.append(runtime["logits"])
-        decisions = self.walk.decisions_alike(reference, runtime, is_clear(seen.margins[-1]))
+        clear = is_clear(np.array([trace.margin for trace in capped.traces]))
+        self.fitting += sum(fits)
+        self.judged += int(clear.sum())
+        self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
+        self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
+        self.conversion.add(static["logits"][clear], runtime["logits"][clear])
+        if "overflow" in runtime:
+            overflow = np.array([trace.overflow for trace in capped.traces])
+            self.wrong_overflow += int((overflow != runtime["overflow"])[clear].sum())
+        decisions = self.walk.decisions_alike(capped, runtime, clear)
         if decisions is not None:
-            seen.decisions.append(decisions)
+            self.decisions.append(decisions)
 
-    @property
-    def judged(self) -> int:
-        """Images so far whose routing margin lets them be judged."""
-        return int(sum(is_clear(margins).sum() for margins in self.seen.margins))
-
-    def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
-        """The verdict over all chunks."""
-        seen = self.seen
-        margins = np.concatenate(seen.margins)
-        clear = is_clear(margins)
-        reference, static, runtime = map(np.concatenate, (seen.reference, seen.static, seen.runtime))
-        alike = np.sum(seen.decisions, axis=0) if seen.decisions else None
-        return Verification(
-            structure={"form": self.session.manifest.form, **structure},
-            routing_gap=gap_of(reference[clear], static[clear], EXACT_TOLERANCE),
-            conversion_gap=gap_of(static[clear], runtime[clear], LOGIT_TOLERANCE),
-            router_agreement=None
-            if alike is None
-            else [same / of if of else 1.0 for same, of in alike.tolist()],
-            images=len(margins),
-            ambiguous=int((~clear).sum()),
-            synthetic=synthetic,
-            first_divergence=seen.divergence,
-            margins=[float(margin) for margin in margins],
-        )
-
-    def _divergence(self, reference: Outcome, static: Arrays, runtime: Arrays, before: int) -> str | None:
+    def _divergence(
+        self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
+    ) -> str | None:
         """Where a judged image of this chunk first leaves the reference, if its logits do."""
-        clear = is_clear(np.array([trace.margin for trace in reference.traces]))
         logits = reference.logits.numpy()
         if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
             wanted, found = self.walk.stages_of_reference(reference), self.walk.stages_of(static)
@@ -142,10 +139,109 @@ class _Comparison:
             return None
         return self.walk.first_divergence(wanted, found, clear, before)
 
+
+class _Comparison:
+    """The judge in float64, the static graphs in float64, and the bundle."""
+
+    def __init__(self, model: MoRViT, manifest: Manifest, open_session: OpenSession) -> None:
+        self.manifest, self.plan = manifest, manifest.plan
+        self.judge = copy.deepcopy(model).double()
+        self.own = manifest.form != "unrolled" or is_own(manifest.plan, model.config)
+        capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
+        has_capacity = model.config.routing == "expert_choice"
+        self.routing = Routing(manifest.plan.thresholds, capacity if has_capacity else None)
+        options = Options(input=manifest.input, single=False)
+        graphs = build_forms(manifest.form, self.judge, manifest.plan, options)
+        self.buckets = [
+            _InBucket(self.judge, graphs[bucket.name], bucket, open_session(bucket=bucket.name, probes=True))
+            for bucket in manifest.plan.buckets
+        ]
+        self.whole = open_session() if manifest.plan.adaptive else None
+        self.change = RoutingChange.empty(model.config.num_steps)
+        self.routed, self.dispatched = Answers(), Answers()
+        self.served = np.zeros(len(self.buckets), dtype=np.int64)
+        self.overflowed = self.misdirected = 0
+        self.margins: list[float] = []
+
+    def add(self, images: Pixels) -> None:
+        """Run one chunk through all models and keep what the verdict needs."""
+        exact, before = self._normalised(images), len(self.margins)
+        with fitting_threads(self.judge.config):
+            ragged = self.judge(exact, self.routing)
+            self.margins += [trace.margin for trace in ragged.traces]
+            if not self.own:
+                trained = self.judge(exact)
+                self.routed.add(trained.logits.numpy(), ragged.logits.numpy())
+                self.change.add(trained, ragged)
+            for bucket in self.buckets:
+                bucket.add(images, exact, ragged, self.routing, before)
+        if self.whole is not None:
+            self._add_dispatched(images, ragged, self.whole)
+
+    def _add_dispatched(self, images: Pixels, ragged: Outcome, whole: Session) -> None:
+        """The bundle as a user runs it: it chooses the bucket."""
+        answer = whole.run(images)
+        clear = is_clear(np.array([trace.margin for trace in ragged.traces]))
+        self.dispatched.add(ragged.logits.numpy()[clear], answer["logits"][clear])
+        self.served += np.bincount(answer["bucket"], minlength=len(self.served))
+        counts = np.array([trace.counts for trace in ragged.traces])
+        expected, overflow = self.plan.dispatched(counts)
+        self.overflowed += int(overflow.sum())
+        if self.manifest.batch == 1 or self.manifest.dispatch == "host":
+            self.misdirected += int((answer["bucket"] != expected)[clear].sum())
+
+    @property
+    def judged(self) -> int:
+        """Images so far whose routing margin lets them be judged."""
+        return int(is_clear(np.array(self.margins)).sum())
+
+    def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
+        """The verdict over all chunks."""
+        unrolling = _worst([bucket.unrolling.gap(EXACT_TOLERANCE) for bucket in self.buckets])
+        conversions = [bucket.conversion.gap(LOGIT_TOLERANCE) for bucket in self.buckets]
+        decisions = [np.sum(bucket.decisions, axis=0) for bucket in self.buckets if bucket.decisions]
+        alike = np.sum(decisions, axis=0) if decisions else None
+        diverging = [bucket for bucket in self.buckets if bucket.divergence]
+        return Verification(
+            structure={"form": self.manifest.form, **structure},
+            routing_gap=unrolling if self.own else self.routed.gap(float("inf")),
+            unrolling_gap=None if self.own else unrolling,
+            conversion_gap=_worst(conversions),
+            routing_change=None if self.own else self.change,
+            router_agreement=None
+            if alike is None
+            else [same / of if of else 1.0 for same, of in alike.tolist()],
+            images=len(self.margins),
+            ambiguous=len(self.margins) - self.judged,
+            synthetic=synthetic,
+            first_divergence=self._told(diverging[0]) if diverging else None,
+            margins=self.margins,
+            buckets=[
+                BucketSeen(
+                    bucket.bucket.name,
+                    int(served),
+                    bucket.fitting,
+                    bucket.judged,
+                    gap.max_abs,
+                    bucket.wrong_overflow,
+                )
+                for bucket, served, gap in zip(self.buckets, self.served, conversions, strict=True)
+            ]
+            if self.plan.mode != "topk" and self.manifest.form == "unrolled"
+            else [],
+            dispatched=None
+            if self.whole is None
+            else Dispatched(self.dispatched.gap(LOGIT_TOLERANCE), self.overflowed, self.misdirected),
+        )
+
+    def _told(self, bucket: _InBucket) -> str:
+        where = f"bucket {bucket.bucket.name}, " if self.plan.adaptive else ""
+        return f"{where}{bucket.divergence}"
+
     def _normalised(self, images: Pixels) -> torch.Tensor:
         """The judge's input: not rounded to float32 first, unless the graph takes normalised floats."""
         preprocess = self.judge.config.preprocess
-        if self.input == "float":
+        if self.manifest.input == "float":
             return torch.from_numpy(normalise(images, preprocess)).double()
         mean, std = (
             torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std)
@@ -170,5 +266,12 @@ def is_clear(margins: NDArray) -> NDArray[np.bool_]:
     return ~(margins <= MARGIN)
 
 
-def _count(parts: list[NDArray]) -> int:
-    return sum(len(part) for part in parts)
+def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:
+    return all(count <= held for count, held in zip(counts, capacity, strict=False))
+
+
+def _worst(gaps: list[Gap]) -> Gap:
+    """The widest of several gaps, in terms of what is allowed."""
+    lowest = min(gap.top1_agreement for gap in gaps)
+    widest = max(gaps, key=lambda gap: gap.max_abs / gap.tolerance)
+    return Gap(widest.max_abs, widest.tolerance, lowest)

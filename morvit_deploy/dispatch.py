@@ -40,4 +40,5 @@ def cheapest_fitting(counts: Tensor, capacities: tuple[tuple[int, ...], ...]) ->
     """int32 (…): the first bucket whose capacity is enough for counts (…, steps); the last one fits all."""
     limits = torch.tensor(capacities, dtype=counts.dtype)  # (buckets, steps)
     too_small = (counts[..., None, :] > limits).any(dim=-1)  # (…, buckets)
-    return torch.cumprod(too_small.to(torch.int32), dim=-1).sum(dim=-1).to(torch.int32)
+    number = torch.where(too_small, len(capacities), torch.arange(len(capacities)))
+    return number.amin(dim=-1).to(torch.int32)

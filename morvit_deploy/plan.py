@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from morvit_deploy.config import Config, Count, Finite, Strict, explain, schedule_problems
@@ -82,6 +84,20 @@ class Plan(Strict):
             if bucket.name == name:
                 return bucket
         raise PlanError(f"got bucket {name!r}; the plan has {', '.join(b.name for b in self.buckets)}")
+
+    def dispatched(self, counts: NDArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Number of the bucket that answers, and did the predicted one overflow, from counts (images, steps).
+
+        Counts are the patch tokens that run each step. Mode `depth` knows them all beforehand and never overflows.
+        """
+        limits = np.array([bucket.capacity for bucket in self.buckets])
+        too_small = (counts[:, None, :] > limits).any(axis=-1)  # (images, buckets)
+        if self.mode != "threshold":
+            return np.argmin(too_small, axis=1), np.zeros(len(counts), dtype=bool)
+        bounds = np.array([bucket.upto for bucket in self.buckets])
+        chosen = np.searchsorted(bounds, counts[:, self.lead])
+        overflow = np.take_along_axis(too_small, chosen[:, None], axis=1)[:, 0]
+        return np.where(overflow, len(self.buckets) - 1, chosen), overflow
 
     def to_json(self) -> str:
         """The text of a plan file; `load_plan` reads it back to an equal object."""
@@ -180,8 +196,8 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
             )
         before = (patches, *bucket.capacity)
         problems += [
-            f"buckets.{bucket.name}.capacity[{step}]: got {before[step + 1]} after {before[step]}, expected the same: "
-            "nobody leaves at a step without a threshold"
+            f"buckets.{bucket.name}.capacity[{step}]: got {before[step + 1]} after {before[step]}, expected the "
+            "same: nobody leaves at a step without a threshold"
             for step, threshold in enumerate(plan.thresholds or ())
             if threshold is None and before[step + 1] != before[step]
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,8 @@ from morvit_deploy.errors import ImageError
 from morvit_deploy.pixels import Pixels, normalise, read_image
 
 AT_A_TIME = 32  # images a dynamic batch takes in one run, so that memory does not grow with their number
+
+RESULTS = ("logits", "bucket", "overflow", "depth")
 
 Arrays = dict[str, NDArray]
 
@@ -37,6 +39,55 @@ class Runner(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class HostDispatch(Runner):
+    """A stem, then each group of images in the trunk of its bucket; who overflows is run again in the last, `full`.
+
+    Trunks are opened when they are first needed.
+    """
+
+    def __init__(self, manifest: Manifest, stem: Runner, open_trunk: Callable[[str], Runner]) -> None:
+        self.manifest, self.stem, self._open_trunk = manifest, stem, open_trunk
+        self._trunks: dict[str, Runner] = {}
+        self._carried = [port.name for port in manifest.carried]
+
+    def run(self, feeds: Arrays) -> Arrays:
+        outputs = self.stem.run(feeds)
+        bucket = outputs["bucket"].copy()
+        carried = {name: outputs.pop(name) for name in self._carried}
+        for number in np.unique(bucket):
+            self._run_group(int(number), np.flatnonzero(bucket == number), carried, outputs)
+        again = np.flatnonzero(outputs.get("overflow", False))
+        if len(again):
+            last = len(self.manifest.plan.buckets) - 1
+            self._run_group(last, again, carried, outputs)
+            bucket[again] = last
+            outputs["overflow"][again] = True  # of the bucket that was predicted
+        return outputs | {"bucket": bucket}
+
+    def trunk(self, name: str) -> Runner:
+        """The trunk of a bucket."""
+        if name not in self._trunks:
+            self._trunks[name] = self._open_trunk(name)
+        return self._trunks[name]
+
+    def close(self) -> None:
+        for runner in (self.stem, *self._trunks.values()):
+            runner.close()
+
+    def _run_group(self, number: int, rows: NDArray[np.int64], carried: Arrays, outputs: Arrays) -> None:
+        """Run some rows of the batch in one bucket and put their answers into `outputs`."""
+        trunk, batch = self.trunk(self.manifest.plan.buckets[number].name), self.manifest.batch
+        size = len(rows) if batch == "dynamic" else batch
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
+            feeds = carried if batch == 1 else {name: array[filled] for name, array in carried.items()}
+            for name, array in trunk.run(feeds).items():
+                if name not in outputs:
+                    outputs[name] = np.zeros((len(outputs["bucket"]), *array.shape[1:]), array.dtype)
+                outputs[name][part] = array[: len(part)]
 
 
 @dataclass(frozen=True)
@@ -93,8 +144,8 @@ class Session:
         batch = len(chunk) if self.manifest.batch == "dynamic" else self.manifest.batch
         filled = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
         outputs = self.runner.run({"image": self.feed(filled)})
-        inner = self.manifest.probes if self.manifest.batch == 1 else ()  # a graph for one has no batch axis
-        outputs |= {name: array[None] for name, array in outputs.items() if name in inner}
+        if self.manifest.batch == 1:  # a graph for one image has no batch axis inside
+            outputs |= {name: array[None] for name, array in outputs.items() if name not in RESULTS}
         return {name: array[: len(chunk)] for name, array in outputs.items()}
 
     def feed(self, pixels: Pixels) -> NDArray:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
+MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram
 SHOWN_VIOLATIONS = 3
 
 
@@ -20,7 +24,9 @@ class Gap:
 
     @property
     def passed(self) -> bool:
-        """Within tolerance, and every judged image gets the same class."""
+        """Within tolerance, and every judged image gets the same class; without a tolerance, it is only measured."""
+        if math.isinf(self.tolerance):
+            return True
         return bool(self.max_abs <= self.tolerance and self.top1_agreement == 1.0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,13 +39,91 @@ class Gap:
         }
 
 
+@dataclass
+class RoutingChange:
+    """How the plan's model routes otherwise than the trained one, over the images compared; NumPy counts only."""
+
+    alike: NDArray[np.int64]  # (steps,) patch tokens that both run, or both do not run, a step
+    tokens: int  # patch tokens compared at each step
+    counts: NDArray[np.int64]  # (steps,) tokens that ran each step in the plan's model
+    margins: list[float]  # the images' routing margins in the plan's model
+
+    @classmethod
+    def empty(cls, steps: int) -> RoutingChange:
+        """Before the first image."""
+        return cls(np.zeros(steps, dtype=np.int64), 0, np.zeros(steps, dtype=np.int64), [])
+
+    def add(self, trained: Any, planned: Any) -> None:
+        """Two `Outcome`s of the same images; a token of depth d runs steps 1 … d."""
+        steps = np.arange(1, len(self.alike) + 1)
+        one, other = (outcome.depth.numpy()[..., None] >= steps for outcome in (trained, planned))
+        self.alike += (one == other).sum(axis=(0, 1))
+        self.counts += other.sum(axis=(0, 1))
+        self.tokens += one.shape[0] * one.shape[1]
+        self.margins += [trace.margin for trace in planned.traces]
+
+    @property
+    def agreement(self) -> list[float]:
+        """Share of patch tokens treated alike at each step."""
+        return [int(same) / self.tokens if self.tokens else 1.0 for same in self.alike]
+
+    @property
+    def kept_share(self) -> list[float]:
+        """Mean share of patch tokens that run each step in the plan's model."""
+        return [int(count) / self.tokens if self.tokens else 1.0 for count in self.counts]
+
+    @property
+    def margin_histogram(self) -> dict[str, int]:
+        """Images by routing margin, in router logits."""
+        edges = [0.0, *MARGIN_EDGES, math.inf]
+        named = [f"<{MARGIN_EDGES[0]:g}", *(f"≥{edge:g}" for edge in MARGIN_EDGES)]
+        pairs = zip(named, edges[:-1], edges[1:], strict=True)
+        return {name: sum(a <= margin < b for margin in self.margins) for name, a, b in pairs}
+
+
+@dataclass(frozen=True)
+class BucketSeen:
+    """What one bucket was tried with."""
+
+    name: str
+    served: int  # images that the bundle's own choice answered with it
+    fitting: int  # images that need no more than it holds
+    judged: int  # images run in it and compared; where they need more, all sides keep the highest
+    max_abs: float  # of its conversion gap
+    wrong_overflow: int  # judged images whose overflow flag is wrong
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self) | {"max_abs": _finite(self.max_abs)}
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """The bundle as a user runs it, against the plan's model: it chooses the bucket of each image."""
+
+    gap: Gap
+    overflowed: int  # images whose predicted bucket was too small, so that `full` was run too
+    misdirected: int  # judged images that were answered by another bucket than the plan says
+
+    @property
+    def passed(self) -> bool:
+        """The answers are those of the plan's model, and come from the buckets it names."""
+        return self.gap.passed and not self.misdirected
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {**self.gap.as_dict(), "overflowed": self.overflowed, "misdirected": self.misdirected}
+
+
 @dataclass(frozen=True)
 class Verification:
     """The outcome of a comparison."""
 
     structure: dict[str, Any]
-    routing_gap: Gap
-    conversion_gap: Gap
+    routing_gap: (
+        Gap  # trained model -> the plan's; measured, not judged, where the plan's is an approximation
+    )
+    conversion_gap: Gap  # static graphs in float64 -> the runtime
     router_agreement: list[float] | None  # per step; None where the graph has no probes (baseline forms)
     images: int
     ambiguous: int  # images whose routing margin is below MARGIN, not judged
@@ -47,17 +131,30 @@ class Verification:
     first_divergence: str | None = None
     margins: list[float] = field(default_factory=list)
     same_checkpoint: bool = True  # the weights are those the bundle was made from, byte for byte
+    unrolling_gap: Gap | None = None  # the plan's model -> static graphs; None where that is the routing gap
+    routing_change: RoutingChange | None = None  # where the plan's model is an approximation
+    min_agreement: float = 0.0  # top-1 agreement asked for across the routing gap
+    buckets: list[BucketSeen] = field(default_factory=list)
+    dispatched: Dispatched | None = None
 
     @property
     def passed(self) -> bool:
         """Structure proved, both gaps closed and every decision alike, on at least one judged image."""
         return (
             self.structure.get("proved") is True
-            and self.routing_gap.passed
-            and self.conversion_gap.passed
+            and all(gap.passed for _, gap in self.gaps)
+            and self.routing_gap.top1_agreement >= self.min_agreement
+            and not any(bucket.wrong_overflow or not bucket.judged for bucket in self.buckets)
+            and (self.dispatched is None or self.dispatched.passed)
             and all(share == 1.0 for share in self.router_agreement or ())
             and self.images > self.ambiguous
         )
+
+    @property
+    def gaps(self) -> list[tuple[str, Gap]]:
+        """Name and gap, in the order of the way from the checkpoint to the runtime."""
+        unrolling = [] if self.unrolling_gap is None else [("unrolling", self.unrolling_gap)]
+        return [("routing", self.routing_gap), *unrolling, ("conversion", self.conversion_gap)]
 
     @property
     def failure(self) -> str:
@@ -67,7 +164,12 @@ class Verification:
         lines = (
             [] if self.same_checkpoint else ["the bundle was made from other weights than this checkpoint's"]
         )
-        for name, gap in (("routing", self.routing_gap), ("conversion", self.conversion_gap)):
+        if self.routing_gap.top1_agreement < self.min_agreement:
+            lines.append(
+                f"routing gap: top-1 agreement {self.routing_gap.top1_agreement:.1%} of the plan's model with the "
+                f"trained one, at least {self.min_agreement:.1%} asked for"
+            )
+        for name, gap in self.gaps:
             if not gap.passed:
                 lines.append(
                     f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
@@ -76,6 +178,17 @@ class Verification:
         for step, share in enumerate(self.router_agreement or (), start=1):
             if share < 1:
                 lines.append(f"step {step}: {share:.2%} of the routers' decisions are alike, expected all")
+        for bucket in self.buckets:
+            if not bucket.judged:
+                lines.append(f"bucket {bucket.name}: no image could be judged in it; give more with --images")
+            if bucket.wrong_overflow:
+                lines.append(f"bucket {bucket.name}: overflow is wrong for {bucket.wrong_overflow} images")
+        if self.dispatched is not None and not self.dispatched.passed:
+            gap = self.dispatched.gap
+            lines.append(
+                f"dispatch: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
+                f"{self.dispatched.misdirected} images in another bucket than the plan says"
+            )
         if self.first_divergence:
             lines.append(f"first to diverge: {self.first_divergence}")
         violations = self.structure.get("violations", [])
@@ -89,7 +202,8 @@ class Verification:
         return {
             "passed": self.passed,
             "structure": self.structure,
-            "routing_gap": self.routing_gap.as_dict(),
+            "routing_gap": self.routing_gap.as_dict() | self._change(),
+            "unrolling_gap": self.unrolling_gap.as_dict() if self.unrolling_gap else None,
             "conversion_gap": self.conversion_gap.as_dict(),
             "router_agreement": self.router_agreement,
             "first_divergence": self.first_divergence,
@@ -98,6 +212,18 @@ class Verification:
             "synthetic": self.synthetic,
             "same_checkpoint": self.same_checkpoint,
             "min_margin": _finite(min(self.margins, default=None)),
+            "buckets": [bucket.as_dict() for bucket in self.buckets],
+            "dispatch": self.dispatched.as_dict() if self.dispatched else None,
+        }
+
+    def _change(self) -> dict[str, Any]:
+        change = self.routing_change
+        if change is None:
+            return {}
+        return {
+            "decision_agreement": change.agreement,
+            "kept_share": change.kept_share,
+            "margin_histogram": change.margin_histogram,
         }
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from morvit_deploy.baselines import build_form
-from morvit_deploy.bundle import Manifest
+from morvit_deploy.baselines import build_forms
+from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.calibration.images import open_images
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
 from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.registry import find_target, open_bundle
+from morvit_deploy.exporters.registry import find_target, open_runner
 from morvit_deploy.plan import own_plan
+from morvit_deploy.runtime import Session
 from morvit_deploy.verdict import Verification
 
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
@@ -29,45 +30,53 @@ def verify(
     limit: int | None = DEFAULT_LIMIT,
     threads: int | None = None,
     upscale: bool = False,
+    min_agreement: float = 0.0,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Prove a bundle on disk equal to a checkpoint folder, on the pictures of a folder or on synthetic ones.
 
     The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
-    from a checkpoint of another architecture; a failed check is in the answer, not raised. `tell` hears each stage,
+    from a checkpoint of another architecture; a failed check is in the answer, not raised. `min_agreement` is the
+    top-1 agreement that a plan's model must have with the trained one (0: reported only). `tell` hears each stage,
     `progress` the share of images done.
     """
     tell("loading the checkpoint")
     model = load_checkpoint(checkpoint)
-    with open_bundle(bundle, threads=threads, probes=True) as session:
-        manifest = session.manifest
-        differing = _differences(manifest.config, model.config)
-        if differing:
-            listed = "\n".join(f"  - {line}" for line in differing)
-            raise BundleError(
-                f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
-            )
-        tell("proving the structure of the written graph")
-        graph = build_form(manifest.form, model, manifest.plan.buckets[0], options_of(manifest))
-        structure = find_target(manifest.target).load_exporter().prove(graph, manifest, Path(bundle))
-        if (manifest.plan, manifest.precision) != (own_plan(model.config), "fp32"):
-            raise BundleError(
-                f"{bundle}: plan or precision of the manifest are not those exported; it was edited"
-            )
-        told = (manifest.macs[manifest.plan.buckets[0].name], manifest.checkpoint.parameters)
-        found = (structure["macs"], sum(p.numel() for p in model.parameters()))
-        if told != found:
-            raise BundleError(
-                f"{bundle}: the manifest says {told} MACs and parameters, found {found}; it was edited"
-            )
-        pixels = None
-        if images is not None:
-            pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
-        tell("comparing images with the float64 reference")
-        verification = compare(model, session, pixels, structure, progress=progress)
+    folder, manifest = Path(bundle), open_manifest(bundle)
+    differing = _differences(manifest.config, model.config)
+    if differing:
+        listed = "\n".join(f"  - {line}" for line in differing)
+        raise BundleError(
+            f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
+        )
+    tell("proving the structure of the written graph")
+    graphs = build_forms(manifest.form, model, manifest.plan, options_of(manifest))
+    structure = find_target(manifest.target).load_exporter().prove(graphs, manifest, folder)
+    if manifest.precision != "fp32" or (
+        manifest.form != "unrolled" and manifest.plan != own_plan(model.config)
+    ):
+        raise BundleError(
+            f"{bundle}: plan or precision of the manifest are not those exported; it was edited"
+        )
+    told = (manifest.macs, manifest.checkpoint.parameters)
+    found = (structure.pop("macs"), sum(p.numel() for p in model.parameters()))
+    if told != found:
+        raise BundleError(
+            f"{bundle}: the manifest says {told} MACs and parameters, found {found}; it was edited"
+        )
+    pixels = None
+    if images is not None:
+        pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
+    tell("comparing images with the float64 reference")
+
+    def open_session(bucket: str | None = None, probes: bool = False) -> Session:
+        runner = open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
+        return Session(folder, manifest, runner)
+
+    verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
     same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
-    return replace(verification, same_checkpoint=same)
+    return replace(verification, same_checkpoint=same, min_agreement=min_agreement)
 
 
 def _differences(bundled: Config, own: Config) -> list[str]:

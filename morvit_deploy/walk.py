@@ -17,20 +17,29 @@ STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure beg
 class Walk:
     """Follows tokens through a graph's probes, step by step."""
 
-    def __init__(self, config: Config, capacity: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        capacity: tuple[int, ...],
+        thresholds: tuple[float | None, ...] | None = None,
+    ) -> None:
         self.config, self.capacity = config, capacity
+        self.thresholds = thresholds or (None,) * len(capacity)
 
     def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
-        """Patch numbers (images, kept) that run each step, in the graph's order; None without probes."""
+        """Patch numbers (images, capacity) held at each step, in the graph's order; None without probes."""
         if self.config.routing == "expert_choice" and "step1.state" not in outputs:
             return None
         count = len(outputs["logits"])
         held = np.tile(np.arange(self.config.num_patches), (count, 1))
+        if "depth.order" in outputs:
+            held = outputs["depth.order"].astype(np.int64)
         steps = []
         for step, capacity in enumerate(self.capacity, start=1):
             order = outputs.get(f"step{step}.order")
             if order is not None:
                 held = np.take_along_axis(held, order[:, :capacity].astype(np.int64), axis=1)
+            held = held[:, :capacity]
             steps.append(held)
         return steps
 
@@ -38,19 +47,37 @@ class Walk:
         """(steps, images, N): does this patch run this step? None where the graph has no probes."""
         if self.config.routing == "none":
             return np.ones((len(self.capacity), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        held = self.held(outputs)
         if self.config.routing == "token_choice":
             z = outputs.get("depth.router_logits")
-            if z is None:
+            if z is None or held is None:
                 return None
             depth = z[:, 1:].argmax(axis=-1) + 1
-            return np.stack([depth >= layer for layer in range(1, self.config.num_layers + 1)])
-        steps = self.held(outputs)
-        if steps is None:
+            who = [np.take_along_axis(depth, h, axis=1) >= layer for layer, h in enumerate(held, start=1)]
+        elif held is None:
             return None
-        runs = np.zeros((len(steps), len(outputs["logits"]), self.config.num_patches), dtype=bool)
-        for step, held in enumerate(steps):
-            np.put_along_axis(runs[step], held, True, axis=1)
+        else:
+            who = self._going(outputs, held)
+        runs = np.zeros((len(held), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        for step, numbers in enumerate(held):
+            np.put_along_axis(runs[step], numbers, who[step], axis=1)
         return runs
+
+    def _going(self, outputs: Arrays, held: list[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
+        """(images, capacity) for each step: who of those held runs it; under a threshold the others are pads."""
+        going = np.ones((len(held[0]), self.config.num_patches), dtype=bool)
+        steps = []
+        for step, (numbers, threshold) in enumerate(zip(held, self.thresholds, strict=True), start=1):
+            order = outputs.get(f"step{step}.order")
+            if threshold is not None and going.shape[1]:
+                going = going & (outputs[f"step{step}.router_logits"][:, 1:, 0] >= threshold)
+            if order is not None:
+                going = np.take_along_axis(going, order[:, : numbers.shape[1]].astype(np.int64), axis=1)
+            going = outputs.get(
+                f"step{step}.runs", going[:, : numbers.shape[1]]
+            )  # its own word, where it has one
+            steps.append(going)
+        return steps
 
     def decisions_alike(
         self, reference: Outcome, actual: Arrays, clear: NDArray[np.bool_]
@@ -93,44 +120,40 @@ class Walk:
         return None
 
     def stages_of(self, outputs: Arrays) -> Stages:
-        """A graph's probes in the order of computation, tokens sorted: graphs that order tokens otherwise compare."""
+        """A graph's probes in the order of computation, each state at its token's row, of those that run the step."""
         stages: Stages = {name: outputs[name] for name in ("embed", "first") if name in outputs}
         runs, held = self.runs(outputs), self.held(outputs)
         for step in range(1, len(self.capacity) + 1):
             if runs is not None:
                 stages[f"step{step}.runs"] = runs[step - 1].astype(np.float64)
             state = outputs.get(f"step{step}.state")
-            if state is not None and held is not None:
-                stages[f"step{step}.state"] = _token_order(state, held[step - 1])
+            if state is not None and held is not None and runs is not None:
+                stages[f"step{step}.state"] = _spread(state, held[step - 1], runs[step - 1])
         stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
         return stages | {"logits": outputs["logits"]}
 
     def stages_of_reference(self, reference: Outcome) -> Stages:
-        """The same stages of the reference; of a routed step only the tokens that ran it."""
+        """The same stages of the reference."""
         logits: Stages = {"logits": reference.logits.numpy()}
-        if self.config.routing != "expert_choice":
-            probes = {n: n if n == "embed" else f"{n}.state" for n in reference.traces[0].states}
-            states = {p: np.stack([t.states[n].numpy() for t in reference.traces]) for n, p in probes.items()}
-            return states | logits
-        early = [name for name in ("embed", "first") if name in reference.traces[0].states]
-        stages: Stages = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in early}
-        for step in range(len(self.capacity)):
-            kept = np.stack([trace.decisions[step].kept.numpy() for trace in reference.traces])
-            runs = np.zeros((len(kept), self.config.num_patches))
-            np.put_along_axis(runs, kept, 1.0, axis=1)
-            state = np.stack([trace.states[f"step{step + 1}"].numpy() for trace in reference.traces])
-            rows = np.concatenate(
-                [np.zeros((len(kept), 1), dtype=kept.dtype), np.sort(kept, axis=1) + 1], axis=1
-            )
-            stages[f"step{step + 1}.runs"] = runs
-            stages[f"step{step + 1}.state"] = np.take_along_axis(state, rows[..., None], axis=1)
+        names = reference.traces[0].states
+        states = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names}
+        if self.config.routing == "none":
+            return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | logits
+        stages: Stages = {name: states[name] for name in ("embed", "first") if name in states}
+        everyone = np.tile(np.arange(self.config.num_patches), (len(reference.traces), 1))
+        for step in range(1, len(self.capacity) + 1):
+            runs = np.zeros(everyone.shape, dtype=bool)
+            for image, trace in enumerate(reference.traces):
+                runs[image, trace.decisions[step - 1].kept.numpy()] = True
+            stages[f"step{step}.runs"] = runs.astype(np.float64)
+            stages[f"step{step}.state"] = _spread(states[f"step{step}"], everyone, runs)
         return stages | logits
 
 
-def _token_order(state: NDArray, held: NDArray[np.int64]) -> NDArray:
-    """Rows of state (images, 1 + kept, dim), CLS first, sorted by patch number."""
+def _spread(state: NDArray, held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray:
+    """Rows of state (images, 1 + held, dim), CLS first, to (images, N + 1, dim); zeros where a patch does not run."""
     if state.shape[1] != held.shape[1] + 1:  # the last step of a model without `last`: CLS alone
         return state
-    order = np.argsort(held, axis=1) + 1
-    rows = np.concatenate([np.zeros((len(held), 1), dtype=order.dtype), order], axis=1)
-    return np.take_along_axis(state, rows[..., None], axis=1)
+    patches = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
+    np.put_along_axis(patches, held[..., None], state[:, 1:], axis=1)
+    return np.concatenate([state[:, :1], np.where(runs[..., None], patches, 0)], axis=1)

@@ -149,7 +149,7 @@ def test_any_schedule_and_thresholds(data: st.DataObject) -> None:
     config = make_config(**changes)
     tau = data.draw(st.tuples(*[st.one_of(st.none(), st.floats(-1.5, 1.5, width=32))] * STEPS))
     ladder = []
-    for _ in range(data.draw(st.integers(0, 2))):
+    for _ in range(data.draw(st.integers(0, 2)) if any(t is not None for t in tau) else 0):
         held, schedule = N, []
         for threshold in tau:
             held = held if threshold is None else data.draw(st.integers(0, held))

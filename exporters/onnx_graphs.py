@@ -1,0 +1,76 @@
+"""Small operations on ONNX graphs and the branches inside them. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import onnx
+from onnx import numpy_helper
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initializers that no output depends on."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(reads(node))
+            kept.append(node)
+    initializers = [init for init in graph.initializer if init.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(initializers)
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names a node reads, those that its branches read from outside among them."""
+    names = set(node.input)
+    for branch in branches(node):
+        inside = {name for inner in branch.node for name in inner.output}
+        inside |= {init.name for init in branch.initializer}
+        names |= {name for inner in branch.node for name in reads(inner)} - inside
+        names |= {value.name for value in branch.output} - inside
+    return names
+
+
+def branches(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The branches of an If; none for another node."""
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+
+
+def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and all branches inside it."""
+    yield graph
+    for node in graph.node:
+        for branch in branches(node):
+            yield from every_graph(branch)
+
+
+def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Rename values and initializers in a graph and in its branches."""
+    for inner in every_graph(graph):
+        for value in (*inner.input, *inner.output, *inner.initializer):
+            value.name = names.get(value.name, value.name)
+        for node in inner.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def merge_equal(graph: onnx.GraphProto) -> None:
+    """One initializer for each unique content: equal copies, of a checkpoint or of several pieces, are kept once."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    names, kept = {}, []
+    for init in sorted(graph.initializer, key=lambda init: ("." not in init.name, "/" in init.name)):
+        content = hashlib.sha256(numpy_helper.to_array(init).tobytes()).digest()
+        names[init.name] = first.setdefault((init.data_type, tuple(init.dims), content), init.name)
+        if names[init.name] == init.name:
+            kept.append(init)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    rename(graph, {old: new for old, new in names.items() if old != new})
+
+
+def weight_name(name: str) -> str:
+    """The static module's blocks.cycle_0.fc1.weight as the file names it: cycle.0.fc1.weight."""
+    return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")

@@ -1,0 +1,109 @@
+"""The parts of a static graph as they are traced: the whole of one bucket, or a stem and a trunk for each bucket."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.dispatch import cheapest_fitting, predicted
+from morvit_deploy.exporters.onnx_pieces import Named
+from morvit_deploy.plan import Plan
+from morvit_deploy.unroll import RESULTS, StaticMoRViT
+
+
+class Whole(Named):
+    """One bucket from image to results."""
+
+    inputs = ("image",)
+
+    def __init__(self, static: StaticMoRViT) -> None:
+        super().__init__()
+        self.static = static
+        self.results = results_of(static, adaptive=False)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.static(*inputs)
+
+
+class StemPart(Named):
+    """Image to what the trunks carry on with, and the number of the bucket that each image needs."""
+
+    inputs = ("image",)
+
+    def __init__(self, static: StaticMoRViT, plan: Plan, carried: dict[str, str]) -> None:
+        super().__init__()
+        self.static, self.plan, self.carried = static, plan, carried
+        self.results = ("bucket", *carried.values(), *_stem_results(static))
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        carried = self.static.begin(*inputs, out)
+        bucket = choose(self.plan, self.static.counts(carried))
+        out["bucket"] = bucket[None] if self.static.options.single else bucket
+        return self.static.with_batch_axis(out) | {self.carried[key]: value for key, value in carried.items()}
+
+
+class TrunkPart(Named):
+    """One bucket from what the stem hands over to results."""
+
+    def __init__(self, static: StaticMoRViT, carried: dict[str, str]) -> None:
+        super().__init__()
+        self.static, self.carried = static, carried
+        self.inputs = tuple(carried.values())
+        stem = _stem_results(static)
+        self.results = tuple(name for name in results_of(static, adaptive=True) if name not in stem)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        self.static.finish(dict(zip(self.carried, inputs, strict=True)), out)
+        return self.static.with_batch_axis(out)
+
+
+class Unanswered(Named):
+    """Results in the trunks' shapes where no predicted bucket is run: `full` will answer."""
+
+    def __init__(self, trunk: TrunkPart) -> None:
+        super().__init__()
+        self.inputs, self.results, self.static = trunk.inputs, trunk.results, trunk.static
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        config = self.static.config
+        batch = 1 if self.static.options.single else inputs[0].shape[0]
+        empty = {
+            "logits": torch.zeros(batch, config.num_classes),
+            "overflow": torch.zeros(batch, dtype=torch.bool),
+            "depth": torch.zeros(batch, config.num_patches, dtype=torch.uint8),
+        }
+        return {name: empty[name] for name in self.results}
+
+
+def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], list[Tensor]]:
+    """What the stem hands over: its key to its name in the graph, a probe's own where it is one; and examples."""
+    out: dict[str, Tensor] = {}
+    carried = static.begin(image, out)
+    names = {
+        key: next((name for name, probe in out.items() if probe is value), f"stem.{key}")
+        for key, value in carried.items()
+    }
+    return names, list(carried.values())
+
+
+def choose(plan: Plan, counts: Tensor) -> Tensor:
+    """int32 (…) bucket numbers from the stem's counts (…, steps)."""
+    if plan.mode == "threshold":
+        return predicted(counts[..., 0], tuple(bucket.upto or 0 for bucket in plan.buckets))
+    return cheapest_fitting(counts, tuple(bucket.capacity for bucket in plan.buckets))
+
+
+def results_of(static: StaticMoRViT, *, adaptive: bool) -> tuple[str, ...]:
+    """Outputs of a graph; `overflow` where a chosen bucket can turn out too small: only under thresholds."""
+    has = {"logits": True, "depth": static.options.with_depth, "overflow": static.thresholds is not None}
+    if static.sorts and not adaptive:
+        has["overflow"] = True  # a bucket of token_choice taken alone, whatever the image
+    return tuple(name for name in RESULTS if has[name])
+
+
+def _stem_results(static: StaticMoRViT) -> tuple[str, ...]:
+    """Results that are known before the bucket."""
+    known = static.options.with_depth and static.config.routing == "token_choice"
+    return ("depth",) if known else ()
