@@ -28,8 +28,9 @@ def export(
     """Export a checkpoint folder to a verified bundle at `out`.
 
     It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. `options` are those of
-    `Request`: batch, input, with_depth, form, force. `tell` hears each stage. Raises ConfigError, CheckpointError,
-    ImageError or OutputError on bad input, StructureError or ParityError when a check fails; then nothing is written.
+    `Request`: plan, dispatch, min_agreement, batch, input, with_depth, form, force. `tell` hears each stage. Raises
+    ConfigError, PlanError, CheckpointError, ImageError or OutputError on bad input, StructureError or ParityError
+    when a check fails; then nothing is written.
     """
     exporter = find_target(target).load_exporter()
     checkpoint = Path(checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -45,6 +45,7 @@ class Request:
     plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
     dispatch: str = "graph"  # where a bucket is chosen, when the plan has several
     force: bool = False
+    min_agreement: float = 0.0  # top-1, of the plan's model with the trained one
     images: Pixels | None = None  # (n, height, width, 3) to verify with
 
     def __post_init__(self) -> None:
@@ -169,6 +170,7 @@ class Exporter(ABC):
             return Session(folder, manifest, open_runner(folder, manifest, probes=probes, bucket=bucket))
 
         verification = compare(model, manifest, open_session, request.images, manifest.structure)
+        verification = replace(verification, min_agreement=request.min_agreement)
         if not verification.passed:
             raise ParityError(f"no bundle was made, because {verification.failure}")
         return verification

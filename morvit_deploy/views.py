@@ -25,7 +25,11 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
 def bundle_table(folder: Path, manifest: Manifest) -> Table:
     """Files, input, outputs, buckets."""
     rows = [
-        ("target", f"{manifest.target}, {manifest.precision}, form {manifest.form}, batch {manifest.batch}"),
+        (
+            "target",
+            f"{manifest.target}, {manifest.precision}, form {manifest.form}, batch {manifest.batch}"
+            + (f", dispatch {manifest.dispatch}" if manifest.plan.adaptive else ""),
+        ),
         ("files", ", ".join(f"{file.path} {size(file.bytes)}" for file in manifest.files)),
         *((f"input {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.inputs),
         *((f"output {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.outputs),
@@ -33,10 +37,14 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
     dense = dense_macs(manifest.config)
     for bucket in manifest.plan.buckets:
         macs = manifest.macs[bucket.name]
+        held = (
+            f"; holds {', '.join(map(str, bucket.capacity))} patch tokens" if manifest.plan.adaptive else ""
+        )
+        served = "" if bucket.share is None else f"; {share(bucket.share)} of the calibration images"
         rows.append(
             (
                 f"bucket {bucket.name}",
-                f"{count(macs)}MACs, {dense / macs:.2f}× fewer than every token in every layer",
+                f"{count(macs)}MACs, {dense / macs:.2f}× fewer than every token in every layer{held}{served}",
             )
         )
     return Table(f"Bundle {folder}", ("what", "value"), rows)
@@ -56,16 +64,35 @@ def structure_table(structure: dict[str, Any]) -> Table:
 
 
 def parity_tables(parity: dict[str, Any]) -> list[Table]:
-    """The two gaps and the routers' agreement."""
-    gaps = [
+    """The gaps, the buckets and the routers' agreement."""
+    tables = [_gap_table(parity)]
+    if parity["buckets"]:
+        tables.append(_buckets_table(parity))
+    if "decision_agreement" in parity["routing_gap"]:
+        tables += _change_tables(parity["routing_gap"])
+    agreement = parity["router_agreement"]
+    if agreement is not None:
+        rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
+        caption = "graphs against the model they were unrolled from" if parity["buckets"] else ""
+        columns = ("step", "decisions alike")
+        tables.append(Table("Router agreement", columns, rows, numeric=(0, 1), caption=caption))
+    return tables
+
+
+def _gap_table(parity: dict[str, Any]) -> Table:
+    named = ("routing", "unrolling", "conversion")
+    gaps = [(f"{name} gap", parity[f"{name}_gap"]) for name in named if parity[f"{name}_gap"]]
+    if parity["dispatch"]:
+        gaps.append(("as dispatched", parity["dispatch"]))
+    rows = [
         (
-            f"{name} gap",
+            name,
             _scientific(gap["max_abs"]),
-            _scientific(gap["tolerance"]),
+            "measured only" if gap["tolerance"] is None else _scientific(gap["tolerance"]),
             share(gap["top1_agreement"]),
-            "pass" if gap["passed"] else "FAIL",
+            ("pass" if gap["passed"] else "FAIL") if gap["tolerance"] is not None else "",
         )
-        for name, gap in (("routing", parity["routing_gap"]), ("conversion", parity["conversion_gap"]))
+        for name, gap in gaps
     ]
     kind = "synthetic images" if parity["synthetic"] else "images"
     judged = parity["images"] - parity["ambiguous"]
@@ -74,20 +101,49 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
         + (f"; {parity['ambiguous']} have a routing margin below 1e-4" if parity["ambiguous"] else "")
         + (f"; first to diverge: {parity['first_divergence']}" if parity["first_divergence"] else "")
     )
-    tables = [
-        Table(
-            "Parity with the float64 reference",
-            ("gap", "max |Δlogit|", "allowed", "top-1 agreement", ""),
-            gaps,
-            numeric=(1, 2, 3),
-            caption=caption,
+    columns = ("gap", "max |Δlogit|", "allowed", "top-1 agreement", "")
+    return Table("Parity with the float64 reference", columns, rows, numeric=(1, 2, 3), caption=caption)
+
+
+def _buckets_table(parity: dict[str, Any]) -> Table:
+    """What each bucket was tried with."""
+    rows = [
+        (
+            seen["name"],
+            *(str(seen[key]) for key in ("served", "fitting", "judged")),
+            _scientific(seen["max_abs"]),
         )
+        for seen in parity["buckets"]
     ]
-    agreement = parity["router_agreement"]
-    if agreement is not None:
-        rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
-        tables.append(Table("Router agreement", ("step", "decisions alike"), rows, numeric=(0, 1)))
-    return tables
+    dispatch = parity["dispatch"] or {"overflowed": 0}
+    caption = (
+        f"served: by the bundle's own choice, {dispatch['overflowed']} of them after their predicted bucket "
+        "overflowed; judged: run in this bucket and compared, whatever it needs"
+    )
+    columns = ("bucket", "served", "fitting", "judged", "max |Δlogit|")
+    return Table("Images in each bucket", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
+
+
+def _change_tables(gap: dict[str, Any]) -> list[Table]:
+    """What the thresholds change against the model as it was trained."""
+    pairs = zip(gap["decision_agreement"], gap["kept_share"], strict=True)
+    rows = [(str(step), share(alike), share(kept)) for step, (alike, kept) in enumerate(pairs, start=1)]
+    steps = Table(
+        "Routing gap: the plan's model against the trained one",
+        ("step", "decisions alike", "tokens kept, mean"),
+        rows,
+        numeric=(0, 1, 2),
+    )
+    margins = gap["margin_histogram"]
+    return [
+        steps,
+        Table(
+            "Images by routing margin",
+            ("margin, router logits", "images"),
+            [(name, str(number)) for name, number in margins.items()],
+            numeric=(1,),
+        ),
+    ]
 
 
 def prediction_table(answers: list[dict[str, Any]], *, with_logits: bool = False) -> Table:

@@ -55,6 +55,15 @@ LimitOption = Annotated[
         show_default=False,
     ),
 ]
+MinAgreementOption = Annotated[
+    float,
+    typer.Option(
+        "--min-agreement",
+        min=0.0,
+        max=1.0,
+        help="Top-1 agreement that a plan's model must have with the trained one (0: reported only).",
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Compute threads (default: all cores).", show_default=False),

@@ -15,6 +15,7 @@ from morvit_deploy.cli.common import (
     ImagesOption,
     JsonOption,
     LimitOption,
+    MinAgreementOption,
     UpscaleOption,
     check_image_options,
     checkpoint_folder,
@@ -30,6 +31,13 @@ class Input(str, Enum):
 
     uint8 = "uint8"
     float = "float"
+
+
+class DispatchName(str, Enum):
+    """Who chooses the bucket of an image."""
+
+    graph = "graph"
+    host = "host"
 
 
 class FormName(str, Enum):
@@ -53,6 +61,22 @@ def export(
             show_default=False,
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            help="Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket).",
+            show_default=False,
+        ),
+    ] = None,
+    dispatch: Annotated[
+        DispatchName | None,
+        typer.Option(
+            help="For a plan of several buckets. graph: one self-dispatching graph (default); host: a stem and "
+            "trunks, batches grouped by bucket.",
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Images a run takes: a number, or `dynamic`.")] = "1",
     input: Annotated[
         Input, typer.Option(help="uint8: NHWC pixels; float: normalised NCHW, for drop-in use.")
@@ -63,6 +87,7 @@ def export(
     ] = FormName.unrolled,
     images: ImagesOption = None,
     limit: LimitOption = None,
+    min_agreement: MinAgreementOption = 0.0,
     upscale: UpscaleOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -71,6 +96,10 @@ def export(
     from morvit_deploy.exporters.registry import find_target
 
     check_image_options(images, limit, upscale)
+    if dispatch is not None and plan is None:
+        raise ConfigError(
+            "--dispatch says who chooses between the buckets of a plan; give --plan, or leave it out"
+        )
     find_target(target)  # a wrong name is told before PyTorch loads
     source = checkpoint_folder(checkpoint)
     folder = out or Path("build") / f"{source.resolve().name}-{target}"
@@ -83,11 +112,16 @@ def export(
         exported = run(
             source, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale, tell=tell,
             batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
+            plan=plan, dispatch=(dispatch or DispatchName.graph).value, min_agreement=min_agreement,
         )  # fmt: skip  # three lines read better than twelve
-    if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled:
+    if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled and plan is None:
         stderr().print(
             "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "
-            "layer, so nothing is saved"
+            "layer, so nothing is saved; `morvit-deploy calibrate` fits one"
+        )
+    if dispatch is not None and exported.manifest.dispatch == "single":
+        stderr().print(
+            "note: the plan has one bucket, so there is nothing to choose; --dispatch changes nothing"
         )
     data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json")}
     emit(export_report(folder, exported.manifest, exported.verification), data, as_json)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from morvit_deploy.config import Config
     from morvit_deploy.pixels import Pixels
-    from morvit_deploy.runtime import Session
+    from morvit_deploy.runtime import Arrays, Session
 
 
 @command("predict")
@@ -67,8 +67,8 @@ def predict(
         pixels = np.stack([session.read(path, upscale=upscale) for path in images])
         tell(f"running {len(images)} images")
         outputs = session.run(pixels)
-        rows = zip(images, outputs["logits"], strict=True)
-        answers = [_answer(session, path, row, top, logits) for path, row in rows]
+        rows = zip(images, outputs["logits"], _buckets(session, outputs), strict=True)
+        answers = [_answer(session, path, row, bucket, top, logits) for path, row, bucket in rows]
         if depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest.config, answers)
@@ -79,11 +79,19 @@ def predict(
         stderr().print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
 
 
-def _answer(session: Session, path: Path, row: NDArray, top: int, with_logits: bool) -> dict[str, Any]:
+def _buckets(session: Session, outputs: Arrays) -> list[str]:
+    """The bucket that answered each image."""
+    names = [bucket.name for bucket in session.manifest.plan.buckets]
+    return [names[i] for i in outputs.get("bucket", [0] * len(outputs["logits"]))]
+
+
+def _answer(
+    session: Session, path: Path, row: NDArray, bucket: str, top: int, with_logits: bool
+) -> dict[str, Any]:
     """One image's entry of `predict --json`."""
     answer: dict[str, Any] = {
         "image": str(path),
-        "bucket": session.manifest.plan.buckets[0].name,
+        "bucket": bucket,
         "top": [asdict(guess) for guess in session.guesses(row, top)],
     }
     return answer | {"logits": [float(value) for value in row]} if with_logits else answer

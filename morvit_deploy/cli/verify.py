@@ -13,6 +13,7 @@ from morvit_deploy.cli.common import (
     ImagesOption,
     JsonOption,
     LimitOption,
+    MinAgreementOption,
     ThreadsOption,
     UpscaleOption,
     bundle_folder,
@@ -33,6 +34,7 @@ def verify(
     ] = None,
     images: ImagesOption = None,
     limit: LimitOption = None,
+    min_agreement: MinAgreementOption = 0.0,
     threads: ThreadsOption = None,
     upscale: UpscaleOption = False,
     as_json: JsonOption = False,
@@ -54,6 +56,7 @@ def verify(
             limit=limit or DEFAULT_LIMIT,
             threads=threads,
             upscale=upscale,
+            min_agreement=min_agreement,
             tell=tell,
             progress=progress,
         )
