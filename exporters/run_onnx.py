@@ -34,7 +34,7 @@ def open_onnx(
     unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
     if unlisted:  # what is not listed was not checked
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
-    settings = (folder, manifest, threads)
+    settings = (folder, threads, manifest.versions.get("onnxruntime"))
     if not manifest.plan.adaptive or bucket is not None:
         graph = _alone(folder, manifest, bucket, probes) if probes or bucket else folder / GRAPH
         runner = OnnxRunner(graph, *settings)
@@ -55,7 +55,9 @@ def open_onnx(
 class OnnxRunner(Runner):
     """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another."""
 
-    def __init__(self, graph: Path | bytes, folder: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(
+        self, graph: Path | bytes, folder: Path, threads: int | None, written_with: str | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = checked_threads(threads)
         options.log_severity_level = 3
@@ -67,7 +69,7 @@ class OnnxRunner(Runner):
             name = folder if isinstance(graph, bytes) else graph
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {name}: {error}; "
-                f"the bundle was written with onnxruntime {manifest.versions.get('onnxruntime', 'unknown')}"
+                f"the bundle was written with onnxruntime {written_with or 'unknown'}"
             ) from error
         self._names = [output.name for output in self.session.get_outputs()]
 

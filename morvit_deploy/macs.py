@@ -51,6 +51,17 @@ def schedule_macs(
     return _ends(config) + _recursion_macs(config, capacity, cls_only, frozen_keys, routed)
 
 
+def stem_macs(config: Config, lead: int = 0) -> int:
+    """One image through what all buckets share: up to the router of step `lead` (from 0), or of the depths."""
+    tokens = config.num_patches + 1
+    total = _patch_macs(config) + tokens * _router_macs(config)
+    if config.routing == "token_choice":
+        return total
+    blocks = lead * config.cycle_depth + (config.sharing == "middle_cycle")
+    gates = lead * tokens * _router_macs(config) if config.gate != "hard" else 0
+    return total + blocks * block_macs(config, tokens, tokens, tokens) + gates
+
+
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
     """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
     before = (config.num_patches, *capacity)[: len(capacity)]
@@ -61,7 +72,11 @@ def _ends(config: Config) -> int:
     """Patch projection and head."""
     widths = [config.embed_dim, *config.head_hidden, config.num_classes]
     head = sum(a * b for a, b in pairwise(widths))
-    return config.num_patches * config.in_channels * config.patch_size**2 * config.embed_dim + head
+    return _patch_macs(config) + head
+
+
+def _patch_macs(config: Config) -> int:
+    return config.num_patches * config.in_channels * config.patch_size**2 * config.embed_dim
 
 
 def _router_macs(config: Config) -> int:

@@ -61,7 +61,7 @@ class Plan(Strict):
             )
         if self.mode == "threshold":
             bounds = [bucket.upto for bucket in self.buckets]
-            if None in bounds or any(a >= b for a, b in pairwise(bounds)):  # type: ignore[operator]  # None came first
+            if None in bounds or any(a > b for a, b in pairwise(bounds)):  # type: ignore[operator]  # None came first
                 problems.append(f"buckets: got upto {bounds}, expected rising numbers, one for each bucket")
         if problems:
             raise ValueError("\n".join(problems))

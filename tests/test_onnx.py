@@ -21,7 +21,8 @@ from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.checkpoint import init_model, save_checkpoint
 from morvit_deploy.config import Config
-from morvit_deploy.exporters.to_onnx import INLINE_BYTES, OPSET
+from morvit_deploy.exporters.onnx_dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx_pieces import OPSET
 from morvit_deploy.model import Outcome
 from morvit_deploy.presets import preset
 

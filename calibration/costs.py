@@ -1,0 +1,73 @@
+"""What a schedule costs, for many schedules at once: MACs, or milliseconds measured on this machine. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.config import Config
+from morvit_deploy.macs import schedule_macs, stem_macs
+from morvit_deploy.plan import routed_by
+
+Thresholds = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class MacCost:
+    """Multiply-accumulates of an image."""
+
+    config: Config
+    unit = "MACs"
+
+    def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
+        """Schedules (m, steps) to MACs (m,), stem included; without thresholds as a top-k or depth graph."""
+        columns: Any = tuple(
+            np.asarray(schedules, dtype=np.int64).T
+        )  # the formulas take columns as well as numbers
+        if thresholds is None and self.config.routing == "expert_choice":
+            return np.array(
+                [schedule_macs(self.config, tuple(map(int, row))) for row in schedules], dtype=float
+            )
+        routed = None if thresholds is None else routed_by(self.config, thresholds)
+        return np.asarray(schedule_macs(self.config, columns, routed=routed), dtype=np.float64)
+
+    def stem(self, lead: int) -> float:
+        """What all buckets have in common, which a second run does not repeat."""
+        return float(stem_macs(self.config, lead))
+
+
+@dataclass(frozen=True)
+class MeasuredCost:
+    """Milliseconds of an image, from graphs that hold the same number of tokens at every step.
+
+    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many at each of `steps`
+    routed steps; a schedule costs the mean of its steps' times, interpolated. `stem_ms` is the stem's.
+    """
+
+    held: tuple[int, ...]
+    ms: tuple[float, ...]
+    stem_ms: float
+    unit = "ms"
+
+    def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
+        """Schedules (m, steps) to milliseconds (m,), stem included."""
+        rising = np.maximum.accumulate(self.ms)  # noise must not make a larger bucket the cheaper one
+        return self.stem_ms + np.interp(schedules, self.held, rising).mean(axis=1)
+
+    def stem(self, lead: int) -> float:
+        """What all buckets have in common."""
+        return self.stem_ms
+
+
+def expand(
+    schedules: NDArray[np.int64], routed: Sequence[int], steps: int, everyone: int
+) -> NDArray[np.int64]:
+    """Capacities at the routed steps (m, routed) to all steps (m, steps): at the others as many as before."""
+    full = np.full((len(schedules), steps), everyone, dtype=np.int64)
+    for column, step in enumerate(routed):
+        full[:, step:] = schedules[:, column : column + 1]
+    return full

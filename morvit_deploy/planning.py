@@ -1,0 +1,266 @@
+"""From a checkpoint and images to a plan: rounds of statistics, thresholds, buckets, and the front to choose from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.calibration.cluster import Cluster
+from morvit_deploy.calibration.costs import MacCost
+from morvit_deploy.calibration.drafting import draft_plan, remarks_on
+from morvit_deploy.calibration.gathering import Source, Task, check_bad, gather
+from morvit_deploy.calibration.points import Costs, Point, choose, points_of, top1
+from morvit_deploy.calibration.sequence import OWN, SCALES, routed, thresholds_after
+from morvit_deploy.calibration.shards import StatisticsFolder
+from morvit_deploy.calibration.statistics import Run, Shard, Statistics
+from morvit_deploy.checkpoint import fingerprint
+from morvit_deploy.config import Config, load_config
+from morvit_deploy.errors import PlanError
+from morvit_deploy.plan import Plan
+
+POLL_S = 1.0
+
+Tell = Callable[[str], None]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the plan shall be like."""
+
+    mode: str = "threshold"  # or "topk"; token_choice has its own, "depth"
+    buckets: int | None = None  # `full` among them; None: as many as pay
+    cost: str = "macs"  # or "measured"
+    budget_macs: float | None = None  # of an image, expected
+    budget_ms: float | None = None
+    threads: int | None = None  # for measured costs
+
+    def __post_init__(self) -> None:
+        """PlanError for what cannot be wished for, before any work is done."""
+        for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
+            if getattr(self, name) not in allowed:
+                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
+        if self.buckets is not None and self.buckets < 1:
+            raise PlanError(f"buckets: got {self.buckets}, expected at least 1, `full`")
+        if self.budget_macs is not None and self.budget_ms is not None:
+            raise PlanError("got a budget in MACs and one in ms, expected one of them")
+        for name in ("budget_macs", "budget_ms"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise PlanError(f"{name}: got {value}, expected a number above 0")
+
+    @property
+    def measured(self) -> bool:
+        """Are costs milliseconds?"""
+        return self.cost == "measured" or self.budget_ms is not None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A plan, and what it was chosen from."""
+
+    plan: Plan
+    chosen: Point
+    points: list[Point]
+    unit: str  # of the points' expected cost: "MACs" or "ms"
+    dense: float  # cost of every token in every step
+    trained_top1: float | None
+    bad: list[tuple[str, str]]
+    remarks: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The Pareto file and `calibrate --json`."""
+        return {
+            "format": "morvit-pareto/1",
+            "unit": self.unit,
+            "dense": self.dense,
+            "trained_top1": self.trained_top1,
+            "chosen": {"kind": self.chosen.kind, "scale": self.chosen.scale},
+            "points": [point.as_dict() for point in self.points],
+            "unreadable": [reason for _, reason in self.bad],
+            "remarks": self.remarks,
+        }
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """This shard has done what it can: the next round needs the others."""
+
+    round: int  # done, from 1
+    rounds: int
+    missing: list[str]
+
+
+def calibrate(
+    checkpoint: str | Path,
+    images: str | Path,
+    *,
+    wish: Wish | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    upscale: bool = False,
+    max_bad: int = 0,
+    ray: str | None = None,
+    shards: int | None = None,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Calibrated:
+    """Thresholds and buckets for a checkpoint, from a folder of images, in constant memory.
+
+    At most `limit` images, a seeded choice; up to `max_bad` may be unreadable. `ray` is a cluster's address, or
+    `local`, and `shards` the number of parts there (default: one for each of its CPUs). Raises PlanError, ImageError,
+    CheckpointError, TargetError.
+    """
+    wish = wish or Wish()
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    config = load_config(source.checkpoint)
+    run = source.run(mode_of(config, wish), scales_of(config))
+    with ExitStack() as stack:
+        count = gather
+        if ray is not None:
+            count = stack.enter_context(Cluster(ray, shards)).gather
+        done: list[Statistics] = []
+        for task in _tasks(source, run, config, done):
+            tell(f"round {task.round + 1} of {rounds_of(config, run)}")
+            done.append(count(task, progress))
+    return make_plan(source.checkpoint, config, done, wish, tell, progress)
+
+
+def calibrate_shard(
+    checkpoint: str | Path,
+    images: str | Path,
+    folder: str | Path,
+    shard: Shard,
+    *,
+    wish: Wish | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    upscale: bool = False,
+    max_bad: int = 0,
+    wait_s: float = 0.0,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Waiting | None:
+    """Count one shard of the images, round by round, into `folder`, which all shards share.
+
+    Goes as far as the other shards allow, waiting up to `wait_s` seconds for each round; what is already there is not
+    counted again. None when all rounds of this shard are done.
+    """
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    config = load_config(source.checkpoint)
+    run = source.run(mode_of(config, wish or Wish()), scales_of(config))
+    store, rounds = StatisticsFolder(Path(folder)), rounds_of(config, run)
+    done: list[Statistics] = []
+    for task in _tasks(source, run, config, done):
+        if store.own(task.round, shard, run) is None:
+            tell(f"round {task.round + 1} of {rounds}, shard {shard.number} of {shard.of}")
+            gather(replace(task, shard=shard), progress).save(store.path(task.round, shard))
+        if task.round + 1 == rounds:
+            return None
+        whole = _awaited(store, task.round, wait_s, tell)
+        if whole is None:
+            return Waiting(task.round + 1, rounds, store.missing(task.round))
+        done.append(whole)
+    return None
+
+
+def merge_shards(
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    wish: Wish | None = None,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Calibrated:
+    """Join the statistics of all shards to the plan that one pass would have made."""
+    checkpoint = Path(checkpoint)
+    config, store, wish = load_config(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
+    done: list[Statistics] = []
+    rounds = 1
+    while len(done) < rounds:
+        whole = store.joined(len(done))
+        if whole is None:
+            missing = store.missing(len(done))
+            what = f"shards {', '.join(missing)} are missing" if missing else "no shard has done it"
+            raise PlanError(
+                f"{folder}: round {len(done) + 1} is not complete: {what}; "
+                "run them with `morvit-deploy calibrate --shard i/n --stats` and this folder"
+            )
+        rounds = rounds_of(config, whole.run)
+        done.append(whole)
+    run = done[-1].run
+    if any(other.run != run for other in done):
+        raise PlanError(f"{folder} holds rounds of different runs; give each run a folder of its own")
+    if (wanted := mode_of(config, wish)) != run.mode:
+        raise PlanError(f"{folder} was counted for mode {run.mode!r}, got {wanted!r}")
+    return make_plan(checkpoint, config, done, wish, tell, progress)
+
+
+def make_plan(
+    checkpoint: Path, config: Config, done: list[Statistics], wish: Wish, tell: Tell, progress: Progress
+) -> Calibrated:
+    """The plan that the statistics of all rounds and the wish lead to."""
+    last, run = done[-1], done[-1].run
+    check_bad(last.bad, run.max_bad)
+    if fingerprint(checkpoint) != run.checkpoint:
+        raise PlanError(f"the statistics are of another checkpoint than {checkpoint} (sha256 differs)")
+    thresholds = thresholds_after(config, run.scales, done[:-1]) if run.mode == "threshold" else []
+    costs: Costs = MacCost(config)
+    if wish.measured:
+        from morvit_deploy.measuring.schedules import measure_costs
+
+        tell("measuring graphs of several sizes")
+        own = thresholds[run.scales.index(OWN)] if thresholds else None
+        costs = measure_costs(checkpoint, own, threads=wish.threads, progress=progress)
+    tell("fitting buckets")
+    points = points_of(config, last, thresholds, costs, wish.buckets)
+    chosen = choose(points, run.mode, wish.budget_ms, wish.budget_macs)
+    return Calibrated(
+        plan=draft_plan(config, last, chosen, "measured" if wish.measured else "macs"),
+        chosen=chosen,
+        points=points,
+        unit=costs.unit,
+        dense=float(costs.of([[config.num_patches] * config.num_steps], chosen.thresholds)[0]),  # type: ignore[arg-type]
+        trained_top1=top1(last.records, last.records["trained"]),
+        bad=last.bad,
+        remarks=remarks_on(config, last, chosen),
+    )
+
+
+def mode_of(config: Config, wish: Wish) -> str:
+    """The plan's mode: token_choice knows only depths, and a model without routing has nothing to calibrate."""
+    if config.routing == "none":
+        raise PlanError("routing 'none': every token runs every step, so there is nothing to calibrate")
+    return "depth" if config.routing == "token_choice" else wish.mode
+
+
+def scales_of(config: Config) -> tuple[float, ...]:
+    """The scales of the checkpoint's schedule that are looked at; token_choice has no schedule."""
+    return SCALES if config.routing == "expert_choice" else (OWN,)
+
+
+def rounds_of(config: Config, run: Run) -> int:
+    """Passes over the images: one for each threshold, and one that counts who ran."""
+    return len(routed(config)) + 1 if run.mode == "threshold" else 1
+
+
+def _tasks(source: Source, run: Run, config: Config, done: list[Statistics]) -> Iterator[Task]:
+    """The task of each round, made when the rounds before are in `done`."""
+    for number in range(rounds_of(config, run)):
+        known = (
+            thresholds_after(config, run.scales, done) if run.mode == "threshold" else [()] * len(run.scales)
+        )
+        yield Task(source, run, number, tuple(known))
+
+
+def _awaited(store: StatisticsFolder, round: int, wait_s: float, tell: Tell) -> Statistics | None:
+    """The joined round, once all shards are there; None when the time is up."""
+    until = time.monotonic() + wait_s
+    while (whole := store.joined(round)) is None and time.monotonic() < until:
+        tell(f"round {round + 1}: waiting for shards {', '.join(store.missing(round))}")
+        time.sleep(POLL_S)
+    return whole
