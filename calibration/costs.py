@@ -44,8 +44,8 @@ class MacCost:
 class MeasuredCost:
     """Milliseconds of an image, from graphs that hold the same number of tokens at every step.
 
-    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many at each of `steps`
-    routed steps; a schedule costs the mean of its steps' times, interpolated. `stem_ms` is the stem's.
+    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many at each step; a
+    schedule costs the mean over its steps of these times, interpolated. `stem_ms` is the stem's.
     """
 
     held: tuple[int, ...]

@@ -15,7 +15,7 @@ from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
 
 
 def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Plan:
-    """The plan of a point, from the joined statistics of the last round; `cost` is what its buckets were fitted to."""
+    """The plan of a point, from the last round's joined statistics; `cost` is what its buckets were fitted to."""
     run = last.run
     i = run.scales.index(chosen.scale or OWN)
     facts: dict[str, Any] = {
@@ -85,7 +85,7 @@ def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
         if before and after in (0, before):
             what = "keeps every token" if after else "keeps no token"
             remarks.append(
-                f"step {step + 1}: the threshold {(chosen.thresholds or ())[step]:.4g} {what} on these images, so it "
-                "decides nothing; the router's logits hardly differ (`morvit-deploy inspect --images` shows its depths)"
+                f"step {step + 1}: the threshold {(chosen.thresholds or ())[step]:.4g} {what} on these images, so "
+                "it decides nothing: the router's logits hardly differ (`inspect --images` shows the depths)"
             )
     return remarks

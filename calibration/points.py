@@ -73,7 +73,7 @@ def points_of(
 
 
 def choose(points: list[Point], kind: str, budget: float | None, budget_macs: float | None) -> Point:
-    """The point of `kind` at the checkpoint's own scale; with a budget the worthiest within it, on a tie the cheapest.
+    """The point of `kind` at the checkpoint's own scale; with a budget the worthiest within it, or the cheaper.
 
     PlanError names the nearest when none is within the budget.
     """

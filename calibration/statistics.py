@@ -125,7 +125,7 @@ class Statistics:
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise PlanError(
-                f"{path} is not {FORMAT} of `morvit-deploy calibrate --shard`: {error}; remove it and run its shard again"
+                f"{path} is not {FORMAT} of `calibrate --shard`: {error}; remove it and run its shard again"
             ) from None
 
 

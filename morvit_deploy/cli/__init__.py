@@ -8,6 +8,7 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
     doctor,
     init,
     inspect,
+    calibrate,
     export,
     verify,
     predict,
@@ -15,4 +16,4 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
     demo,
 )
 
-__all__ = ["app", "bench", "demo", "doctor", "export", "init", "inspect", "main", "predict", "verify"]
+__all__ = ["app", "bench", "calibrate", "demo", "doctor", "export", "init", "inspect", "main", "predict", "verify"]

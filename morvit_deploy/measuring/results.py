@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from morvit_deploy.measuring.arithmetic import OVERFLOWED
+
+if TYPE_CHECKING:
+    from morvit_deploy.measuring.mix import Mix
+
 FORMAT = "morvit-bench/1"
 PERCENTILES = (50, 90, 99)
-DRIFT = 0.20  # a block's median this far from the first block's: something else changed the machine's speed
+DRIFT = 0.20  # a block this far from the first one: something else changed the machine's speed
 
 
 def percentiles(samples_ms: Sequence[float]) -> dict[str, float]:
@@ -37,11 +42,35 @@ class Block:
     ms: tuple[float, ...]
     warmup_ms: tuple[float, ...] = ()
     others_percent: float = 0.0  # of all cores, used by other processes meanwhile
+    bucket: tuple[tuple[str, ...], ...] = ()  # that answered, for each run and image, where a bundle chooses
+    overflow: tuple[tuple[bool, ...], ...] = ()  # of the predicted bucket, where one is predicted
 
     @property
     def median_ms(self) -> float:
         """Half of the block's runs were faster."""
         return median(self.ms)
+
+    @property
+    def mean_ms(self) -> float:
+        """Time of the whole block over its runs."""
+        return fmean(self.ms)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each image's answer, run after run: its bucket, or OVERFLOWED."""
+        names = [name for run in self.bucket for name in run]
+        flags = [flag for run in self.overflow for flag in run] or [False] * len(names)
+        return [OVERFLOWED if flag else name for name, flag in zip(names, flags, strict=True)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every raw sample, with the bucket of each image where the bundle chooses one."""
+        plain = {
+            "ms": list(self.ms),
+            "warmup_ms": list(self.warmup_ms),
+            "others_percent": self.others_percent,
+        }
+        chosen = {"bucket": self.bucket, "overflow": self.overflow}
+        return plain | {name: [list(run) for run in runs] for name, runs in chosen.items() if runs}
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,7 @@ class Measured:
     starts: tuple[Start, ...]
     blocks: tuple[Block, ...]
     memory_mib: dict[str, float]
+    mix: Mix | None = None  # where a bucket is chosen for each image
 
     @property
     def samples_ms(self) -> list[float]:
@@ -89,10 +119,20 @@ class Measured:
         return macs * self.batch / self.latency_ms["p50"] / 1e6
 
     @property
+    def adaptive(self) -> bool:
+        """Was a bucket chosen for each image?"""
+        return any(block.bucket for block in self.blocks)
+
+    @property
+    def block_figures_ms(self) -> list[float]:
+        """What stands for a block: its median; the mean where buckets differ, as a median lies in one of them."""
+        return [block.mean_ms for block in self.blocks] if self.adaptive else self.block_medians_ms
+
+    @property
     def drift(self) -> float:
-        """Largest relative distance of a block's median from the first block's."""
-        first = self.blocks[0].median_ms
-        return max(abs(block.median_ms / first - 1) for block in self.blocks)
+        """Largest relative distance of a block's figure from the first block's."""
+        first, *later = self.block_figures_ms
+        return max((abs(figure / first - 1) for figure in later), default=0.0)
 
     def start_ms(self, what: str) -> float:
         """Median over the starts of `cold_start_ms`, `load_ms` or `first_run_ms`."""
@@ -110,24 +150,19 @@ class Measured:
             **{name: self.start_ms(name) for name in ("cold_start_ms", "load_ms", "first_run_ms")},
             "memory_mib": self.memory_mib,
             "starts": [asdict(start) for start in self.starts],
-            "blocks": [
-                {
-                    "ms": list(block.ms),
-                    "warmup_ms": list(block.warmup_ms),
-                    "others_percent": block.others_percent,
-                }
-                for block in self.blocks
-            ],
+            "blocks": [block.as_dict() for block in self.blocks],
+            **({"mix": self.mix.as_dict()} if self.mix else {}),
         }
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast, per image, `of` is as `against`: one ratio of medians for each block."""
+    """How many times as fast, per image, `of` is as `against`: one ratio for each block."""
 
     of: str
     against: str
     per_block: tuple[float, ...]
+    statistic: str = "median"  # of a block's runs
 
     @property
     def median(self) -> float:
@@ -137,7 +172,17 @@ class Ratio:
     def as_dict(self) -> dict[str, Any]:
         """Median, extremes and each block's ratio."""
         extremes = {"median": self.median, "min": min(self.per_block), "max": max(self.per_block)}
-        return {"of": self.of, "against": self.against, **extremes, "per_block": list(self.per_block)}
+        named = {"of": self.of, "against": self.against, "statistic": self.statistic}
+        return {**named, **extremes, "per_block": list(self.per_block)}
+
+
+def ratio_of(one: Measured, other: Measured) -> Ratio:
+    """Block by block; means where a bucket is chosen in either, as a median would lie in one of them."""
+    means = one.adaptive or other.adaptive
+    ours, theirs = ([b.mean_ms if means else b.median_ms for b in m.blocks] for m in (one, other))
+    scale = one.batch / other.batch  # per image, so that bundles of other batches compare
+    ratios = tuple(b / a * scale for a, b in zip(ours, theirs, strict=True))
+    return Ratio(one.bundle, other.bundle, ratios, "mean" if means else "median")
 
 
 @dataclass(frozen=True)
@@ -151,10 +196,7 @@ class BenchResult:
 
     def ratio(self, of: int, against: int) -> Ratio:
         """Bundle number `of` against bundle number `against`, block by block."""
-        one, other = self.measured[of], self.measured[against]
-        pairs = zip(one.block_medians_ms, other.block_medians_ms, strict=True)
-        scale = one.batch / other.batch  # per image, so that bundles of other batches compare
-        return Ratio(one.bundle, other.bundle, tuple(b / a * scale for a, b in pairs))
+        return ratio_of(self.measured[of], self.measured[against])
 
     @property
     def ratios(self) -> list[Ratio]:

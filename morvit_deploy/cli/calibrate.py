@@ -1,0 +1,235 @@
+"""`morvit-deploy calibrate`."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from morvit_deploy.cli.app import command
+from morvit_deploy.cli.common import (
+    CheckpointArg,
+    ForceOption,
+    JsonOption,
+    UpscaleOption,
+    checkpoint_folder,
+    emit,
+    progress_bar,
+    stderr,
+)
+from morvit_deploy.errors import OutputError, PlanError
+
+if TYPE_CHECKING:
+    from morvit_deploy.planning import Calibrated, Wish
+
+
+class Mode(str, Enum):
+    """How tokens are chosen."""
+
+    threshold = "threshold"
+    topk = "topk"
+
+
+class CostName(str, Enum):
+    """What buckets are fitted to."""
+
+    macs = "macs"
+    measured = "measured"
+
+
+@command("calibrate")
+def calibrate(
+    checkpoint: CheckpointArg = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Folder of images like those it will meet (with labels.csv or class subfolders, also top-1).",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Plan file to write; its Pareto front goes beside it.")
+    ] = Path("plan.json"),
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="threshold: easy images are cheap (default); topk: the same number of tokens for every image. "
+            "token_choice has its own.",
+            show_default=False,
+        ),
+    ] = None,
+    buckets: Annotated[
+        int | None,
+        typer.Option(
+            "--buckets",
+            min=1,
+            help="Graphs in the ladder, `full` among them (default: as many as gain 2 % each, at most 6).",
+            show_default=False,
+        ),
+    ] = None,
+    cost: Annotated[
+        CostName, typer.Option(help="Fit buckets to multiply-accumulates, or to milliseconds measured here.")
+    ] = CostName.macs,
+    budget_macs: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-macs", help="Most expected MACs of an image, as in 1.2e9.", show_default=False
+        ),
+    ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-ms", help="Most expected milliseconds of an image, measured here.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, help="Use at most this many images, a seeded choice.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of that choice.")] = 0,
+    max_bad: Annotated[
+        int, typer.Option("--max-bad", min=0, help="Images that may be unreadable; they are listed.")
+    ] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            help="Count only part i of n, as in 2/8, into --stats; then --merge.",
+            show_default=False,
+        ),
+    ] = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option("--stats", help="Folder that all shards of a run share.", show_default=False),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Minutes a shard waits for the others in each round.")
+    ] = 0.0,
+    merge: Annotated[bool, typer.Option("--merge", help="Join the shards in --stats to the plan.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            help="Run the shards on this Ray cluster: its address, or `local`.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="For measured costs (default: all cores).", show_default=False),
+    ] = None,
+    upscale: UpscaleOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find thresholds and buckets on images, and show what each choice costs and is worth."""
+    _check_options(images, shard, stats, merge, ray)
+    source = checkpoint_folder(checkpoint)
+    pareto, picture = (out.with_name(f"{out.stem}.pareto{suffix}") for suffix in (".json", ".png"))
+    if shard is None:
+        _check_free([out, pareto, picture], force)
+    with progress_bar() as (tell, progress):
+        tell("loading PyTorch")
+        from morvit_deploy import planning
+        from morvit_deploy.calibration.statistics import Shard
+
+        wish = planning.Wish(
+            mode=(mode or Mode.threshold).value, buckets=buckets, cost=cost.value, budget_macs=budget_macs,
+            budget_ms=budget_ms, threads=threads,
+        )  # fmt: skip  # two lines read better than six
+        how = {"limit": limit, "seed": seed, "upscale": upscale, "max_bad": max_bad}
+        if shard is not None:
+            assert images is not None and stats is not None
+            waiting = planning.calibrate_shard(
+                source, images, stats, Shard.parse(shard), wish=wish, wait_s=60 * wait, tell=tell,
+                progress=progress, **how,  # type: ignore[arg-type]  # each has its own type
+            )  # fmt: skip
+            calibrated = None
+        elif merge:
+            assert stats is not None
+            calibrated = planning.merge_shards(source, stats, wish=wish, tell=tell, progress=progress)
+        else:
+            assert images is not None
+            calibrated = planning.calibrate(
+                source, images, wish=wish, ray=ray, tell=tell, progress=progress,
+                **how,  # type: ignore[arg-type]  # each has its own type
+            )  # fmt: skip
+    if calibrated is None:
+        _tell_shard(shard or "", waiting)
+        return
+    if mode is not None and calibrated.plan.mode == "depth":
+        stderr().print(f"note: token_choice chooses depths itself; --mode {mode.value} changes nothing")
+    _write(calibrated, out, pareto, picture)
+    _report(calibrated, wish, out, pareto, picture, as_json)
+
+
+def _write(calibrated: Calibrated, out: Path, pareto: Path, picture: Path) -> None:
+    """The front first: the plan is there only when all is."""
+    from morvit_deploy.files import write_bytes, write_text
+    from morvit_deploy.pareto import draw
+
+    write_text(pareto, json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n")
+    write_bytes(picture, draw(calibrated))
+    write_text(out, calibrated.plan.to_json())
+
+
+def _report(
+    calibrated: Calibrated, wish: Wish, out: Path, pareto: Path, picture: Path, as_json: bool
+) -> None:
+    from morvit_deploy.pareto import calibration_report
+
+    console = stderr()
+    for _, reason in calibrated.bad:
+        console.print(f"warning: not read: {reason}", markup=False, highlight=False)
+    for remark in calibrated.remarks:
+        console.print(f"warning: {remark}", markup=False, highlight=False, style="yellow")
+    data = {"plan": calibrated.plan.model_dump(mode="json"), "pareto": calibrated.as_dict()}
+    data |= {"files": [str(path) for path in (out, pareto, picture)]}
+    emit(calibration_report(calibrated, out, picture), data, as_json)
+
+
+def _tell_shard(shard: str, waiting: object) -> None:
+    from morvit_deploy.planning import Waiting
+
+    console = stderr()
+    if not isinstance(waiting, Waiting):
+        console.print(f"shard {shard}: all rounds are done; when every shard is, join them with --merge")
+        return
+    console.print(
+        f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; round {waiting.round + 1} needs the "
+        f"thresholds that shards {', '.join(waiting.missing) or '…'} are still to be counted for. Run them, then run "
+        "this line again (or give --wait MINUTES)"
+    )
+
+
+def _check_options(
+    images: Path | None, shard: str | None, stats: Path | None, merge: bool, ray: str | None
+) -> None:
+    if merge and (shard or ray or images):
+        raise PlanError(
+            "--merge joins what shards have counted; it takes --stats, and no --images, --shard or --ray"
+        )
+    if shard and ray:
+        raise PlanError("--shard runs one part here and --ray all parts there; give one of them")
+    if (shard or merge) and stats is None:
+        raise PlanError("--shard and --merge need --stats, the folder that all shards of a run share")
+    if stats is not None and not (shard or merge):
+        raise PlanError("--stats goes with --shard or --merge; leave it out for one pass")
+    if not merge and images is None:
+        raise PlanError(
+            "no --images given; thresholds and buckets are fitted to images like those the model will meet"
+        )
+
+
+def _check_free(paths: list[Path], force: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"-o {path} is a folder, expected a file name")
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")
