@@ -175,6 +175,10 @@ def _branch(
         del graph.output[:]
         graph.output.extend(by_name[result] for result in results)
         drop_unread(graph)
+    for init in graph.initializer:
+        if any(value.name == init.name for value in graph.output):  # a branch answers with what its nodes compute
+            graph.node.append(_node("Identity", [f"constant_{init.name}"], [init.name]))
+            init.name = f"constant_{init.name}"
     rename(graph, {v: f"{name}/{v}" for v in _values(graph) | {i.name for i in graph.initializer}})
     _name_nodes(graph, name)
     main.initializer.extend(init for init in graph.initializer if not _is_small(init))

@@ -16,11 +16,12 @@ import pytest
 
 from morvit_deploy.errors import BundleError, ImageError, TargetError
 from morvit_deploy.measuring import process as bench_process
-from morvit_deploy.measuring.benchmark import MAX_RUNS, MIN_RUNS, bench
+from morvit_deploy.measuring.benchmark import bench
 from morvit_deploy.measuring.conditions import Usage, usage, warnings_about
 from morvit_deploy.measuring.inputs import Source, in_rounds, prepare
 from morvit_deploy.measuring.process import Worker
 from morvit_deploy.measuring.results import BenchResult, Block, Measured, Ratio, Start, percentiles
+from morvit_deploy.measuring.turns import MAX_RUNS, MIN_RUNS
 
 QUICK = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
 

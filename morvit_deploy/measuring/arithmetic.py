@@ -35,9 +35,7 @@ def weighted_percentile(samples: Sequence[float], weights: Sequence[float], rank
     return float(values[shares > 0][order][np.searchsorted(reached, wanted)])
 
 
-def percentile_over(
-    mix: Mapping[str, float], samples: Mapping[str, Sequence[float]], rank: float
-) -> float:
+def percentile_over(mix: Mapping[str, float], samples: Mapping[str, Sequence[float]], rank: float) -> float:
     """Percentile of a stream of this mix, however many samples each kind has; in the samples' unit."""
     met = {kind: samples[kind] for kind, share in mix.items() if share > 0}
     weights = [mix[kind] / len(own) for kind, own in met.items() for _ in own]

@@ -10,10 +10,13 @@ import numpy as np
 
 from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.calibration.images import open_images
+from morvit_deploy.config import Config
 from morvit_deploy.errors import TargetError
 from morvit_deploy.pixels import Pixels, digest, synthetic_images
 
 IMAGES = 16  # different pictures in turn, and at least one batch
+MOST_SURVEYED = 256  # of a folder, to find the bucket mix where a bucket is chosen for each
+STREAM = 64  # of these are timed: a block is passes over all of them, so that every block meets the same mix
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,46 @@ class Subject:
     manifest: Manifest
     pixels: Path
     batch: int  # images a run
+    images: int  # different ones in the file
     inputs_digest: str
+
+    @property
+    def rounds(self) -> range:
+        """Numbers of the rounds that hold each picture."""
+        return range(math.ceil(self.images / self.batch))
+
+    @property
+    def stream(self) -> range | None:
+        """The rounds of a timed pass where a bucket is chosen for each image; elsewhere any run is like another."""
+        if not self.manifest.plan.adaptive:
+            return None
+        return self.rounds[: max(1, STREAM // self.batch)]
 
 
 def prepare(bundle: Path, source: Source, file: Path) -> Subject:
     """Check the bundle and write its inputs to `file`; raises BundleError, ImageError or TargetError."""
     manifest = open_manifest(bundle)
     batch = _batch(bundle, manifest, source.batch)
-    count = max(IMAGES, batch)
+    pixels = draw(source, manifest.config, batch, adaptive=manifest.plan.adaptive)
+    return write_rounds(bundle, manifest, pixels, batch, file)
+
+
+def draw(source: Source, config: Config, batch: int, *, adaptive: bool) -> Pixels:
+    """uint8 (n, height, width, 3): pictures of the source, at least enough for a batch where there are so many.
+
+    Where a bucket is chosen for each image they are more, and shuffled: neighbours in a folder are often alike.
+    """
     if source.images is None:
-        pixels = synthetic_images(count, manifest.config.image_size)
-    else:
-        pixels = open_images(source.images, manifest.config, limit=count, upscale=source.upscale).all()
+        return synthetic_images(max(STREAM if adaptive else IMAGES, batch), config.image_size)
+    most = max(MOST_SURVEYED if adaptive else IMAGES, batch)
+    pixels = open_images(source.images, config, limit=most, upscale=source.upscale).all()
+    return np.random.default_rng(0).permutation(pixels) if adaptive else pixels
+
+
+def write_rounds(bundle: Path, manifest: Manifest, pixels: Pixels, batch: int, file: Path) -> Subject:
+    """Write pixels (n, height, width, 3) to `file` in rounds of one batch."""
     np.save(file, in_rounds(pixels, batch), allow_pickle=False)
-    return Subject(bundle, manifest, file, batch, digest(pixels))
+    return Subject(bundle, manifest, file, batch, len(pixels), digest(pixels))
 
 
 def in_rounds(pixels: Pixels, batch: int) -> Pixels:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,16 +31,20 @@ _STDERR_LINES = 15
 class Worker:
     """A running `worker`; a context manager that leaves no process behind.
 
-    Raises BundleError when the worker refuses the bundle, TargetError when it dies, hangs or answers nonsense.
+    With `bucket` it runs every image in that bucket, whatever the image needs. Raises BundleError when the worker
+    refuses the bundle, TargetError when it dies, hangs or answers nonsense.
     """
 
-    def __init__(self, bundle: Path, target: str, pixels: Path, threads: int) -> None:
+    def __init__(
+        self, bundle: Path, target: str, pixels: Path, threads: int, bucket: str | None = None
+    ) -> None:
         self.bundle = bundle
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up; closed in `close`
         self._lines: queue.Queue[str | None] = queue.Queue()
         started = time.perf_counter()
+        forced = [] if bucket is None else [bucket]
         self._process = subprocess.Popen(
-            [sys.executable, *_COMMAND, str(bundle), target, str(pixels), str(threads)],
+            [sys.executable, *_COMMAND, str(bundle), target, str(pixels), str(threads), *forced],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -58,13 +63,18 @@ class Worker:
             raise
         self.start = Start(cold_start_ms=(time.perf_counter() - started) * 1e3, **answer)
 
-    def run(self, runs: int, warmup: int) -> Block:
-        """`warmup` runs kept apart, then `runs` runs."""
+    def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
+        """`warmup` runs kept apart, then `runs` runs; both take the rounds of `order` from its beginning.
+
+        Without an order they go on through the rounds from where the last block ended.
+        """
         expected_s = (runs + warmup) * self.start.first_run_ms / 1e3
         before = usage(self._process.pid)
-        answer = self._ask({"runs": runs, "warmup": warmup}, "running", ANSWER_TIMEOUT_S + SLACK * expected_s)
+        request = {"runs": runs, "warmup": warmup} | ({"order": list(order)} if order else {})
+        answer = self._ask(request, "running", ANSWER_TIMEOUT_S + SLACK * expected_s)
         others_percent = before.others_percent(usage(self._process.pid))
-        return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]), others_percent)
+        bucket, overflow = (tuple(map(tuple, answer[name])) for name in ("bucket", "overflow"))
+        return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]), others_percent, bucket, overflow)
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""

@@ -57,9 +57,13 @@ class Block:
 
     @property
     def kinds(self) -> list[str]:
-        """The kind of each image's answer, run after run: its bucket, or OVERFLOWED."""
+        """The kind of each image's answer, run after run: its bucket, or OVERFLOWED; none where none is chosen."""
         names = [name for run in self.bucket for name in run]
-        flags = [flag for run in self.overflow for flag in run] or [False] * len(names)
+        flags = (
+            [flag for run in self.overflow for flag in run]
+            if names and self.overflow
+            else [False] * len(names)
+        )
         return [OVERFLOWED if flag else name for name, flag in zip(names, flags, strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,9 +180,8 @@ class Ratio:
         return {**named, **extremes, "per_block": list(self.per_block)}
 
 
-def ratio_of(one: Measured, other: Measured) -> Ratio:
-    """Block by block; means where a bucket is chosen in either, as a median would lie in one of them."""
-    means = one.adaptive or other.adaptive
+def ratio_of(one: Measured, other: Measured, *, means: bool) -> Ratio:
+    """Block by block, from the blocks' means or medians."""
     ours, theirs = ([b.mean_ms if means else b.median_ms for b in m.blocks] for m in (one, other))
     scale = one.batch / other.batch  # per image, so that bundles of other batches compare
     ratios = tuple(b / a * scale for a, b in zip(ours, theirs, strict=True))
@@ -195,8 +198,9 @@ class BenchResult:
     warnings: tuple[str, ...]
 
     def ratio(self, of: int, against: int) -> Ratio:
-        """Bundle number `of` against bundle number `against`, block by block."""
-        return ratio_of(self.measured[of], self.measured[against])
+        """Bundle number `of` against bundle number `against`; by means if either's runs differ in their bucket."""
+        one, other = self.measured[of], self.measured[against]
+        return ratio_of(one, other, means=one.adaptive or other.adaptive)
 
     @property
     def ratios(self) -> list[Ratio]:

@@ -1,8 +1,11 @@
 """A process that serves one bundle to `bench`: requests and answers are JSON lines on stdin and stdout. No torch.
 
-Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads.
-First line out: load and first run in milliseconds. Then {"runs", "warmup"} is answered with both kinds of samples,
-{"memory"} with MiB. The end of stdin ends the process, so that it never outlives the one who asked.
+Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads, and
+perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then
+{"runs", "warmup"} is answered with both kinds of samples, and with the bucket and the overflow flag of each image
+where the bundle answers them; the runs take the rounds in turn, or with "order", a list of round numbers, these, from
+its beginning. {"memory"} is answered with MiB. The end of stdin ends the process, so that it never outlives the one
+who asked.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import contextlib
 import ctypes
 import itertools
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
@@ -23,50 +28,93 @@ from morvit_deploy.devices import memory_mib
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.registry import find_target, open_bundle
 from morvit_deploy.pixels import Pixels
-from morvit_deploy.runtime import Session
+from morvit_deploy.runtime import Arrays, Session
+
+
+class Rounds:
+    """Pixels uint8 (rounds, batch, height, width, 3) of a .npy file, a round at a time.
+
+    Many pictures held in memory would count as the bundle's.
+    """
+
+    def __init__(self, path: str) -> None:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._path, self._start, self._shape = path, mapped.offset, mapped.shape
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, number: int) -> Pixels:
+        size = math.prod(self._shape[1:])
+        flat = np.fromfile(self._path, np.uint8, count=size, offset=self._start + number * size)
+        return flat.reshape(self._shape[1:])
+
+
+@dataclass
+class Timed:
+    """Runs of a session: milliseconds, and what the bundle says of each image."""
+
+    ms: list[float] = field(default_factory=list)
+    bucket: list[list[str]] = field(default_factory=list)
+    overflow: list[list[bool]] = field(default_factory=list)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until stdin ends; a refused bundle is answered as {"error"}."""
-    bundle, target, pixels, threads = arguments
+    bundle, target, pixels, threads, *bucket = arguments
     answers = _own_stdout()
     try:
-        _serve(bundle, target, np.load(pixels, allow_pickle=False), int(threads), answers)
+        _serve(bundle, target, Rounds(pixels), int(threads), bucket[0] if bucket else None, answers)
     except MorvitError as error:
         _say(answers, {"error": str(error)})
 
 
-def _serve(bundle: str, target: str, pixels: Pixels, threads: int, answers: TextIO) -> None:
-    rounds = itertools.cycle(pixels)
+def _serve(
+    bundle: str, target: str, rounds: Rounds, threads: int, bucket: str | None, answers: TextIO
+) -> None:
+    turn = itertools.cycle(range(len(rounds)))
     find_target(target).load_runner()  # the runtime's import is no part of loading
     before = memory_mib()
     started = time.perf_counter_ns()
-    session = open_bundle(bundle, threads=threads)
+    session = open_bundle(bundle, threads=threads, bucket=bucket)
     load_ms = _ms_since(started)
-    (first_run_ms,) = _timed(session, rounds, 1)
+    (first_run_ms,) = timed(session, rounds, turn, 1).ms
     times = {"load_ms": load_ms, "first_run_ms": first_run_ms, "anonymous_mib": before.get("anonymous")}
     _say(answers, times)
     with session:
         for line in sys.stdin:
-            _say(answers, _answer(json.loads(line), session, rounds))
+            _say(answers, _answer(json.loads(line), session, rounds, turn))
 
 
-def _answer(request: dict[str, Any], session: Session, rounds: Iterator[Pixels]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], session: Session, rounds: Rounds, turn: Iterator[int]) -> dict[str, Any]:
     if "memory" in request:
         _give_back_freed_memory()
         return memory_mib()
-    warmup_ms = _timed(session, rounds, request["warmup"])
-    return {"warmup_ms": warmup_ms, "ms": _timed(session, rounds, request["runs"])}
+    order = request.get("order")
+    warmup = timed(session, rounds, itertools.cycle(order) if order else turn, request["warmup"])
+    runs = timed(session, rounds, itertools.cycle(order) if order else turn, request["runs"])
+    return {"warmup_ms": warmup.ms, "ms": runs.ms, "bucket": runs.bucket, "overflow": runs.overflow}
 
 
-def _timed(session: Session, rounds: Iterator[Pixels], runs: int) -> list[float]:
+def timed(session: Session, rounds: Rounds, turn: Iterator[int], runs: int) -> Timed:
     """Milliseconds from pixels to answers, the path an application takes, for each of `runs` runs."""
-    samples = []
-    for pixels in itertools.islice(rounds, runs):
+    taken = Timed()
+    for number in itertools.islice(turn, runs):
+        pixels = rounds[number]
         started = time.perf_counter_ns()
-        session.run(pixels)
-        samples.append(_ms_since(started))
-    return samples
+        outputs = session.run(pixels)
+        taken.ms.append(_ms_since(started))
+        _note(session, outputs, taken)
+    return taken
+
+
+def _note(session: Session, outputs: Arrays, taken: Timed) -> None:
+    """What a bundle that chooses buckets, or one of its buckets alone, says of each image."""
+    if "bucket" in outputs:
+        buckets = session.manifest.plan.buckets
+        taken.bucket.append([buckets[number].name for number in outputs["bucket"]])
+    if "overflow" in outputs:
+        taken.overflow.append(outputs["overflow"].tolist())
 
 
 def _ms_since(started_ns: int) -> float:

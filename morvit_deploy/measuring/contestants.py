@@ -1,0 +1,101 @@
+"""What a verdict compares: exports of one checkpoint that differ in how much they compute. Exporting loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.config import Config
+from morvit_deploy.errors import BundleError, PlanError
+from morvit_deploy.plan import Plan, own_plan, topk_plan
+
+ADAPTIVE, TOPK, DENSE = "adaptive", "top-k", "dense"
+Batch = int | Literal["dynamic"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to run the checkpoint."""
+
+    kind: str  # ADAPTIVE, TOPK or DENSE
+    plan: Plan
+    dispatch: Literal["graph", "host"] | None = None  # who chooses the bucket, where one is chosen
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.kind}, {self.dispatch}" if self.dispatch else self.kind
+
+
+def forms_of(plan: Plan, config: Config) -> list[Form]:
+    """Adaptive by this plan, the checkpoint's own schedule where it has one, and every token in every step."""
+    adaptive = [Form(ADAPTIVE, plan, "graph"), Form(ADAPTIVE, plan, "host")]
+    if config.routing != "expert_choice":
+        return [*adaptive, Form(DENSE, own_plan(config))]
+    everyone = (config.num_patches,) * config.num_steps
+    return [*adaptive, Form(TOPK, own_plan(config)), Form(DENSE, topk_plan(config, everyone))]
+
+
+def left_out(config: Config) -> list[str]:
+    """Which forms there are not, and why."""
+    if config.routing == "expert_choice":
+        return []
+    return [f"{TOPK}: routing {config.routing!r} has no schedule of its own"]
+
+
+def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
+    """PlanError when the bundle chooses no bucket, BundleError when it was made from another checkpoint."""
+    if not manifest.plan.adaptive:
+        raise PlanError(
+            f"{bundle} has one bucket, so there is no adaptivity to judge; fit a plan of several with "
+            "`morvit-deploy calibrate`, export with --plan, and give that bundle"
+        )
+    from morvit_deploy.checkpoint import fingerprint, load_checkpoint
+
+    load_checkpoint(checkpoint)  # its own errors say what is missing
+    if (found := fingerprint(checkpoint)) != manifest.checkpoint.sha256:
+        raise BundleError(
+            f"{bundle} was made from another checkpoint (sha256 {manifest.checkpoint.sha256[:12]}…) than "
+            f"{checkpoint} ({found[:12]}…); give the one that it was exported from"
+        )
+
+
+def export_forms(
+    bundle: Path,
+    manifest: Manifest,
+    checkpoint: Path,
+    batches: Sequence[Batch],
+    scratch: Path,
+    part: Callable[[str], object],
+) -> dict[tuple[str, Batch], Path]:
+    """A verified bundle of each form for each batch, by the form's name and the batch; `bundle` itself where it is one.
+
+    `part` is entered around each export, with what is done.
+    """
+    from morvit_deploy.exporters.api import export
+
+    made: dict[tuple[str, Batch], Path] = {}
+    for form in forms_of(manifest.plan, manifest.config):
+        plan = scratch / f"{form.kind}.json"
+        plan.write_text(form.plan.to_json(), encoding="utf-8")
+        for batch in batches:
+            if is_form(manifest, form, batch):
+                made[form.name, batch] = bundle
+                continue
+            folder = scratch / f"{form.kind}-{form.dispatch}-{batch}"
+            with part(f"exporting {form.name}, batch {batch}"):  # type: ignore[attr-defined]
+                export(
+                    checkpoint, folder, target=manifest.target, plan=plan, dispatch=form.dispatch or "graph",
+                    batch=batch, input=manifest.input,
+                )  # fmt: skip  # two lines read better than eight
+            made[form.name, batch] = folder
+    return made
+
+
+def is_form(manifest: Manifest, form: Form, batch: Batch) -> bool:
+    """Is the bundle this form as it would be exported here, without further outputs?"""
+    same = (manifest.plan, manifest.dispatch, manifest.batch) == (form.plan, form.dispatch, batch)
+    return same and not any(port.name == "depth" for port in manifest.outputs)
