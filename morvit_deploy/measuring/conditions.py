@@ -77,8 +77,8 @@ def warnings_about(conditions: dict[str, Any], measured: Sequence[Measured]) -> 
             f"others used {others:.0f} % of the processor during the warm runs (median over the blocks)"
         )
     found += [
-        f"{one.bundle}: a block's median is {one.drift:.0%} away from the first block's; other work or a changing "
-        "clock is in these figures"
+        f"{one.bundle}: a block is {one.drift:.0%} away from the first one; other work or a changing clock is in "
+        "these figures"
         for one in measured
         if one.drift > DRIFT
     ]

@@ -1,4 +1,4 @@
-"""The verdict: adaptive against top-k against dense, at several batch sizes, in one run. Exporting loads torch."""
+"""Adaptive against top-k against dense, at several batch sizes, in one run. Exporting them loads torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from morvit_deploy.bundle import Manifest, open_manifest
+import numpy as np
+
+from morvit_deploy.bundle import open_manifest
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.benchmark import check_device, settings
@@ -21,7 +23,7 @@ from morvit_deploy.measuring.contestants import (
     is_form,
     left_out,
 )
-from morvit_deploy.measuring.inputs import Source, draw, write_rounds
+from morvit_deploy.measuring.inputs import STREAM, Source, Subject, draw, in_rounds
 from morvit_deploy.measuring.judgement import Contender, Contest, Match
 from morvit_deploy.measuring.turns import (
     BLOCKS,
@@ -32,7 +34,8 @@ from morvit_deploy.measuring.turns import (
     start_lanes,
     take_in_turn,
 )
-from morvit_deploy.pixels import Pixels
+from morvit_deploy.measuring.results import Measured
+from morvit_deploy.pixels import Pixels, digest
 from morvit_deploy.runtime import AT_A_TIME
 
 BATCHES = (1, 8, 32)
@@ -70,7 +73,7 @@ def contest(
     tell("checking the bundle and the checkpoint")
     manifest = open_manifest(bundle)
     check_contest(bundle, manifest, checkpoint)
-    pixels = draw(Source(images, upscale), manifest.config, max(batches), adaptive=True)
+    pixels = draw(Source(images, upscale), manifest.config, max(STREAM, *batches), shuffled=True)
     kinds: list[Batch] = list(dict.fromkeys(_exported(batch) for batch in batches))
     forms = forms_of(manifest.plan, manifest.config)
     exports = sum(not is_form(manifest, form, kind) for form in forms for kind in kinds)
@@ -118,12 +121,14 @@ def _measure(
 ) -> list[Measured]:
     """All forms at one batch size, blocks in turn."""
     file = scratch / f"{batch}.npy"
+    np.save(file, in_rounds(pixels, batch), allow_pickle=False)
+    seen = len(pixels), digest(pixels)
+    subjects = [
+        (f"{name}, batch {batch}", Subject(folder, open_manifest(folder), file, batch, *seen))
+        for name, folder in entered.items()
+    ]
     with ExitStack() as stack:
-        named = [
-            (f"{name}, batch {batch}", write_rounds(folder, open_manifest(folder), pixels, batch, file))
-            for name, folder in entered.items()
-        ]
-        lanes = start_lanes(named, threads, 1, stack, teller)
+        lanes = start_lanes(subjects, threads, 1, stack, teller)
         warmup = math.ceil(amount.warmup / batch)
         runs = math.ceil(amount.runs / batch) if amount.runs else fitting_runs(lanes, warmup, batch)
         take_in_turn(lanes, runs, warmup, amount.blocks, teller)

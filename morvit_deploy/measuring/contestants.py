@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,9 +70,9 @@ def export_forms(
     checkpoint: Path,
     batches: Sequence[Batch],
     scratch: Path,
-    part: Callable[[str], object],
+    part: Callable[[str], AbstractContextManager[None]],
 ) -> dict[tuple[str, Batch], Path]:
-    """A verified bundle of each form for each batch, by the form's name and the batch; `bundle` itself where it is one.
+    """A verified bundle of each form for each batch, by name and batch; `bundle` itself where it is that.
 
     `part` is entered around each export, with what is done.
     """
@@ -86,7 +87,7 @@ def export_forms(
                 made[form.name, batch] = bundle
                 continue
             folder = scratch / f"{form.kind}-{form.dispatch}-{batch}"
-            with part(f"exporting {form.name}, batch {batch}"):  # type: ignore[attr-defined]
+            with part(f"exporting {form.name}, batch {batch}"):
                 export(
                     checkpoint, folder, target=manifest.target, plan=plan, dispatch=form.dispatch or "graph",
                     batch=batch, input=manifest.input,

@@ -56,26 +56,21 @@ def prepare(bundle: Path, source: Source, file: Path) -> Subject:
     """Check the bundle and write its inputs to `file`; raises BundleError, ImageError or TargetError."""
     manifest = open_manifest(bundle)
     batch = _batch(bundle, manifest, source.batch)
-    pixels = draw(source, manifest.config, batch, adaptive=manifest.plan.adaptive)
-    return write_rounds(bundle, manifest, pixels, batch, file)
-
-
-def draw(source: Source, config: Config, batch: int, *, adaptive: bool) -> Pixels:
-    """uint8 (n, height, width, 3): pictures of the source, at least enough for a batch where there are so many.
-
-    Where a bucket is chosen for each image they are more, and shuffled: neighbours in a folder are often alike.
-    """
-    if source.images is None:
-        return synthetic_images(max(STREAM if adaptive else IMAGES, batch), config.image_size)
-    most = max(MOST_SURVEYED if adaptive else IMAGES, batch)
-    pixels = open_images(source.images, config, limit=most, upscale=source.upscale).all()
-    return np.random.default_rng(0).permutation(pixels) if adaptive else pixels
-
-
-def write_rounds(bundle: Path, manifest: Manifest, pixels: Pixels, batch: int, file: Path) -> Subject:
-    """Write pixels (n, height, width, 3) to `file` in rounds of one batch."""
+    enough = (STREAM if source.images is None else MOST_SURVEYED) if manifest.plan.adaptive else IMAGES
+    pixels = draw(source, manifest.config, max(enough, batch), shuffled=manifest.plan.adaptive)
     np.save(file, in_rounds(pixels, batch), allow_pickle=False)
     return Subject(bundle, manifest, file, batch, len(pixels), digest(pixels))
+
+
+def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -> Pixels:
+    """uint8 (n, height, width, 3): at most so many pictures of a folder, or as many synthetic ones.
+
+    They are shuffled where a bucket is chosen for each: neighbours in a folder are often alike.
+    """
+    if source.images is None:
+        return synthetic_images(most, config.image_size)
+    pixels = open_images(source.images, config, limit=most, upscale=source.upscale).all()
+    return np.random.default_rng(0).permutation(pixels) if shuffled else pixels
 
 
 def in_rounds(pixels: Pixels, batch: int) -> Pixels:

@@ -90,10 +90,7 @@ class Match:
     def sentence(self) -> str:
         """The outcome and its reason, in words."""
         means = {PAYS: "adaptivity pays", DOES_NOT: "adaptivity does not pay", UNDECIDED: "undecided"}
-        reasons = [
-            f"{ratio.median:.2f}× as fast as {kind} ({min(ratio.per_block):.2f}–{max(ratio.per_block):.2f} over the blocks)"
-            for kind, ratio in self.ratios.items()
-        ]
+        reasons = [f"{in_words(ratio)} as fast as {kind}" for kind, ratio in self.ratios.items()]
         return f"batch {self.batch}: {means[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +103,11 @@ class Match:
             "ratios": {kind: ratio.as_dict() for kind, ratio in self.ratios.items()},
             "contenders": [one.as_dict() for one in self.contenders],
         }
+
+
+def in_words(ratio: Ratio) -> str:
+    """Median and extremes: 1.31× (1.27–1.36)."""
+    return f"{ratio.median:.2f}× ({min(ratio.per_block):.2f}–{max(ratio.per_block):.2f})"
 
 
 @dataclass(frozen=True)

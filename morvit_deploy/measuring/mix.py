@@ -27,12 +27,15 @@ from morvit_deploy.measuring.arithmetic import (
 from morvit_deploy.measuring.results import Block, percentiles
 from morvit_deploy.plan import Plan
 
-IN_STREAM = "the bundle's own runs"
-REPEATED = "the bundle's own runs of this kind in a row"  # the stream met none
-WITH_DISPATCH = "the bucket alone, plus the median dispatch cost of the others"
-ALONE = "the bucket alone"  # no dispatch cost is known
-AT_MOST = "at most: a predicted bucket alone plus `full` alone, which counts the stem twice"
-ONE_BUCKET = "0: the pictures meet only one bucket without overflow"
+# where the samples of a kind of answer come from
+IN_STREAM = "stream"
+IN_A_ROW = "in a row"  # the stream met none, the other pictures did
+WITH_DISPATCH = (
+    "alone plus dispatch"  # no picture was answered so: shifted by the median cost of the met ones
+)
+ALONE = "alone"  # and no dispatch cost is known
+AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which counts the stem twice
+ONE_BUCKET = "the pictures meet only one bucket without overflow"
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,8 @@ class Mix:
             return None
         if OVERFLOWED in self.repeated:
             measured = self.repeated[OVERFLOWED].of_medians
-            return {**measured.as_dict(), "from": f"{REPEATED}, against `full` alone"}
-        return {"ms": self._predicted_ms(), "from": "at most: the predicted bucket alone, with its stem"}
+            return {**measured.as_dict(), "from": IN_A_ROW}
+        return {"ms": self._predicted_ms(), "from": AT_MOST}
 
     @property
     def switch(self) -> dict[str, Any] | None:
@@ -182,7 +185,7 @@ class Mix:
         if stream:
             return Answering(stream, IN_STREAM)
         repeated = _of_kind(self.repeated[kind].ones, kind) if kind in self.repeated else ()
-        return Answering(repeated, REPEATED) if repeated else None
+        return Answering(repeated, IN_A_ROW) if repeated else None
 
     def _of_parts(self, kind: str) -> Answering:
         """Samples of a bucket alone, shifted by what else such an answer takes."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from morvit_deploy.measuring.mix_views import mix_tables
 from morvit_deploy.measuring.results import BenchResult, Measured
 from morvit_deploy.report import Report, Table, count, size
 
@@ -12,12 +14,14 @@ from morvit_deploy.report import Report, Table, count, size
 def bench_report(result: BenchResult) -> Report:
     """All tables of one measurement."""
     ratios = [ratio_table(result)] if result.ratios else []
+    named = zip(short_names(result), result.measured, strict=True)
     tables = [
         latency_table(result),
         *ratios,
+        *(table for name, one in named if one.mix for table in mix_tables(name, one.mix)),
         start_table(result),
         cost_table(result),
-        conditions_table(result),
+        conditions_table(result.device, result.conditions, result.measured),
     ]
     return Report("Measurement", list(tables))
 
@@ -34,9 +38,9 @@ def latency_table(result: BenchResult) -> Table:
         for name, one in zip(short_names(result), result.measured, strict=True)
     ]
     columns = ("bundle", "p50 ms", "p90 ms", "p99 ms", "blocks' medians", "images/s")
-    known = result.conditions
     batches = ", ".join(str(batch) for batch in dict.fromkeys(one.batch for one in result.measured))
-    caption = f"{known['blocks']} blocks of {known['runs_per_block']} runs each, batch {batches}"
+    runs = " or ".join(str(runs) for runs in dict.fromkeys(len(one.blocks[0].ms) for one in result.measured))
+    caption = f"{result.conditions['blocks']} blocks of {runs} runs each, batch {batches}"
     return Table("Warm latency", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
@@ -48,7 +52,9 @@ def ratio_table(result: BenchResult) -> Table:
         for name, ratio in zip(names[1:], result.ratios, strict=True)
     ]
     columns = ("against", "times as fast", "over the blocks")
-    return Table(f"Speed of {names[0]}", columns, rows, numeric=(1, 2), caption="per image, median to median")
+    kinds = " or ".join(dict.fromkeys(ratio.statistic for ratio in result.ratios))
+    caption = f"per image, {kinds} of a block to {kinds} of a block"
+    return Table(f"Speed of {names[0]}", columns, rows, numeric=(1, 2), caption=caption)
 
 
 def start_table(result: BenchResult) -> Table:
@@ -83,14 +89,14 @@ def cost_table(result: BenchResult) -> Table:
     return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
-def conditions_table(result: BenchResult) -> Table:
+def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Measured]) -> Table:
     """What must be the same for the figures to come again."""
-    known, machine = result.conditions, result.conditions["machine"]
+    machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]
     rows = [
         (
             "device",
-            f"{result.device}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+            f"{device}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
         ),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("instruction sets", ", ".join(machine["instruction_sets"]) or "unknown"),
@@ -106,7 +112,7 @@ def conditions_table(result: BenchResult) -> Table:
         ),
         (
             "others meanwhile",
-            f"{spread([b.others_percent for m in result.measured for b in m.blocks])} % in use",
+            f"{spread([b.others_percent for m in measured for b in m.blocks])} % in use",
         ),
         ("date", known["date"]),
     ]
