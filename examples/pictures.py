@@ -1,4 +1,7 @@
-"""The test pictures as PNG files with labels.csv: `python examples/pictures.py --out examples/digits-test`."""
+"""Pictures of held-out digits as PNG files with labels.csv: `python examples/pictures.py --out examples/digits-test`.
+
+To calibrate and to judge on different digits: `--half first` and `--half second`, with `--count` and `--seed`.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +17,57 @@ from torch import Tensor
 
 COUNT = 200
 SEED = 2025
+CHUNK = 500  # pictures drawn at a time
 
 
 def main() -> None:
-    """Draw COUNT pictures of test digits, as many of each class, and write them."""
+    """Draw pictures of test digits, as many of each class, and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    folder = parser.parse_args().out
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--half", choices=("first", "second"), help="only this half of the held-out digits")
+    given = parser.parse_args()
     _, source = digits.load_sources()
-    batch = digits.draw(source, even_picks(source.labels, COUNT), torch.Generator().manual_seed(SEED))
-    write(batch, folder)
-    print(f"{COUNT} pictures in {folder}")
+    generator = torch.Generator().manual_seed(given.seed)
+    picks = even_picks(half_of(source, given.half).labels, given.count)
+    batches = [digits.draw(half_of(source, given.half), part, generator) for part in picks.split(CHUNK)]
+    write(batches, given.out)
+    print(f"{given.count} pictures in {given.out}")
+
+
+def half_of(source: digits.Source, half: str | None) -> digits.Source:
+    """Every other held-out digit, or all of them."""
+    if half is None:
+        return source
+    kept = slice(int(half == "second"), None, 2)
+    return digits.Source(source.ink[kept], source.labels[kept])
 
 
 def even_picks(labels: Tensor, count: int) -> Tensor:
-    """`count` source digits (count,), the classes 0 … 9 in turn."""
+    """`count` source digits (count,), the classes 0 … 9 in turn, each class's digits again when they run out."""
     of_class = [(labels == c).nonzero()[:, 0] for c in range(10)]
-    return torch.stack([of_class[i % 10][i // 10] for i in range(count)])
+    return torch.stack([of_class[i % 10][i // 10 % len(of_class[i % 10])] for i in range(count)])
 
 
-def write(batch: digits.Batch, folder: Path) -> None:
+def write(batches: list[digits.Batch], folder: Path) -> None:
     """Write NNN.png for each picture and labels.csv (file,label)."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{i:03d}.png" for i in range(len(batch.labels))]
-    pixels = (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # (batch, h, w, 3)
-    for name, picture in zip(names, pixels, strict=True):
+    labels = torch.cat([batch.labels for batch in batches]).tolist()
+    width = max(3, len(str(len(labels) - 1)))
+    names = [f"{i:0{width}d}.png" for i in range(len(labels))]
+    pictures = (picture for batch in batches for picture in _pixels(batch))
+    for name, picture in zip(names, pictures, strict=True):
         Image.fromarray(picture.contiguous().numpy()).save(folder / name, optimize=True)
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "label"])
-        table.writerows(zip(names, batch.labels.tolist(), strict=True))
+        table.writerows(zip(names, labels, strict=True))
+
+
+def _pixels(batch: digits.Batch) -> Tensor:
+    """uint8 (batch, height, width, 3)."""
+    return (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def read(folder: Path) -> tuple[Tensor, Tensor]:

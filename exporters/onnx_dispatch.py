@@ -143,6 +143,7 @@ def _or_full(
             _node("Or", ["any_overflow", f"is_{last}"], ["runs_full"]),
         ]
     )
+    names = [_steps(name) for name in answers]
     keep = helper.make_graph(
         [_node("Identity", [f"found.{name}"], [f"keep/{name}"]) for name in answers],
         "keep",
@@ -150,12 +151,20 @@ def _or_full(
         _renamed([values[name] for name in answers], "keep/"),
     )
     choice = _choice(FULL, _branch(graph, FULL, trunk, answers), keep, answers)
-    choice.input[:], choice.output[:] = ["runs_full"], answers
+    choice.input[:], choice.output[:] = ["runs_full"], names
     graph.node.append(choice)
+    if "depth" in values:
+        graph.node.append(_node("Cast", [_steps("depth")], ["depth"], to=TensorProto.UINT8))
+        values["depth"].type.tensor_type.elem_type = TensorProto.UINT8
     graph.node.append(_node("Where", ["runs_full", f"number_{last}", "chosen"], ["ran"]))
     graph.node.append(_node("Add", ["zeros", "ran"], ["bucket"]))
     graph.node.append(_node("Identity", ["found.overflow"], ["overflow"]))
     return values
+
+
+def _steps(name: str) -> str:
+    """A result's name before its last cast: depths are uint8 only at the graph's edge."""
+    return "depth_steps" if name == "depth" else name
 
 
 def _choice(
@@ -176,7 +185,9 @@ def _branch(
         graph.output.extend(by_name[result] for result in results)
         drop_unread(graph)
     for init in graph.initializer:
-        if any(value.name == init.name for value in graph.output):  # a branch answers with what its nodes compute
+        if any(
+            value.name == init.name for value in graph.output
+        ):  # a branch answers with what its nodes compute
             graph.node.append(_node("Identity", [f"constant_{init.name}"], [init.name]))
             init.name = f"constant_{init.name}"
     rename(graph, {v: f"{name}/{v}" for v in _values(graph) | {i.name for i in graph.initializer}})

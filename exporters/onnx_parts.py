@@ -44,11 +44,11 @@ class StemPart(Named):
 
 
 class TrunkPart(Named):
-    """One bucket from what the stem hands over to results."""
+    """One bucket from what the stem hands over to results; `inside` another graph, depths are int32."""
 
-    def __init__(self, static: StaticMoRViT, carried: dict[str, str]) -> None:
+    def __init__(self, static: StaticMoRViT, carried: dict[str, str], *, inside: bool = False) -> None:
         super().__init__()
-        self.static, self.carried = static, carried
+        self.static, self.carried, self.inside = static, carried, inside
         self.inputs = tuple(carried.values())
         stem = _stem_results(static)
         self.results = tuple(name for name in results_of(static, adaptive=True) if name not in stem)
@@ -56,7 +56,7 @@ class TrunkPart(Named):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         self.static.finish(dict(zip(self.carried, inputs, strict=True)), out)
-        return self.static.with_batch_axis(out)
+        return self.static.with_batch_axis(out, last=not self.inside)
 
 
 class Unanswered(Named):
@@ -72,7 +72,7 @@ class Unanswered(Named):
         empty = {
             "logits": torch.zeros(batch, config.num_classes),
             "overflow": torch.zeros(batch, dtype=torch.bool),
-            "depth": torch.zeros(batch, config.num_patches, dtype=torch.uint8),
+            "depth": torch.zeros(batch, config.num_patches, dtype=torch.int32),
         }
         return {name: empty[name] for name in self.results}
 
@@ -97,7 +97,8 @@ def choose(plan: Plan, counts: Tensor) -> Tensor:
 
 def results_of(static: StaticMoRViT, *, adaptive: bool) -> tuple[str, ...]:
     """Outputs of a graph; `overflow` where a chosen bucket can turn out too small: only under thresholds."""
-    has = {"logits": True, "depth": static.options.with_depth, "overflow": static.thresholds is not None}
+    overflows = any(threshold is not None for threshold in static.thresholds or ())
+    has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
     if static.sorts and not adaptive:
         has["overflow"] = True  # a bucket of token_choice taken alone, whatever the image
     return tuple(name for name in RESULTS if has[name])

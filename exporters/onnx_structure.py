@@ -18,7 +18,7 @@ from morvit_deploy.bundle import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx_graphs import every_graph, weight_name
 from morvit_deploy.exporters.onnx_macs import PRODUCTS, at_batch, count_macs, infer_shapes
-from morvit_deploy.exporters.onnx_plain import plain_graph
+from morvit_deploy.exporters.onnx_plain import plain_graph, read_graph
 from morvit_deploy.exporters.run_onnx import graph_files
 from morvit_deploy.macs import dense_macs, schedule_macs
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
@@ -54,7 +54,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
     """
     files = sorted(set(graph_files(manifest.dispatch, manifest.plan).values()))
-    models = [onnx.load(folder / name, load_external_data=False) for name in files]
+    models = [read_graph(folder / name) for name in files]
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     facts = Facts(
         nodes=len(nodes),

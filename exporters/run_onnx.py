@@ -45,11 +45,11 @@ def open_onnx(
         runner = OnnxRunner(folder / GRAPH, *settings)
         _check_ports(folder, manifest, runner)
         return runner
-    return HostDispatch(
-        manifest,
-        OnnxRunner(folder / files["stem"], *settings),
-        lambda name: OnnxRunner(folder / files[name], *settings),
-    )
+    stem = OnnxRunner(folder / files["stem"], *settings)
+    handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
+    if handed != (told := {port.name for port in manifest.carried}):
+        raise BundleError(f"{folder}: its manifest says that the stem hands on {told}, it does {handed}")
+    return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings))
 
 
 class OnnxRunner(Runner):

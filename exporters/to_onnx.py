@@ -32,7 +32,7 @@ class OnnxExporter(Exporter):
             (graph,) = graphs.values()
             model, probes = trace(Whole(graph), [image], dynamic=dynamic)
             return _written(write_graphs(folder, {GRAPH: model}), [model], probes)
-        pieces = _Pieces(graphs, plan, image, dynamic)
+        pieces = _Pieces(graphs, plan, image, dynamic, inside=request.dispatch == "graph")
         if request.dispatch == "host":
             parts = separate(pieces.stem, pieces.trunks)
             names = graph_files("host", plan)
@@ -51,7 +51,7 @@ class _Pieces:
     """A stem and a trunk for each bucket, traced one after the other; probes are named after where they will be."""
 
     def __init__(
-        self, graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, dynamic: bool
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, dynamic: bool, inside: bool
     ) -> None:
         first = next(iter(graphs.values()))
         carried, examples = name_carried(first, image)
@@ -61,7 +61,7 @@ class _Pieces:
         self.trunks: dict[str, onnx.ModelProto] = {}
         self.unanswered = None
         for bucket, graph in graphs.items():
-            trunk = TrunkPart(graph, carried)
+            trunk = TrunkPart(graph, carried, inside=inside)
             self.trunks[bucket], inside = trace(trunk, examples, dynamic=dynamic)
             self.probes += tuple(f"{bucket}/{name}" for name in inside)
         if plan.mode == "threshold":

@@ -34,13 +34,13 @@ class MaskedMoRViT(StaticMoRViT):
         h, middle = carried["h"], self.config.sharing == "middle_cycle"
         h = self._block("first")(h) if middle else h
         active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
-        depth = torch.zeros_like(active, dtype=torch.uint8)
+        depth = torch.zeros_like(active, dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
             z = self._router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
             if z is not None and capacity < self.config.num_patches:  # the paper's percentile as a threshold
                 scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
                 active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
-            depth = depth + active.to(torch.uint8)
+            depth = depth + active.to(torch.int32)
             h = self._masked_step(h, z, F.pad(active, (1, 0), value=True))
         if self.options.with_depth:
             out["depth"] = depth

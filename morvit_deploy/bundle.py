@@ -113,6 +113,8 @@ class Manifest(Strict):
         names = {port.name for port in self.outputs}
         needed = {"logits", "bucket"} if self.plan.adaptive else {"logits"}
         problems += [f"outputs: {name} is missing" for name in sorted(needed - names)]
+        if self.form != "unrolled" and self.plan.adaptive:
+            problems.append(f"form: {self.form!r} with {len(self.plan.buckets)} buckets in the plan")
         if (self.dispatch == "single") == self.plan.adaptive:
             problems.append(f"dispatch: {self.dispatch!r} with {len(self.plan.buckets)} buckets in the plan")
         for port in self.outputs:

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from morvit_deploy.config import Config, Count, Finite, Strict, explain, schedule_problems
+from morvit_deploy.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.errors import PlanError
 from morvit_deploy.macs import schedule_macs
 
 FORMAT = "morvit-plan/1"
+TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `or_NAME` is one too
 FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Held = Annotated[int, Field(ge=0)]  # patch tokens; none is possible where a threshold decides
+Threshold = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]  # a router logit: float32 in the graph
 
 
 class Bucket(Strict):
@@ -40,7 +42,7 @@ class Plan(Strict):
 
     format: Literal["morvit-plan/1"]
     mode: Literal["topk", "threshold", "depth"]
-    thresholds: tuple[Finite | None, ...] | None
+    thresholds: tuple[Threshold | None, ...] | None
     buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)]
     checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # the weights it was fitted to
     calibration: dict[str, Any] | None = None
@@ -55,6 +57,11 @@ class Plan(Strict):
         names = [bucket.name for bucket in self.buckets]
         if len(set(names)) != len(names):
             problems.append(f"buckets: got names {names}, expected each once")
+        taken = [name for name in names if name in TAKEN or name.startswith("or_")]
+        if taken:
+            problems.append(
+                f"buckets: got names {taken}, which other parts of a graph have; expected b0, b1, …"
+            )
         if self.mode == "topk" and len(self.buckets) > 1:
             problems.append(
                 f"buckets: got {len(self.buckets)}, expected one in mode 'topk': it is every image's"
@@ -190,6 +197,8 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         problems += [f"buckets.{bucket.name}.{problem}" for problem in found]
         if found:
             continue
+        if config.routing == "none" and min(bucket.capacity) < patches:
+            problems.append(f"buckets.{bucket.name}.capacity: expected {patches} at each step: nobody leaves")
         if plan.mode == "topk" and min(bucket.capacity) < 1:
             problems.append(
                 f"buckets.{bucket.name}.capacity: got 0, expected at least 1 token in mode 'topk'"

@@ -98,10 +98,14 @@ class StaticMoRViT(nn.Module):
         self.finish(carried, out)
         return self.with_batch_axis(out)
 
-    def with_batch_axis(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Results have a batch axis, even those of a graph for one image."""
+    def with_batch_axis(self, out: dict[str, Tensor], *, last: bool = True) -> dict[str, Tensor]:
+        """Results have a batch axis, even those of a graph for one image; depth is uint8 if this is the `last` word.
+
+        TensorRT takes uint8 only at a network's edge, so inside depths are int32.
+        """
         single = self.options.single
-        return {name: value[None] if single and name in RESULTS else value for name, value in out.items()}
+        out = {name: value[None] if single and name in RESULTS else value for name, value in out.items()}
+        return out | {"depth": out["depth"].to(torch.uint8)} if last and "depth" in out else out
 
     # the two parts ------------------------------------------------------------------------------------------
 
@@ -164,7 +168,7 @@ class StaticMoRViT(nn.Module):
         """The routed steps with their leavers set aside, then last (paper §3.2, §3.4)."""
         walk = self._walk(carried["h"])
         if self.thresholds is not None and self.options.with_depth:
-            walk.ran = torch.full(walk.held.shape, self.lead, dtype=torch.uint8)
+            walk.ran = torch.full(walk.held.shape, self.lead, dtype=torch.int32)
         walk.gone = [walk.held[..., :0]] * self.lead
         for step in range(self.lead, len(self.capacity)):
             self._step(step, walk, carried.get("z") if step == self.lead else None, out)
@@ -187,7 +191,7 @@ class StaticMoRViT(nn.Module):
         else:
             walk.gone.append(walk.held[..., :0])
         if walk.ran is not None:
-            walk.ran = walk.ran + (1 if walk.runs is None else walk.runs.to(torch.uint8))
+            walk.ran = walk.ran + (1 if walk.runs is None else walk.runs.to(torch.int32))
         walk.h = out[f"step{step + 1}.state"] = self._gated_step(step, walk, z)
 
     def _route(self, step: int, z: Tensor, walk: Walk, out: dict[str, Tensor]) -> Tensor:
@@ -328,7 +332,7 @@ class StaticMoRViT(nn.Module):
         z = out["depth.router_logits"] = self._router(0)(h)
         depth = z[..., 1:, :].argmax(dim=-1) + 1  # (…, N)
         if self.options.with_depth:
-            out["depth"] = depth.to(torch.uint8)
+            out["depth"] = depth.to(torch.int32)
         if self.sorts:
             order = out["depth.order"] = sort_by_depth(depth)
             h = partition(h, order, self.config.num_patches)[0]
@@ -363,7 +367,7 @@ class StaticMoRViT(nn.Module):
         h = carried["h"]
         if self.options.with_depth:
             shape = (*h.shape[:-2], self.config.num_patches)
-            out["depth"] = torch.full(shape, self.config.num_recursions, dtype=torch.uint8)
+            out["depth"] = torch.full(shape, self.config.num_recursions, dtype=torch.int32)
         for layer, name in enumerate(self.names, start=1):
             if layer == len(self.names) and self.options.cls_only:
                 return cls_only(self._block(name), h)
@@ -372,9 +376,9 @@ class StaticMoRViT(nn.Module):
 
 
 def depth_of(gone: list[Tensor], held: Tensor) -> Tensor:
-    """Steps run by each patch, uint8 (…, N), from the numbers of who left at each step and who is held."""
-    steps = [torch.full((left.shape[-1],), step, dtype=torch.uint8) for step, left in enumerate(gone)]
-    steps.append(torch.full((held.shape[-1],), len(gone), dtype=torch.uint8))
+    """Steps run by each patch, int32 (…, N), from the numbers of who left at each step and who is held."""
+    steps = [torch.full((left.shape[-1],), step, dtype=torch.int32) for step, left in enumerate(gone)]
+    steps.append(torch.full((held.shape[-1],), len(gone), dtype=torch.int32))
     numbers = torch.cat([*gone, held], dim=-1)
     return torch.cat(steps)[torch.argsort(numbers, dim=-1)]
 

@@ -74,7 +74,12 @@ def verify(
         runner = open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
         return Session(folder, manifest, runner)
 
-    verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
+    try:
+        verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
+    except (IndexError, KeyError, ValueError) as error:  # answers that do not fit what the manifest says
+        if structure["proved"]:
+            raise
+        raise BundleError(f"{bundle}: {structure['violations'][0]}; it was edited") from error
     same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
     return replace(verification, same_checkpoint=same, min_agreement=min_agreement)
 

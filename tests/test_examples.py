@@ -115,6 +115,6 @@ def test_pictures_survive_the_files(tmp_path: Path) -> None:
 
     images = torch.randint(0, 256, (3, 3, 64, 64)) / 255
     batch = digits.Batch(images, torch.tensor([4, 0, 9]), torch.zeros(3, 64, 64))
-    pictures.write(batch, tmp_path)
+    pictures.write([batch], tmp_path)
     read, labels = pictures.read(tmp_path)
     assert torch.equal(read, images) and labels.tolist() == [4, 0, 9]

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "files", "report", "routing"},
     {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
     {"model", "bundle", "verdict", "threads"},
-    {"rewrites", "blocks", "ends", "checkpoint", "calibration", "runtime", "views"},
+    {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "calibration", "runtime", "views"},
     {"unroll", "baselines", "walk"},
     {"compare", "verification", "exporters", "inspecting", "measuring", "diagnosis", "doctor_views"},
     {"demo", "cli"},

@@ -16,4 +16,16 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
     demo,
 )
 
-__all__ = ["app", "bench", "calibrate", "demo", "doctor", "export", "init", "inspect", "main", "predict", "verify"]
+__all__ = [
+    "app",
+    "bench",
+    "calibrate",
+    "demo",
+    "doctor",
+    "export",
+    "init",
+    "inspect",
+    "main",
+    "predict",
+    "verify",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +16,17 @@ from morvit_deploy.cli.common import (
     ThreadsOption,
     UpscaleOption,
     bundle_folder,
+    checkpoint_folder,
     emit,
     progress_bar,
     stderr,
 )
-from morvit_deploy.errors import OutputError
+from morvit_deploy.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from morvit_deploy.measuring.judgement import Contest
+    from morvit_deploy.measuring.results import BenchResult
+    from morvit_deploy.report import Report
 
 
 @command("bench")
@@ -39,7 +45,10 @@ def bench(
     images: Annotated[
         Path | None,
         typer.Option(
-            "--images", help="Folder of images to feed (default: synthetic pictures).", show_default=False
+            "--images",
+            help="Folder of images to feed (default: synthetic pictures). Where a bucket is chosen for each, at most "
+            "256 are looked at for the mix and 64 of them timed.",
+            show_default=False,
         ),
     ] = None,
     upscale: UpscaleOption = False,
@@ -51,6 +60,21 @@ def bench(
             help="Images a run, for a bundle of dynamic batch (default: 1).",
             show_default=False,
         ),
+    ] = None,
+    verdict: Annotated[
+        bool,
+        typer.Option(
+            "--verdict",
+            help="Measure whether the plan of BUNDLE pays, against top-k and dense exports of --checkpoint.",
+        ),
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="For --verdict: what BUNDLE was made from.", show_default=False),
+    ] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option("--batches", help="For --verdict: batch sizes (default: 1,8,32).", show_default=False),
     ] = None,
     runs: Annotated[
         int | None,
@@ -65,7 +89,8 @@ def bench(
         int, typer.Option("--warmup", min=0, help="Runs before each block that are not counted.")
     ] = 3,
     starts: Annotated[
-        int, typer.Option("--starts", min=1, help="New processes to time cold start and load.")
+        int,
+        typer.Option("--starts", min=1, help="New processes to time cold start and load; not for --verdict."),
     ] = 5,
     out: Annotated[
         Path | None,
@@ -74,27 +99,82 @@ def bench(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure bundles: cold start, load, warm latency, throughput and memory; no PyTorch is loaded."""
+    """Measure bundles: cold start, load, warm latency, throughput and memory.
+
+    Where a bucket is chosen for each image: also by bucket, over the mix, and what choosing costs.
+
+    --verdict times adaptive, top-k and dense forms of one checkpoint; PyTorch is loaded only for it.
+    """
     if out is not None and out.exists() and not (force and out.is_file()):
         what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
         raise OutputError(f"-o {out} {what}")
     from morvit_deploy.files import write_text
-    from morvit_deploy.measuring.benchmark import bench as measure
     from morvit_deploy.measuring.benchmark import check_device
-    from morvit_deploy.measuring.views import bench_report
 
+    _check_together(verdict, against, batch, checkpoint, batches)
     check_device(device)  # before a bundle is looked for
-    folders = [bundle_folder(bundle), *(against or [])]
-    with progress_bar() as (tell, progress):
-        result = measure(
-            folders, device=device, threads=threads, images=images, upscale=upscale, batch=batch,
-            runs=runs, blocks=blocks, warmup=warmup, starts=starts, tell=tell, progress=progress,
-        )  # fmt: skip  # three lines read better than twelve
+    feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
+    amount = {"runs": runs, "blocks": blocks, "warmup": warmup}
+    result: BenchResult | Contest
+    if verdict:
+        sizes = None if batches is None else _sizes(batches)
+        result, report = _verdict(bundle, checkpoint, sizes, feed | amount)
+    else:
+        folders = [bundle_folder(bundle), *(against or [])]
+        result, report = _bench(folders, feed | amount | {"batch": batch, "starts": starts})
     data = result.as_dict()
     for warning in result.warnings:
         stderr().print(f"warning: {warning}", markup=False, highlight=False)
-    if images is None:
+    if images is None and not verdict:  # which warns of more than that
         stderr().print("note: no --images given; fed with synthetic pictures")
-    emit(bench_report(result), data, as_json)
+    emit(report, data, as_json)
     if out is not None:
         write_text(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, Report]:
+    from morvit_deploy.measuring.benchmark import bench as measure
+    from morvit_deploy.measuring.views import bench_report
+
+    with progress_bar() as (tell, progress):
+        result = measure(folders, tell=tell, progress=progress, **options)
+    return result, bench_report(result)
+
+
+def _verdict(
+    bundle: Path | None, checkpoint: Path | None, sizes: list[int] | None, options: dict[str, Any]
+) -> tuple[Contest, Report]:
+    if checkpoint is None and not Path("config.json").is_file():
+        raise ConfigError(
+            "--verdict exports other forms of the model; give --checkpoint, the one that BUNDLE was made from"
+        )
+    folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
+    from morvit_deploy.measuring.contest import BATCHES, contest
+    from morvit_deploy.measuring.contest_views import contest_report
+
+    with progress_bar() as (tell, progress):
+        result = contest(folder, source, batches=sizes or BATCHES, tell=tell, progress=progress, **options)
+    return result, contest_report(result)
+
+
+def _check_together(
+    verdict: bool,
+    against: list[Path] | None,
+    batch: int | None,
+    checkpoint: Path | None,
+    batches: str | None,
+) -> None:
+    """ConfigError for options that have no meaning beside each other."""
+    if verdict and (against or batch is not None):
+        raise ConfigError(
+            "--verdict chooses what to measure: leave out --against, and say --batches instead of --batch"
+        )
+    if not verdict and (checkpoint is not None or batches is not None):
+        raise ConfigError("--checkpoint and --batches are for --verdict; give it too, or leave them out")
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--batches: got {text!r}, expected positive numbers with commas, as in 1,8,32")
+    return [int(part) for part in parts]

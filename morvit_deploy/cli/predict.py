@@ -24,7 +24,7 @@ from morvit_deploy.errors import ImageError, TargetError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from morvit_deploy.config import Config
+    from morvit_deploy.bundle import Manifest
     from morvit_deploy.pixels import Pixels
     from morvit_deploy.runtime import Arrays, Session
 
@@ -71,7 +71,7 @@ def predict(
         answers = [_answer(session, path, row, bucket, top, logits) for path, row, bucket in rows]
         if depth_map is not None:
             tell("drawing depth maps")
-            warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest.config, answers)
+            warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest, answers)
     emit(Report("Predictions", [prediction_table(answers, with_logits=logits)]), answers, as_json)
     if depth_map is not None:
         stderr().print(f"depth maps in {depth_map}", markup=False, highlight=False)
@@ -102,20 +102,22 @@ def _draw(
     images: list[Path],
     pixels: Pixels,
     depth: NDArray,
-    config: Config,
+    manifest: Manifest,
     answers: list[dict[str, Any]],
 ) -> str:
     """Draw each image's depth map, note its file in its answer, and judge the routing: a warning, or nothing."""
     from morvit_deploy.inspecting.degeneracy import judge
     from morvit_deploy.inspecting.depth_maps import draw_all
 
+    config, plan = manifest.config, manifest.plan
     titles = [f"read as {answer['top'][0]['label']}" for answer in answers]
     drawn = draw_all(folder, images, pixels, depth, config.num_steps, titles)
     for answer, picture in zip(answers, drawn, strict=True):
         answer["depth_map"] = str(picture)
     if config.routing == "none":
         return ""
-    judgement = judge(depth, config.num_steps, capacity=config.capacity)
+    fixed = plan.buckets[0].capacity if config.routing == "expert_choice" and plan.mode == "topk" else None
+    judgement = judge(depth, config.num_steps, capacity=fixed)
     return judgement.warning if judgement.degenerate else ""
 
 

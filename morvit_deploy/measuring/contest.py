@@ -25,6 +25,7 @@ from morvit_deploy.measuring.contestants import (
 )
 from morvit_deploy.measuring.inputs import STREAM, Source, Subject, draw, in_rounds
 from morvit_deploy.measuring.judgement import Contender, Contest, Match
+from morvit_deploy.measuring.results import Measured
 from morvit_deploy.measuring.turns import (
     BLOCKS,
     WARMUP,
@@ -34,7 +35,6 @@ from morvit_deploy.measuring.turns import (
     start_lanes,
     take_in_turn,
 )
-from morvit_deploy.measuring.results import Measured
 from morvit_deploy.pixels import Pixels, digest
 from morvit_deploy.runtime import AT_A_TIME
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from morvit_deploy.measuring.arithmetic import OVERFLOWED
 from morvit_deploy.measuring.contestants import DENSE, TOPK
 from morvit_deploy.measuring.judgement import RULE, Contender, Contest, Match, in_words
-from morvit_deploy.measuring.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.views import conditions_table
+from morvit_deploy.measuring.wording import spread, three_digits
 from morvit_deploy.report import Report, Table, share
 
 
@@ -22,16 +22,18 @@ def contest_report(contest: Contest) -> Report:
 
 def verdict_table(contest: Contest) -> Table:
     """A sentence for each batch size."""
-    rows = [(str(match.batch), match.outcome, match.sentence) for match in contest.matches]
+    rows = [(str(match.batch), match.sentence) for match in contest.matches]
     caption = "; ".join([RULE, *contest.left_out])
-    return Table(f"Verdict on the plan of {contest.bundle}", ("batch", "outcome", "why"), rows, (0,), caption)
+    return Table(f"Verdict on the plan of {contest.bundle}", ("batch", "verdict"), rows, (0,), caption)
 
 
 def match_table(match: Match) -> Table:
     """Every form at one batch size."""
     rows = [_row(match, one) for one in match.contenders]
-    columns = ("form", "ms an image", "over the blocks", "images/s", f"× {TOPK}", f"× {DENSE}", "answered by")
-    caption = "means of blocks, median over the blocks; ratios block by block, with their range"
+    columns = ("form", "ms an image", "over the blocks", "images/s", f"× {TOPK}", f"× {DENSE}")
+    mixes = [f"{one.form.name} answered by {_mix(one)}" for one in match.contenders if one.mix]
+    blocks = len(match.best.measured.blocks)
+    caption = "; ".join([f"means of {blocks} blocks, ratios block by block, and their ranges", *mixes])
     return Table(f"Batch {match.batch}", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
@@ -43,5 +45,8 @@ def _row(match: Match, one: Contender) -> tuple[str, ...]:
         spread(one.block_ms),
         three_digits(one.measured.images_per_s),
         *("" if ratio is None else in_words(ratio) for ratio in ratios),
-        ", ".join(f"{kind} {share(part)}" for kind, part in (one.mix or {}).items()),
     )
+
+
+def _mix(one: Contender) -> str:
+    return ", ".join(f"{kind} {share(part)}" for kind, part in (one.mix or {}).items())

@@ -10,7 +10,7 @@ from typing import Literal
 
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.config import Config
-from morvit_deploy.errors import BundleError, PlanError
+from morvit_deploy.errors import BundleError, CheckFailed, PlanError
 from morvit_deploy.plan import Plan, own_plan, topk_plan
 
 ADAPTIVE, TOPK, DENSE = "adaptive", "top-k", "dense"
@@ -28,7 +28,7 @@ class Form:
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.kind}, {self.dispatch}" if self.dispatch else self.kind
+        return f"{self.kind} ({self.dispatch})" if self.dispatch else self.kind
 
 
 def forms_of(plan: Plan, config: Config) -> list[Form]:
@@ -88,10 +88,13 @@ def export_forms(
                 continue
             folder = scratch / f"{form.kind}-{form.dispatch}-{batch}"
             with part(f"exporting {form.name}, batch {batch}"):
-                export(
-                    checkpoint, folder, target=manifest.target, plan=plan, dispatch=form.dispatch or "graph",
-                    batch=batch, input=manifest.input,
-                )  # fmt: skip  # two lines read better than eight
+                try:
+                    export(
+                        checkpoint, folder, target=manifest.target, plan=plan, dispatch=form.dispatch or "graph",
+                        batch=batch, input=manifest.input,
+                    )  # fmt: skip  # two lines read better than eight
+                except CheckFailed as error:
+                    raise type(error)(f"exporting {form.name} for batch {batch}: {error}") from error
             made[form.name, batch] = folder
     return made
 

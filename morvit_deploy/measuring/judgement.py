@@ -89,9 +89,9 @@ class Match:
     @property
     def sentence(self) -> str:
         """The outcome and its reason, in words."""
-        means = {PAYS: "adaptivity pays", DOES_NOT: "adaptivity does not pay", UNDECIDED: "undecided"}
+        found = {PAYS: "adaptivity pays", DOES_NOT: "adaptivity does not pay", UNDECIDED: "undecided"}
         reasons = [f"{in_words(ratio)} as fast as {kind}" for kind, ratio in self.ratios.items()]
-        return f"batch {self.batch}: {means[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
+        return f"{found[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""

@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from statistics import median
 from typing import Any
 
+from morvit_deploy.measuring.answers import Answering, Over, Pair, samples_of, samples_of_kind
 from morvit_deploy.measuring.arithmetic import (
     OVERFLOWED,
     Difference,
     after_overflow,
-    difference,
     expected_over,
     percentile_over,
     shares_of,
@@ -30,63 +29,10 @@ from morvit_deploy.plan import Plan
 # where the samples of a kind of answer come from
 IN_STREAM = "stream"
 IN_A_ROW = "in a row"  # the stream met none, the other pictures did
-WITH_DISPATCH = (
-    "alone plus dispatch"  # no picture was answered so: shifted by the median cost of the met ones
-)
+WITH_DISPATCH = "alone plus dispatch"  # no picture was answered so; the median cost of those that were
 ALONE = "alone"  # and no dispatch cost is known
 AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which counts the stem twice
 ONE_BUCKET = "the pictures meet only one bucket without overflow"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Blocks of two things on the same pictures: number i of both were taken one after the other."""
-
-    ones: tuple[Block, ...]
-    others: tuple[Block, ...]
-
-    @property
-    def of_medians(self) -> Difference:
-        """For runs of one kind."""
-        return difference([b.median_ms for b in self.ones], [b.median_ms for b in self.others])
-
-    @property
-    def of_means(self) -> Difference:
-        """For runs of several kinds: a median would lie in one of them."""
-        return difference([b.mean_ms for b in self.ones], [b.mean_ms for b in self.others])
-
-
-@dataclass(frozen=True)
-class Answering:
-    """What an answer of one kind takes, ms, and where the samples come from."""
-
-    samples_ms: tuple[float, ...]
-    source: str
-
-    @property
-    def median_ms(self) -> float:
-        """Half of the samples are below."""
-        return median(self.samples_ms)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Percentiles, how many samples, and their origin; they stand raw where they were taken."""
-        return {**percentiles(self.samples_ms), "samples": len(self.samples_ms), "from": self.source}
-
-
-@dataclass(frozen=True)
-class Over:
-    """Latency over a mix of kinds of answers."""
-
-    shares: Mapping[str, float]
-    overflow: float | None  # part of the images whose predicted bucket was too small; None: not known
-    expected_ms: float | None  # shares times medians
-    p99_ms: float | None  # of the samples, weighted by share
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For reports."""
-        figures = {"overflow": self.overflow, "expected_ms": self.expected_ms, "p99_ms": self.p99_ms}
-        return {"shares": dict(self.shares), **figures, **({"note": self.note} if self.note else {})}
 
 
 @dataclass(frozen=True)
@@ -168,8 +114,8 @@ class Mix:
     def fed(self) -> Over:
         """Over the mix of the pictures that were fed."""
         shares = shares_of(self.kinds)
-        return self._over({kind: shares[kind] for kind in (*self.alone, OVERFLOWED) if kind in shares},
-                          shares.get(OVERFLOWED, 0.0))  # fmt: skip
+        ordered = {kind: shares[kind] for kind in (*self.alone, OVERFLOWED) if kind in shares}
+        return self._over(ordered, shares.get(OVERFLOWED, 0.0))
 
     def _over(self, shares: Mapping[str, float], overflow: float | None, note: str = "") -> Over:
         if not self.answering:
@@ -181,29 +127,28 @@ class Mix:
 
     def _own(self, kind: str) -> Answering | None:
         """Samples of the bundle itself."""
-        stream = _of_kind(self.stream, kind)
-        if stream:
+        if stream := samples_of_kind(self.stream, kind):
             return Answering(stream, IN_STREAM)
-        repeated = _of_kind(self.repeated[kind].ones, kind) if kind in self.repeated else ()
-        return Answering(repeated, IN_A_ROW) if repeated else None
+        return Answering(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
 
     def _of_parts(self, kind: str) -> Answering:
         """Samples of a bucket alone, shifted by what else such an answer takes."""
-        if kind == OVERFLOWED:
-            return _shifted(self.alone[self.full], self._predicted_ms(), AT_MOST)
         known = [cost.median_ms for bucket in self.alone if (cost := self.dispatch(bucket))]
-        return _shifted(self.alone[kind], median(known) if known else 0.0, WITH_DISPATCH if known else ALONE)
+        bucket, more_ms, source = kind, median(known) if known else 0.0, WITH_DISPATCH if known else ALONE
+        if kind == OVERFLOWED:
+            bucket, more_ms, source = self.full, self._predicted_ms(), AT_MOST
+        return Answering(tuple(ms + more_ms for ms in samples_of(self.alone[bucket])), source)
 
     def _predicted_ms(self) -> float:
         """Median of a bucket before `full` alone, each by the share it is chosen for."""
-        early = {name: _median_ms(blocks) for name, blocks in self.alone.items() if name != self.full}
+        early = {name: median(samples_of(own)) for name, own in self.alone.items() if name != self.full}
         told = self.calibrated_shares or {}
         shares = {name: told.get(name, 0.0) for name in early}
         return expected_over(shares if any(shares.values()) else dict.fromkeys(early, 1.0), early)
 
     def as_dict(self) -> dict[str, Any]:
         """Every figure, and every raw sample that is not the bundle's own stream."""
-        calibrated = self.calibrated
+        calibrated, overflowed = self.calibrated, self.repeated.get(OVERFLOWED)
         return {
             "batch": self.batch,
             "images": len(self.kinds),
@@ -213,12 +158,12 @@ class Mix:
             "buckets": {bucket.name: self._bucket_dict(bucket.name) for bucket in self.plan.buckets},
             "misprediction": self.misprediction,
             "switch": self.switch,
-            "overflowed": _raw(self.repeated.get(OVERFLOWED), "repeated", "full_alone"),
-            "orders": _raw(self.orders, "changing", "grouped"),
+            "overflowed": overflowed.as_dict("repeated", "full_alone") if overflowed else None,
+            "orders": self.orders.as_dict("changing", "grouped") if self.orders else None,
         }
 
     def _bucket_dict(self, name: str) -> dict[str, Any]:
-        cost, samples = self.dispatch(name), _samples(self.alone[name])
+        cost, samples = self.dispatch(name), samples_of(self.alone[name])
         pair = self.repeated.get(name)
         return {
             "alone_ms": percentiles(samples),
@@ -227,29 +172,3 @@ class Mix:
             "alone_blocks": [block.as_dict() for block in self.alone[name]],
             "repeated_blocks": [block.as_dict() for block in pair.ones] if pair else None,
         }
-
-
-def _samples(blocks: tuple[Block, ...]) -> tuple[float, ...]:
-    return tuple(chain.from_iterable(block.ms for block in blocks))
-
-
-def _median_ms(blocks: tuple[Block, ...]) -> float:
-    return median(_samples(blocks))
-
-
-def _of_kind(blocks: tuple[Block, ...], kind: str) -> tuple[float, ...]:
-    """Samples of the runs of one image that were answered so."""
-    return tuple(
-        ms for block in blocks for ms, answer in zip(block.ms, block.kinds, strict=True) if answer == kind
-    )
-
-
-def _shifted(blocks: tuple[Block, ...], by_ms: float, source: str) -> Answering:
-    return Answering(tuple(ms + by_ms for ms in _samples(blocks)), source)
-
-
-def _raw(pair: Pair | None, one: str, other: str) -> dict[str, Any] | None:
-    if pair is None:
-        return None
-    blocks = {one: pair.ones, other: pair.others}
-    return {f"{name}_blocks": [block.as_dict() for block in taken] for name, taken in blocks.items()}

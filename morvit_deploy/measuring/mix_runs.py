@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from morvit_deploy.measuring.answers import Pair
 from morvit_deploy.measuring.arithmetic import OVERFLOWED, alternating, grouped
 from morvit_deploy.measuring.inputs import Subject
-from morvit_deploy.measuring.mix import Mix, Pair
+from morvit_deploy.measuring.mix import Mix
 from morvit_deploy.measuring.process import Worker
 from morvit_deploy.measuring.results import Block
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from morvit_deploy.measuring.arithmetic import OVERFLOWED, Difference
-from morvit_deploy.measuring.mix import IN_A_ROW, Mix, Over
+from statistics import median
+from typing import Any
+
+from morvit_deploy.measuring.answers import Over, samples_of
+from morvit_deploy.measuring.arithmetic import OVERFLOWED
+from morvit_deploy.measuring.mix import IN_A_ROW, Mix
 from morvit_deploy.measuring.results import percentiles
+from morvit_deploy.measuring.wording import spread, three_digits
 from morvit_deploy.report import Table, count, share
 
 NOT_KNOWN = "not known"
@@ -18,110 +23,86 @@ def mix_tables(name: str, mix: Mix) -> list[Table]:
 
 
 def _answering_table(name: str, mix: Mix) -> Table:
-    rows = []
-    for kind, answer in mix.answering.items():
-        bucket = None if kind == OVERFLOWED else mix.plan.bucket(kind)
-        seen = mix.dispatch(kind)
-        alone = (
-            "" if bucket is None else digits(percentiles([ms for b in mix.alone[kind] for ms in b.ms])["p50"])
-        )
-        rows.append(
-            (
-                kind,
-                "" if bucket is None else count(bucket.macs),
-                alone,
-                digits(answer.median_ms),
-                digits(percentiles(answer.samples_ms)["p99"]),
-                answer.source,
-                "" if seen is None else f"{digits(seen.median_ms)} ({between(seen)})",
-                "" if seen is None else f"{seen.median_percent:.0f} %",
-            )
-        )
-    columns = ("answer", "MACs", "alone ms", "p50 ms", "p99 ms", "from", "dispatch ms", "of alone")
+    rows = [_answering_row(mix, kind) for kind in mix.answering]
+    columns = ("answer", "MACs", "alone ms", "p50 ms", "p90 ms", "p99 ms", "from")
     caption = (
-        "alone: that bucket's graph without a choice; p50, p99: the bundle when it answers so, from its stream, its "
-        "runs of such pictures in a row, or, where no picture was answered so, the bucket alone plus dispatch; "
-        "dispatch: bundle minus bucket alone on the same pictures, median and range over the blocks"
+        "alone: that bucket's graph, nothing chosen, p50; the others: the bundle when it answers so, from its "
+        "stream, from runs of such pictures in a row, or, where no picture was answered so, from parts measured alone"
     )
-    return Table(
-        f"Buckets of {name}, one image a run", columns, rows, numeric=(1, 2, 3, 4, 6, 7), caption=caption
-    )
+    title = f"Buckets of {name}, one image a run"
+    return Table(title, columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
+
+
+def _answering_row(mix: Mix, kind: str) -> tuple[str, ...]:
+    answer = mix.answering[kind]
+    bucket = ("", "") if kind == OVERFLOWED else (count(mix.plan.bucket(kind).macs), _p50(mix, kind))
+    return kind, *bucket, *map(three_digits, percentiles(answer.samples_ms).values()), answer.source
 
 
 def _over_table(mix: Mix) -> Table:
-    found = [("the calibration images", mix.calibrated), (f"the {len(mix.kinds)} pictures fed", mix.fed)]
-    rows = [_over_row(name, over) for name, over in found if over]
-    told = "" if mix.calibrated else "the plan does not say the mix of its calibration images"
+    found = [("calibration images", mix.calibrated), (f"{len(mix.kinds)} pictures fed", mix.fed)]
     notes = [over.note for _, over in found if over and over.note]
-    caption = "; ".join(
-        [
-            "expected: shares times medians; p99: of the samples, weighted by share",
-            *filter(None, [told, *notes]),
-        ]
-    )
+    if mix.calibrated is None:
+        notes.append("the plan does not say the mix of its calibration images")
+    caption = "; ".join(["expected: shares times medians; p99: of the samples, weighted by share", *notes])
     columns = ("mix of", "answered by", "overflow", "expected ms", "p99 ms")
+    rows = [_over_row(name, over) for name, over in found if over]
     return Table("Over a mix", columns, rows, numeric=(2, 3, 4), caption=caption)
 
 
 def _over_row(name: str, over: Over) -> tuple[str, ...]:
     answered = ", ".join(f"{kind} {share(part)}" for kind, part in over.shares.items() if part)
     overflow = NOT_KNOWN if over.overflow is None else share(over.overflow)
-    return (
-        name,
-        answered,
-        overflow,
-        *(NOT_KNOWN if ms is None else digits(ms) for ms in (over.expected_ms, over.p99_ms)),
-    )
+    figures = (NOT_KNOWN if ms is None else three_digits(ms) for ms in (over.expected_ms, over.p99_ms))
+    return name, answered, overflow, *figures
 
 
 def _cost_table(mix: Mix) -> Table:
-    rows = []
-    wrong, switch = mix.misprediction, mix.switch
+    columns = ("what", "ms", "over the blocks", "per cent", "measured as")
+    dispatch = [
+        _cost_row(f"dispatch to {bucket}", cost.as_dict(), "the bundle minus the bucket alone, same pictures")
+        for bucket in mix.alone
+        if (cost := mix.dispatch(bucket))
+    ]
+    rows = [*dispatch, _misprediction_row(mix), _switch_row(mix)]
+    return Table("What choosing costs an image", columns, rows, numeric=(1, 2, 3))
+
+
+def _misprediction_row(mix: Mix) -> tuple[str, ...]:
+    wrong = mix.misprediction
     if wrong is None:
-        rows.append(("a misprediction", "none", "", "the bucket is chosen exactly"))
-    else:
-        spread = (
-            f"{digits(wrong['min_ms'])} to {digits(wrong['max_ms'])}" if wrong["from"] == IN_A_ROW else ""
-        )
-        how = (
-            "bundle on overflowing pictures minus `full` alone"
-            if spread
-            else ("at most: the predicted bucket alone, with its stem; no picture overflowed")
-        )
-        rows.append(("a misprediction", digits(wrong["ms"]), spread, how))
-    assert switch is not None  # one image a run
-    spread = f"{digits(switch['min_ms'])} to {digits(switch['max_ms'])}" if "min_ms" in switch else ""
-    how = switch.get("note", "an image: the bucket changes at each, minus grouped by bucket")
-    rows.append(("switching buckets", digits(switch["ms"]), spread, how))
-    return Table(
-        "What choosing costs", ("what", "ms", "over the blocks", "measured as"), rows, numeric=(1, 2)
-    )
+        return "a misprediction", "", "", "", "there is none: the bucket is chosen exactly"
+    if wrong["from"] == IN_A_ROW:
+        return _cost_row("a misprediction", wrong, "overflowing pictures: the bundle minus `full` alone")
+    how = "at most: the predicted bucket alone, stem included; no picture overflowed"
+    return _cost_row("a misprediction", wrong, how)
+
+
+def _switch_row(mix: Mix) -> tuple[str, ...]:
+    switch = mix.switch or {}
+    how = switch.get("note", "the bucket changes at each image, minus grouped by bucket")
+    return _cost_row("another bucket than before", switch, how)
+
+
+def _cost_row(what: str, cost: dict[str, Any], how: str) -> tuple[str, ...]:
+    blocks = spread(cost["per_block_ms"]) if "per_block_ms" in cost else ""
+    percent = f"{cost['percent']:.1f} %" if "percent" in cost else ""
+    return what, three_digits(cost["ms"]), blocks, percent, how
 
 
 def _throughput_table(name: str, mix: Mix) -> Table:
     rows = []
     for bucket in mix.plan.buckets:
-        samples = [ms for block in mix.alone[bucket.name] for ms in block.ms]
-        fed = mix.fed.shares.get(bucket.name, 0.0)
-        each = 1e3 * mix.batch * len(samples) / sum(samples)
-        rows.append(
-            (bucket.name, count(bucket.macs), share(fed), digits(percentiles(samples)["p50"]), digits(each))
-        )
-    again = mix.fed.shares.get(OVERFLOWED, 0.0)
-    caption = (
-        f"{share(again)} of the pictures overflowed; latencies over a mix are measured at one image a run"
-    )
+        samples = samples_of(mix.alone[bucket.name])
+        images_per_s = three_digits(1e3 * mix.batch * len(samples) / sum(samples))
+        fed = share(mix.fed.shares.get(bucket.name, 0.0))
+        rows.append((bucket.name, count(bucket.macs), fed, _p50(mix, bucket.name), images_per_s))
+    again = share(mix.fed.shares.get(OVERFLOWED, 0.0))
+    caption = f"{again} of the pictures overflowed; latencies over a mix are measured at one image a run"
     columns = ("bucket", "MACs", "pictures fed", "alone ms", "alone images/s")
-    return Table(
-        f"Buckets of {name}, batches of {mix.batch}", columns, rows, numeric=(1, 2, 3, 4), caption=caption
-    )
+    title = f"Buckets of {name}, batches of {mix.batch}"
+    return Table(title, columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
-def between(difference: Difference) -> str:
-    """The extremes over the blocks, which may be negative."""
-    return f"{digits(min(difference.per_block_ms))} to {digits(max(difference.per_block_ms))}"
-
-
-def digits(number: float) -> str:
-    """Three digits: 0.664, 20.7, 1234, -0.0120."""
-    return f"{number:.0f}" if abs(number) >= 100 or number == 0 else f"{number:#.3g}"
+def _p50(mix: Mix, bucket: str) -> str:
+    return three_digits(median(samples_of(mix.alone[bucket])))

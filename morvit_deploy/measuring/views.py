@@ -8,6 +8,7 @@ from typing import Any
 
 from morvit_deploy.measuring.mix_views import mix_tables
 from morvit_deploy.measuring.results import BenchResult, Measured
+from morvit_deploy.measuring.wording import spread, three_digits
 from morvit_deploy.report import Report, Table, count, size
 
 
@@ -123,16 +124,6 @@ def short_names(result: BenchResult) -> list[str]:
     """Folder names, or the paths as given where two folders have one name."""
     names = [Path(one.bundle).name for one in result.measured]
     return names if len(set(names)) == len(names) else [one.bundle for one in result.measured]
-
-
-def three_digits(number: float) -> str:
-    """Three digits: 0.664, 20.7, 1234."""
-    return f"{number:.0f}" if number >= 100 or number == 0 else f"{number:#.3g}"
-
-
-def spread(numbers: Sequence[float]) -> str:
-    """Least and most."""
-    return f"{three_digits(min(numbers))}–{three_digits(max(numbers))}"
 
 
 def _macs(one: Measured) -> str:
