@@ -189,7 +189,7 @@ def test_everyone_may_read_a_bundle(tiny_bundle: Path) -> None:
         (lambda m: m.update(macs={}), "macs"),
         (lambda m: m["plan"]["buckets"][0].update(capacity=[99, 1, 1]), "capacity: got 99"),
         (lambda m: m["plan"]["buckets"][0].update(capacity=[1]), "capacity: got 1 numbers, expected 3"),
-        (lambda m: m.update(outputs=[]), "logits are missing"),
+        (lambda m: m.update(outputs=[]), "outputs: logits is missing"),
         (lambda m: m["outputs"][0].update(shape=[1, 12]), "outputs.logits"),
         (lambda m: m.update(probes=["logits"]), "probes"),
     ],

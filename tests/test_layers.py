@@ -13,9 +13,12 @@ FLOORS = [
     {"errors", "files", "report", "routing"},
     {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
     {"model", "bundle", "verdict", "threads"},
-    {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "calibration", "runtime", "views"},
-    {"unroll", "baselines", "walk"},
-    {"compare", "verification", "exporters", "inspecting", "measuring", "diagnosis", "doctor_views"},
+    {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "runtime", "views"},
+    {"unroll", "baselines", "walk", "calibration"},
+    {
+        *("compare", "verification", "exporters", "inspecting", "measuring", "planning", "pareto"),
+        *("diagnosis", "doctor_views"),
+    },
     {"demo", "cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS, start=1) for name in names}
@@ -33,7 +36,8 @@ NO_TORCH = {
         "bundle",
         "verdict",
     ),
-    *("runtime", "views", "diagnosis", "calibration.images", "exporters.registry", "exporters.run_onnx"),
+    *("runtime", "views", "diagnosis", "calibration.images", "calibration.fitting", "calibration.histograms"),
+    *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
 }
