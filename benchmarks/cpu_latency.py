@@ -54,7 +54,11 @@ def main() -> int:
             starts=options.starts,
             tell=status.update,
         )
-    print(table(result).markdown(), conditions_table(result).markdown(), sep="\n")
+    print(
+        table(result).markdown(),
+        conditions_table(result.device, result.conditions, result.measured).markdown(),
+        sep="\n",
+    )
     for warning in result.warnings:
         console.print(f"warning: {warning}", markup=False)
     if options.out:

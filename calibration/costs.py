@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.statistics import Thresholds
 from morvit_deploy.config import Config
 from morvit_deploy.macs import schedule_macs, stem_macs
-from morvit_deploy.plan import routed_by
-
-Thresholds = tuple[float | None, ...]
+from morvit_deploy.plan import bucket_macs, routed_by
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,11 @@ class MacCost:
 
     def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
         """Schedules (m, steps) to MACs (m,), stem included; without thresholds as a top-k or depth graph."""
-        columns: Any = tuple(
-            np.asarray(schedules, dtype=np.int64).T
-        )  # the formulas take columns as well as numbers
-        if thresholds is None and self.config.routing == "expert_choice":
-            return np.array(
-                [schedule_macs(self.config, tuple(map(int, row))) for row in schedules], dtype=float
-            )
+        if thresholds is None and self.config.routing == "expert_choice":  # each has routed steps of its own
+            each = [bucket_macs(self.config, tuple(map(int, row)), None) for row in schedules]
+            return np.array(each, dtype=np.float64)
         routed = None if thresholds is None else routed_by(self.config, thresholds)
+        columns: Any = tuple(np.asarray(schedules, dtype=np.int64).T)  # the formulas take these, too
         return np.asarray(schedule_macs(self.config, columns, routed=routed), dtype=np.float64)
 
     def stem(self, lead: int) -> float:
@@ -42,25 +38,30 @@ class MacCost:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Milliseconds of an image, from graphs that hold the same number of tokens at every step.
+    """Milliseconds of an image, from trunks that hold the same number of tokens at every step from `lead` on.
 
-    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many at each step; a
-    schedule costs the mean over its steps of these times, interpolated. `stem_ms` is the stem's.
+    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many; a schedule costs
+    the mean over its steps of these times, interpolated. `stem_ms` is the stem's, which ends at step `lead` (from 0).
     """
 
     held: tuple[int, ...]
     ms: tuple[float, ...]
     stem_ms: float
+    lead: int = 0
     unit = "ms"
 
     def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
-        """Schedules (m, steps) to milliseconds (m,), stem included."""
+        """Schedules (m, steps) to milliseconds (m,), stem included; `thresholds` change nothing."""
         rising = np.maximum.accumulate(self.ms)  # noise must not make a larger bucket the cheaper one
-        return self.stem_ms + np.interp(schedules, self.held, rising).mean(axis=1)
+        trunk = np.interp(np.asarray(schedules)[:, self.lead :], self.held, rising)
+        return self.stem_ms + trunk.mean(axis=1)
 
     def stem(self, lead: int) -> float:
         """What all buckets have in common."""
         return self.stem_ms
+
+
+Costs = MacCost | MeasuredCost
 
 
 def expand(

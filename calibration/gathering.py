@@ -1,16 +1,20 @@
 """One pass over a shard of the images: what a round counts, in constant memory.
 
-Images go through in units of UNIT, and a shard is whole units. So an image is always computed in the same company,
-and its router logits have the same bits whatever the number of shards.
+Images go through in units of UNIT, each in one thread, and a shard is whole units. So an image is always computed
+in the same company, and its router logits have the same bits whatever the number of shards and of cores.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +23,28 @@ from numpy.typing import NDArray
 from morvit_deploy.calibration.histograms import Histogram
 from morvit_deploy.calibration.images import Entry, ImageFolder, open_images
 from morvit_deploy.calibration.scout import Scout, Walked
-from morvit_deploy.calibration.sequence import routed, scaled
-from morvit_deploy.calibration.statistics import WHOLE, Run, Shard, Statistics
+from morvit_deploy.calibration.sequence import rounds_of, scaled
+from morvit_deploy.calibration.statistics import (
+    DIGESTS,
+    WHOLE,
+    Run,
+    Shard,
+    Statistics,
+    Thresholds,
+    add_tallies,
+)
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
-from morvit_deploy.config import load_config
-from morvit_deploy.errors import ImageError
+from morvit_deploy.config import Config, load_config
+from morvit_deploy.errors import CheckpointError, ImageError
 from morvit_deploy.pixels import Pixels
 from morvit_deploy.threads import fitting_threads
 
 UNIT = 32  # images
+MOST_WORKERS = 16  # each holds a unit's activations, half a gigabyte for a ViT-B/16
 NO_LABEL = -1
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -50,9 +66,7 @@ class Source:
     def run(self, mode: str, scales: tuple[float, ...]) -> Run:
         """What tells this calibration from another."""
         folder = self.folder()
-        listed = "\n".join(f"{_name(folder, entry)}\t{entry.label}" for entry in folder.entries)
-        digest = hashlib.sha256(f"{listed}\nupscale {self.upscale}".encode()).hexdigest()
-        return Run(fingerprint(self.checkpoint), digest, len(folder), mode, scales, self.max_bad)
+        return Run(fingerprint(self.checkpoint), listing_digest(folder), len(folder), mode, scales)
 
 
 @dataclass(frozen=True)
@@ -62,130 +76,170 @@ class Task:
     source: Source
     run: Run
     round: int
-    thresholds: tuple[tuple[float | None, ...], ...]
+    thresholds: tuple[Thresholds, ...]
     shard: Shard = WHOLE
+
+
+@dataclass
+class Unit:
+    """Some images: what was read of them, and what they showed."""
+
+    names: int  # readable or not
+    pixels: Pixels  # (images, height, width, 3)
+    labels: NDArray[np.int64]  # (images,)
+    digest: int
+    bad: list[tuple[str, str]]
+    logits: dict[Thresholds, NDArray[np.float32]] = field(default_factory=dict)
+    counts: NDArray[Any] | None = None
+    tallies: dict[str, Any] = field(default_factory=dict)
 
 
 def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
     """Carry out a task. Raises ImageError when more than `max_bad` images cannot be read."""
-    scout = _scout(task.source.checkpoint, task.run.checkpoint)
-    folder = task.source.folder()
-    config, done = scout.config, 0
-    statistics = Statistics(task.run, task.round, (task.shard,))
-    last = config.routing != "expert_choice" or task.run.mode == "topk" or task.round == len(routed(config))
-    if last:
-        counter: _Records | _Histograms = _Records(scout, task)
-    else:
-        counter = _Histograms(scout, task)
-    total = sum(len(unit) for unit in _units(folder, task.shard)) or 1
-    with fitting_threads(config), torch.no_grad():
-        for unit in _units(folder, task.shard):
-            entries, pixels = _read(folder, unit, statistics.bad)
-            check_bad(statistics.bad, task.run.max_bad)
-            if entries:
-                counter.add(entries, pixels)
-            done += len(unit)
+    scout, folder = _scout(task.source.checkpoint, task.run.checkpoint), task.source.folder()
+    if listing_digest(folder) != task.run.images:
+        raise ImageError(
+            f"{folder.folder} holds other images than when the run began; every process must see the same ones, and "
+            "they must not change while calibrating"
+        )
+    units = _units(folder, task.shard)
+    total, done = sum(map(len, units)) or 1, 0
+    statistics = Statistics(task.run, task.round, (task.shard,), task.thresholds)
+    histograms = {thresholds: Histogram.empty() for thresholds in task.thresholds}  # at first all the same
+    counts: NDArray[Any] | None = (
+        None  # made once, since small arrays that stay would keep large ones' memory
+    )
+    with _one_thread_each(scout.config) as workers:
+        read = (_read(folder, entries) for entries in units)
+        for unit in in_order(lambda unit: _look(scout, task, unit), read, workers):
+            statistics.digest = (statistics.digest + unit.digest) % DIGESTS
+            statistics.bad += unit.bad
+            statistics.check_bad(task.source.max_bad)
+            for thresholds, logits in unit.logits.items():
+                histograms[thresholds].add(logits)
+            if unit.counts is not None:
+                counts = (
+                    np.empty((total, *unit.counts.shape[1:]), unit.counts.dtype) if counts is None else counts
+                )
+                counts[statistics.images :][: len(unit.counts)] = unit.counts
+            statistics.images += len(unit.labels)
+            statistics.tallies = add_tallies(statistics.tallies, unit.tallies)
+            done += unit.names
             progress(done / total)
-    counter.into(statistics)
+    statistics.bad.sort()
+    statistics.counts = None if counts is None else counts[: statistics.images]
+    if not _is_last(scout.config, task):
+        statistics.histograms = [histograms[thresholds] for thresholds in task.thresholds]
     return statistics
 
 
-class _Histograms:
-    """Router logits at the next routed step, for each scale."""
-
-    def __init__(self, scout: Scout, task: Task) -> None:
-        self.scout, self.thresholds = scout, task.thresholds
-        self.histograms = {
-            thresholds: Histogram.empty() for thresholds in task.thresholds
-        }  # at first all the same
-
-    def add(self, entries: list[Entry], pixels: Pixels) -> None:
-        h = self.scout.start(pixels)
-        for thresholds, histogram in self.histograms.items():
-            histogram.add(self.scout.router_logits(h, thresholds))
-
-    def into(self, statistics: Statistics) -> None:
-        statistics.histograms = [self.histograms[thresholds] for thresholds in self.thresholds]
+def listing_digest(folder: ImageFolder) -> str:
+    """sha256 over what is to be read: names, labels and how."""
+    listed = "\n".join(f"{_name(folder, entry)}\t{entry.label}" for entry in folder.entries)
+    return hashlib.sha256(f"{listed}\nupscale {folder.upscale}".encode()).hexdigest()
 
 
-class _Records:
-    """A few bytes for each image: its counts under each scale, and what each way of routing answers."""
+def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
+    """`work` of each, in their order, by several threads; only so many are ahead, so that memory stays constant.
 
-    def __init__(self, scout: Scout, task: Task) -> None:
-        self.scout, self.thresholds, self.scales = scout, task.thresholds, task.run.scales
-        self.by_threshold = task.run.mode == "threshold"
-        self.parts: dict[str, list[NDArray]] = {}
-        self.alike = np.zeros((len(self.scales), scout.config.num_steps), dtype=np.int64)
+    `given` is drawn from in the caller's thread.
+    """
+    ahead: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for each in given:
+            ahead.append(pool.submit(work, each))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
-    def add(self, entries: list[Entry], pixels: Pixels) -> None:
-        labels = [NO_LABEL if entry.label is None else entry.label for entry in entries]
-        row: dict[str, NDArray] = {"label": np.array(labels, dtype=np.int32)}
-        if self.scout.config.routing == "expert_choice":
-            row |= self._routed(pixels)
-        else:
-            walked = self.scout.by_depth(pixels)
-            row |= {"trained": walked.predictions.astype(np.int32), "counts": walked.counts[:, None]}
-        for name, array in row.items():
-            self.parts.setdefault(name, []).append(array)
 
-    def _routed(self, pixels: Pixels) -> dict[str, NDArray]:
-        config = self.scout.config
-        h = self.scout.start(pixels)
+@contextmanager
+def _one_thread_each(config: Config) -> Iterator[int]:
+    """How many units to compute at once. A product parted among threads can have other bits than one that is not."""
+    with fitting_threads(config):  # restores what is set here
+        workers = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield min(workers, MOST_WORKERS)
+
+
+def _is_last(config: Config, task: Task) -> bool:
+    return task.round + 1 == rounds_of(config, task.run.mode)
+
+
+def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
+    """Images that cannot be read are noted as bad."""
+    size = folder.config.image_size
+    pixels, labels, digest, bad = [], [], 0, []
+    for entry in entries:
+        name = _name(folder, entry)
+        try:
+            image = folder.read(entry)
+        except ImageError as error:
+            bad.append((name, str(error).replace(str(entry.path), name)))
+            continue
+        pixels.append(image)
+        labels.append(NO_LABEL if entry.label is None else entry.label)
+        own = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=8)
+        digest += int.from_bytes(own.digest(), "big")
+    stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+    return Unit(len(entries), stacked, np.array(labels, dtype=np.int64), digest, bad)
+
+
+@torch.no_grad()
+def _look(scout: Scout, task: Task, unit: Unit) -> Unit:
+    """Run what the round asks for."""
+    if not len(unit.labels):
+        return unit
+    if _is_last(scout.config, task):
+        unit.counts, unit.tallies = _answers(scout, task, unit.pixels, unit.labels)
+    else:
+        h = scout.start(unit.pixels)
+        unit.logits = {thresholds: scout.router_logits(h, thresholds) for thresholds in set(task.thresholds)}
+    return unit
+
+
+def _answers(
+    scout: Scout, task: Task, pixels: Pixels, labels: NDArray[np.int64]
+) -> tuple[NDArray[Any] | None, dict[str, Any]]:
+    """Counts (images, scales, steps) where they are to be fitted, and tallies, as in `Statistics`."""
+    config, run = scout.config, task.run
+    walks: dict[str, list[Walked]]
+    if run.mode == "depth":
+        trained = scout.by_depth(pixels)
+        walks = {"depth": [trained]}
+    else:
         assert config.capacity is not None
-        trained = self.scout.by_top_k(h, config.capacity)
-        topk = [self.scout.by_top_k(h, scaled(config, scale)) for scale in self.scales]
-        found = {"trained": trained.predictions.astype(np.int32), "topk": _stacked(topk)}
-        if self.by_threshold:
-            planned = [self.scout.by_thresholds(h, thresholds) for thresholds in self.thresholds]
-            found["planned"] = _stacked(planned)
-            found["counts"] = np.stack([walked.counts for walked in planned], axis=1)
-            self.alike += [_alike(trained, walked, config.num_steps) for walked in planned]
-        return found
+        h = scout.start(pixels)
+        schedules = [scaled(config, scale) for scale in run.scales]
+        topk = {schedule: scout.by_top_k(h, schedule) for schedule in {config.capacity, *schedules}}
+        trained = topk[config.capacity]
+        walks = {"topk": [topk[schedule] for schedule in schedules]}
+        if run.mode == "threshold":
+            walks["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
+    tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
+    tallies["right"] = (trained.predictions == labels).sum()
+    for kind, walked in walks.items():
+        predictions = np.stack([one.predictions for one in walked])  # (scales, images)
+        tallies[f"{kind}.alike"] = (predictions == trained.predictions).sum(axis=1)
+        tallies[f"{kind}.right"] = (predictions == labels).sum(axis=1)
+    if run.mode == "threshold":
+        decisions = [_decisions_alike(trained, one, config.num_steps) for one in walks["threshold"]]
+        tallies["threshold.decisions"] = np.stack(decisions)
+    if run.mode == "topk":
+        return None, tallies
+    return np.stack([one.counts for one in walks[run.mode]], axis=1), tallies
 
-    def into(self, statistics: Statistics) -> None:
-        statistics.records = {name: np.concatenate(parts) for name, parts in self.parts.items()}
-        statistics.alike = self.alike
 
-
-def _stacked(walked: list[Walked]) -> NDArray[np.int32]:
-    """Predictions (batch, scales)."""
-    return np.stack([one.predictions for one in walked], axis=1).astype(np.int32)
-
-
-def _alike(trained: Walked, planned: Walked, steps: int) -> NDArray[np.int64]:
+def _decisions_alike(trained: Walked, planned: Walked, steps: int) -> NDArray[np.int64]:
     """(steps,) patch tokens that both run, or both do not run; a token of depth d runs steps 1 … d."""
     numbers = np.arange(1, steps + 1)
     return ((trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)).sum(axis=(0, 1))
 
 
-def _units(folder: ImageFolder, shard: Shard) -> Iterator[tuple[Entry, ...]]:
+def _units(folder: ImageFolder, shard: Shard) -> list[tuple[Entry, ...]]:
     starts = range((shard.number - 1) * UNIT, len(folder), shard.of * UNIT)
-    yield from (folder.entries[start : start + UNIT] for start in starts)
-
-
-def _read(
-    folder: ImageFolder, unit: tuple[Entry, ...], bad: list[tuple[str, str]]
-) -> tuple[list[Entry], Pixels]:
-    """The readable images of a unit; the others are noted in `bad`."""
-    entries, pixels = [], []
-    for entry in unit:
-        try:
-            pixels.append(folder.read(entry))
-            entries.append(entry)
-        except ImageError as error:
-            bad.append((_name(folder, entry), str(error)))
-    size = folder.config.image_size
-    return entries, np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8)
-
-
-def check_bad(bad: list[tuple[str, str]], allowed: int) -> None:
-    """ImageError with the first of them when more images than `allowed` could not be read."""
-    if len(bad) > allowed:
-        listed = "\n".join(f"  - {reason}" for _, reason in bad[:10])
-        raise ImageError(
-            f"{len(bad)} images cannot be read, at most {allowed} allowed; mend or remove them, or raise --max-bad:\n"
-            f"{listed}"
-        )
+    return [folder.entries[start : start + UNIT] for start in starts]
 
 
 def _name(folder: ImageFolder, entry: Entry) -> str:
@@ -195,4 +249,8 @@ def _name(folder: ImageFolder, entry: Entry) -> str:
 @lru_cache(maxsize=1)
 def _scout(checkpoint: Path, sha256: str) -> Scout:
     """Loaded once for all rounds; the hash is part of the key, so that a changed file is read again."""
+    if fingerprint(checkpoint) != sha256:
+        raise CheckpointError(
+            f"{checkpoint}: sha256 differs from that of this run; every process must see the same checkpoint"
+        )
     return Scout(load_checkpoint(checkpoint))

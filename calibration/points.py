@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.calibration.costs import MacCost, MeasuredCost, Thresholds, expand
+from morvit_deploy.calibration.costs import Costs, MacCost, expand
 from morvit_deploy.calibration.fitting import (
-    GAIN,
+    Cost,
     Ladder,
     choose_buckets,
     evaluate_exact,
@@ -18,26 +19,25 @@ from morvit_deploy.calibration.fitting import (
     fit_exact,
     fit_predicted,
 )
-from morvit_deploy.calibration.gathering import NO_LABEL
 from morvit_deploy.calibration.sequence import OWN, routed, scaled
-from morvit_deploy.calibration.statistics import Statistics
+from morvit_deploy.calibration.statistics import Statistics, Thresholds
 from morvit_deploy.config import Config
 from morvit_deploy.errors import PlanError
+from morvit_deploy.report import count
 
 MAX_BUCKETS = 6  # tried when the number is not given
-Costs = MacCost | MeasuredCost
 
 
 @dataclass(frozen=True)
 class Point:
     """One way to deploy: expected cost of an image, and its worth on the calibration images."""
 
-    kind: str  # "topk", "threshold", "depth" or "dense"
+    kind: str  # "topk", "threshold" or "depth": a plan's mode
     scale: float | None  # of the checkpoint's capacities
     expected: float  # MACs or ms
     expected_macs: float
-    agreement: float | None  # top-1, with the model as it was trained
-    top1: float | None  # where the images have labels
+    agreement: float  # top-1, with the model as it was trained
+    top1: float | None  # where every image has a label
     overflow: float = 0.0
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
@@ -45,139 +45,125 @@ class Point:
     @property
     def worth(self) -> float:
         """What to choose by: top-1 where there are labels, otherwise agreement with the trained model."""
-        return self.top1 if self.top1 is not None else self.agreement or 0.0
+        return self.agreement if self.top1 is None else self.top1
 
     def as_dict(self) -> dict[str, Any]:
         """For the Pareto file."""
-        return asdict(self) | {"ladder": None if self.ladder is None else asdict(self.ladder)}
+        return asdict(self)
 
 
 def points_of(
-    config: Config,
-    last: Statistics,
-    thresholds: list[Thresholds],
-    costs: Costs,
-    buckets: int | None,
+    config: Config, last: Statistics, thresholds: Sequence[Thresholds], costs: Costs, buckets: int | None
 ) -> list[Point]:
-    """Every point of a calibration, from the records of its last round and the thresholds of each scale."""
-    records = last.records
-    if config.routing != "expert_choice":
-        return [_depth_point(config, records, costs, buckets)]
-    points = [_topk_point(config, scale, records, i, costs) for i, scale in enumerate(last.run.scales)]
+    """Every point of a calibration, from its last round and the thresholds of each scale.
+
+    `buckets` is the number of a ladder's buckets, None for as many as pay.
+    """
+    if last.run.mode == "depth":
+        return [_depth_point(config, last, costs, buckets)]
+    points = [_topk_point(config, last, i, costs) for i in range(len(last.run.scales))]
     if last.run.mode == "threshold":
-        points += [
-            _threshold_point(config, scale, thresholds[i], records, i, costs, buckets)
-            for i, scale in enumerate(last.run.scales)
-        ]
+        for i, own in enumerate(thresholds):
+            points.append(_threshold_point(config, last, i, own, costs, buckets))
     return points
 
 
-def choose(points: list[Point], kind: str, budget: float | None, budget_macs: float | None) -> Point:
-    """The point of `kind` at the checkpoint's own scale; with a budget the worthiest within it, or the cheaper.
+def choose(
+    points: Sequence[Point], kind: str, budget_ms: float | None = None, budget_macs: float | None = None
+) -> Point:
+    """The point of `kind` at the checkpoint's own scale; with a budget the worthiest within it.
 
-    PlanError names the nearest when none is within the budget.
+    Of equals it is the cheapest. `budget_ms` is for points that cost milliseconds. PlanError names the nearest when
+    none is within the budget.
     """
     own = [point for point in points if point.kind == kind]
-    if budget is None and budget_macs is None:
+    limit = budget_ms if budget_macs is None else budget_macs
+    if limit is None:
         return next(point for point in own if point.scale in (OWN, None))
-    price = (lambda p: p.expected_macs) if budget_macs is not None else (lambda p: p.expected)
-    limit = budget_macs if budget_macs is not None else budget
-    assert limit is not None
+
+    def price(point: Point) -> float:
+        return point.expected if budget_macs is None else point.expected_macs
+
     within = [point for point in own if price(point) <= limit]
-    if not within:
-        nearest = min(own, key=price)
-        unit = "MACs" if budget_macs is not None else "ms"
-        raise PlanError(
-            f"no {kind} plan costs {limit:g} {unit} or less; the nearest is the checkpoint's schedule scaled by "
-            f"{nearest.scale}, which costs {price(nearest):.4g} {unit}"
-        )
-    return max(within, key=lambda point: (point.worth, -price(point)))
+    if within:
+        return max(within, key=lambda point: (point.worth, -price(point)))
+    nearest = min(own, key=price)
+    which = "the only one" if nearest.scale is None else f"{nearest.scale:g} × the trained capacities"
+    say = _ms if budget_macs is None else _macs
+    raise PlanError(
+        f"no {kind} plan is expected to cost {say(limit)} an image or less; the nearest costs {say(price(nearest))} "
+        f"({which})"
+    )
 
 
-def _topk_point(config: Config, scale: float, records: dict[str, NDArray], i: int, costs: Costs) -> Point:
-    capacity = scaled(config, scale)
-    schedule = np.array([capacity])
-    macs = MacCost(config).of(schedule)[0]
+def _ms(value: float) -> str:
+    return f"{value:.4g} ms"
+
+
+def _macs(value: float) -> str:
+    return f"{count(value)}MACs" if value >= 1000 else f"{value:g} MACs"
+
+
+def _topk_point(config: Config, last: Statistics, i: int, costs: Costs) -> Point:
+    scale = last.run.scales[i]
+    schedule = np.array([scaled(config, scale)])
     return Point(
         "topk",
         scale,
         expected=float(costs.of(schedule)[0]),
-        expected_macs=float(macs),
-        **_worth(records, records["topk"][:, i]),
+        expected_macs=float(MacCost(config).of(schedule)[0]),
+        agreement=last.agreement("topk", i),
+        top1=last.top1("topk", i),
     )
 
 
 def _threshold_point(
-    config: Config,
-    scale: float,
-    thresholds: Thresholds,
-    records: dict[str, NDArray],
-    i: int,
-    costs: Costs,
-    buckets: int | None,
+    config: Config, last: Statistics, i: int, thresholds: Thresholds, costs: Costs, buckets: int | None
 ) -> Point:
+    assert last.counts is not None
     steps, everyone = routed(config), config.num_patches
-    if not steps:
-        raise PlanError("the checkpoint's schedule lets no token leave, so there is no threshold to find")
-    counts = records["counts"][:, i][:, list(steps)].astype(np.int64)
+    counts = last.counts[:, i, list(steps)].astype(np.int64)
 
-    def cost(schedules: NDArray[np.int64], costs: Costs = costs) -> NDArray[np.float64]:
-        return costs.of(expand(schedules, steps, config.num_steps, everyone), thresholds)
+    def cost_by(costs: Costs) -> tuple[Cost, float]:
+        """What a schedule of the routed steps costs, and what a second run, in full, does."""
 
-    full = np.full((1, len(steps)), everyone)
-    again = float(cost(full)[0]) - costs.stem(steps[0])
-    fits = [
-        fit_predicted(counts, 0, number, cost, again, everyone)
-        for number in ([buckets] if buckets else range(1, MAX_BUCKETS + 1))
-    ]
-    ladder = fits[0] if buckets else choose_buckets(fits, GAIN)
-    expected_macs = _expected_macs(config, counts, ladder, lambda s: cost(s, MacCost(config)), steps[0])
+        def cost(schedules: NDArray[np.int64]) -> NDArray[np.float64]:
+            return costs.of(expand(schedules, steps, config.num_steps, everyone), thresholds)
+
+        return cost, float(cost(np.full((1, len(steps)), everyone))[0]) - costs.stem(steps[0])
+
+    cost, again = cost_by(costs)
+    ladder = _fitted(lambda number: fit_predicted(counts, 0, number, cost, again, everyone), buckets)
+    assert ladder.upto is not None
+    macs = evaluate_predicted(counts, 0, ladder.schedules, ladder.upto, *cost_by(MacCost(config)))
     return Point(
         "threshold",
-        scale,
+        last.run.scales[i],
         expected=ladder.expected,
-        expected_macs=expected_macs,
+        expected_macs=macs.expected,
+        agreement=last.agreement("threshold", i),
+        top1=last.top1("threshold", i),
         overflow=ladder.overflow,
         thresholds=thresholds,
         ladder=ladder,
-        **_worth(records, records["planned"][:, i]),
     )
 
 
-def _expected_macs(config: Config, counts: NDArray, ladder: Ladder, cost: Any, lead: int) -> float:
-    """The ladder's mean MACs on the images it was fitted to, second runs included."""
-    full = np.full((1, counts.shape[1]), config.num_patches)
-    again = float(cost(full)[0]) - MacCost(config).stem(lead)
-    assert ladder.upto is not None
-    return evaluate_predicted(counts, 0, ladder.schedules, ladder.upto, cost, again).expected
-
-
-def _depth_point(config: Config, records: dict[str, NDArray], costs: Costs, buckets: int | None) -> Point:
-    counts = records["counts"][:, 0].astype(np.int64)
-    fits = [
-        fit_exact(counts, number, costs.of, config.num_patches)
-        for number in ([buckets] if buckets else range(1, MAX_BUCKETS + 1))
-    ]
-    ladder = fits[0] if buckets else choose_buckets(fits, GAIN)
-    macs = evaluate_exact(counts, ladder.schedules, MacCost(config).of).expected
+def _depth_point(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> Point:
+    assert last.counts is not None
+    counts = last.counts[:, 0].astype(np.int64)
+    ladder = _fitted(lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets)
     return Point(
         "depth",
         None,
         expected=ladder.expected,
-        expected_macs=macs,
+        expected_macs=evaluate_exact(counts, ladder.schedules, MacCost(config).of).expected,
+        agreement=last.agreement("depth"),
+        top1=last.top1("depth"),
         ladder=ladder,
-        **_worth(records, records["trained"]),
     )
 
 
-def _worth(records: dict[str, NDArray], predictions: NDArray) -> dict[str, float | None]:
-    return {
-        "agreement": float((predictions == records["trained"]).mean()),
-        "top1": top1(records, predictions),
-    }
-
-
-def top1(records: dict[str, NDArray], predictions: NDArray) -> float | None:
-    """Share of right answers; None unless every image has a label."""
-    labels = records["label"]
-    return None if (labels == NO_LABEL).any() else float((predictions == labels).mean())
+def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:
+    """At most `buckets`, or as many as pay."""
+    return fit(buckets) if buckets else choose_buckets([fit(number) for number in range(1, MAX_BUCKETS + 1)])

@@ -6,6 +6,7 @@ what the tokens that run cost, and the logits are those that the exported graph 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,95 +22,92 @@ from morvit_deploy.pixels import Pixels
 from morvit_deploy.plan import FULL, Bucket, routed_by
 from morvit_deploy.unroll import StaticMoRViT, Walk
 
-Thresholds = Sequence[float | None]
-
 
 @dataclass(frozen=True)
 class Walked:
     """What became of a batch."""
 
-    counts: NDArray[np.uint16]  # (batch, steps) patch tokens that ran each step
-    depth: NDArray[np.uint8]  # (batch, N)
+    counts: NDArray[np.uint8 | np.uint16]  # (batch, steps) patch tokens that ran each step
+    depth: NDArray[np.uint8]  # (batch, N) steps that each ran
     predictions: NDArray[np.int64]  # (batch,)
 
 
 class Scout(StaticMoRViT):
-    """A model to be calibrated; no fixed capacity."""
+    """A model to be calibrated; no fixed capacity. Several threads may ask it at once."""
 
     def __init__(self, model: MoRViT) -> None:
         everyone = (model.config.num_patches,) * model.config.num_steps
         options = Options(input="uint8", single=False, with_depth=True)
         super().__init__(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
-        self.everyone = everyone
-        self._going: list[Tensor] = []
+        self._went: list[Tensor] = []  # (batch,) tokens that went on at each threshold
 
     def start(self, pixels: Pixels) -> Tensor:
         """uint8 (batch, height, width, 3) to the states before step 1 (batch, N+1, dim), whatever the thresholds."""
         h = self.stem(torch.from_numpy(pixels))
         return self._block("first")(h) if self.config.sharing == "middle_cycle" else h
 
-    def router_logits(self, h: Tensor, thresholds: Thresholds) -> NDArray[np.float32]:
+    def router_logits(self, h: Tensor, thresholds: Sequence[float | None]) -> NDArray[np.float32]:
         """The logits (n,) of all tokens that face the router after as many steps as there are thresholds."""
-        walk = self._after(h, thresholds)
+        walk = self._under(thresholds)._walked(h, len(thresholds))
         z = self._router(len(thresholds))(walk.h)[..., 1:, 0]
         return z.numpy().ravel() if walk.runs is None else z[walk.runs].numpy()
 
-    def by_thresholds(self, h: Tensor, thresholds: Thresholds) -> Walked:
+    def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Walked:
         """Every step under its threshold (None: all go on)."""
-        walk = self._after(h, thresholds)
-        held = torch.stack(self._counts(len(h), thresholds), dim=1)
-        return self._answer(walk, held)
+        scout = self._under(thresholds)
+        walk = scout._walked(h, len(thresholds))
+        return scout._answer(walk, torch.stack(scout._counts(len(h), thresholds), dim=1))
 
     def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Walked:
         """The paper's percentile: a fixed number at each step."""
-        self.thresholds, self.capacity = None, capacity
-        self.routed = routed_steps(self.config, capacity)
-        walk = self._walk(h)
-        for step in range(len(capacity)):
-            self._step(step, walk, None, {})
-        return self._answer(walk, torch.tensor(capacity).expand(len(h), -1))
+        scout = copy.copy(self)
+        scout.capacity, scout.routed = capacity, routed_steps(self.config, capacity)
+        return scout._answer(scout._walked(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))
 
     def by_depth(self, pixels: Pixels) -> Walked:
         """token_choice: the tokens' own depths."""
         out: dict[str, Tensor] = {}
         carried = self.begin(torch.from_numpy(pixels), out)
         self.finish(carried, out)
-        return _walked(self.counts(carried), out["depth"], out["logits"])
+        return self._told(self.counts(carried), out["depth"], out["logits"])
 
-    def _after(self, h: Tensor, thresholds: Thresholds) -> Walk:
-        """The walk after the steps that have a threshold or None."""
-        steps = len(self.everyone)
-        self.thresholds = (*thresholds, *[None] * (steps - len(thresholds)))
-        self.capacity, self.routed = self.everyone, routed_by(self.config, self.thresholds)
-        self._going = []
+    def _under(self, thresholds: Sequence[float | None]) -> Scout:
+        """The same weights, with these thresholds for the first steps; at the others all go on."""
+        scout = copy.copy(self)
+        scout.thresholds = (*thresholds, *[None] * (self.config.num_steps - len(thresholds)))
+        scout.routed, scout._went = routed_by(self.config, scout.thresholds), []
+        return scout
+
+    def _walked(self, h: Tensor, steps: int) -> Walk:
+        """The walk after the first `steps`."""
         walk = self._walk(h)
-        walk.ran = torch.zeros(walk.held.shape, dtype=torch.uint8)
-        for step in range(len(thresholds)):
+        if self.thresholds is not None:
+            walk.ran = torch.zeros(walk.held.shape, dtype=torch.uint8)
+        for step in range(steps):
             self._step(step, walk, None, {})
         return walk
 
     def _capacity(self, step: int, going: Tensor | None) -> int:
+        """As wide as the batch's neediest image; without thresholds, as the schedule says."""
         if going is None:
             return self.capacity[step]
-        counts = going.sum(dim=-1)
-        self._going.append(counts)
-        return int(counts.max())
+        self._went.append(going.sum(dim=-1))
+        return int(self._went[-1].max())
 
-    def _counts(self, batch: int, thresholds: Thresholds) -> list[Tensor]:
-        """Tokens that ran each step (batch,): where nobody is asked, as many as before."""
-        asked = iter(self._going)
+    def _counts(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
+        """Tokens that ran each step (batch,): without a threshold, as many as before."""
+        went = iter(self._went)
         counts, now = [], torch.full((batch,), self.config.num_patches)
         for threshold in thresholds:
-            now = next(asked, torch.zeros_like(now)) if threshold is not None else now
+            if threshold is not None:
+                now = next(went, torch.zeros_like(now))  # none is left in the whole batch: nobody was asked
             counts.append(now)
         return counts
 
     def _answer(self, walk: Walk, counts: Tensor) -> Walked:
         cls = self._last(walk) if self.config.sharing == "middle_cycle" else walk.h
-        return _walked(counts, self._depth_output(walk), self.classifier(cls[..., 0, :]))
+        return self._told(counts, self._depth_output(walk), self.classifier(cls[..., 0, :]))
 
-
-def _walked(counts: Tensor, depth: Tensor, logits: Tensor) -> Walked:
-    return Walked(
-        counts.numpy().astype(np.uint16), depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy()
-    )
+    def _told(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Walked:
+        small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))
+        return Walked(small, depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy())

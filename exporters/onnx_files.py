@@ -13,7 +13,7 @@ from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx_dispatch import INLINE_BYTES
 from morvit_deploy.exporters.run_onnx import WEIGHTS
 
-PAGE = 4096  # a weight begins on a page, so that a runtime can map it
+PAGE, LINE = 4096, 64  # a weight begins on a page, so that a runtime can map it; a small one on a cache line
 
 
 def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
@@ -41,7 +41,7 @@ def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]
     """Offset and length of `content` in the file, where it is written unless it is there already."""
     key = hashlib.sha256(content).hexdigest()
     if key not in placed:
-        weights.write(b"\0" * (-weights.tell() % PAGE))
+        weights.write(b"\0" * (-weights.tell() % (PAGE if len(content) >= 16 * PAGE else LINE)))
         placed[key] = weights.tell(), len(content)
         weights.write(content)
     return placed[key]

@@ -185,11 +185,11 @@ def _weight_uses(model: onnx.ModelProto) -> dict[str, int]:
 
 def _operator_violations(nodes: list[onnx.NodeProto], manifest: Manifest) -> list[str]:
     allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # the baseline is named for it
-    plan, choices = manifest.plan, sum(node.op_type == "If" for node in nodes)
+    plan, choices = manifest.plan, [node.name for node in nodes if node.op_type == "If"]
     expected = 0
     if manifest.dispatch == "graph":  # one for each bucket but `full`, and one for who needs `full` after all
         expected = len(plan.buckets) - 1 + (plan.mode == "threshold")
-    wrong = [] if choices == expected else [f"the graph has {choices} Ifs, expected {expected}"]
+    wrong = [] if len(choices) == expected else [f"the graph has the Ifs {choices}, expected {expected}"]
     return wrong + [
         f"node {node.name!r} is a {node.op_type}: its work depends on data"
         for node in nodes

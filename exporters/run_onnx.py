@@ -13,6 +13,7 @@ from morvit_deploy.plan import Plan
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
+_STOP_SPINNING = "session.force_spinning_stop"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -53,15 +54,25 @@ def open_onnx(
 
 
 class OnnxRunner(Runner):
-    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another."""
+    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another.
+
+    A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
+    """
 
     def __init__(
-        self, graph: Path | bytes, folder: Path, threads: int | None, written_with: str | None = None
+        self,
+        graph: Path | bytes,
+        folder: Path,
+        threads: int | None,
+        written_with: str | None = None,
+        *,
+        alone: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = checked_threads(threads)
         options.log_severity_level = 3
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
         try:
             given = graph if isinstance(graph, bytes) else str(graph)
             self.session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])

@@ -62,9 +62,9 @@ class _Pieces:
         self.unanswered = None
         for bucket, graph in graphs.items():
             trunk = TrunkPart(graph, carried, inside=inside)
-            self.trunks[bucket], inside = trace(trunk, examples, dynamic=dynamic)
-            self.probes += tuple(f"{bucket}/{name}" for name in inside)
-        if plan.mode == "threshold":
+            self.trunks[bucket], probes = trace(trunk, examples, dynamic=dynamic)
+            self.probes += tuple(f"{bucket}/{name}" for name in probes)
+        if plan.mode == "threshold" and inside:
             self.unanswered, _ = trace(Unanswered(trunk), examples, dynamic=dynamic)
 
 

@@ -1,4 +1,4 @@
-"""Every step on a trained model: inspect, export, verify, predict, bench against a naive export, report."""
+"""Every step on a trained model: inspect, export, verify, predict, calibrate, bench, report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from morvit_deploy.config import Config
 from morvit_deploy.demo_names import IMAGES, MODELS
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.base import Exported
 from morvit_deploy.exporters.registry import open_bundle
-from morvit_deploy.files import new_folder
+from morvit_deploy.files import new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
 from morvit_deploy.inspecting.inspection import inspect_checkpoint
 from morvit_deploy.macs import dense_macs
@@ -27,7 +28,9 @@ from morvit_deploy.measuring.benchmark import BLOCKS, STARTS, bench
 from morvit_deploy.measuring.results import BenchResult
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model import MoRViT
+from morvit_deploy.pareto import draw, front_table
 from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.planning import Calibrated, calibrate
 from morvit_deploy.report import Picture, Report, Table, count, share, size
 from morvit_deploy.threads import fitting_threads
 from morvit_deploy.verdict import Verification
@@ -35,8 +38,31 @@ from morvit_deploy.verification import verify
 from morvit_deploy.views import parity_tables, structure_table
 
 SHOWN = 8  # images in the overview picture
-SHOWN_PARTS = 5  # of the report, on a terminal: models, two pictures, latency, speed against the naive export
+SHOWN_PARTS = (
+    6  # of the report, on a terminal: models, three pictures, latency, speed against the naive export
+)
+_FRONT = "What each way of routing costs and is worth: the checkpoint's schedule and thresholds, both scaled."
 RECORD = "demo.json"
+
+
+@dataclass
+class Adaptive:
+    """The same model with a fitted plan: each image in a bucket of its own size."""
+
+    calibrated: Calibrated
+    exported: Exported
+    top1: float  # of the bundle, on the images it was calibrated on
+    served: dict[str, int]  # images by the bucket that answered
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "plan": self.calibrated.plan.model_dump(mode="json"),
+            "pareto": self.calibrated.as_dict(),
+            "verification": self.exported.verification.as_dict(),
+            "top1": self.top1,
+            "served": self.served,
+        }
 
 
 @dataclass
@@ -50,6 +76,7 @@ class Walked:
     top1: float  # of the bundle, on the test images
     reference_top1: float  # of the eager reference, on the same
     same_answers: float  # share of images with the same class
+    adaptive: Adaptive
     bench: BenchResult | None = None
     warning: str = ""
 
@@ -63,6 +90,7 @@ class Walked:
             "macs": self.manifest.macs,
             "verification": self.verification.as_dict(),
             "routing_warning": self.warning,
+            "adaptive": self.adaptive.as_dict(),
             "bench": None if self.bench is None else self.bench.as_dict(),
         }
 
@@ -105,7 +133,7 @@ def run_demo(
         first = demo.walked[0]
         tell("timing against the naive export")
         first.bench = bench(
-            [folder / first.name, folder / f"{first.name}-naive"],
+            [folder / first.name, folder / f"{first.name}-naive", folder / f"{first.name}-adaptive"],
             images=examples / IMAGES,
             blocks=2 if quick else BLOCKS,
             starts=1 if quick else STARTS,
@@ -138,8 +166,32 @@ def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], 
     verification = verify(folder / name, checkpoint, images=pictures)
     tell(f"{name}: predicting {len(images)} images")
     top1, reference_top1, same = _predict(folder, name, load_checkpoint(checkpoint), images)
+    adaptive = _adapt(checkpoint, pictures, folder, tell)
     warning = survey.judgement.warning if survey and survey.judgement and survey.judgement.degenerate else ""
-    return Walked(name, manifest.config, manifest, verification, top1, reference_top1, same, warning=warning)
+    return Walked(
+        name, manifest.config, manifest, verification, top1, reference_top1, same, adaptive, warning=warning
+    )
+
+
+def _adapt(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None]) -> Adaptive:
+    """Calibrate, export with the plan, and predict."""
+    name = checkpoint.name
+    tell(f"{name}: calibrating")
+    calibrated = calibrate(checkpoint, pictures)
+    plan = folder / f"{name}.plan.json"
+    write_text(plan, calibrated.plan.to_json())
+    write_bytes(folder / f"{name}-pareto.png", draw(calibrated))
+    tell(f"{name}: exporting the plan's buckets")
+    out = folder / f"{name}-adaptive"
+    exported = export(checkpoint, out, plan=plan, images=pictures, with_depth=True)
+    images = open_images(pictures, exported.manifest.config)
+    with open_bundle(out) as session:
+        outputs = session.run(images.all())
+    buckets = exported.manifest.plan.buckets
+    numbers = outputs.get("bucket", np.zeros(len(images), dtype=np.int32))
+    served = {bucket.name: int((numbers == number).sum()) for number, bucket in enumerate(buckets)}
+    right = outputs["logits"].argmax(axis=-1) == np.array(images.labels)
+    return Adaptive(calibrated, exported, float(right.mean()), served)
 
 
 def _predict(folder: Path, name: str, model: MoRViT, images: ImageFolder) -> tuple[float, float, float]:
@@ -190,20 +242,44 @@ def _summary(walked: list[Walked]) -> Table:
                 "yes" if one.verification.passed else "NO",
             )
         )
+        rows.append(_adaptive_row(one, dense))
     columns = ("model", "routing", "top-1", "eager top-1", "MACs", "of dense", "files", "verified")
     caption = (
-        "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer."
+        "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer. With fitted "
+        "buckets MACs are the mean over the images, which are those the plan was fitted to."
     )
     warnings = [f"{one.name}: {one.warning}" for one in walked if one.warning]
     return Table("Models", columns, rows, numeric=(2, 3, 4, 5, 6), caption=" ".join([caption, *warnings]))
 
 
+def _adaptive_row(one: Walked, dense: int) -> tuple[str, ...]:
+    chosen, manifest = one.adaptive.calibrated.chosen, one.adaptive.exported.manifest
+    return (
+        "  with fitted buckets",
+        manifest.plan.mode,
+        share(one.adaptive.top1),
+        "",
+        count(chosen.expected_macs),
+        f"{chosen.expected_macs / dense:.0%}",
+        size(sum(file.bytes for file in manifest.files)),
+        "yes" if one.adaptive.exported.verification.passed else "NO",
+    )
+
+
 def _pictures(walked: list[Walked], folder: Path) -> list[Picture]:
     caption = "Steps that each patch token ran, over the image: warm is deep (paper, Figure 4)."
-    return [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in walked]
+    maps = [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in walked]
+    first = walked[0].name
+    return [*maps, Picture(f"Worth and cost, {first}", folder / f"{first}-pareto.png", _FRONT)]
 
 
 def _details(one: Walked) -> list[Table]:
     data = one.verification.as_dict()
     tables = [structure_table(data["structure"]), *parity_tables(data)]
-    return [replace(table, title=f"{one.name}: {table.title}") for table in tables]
+    own = [replace(table, title=f"{one.name}: {table.title}") for table in tables]
+    data = one.adaptive.exported.verification.as_dict()
+    tables = [front_table(one.adaptive.calibrated), structure_table(data["structure"]), *parity_tables(data)]
+    return [
+        *own,
+        *(replace(table, title=f"{one.name} with fitted buckets: {table.title}") for table in tables),
+    ]

@@ -3,56 +3,135 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from morvit_deploy.calibration.points import Point
     from morvit_deploy.planning import Calibrated
 
+Floats = NDArray[np.float64]
+
 NAMES = {
-    "topk": "top-k: the same tokens for every image",
-    "threshold": "thresholds with fitted buckets",
-    "depth": "fitted buckets",
+    "topk": "top-k: the same number of tokens for every image",
+    "threshold": "thresholds: easy images take a smaller bucket",
+    "depth": "the tokens' own depths, with fitted buckets",
 }
-COLOURS = {"topk": "#888888", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
+COLOURS = {"topk": "#858b93", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
+FAINT, MARK = "#a9aeb5", "#c0392b"
+SMALL = 7.5  # points of type
+AWAY, RING = 4.0, 8.0  # points between a point, or the ringed one, and its label
+# where a label may stand beside its point, the first of equals: above, below, then right and left
+SIDES = np.array([(0, 1), (0, -1), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8), (-0.8, -0.8), (1, 0), (-1, 0)])
+WEIGHT = 5  # a label under another is worse than one on a line
+REACH = 1.0  # of the points' span: how far right `every token` may lie and still be drawn
+LEAST_SPAN = 1.0  # percentage points: less would make noise look like a slope
 
 
 def draw(calibrated: Calibrated) -> bytes:
-    """Worth against expected cost of every point, the chosen one ringed: PNG bytes."""
+    """Worth against expected cost of every point, each labelled with its scale, the chosen one ringed: PNG bytes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for kind in dict.fromkeys(point.kind for point in calibrated.points):
-        points = sorted(
-            (point for point in calibrated.points if point.kind == kind), key=lambda point: point.expected
-        )
-        costs = [_axis(point.expected, calibrated.unit) for point in points]
-        axes.plot(costs, [100 * p.worth for p in points], "o-", color=COLOURS[kind], label=NAMES[kind], ms=5)
+    divisor, unit = _unit(calibrated)
+    kinds = dict.fromkeys(point.kind for point in calibrated.points)
+    lines = [_cheapest_first(point for point in calibrated.points if point.kind == kind) for kind in kinds]
+    places = [np.array([(p.expected / divisor, 100 * p.worth) for p in line]) for line in lines]
+    for kind, place in zip(kinds, places, strict=True):
+        axes.plot(*place.T, "o-", color=COLOURS[kind], ms=4.5, lw=1.4, label=NAMES[kind], zorder=3)
     chosen = calibrated.chosen
-    at = (_axis(chosen.expected, calibrated.unit), 100 * chosen.worth)
-    axes.plot(*at, "o", ms=13, mfc="none", mec="#c0392b", mew=2, label="this plan")
-    axes.axvline(
-        _axis(calibrated.dense, calibrated.unit),
-        color="#bbbbbb",
-        ls="--",
-        lw=1,
-        label="every token in every step",
-    )
+    at = (chosen.expected / divisor, 100 * chosen.worth)
+    axes.plot(*at, "o", ms=12, mfc="none", mec=MARK, mew=1.8, label="this plan", zorder=4)
+    _set_ranges(axes, calibrated, divisor)
     labelled = chosen.top1 is not None
     if labelled and calibrated.trained_top1 is not None:
-        axes.axhline(100 * calibrated.trained_top1, color="#bbbbbb", ls=":", lw=1, label="as trained")
-    axes.set_xlabel(f"expected cost of an image, {_axis_name(calibrated)}")
-    axes.set_ylabel("top-1, %" if labelled else "top-1 agreement with the model as trained, %")
-    axes.set_xlim(left=0)
+        level = 100 * calibrated.trained_top1
+        axes.axhline(level, color=FAINT, ls=":", lw=1, zorder=1)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, level, "as\ntrained", transform=beside, va="center", fontsize=SMALL)
+    images = (calibrated.plan.calibration or {}).get("images", 0)
+    axes.set_xlabel(f"expected cost of an image, {unit}, on {images:,} calibration images")
+    axes.set_ylabel("top-1, %" if labelled else "agreement with the trained model, %")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.tick_params(labelsize=9)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, ncols=2, columnspacing=1.6)
+    figure.draw_without_rendering()  # the layout settles, so that labels can be placed
+    _label(axes, lines, places, chosen)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
+
+
+def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: Point) -> None:
+    """Each point's scale, beside it where least else is: lines, points and other labels."""
+    if chosen.scale is not None:
+        told = "×: of the trained capacities"
+        axes.text(0, 1.01, told, transform=axes.transAxes, fontsize=SMALL)
+    dots = axes.figure.dpi / 72  # pixels in a point of type
+    drawn = np.concatenate([axes.transData.transform(_along(place)) for place in places]) / dots
+    for line, place in zip(lines, places, strict=True):
+        for point, (x, y) in zip(line, axes.transData.transform(place) / dots, strict=True):
+            if point.scale is None:
+                continue
+            text = f"{point.scale:g}×"
+            half = np.array([0.3 * SMALL * len(text) + 1, 0.5 * SMALL + 1])  # of its width and height
+            tried = np.array([x, y]) + SIDES * (half + (RING if point is chosen else AWAY))
+            inside = (np.abs(drawn - tried[:, None]) < half).all(axis=2).sum(axis=1)
+            best = tried[inside.argmin()]
+            axes.annotate(
+                text, best * dots, xycoords="figure pixels", ha="center", va="center", fontsize=SMALL,
+                color=COLOURS[point.kind],
+            )  # fmt: skip
+            corners = best + half * np.array(list(product((-1, 0, 1), repeat=2)))
+            drawn = np.concatenate([drawn, *[corners] * WEIGHT])
+
+
+def _along(place: Floats) -> Floats:
+    """Many places on the line through some (n, 2)."""
+    at = np.linspace(0, len(place) - 1, 60 * len(place))
+    return np.stack([np.interp(at, np.arange(len(place)), column) for column in place.T], axis=1)
+
+
+def _set_ranges(axes: Axes, calibrated: Calibrated, divisor: float) -> None:
+    """Around the points; `every token` is drawn where it is near, and named where it is not."""
+    costs = [point.expected / divisor for point in calibrated.points]
+    dense, low, high = calibrated.dense / divisor, min(costs), max(costs)
+    near = dense <= high + REACH * max(high - low, 0.25 * high)
+    right = max(high, dense) if near else high
+    margin = 0.06 * max(right - low, 0.1 * right)
+    axes.set_xlim(low - margin, right + margin)
+    text = "every token in every step" if near else f"every token in every step: {dense:.3g} →"
+    if near:
+        axes.axvline(dense, color=FAINT, ls="--", lw=1, zorder=1)
+    above = axes.get_xaxis_transform()
+    axes.text(dense if near else right + margin, 1.01, text, transform=above, ha="right", fontsize=SMALL)
+    worths = [100 * point.worth for point in calibrated.points]
+    worths += [] if calibrated.trained_top1 is None else [100 * calibrated.trained_top1]
+    middle, span = (min(worths) + max(worths)) / 2, max(max(worths) - min(worths), LEAST_SPAN)
+    axes.set_ylim(middle - 0.6 * span, middle + 0.6 * span)
+
+
+def _unit(calibrated: Calibrated) -> tuple[float, str]:
+    """What the axis divides by, and its name."""
+    if calibrated.unit != "MACs":
+        return 1.0, "milliseconds"
+    most = max(point.expected for point in calibrated.points)
+    return (1e9, "billion MACs") if most >= 1e9 else (1e6, "million MACs")
+
+
+def _cheapest_first(points: Iterable[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: point.expected)
 
 
 def calibration_report(calibrated: Calibrated, plan_file: Path, picture: Path) -> Report:
@@ -73,12 +152,12 @@ def front_table(calibrated: Calibrated) -> Table:
             "" if point.scale is None else f"{point.scale:g}",
             _cost(point.expected, calibrated.unit),
             f"{calibrated.dense / point.expected:.2f}×",
-            "" if point.top1 is None else share(point.top1),
-            "" if point.agreement is None else share(point.agreement),
+            _share(point.top1),
+            share(point.agreement),
             "" if point.kind != "threshold" else share(point.overflow),
             "" if point.ladder is None else str(len(point.ladder.schedules)),
         )
-        for point in sorted(calibrated.points, key=lambda point: point.expected)
+        for point in _cheapest_first(calibrated.points)
     ]
     columns = ("", "routing", "scale", "cost", "cheaper", "top-1", "agreement", "overflow", "buckets")
     caption = (
@@ -108,7 +187,7 @@ def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
         rows.append(
             ("top-1", f"{_share(calibrated.chosen.top1)}; as trained {share(calibrated.trained_top1)}")
         )
-    rows.append(("top-1 agreement", _share(calibrated.chosen.agreement)))
+    rows.append(("top-1 agreement", share(calibrated.chosen.agreement)))
     return Table("Plan", ("what", "value"), rows)
 
 
@@ -136,14 +215,6 @@ def _bucket_table(calibrated: Calibrated) -> Table:
 
 def _cost(value: float, unit: str) -> str:
     return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
-
-
-def _axis(value: float, unit: str) -> float:
-    return value / 1e6 if unit == "MACs" else value
-
-
-def _axis_name(calibrated: Calibrated) -> str:
-    return "million MACs" if calibrated.unit == "MACs" else "milliseconds"
 
 
 def _share(value: float | None) -> str:

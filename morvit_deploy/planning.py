@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from morvit_deploy.calibration.cluster import Cluster
-from morvit_deploy.calibration.costs import MacCost
+from morvit_deploy.calibration.costs import Costs, MacCost
 from morvit_deploy.calibration.drafting import draft_plan, remarks_on
-from morvit_deploy.calibration.gathering import Source, Task, check_bad, gather
-from morvit_deploy.calibration.points import Costs, Point, choose, points_of, top1
-from morvit_deploy.calibration.sequence import OWN, SCALES, routed, thresholds_after
+from morvit_deploy.calibration.gathering import Source, Task, gather
+from morvit_deploy.calibration.points import Point, choose, points_of
+from morvit_deploy.calibration.sequence import OWN, SCALES, Rounds, routed
 from morvit_deploy.calibration.shards import StatisticsFolder
-from morvit_deploy.calibration.statistics import Run, Shard, Statistics
+from morvit_deploy.calibration.statistics import WHOLE, Shard, Statistics, told_of
 from morvit_deploy.checkpoint import fingerprint
 from morvit_deploy.config import Config, load_config
 from morvit_deploy.errors import PlanError
@@ -92,7 +94,7 @@ class Waiting:
 
     round: int  # done, from 1
     rounds: int
-    missing: list[str]
+    missing: list[Shard]
 
 
 def calibrate(
@@ -117,17 +119,17 @@ def calibrate(
     """
     wish = wish or Wish()
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
-    config = load_config(source.checkpoint)
-    run = source.run(mode_of(config, wish), scales_of(config))
+    config, rounds = _begin(source, wish)
     with ExitStack() as stack:
         count = gather
         if ray is not None:
+            tell("starting Ray")
             count = stack.enter_context(Cluster(ray, shards)).gather
-        done: list[Statistics] = []
-        for task in _tasks(source, run, config, done):
-            tell(f"round {task.round + 1} of {rounds_of(config, run)}")
-            done.append(count(task, progress))
-    return make_plan(source.checkpoint, config, done, wish, tell, progress)
+        while not rounds.complete:
+            task = _next(source, rounds)
+            tell(f"round {task.round + 1} of {rounds.needed}")
+            rounds.add(count(task, progress))
+    return make_plan(source.checkpoint, config, rounds, wish, tell, progress)
 
 
 def calibrate_shard(
@@ -151,20 +153,22 @@ def calibrate_shard(
     counted again. None when all rounds of this shard are done.
     """
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
-    config = load_config(source.checkpoint)
-    run = source.run(mode_of(config, wish or Wish()), scales_of(config))
-    store, rounds = StatisticsFolder(Path(folder)), rounds_of(config, run)
-    done: list[Statistics] = []
-    for task in _tasks(source, run, config, done):
-        if store.own(task.round, shard, run) is None:
-            tell(f"round {task.round + 1} of {rounds}, shard {shard.number} of {shard.of}")
-            gather(replace(task, shard=shard), progress).save(store.path(task.round, shard))
-        if task.round + 1 == rounds:
-            return None
-        whole = _awaited(store, task.round, wait_s, tell)
+    rounds = _begin(source, wish or Wish())[1]
+    store = StatisticsFolder(Path(folder))
+    store.make()
+    while not rounds.complete:
+        task = _next(source, rounds, shard)
+        whole = store.joined(task.round)
         if whole is None:
-            return Waiting(task.round + 1, rounds, store.missing(task.round))
-        done.append(whole)
+            if not store.has(task.round, shard, rounds.run):
+                tell(f"round {task.round + 1} of {rounds.needed}, shard {shard}")
+                gather(task, progress).save(store.path(task.round, shard))
+            if task.round + 1 == rounds.needed:
+                break  # nothing follows; --merge reads it
+            whole = _awaited(store, task.round, wait_s, tell)
+            if whole is None:
+                return Waiting(task.round + 1, rounds.needed, store.missing(task.round))
+        rounds.add(whole)
     return None
 
 
@@ -173,94 +177,91 @@ def merge_shards(
     folder: str | Path,
     *,
     wish: Wish | None = None,
+    max_bad: int = 0,
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
     """Join the statistics of all shards to the plan that one pass would have made."""
-    checkpoint = Path(checkpoint)
-    config, store, wish = load_config(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
-    done: list[Statistics] = []
-    rounds = 1
-    while len(done) < rounds:
-        whole = store.joined(len(done))
-        if whole is None:
-            missing = store.missing(len(done))
-            what = f"shards {', '.join(missing)} are missing" if missing else "no shard has done it"
-            raise PlanError(
-                f"{folder}: round {len(done) + 1} is not complete: {what}; "
-                "run them with `morvit-deploy calibrate --shard i/n --stats` and this folder"
-            )
-        rounds = rounds_of(config, whole.run)
-        done.append(whole)
-    run = done[-1].run
-    if any(other.run != run for other in done):
-        raise PlanError(f"{folder} holds rounds of different runs; give each run a folder of its own")
-    if (wanted := mode_of(config, wish)) != run.mode:
-        raise PlanError(f"{folder} was counted for mode {run.mode!r}, got {wanted!r}")
-    return make_plan(checkpoint, config, done, wish, tell, progress)
+    checkpoint, store, wish = Path(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
+    config, first = load_config(checkpoint), _joined(store, 0)
+    if fingerprint(checkpoint) != first.run.checkpoint:
+        raise PlanError(f"{folder} was counted for another checkpoint than {checkpoint} (sha256 differs)")
+    if (wanted := mode_of(config, wish)) != first.run.mode:
+        raise PlanError(f"{folder} was counted for --mode {first.run.mode}, got --mode {wanted}")
+    rounds = Rounds(config, first.run, max_bad)
+    rounds.add(first)
+    while not rounds.complete:
+        rounds.add(_joined(store, len(rounds.done)))
+    return make_plan(checkpoint, config, rounds, wish, tell, progress)
 
 
 def make_plan(
-    checkpoint: Path, config: Config, done: list[Statistics], wish: Wish, tell: Tell, progress: Progress
+    checkpoint: Path, config: Config, rounds: Rounds, wish: Wish, tell: Tell, progress: Progress
 ) -> Calibrated:
     """The plan that the statistics of all rounds and the wish lead to."""
-    last, run = done[-1], done[-1].run
-    check_bad(last.bad, run.max_bad)
-    if fingerprint(checkpoint) != run.checkpoint:
-        raise PlanError(f"the statistics are of another checkpoint than {checkpoint} (sha256 differs)")
-    thresholds = thresholds_after(config, run.scales, done[:-1]) if run.mode == "threshold" else []
+    last, thresholds = rounds.last, rounds.thresholds
     costs: Costs = MacCost(config)
     if wish.measured:
         from morvit_deploy.measuring.schedules import measure_costs
 
         tell("measuring graphs of several sizes")
-        own = thresholds[run.scales.index(OWN)] if thresholds else None
+        own = thresholds[last.run.scales.index(OWN)] if last.run.mode == "threshold" else None
         costs = measure_costs(checkpoint, own, threads=wish.threads, progress=progress)
     tell("fitting buckets")
     points = points_of(config, last, thresholds, costs, wish.buckets)
-    chosen = choose(points, run.mode, wish.budget_ms, wish.budget_macs)
+    chosen = choose(points, last.run.mode, wish.budget_ms, wish.budget_macs)
+    everyone = np.full((1, config.num_steps), config.num_patches)
     return Calibrated(
         plan=draft_plan(config, last, chosen, "measured" if wish.measured else "macs"),
         chosen=chosen,
         points=points,
         unit=costs.unit,
-        dense=float(costs.of([[config.num_patches] * config.num_steps], chosen.thresholds)[0]),  # type: ignore[arg-type]
-        trained_top1=top1(last.records, last.records["trained"]),
+        dense=float(costs.of(everyone, chosen.thresholds)[0]),
+        trained_top1=last.trained_top1,
         bad=last.bad,
         remarks=remarks_on(config, last, chosen),
     )
 
 
 def mode_of(config: Config, wish: Wish) -> str:
-    """The plan's mode: token_choice knows only depths, and a model without routing has nothing to calibrate."""
+    """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
     if config.routing == "none":
         raise PlanError("routing 'none': every token runs every step, so there is nothing to calibrate")
+    if config.routing == "expert_choice" and not routed(config):
+        raise PlanError(
+            f"capacity {list(config.capacity or ())}: no token ever leaves, so there is nothing to calibrate"
+        )
     return "depth" if config.routing == "token_choice" else wish.mode
 
 
-def scales_of(config: Config) -> tuple[float, ...]:
-    """The scales of the checkpoint's schedule that are looked at; token_choice has no schedule."""
-    return SCALES if config.routing == "expert_choice" else (OWN,)
+def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
+    """The configuration, and no round done yet."""
+    config = load_config(source.checkpoint)
+    scales = SCALES if config.routing == "expert_choice" else (OWN,)  # token_choice has no schedule
+    return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
 
 
-def rounds_of(config: Config, run: Run) -> int:
-    """Passes over the images: one for each threshold, and one that counts who ran."""
-    return len(routed(config)) + 1 if run.mode == "threshold" else 1
+def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:
+    """What the round after those that are done has to count."""
+    return Task(source, rounds.run, len(rounds.done), rounds.thresholds, shard)
 
 
-def _tasks(source: Source, run: Run, config: Config, done: list[Statistics]) -> Iterator[Task]:
-    """The task of each round, made when the rounds before are in `done`."""
-    for number in range(rounds_of(config, run)):
-        known = (
-            thresholds_after(config, run.scales, done) if run.mode == "threshold" else [()] * len(run.scales)
+def _joined(store: StatisticsFolder, round: int) -> Statistics:
+    whole = store.joined(round)
+    if whole is None:
+        missing = store.missing(round)
+        what = f"shards {told_of(missing)} are missing" if missing else "no shard has done it"
+        raise PlanError(
+            f"{store.folder}: round {round + 1} is not complete: {what}; run them with `morvit-deploy calibrate "
+            "--shard i/n --stats` and this folder"
         )
-        yield Task(source, run, number, tuple(known))
+    return whole
 
 
 def _awaited(store: StatisticsFolder, round: int, wait_s: float, tell: Tell) -> Statistics | None:
     """The joined round, once all shards are there; None when the time is up."""
     until = time.monotonic() + wait_s
     while (whole := store.joined(round)) is None and time.monotonic() < until:
-        tell(f"round {round + 1}: waiting for shards {', '.join(store.missing(round))}")
+        tell(f"round {round + 1}: waiting for shards {told_of(store.missing(round))}")
         time.sleep(POLL_S)
     return whole

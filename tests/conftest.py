@@ -20,7 +20,7 @@ from morvit_deploy.checkpoint import init_model, save_checkpoint
 from morvit_deploy.config import Config, parse_config
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import synthetic_images
-from morvit_deploy.plan import Bucket
+from morvit_deploy.plan import Bucket, Plan
 from morvit_deploy.presets import PRESETS
 
 settings.register_profile(
@@ -116,19 +116,22 @@ def zero(module: nn.Module) -> None:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`exported(config, seed=0, **options)`: a bundle folder, made once for each combination.
+    """`exported(config, seed=0, plan=None, **options)`: a bundle folder, made once for each combination.
 
-    The checkpoint it was made from is its sibling `checkpoint`.
+    What it was made from is beside it: `checkpoint`, and `plan.json` where a plan was given.
     """
     made: dict[str, Path] = {}
 
-    def export_once(config: Config, seed: int = 0, **options: Any) -> Path:
+    def export_once(config: Config, seed: int = 0, plan: Plan | None = None, **options: Any) -> Path:
         from morvit_deploy import export
 
-        key = repr((config, seed, sorted(options.items())))
+        key = repr((config, seed, plan, sorted(options.items())))
         if key not in made:
             folder = tmp_path_factory.mktemp("exported")
             save_checkpoint(random_model(config, seed), folder / "checkpoint")
+            if plan is not None:
+                (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+                options["plan"] = folder / "plan.json"
             export(folder / "checkpoint", folder / "bundle", **options)
             made[key] = folder / "bundle"
         return made[key]

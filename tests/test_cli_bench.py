@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ladders import EXPERT, threshold_ladder
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.cli import app
@@ -82,3 +84,60 @@ def test_output_that_is_a_folder(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_short_blocks_are_bad_usage(tiny_bundle: Path) -> None:
     assert run(tiny_bundle, "--runs", "9").exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def adaptive(exported: Callable[..., Path]) -> Path:
+    """A bundle that chooses a bucket for each image."""
+    return exported(EXPERT, plan=threshold_ladder())
+
+
+def test_tables_of_a_bundle_that_chooses_buckets(adaptive: Path) -> None:
+    ended = run(adaptive, *QUICK)
+    assert ended.exit_code == 0
+    for title in ("Buckets of bundle, one image a run", "Over a mix", "What choosing costs an image"):
+        assert title in ended.stdout
+
+
+def test_verdict(adaptive: Path, tmp_path: Path) -> None:
+    checkpoint, out = adaptive.parent / "checkpoint", tmp_path / "verdict.json"
+    words = ("--verdict", "--checkpoint", checkpoint, "--batches", "1", "-o", out)
+    ended = run(adaptive, *words, *QUICK)
+    assert ended.exit_code == 0
+    assert "Verdict on the plan of" in ended.stdout
+    assert "synthetic pictures, which meet other buckets" in " ".join(ended.stderr.split())
+    (found,) = json.loads(out.read_text())["verdict"]["batches"]
+    assert [one["form"] for one in found["contenders"]] == ["adaptive", "adaptive", "top-k", "dense"]
+    assert found["contenders"][0]["measured"]["blocks"][0]["bucket"]
+
+
+def test_verdict_without_a_checkpoint(adaptive: Path, inside: Path) -> None:
+    assert "--checkpoint" in only_message(run(adaptive, "--verdict"))
+
+
+def test_verdict_on_a_bundle_of_one_bucket(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    message = only_message(run(tiny_bundle, "--verdict", "--checkpoint", tiny_checkpoint))
+    assert "export with --plan" in " ".join(message.split())
+
+
+@pytest.mark.parametrize("batches", ["", "1,x", "0", "8;16", "1,,2", "64", "-1"])
+def test_batches_that_are_none(tiny_bundle: Path, tiny_checkpoint: Path, batches: str) -> None:
+    message = only_message(
+        run(tiny_bundle, "--verdict", "--checkpoint", tiny_checkpoint, f"--batches={batches}")
+    )
+    assert "batches: got" in message
+
+
+@pytest.mark.parametrize("words", [("--batch", "8"), ("--against", "other")], ids=str)
+def test_verdict_chooses_what_to_measure(adaptive: Path, words: tuple[str, ...]) -> None:
+    message = only_message(run(adaptive, "--verdict", "--checkpoint", adaptive.parent / "checkpoint", *words))
+    assert "--batches instead of --batch" in " ".join(message.split())
+
+
+@pytest.mark.parametrize("words", [("--checkpoint", "c"), ("--batches", "1")], ids=str)
+def test_what_is_for_the_verdict_alone(tiny_bundle: Path, words: tuple[str, ...]) -> None:
+    assert "are for --verdict" in " ".join(only_message(run(tiny_bundle, *words)).split())
+
+
+def test_batch_of_a_bundle_of_fixed_batch(adaptive: Path) -> None:
+    assert "--batch dynamic" in " ".join(only_message(run(adaptive, "--batch", "8", *QUICK)).split())

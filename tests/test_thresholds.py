@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import EXACT, make_config, normalised, random_model, random_pixels
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import depth_plan, threshold_plan
 
 from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.model import MoRViT, Outcome, Routing
-from morvit_deploy.plan import FORMAT, Bucket, Plan, bucket_macs, plan_problems
+from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import unroll
 
 N, STEPS = 16, 3
@@ -30,34 +29,6 @@ TOKEN: list[dict[str, Any]] = [
     for sharing in ("middle_cycle", "cycle", "none")
     for scope in ("active", "all")
 ]
-
-
-def threshold_plan(
-    config: Config, thresholds: Sequence[float | None], ladder: Sequence[Sequence[int]]
-) -> Plan:
-    """`ladder` and `full`, with made-up bounds for the dispatch table."""
-    taus, everyone = tuple(thresholds), (config.num_patches,) * config.num_steps
-    schedules = [*(tuple(capacity) for capacity in ladder), everyone]
-    bounds = [*np.linspace(1, config.num_patches - 1, len(ladder), dtype=int).tolist(), config.num_patches]
-    return _checked(config, "threshold", taus, schedules, bounds)
-
-
-def depth_plan(config: Config, ladder: Sequence[Sequence[int]]) -> Plan:
-    """`ladder` and `full` for token_choice."""
-    everyone = (config.num_patches,) * config.num_steps
-    schedules = [*(tuple(capacity) for capacity in ladder), everyone]
-    return _checked(config, "depth", None, schedules, [None] * len(schedules))
-
-
-def _checked(config: Config, mode: Any, taus: Any, schedules: list[Any], bounds: list[Any]) -> Plan:
-    names = [*(f"b{i}" for i in range(len(schedules) - 1)), "full"]
-    buckets = tuple(
-        Bucket(name=name, capacity=capacity, macs=bucket_macs(config, capacity, taus), upto=upto)
-        for name, capacity, upto in zip(names, schedules, bounds, strict=True)
-    )
-    plan = Plan(format=FORMAT, mode=mode, thresholds=taus, buckets=buckets)
-    assert not plan_problems(plan, config)
-    return plan
 
 
 def hold(model: MoRViT, plan: Plan, count: int = 6) -> None:

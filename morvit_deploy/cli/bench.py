@@ -127,9 +127,9 @@ def bench(
         stderr().print(f"warning: {warning}", markup=False, highlight=False)
     if images is None and not verdict:  # which warns of more than that
         stderr().print("note: no --images given; fed with synthetic pictures")
-    emit(report, data, as_json)
     if out is not None:
         write_text(out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    emit(report, data, as_json)
 
 
 def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, Report]:

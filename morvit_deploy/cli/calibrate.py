@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,13 @@ from morvit_deploy.cli.common import (
 from morvit_deploy.errors import OutputError, PlanError
 
 if TYPE_CHECKING:
-    from morvit_deploy.planning import Calibrated, Wish
+    from morvit_deploy.calibration.statistics import Shard
+    from morvit_deploy.planning import Calibrated, Waiting
+
+Files = tuple[Path, Path, Path]  # plan, its front as numbers, as a picture
+COUNTING = ("--limit", "--seed", "--upscale")
+PLANNING = ("--buckets", "--cost", "--budget-macs", "--budget-ms", "--threads")
+WAITING = ("--wait",)
 
 
 class Mode(str, Enum):
@@ -130,81 +136,109 @@ def calibrate(
 ) -> None:
     """Find thresholds and buckets on images, and show what each choice costs and is worth."""
     _check_options(images, shard, stats, merge, ray)
-    source = checkpoint_folder(checkpoint)
-    pareto, picture = (out.with_name(f"{out.stem}.pareto{suffix}") for suffix in (".json", ".png"))
-    if shard is None:
-        _check_free([out, pareto, picture], force)
+    given = {
+        "--limit": limit, "--seed": seed, "--upscale": upscale, "--wait": wait, "--buckets": buckets,
+        "--cost": cost is CostName.measured, "--budget-macs": budget_macs, "--budget-ms": budget_ms,
+        "--threads": threads,
+    }  # fmt: skip  # a list of names
+    _check_parts([name for name, value in given.items() if value], shard is not None, merge)
+    part = None if shard is None else _parse(shard)
+    source, files = checkpoint_folder(checkpoint), _files(out)
+    if part is None:
+        _check_free(files, force)
     with progress_bar() as (tell, progress):
         tell("loading PyTorch")
         from morvit_deploy import planning
-        from morvit_deploy.calibration.statistics import Shard
 
         wish = planning.Wish(
             mode=(mode or Mode.threshold).value, buckets=buckets, cost=cost.value, budget_macs=budget_macs,
             budget_ms=budget_ms, threads=threads,
         )  # fmt: skip  # two lines read better than six
-        how = {"limit": limit, "seed": seed, "upscale": upscale, "max_bad": max_bad}
-        if shard is not None:
+        how: dict[str, Any] = {"wish": wish, "max_bad": max_bad, "tell": tell, "progress": progress}
+        choice: dict[str, Any] = {"limit": limit, "seed": seed, "upscale": upscale}
+        calibrated, waiting = None, None
+        if part is not None:
             assert images is not None and stats is not None
-            waiting = planning.calibrate_shard(
-                source, images, stats, Shard.parse(shard), wish=wish, wait_s=60 * wait, tell=tell,
-                progress=progress, **how,  # type: ignore[arg-type]  # each has its own type
-            )  # fmt: skip
-            calibrated = None
+            waiting = planning.calibrate_shard(source, images, stats, part, wait_s=60 * wait, **choice, **how)
         elif merge:
             assert stats is not None
-            calibrated = planning.merge_shards(source, stats, wish=wish, tell=tell, progress=progress)
+            calibrated = planning.merge_shards(source, stats, **how)
         else:
             assert images is not None
-            calibrated = planning.calibrate(
-                source, images, wish=wish, ray=ray, tell=tell, progress=progress,
-                **how,  # type: ignore[arg-type]  # each has its own type
-            )  # fmt: skip
+            calibrated = planning.calibrate(source, images, ray=ray, **choice, **how)
     if calibrated is None:
-        _tell_shard(shard or "", waiting)
+        _tell_shard(str(part), waiting, as_json)
         return
     if mode is not None and calibrated.plan.mode == "depth":
         stderr().print(f"note: token_choice chooses depths itself; --mode {mode.value} changes nothing")
-    _write(calibrated, out, pareto, picture)
-    _report(calibrated, wish, out, pareto, picture, as_json)
+    _write(calibrated, files)
+    _report(calibrated, files, as_json)
 
 
-def _write(calibrated: Calibrated, out: Path, pareto: Path, picture: Path) -> None:
-    """The front first: the plan is there only when all is."""
-    from morvit_deploy.files import write_bytes, write_text
+def _parse(shard: str) -> Shard:
+    from morvit_deploy.calibration.statistics import Shard
+
+    return Shard.parse(shard)
+
+
+def _files(out: Path) -> Files:
+    """The plan's file, and beside it the Pareto front as numbers and as a picture."""
+    return out, out.with_name(f"{out.stem}.pareto.json"), out.with_name(f"{out.stem}.pareto.png")
+
+
+def _write(calibrated: Calibrated, files: Files) -> None:
+    """All or nothing: everything is made first, and the plan, which names the rest, is written last."""
+    from morvit_deploy.files import write_bytes
     from morvit_deploy.pareto import draw
 
-    write_text(pareto, json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n")
-    write_bytes(picture, draw(calibrated))
-    write_text(out, calibrated.plan.to_json())
+    out, pareto, picture = files
+    numbers = json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n"
+    contents = {
+        pareto: numbers.encode(),
+        picture: draw(calibrated),
+        out: calibrated.plan.to_json().encode(),
+    }
+    new = [path for path in contents if not path.exists()]
+    try:
+        for path, content in contents.items():
+            write_bytes(path, content)
+    except OutputError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
 
 
-def _report(
-    calibrated: Calibrated, wish: Wish, out: Path, pareto: Path, picture: Path, as_json: bool
-) -> None:
+def _report(calibrated: Calibrated, files: Files, as_json: bool) -> None:
     from morvit_deploy.pareto import calibration_report
 
+    out, _, picture = files
     console = stderr()
     for _, reason in calibrated.bad:
         console.print(f"warning: not read: {reason}", markup=False, highlight=False)
     for remark in calibrated.remarks:
         console.print(f"warning: {remark}", markup=False, highlight=False, style="yellow")
-    data = {"plan": calibrated.plan.model_dump(mode="json"), "pareto": calibrated.as_dict()}
-    data |= {"files": [str(path) for path in (out, pareto, picture)]}
+    data = {
+        "plan": calibrated.plan.model_dump(mode="json"),
+        "pareto": calibrated.as_dict(),
+        "files": list(map(str, files)),
+    }
     emit(calibration_report(calibrated, out, picture), data, as_json)
 
 
-def _tell_shard(shard: str, waiting: object) -> None:
-    from morvit_deploy.planning import Waiting
-
+def _tell_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:
+    if as_json:
+        facts = {} if waiting is None else {"round": waiting.round, "rounds": waiting.rounds}
+        missing = [] if waiting is None else list(map(str, waiting.missing))
+        done = {"shard": shard, "done": waiting is None, **facts, "missing": missing}
+        typer.echo(json.dumps(done, indent=2))
+        return
     console = stderr()
-    if not isinstance(waiting, Waiting):
+    if waiting is None:
         console.print(f"shard {shard}: all rounds are done; when every shard is, join them with --merge")
         return
     console.print(
-        f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; round {waiting.round + 1} needs the "
-        f"thresholds that shards {', '.join(waiting.missing) or '…'} are still to be counted for. Run them, then run "
-        "this line again (or give --wait MINUTES)"
+        f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; the next needs it from shards "
+        f"{', '.join(map(str, waiting.missing))} too. Run them, then this line again (or give --wait MINUTES)"
     )
 
 
@@ -227,8 +261,20 @@ def _check_options(
         )
 
 
-def _check_free(paths: list[Path], force: bool) -> None:
-    for path in paths:
+def _check_parts(given: list[str], shard: bool, merge: bool) -> None:
+    """PlanError for an option that this part of the work would pass over."""
+    for when, passed_over, why in (
+        (merge, COUNTING, "says what shards count; give it to every --shard, and not to --merge"),
+        (shard, PLANNING, "says how the plan is made; give it to --merge, and not to --shard"),
+        (not shard, WAITING, "is for --shard: only a shard waits for others"),
+    ):
+        names = [name for name in given if name in passed_over]
+        if when and names:
+            raise PlanError(f"{', '.join(names)} {why}")
+
+
+def _check_free(files: Files, force: bool) -> None:
+    for path in files:
         if path.is_dir():
             raise OutputError(f"-o {path} is a folder, expected a file name")
         if path.exists() and not force:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from morvit_deploy.measuring.arithmetic import Difference, difference
@@ -24,9 +24,9 @@ class Pair:
         return difference([b.median_ms for b in self.ones], [b.median_ms for b in self.others])
 
     @property
-    def of_means(self) -> Difference:
-        """For runs of several kinds: a median would lie in one of them."""
-        return difference([b.mean_ms for b in self.ones], [b.mean_ms for b in self.others])
+    def of_kinds(self) -> Difference:
+        """For as many runs of each of several kinds: means over the kinds of their medians."""
+        return difference([_even_ms(b) for b in self.ones], [_even_ms(b) for b in self.others])
 
     def as_dict(self, one: str, other: str) -> dict[str, Any]:
         """Every raw sample of both."""
@@ -65,6 +65,11 @@ class Over:
         """For reports."""
         figures = {"overflow": self.overflow, "expected_ms": self.expected_ms, "p99_ms": self.p99_ms}
         return {"shares": dict(self.shares), **figures, **({"note": self.note} if self.note else {})}
+
+
+def _even_ms(block: Block) -> float:
+    """Mean latency when each kind comes equally often; of medians, so that one late run does not decide it."""
+    return fmean(median(samples_of_kind([block], kind)) for kind in set(block.kinds))
 
 
 def samples_of(blocks: Sequence[Block]) -> tuple[float, ...]:

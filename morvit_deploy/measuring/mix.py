@@ -98,7 +98,7 @@ class Mix:
             return None
         if self.orders is None:
             return {"ms": 0.0, "note": ONE_BUCKET}
-        return self.orders.of_means.as_dict()
+        return self.orders.of_kinds.as_dict()
 
     @property
     def calibrated(self) -> Over | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
-import numpy as np
-
-from morvit_deploy.calibration.costs import MeasuredCost, Thresholds
+from morvit_deploy.calibration.costs import MeasuredCost
+from morvit_deploy.calibration.statistics import Thresholds
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
@@ -19,7 +20,7 @@ from morvit_deploy.exporters.onnx_files import write_graphs
 from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, name_carried
 from morvit_deploy.exporters.onnx_pieces import trace
 from morvit_deploy.exporters.run_onnx import OnnxRunner
-from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan
+from morvit_deploy.plan import FULL, Bucket, Plan
 from morvit_deploy.runtime import Arrays
 from morvit_deploy.unroll import unroll
 
@@ -34,55 +35,56 @@ def measure_costs(
     threads: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> MeasuredCost:
-    """Median milliseconds of the stem, and of trunks that hold the same number of tokens at every step.
+    """Median milliseconds of the stem, and of trunks that hold the same number of tokens at every step they have.
 
-    For one image in float32 on ONNX Runtime. `thresholds` None: graphs of top-k, or of token_choice.
+    For one image in float32 on ONNX Runtime. Of `thresholds` only which steps are routed matters; None stands for
+    a top-k schedule, timed as if every step were routed, or for token_choice.
     """
     model = load_checkpoint(checkpoint)
-    config = model.config
-    held = sorted({round(part * config.num_patches) for part in PARTS})
-    if config.routing == "expert_choice" and thresholds is None:
-        held = [number for number in held if number]  # top-k keeps one at least
-    plan = _plan_of(config, thresholds, held)
+    plan = equal_steps(model.config, thresholds)
     graph = unroll(model, plan.buckets[0], Options(), plan)
     image = example_image(graph, 1)
     carried, examples = name_carried(graph, image)
-    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch:
+    rungs = len(plan.buckets)
+    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch, ExitStack() as opened:
         folder = Path(scratch)
         graphs = {"stem.onnx": trace(StemPart(graph, plan, carried), [image], dynamic=False)[0]}
-        for done, bucket in enumerate(plan.buckets):
+        for done, bucket in enumerate(plan.buckets, start=1):
             part = TrunkPart(graph.for_bucket(bucket), carried)
             graphs[f"{bucket.name}.onnx"] = trace(part, examples, dynamic=False)[0]
-            progress((done + 1) / (len(held) + BLOCKS))
+            progress(done / (rungs + BLOCKS))
         write_graphs(folder, graphs)
         runners = [OnnxRunner(folder / name, folder, threads) for name in graphs]
+        for runner in runners:
+            opened.enter_context(runner)
         inputs = dict(zip(carried.values(), (example.numpy() for example in examples), strict=True))
-        feeds: list[Arrays] = [{"image": np.zeros(image.shape, dtype=np.uint8)}, *[inputs] * len(held)]
+        feeds: list[Arrays] = [{"image": image.numpy()}, *[inputs] * rungs]
         medians: list[list[float]] = [[] for _ in runners]
-        for block in range(BLOCKS):
+        for block in range(1, BLOCKS + 1):
             for runner, feed, own in zip(runners, feeds, medians, strict=True):
                 own.append(_block_ms(runner, feed))
-            progress((len(held) + block + 1) / (len(held) + BLOCKS))
-        for runner in runners:
-            runner.close()
+            progress((rungs + block) / (rungs + BLOCKS))
     stem_ms, *trunks_ms = map(median, medians)
-    return MeasuredCost(tuple(held), tuple(trunks_ms), stem_ms)
+    held = tuple(bucket.capacity[-1] for bucket in plan.buckets)
+    return MeasuredCost(held, tuple(trunks_ms), stem_ms, plan.lead)
 
 
-def _plan_of(config: Config, thresholds: Thresholds | None, held: list[int]) -> Plan:
-    """A ladder of equal capacities; not one to deploy: every step is routed, and `full` is one of the rungs."""
-    steps = config.num_steps
-    mode = {"expert_choice": "threshold", "token_choice": "depth"}[config.routing]
-    buckets = [
-        Bucket(name=FULL if number == held[-1] else f"b{i}", capacity=(number,) * steps, macs=1, upto=number)
-        for i, number in enumerate(held)
-    ]
-    return Plan(
-        format=FORMAT,
-        mode=mode,  # type: ignore[arg-type]  # one of the two
-        thresholds=(0.0,) * steps if mode == "threshold" else None,
-        buckets=tuple(buckets),
+def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
+    """A ladder of equal capacities from the first routed step on, to be measured; not one to deploy."""
+    mode: Literal["threshold", "depth"] = "depth" if config.routing == "token_choice" else "threshold"
+    everyone = (config.num_patches,) * config.num_steps
+    held = sorted({round(part * config.num_patches) for part in PARTS})
+    given = (0.0,) * config.num_steps if thresholds is None else thresholds
+    taus = tuple(None if threshold is None else 0.0 for threshold in given)
+    plan = Plan(
+        format="morvit-plan/1",
+        mode=mode,
+        thresholds=taus if mode == "threshold" else None,
+        buckets=(Bucket(name=FULL, capacity=everyone, macs=1, upto=config.num_patches),),
     )
+    rungs = [everyone[: plan.lead] + (number,) * (config.num_steps - plan.lead) for number in held[:-1]]
+    buckets = [Bucket(name=f"b{i}", capacity=rung, macs=1, upto=held[i]) for i, rung in enumerate(rungs)]
+    return plan.model_copy(update={"buckets": (*buckets, *plan.buckets)})
 
 
 def _block_ms(runner: OnnxRunner, feed: Arrays) -> float:

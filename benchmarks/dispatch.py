@@ -1,0 +1,199 @@
+"""Five buckets of MoR-ViT-B/16 in one self-dispatching graph: `python benchmarks/dispatch.py -o dispatch.json`.
+
+Against one bucket alone: bytes on disk, memory of a process that has served every bucket, and what the choice costs in
+time. Weights are random; the thresholds come from `calibrate` on synthetic pictures, and the buckets are made so that
+each, `full` among them, serves a fifth of the pictures. Wants a quiet machine and about ten minutes. Exit status 1
+when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+
+from morvit_deploy.checkpoint import fingerprint, init_model, save_checkpoint
+from morvit_deploy.exporters.api import export
+from morvit_deploy.files import write_text
+from morvit_deploy.measuring.benchmark import bench
+from morvit_deploy.measuring.results import BenchResult, Measured
+from morvit_deploy.measuring.views import conditions_table, spread, three_digits
+from morvit_deploy.model import MoRViT, Routing
+from morvit_deploy.pixels import normalise, synthetic_images
+from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
+from morvit_deploy.planning import Wish, calibrate
+from morvit_deploy.presets import preset
+from morvit_deploy.report import Table, size
+
+BUCKETS, PICTURES = 5, 40
+FILE_BAR = 1.05  # × the bytes of one bucket's bundle
+MEMORY_BAR, MEMORY_AIM = 1.4, 1.25  # × the anonymous memory of a process that serves one bucket
+DISPATCH_BAR = 3.0  # per cent of the bucket's own latency
+PICTURE_SIZE = 256  # before the centre crop
+
+
+def main() -> int:
+    """Export, measure, print; the exit status."""
+    options = _options()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
+        folder = Path(scratch)
+        one, five = _bundles(folder, status.update)
+        result = bench(
+            [five, one],
+            images=folder / "pictures",
+            threads=options.threads,
+            runs=options.runs,
+            blocks=options.blocks,
+            starts=3,
+            tell=status.update,
+        )
+    print(
+        _table(result).markdown(),
+        _dispatch_table(result).markdown(),
+        conditions_table(result.device, result.conditions, result.measured).markdown(),
+        sep="\n",
+    )
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    if options.out:
+        write_text(options.out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
+    return _judge(result)
+
+
+def _bundles(folder: Path, tell: Callable[[str], None]) -> tuple[Path, Path]:
+    """One top-k bucket, and a self-dispatching graph of BUCKETS buckets."""
+    model, pictures = init_model(preset("morvit_b16"), seed=0), folder / "pictures"
+    save_checkpoint(model, folder / "checkpoint")
+    pictures.mkdir()
+    for number, pixels in enumerate(synthetic_images(PICTURES, PICTURE_SIZE, seed=3)):
+        Image.fromarray(pixels).save(pictures / f"{number:03}.png")
+    tell("calibrating")
+    calibrated = calibrate(folder / "checkpoint", pictures, wish=Wish(buckets=2))
+    assert calibrated.plan.thresholds is not None
+    tell("counting tokens")
+    counts = _counts(model, pictures, calibrated.plan.thresholds)
+    plan = folder / "plan.json"
+    write_text(
+        plan,
+        _even_plan(model, calibrated.plan.thresholds, counts, fingerprint(folder / "checkpoint")).to_json(),
+    )
+    for name, more in (("one", {}), ("five", {"plan": plan})):
+        tell(f"exporting {name}")
+        export(folder / "checkpoint", folder / name, images=pictures, limit=4, **more)
+    return folder / "one", folder / "five"
+
+
+def _counts(model: MoRViT, pictures: Path, thresholds: tuple[float | None, ...]) -> np.ndarray:
+    """(pictures, steps) tokens that run each step, by the reference."""
+    from morvit_deploy.calibration.images import open_images
+
+    counts = []
+    for _, pixels in open_images(pictures, model.config).batches(8):
+        images = torch.from_numpy(normalise(pixels, model.config.preprocess))
+        counts += [trace.counts for trace in model(images, Routing(thresholds)).traces]
+    return np.array(counts)
+
+
+def _even_plan(model: MoRViT, thresholds: tuple[float | None, ...], counts: np.ndarray, sha256: str) -> Plan:
+    """Equal parts of the pictures by their count at step 1, each part's envelope a bucket, the last part `full`."""
+    config = model.config
+    parts = np.array_split(counts[np.argsort(counts[:, 0], kind="stable")], BUCKETS)
+    capacities = [tuple(map(int, part.max(axis=0))) for part in parts[:-1]]
+    capacities.append((config.num_patches,) * config.num_steps)
+    names = [*(f"b{i}" for i in range(BUCKETS - 1)), FULL]
+    buckets = tuple(
+        Bucket(
+            name=name,
+            capacity=capacity,
+            macs=bucket_macs(config, capacity, thresholds),
+            share=1 / BUCKETS,
+            upto=capacity[0],
+        )
+        for name, capacity in zip(names, capacities, strict=True)
+    )
+    return Plan(format=FORMAT, mode="threshold", thresholds=thresholds, buckets=buckets, checkpoint=sha256)
+
+
+def _table(result: BenchResult) -> Table:
+    five, one = result.measured
+    rows = [
+        (name, size(it.file_bytes), f"{it.memory_mib['anonymous']:.0f}", three_digits(it.latency_ms["p50"]))
+        for name, it in ((f"{BUCKETS} buckets, self-dispatching", five), ("one top-k bucket", one))
+    ]
+    rows.append(("ratio", f"{_files(result):.3f}", f"{_memory(result):.2f}", ""))
+    columns = ("bundle", "files", "anonymous MiB", "p50 ms of the pictures")
+    served = _mix(five)["fed"]["shares"]
+    caption = "served: " + ", ".join(f"{name} {share:.0%}" for name, share in served.items())
+    return Table("morvit_b16: five buckets against one", columns, rows, numeric=(1, 2, 3), caption=caption)
+
+
+def _dispatch_table(result: BenchResult) -> Table:
+    rows = []
+    for name, bucket in _mix(result.measured[0])["buckets"].items():
+        cost = bucket["dispatch"]
+        percent = cost["per_block_percent"] if cost else []
+        rows.append(
+            (
+                name,
+                three_digits(bucket["alone_ms"]["p50"]),
+                f"{median(percent):+.2f} %" if percent else "",
+                spread(percent) if percent else "not met",
+            )
+        )
+    columns = ("bucket", "alone, p50 ms", "dispatch, of that", "over the blocks")
+    return Table(
+        "Cost of the choice", columns, rows, numeric=(1, 2, 3), caption="same pictures, blocks in turn"
+    )
+
+
+def _mix(measured: Measured) -> dict[str, Any]:
+    assert measured.mix is not None
+    return measured.mix.as_dict()
+
+
+def _files(result: BenchResult) -> float:
+    return result.measured[0].file_bytes / result.measured[1].file_bytes
+
+
+def _memory(result: BenchResult) -> float:
+    five, one = (it.memory_mib["anonymous"] for it in result.measured)
+    return five / one
+
+
+def _judge(result: BenchResult) -> int:
+    costs = [
+        b["dispatch"]["per_block_percent"]
+        for b in _mix(result.measured[0])["buckets"].values()
+        if b["dispatch"]
+    ]
+    worst = max(map(median, costs))
+    print(
+        f"files {_files(result):.3f} × (bar {FILE_BAR}); anonymous memory {_memory(result):.2f} × (bar {MEMORY_BAR}, "
+    )
+    print(f"aim {MEMORY_AIM}); dispatch at most {worst:+.2f} % of a bucket's latency (bar {DISPATCH_BAR} %)")
+    met = _files(result) <= FILE_BAR and _memory(result) <= MEMORY_BAR and worst <= DISPATCH_BAR
+    return 0 if met else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Five buckets of MoR-ViT-B/16 against one.")
+    parser.add_argument("-o", "--out", type=Path, help="JSON file to write, with every raw sample")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=10, help="runs in a block, at least 10")
+    parser.add_argument("--blocks", type=int, default=10)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
