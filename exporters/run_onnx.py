@@ -46,11 +46,11 @@ def open_onnx(
         runner = OnnxRunner(folder / GRAPH, *settings)
         _check_ports(folder, manifest, runner)
         return runner
-    stem = OnnxRunner(folder / files["stem"], *settings)
+    stem = OnnxRunner(folder / files["stem"], *settings, alone=False)
     handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
     if handed != (told := {port.name for port in manifest.carried}):
         raise BundleError(f"{folder}: its manifest says that the stem hands on {told}, it does {handed}")
-    return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings))
+    return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings, alone=False))
 
 
 class OnnxRunner(Runner):
