@@ -1,9 +1,9 @@
 """Five buckets of MoR-ViT-B/16 in one self-dispatching graph: `python benchmarks/dispatch.py -o dispatch.json`.
 
-Against one bucket alone: bytes on disk, memory of a process that has served every bucket, and what the choice costs in
-time. Weights are random; the thresholds come from `calibrate` on synthetic pictures, and the buckets are made so that
-each, `full` among them, serves a fifth of the pictures. Wants a quiet machine and about ten minutes. Exit status 1
-when a bar is missed.
+Against one bucket alone: bytes on disk, memory of a process that has served every bucket, and what the choice costs
+in time. Weights are random; the thresholds come from `calibrate` on synthetic pictures, and the buckets are made so
+that each, `full` among them, serves a fifth of the pictures. Wants a quiet machine and about ten minutes. Exit
+status 1 when a bar is missed.
 """
 
 from __future__ import annotations

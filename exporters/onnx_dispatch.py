@@ -11,6 +11,7 @@ Values inside a trunk are named `BUCKET/value`, in either form, so that a probe'
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -246,6 +247,6 @@ def _after_slash(name: str) -> str:
 
 
 def _node(
-    op_type: str, inputs: list[str], outputs: list[str], name: str | None = None, **attributes: object
+    op_type: str, inputs: list[str], outputs: list[str], name: str | None = None, **attributes: Any
 ) -> onnx.NodeProto:
     return helper.make_node(op_type, inputs, outputs, name=name or f"{op_type}_{outputs[0]}", **attributes)

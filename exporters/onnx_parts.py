@@ -36,8 +36,9 @@ class StemPart(Named):
         self.results = ("bucket", *carried.values(), *_stem_results(static))
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        (image,) = inputs
         out: dict[str, Tensor] = {}
-        carried = self.static.begin(*inputs, out)
+        carried = self.static.begin(image, out)
         bucket = choose(self.plan, self.static.counts(carried))
         out["bucket"] = bucket[None] if self.static.options.single else bucket
         return self.static.with_batch_axis(out) | {self.carried[key]: value for key, value in carried.items()}

@@ -227,7 +227,7 @@ def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
 
 
 def _summary(walked: list[Walked]) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in walked:
         macs, dense = one.manifest.macs[one.manifest.plan.buckets[0].name], dense_macs(one.config)
         rows.append(

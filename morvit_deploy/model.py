@@ -233,13 +233,13 @@ class MoRViT(nn.Module):
             x = layer(torch.tanh(x) if j else x)
         return x
 
-    def forward(self, images: Tensor, routing: Routing | None = None) -> Outcome:
+    def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
         """Normalised images (batch, 3, height, width) to logits, token depths and the full trace.
 
-        Without `routing`, the model as it was trained: top-k by the checkpoint's own schedule (paper §3.2).
+        Without `route`, the model as it was trained: top-k by the checkpoint's own schedule (paper §3.2).
         """
         walk = {"expert_choice": self._expert_choice, "token_choice": self._token_choice, "none": self._dense}
-        chosen = routing or Routing(capacity=self.config.capacity)
+        chosen = route or Routing(capacity=self.config.capacity)
         logits, depths, traces = [], [], []
         for h in self.embed(images):
             trace = Trace(states={"embed": h})
@@ -300,7 +300,7 @@ class MoRViT(nn.Module):
             h = trace.states[f"step{layer}"] = h.index_copy(0, running, block(h[running], context))
         return h, depth
 
-    def _dense(self, h: Tensor, trace: Trace, _: Routing) -> tuple[Tensor, Tensor]:
+    def _dense(self, h: Tensor, trace: Trace, _chosen: Routing) -> tuple[Tensor, Tensor]:
         """Every token runs every layer."""
         for layer, (_, block) in enumerate(self.layers(), start=1):
             h = trace.states[f"layer{layer}"] = block(h)

@@ -167,7 +167,7 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
         raise PlanError(f"{path} is not a {FORMAT} plan:\n{explain(error)}") from None
     if fingerprint is not None and plan.checkpoint not in (None, fingerprint):
         raise PlanError(
-            f"{path} was made for another checkpoint (sha256 {plan.checkpoint[:12]}… in the plan, "  # type: ignore[index]  # not None
+            f"{path} was made for another checkpoint (sha256 {plan.checkpoint[:12]}… in the plan, "
             f"{fingerprint[:12]}… given); run `morvit-deploy calibrate` on this one"
         )
     problems = plan_problems(plan, config)
@@ -199,6 +199,10 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
             continue
         if config.routing == "none" and min(bucket.capacity) < patches:
             problems.append(f"buckets.{bucket.name}.capacity: expected {patches} at each step: nobody leaves")
+        if plan.mode == "depth" and bucket.capacity[0] < patches:
+            problems.append(
+                f"buckets.{bucket.name}.capacity[0]: expected {patches}: every token runs layer 1"
+            )
         if plan.mode == "topk" and min(bucket.capacity) < 1:
             problems.append(
                 f"buckets.{bucket.name}.capacity: got 0, expected at least 1 token in mode 'topk'"

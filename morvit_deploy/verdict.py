@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,10 +76,9 @@ class RoutingChange:
     @property
     def margin_histogram(self) -> dict[str, int]:
         """Images by routing margin, in router logits."""
-        edges = [0.0, *MARGIN_EDGES, math.inf]
         named = [f"<{MARGIN_EDGES[0]:g}", *(f"≥{edge:g}" for edge in MARGIN_EDGES)]
-        pairs = zip(named, edges[:-1], edges[1:], strict=True)
-        return {name: sum(a <= margin < b for margin in self.margins) for name, a, b in pairs}
+        places = [bisect_right(MARGIN_EDGES, margin) for margin in self.margins]
+        return {name: places.count(place) for place, name in enumerate(named)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from PIL import Image
+from plans import threshold_plan
 from torch import Tensor, nn
 
 from morvit_deploy.checkpoint import init_model, save_checkpoint
@@ -149,6 +150,21 @@ def tiny_bundle(exported: Callable[..., Path]) -> Path:
 def tiny_checkpoint(tiny_bundle: Path) -> Path:
     """The checkpoint that `tiny_bundle` was made from. Copy it before changing it."""
     return tiny_bundle.parent / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def approximation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose plan answers some synthetic images otherwise than `checkpoint`, which is beside it."""
+    from morvit_deploy import export
+
+    config, folder = make_config(), tmp_path_factory.mktemp("approximation")
+    model = random_model(config)
+    logits = model(normalised(config, random_pixels(config, 32)).float()).logits
+    model.head_layers()[-1].bias -= logits.mean(dim=0)  # no class is the likeliest for every image
+    save_checkpoint(model, folder / "checkpoint")
+    (folder / "plan.json").write_text(threshold_plan(config, (1e30, None, None), []).to_json())
+    export(folder / "checkpoint", folder / "bundle", plan=folder / "plan.json")
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from commands import answer, refused
-from conftest import make_fields
+from commands import answer, refused, run
+from conftest import make_config, make_fields
+from plans import depth_plan, threshold_plan
 from safetensors.torch import load_file, save_file
 
 
@@ -121,3 +122,87 @@ def test_a_bundle_given_as_a_checkpoint_is_told_apart(tiny_bundle: Path) -> None
 
 def test_a_checkpoint_given_as_a_bundle_is_told_apart(tiny_checkpoint: Path) -> None:
     assert "is a checkpoint" in refused("bench", tiny_checkpoint)
+
+
+# plans -----------------------------------------------------------------------------------------------------
+
+LADDER = threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)])
+ALONE = threshold_plan(make_config(), (1e30, None, None), [])
+
+
+def of_another(folder: Path) -> str:
+    (folder / "plan.json").write_text(LADDER.model_copy(update={"checkpoint": "0" * 64}).to_json())
+    return "was made for another checkpoint (sha256 000000000000… in the plan"
+
+
+def for_another_routing(folder: Path) -> str:
+    depths = depth_plan(make_config(routing="token_choice"), [(16, 9, 5, 3, 1)])
+    (folder / "plan.json").write_text(depths.to_json())
+    return "mode: got 'depth', expected topk or threshold"
+
+
+def for_another_size(folder: Path) -> str:
+    larger = threshold_plan(make_config(patch_size=4), (0.1, 0.0, 0.2), [(9, 5, 2)])
+    (folder / "plan.json").write_text(larger.to_json())
+    return "does not fit the checkpoint"
+
+
+def missing(folder: Path) -> str:
+    return "plan.json: No such file or directory; a plan is a JSON file that `morvit-deploy calibrate` writes"
+
+
+def a_folder(folder: Path) -> str:
+    (folder / "plan.json").mkdir()
+    return "cannot read"
+
+
+def garbage(folder: Path) -> str:
+    (folder / "plan.json").write_text("{'format':")
+    return "is not a morvit-plan/1 plan"
+
+
+def a_config(folder: Path) -> str:
+    (folder / "plan.json").write_text(json.dumps(make_fields()))
+    return "is not a morvit-plan/1 plan"
+
+
+PLANS = [of_another, for_another_routing, for_another_size, missing, a_folder, garbage, a_config]
+
+
+@pytest.mark.parametrize("spoil", PLANS, ids=lambda spoil: spoil.__name__)
+def test_a_plan_that_cannot_be_used_is_one_message(
+    tiny_checkpoint: Path, inside: Path, tmp_path: Path, spoil: Any
+) -> None:
+    words = spoil(tmp_path)
+    assert words in refused("export", tiny_checkpoint, "-o", "out", "--plan", tmp_path / "plan.json")
+    assert list(inside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dispatch", "host"], "--dispatch says who chooses between the buckets of a plan; give --plan"),
+        (["--plan", "plan.json", "--dispatch", "disk"], "--dispatch"),
+        (["--plan", "plan.json", "--form", "masked"], "got 'masked' with a plan"),
+        (["--plan", "plan.json", "--min-agreement", "1.5"], "--min-agreement"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_do_not_go_together_are_refused(
+    tiny_checkpoint: Path, inside: Path, options: list[str], words: str
+) -> None:
+    (inside / "plan.json").write_text(LADDER.to_json())
+    assert words in refused("export", tiny_checkpoint, "-o", "out", *options)
+    assert [path.name for path in inside.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_of_one_bucket_leaves_nothing_to_choose(tiny_checkpoint: Path, inside: Path) -> None:
+    (inside / "plan.json").write_text(ALONE.to_json())
+    words = ["export", tiny_checkpoint, "-o", "out", "--plan", "plan.json", "--dispatch", "host", "--json"]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert "nothing to choose" in " ".join(result.stderr.split())
+    manifest = json.loads(result.stdout)["manifest"]
+    assert manifest["dispatch"] == "single"
+    assert manifest["plan"]["thresholds"] == [1e30, None, None]
+    assert manifest["parity"]["routing_gap"]["tolerance"] is None, "an approximation is measured"

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from commands import answer, refused, run
 from conftest import make_config, normalised
+from ladders import EXPERT, threshold_ladder
 from PIL import Image
+from plans import threshold_plan
 
+from morvit_deploy import open_bundle
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.pixels import read_image
 
@@ -98,3 +101,32 @@ def test_predict_warns_of_degenerate_routing(
         result = run("predict", bundle, image_files[0], "--depth-map", tmp_path / bundle.parent.name)
         assert result.exit_code == 0, result.output
         assert ("warning: " in result.stderr) == expected, result.stderr
+
+
+def test_predict_names_the_bucket_that_answered(
+    exported: Callable[..., Path], image_files: list[Path]
+) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    with open_bundle(bundle) as session:
+        pixels = np.stack([session.read(path) for path in image_files])
+        numbers = session.run(pixels)["bucket"]
+    names = [threshold_ladder().buckets[number].name for number in numbers]
+    assert len(set(names)) > 1, "choose pictures that need different buckets"
+    assert [row["bucket"] for row in answer("predict", bundle, *image_files)] == names
+    result = run("predict", bundle, *image_files, "--top", 1)
+    assert result.exit_code == 0, result.output
+    for path, name in zip(image_files, names, strict=True):
+        line = next(line for line in result.stdout.splitlines() if path.name in line)
+        assert name in line.split()
+
+
+def test_degenerate_thresholds_are_not_blamed_on_a_capacity(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
+) -> None:
+    """Under thresholds no schedule fixes the depths; here everybody leaves at once."""
+    config = make_config()
+    bundle = exported(config, plan=threshold_plan(config, (1e30, 0.0, 0.2), []), with_depth=True)
+    result = run("predict", bundle, image_files[0], "--depth-map", tmp_path / "maps")
+    assert result.exit_code == 0, result.output
+    assert "warning: " in result.stderr
+    assert "capacity" not in result.stderr

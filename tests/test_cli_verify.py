@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import answer, refused, run
+from ladders import EXPERT, threshold_ladder
 from safetensors.torch import load_file, save_file
 
 
@@ -32,6 +34,36 @@ def test_a_failed_verification_is_exit_1(tiny_bundle: Path, checkpoint: Path) ->
     assert result.exit_code == 1
     assert json.loads(result.stdout)["passed"] is False
     assert "Traceback" not in result.stderr and "error:" in result.stderr
+
+
+def test_verify_shows_what_each_bucket_was_tried_with(exported: Callable[..., Path]) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    words = ("verify", bundle, "--checkpoint", bundle.parent / "checkpoint")
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    for part in (
+        "unrolling gap",
+        "as dispatched",
+        "measured only",
+        "Images in each bucket",
+        "routing margin",
+    ):
+        assert part in result.stdout
+    told = answer(*words)
+    assert [bucket["name"] for bucket in told["buckets"]] == ["b0", "b1", "full"]
+    rows = [line.split()[:4] for line in result.stdout.splitlines()]
+    for bucket in told["buckets"]:
+        assert [bucket["name"], *(str(bucket[key]) for key in ("served", "fitting", "judged"))] in rows
+
+
+def test_too_little_agreement_is_exit_1_and_names_the_number(approximation: Path) -> None:
+    words = ("verify", approximation, "--checkpoint", approximation.parent / "checkpoint")
+    agreement = answer(*words)["routing_gap"]["top1_agreement"]
+    result = run(*words, "--min-agreement", "1.0")
+    assert result.exit_code == 1
+    assert f"top-1 agreement {agreement:.1%}" in result.stderr
+    assert "at least 100.0% asked for" in result.stderr
+    assert "--min-agreement" in refused(*words, "--min-agreement", "1.5")
 
 
 def damaged(bundle: Path) -> str:

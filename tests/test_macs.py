@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from combos import EVERY, OPTIONS, named
+from combos import EVERY, EXPERT, OPTIONS, TOKEN, named
 from conftest import make_config, own_bucket, random_model
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import depth_plan, threshold_plan
 from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.baselines import build_form
@@ -18,9 +19,9 @@ from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.macs import applications, block_macs, dense_macs, layer_names, schedule_macs
 from morvit_deploy.model import MoRViT
-from morvit_deploy.plan import own_plan
+from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.presets import preset
-from morvit_deploy.unroll import StaticMoRViT
+from morvit_deploy.unroll import StaticMoRViT, unroll_plan
 
 GIGA = 1e9
 
@@ -149,3 +150,38 @@ def test_applications(changes: dict[str, Any], expected: dict[str, int]) -> None
     config = make_config(**changes)
     assert applications(config) == expected
     assert len(layer_names(config)) == config.num_layers
+
+
+def assert_each_bucket_does_its_macs(config: Config, plan: Plan) -> None:
+    """For one image, and for each of several in a batch."""
+    for single in (True, False):
+        graphs = unroll_plan(random_model(config), plan, Options(single=single))
+        for bucket in plan.buckets:
+            assert counted(graphs[bucket.name], batch=1 if single else 3) == bucket.macs
+
+
+@pytest.mark.parametrize("changes", EXPERT, ids=named)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_a_threshold_bucket_does_what_its_plan_says(changes: dict[str, Any], data: st.DataObject) -> None:
+    config = make_config(**changes)
+    taus = data.draw(st.tuples(*[st.sampled_from([None, 0.1])] * config.num_steps))
+    held, capacity = 16, []
+    for threshold in taus:
+        held = held if threshold is None else data.draw(st.integers(1, held))
+        capacity.append(held)
+    routed = any(threshold is not None for threshold in taus)
+    assert_each_bucket_does_its_macs(
+        config, threshold_plan(config, taus, [tuple(capacity)] if routed else [])
+    )
+
+
+@pytest.mark.parametrize("changes", TOKEN, ids=named)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_a_depth_bucket_does_what_its_plan_says(changes: dict[str, Any], data: st.DataObject) -> None:
+    config = make_config(**changes)
+    steps = config.num_steps
+    later = data.draw(st.lists(st.integers(1, 16), min_size=steps - 1, max_size=steps - 1))
+    plan = depth_plan(config, [(16, *sorted(later, reverse=True))])
+    assert_each_bucket_does_its_macs(config, plan)

@@ -216,6 +216,12 @@ def test_topk_holds_a_token_at_each_step_and_a_dense_model_all(tmp_path: Path) -
     assert "capacity: expected 16 at each step: nobody leaves" in refusal(path, dense)
 
 
+def test_every_token_runs_layer_one(tmp_path: Path) -> None:
+    config = make_config(routing="token_choice")
+    path = written(tmp_path, config, bucket(0, capacity=[15, 9, 5, 3, 1]))
+    assert "buckets.b0.capacity[0]: expected 16: every token runs layer 1" in refusal(path, config)
+
+
 def test_every_problem_is_listed(tmp_path: Path) -> None:
     def change(plan: dict[str, Any]) -> None:
         plan["buckets"][0]["macs"] = 3
@@ -289,7 +295,10 @@ def test_dispatch_is_the_table_in_plain_loops(
         assert number == (last if over else predicted)
 
 
-@given(ladder=st.lists(falling, max_size=4), images=st.lists(falling, min_size=1, max_size=6))
+by_depth = falling.map(lambda counts: (N, *counts[1:]))
+
+
+@given(ladder=st.lists(by_depth, max_size=4), images=st.lists(by_depth, min_size=1, max_size=6))
 def test_depths_are_dispatched_to_the_first_that_fits(
     ladder: list[tuple[int, ...]], images: list[tuple[int, ...]]
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from conftest import make_config, random_pixels
 
 from morvit_deploy import open_bundle
 from morvit_deploy.errors import ImageError
-from morvit_deploy.runtime import softmax
+from morvit_deploy.runtime import Arrays, HostDispatch, Runner, softmax
 
 CLOSE = 1e-5  # the same float32 graph in another batch: only the order of sums differs
 
@@ -87,3 +90,107 @@ def test_guesses_are_the_most_probable_classes(tiny_bundle: Path) -> None:
 def test_softmax_of_large_logits() -> None:
     assert softmax(np.array([1000.0, 1000.0, -1000.0])).tolist() == [0.5, 0.5, 0.0]
     assert softmax(np.zeros((2, 4))).sum(axis=1).tolist() == [1.0, 1.0]
+
+
+# dispatch by the host --------------------------------------------------------------------------------------
+
+SMALL, LARGE, FULL = 0, 1, 2
+
+
+@dataclass
+class Part(Runner):
+    """A stem or a trunk that answers by a function, and remembers what it was given."""
+
+    answer: Callable[[Arrays], Arrays]
+    given: list[Arrays] = field(default_factory=list)
+    closed: int = 0
+
+    def run(self, feeds: Arrays) -> Arrays:
+        self.given.append(feeds)
+        return self.answer(feeds)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Host:
+    """`HostDispatch` over a stem that says which bucket each image needs, and trunks that say who they are."""
+
+    def __init__(self, batch: int | str, needed: list[int], overflowing: tuple[int, ...] = ()) -> None:
+        self.needed, self.overflowing, self.opened = needed, overflowing, list[str]()
+        self.trunks = {
+            name: Part(lambda feeds, n=n: self.trunk(n, feeds)) for n, name in enumerate(("s", "l", "full"))
+        }
+        self.stem = Part(self.begin)
+        buckets = [SimpleNamespace(name=name) for name in self.trunks]
+        manifest: Any = SimpleNamespace(
+            batch=batch, carried=[SimpleNamespace(name="h")], plan=SimpleNamespace(buckets=buckets)
+        )
+        self.single = batch == 1
+        self.runner = HostDispatch(manifest, self.stem, self.open)
+
+    def begin(self, feeds: Arrays) -> Arrays:
+        image = feeds["image"]
+        number = np.array([self.needed[i] for i in image], np.int32)
+        return {"bucket": number, "h": image[0] if self.single else image, "depth": image[:, None] * 10}
+
+    def trunk(self, number: int, feeds: Arrays) -> Arrays:
+        h = np.atleast_1d(feeds["h"])
+        overflow = np.array([i in self.overflowing and number != FULL for i in h])
+        return {"logits": np.stack([h, np.full_like(h, number)], axis=1), "overflow": overflow}
+
+    def open(self, name: str) -> Part:
+        self.opened.append(name)
+        return self.trunks[name]
+
+    def __call__(self, *images: int) -> Arrays:
+        return self.runner.run({"image": np.array(images)})
+
+
+def test_images_are_grouped_by_bucket_and_answered_in_their_order() -> None:
+    host = Host("dynamic", needed=[LARGE, SMALL, LARGE, FULL, SMALL])
+    answer = host(0, 1, 2, 3, 4)
+    assert answer["logits"].tolist() == [[0, LARGE], [1, SMALL], [2, LARGE], [3, FULL], [4, SMALL]]
+    assert answer["bucket"].tolist() == [LARGE, SMALL, LARGE, FULL, SMALL]
+    assert not answer["overflow"].any()
+    assert answer["depth"].tolist() == [[0], [10], [20], [30], [40]], "the stem's own answers stay"
+    assert "h" not in answer, "what the stem hands on is nobody's answer"
+    assert {name: [feeds["h"].tolist() for feeds in part.given] for name, part in host.trunks.items()} == {
+        "s": [[1, 4]],
+        "l": [[0, 2]],
+        "full": [[3]],
+    }
+
+
+def test_who_overflows_is_run_again_in_full() -> None:
+    host = Host("dynamic", needed=[SMALL, SMALL, LARGE, FULL], overflowing=(1, 2))
+    answer = host(0, 1, 2, 3)
+    assert answer["logits"].tolist() == [[0, SMALL], [1, FULL], [2, FULL], [3, FULL]]
+    assert answer["bucket"].tolist() == [SMALL, FULL, FULL, FULL]
+    assert answer["overflow"].tolist() == [False, True, True, False], "of the bucket that was predicted"
+    assert [feeds["h"].tolist() for feeds in host.trunks["full"].given] == [[3], [1, 2]]
+
+
+def test_groups_of_a_fixed_batch_are_filled_up() -> None:
+    host = Host(2, needed=[SMALL, SMALL, SMALL, LARGE])
+    answer = host(0, 1, 2, 3)
+    assert answer["logits"].tolist() == [[0, SMALL], [1, SMALL], [2, SMALL], [3, LARGE]]
+    assert [feeds["h"].tolist() for feeds in host.trunks["s"].given] == [[0, 1], [2, 2]]
+    assert [feeds["h"].tolist() for feeds in host.trunks["l"].given] == [[3, 3]]
+
+
+def test_a_graph_for_one_image_hands_on_values_without_a_batch() -> None:
+    host = Host(1, needed=[SMALL, FULL], overflowing=(0,))
+    assert host(0)["logits"].tolist() == [[0, FULL]]
+    assert host(1)["logits"].tolist() == [[1, FULL]]
+    assert all(feeds["h"].shape == () for part in host.trunks.values() for feeds in part.given)
+
+
+def test_trunks_are_opened_when_first_needed_and_all_are_closed() -> None:
+    host = Host("dynamic", needed=[SMALL, LARGE])
+    with host.runner:
+        host(0)
+        assert host.opened == ["s"]
+        host(0, 1)
+        assert host.opened == ["s", "l"]
+    assert [part.closed for part in (host.stem, *host.trunks.values())] == [1, 1, 1, 0]

@@ -12,15 +12,16 @@ import numpy as np
 import onnx
 import pytest
 from conftest import make_config, random_model, zero
+from ladders import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from onnx import external_data_helper
 from safetensors.torch import load_file, save_file
 
-from morvit_deploy import export
+from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle import sha256
 from morvit_deploy.checkpoint import save_checkpoint
 from morvit_deploy.compare import LOGIT_TOLERANCE
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError
-from morvit_deploy.verdict import MARGIN, Gap, Verification
+from morvit_deploy.verdict import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange, Verification
 from morvit_deploy.verification import verify
 
 Change = Callable[[np.ndarray], None]
@@ -41,11 +42,23 @@ def perturb(bundle: Path, weight: str, change: Change) -> None:
         change(array)
         init.CopyFrom(onnx.numpy_helper.from_array(array, weight))
         (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    edit(bundle, describe)
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest in place."""
     fields = json.loads((bundle / "manifest.json").read_text())
-    for file in fields["files"]:
-        path = bundle / file["path"]
-        file.update(bytes=path.stat().st_size, sha256=sha256(path))
+    fields["folder"] = bundle
+    change(fields)
+    del fields["folder"]
     (bundle / "manifest.json").write_text(json.dumps(fields))
+
+
+def describe(manifest: dict[str, Any]) -> None:
+    """Make sizes and hashes fit the files."""
+    for file in manifest["files"]:
+        path = manifest["folder"] / file["path"]
+        file.update(bytes=path.stat().st_size, sha256=sha256(path))
 
 
 def add_noise(array: np.ndarray) -> None:
@@ -262,3 +275,220 @@ def test_a_model_that_answers_nan_fails(tmp_path: Path) -> None:
     save_checkpoint(random_model(make_config(preprocess=preprocess)), tmp_path / "checkpoint")
     with pytest.raises(ParityError, match="routing gap"):
         export(tmp_path / "checkpoint", tmp_path / "out")
+
+
+# several buckets -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ladder(exported: Callable[..., Path]) -> Path:
+    """Buckets b0, b1 and full in one self-dispatching graph."""
+    return exported(EXPERT, plan=threshold_ladder())
+
+
+@pytest.fixture(scope="module")
+def parts(exported: Callable[..., Path]) -> Path:
+    """A stem and the trunks b0 and full, for any batch."""
+    return exported(TOKEN, plan=depth_ladder(), batch="dynamic", dispatch="host")
+
+
+def copied(bundle: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(bundle, folder / "bundle"))
+
+
+@pytest.mark.parametrize("name", ["ladder", "parts"])
+def test_a_good_bundle_of_several_buckets_passes(
+    name: str, request: pytest.FixtureRequest, image_files: list[Path]
+) -> None:
+    bundle: Path = request.getfixturevalue(name)
+    result = verify(bundle, bundle.parent / "checkpoint", images=image_files[0].parent)
+    assert result.passed, result.failure
+    plan = json.loads((bundle / "manifest.json").read_text())["plan"]
+    assert [seen.name for seen in result.buckets] == [bucket["name"] for bucket in plan["buckets"]]
+    assert sum(seen.served for seen in result.buckets) == result.images == 6
+    assert result.buckets[-1].fitting == 6
+    for seen in result.buckets:
+        assert seen.judged == result.images - result.ambiguous > 0
+        assert 0 <= seen.served <= seen.fitting + (result.dispatched.overflowed if result.dispatched else 0)
+        assert 0 < seen.max_abs <= LOGIT_TOLERANCE
+        assert seen.wrong_overflow == 0
+    assert result.dispatched is not None and result.dispatched.passed
+    assert result.dispatched.misdirected == 0
+    assert (result.unrolling_gap is None) == (name == "parts"), "depths are the trained model's own"
+
+
+def test_the_answer_of_several_buckets_is_json(ladder: Path) -> None:
+    result = verify(ladder, ladder.parent / "checkpoint")
+    answer = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert answer["passed"] is True
+    names = {"name", "served", "fitting", "judged", "max_abs", "wrong_overflow"}
+    assert [set(bucket) for bucket in answer["buckets"]] == [names] * 3
+    assert {"max_abs", "overflowed", "misdirected"} <= set(answer["dispatch"])
+    assert answer["unrolling_gap"]["passed"] is True
+    gap = answer["routing_gap"]
+    assert gap["tolerance"] is None, "measured, not judged"
+    assert len(gap["decision_agreement"]) == len(gap["kept_share"]) == 3
+    assert sum(gap["margin_histogram"].values()) == answer["images"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "place"),
+    [
+        ("cycle.0.fc2.weight", "bucket b0, step1.state"),
+        ("routers.1.0.weight", "bucket b0, step2"),
+        ("last.proj.weight", "bucket b0, logits"),
+    ],
+)
+def test_a_changed_weight_names_bucket_and_tensor(
+    ladder: Path, tmp_path: Path, weight: str, place: str
+) -> None:
+    bundle = copied(ladder, tmp_path)
+    perturb(bundle, weight, add_noise)
+    result = verify(bundle, ladder.parent / "checkpoint")
+    assert not result.passed
+    assert result.first_divergence is not None and result.first_divergence.startswith(place)
+    assert "dispatch: max |Δlogit|" in result.failure
+
+
+def bucket(number: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest["plan"]["buckets"][number].update(changes)
+
+
+def swap_names(manifest: dict[str, Any]) -> None:
+    first, second, _ = manifest["plan"]["buckets"]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
+def remove_a_bucket(manifest: dict[str, Any]) -> None:
+    name = manifest["plan"]["buckets"].pop(0)["name"]
+    del manifest["macs"][name]
+
+
+def rename_a_bucket(manifest: dict[str, Any]) -> None:
+    manifest["plan"]["buckets"][0]["name"] = "b7"
+    manifest["macs"]["b7"] = manifest["macs"].pop("b0")
+
+
+EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
+    ("ladder", lambda m: m["plan"].update(thresholds=[0.5, 0.0, 0.0]), "conversion gap"),
+    ("ladder", bucket(0, upto=0), "images in another bucket than the plan says"),
+    ("ladder", bucket(1, upto=17), "buckets: got upto"),
+    ("ladder", bucket(0, capacity=[5, 4, 1]), "plan.buckets.b0.macs"),
+    ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected with mode 'threshold'"),
+    ("ladder", lambda m: m.update(form="masked"), "form: 'masked' with 3 buckets in the plan"),
+    ("ladder", lambda m: m.update(dispatch="single"), "dispatch: 'single' with 3 buckets"),
+    ("ladder", lambda m: m.update(dispatch="host"), "b0.onnx"),
+    ("ladder", lambda m: m["outputs"].pop(1), "outputs: bucket is missing"),
+    ("ladder", lambda m: m["outputs"].pop(2), "the graph has"),
+    ("ladder", lambda m: m.update(probes=[]), "bucket b0: the manifest's probes"),
+    ("ladder", lambda m: m["macs"].update(b0=1), "MACs and parameters"),
+    ("ladder", swap_names, "bucket b1: the "),
+    ("ladder", remove_a_bucket, "Ifs"),
+    ("ladder", rename_a_bucket, "MACs and parameters"),
+    ("parts", lambda m: m["carried"].pop(), "the stem hands on"),
+    ("parts", lambda m: m.update(dispatch="graph"), "model.onnx"),
+    ("parts", rename_a_bucket, "b7.onnx"),
+    ("parts", remove_a_bucket, "dispatch"),
+    ("parts", bucket(0, capacity=[16, 4, 1]), "plan.buckets.b0.macs"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), EDITS, ids=lambda value: str(value)[:40])
+def test_a_falsified_plan_does_not_pass(
+    name: str, change: Any, words: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    good: Path = request.getfixturevalue(name)
+    bundle = copied(good, tmp_path)
+    edit(bundle, change)
+    try:
+        result = verify(bundle, good.parent / "checkpoint")
+    except BundleError as error:
+        assert words in str(error)
+    else:
+        assert not result.passed
+        assert words in result.failure
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "weights.bin"])
+def test_a_file_that_is_no_graph_is_one_message(ladder: Path, tmp_path: Path, file: str) -> None:
+    """Hashes fit, content does not."""
+    bundle = copied(ladder, tmp_path)
+    (bundle / file).write_bytes(b"not a graph")
+    edit(bundle, describe)
+    with pytest.raises(BundleError, match="cannot load"):
+        verify(bundle, ladder.parent / "checkpoint")
+    with pytest.raises(BundleError, match="cannot load"):
+        open_bundle(bundle, bucket="b0")
+
+
+def test_agreement_with_the_trained_model_is_judged_when_asked_for(
+    approximation: Path, tmp_path: Path
+) -> None:
+    checkpoint = approximation.parent / "checkpoint"
+    found = verify(approximation, checkpoint)
+    agreement = found.routing_gap.top1_agreement
+    assert found.passed and 0 < agreement < 1
+    assert verify(approximation, checkpoint, min_agreement=agreement).passed
+    result = verify(approximation, checkpoint, min_agreement=1.0)
+    assert not result.passed
+    assert f"top-1 agreement {agreement:.1%}" in result.failure
+    assert "at least 100.0% asked for" in result.failure
+    plan = approximation.parent / "plan.json"
+    with pytest.raises(ParityError, match=r"no bundle was made.*\n.*routing gap: top-1 agreement"):
+        export(checkpoint, tmp_path / "out", plan=plan, min_agreement=1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def seen(name: str = "b0", judged: int = 4, wrong_overflow: int = 0) -> BucketSeen:
+    return BucketSeen(name, 1, 1, judged, 0.0, wrong_overflow)
+
+
+GOOD_GAP = Gap(0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"buckets": [seen(), seen("b1", wrong_overflow=2)]}, "bucket b1: overflow is wrong for 2 images"),
+        ({"buckets": [seen(judged=0)]}, "bucket b0: no image could be judged in it"),
+        ({"dispatched": Dispatched(GOOD_GAP, 0, 3)}, "3 images in another bucket than the plan says"),
+        ({"dispatched": Dispatched(Gap(2.0, 1.0, 1.0), 0, 0)}, "dispatch: max |Δlogit| 2 (at most 1)"),
+        ({"unrolling_gap": Gap(2.0, 1.0, 1.0)}, "unrolling gap: max |Δlogit| 2"),
+        ({"min_agreement": 0.9, "routing_gap": Gap(5.0, float("inf"), 0.8)}, "top-1 agreement 80.0%"),
+        ({"conversion_gap": Gap(0.0, 1.0, 0.75)}, "top-1 agreement 75.0%"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_failure_has_its_line(changes: dict[str, Any], words: str) -> None:
+    result = judged(0, **changes)
+    assert not result.passed
+    assert words in result.failure
+    assert json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_an_approximation_is_measured_and_not_judged() -> None:
+    result = judged(0, routing_gap=Gap(5.0, float("inf"), 0.8), unrolling_gap=GOOD_GAP, buckets=[seen()])
+    assert result.passed
+    assert [name for name, _ in result.gaps] == ["routing", "unrolling", "conversion"]
+
+
+def test_a_change_of_routing_is_counted_token_by_token() -> None:
+    """Two images of four tokens and three steps: one token of the second image runs a step less."""
+    import torch
+
+    from morvit_deploy.model import Decision, Outcome, Trace
+
+    def outcome(depth: list[list[int]], margin: float) -> Outcome:
+        nobody = torch.zeros(0, dtype=torch.long)
+        traces = [Trace([Decision(nobody, nobody, nobody, margin, 0)]) for _ in depth]
+        return Outcome(torch.zeros(len(depth), 2), torch.tensor(depth), traces)
+
+    change = RoutingChange.empty(3)
+    assert change.agreement == change.kept_share == [1.0, 1.0, 1.0]
+    change.add(outcome([[3, 2, 1, 0]], 0.5), outcome([[3, 2, 1, 0]], 0.5))
+    change.add(outcome([[3, 3, 1, 0]], 0.5), outcome([[3, 2, 1, 0]], 0.002))
+    assert change.agreement == [1.0, 1.0, 7 / 8]
+    assert change.kept_share == [6 / 8, 4 / 8, 2 / 8]
+    assert change.margin_histogram == {"<0.0001": 0, "≥0.0001": 0, "≥0.001": 1, "≥0.01": 0, "≥0.1": 1}
+    change.add(outcome([[3]], 0.5), outcome([[3]], float("inf")))
+    assert sum(change.margin_histogram.values()) == 3, "a decision that nothing can alter counts too"
