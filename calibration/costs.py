@@ -38,10 +38,10 @@ class MacCost:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Milliseconds of an image, from trunks that hold the same number of tokens at every step from `lead` on.
+    """Milliseconds of an image, from trunks that hold all tokens up to step `lead` (from 0), then as many at each.
 
     `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many; a schedule costs
-    the mean over its steps of these times, interpolated. `stem_ms` is the stem's, which ends at step `lead` (from 0).
+    the mean over its steps from `lead` of these times, interpolated, and the stem's, `stem_ms`.
     """
 
     held: tuple[int, ...]

@@ -39,8 +39,8 @@ from morvit_deploy.errors import CheckpointError, ImageError
 from morvit_deploy.pixels import Pixels
 from morvit_deploy.threads import fitting_threads
 
-UNIT = 32  # images
-MOST_WORKERS = 16  # each holds a unit's activations, half a gigabyte for a ViT-B/16
+UNIT = 16  # images
+MOST_WORKERS = 16  # each holds a unit's activations, a quarter of a gigabyte for a ViT-B/16
 NO_LABEL = -1
 
 Given = TypeVar("Given")

@@ -38,6 +38,8 @@ class Point:
     expected_macs: float
     agreement: float  # top-1, with the model as it was trained
     top1: float | None  # where every image has a label
+    preferred: bool = False  # of its kind, where there is no budget
+    unpadded: float | None = None  # expected cost if each image had a bucket of its own: no ladder is cheaper
     overflow: float = 0.0
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
@@ -60,7 +62,7 @@ def points_of(
     `buckets` is the number of a ladder's buckets, None for as many as pay.
     """
     if last.run.mode == "depth":
-        return [_depth_point(config, last, costs, buckets)]
+        return _depth_points(config, last, costs, buckets)
     points = [_topk_point(config, last, i, costs) for i in range(len(last.run.scales))]
     if last.run.mode == "threshold":
         for i, own in enumerate(thresholds):
@@ -79,7 +81,7 @@ def choose(
     own = [point for point in points if point.kind == kind]
     limit = budget_ms if budget_macs is None else budget_macs
     if limit is None:
-        return next(point for point in own if point.scale in (OWN, None))
+        return next(point for point in own if point.preferred)
 
     def price(point: Point) -> float:
         return point.expected if budget_macs is None else point.expected_macs
@@ -88,7 +90,9 @@ def choose(
     if within:
         return max(within, key=lambda point: (point.worth, -price(point)))
     nearest = min(own, key=price)
-    which = "the only one" if nearest.scale is None else f"{nearest.scale:g} × the trained capacities"
+    which = f"{nearest.scale:g} × the trained capacities"
+    if nearest.scale is None and nearest.ladder is not None:
+        which = f"{len(nearest.ladder.schedules)} buckets"
     say = _ms if budget_macs is None else _macs
     raise PlanError(
         f"no {kind} plan is expected to cost {say(limit)} an image or less; the nearest costs {say(price(nearest))} "
@@ -114,6 +118,7 @@ def _topk_point(config: Config, last: Statistics, i: int, costs: Costs) -> Point
         expected_macs=float(MacCost(config).of(schedule)[0]),
         agreement=last.agreement("topk", i),
         top1=last.top1("topk", i),
+        preferred=scale == OWN,
     )
 
 
@@ -143,25 +148,37 @@ def _threshold_point(
         expected_macs=macs.expected,
         agreement=last.agreement("threshold", i),
         top1=last.top1("threshold", i),
+        preferred=last.run.scales[i] == OWN,
+        unpadded=float(cost(counts).mean()),
         overflow=ladder.overflow,
         thresholds=thresholds,
         ladder=ladder,
     )
 
 
-def _depth_point(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> Point:
+def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> list[Point]:
+    """A point for each number of buckets: the answers are the same, so only the cost differs."""
     assert last.counts is not None
     counts = last.counts[:, 0].astype(np.int64)
-    ladder = _fitted(lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets)
-    return Point(
-        "depth",
-        None,
-        expected=ladder.expected,
-        expected_macs=evaluate_exact(counts, ladder.schedules, MacCost(config).of).expected,
-        agreement=last.agreement("depth"),
-        top1=last.top1("depth"),
-        ladder=ladder,
-    )
+    fits = [
+        fit_exact(counts, number, costs.of, config.num_patches)
+        for number in range(1, (buckets or MAX_BUCKETS) + 1)
+    ]
+    preferred = fits[-1] if buckets else choose_buckets(fits)
+    return [
+        Point(
+            "depth",
+            None,
+            expected=ladder.expected,
+            expected_macs=evaluate_exact(counts, ladder.schedules, MacCost(config).of).expected,
+            agreement=last.agreement("depth"),
+            top1=last.top1("depth"),
+            preferred=ladder == preferred,
+            unpadded=float(costs.of(counts).mean()),
+            ladder=ladder,
+        )
+        for ladder in dict.fromkeys(fits)  # one more bucket may bring nothing
+    ]
 
 
 def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:

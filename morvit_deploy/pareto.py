@@ -75,16 +75,13 @@ def draw(calibrated: Calibrated) -> bytes:
 
 def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: Point) -> None:
     """Each point's scale, beside it where least else is: lines, points and other labels."""
-    if chosen.scale is not None:
-        told = "×: of the trained capacities"
-        axes.text(0, 1.01, told, transform=axes.transAxes, fontsize=SMALL)
+    told = "×: of the trained capacities" if chosen.scale is not None else "numbers: of buckets"
+    axes.text(0, 1.01, told, transform=axes.transAxes, fontsize=SMALL)
     dots = axes.figure.dpi / 72  # pixels in a point of type
     drawn = np.concatenate([axes.transData.transform(_along(place)) for place in places]) / dots
     for line, place in zip(lines, places, strict=True):
         for point, (x, y) in zip(line, axes.transData.transform(place) / dots, strict=True):
-            if point.scale is None:
-                continue
-            text = f"{point.scale:g}×"
+            text = f"{point.scale:g}×" if point.scale is not None else str(len(_schedules(point)))
             half = np.array([0.3 * SMALL * len(text) + 1, 0.5 * SMALL + 1])  # of its width and height
             tried = np.array([x, y]) + SIDES * (half + (RING if point is chosen else AWAY))
             inside = (np.abs(drawn - tried[:, None]) < half).all(axis=2).sum(axis=1)
@@ -95,6 +92,10 @@ def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: P
             )  # fmt: skip
             corners = best + half * np.array(list(product((-1, 0, 1), repeat=2)))
             drawn = np.concatenate([drawn, *[corners] * WEIGHT])
+
+
+def _schedules(point: Point) -> tuple[tuple[int, ...], ...]:
+    return () if point.ladder is None else point.ladder.schedules
 
 
 def _along(place: Floats) -> Floats:
@@ -152,6 +153,7 @@ def front_table(calibrated: Calibrated) -> Table:
             "" if point.scale is None else f"{point.scale:g}",
             _cost(point.expected, calibrated.unit),
             f"{calibrated.dense / point.expected:.2f}×",
+            "" if point.unpadded is None else _cost(point.unpadded, calibrated.unit),
             _share(point.top1),
             share(point.agreement),
             "" if point.kind != "threshold" else share(point.overflow),
@@ -159,12 +161,24 @@ def front_table(calibrated: Calibrated) -> Table:
         )
         for point in _cheapest_first(calibrated.points)
     ]
-    columns = ("", "routing", "scale", "cost", "cheaper", "top-1", "agreement", "overflow", "buckets")
-    caption = (
-        "scale: of the checkpoint's capacities; cheaper: than every token in every step; agreement: top-1 with the "
-        "model as trained; on the calibration images"
+    columns = (
+        "",
+        "routing",
+        "scale",
+        "cost",
+        "cheaper",
+        "unpadded",
+        "top-1",
+        "agreement",
+        "overflow",
+        "buckets",
     )
-    return Table("Worth and cost", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8), caption=caption)
+    caption = (
+        "scale: of the checkpoint's capacities; cheaper: than every token in every step; unpadded: if each image had "
+        "a bucket of its own, so what no ladder can beat; agreement: top-1 with the model as trained; on the "
+        "calibration images"
+    )
+    return Table("Worth and cost", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9), caption=caption)
 
 
 def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:

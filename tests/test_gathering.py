@@ -163,7 +163,10 @@ def test_progress_ends_at_one(source: Source) -> None:
 
 
 def test_unreadable_images_are_named_without_the_folder(source: Source) -> None:
+    """And sorted, in whatever order they are listed, so that shards name them alike."""
     source = replace(source, max_bad=2)
+    listed = [f"{number:03}.png,1" for number in reversed(range(COUNT))]
+    (source.images / "labels.csv").write_text("\n".join(["file,label", *listed]))
     names = [break_picture(source.images, number) for number in (9, 2)]
     statistics = gather(task_of(source, begin(source)))
     assert statistics.images == COUNT - 2

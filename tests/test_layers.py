@@ -37,6 +37,8 @@ NO_TORCH = {
         "verdict",
     ),
     *("runtime", "views", "diagnosis", "calibration.images", "calibration.fitting", "calibration.histograms"),
+    *("calibration.statistics", "calibration.sequence", "calibration.shards", "calibration.costs"),
+    *("calibration.points", "calibration.drafting", "pareto"),
     *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),

@@ -265,6 +265,22 @@ def test_an_unknown_bucket_is_refused(exported: Exported) -> None:
         open_bundle(FIRST.bundle(exported), bucket="b9")
 
 
+@pytest.mark.parametrize("case", [FIRST, LAST], ids=["graph", "host"])
+def test_probes_of_one_bucket(exported: Exported, case: Case) -> None:
+    """Under the names they have in a bundle of one bucket; nothing of another bucket is computed."""
+    bundle, pixels = case.bundle(exported), some_pixels(case)[:2]
+    with (
+        open_bundle(bundle, bucket="b0") as plain,
+        open_bundle(bundle, bucket="b0", probes=True) as probed,
+    ):
+        few, many = plain.run(pixels), probed.run(pixels)
+        assert set(many) == set(few) | set(probed.manifest.probes_of("b0"))
+    held = case.plan.buckets[0].capacity[1]
+    assert many["step2.state"].shape == (2, 1 + held, 16)
+    assert "bucket" not in many and not any("/" in name for name in many)
+    assert np.abs(few["logits"] - many["logits"]).max() <= CLOSE
+
+
 def test_exporting_in_another_process_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
     """Also through the command line: the plan and the dispatch reach the exporter."""
     bundle = LAST.bundle(exported)

@@ -24,7 +24,7 @@ CONFIG = make_config()  # 16 tokens; 12, 6, 3 go on
 COUNTS = [[9, 5, 2], [4, 4, 1], [12, 6, 3], [12, 10, 6], [9, 4, 2]]
 TAUS = ((0.1, 0.2, 0.3),) * len(SCALES)
 MS = MeasuredCost((0, 16), (1.0, 17.0), 0.5)
-SUM = 1e-9  # milliseconds: a few sums in another order
+SUM = 1e-9  # a few sums in another order
 
 
 def front(config: Config = CONFIG, counts: Any = COUNTS, costs: Any = None, **how: Any) -> list[Point]:
@@ -74,6 +74,16 @@ def test_unrouted_steps_are_not_fitted() -> None:
     point = of_kind(front(config, [[16, 9, 9], [16, 5, 5]], thresholds=taus, buckets=2), "threshold")[0]
     assert point.ladder is not None and point.ladder.schedules == ((9,), (16,))
     assert point.expected == schedule_macs(config, (16, 9, 9))
+
+
+def test_a_second_run_repeats_no_step_before_the_first_routed_one() -> None:
+    config = make_config(capacity=[16, 8, 4])
+    taus = ((None, 0.2, 0.3),) * len(SCALES)
+    found = front(config, [[16, 5, 2]] * 40 + [[16, 5, 5]], thresholds=taus, buckets=2)
+    point = of_kind(found, "threshold")[0]
+    assert point.ladder is not None and point.ladder.schedules[0] == (5, 2) and point.overflow == 1 / 41
+    bucket, full = MacCost(config).of(np.array([[16, 5, 2], [16, 16, 16]]), taus[0])
+    assert point.expected == pytest.approx(bucket + (full - stem_macs(config, 1)) / 41, rel=SUM)
 
 
 def test_milliseconds_beside_macs() -> None:

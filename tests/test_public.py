@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from ladders import EXPERT, TOKEN, depth_ladder, threshold_ladder
 
 import morvit_deploy
 
@@ -57,6 +59,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_opening_and_running_a_bundle_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> None:
     assert modules_after(RUN, tiny_bundle, *image_files) == set()
+
+
+def test_running_a_bundle_of_several_buckets_needs_no_torch(
+    exported: Callable[..., Path], image_files: list[Path]
+) -> None:
+    graph = exported(EXPERT, plan=threshold_ladder())
+    host = exported(TOKEN, plan=depth_ladder(), batch="dynamic", dispatch="host")
+    for bundle in (graph, host):
+        assert modules_after(RUN, bundle, *image_files) == set()
+    alone = RUN.replace("open_bundle(sys.argv[1])", "open_bundle(sys.argv[1], bucket='b0')")
+    assert modules_after(alone, graph, *image_files) == {"onnx"}, "one bucket is taken out of the graph"
 
 
 def test_predict_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> None:

@@ -183,6 +183,8 @@ def _parse(shard: str) -> Shard:
 
 def _files(out: Path) -> Files:
     """The plan's file, and beside it the Pareto front as numbers and as a picture."""
+    if not out.name:
+        raise OutputError(f"-o {out} is a folder, expected a file name")
     return out, out.with_name(f"{out.stem}.pareto.json"), out.with_name(f"{out.stem}.pareto.png")
 
 
@@ -202,7 +204,7 @@ def _write(calibrated: Calibrated, files: Files) -> None:
     try:
         for path, content in contents.items():
             write_bytes(path, content)
-    except OutputError:
+    except BaseException:  # an interrupt, too
         for path in new:
             path.unlink(missing_ok=True)
         raise

@@ -66,11 +66,18 @@ def measure_costs(
             progress((rungs + block) / (rungs + BLOCKS))
     stem_ms, *trunks_ms = map(median, medians)
     held = tuple(bucket.capacity[-1] for bucket in plan.buckets)
-    return MeasuredCost(held, tuple(trunks_ms), stem_ms, plan.lead)
+    return MeasuredCost(held, tuple(trunks_ms), stem_ms, unrouted(model.config, thresholds))
+
+
+def unrouted(config: Config, thresholds: Thresholds | None) -> int:
+    """How many steps come first that every token runs in every bucket: for token_choice the first layer."""
+    if config.routing == "token_choice":
+        return min(1, config.num_steps - 1)
+    return next((step for step, tau in enumerate(thresholds or ()) if tau is not None), 0)
 
 
 def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
-    """A ladder of equal capacities from the first routed step on, to be measured; not one to deploy."""
+    """A ladder of equal capacities after the unrouted steps, to be measured; not one to deploy."""
     mode: Literal["threshold", "depth"] = "depth" if config.routing == "token_choice" else "threshold"
     everyone = (config.num_patches,) * config.num_steps
     held = sorted({round(part * config.num_patches) for part in PARTS})
@@ -82,7 +89,8 @@ def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
         thresholds=taus if mode == "threshold" else None,
         buckets=(Bucket(name=FULL, capacity=everyone, macs=1, upto=config.num_patches),),
     )
-    rungs = [everyone[: plan.lead] + (number,) * (config.num_steps - plan.lead) for number in held[:-1]]
+    lead = unrouted(config, thresholds)
+    rungs = [everyone[:lead] + (number,) * (config.num_steps - lead) for number in held[:-1]]
     buckets = [Bucket(name=f"b{i}", capacity=rung, macs=1, upto=held[i]) for i, rung in enumerate(rungs)]
     return plan.model_copy(update={"buckets": (*buckets, *plan.buckets)})
 
