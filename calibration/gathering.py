@@ -106,9 +106,7 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
     total, done = sum(map(len, units)) or 1, 0
     statistics = Statistics(task.run, task.round, (task.shard,), task.thresholds)
     histograms = {thresholds: Histogram.empty() for thresholds in task.thresholds}  # at first all the same
-    counts: NDArray[Any] | None = (
-        None  # made once, since small arrays that stay would keep large ones' memory
-    )
+    counts: NDArray[Any] | None = None
     with _one_thread_each(scout.config) as workers:
         read = (_read(folder, entries) for entries in units)
         for unit in in_order(lambda unit: _look(scout, task, unit), read, workers):
@@ -118,9 +116,8 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
             for thresholds, logits in unit.logits.items():
                 histograms[thresholds].add(logits)
             if unit.counts is not None:
-                counts = (
-                    np.empty((total, *unit.counts.shape[1:]), unit.counts.dtype) if counts is None else counts
-                )
+                if counts is None:  # made once: small arrays that stay would pin the memory of large ones
+                    counts = np.empty((total, *unit.counts.shape[1:]), unit.counts.dtype)
                 counts[statistics.images :][: len(unit.counts)] = unit.counts
             statistics.images += len(unit.labels)
             statistics.tallies = add_tallies(statistics.tallies, unit.tallies)
@@ -142,10 +139,11 @@ def listing_digest(folder: ImageFolder) -> str:
 def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
     """`work` of each, in their order, by several threads; only so many are ahead, so that memory stays constant.
 
-    `given` is drawn from in the caller's thread.
+    `given` is drawn from in the caller's thread. A product parted among cores can have other bits than one that is
+    not: each thread is told to use one, since not every library asks what the main thread was told.
     """
     ahead: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for each in given:
             ahead.append(pool.submit(work, each))
             if len(ahead) > workers:
@@ -156,8 +154,8 @@ def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int
 
 @contextmanager
 def _one_thread_each(config: Config) -> Iterator[int]:
-    """How many units to compute at once. A product parted among threads can have other bits than one that is not."""
-    with fitting_threads(config):  # restores what is set here
+    """How many units to compute at once, instead of one by as many threads."""
+    with fitting_threads(config):  # restores what is set here, and in the threads of `in_order`
         workers = torch.get_num_threads()
         torch.set_num_threads(1)
         yield min(workers, MOST_WORKERS)

@@ -73,10 +73,10 @@ def points_of(
 def choose(
     points: Sequence[Point], kind: str, budget_ms: float | None = None, budget_macs: float | None = None
 ) -> Point:
-    """The point of `kind` at the checkpoint's own scale; with a budget the worthiest within it.
+    """The preferred point of `kind`; with a budget the worthiest within it, of equals the cheapest.
 
-    Of equals it is the cheapest. `budget_ms` is for points that cost milliseconds. PlanError names the nearest when
-    none is within the budget.
+    Where only the number of buckets differs, a budget buys the preferred ladder, or one with no more buckets than it
+    takes. `budget_ms` is for points that cost milliseconds. PlanError names the nearest when none is within.
     """
     own = [point for point in points if point.kind == kind]
     limit = budget_ms if budget_macs is None else budget_macs
@@ -87,12 +87,16 @@ def choose(
         return point.expected if budget_macs is None else point.expected_macs
 
     within = [point for point in own if price(point) <= limit]
+    if within and kind == "depth":
+        return max(within, key=lambda point: (point.preferred, price(point)))
     if within:
         return max(within, key=lambda point: (point.worth, -price(point)))
     nearest = min(own, key=price)
-    which = f"{nearest.scale:g} × the trained capacities"
-    if nearest.scale is None and nearest.ladder is not None:
-        which = f"{len(nearest.ladder.schedules)} buckets"
+    if nearest.scale is not None:
+        which = f"{nearest.scale:g} × the trained capacities"
+    else:
+        assert nearest.ladder is not None
+        which = f"with {len(nearest.ladder.schedules)} buckets"
     say = _ms if budget_macs is None else _macs
     raise PlanError(
         f"no {kind} plan is expected to cost {say(limit)} an image or less; the nearest costs {say(price(nearest))} "
@@ -127,7 +131,7 @@ def _threshold_point(
 ) -> Point:
     assert last.counts is not None
     steps, everyone = routed(config), config.num_patches
-    counts = last.counts[:, i, list(steps)].astype(np.int64)
+    counts = _held(last.counts[:, i, list(steps)])
 
     def cost_by(costs: Costs) -> tuple[Cost, float]:
         """What a schedule of the routed steps costs, and what a second run, in full, does."""
@@ -156,10 +160,15 @@ def _threshold_point(
     )
 
 
+def _held(counts: NDArray) -> NDArray[np.int64]:
+    """Slots that an image's counts (images, steps) need: a graph holds at least one patch token."""
+    return np.maximum(counts.astype(np.int64), 1)
+
+
 def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> list[Point]:
     """A point for each number of buckets: the answers are the same, so only the cost differs."""
     assert last.counts is not None
-    counts = last.counts[:, 0].astype(np.int64)
+    counts = _held(last.counts[:, 0])
     fits = [
         fit_exact(counts, number, costs.of, config.num_patches)
         for number in range(1, (buckets or MAX_BUCKETS) + 1)

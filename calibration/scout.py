@@ -92,7 +92,7 @@ class Scout(StaticMoRViT):
         if going is None:
             return self.capacity[step]
         self._went.append(going.sum(dim=-1))
-        return int(self._went[-1].max())
+        return max(1, int(self._went[-1].max()))  # a graph holds one at least
 
     def _counts(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
         """Tokens that ran each step (batch,): without a threshold, as many as before."""
@@ -100,7 +100,7 @@ class Scout(StaticMoRViT):
         counts, now = [], torch.full((batch,), self.config.num_patches)
         for threshold in thresholds:
             if threshold is not None:
-                now = next(went, torch.zeros_like(now))  # none is left in the whole batch: nobody was asked
+                now = next(went)
             counts.append(now)
         return counts
 

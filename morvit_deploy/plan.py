@@ -19,7 +19,6 @@ TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `or
 FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Held = Annotated[int, Field(ge=0)]  # patch tokens; none is possible where a threshold decides
 Threshold = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]  # a router logit: float32 in the graph
 
 
@@ -31,10 +30,10 @@ class Bucket(Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    capacity: Annotated[tuple[Held, ...], Field(min_length=1)]
+    capacity: Annotated[tuple[Count, ...], Field(min_length=1)]
     macs: Count
     share: Share | None = None
-    upto: Held | None = None
+    upto: Annotated[int, Field(ge=0)] | None = None
 
 
 class Plan(Strict):
@@ -202,10 +201,6 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         if plan.mode == "depth" and bucket.capacity[0] < patches:
             problems.append(
                 f"buckets.{bucket.name}.capacity[0]: expected {patches}: every token runs layer 1"
-            )
-        if plan.mode == "topk" and min(bucket.capacity) < 1:
-            problems.append(
-                f"buckets.{bucket.name}.capacity: got 0, expected at least 1 token in mode 'topk'"
             )
         before = (patches, *bucket.capacity)
         problems += [

@@ -213,8 +213,6 @@ class StaticMoRViT(nn.Module):
 
         Returns the router logits (…, 1 + capacity, 1) of who is held.
         """
-        if walk.h.shape[-2] == 1:  # CLS alone is left
-            return z
         scores = z[..., 1:, 0]
         going = scores >= threshold
         if walk.runs is not None:  # a token that left never returns
@@ -228,9 +226,6 @@ class StaticMoRViT(nn.Module):
         if capacity == candidates:
             walk.runs = going
             walk.gone.append(walk.held[..., :0])
-        elif capacity == 0:
-            self._all_leave(walk)
-            z = z[..., :1, :]
         else:
             needed = candidates if self._keeps_leavers() or self.options.with_depth else capacity
             values, order = rank(scores, needed)
@@ -238,8 +233,7 @@ class StaticMoRViT(nn.Module):
             self._set_aside(order, capacity, walk)
             walk.runs = values[..., :capacity] >= threshold
             z = torch.cat([z[..., :1, 0], values[..., :capacity]], dim=-1)[..., None]
-        if walk.runs is not None:
-            out[f"step{step + 1}.runs"] = walk.runs
+        out[f"step{step + 1}.runs"] = walk.runs
         return z
 
     def _set_aside(self, order: Tensor, capacity: int, walk: Walk) -> None:
@@ -256,16 +250,6 @@ class StaticMoRViT(nn.Module):
                 ran = take(walk.ran[..., None], order)[..., 0]
                 walk.ran = ran[..., :capacity]
                 walk.gone_ran.append(ran[..., capacity:])
-
-    def _all_leave(self, walk: Walk) -> None:
-        """Nobody but CLS is held any longer."""
-        if self._keeps_leavers() and walk.h.shape[-2] > 1:
-            walk.left.append(walk.h[..., 1:, :])
-        walk.gone.append(walk.held)
-        if walk.ran is not None:
-            walk.gone_ran.append(walk.ran)
-            walk.ran = walk.ran[..., :0]
-        walk.h, walk.held, walk.runs = walk.h[..., :1, :], walk.held[..., :0], None
 
     def _keeps_leavers(self) -> bool:
         """Without a last block, and unless they stay keys, those who leave feed nothing."""
@@ -352,7 +336,7 @@ class StaticMoRViT(nn.Module):
                 if self.config.attention_scope == "all":
                     walk.left.append(walk.h[..., 1 + capacity :, :])
                 walk.h = walk.h[..., : 1 + capacity, :]
-            walk.runs = depth[..., :capacity] >= layer if layer > 1 and capacity else None
+            walk.runs = depth[..., :capacity] >= layer if layer > 1 else None
             final = layer == len(self.names) and self.options.cls_only
             after = self._attend(name, walk.h, walk, final)
             walk.h = out[f"step{layer}.state"] = self._only_running(walk.h, after, walk.runs)

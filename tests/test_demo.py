@@ -50,7 +50,7 @@ def test_it_leaves_bundles_pictures_and_a_report(made: Path) -> None:
     for name in ("digits-expert", "digits-token"):
         assert np.asarray(Image.open(made / f"{name}-depth.png")).ndim == 3
     page = (made / "report.html").read_text()
-    assert "digits-expert-naive" in page and page.count("data:image/png;base64,") == 2
+    assert "digits-expert-naive" in page and page.count("data:image/png;base64,") == 3
     assert "| digits-token |" in (made / "report.md").read_text()
 
 

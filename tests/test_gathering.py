@@ -140,15 +140,19 @@ def test_as_many_cores_as_there_are_change_no_bit(source: Source, monkeypatch: p
     threads = torch.get_num_threads()
     monkeypatch.setattr("morvit_deploy.threads._SMALL_MACS", 0)  # the tiny model counts as a large one
     torch.set_num_threads(3)
-    seen = set()
-    look = gathering._look
-    monkeypatch.setattr(gathering, "_look", lambda *a: seen.add(torch.get_num_threads()) or look(*a))
+    told: list[tuple[int, int]] = []  # thread, cores
+    looked = set()
+    tell, look = torch.set_num_threads, gathering._look
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda n: told.append((threading.get_ident(), n)) or tell(n)
+    )
+    monkeypatch.setattr(gathering, "_look", lambda *a: looked.add(threading.get_ident()) or look(*a))
     try:
         many = gather(task)
         assert torch.get_num_threads() == 3
     finally:
-        torch.set_num_threads(threads)
-    assert seen == {1}
+        tell(threads)
+    assert threading.get_ident() not in looked and all((thread, 1) in told for thread in looked)
     np.testing.assert_array_equal(one.histograms[0].counts, many.histograms[0].counts)
     assert one.digest == many.digest
 

@@ -13,7 +13,7 @@ from calibrations import last_of, run_of
 from conftest import make_config
 
 from morvit_deploy.calibration.costs import MacCost, MeasuredCost
-from morvit_deploy.calibration.fitting import evaluate_exact, evaluate_predicted
+from morvit_deploy.calibration.fitting import Ladder, evaluate_exact, evaluate_predicted
 from morvit_deploy.calibration.points import MAX_BUCKETS, Point, choose, points_of
 from morvit_deploy.calibration.sequence import OWN, SCALES, scaled
 from morvit_deploy.config import Config
@@ -65,6 +65,7 @@ def test_a_threshold_point_is_its_ladder(buckets: int | None) -> None:
     )  # fmt: skip
     assert judged == ladder and point.expected == point.expected_macs == judged.expected
     assert point.overflow == ladder.overflow
+    assert point.unpadded == MacCost(CONFIG).of(np.array(COUNTS), TAUS[0]).mean() <= point.expected
     assert buckets != 1 or point.expected == full
 
 
@@ -103,10 +104,17 @@ def test_milliseconds_beside_macs() -> None:
 def test_depths() -> None:
     config = make_config(routing="token_choice", num_recursions=1)
     counts, run = [[16, 9, 2], [16, 12, 5], [16, 9, 3]], run_of("depth", scales=(OWN,))
-    (point,) = front(config, counts, run=run, thresholds=((),), buckets=2)
-    assert (point.kind, point.scale, point.thresholds) == ("depth", None, None)
-    assert point.ladder == evaluate_exact(np.array(counts), point.ladder.schedules, MacCost(config).of)  # type: ignore[union-attr]  # it has one
-    assert point.agreement == 1.0 and point.overflow == 0
+    full, two = front(config, counts, run=run, thresholds=((),), buckets=2)
+    for number, point in enumerate((full, two), start=1):
+        assert (point.kind, point.scale, point.thresholds) == ("depth", None, None)
+        assert point.ladder is not None and len(point.ladder.schedules) == number
+        assert point.ladder == evaluate_exact(np.array(counts), point.ladder.schedules, MacCost(config).of)
+        assert point.agreement == 1.0 and point.overflow == 0 and point.expected == point.expected_macs
+        assert point.unpadded == MacCost(config).of(np.array(counts)).mean() <= point.expected
+    assert two.preferred and not full.preferred and two.expected < full.expected
+    as_many_as_pay = front(config, counts, run=run, thresholds=((),))
+    assert [point.preferred for point in as_many_as_pay].count(True) == 1
+    assert len(as_many_as_pay) <= 4  # three images: more buckets bring nothing
 
 
 def test_top_k_alone() -> None:
@@ -127,7 +135,7 @@ FRONT = [
     point(0.5, 10, 0.90, 0.80, kind="topk"),
     point(0.5, 20, 0.91, 0.95),
     point(0.7, 30, 0.95, 0.93),
-    point(1.0, 40, 0.99, 0.95),
+    point(1.0, 40, 0.99, 0.95, preferred=True),
     point(1.6, 50, 0.99, 0.95),
 ]
 UNLABELLED = [point(p.scale, p.expected, p.agreement, kind=p.kind) for p in FRONT]
@@ -135,7 +143,7 @@ UNLABELLED = [point(p.scale, p.expected, p.agreement, kind=p.kind) for p in FRON
 
 def test_without_a_budget_the_checkpoints_own_scale() -> None:
     assert choose(FRONT, "threshold") is FRONT[3]
-    assert choose([point(None, 9, 1.0, kind="depth")], "depth").scale is None
+    assert choose(front(), "threshold").scale == choose(front(), "topk").scale == OWN
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,20 @@ def test_a_budget_buys_the_worthiest(points: list[Point], budget: float, scale: 
         assert (bought.kind, bought.scale) == ("threshold", scale)
 
 
+def depth(buckets: int, cost: float, **more: Any) -> Point:
+    ladder = Ladder(((16, 16),) * buckets, None, cost, (1.0,) * buckets, 0.0)
+    return point(None, cost, 1.0, kind="depth", ladder=ladder, **more)
+
+
+LADDERS = [depth(1, 20), depth(2, 10, preferred=True), depth(3, 8), depth(4, 7)]
+
+
+@pytest.mark.parametrize(("budget", "buckets"), [(30, 2), (10, 2), (9, 3), (7, 4)])
+def test_a_budget_buys_no_more_buckets_than_it_takes(budget: float, buckets: int) -> None:
+    found = choose(LADDERS, "depth", budget_ms=budget).ladder
+    assert found is not None and len(found.schedules) == buckets
+
+
 def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
     with pytest.raises(
         PlanError, match=r"no threshold plan .* 12 ms an image .* costs 20 ms \(0.5 × the trained"
@@ -165,8 +187,8 @@ def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
         choose(FRONT, "threshold", budget_macs=12e6)
     with pytest.raises(PlanError, match=r"to cost 3 MACs an image or less"):
         choose(FRONT, "threshold", budget_macs=3)
-    with pytest.raises(PlanError, match=r"no depth plan .* nearest costs 9 ms \(the only one\)"):
-        choose([point(None, 9, 1.0, kind="depth")], "depth", budget_ms=8)
+    with pytest.raises(PlanError, match=r"no depth plan .* nearest costs 7 ms \(with 4 buckets\)"):
+        choose(LADDERS, "depth", budget_ms=6)
 
 
 def test_a_front_can_be_read_where_there_is_no_torch() -> None:

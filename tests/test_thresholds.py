@@ -86,7 +86,7 @@ def test_threshold_buckets_are_the_ragged_model(
 @pytest.mark.parametrize("edge", [-1e30, 1e30])
 def test_all_stay_and_all_leave(changes: dict[str, Any], edge: float) -> None:
     config = make_config(**changes)
-    plan = threshold_plan(config, (edge, 0.0, 0.1), [(0, 0, 0), (8, 3, 0), (1, 1, 1)])
+    plan = threshold_plan(config, (edge, 0.0, 0.1), [(1, 1, 1), (8, 3, 1)])
     hold(random_model(config, dtype=torch.float64), plan, count=3)
 
 
@@ -94,7 +94,7 @@ def test_all_stay_and_all_leave(changes: dict[str, Any], edge: float) -> None:
 def test_depth_buckets_are_the_ragged_model(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     steps = config.num_steps
-    falling = tuple(max(0, N - 4 * s) for s in range(steps))
+    falling = tuple(max(1, N - 4 * s) for s in range(steps))
     plan = depth_plan(config, [falling, (N, *(max(1, N - 2 * s) for s in range(1, steps)))])
     hold(random_model(config, dtype=torch.float64), plan)
 
@@ -123,7 +123,7 @@ def test_any_schedule_and_thresholds(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 2)) if any(t is not None for t in tau) else 0):
         held, schedule = N, []
         for threshold in tau:
-            held = held if threshold is None else data.draw(st.integers(0, held))
+            held = held if threshold is None else data.draw(st.integers(1, held))
             schedule.append(held)
         ladder.append(tuple(schedule))
     hold(

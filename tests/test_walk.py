@@ -47,11 +47,11 @@ def test_reference_and_graph_do_not_diverge_until_one_is_changed(name: str) -> N
 
 
 LADDERS: dict[str, tuple[dict[str, Any], tuple[float | None, ...] | None, list[tuple[int, ...]]]] = {
-    "threshold": ({}, (0.1, 0.0, 0.2), [(4, 3, 1), (8, 6, 2), (12, 12, 0)]),
+    "threshold": ({}, (0.1, 0.0, 0.2), [(4, 3, 1), (8, 6, 2), (12, 12, 1)]),
     "later lead": ({"gate": "hard", "cycle_depth": 2}, (None, 0.0, 0.2), [(16, 9, 3)]),
     "a step not routed": ({"attention_scope": "all", "gate": "delta"}, (0.1, None, 0.2), [(7, 7, 2)]),
     "cycle": ({"sharing": "cycle", "attention_scope": "all"}, (0.1, 0.0, 0.2), [(9, 6, 6)]),
-    "depth": ({"routing": "token_choice"}, None, [(16, 8, 5, 3, 1), (16, 9, 9, 9, 0)]),
+    "depth": ({"routing": "token_choice"}, None, [(16, 8, 5, 3, 1), (16, 9, 9, 9, 1)]),
     "depth, active": ({"routing": "token_choice", "attention_scope": "active"}, None, [(16, 8, 5, 3, 1)]),
 }
 

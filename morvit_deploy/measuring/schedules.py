@@ -80,7 +80,7 @@ def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
     """A ladder of equal capacities after the unrouted steps, to be measured; not one to deploy."""
     mode: Literal["threshold", "depth"] = "depth" if config.routing == "token_choice" else "threshold"
     everyone = (config.num_patches,) * config.num_steps
-    held = sorted({round(part * config.num_patches) for part in PARTS})
+    held = sorted({max(1, round(part * config.num_patches)) for part in PARTS})
     given = (0.0,) * config.num_steps if thresholds is None else thresholds
     taus = tuple(None if threshold is None else 0.0 for threshold in given)
     plan = Plan(
