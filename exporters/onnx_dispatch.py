@@ -1,9 +1,10 @@
 """Puts a stem and its trunks together: one self-dispatching graph, or separate files; and takes one bucket out again.
 
-In the self-dispatching graph the chosen bucket is a chain of Ifs, one for each bucket. Where the choice is a
-prediction, a last If runs `full` when the image overflowed, or needs `full` from the start:
+The self-dispatching graph chooses with one If after the other, each with a trunk in it or the results so far. They
+are not nested: ONNX Runtime prepares the weights of the first level of branches only. The last If runs `full`, for
+images that were sent there or, where the choice is a prediction, overflowed:
 
-    stem ─► needed ─► If b0 else If b1 else … nothing ─► If overflow or none: full, else keep ─► logits
+    stem ─► needed ─► If b0: trunk, else nothing ─► If b1: trunk, else keep ─► … ─► If full or overflow: full, else keep
 
 Values inside a trunk are named `BUCKET/value`, in either form, so that a probe's name says where it is.
 """
@@ -24,12 +25,11 @@ ORDER = ("logits", "bucket", "overflow", "depth")
 
 
 def self_dispatching(
-    stem: onnx.ModelProto, trunks: dict[str, onnx.ModelProto], unanswered: onnx.ModelProto | None
+    stem: onnx.ModelProto, trunks: dict[str, onnx.ModelProto], unanswered: onnx.ModelProto
 ) -> onnx.ModelProto:
     """One graph of a stem and the trunks, cheapest first, `full` last.
 
-    `unanswered` is the piece that stands where no predicted bucket is run; without it the choice is exact, and
-    no image is ever run again.
+    `unanswered` is the piece with the trunks' results where no bucket has been run yet.
     """
     model = onnx.ModelProto()
     model.CopyFrom(stem)
@@ -42,29 +42,30 @@ def self_dispatching(
     *names, last = trunks
     graph.node.append(_node("ReduceMax", ["needed"], ["chosen"], keepdims=0))
     graph.node.append(_node("Sub", ["needed", "needed"], ["zeros"]))
-    for number, name in enumerate([*names, last]):
+    for number, name in enumerate(trunks):
         graph.initializer.append(helper.make_tensor(f"number_{name}", TensorProto.INT32, [], [number]))
         graph.node.append(_node("Equal", ["chosen", f"number_{name}"], [f"is_{name}"]))
-    rest = _branch(graph, FULL, trunks[last]) if unanswered is None else _branch(graph, "none", unanswered)
-    results = [_after_slash(value.name) for value in rest.output]
-    for name in reversed(names):
-        outputs = _renamed(rest.output, f"or_{name}/")
-        branch = _branch(graph, name, trunks[name], results)
-        choice = _choice(name, branch, rest, [value.name for value in outputs])
-        rest = helper.make_graph([choice], f"or_{name}", [], outputs)
-    (top,) = rest.node
-    if unanswered is None:
-        top.output[:] = results
-        graph.node.append(top)
-        graph.node.append(_node("Add", ["zeros", "chosen"], ["bucket"]))
-        answers = {_after_slash(value.name): value for value in rest.output}
-    else:
-        top.output[:] = [f"found.{name}" for name in results]
-        graph.node.append(top)
-        answers = _or_full(graph, trunks[last], rest.output, results, last)
-    for name, value in answers.items():
+    otherwise = _branch(graph, "none", unanswered)
+    values = {_after_slash(value.name): value for value in otherwise.output}
+    found = dict.fromkeys(values, "")
+    for name in names:
+        found = {result: f"until_{name}_{result}" for result in values}
+        branch = _branch(graph, name, trunks[name], values)
+        graph.node.append(_choice(name, f"is_{name}", branch, otherwise, list(found.values())))
+        otherwise = _keep(f"keep_{name}", found, values)
+    answers = {result: _steps(result) for result in values if result != "overflow"}
+    runs_full = _overflowed(graph, found["overflow"], last) if "overflow" in found else f"is_{last}"
+    branch = _branch(graph, FULL, trunks[last], answers)
+    otherwise = _keep("keep", {result: found[result] for result in answers}, values)
+    graph.node.append(_choice(FULL, runs_full, branch, otherwise, list(answers.values())))
+    if "depth" in values:
+        graph.node.append(_node("Cast", [_steps("depth")], ["depth"], to=TensorProto.UINT8))
+        values["depth"].type.tensor_type.elem_type = TensorProto.UINT8
+    graph.node.append(_node("Where", [runs_full, f"number_{last}", "chosen"], ["ran"]))
+    graph.node.append(_node("Add", ["zeros", "ran"], ["bucket"]))
+    for name, value in values.items():
         value.name = name
-    every = answers | {value.name: value for value in kept} | {"bucket": bucket}
+    every = values | {value.name: value for value in kept} | {"bucket": bucket}
     graph.output.extend(every[name] for name in ORDER if name in every)
     _settle(graph)
     return model
@@ -126,41 +127,24 @@ def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iter
             yield _node("Identity", [inner.name], [outer])
 
 
-def _or_full(
-    graph: onnx.GraphProto,
-    trunk: onnx.ModelProto,
-    found: Iterable[onnx.ValueInfoProto],
-    results: list[str],
-    last: str,
-) -> dict[str, onnx.ValueInfoProto]:
-    """Append the If that runs `full` for an image that overflowed, or was sent there; returns the graph's outputs."""
-    answers = [name for name in results if name != "overflow"]
-    values = {_after_slash(value.name): value for value in found}
+def _overflowed(graph: onnx.GraphProto, found: str, last: str) -> str:
+    """Append the output `overflow`; the name of the condition that an image overflowed or was sent to the last bucket."""
     graph.node.extend(
         [
-            _node("Cast", ["found.overflow"], ["overflowed"], to=TensorProto.INT32),
+            _node("Identity", [found], ["overflow"]),
+            _node("Cast", [found], ["overflowed"], to=TensorProto.INT32),
             _node("ReduceMax", ["overflowed"], ["any_overflowed"], keepdims=0),
             _node("Cast", ["any_overflowed"], ["any_overflow"], to=TensorProto.BOOL),
             _node("Or", ["any_overflow", f"is_{last}"], ["runs_full"]),
         ]
     )
-    names = [_steps(name) for name in answers]
-    keep = helper.make_graph(
-        [_node("Identity", [f"found.{name}"], [f"keep/{name}"]) for name in answers],
-        "keep",
-        [],
-        _renamed([values[name] for name in answers], "keep/"),
-    )
-    choice = _choice(FULL, _branch(graph, FULL, trunk, answers), keep, answers)
-    choice.input[:], choice.output[:] = ["runs_full"], names
-    graph.node.append(choice)
-    if "depth" in values:
-        graph.node.append(_node("Cast", [_steps("depth")], ["depth"], to=TensorProto.UINT8))
-        values["depth"].type.tensor_type.elem_type = TensorProto.UINT8
-    graph.node.append(_node("Where", ["runs_full", f"number_{last}", "chosen"], ["ran"]))
-    graph.node.append(_node("Add", ["zeros", "ran"], ["bucket"]))
-    graph.node.append(_node("Identity", ["found.overflow"], ["overflow"]))
-    return values
+    return "runs_full"
+
+
+def _keep(name: str, found: dict[str, str], values: dict[str, onnx.ValueInfoProto]) -> onnx.GraphProto:
+    """A branch that answers what has been found so far."""
+    nodes = [_node("Identity", [value], [f"{name}/{result}"]) for result, value in found.items()]
+    return helper.make_graph(nodes, name, [], _renamed([values[result] for result in found], f"{name}/"))
 
 
 def _steps(name: str) -> str:
@@ -169,9 +153,9 @@ def _steps(name: str) -> str:
 
 
 def _choice(
-    name: str, then: onnx.GraphProto, otherwise: onnx.GraphProto, results: list[str]
+    name: str, condition: str, then: onnx.GraphProto, otherwise: onnx.GraphProto, results: list[str]
 ) -> onnx.NodeProto:
-    return _node("If", [f"is_{name}"], results, name=f"If_{name}", then_branch=then, else_branch=otherwise)
+    return _node("If", [condition], results, name=f"If_{name}", then_branch=then, else_branch=otherwise)
 
 
 def _branch(

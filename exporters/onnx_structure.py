@@ -188,7 +188,7 @@ def _operator_violations(nodes: list[onnx.NodeProto], manifest: Manifest) -> lis
     plan, choices = manifest.plan, [node.name for node in nodes if node.op_type == "If"]
     expected = 0
     if manifest.dispatch == "graph":  # one for each bucket but `full`, and one for who needs `full` after all
-        expected = len(plan.buckets) - 1 + (plan.mode == "threshold")
+        expected = len(plan.buckets)
     wrong = [] if len(choices) == expected else [f"the graph has the Ifs {choices}, expected {expected}"]
     return wrong + [
         f"node {node.name!r} is a {node.op_type}: its work depends on data"

@@ -40,6 +40,7 @@ class OnnxExporter(Exporter):
             return _written(
                 files, [parts["stem"], parts[plan.buckets[-1].name]], pieces.probes, pieces.carried
             )
+        assert pieces.unanswered is not None
         model = self_dispatching(pieces.stem, pieces.trunks, pieces.unanswered)
         return _written(write_graphs(folder, {GRAPH: model}), [model], pieces.probes)
 
@@ -59,13 +60,11 @@ class _Pieces:
         self.carried = tuple(carried.values())
         self.probes = (*(name for name in self.carried if not name.startswith("stem.")), *probes)
         self.trunks: dict[str, onnx.ModelProto] = {}
-        self.unanswered = None
         for bucket, graph in graphs.items():
             trunk = TrunkPart(graph, carried, inside=inside)
             self.trunks[bucket], probes = trace(trunk, examples, dynamic=dynamic)
             self.probes += tuple(f"{bucket}/{name}" for name in probes)
-        if plan.mode == "threshold" and inside:
-            self.unanswered, _ = trace(Unanswered(trunk), examples, dynamic=dynamic)
+        self.unanswered = trace(Unanswered(trunk), examples, dynamic=dynamic)[0] if inside else None
 
 
 def _written(

@@ -33,7 +33,7 @@ def test_the_same_number_of_tokens_at_every_step(taus: Any) -> None:
 def test_all_tokens_before_the_first_routed_step() -> None:
     plan = equal_steps(EXPERT, (None, 0.2, None))
     assert plan.thresholds == (None, 0.0, None) and plan.lead == 1
-    assert [bucket.capacity for bucket in plan.buckets][0] == (16, 1, 1)
+    assert plan.buckets[0].capacity == (16, 1, 1)
 
 
 def test_token_choice_has_a_layer_for_a_step() -> None:
