@@ -12,6 +12,7 @@ from morvit_deploy.calibration.histograms import Histogram, threshold_for
 from morvit_deploy.calibration.statistics import Run, Statistics, Thresholds, told_of
 from morvit_deploy.config import Config
 from morvit_deploy.errors import ImageError, PlanError
+from morvit_deploy.macs import last_step_decides
 
 OWN = 1.0
 # of the checkpoint's capacities: the points of the Pareto front
@@ -20,10 +21,11 @@ NOBODY = 0.0  # a threshold where no token is left to be asked: any would do
 
 
 def routed(config: Config) -> tuple[int, ...]:
-    """Steps (from 0) at which the checkpoint's schedule lets tokens leave."""
+    """Steps (from 0) at which the checkpoint's schedule lets tokens leave, and at which that matters."""
     assert config.capacity is not None
     before = (config.num_patches, *config.capacity)
-    return tuple(step for step, capacity in enumerate(config.capacity) if capacity < before[step])
+    deciding = config.num_recursions if last_step_decides(config) else config.num_recursions - 1
+    return tuple(step for step in range(deciding) if config.capacity[step] < before[step])
 
 
 def scaled(config: Config, scale: float) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""Puts a stem and its trunks together: one self-dispatching graph, or separate files; and takes one bucket out again.
+"""Puts a stem and its trunks together, in one self-dispatching graph or in files; and takes one bucket out again.
 
 The self-dispatching graph chooses with one If after the other, each with a trunk in it or the results so far. They
 are not nested: ONNX Runtime prepares the weights of the first level of branches only. The last If runs `full`, for
 images that were sent there or, where the choice is a prediction, overflowed:
 
-    stem ─► needed ─► If b0: trunk, else nothing ─► If b1: trunk, else keep ─► … ─► If full or overflow: full, else keep
+    stem ─► needed ─► If b0: trunk, else nothing ─► If b1: trunk, else keep ─► … ─► If full or overflow: full
 
 Values inside a trunk are named `BUCKET/value`, in either form, so that a probe's name says where it is.
 """
@@ -128,7 +128,7 @@ def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iter
 
 
 def _overflowed(graph: onnx.GraphProto, found: str, last: str) -> str:
-    """Append the output `overflow`; the name of the condition that an image overflowed or was sent to the last bucket."""
+    """Append the output `overflow`; the name of the condition that an image overflowed or needs the last bucket."""
     graph.node.extend(
         [
             _node("Identity", [found], ["overflow"]),

@@ -19,7 +19,7 @@ class Whole(Named):
     def __init__(self, static: StaticMoRViT) -> None:
         super().__init__()
         self.static = static
-        self.results = results_of(static, adaptive=False)
+        self.results = results_of(static)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         return self.static(*inputs)
@@ -52,7 +52,7 @@ class TrunkPart(Named):
         self.static, self.carried, self.inside = static, carried, inside
         self.inputs = tuple(carried.values())
         stem = _stem_results(static)
-        self.results = tuple(name for name in results_of(static, adaptive=True) if name not in stem)
+        self.results = tuple(name for name in results_of(static) if name not in stem)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -96,12 +96,10 @@ def choose(plan: Plan, counts: Tensor) -> Tensor:
     return cheapest_fitting(counts, tuple(bucket.capacity for bucket in plan.buckets))
 
 
-def results_of(static: StaticMoRViT, *, adaptive: bool) -> tuple[str, ...]:
+def results_of(static: StaticMoRViT) -> tuple[str, ...]:
     """Outputs of a graph; `overflow` where a chosen bucket can turn out too small: only under thresholds."""
     overflows = any(threshold is not None for threshold in static.thresholds or ())
     has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
-    if static.sorts and not adaptive:
-        has["overflow"] = True  # a bucket of token_choice taken alone, whatever the image
     return tuple(name for name in RESULTS if has[name])
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper, shape_inference
@@ -67,18 +68,18 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     facts.violations += _operator_violations(nodes, manifest)
     for model in models:
         facts.violations += _port_violations(model, manifest.batch == "dynamic")
+    facts.violations += _table_violations(models[-1] if manifest.dispatch == "host" else models[0], manifest)
     promised: dict[str, Promise] = {}
-    places: dict[str, set[str]] = {}
     for bucket, graph in graphs.items():
         model = plain_graph(folder, manifest, bucket, weights=True)
         where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
         facts.violations += [
-            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, facts, places)
+            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, facts)
         ]
         promised |= promised_uses(graph)
     facts.violations += [
         f"weight {promised[key].name!r} is stored {len(names)} times, expected once: {sorted(names)}"
-        for key, names in places.items()
+        for key, names in _places(folder, models).items()
         if key in promised and len(names) != 1
     ]
     facts.violations += _size_violations(facts, promised, graphs=len(manifest.plan.buckets))
@@ -91,9 +92,8 @@ def _prove_bucket(
     bucket: str,
     graph: StaticMoRViT,
     facts: Facts,
-    places: dict[str, set[str]],
 ) -> list[str]:
-    """Prove the plain graph of one bucket; notes its MACs in `facts` and where each weight is stored in `places`."""
+    """Prove the plain graph of one bucket; notes its MACs in `facts`."""
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
     dynamic = _shape_violations(fixed)
@@ -104,13 +104,11 @@ def _prove_bucket(
         for name, times in uses.items()
         if name.endswith(".fc2.weight")
     }
-    for init in model.graph.initializer:
-        if math.prod(init.dims) > 1:
-            places.setdefault(_key(numpy_helper.to_array(init)), set()).add(init.name)
     violations = [
         *_sharing_violations(model, uses, promised_uses(graph), _owned(graph)),
         *dynamic,
         *_probe_violations(model, manifest, bucket, graph),
+        *_threshold_violations(model, manifest),
     ]
     macs = _promised_macs(graph, manifest)
     if not dynamic and facts.macs[bucket] != macs:
@@ -126,6 +124,60 @@ def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
     return schedule_macs(
         graph.config, graph.capacity, options.cls_only, options.frozen_keys, routed=graph.routed
     )
+
+
+def _threshold_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
+    """The router logits are compared with the plan's thresholds and with nothing else."""
+    told = {float(np.float32(t)) for t in manifest.plan.thresholds or () if t is not None}
+    compared = _constants(model.graph, "GreaterOrEqual")
+    found = {float(array) for array in compared if array.dtype == np.float32 and array.size == 1}
+    if found <= told:
+        return []
+    return [
+        f"router logits are compared with {sorted(found - told)}, the plan's thresholds are {sorted(told)}"
+    ]
+
+
+def _table_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
+    """The stem chooses by the plan's own table: upper bounds, or capacities."""
+    plan = manifest.plan
+    if not plan.adaptive:
+        return []
+    table = np.array([bucket.capacity for bucket in plan.buckets])
+    if plan.mode == "threshold":
+        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
+    found = [array for array in _constants(model.graph, "Greater") if array.dtype == np.int64]
+    if any(np.array_equal(array.reshape(-1), table.reshape(-1)) for array in found):
+        return []
+    return [f"the graph chooses by {[array.tolist() for array in found]}, the plan says {table.tolist()}"]
+
+
+def _constants(graph: onnx.GraphProto, op_type: str) -> list[NDArray]:
+    """Constants that the nodes of a kind read, not those inside branches."""
+    held = {init.name: init for init in graph.initializer}
+    names = {name for node in graph.node if node.op_type == op_type for name in node.input if name in held}
+    return [numpy_helper.to_array(held[name]) for name in sorted(names)]
+
+
+def _places(folder: Path, models: list[onnx.ModelProto]) -> dict[str, set[str]]:
+    """Content key of every initializer, read or not, to the places where it is stored."""
+    places: dict[str, set[str]] = {}
+    keys: dict[str, str] = {}
+    for init in (
+        init for model in models for graph in every_graph(model.graph) for init in graph.initializer
+    ):
+        if math.prod(init.dims) <= 1:
+            continue
+        place = init.name
+        if external_data_helper.uses_external_data(init):
+            info = external_data_helper.ExternalDataInfo(init)
+            place = f"{info.location} at {info.offset} as {list(init.dims)}"
+        if place not in keys:
+            if external_data_helper.uses_external_data(init):
+                external_data_helper.load_external_data_for_tensor(init, str(folder))
+            keys[place] = _key(numpy_helper.to_array(init))
+        places.setdefault(keys[place], set()).add(place)
+    return places
 
 
 def _stored_bytes(models: list[onnx.ModelProto]) -> int:

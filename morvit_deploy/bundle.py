@@ -90,6 +90,8 @@ class Manifest(Strict):
         ]
         if self.form == "unrolled":
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
+        if self.plan.checkpoint not in (None, self.checkpoint.sha256):
+            problems.append("plan.checkpoint: differs from checkpoint.sha256")
         size = self.config.image_size
         nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
         wanted = nhwc if self.input == "uint8" else nchw

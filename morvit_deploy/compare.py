@@ -97,7 +97,7 @@ class _InBucket:
         self.walk = Walk(judge.config, bucket.capacity, static.thresholds)
         self.unrolling, self.conversion = Answers(), Answers()
         self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
-        self.judged = self.fitting = self.wrong_overflow = 0
+        self.judged = self.fitting = self.wrong_overflow = self.wrong_depth = 0
         self.divergence: str | None = None
 
     def add(
@@ -122,6 +122,9 @@ class _InBucket:
         if "overflow" in runtime:
             overflow = np.array([trace.overflow for trace in capped.traces])
             self.wrong_overflow += int((overflow != runtime["overflow"])[clear].sum())
+        if "depth" in runtime:
+            differs = (capped.depth.numpy() != runtime["depth"]).any(axis=1)
+            self.wrong_depth += int(differs[clear].sum())
         decisions = self.walk.decisions_alike(capped, runtime, clear)
         if decisions is not None:
             self.decisions.append(decisions)
@@ -188,7 +191,8 @@ class _Comparison:
         expected, overflow = self.plan.dispatched(counts)
         self.overflowed += int(overflow.sum())
         if self.manifest.batch == 1 or self.manifest.dispatch == "host":
-            self.misdirected += int((answer["bucket"] != expected)[clear].sum())
+            wrong = (answer["bucket"] != expected) | (answer.get("overflow", overflow) != overflow)
+            self.misdirected += int(wrong[clear].sum())
 
     @property
     def judged(self) -> int:
@@ -224,6 +228,7 @@ class _Comparison:
                     bucket.judged,
                     gap.max_abs,
                     bucket.wrong_overflow,
+                    bucket.wrong_depth,
                 )
                 for bucket, served, gap in zip(self.buckets, self.served, conversions, strict=True)
             ]

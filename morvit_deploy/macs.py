@@ -129,6 +129,16 @@ def _depth_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> in
     return total
 
 
+def last_step_decides(config: Config) -> bool:
+    """Does it matter who runs the last step? Not where its CLS alone is read and everyone stays a key."""
+    return not (
+        config.gate == "hard"
+        and config.sharing != "middle_cycle"
+        and config.attention_scope == "all"
+        and config.cycle_depth == 1
+    )
+
+
 def layer_names(config: Config) -> list[str]:
     """The checkpoint's block name of each layer, in order of application."""
     cycle = [f"cycle.{i}" for i in range(config.cycle_depth)] * config.num_recursions

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from morvit_deploy.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.errors import PlanError
-from morvit_deploy.macs import schedule_macs
+from morvit_deploy.macs import last_step_decides, schedule_macs
 
 FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `or_NAME` is one too
@@ -190,6 +190,11 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
     if plan.mode == "threshold" and plan.adaptive and all(t is None for t in plan.thresholds or ()):
         problems.append(
             "thresholds: got only null, so no step is routed, and there is nothing to choose a bucket by"
+        )
+    if plan.thresholds and plan.thresholds[-1] is not None and not last_step_decides(config):
+        problems.append(
+            f"thresholds[{steps - 1}]: got {plan.thresholds[-1]}, expected null: only CLS is read after the last "
+            "step, so its router decides nothing"
         )
     for bucket in plan.buckets:
         found = schedule_problems(bucket.capacity, steps, patches)

@@ -91,6 +91,7 @@ class BucketSeen:
     judged: int  # images run in it and compared; where they need more, all sides keep the highest
     max_abs: float  # of its conversion gap
     wrong_overflow: int  # judged images whose overflow flag is wrong
+    wrong_depth: int = 0  # judged images with a wrong depth, where the bundle answers depths
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -103,7 +104,7 @@ class Dispatched:
 
     gap: Gap
     overflowed: int  # images whose predicted bucket was too small, so that `full` was run too
-    misdirected: int  # judged images that were answered by another bucket than the plan says
+    misdirected: int  # judged images answered by another bucket, or with another overflow, than the plan says
 
     @property
     def passed(self) -> bool:
@@ -144,7 +145,7 @@ class Verification:
             self.structure.get("proved") is True
             and all(gap.passed for _, gap in self.gaps)
             and self.routing_gap.top1_agreement >= self.min_agreement
-            and not any(bucket.wrong_overflow or not bucket.judged for bucket in self.buckets)
+            and not any(b.wrong_overflow or b.wrong_depth or not b.judged for b in self.buckets)
             and (self.dispatched is None or self.dispatched.passed)
             and all(share == 1.0 for share in self.router_agreement or ())
             and self.images > self.ambiguous
@@ -183,6 +184,8 @@ class Verification:
                 lines.append(f"bucket {bucket.name}: no image could be judged in it; give more with --images")
             if bucket.wrong_overflow:
                 lines.append(f"bucket {bucket.name}: overflow is wrong for {bucket.wrong_overflow} images")
+            if bucket.wrong_depth:
+                lines.append(f"bucket {bucket.name}: depth is wrong for {bucket.wrong_depth} images")
         if self.dispatched is not None and not self.dispatched.passed:
             gap = self.dispatched.gap
             lines.append(

@@ -321,7 +321,7 @@ def test_the_answer_of_several_buckets_is_json(ladder: Path) -> None:
     result = verify(ladder, ladder.parent / "checkpoint")
     answer = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert answer["passed"] is True
-    names = {"name", "served", "fitting", "judged", "max_abs", "wrong_overflow"}
+    names = {"name", "served", "fitting", "judged", "max_abs", "wrong_overflow", "wrong_depth"}
     assert [set(bucket) for bucket in answer["buckets"]] == [names] * 3
     assert {"max_abs", "overflowed", "misdirected"} <= set(answer["dispatch"])
     assert answer["unrolling_gap"]["passed"] is True
