@@ -70,6 +70,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
         facts.violations += _port_violations(model, manifest.batch == "dynamic")
     facts.violations += _table_violations(models[-1] if manifest.dispatch == "host" else models[0], manifest)
     promised: dict[str, Promise] = {}
+    compared: set[float] = set()
     for bucket, graph in graphs.items():
         model = plain_graph(folder, manifest, bucket, weights=True)
         where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
@@ -77,6 +78,8 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
             where + violation for violation in _prove_bucket(model, manifest, bucket, graph, facts)
         ]
         promised |= promised_uses(graph)
+        compared |= _compared(model)
+    facts.violations += _threshold_violations(compared, manifest)
     facts.violations += [
         f"weight {promised[key].name!r} is stored {len(names)} times, expected once: {sorted(names)}"
         for key, names in _places(folder, models).items()
@@ -108,7 +111,6 @@ def _prove_bucket(
         *_sharing_violations(model, uses, promised_uses(graph), _owned(graph)),
         *dynamic,
         *_probe_violations(model, manifest, bucket, graph),
-        *_threshold_violations(model, manifest),
     ]
     macs = _promised_macs(graph, manifest)
     if not dynamic and facts.macs[bucket] != macs:
@@ -126,16 +128,23 @@ def _promised_macs(graph: StaticMoRViT, manifest: Manifest) -> int:
     )
 
 
-def _threshold_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
-    """The router logits are compared with the plan's thresholds and with nothing else."""
-    told = {float(np.float32(t)) for t in manifest.plan.thresholds or () if t is not None}
-    compared = _constants(model.graph, "GreaterOrEqual")
-    found = {float(array) for array in compared if array.dtype == np.float32 and array.size == 1}
-    if found <= told:
+def _compared(model: onnx.ModelProto) -> set[float]:
+    """The numbers that router logits are compared with."""
+    constants = _constants(model.graph, "GreaterOrEqual")
+    return {float(array) for array in constants if array.dtype == np.float32 and array.size == 1}
+
+
+def _threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
+    """Router logits are compared, in one bucket or another, with the plan's thresholds and with nothing else."""
+    config, thresholds = manifest.config, manifest.plan.thresholds or ()
+    told = {float(np.float32(t)) for t in thresholds if t is not None}
+    cls_alone = (
+        config.sharing != "middle_cycle" and config.attention_scope == "all" and config.cycle_depth == 1
+    )
+    needed = {float(np.float32(t)) for t in (thresholds[:-1] if cls_alone else thresholds) if t is not None}
+    if needed <= found <= told:
         return []
-    return [
-        f"router logits are compared with {sorted(found - told)}, the plan's thresholds are {sorted(told)}"
-    ]
+    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(told)}"]
 
 
 def _table_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:

@@ -222,6 +222,12 @@ def copy_in_a_branch(model: onnx.ModelProto) -> None:
     node.input[list(node.input).index(weight.name)] = "b0/planted"
 
 
+def unread_copy_in_a_branch(model: onnx.ModelProto) -> None:
+    weight = next(init for init in model.graph.initializer if init.name == "cycle.0.fc1.weight")
+    copy = numpy_helper.from_array(numpy_helper.to_array(weight), "b1/nobody reads this")
+    branch(model, "b1").initializer.append(copy)
+
+
 def another_block_in_one_bucket(model: onnx.ModelProto) -> None:
     node = reading(branch(model, "b1"), "cycle.0.fc1.weight")[1]
     node.input[list(node.input).index("cycle.0.fc1.weight")] = "first.fc1.weight"
@@ -252,6 +258,7 @@ def test_every_bucket_as_written_is_proved(name: str, request: pytest.FixtureReq
     ("plant", "named"),
     [
         (another_if, ["the Ifs", "'planted'", "expected 3"]),
+        (unread_copy_in_a_branch, ["weight 'cycle.0.fc1.weight' is stored 2 times", "b1/nobody reads this"]),
         (copy_in_a_branch, ["bucket b0: weight 'cycle.0.fc1.weight' is stored 2 times", "b0/planted"]),
         (another_block_in_one_bucket, ["bucket b1: weight 'cycle.0.fc1.weight' is applied 2 times", "'b1/"]),
         (

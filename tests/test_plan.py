@@ -18,8 +18,17 @@ from pydantic import ValidationError
 
 from morvit_deploy.config import Config
 from morvit_deploy.errors import PlanError
-from morvit_deploy.macs import schedule_macs
-from morvit_deploy.plan import Bucket, Plan, bucket_macs, is_own, load_plan, own_plan, topk_plan
+from morvit_deploy.macs import last_step_decides, schedule_macs
+from morvit_deploy.plan import (
+    Bucket,
+    Plan,
+    bucket_macs,
+    is_own,
+    load_plan,
+    own_plan,
+    plan_problems,
+    topk_plan,
+)
 
 N, STEPS = 16, 3
 B0 = {"name": "b0", "capacity": [4, 2], "macs": 10, "share": 0.4, "upto": 4}
@@ -310,3 +319,11 @@ def test_depths_are_dispatched_to_the_first_that_fits(
     numbers, overflow = plan.dispatched(np.array(images))
     assert numbers.tolist() == [needed(plan, counts) for counts in images]
     assert not overflow.any()
+
+
+def test_a_last_router_that_decides_nothing_has_no_threshold() -> None:
+    config = make_config(sharing="cycle", attention_scope="all", gate="hard")
+    plan = own_plan(make_config()).model_copy(update={"mode": "threshold", "thresholds": (0.1, 0.0, 0.2)})
+    problem = plan_problems(plan, config)[0]
+    assert problem.startswith("thresholds[2]: got 0.2, expected null")
+    assert not last_step_decides(config) and last_step_decides(make_config())

@@ -372,6 +372,9 @@ def rename_a_bucket(manifest: dict[str, Any]) -> None:
 EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", lambda m: m["plan"].update(thresholds=[0.5, 0.0, 0.0]), "conversion gap"),
     ("ladder", bucket(0, upto=0), "images in another bucket than the plan says"),
+    ("ladder", lambda m: m["plan"]["thresholds"].__setitem__(0, 0.001), "router logits are compared with"),
+    ("ladder", bucket(1, upto=15), "the graph chooses by"),
+    ("ladder", lambda m: m["plan"].update(checkpoint="0" * 64), "plan.checkpoint: differs"),
     ("ladder", bucket(1, upto=17), "buckets: got upto"),
     ("ladder", bucket(0, capacity=[5, 4, 1]), "plan.buckets.b0.macs"),
     ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected with mode 'threshold'"),
