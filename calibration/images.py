@@ -13,6 +13,7 @@ from morvit_deploy.config import Config
 from morvit_deploy.errors import ImageError
 from morvit_deploy.pixels import Pixels, read_image
 
+FRONT = ".pareto.png"  # calibrate's own picture, if it was written among the photos
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
 
 
@@ -101,7 +102,7 @@ def _found(folder: Path, config: Config) -> list[Entry]:
     entries = []
     classes = _names_classes(folder, config)
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.endswith(FRONT):
             inside = path.relative_to(folder).parts
             label = _class_of(inside[0], config, folder) if len(inside) > 1 and classes else None
             entries.append(Entry(path, label))

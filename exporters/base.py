@@ -62,6 +62,8 @@ class Request:
                 )
         if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
             raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
+        if not 0 <= self.min_agreement <= 1:
+            raise ConfigError(f"min_agreement: got {self.min_agreement}, expected a share from 0 to 1")
         if self.plan is not None and self.form != "unrolled":
             raise ConfigError(
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"

@@ -54,8 +54,9 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
     once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
     """
-    files = sorted(set(graph_files(manifest.dispatch, manifest.plan).values()))
-    models = [read_graph(folder / name) for name in files]
+    files = graph_files(manifest.dispatch, manifest.plan)
+    parts = {part: read_graph(folder / name) for part, name in files.items()}
+    models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     facts = Facts(
         nodes=len(nodes),
@@ -68,7 +69,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     facts.violations += _operator_violations(nodes, manifest)
     for model in models:
         facts.violations += _port_violations(model, manifest.batch == "dynamic")
-    facts.violations += _table_violations(models[-1] if manifest.dispatch == "host" else models[0], manifest)
+    facts.violations += _table_violations(parts.get("stem") or parts["model"], manifest, folder)
     promised: dict[str, Promise] = {}
     compared: set[float] = set()
     for bucket, graph in graphs.items():
@@ -147,7 +148,7 @@ def _threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
     return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(told)}"]
 
 
-def _table_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
+def _table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
     """The stem chooses by the plan's own table: upper bounds, or capacities."""
     plan = manifest.plan
     if not plan.adaptive:
@@ -155,17 +156,17 @@ def _table_violations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     table = np.array([bucket.capacity for bucket in plan.buckets])
     if plan.mode == "threshold":
         table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
-    found = [array for array in _constants(model.graph, "Greater") if array.dtype == np.int64]
+    found = [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
     if any(np.array_equal(array.reshape(-1), table.reshape(-1)) for array in found):
         return []
     return [f"the graph chooses by {[array.tolist() for array in found]}, the plan says {table.tolist()}"]
 
 
-def _constants(graph: onnx.GraphProto, op_type: str) -> list[NDArray]:
-    """Constants that the nodes of a kind read, not those inside branches."""
+def _constants(graph: onnx.GraphProto, op_type: str, folder: Path | None = None) -> list[NDArray]:
+    """Constants that the nodes of a kind read, not those inside branches; large ones lie in the folder's weights."""
     held = {init.name: init for init in graph.initializer}
     names = {name for node in graph.node if node.op_type == op_type for name in node.input if name in held}
-    return [numpy_helper.to_array(held[name]) for name in sorted(names)]
+    return [numpy_helper.to_array(held[name], str(folder or "")) for name in sorted(names)]
 
 
 def _places(folder: Path, models: list[onnx.ModelProto]) -> dict[str, set[str]]:

@@ -64,7 +64,7 @@ def compare(
         for start in range(0, total, CHUNK):
             if images is not None:
                 comparison.add(images[start : start + CHUNK])
-            elif comparison.judged < ENOUGH:
+            elif comparison.least_judged < ENOUGH:
                 comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
             progress(min(1.0, (start + CHUNK) / total))
         return comparison.verification(structure, synthetic=images is None)
@@ -198,6 +198,11 @@ class _Comparison:
     def judged(self) -> int:
         """Images so far whose routing margin lets them be judged."""
         return int(is_clear(np.array(self.margins)).sum())
+
+    @property
+    def least_judged(self) -> int:
+        """The same in the bucket that fewest could be judged in: a bucket that holds less has margins of its own."""
+        return min(self.judged, *(bucket.judged for bucket in self.buckets))
 
     def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
         """The verdict over all chunks."""

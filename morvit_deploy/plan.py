@@ -15,11 +15,12 @@ from morvit_deploy.errors import PlanError
 from morvit_deploy.macs import last_step_decides, schedule_macs
 
 FORMAT = "morvit-plan/1"
-TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `or_NAME` is one too
+TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `keep_NAME` is one too
 FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Threshold = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]  # a router logit: float32 in the graph
+FURTHEST = float(np.finfo(np.float32).max)
+Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit: float32 in the graph
 
 
 class Bucket(Strict):
@@ -56,7 +57,7 @@ class Plan(Strict):
         names = [bucket.name for bucket in self.buckets]
         if len(set(names)) != len(names):
             problems.append(f"buckets: got names {names}, expected each once")
-        taken = [name for name in names if name in TAKEN or name.startswith("or_")]
+        taken = [name for name in names if name in TAKEN or name.startswith("keep_")]
         if taken:
             problems.append(
                 f"buckets: got names {taken}, which other parts of a graph have; expected b0, b1, …"

@@ -13,7 +13,7 @@ from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
 from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
-from morvit_deploy.errors import BundleError
+from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.registry import find_target, open_runner
 from morvit_deploy.plan import own_plan
 from morvit_deploy.runtime import Session
@@ -41,6 +41,8 @@ def verify(
     top-1 agreement that a plan's model must have with the trained one (0: reported only). `tell` hears each stage,
     `progress` the share of images done.
     """
+    if not 0 <= min_agreement <= 1:
+        raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")
     tell("loading the checkpoint")
     model = load_checkpoint(checkpoint)
     folder, manifest = Path(bundle), open_manifest(bundle)

@@ -17,7 +17,14 @@ from morvit_deploy.baselines import build_form
 from morvit_deploy.bundle import Form
 from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
-from morvit_deploy.macs import applications, block_macs, dense_macs, layer_names, schedule_macs
+from morvit_deploy.macs import (
+    applications,
+    block_macs,
+    dense_macs,
+    last_step_decides,
+    layer_names,
+    schedule_macs,
+)
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.presets import preset
@@ -170,6 +177,8 @@ def test_a_threshold_bucket_does_what_its_plan_says(changes: dict[str, Any], dat
     for threshold in taus:
         held = held if threshold is None else data.draw(st.integers(1, held))
         capacity.append(held)
+    if not last_step_decides(config) and taus[-1] is not None:
+        taus, capacity[-1] = (*taus[:-1], None), capacity[-2] if len(capacity) > 1 else 16
     routed = any(threshold is not None for threshold in taus)
     assert_each_bucket_does_its_macs(
         config, threshold_plan(config, taus, [tuple(capacity)] if routed else [])

@@ -90,7 +90,7 @@ def test_a_plan_round_trips() -> None:
         {"buckets": [{**B0, "name": "stem"}, FULL]},
         {"buckets": [{**B0, "name": "none"}, FULL]},
         {"buckets": [{**B0, "name": "keep"}, FULL]},
-        {"buckets": [{**B0, "name": "or_full"}, FULL]},
+        {"buckets": [{**B0, "name": "keep_b0"}, FULL]},
         {"buckets": [{**B0, "macs": 1.5}, FULL]},
         {"buckets": [{**B0, "upto": 17}, FULL]},
         {"buckets": [{**B0, "upto": None}, FULL]},
