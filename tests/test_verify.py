@@ -380,7 +380,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected with mode 'threshold'"),
     ("ladder", lambda m: m.update(form="masked"), "form: 'masked' with 3 buckets in the plan"),
     ("ladder", lambda m: m.update(dispatch="single"), "dispatch: 'single' with 3 buckets"),
-    ("ladder", lambda m: m.update(dispatch="host"), "b0.onnx"),
+    ("ladder", lambda m: m.update(dispatch="host"), "stem.onnx"),
     ("ladder", lambda m: m["outputs"].pop(1), "outputs: bucket is missing"),
     ("ladder", lambda m: m["outputs"].pop(2), "the graph has"),
     ("ladder", lambda m: m.update(probes=[]), "bucket b0: the manifest's probes"),
