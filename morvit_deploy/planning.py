@@ -48,10 +48,6 @@ class Wish:
                 raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
         if self.buckets is not None and self.buckets < 1:
             raise PlanError(f"buckets: got {self.buckets}, expected at least 1, `full`")
-        if self.buckets is not None and self.mode == "topk":
-            raise PlanError(
-                "buckets: mode 'topk' has one, every image's; leave the number out, or take thresholds"
-            )
         if self.budget_macs is not None and self.budget_ms is not None:
             raise PlanError("got a budget in MACs and one in ms, expected one of them")
         for name in ("budget_macs", "budget_ms"):
