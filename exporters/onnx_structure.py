@@ -21,7 +21,7 @@ from morvit_deploy.exporters.onnx_graphs import every_graph, weight_name
 from morvit_deploy.exporters.onnx_macs import PRODUCTS, at_batch, count_macs, infer_shapes
 from morvit_deploy.exporters.onnx_plain import plain_graph, read_graph
 from morvit_deploy.exporters.run_onnx import graph_files
-from morvit_deploy.macs import dense_macs, schedule_macs
+from morvit_deploy.macs import dense_macs, last_step_is_cls_alone, schedule_macs
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
@@ -74,11 +74,12 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     compared: set[float] = set()
     for bucket, graph in graphs.items():
         model = plain_graph(folder, manifest, bucket, weights=True)
+        uses = promised_uses(graph)
         where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
         facts.violations += [
-            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, facts)
+            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, uses, facts)
         ]
-        promised |= promised_uses(graph)
+        promised |= uses
         compared |= _compared(model)
     facts.violations += _threshold_violations(compared, manifest)
     facts.violations += [
@@ -95,6 +96,7 @@ def _prove_bucket(
     manifest: Manifest,
     bucket: str,
     graph: StaticMoRViT,
+    promised: dict[str, Promise],
     facts: Facts,
 ) -> list[str]:
     """Prove the plain graph of one bucket; notes its MACs in `facts`."""
@@ -109,7 +111,7 @@ def _prove_bucket(
         if name.endswith(".fc2.weight")
     }
     violations = [
-        *_sharing_violations(model, uses, promised_uses(graph), _owned(graph)),
+        *_sharing_violations(model, uses, promised, _owned(graph)),
         *dynamic,
         *_probe_violations(model, manifest, bucket, graph),
     ]
@@ -139,10 +141,11 @@ def _threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
     """Router logits are compared, in one bucket or another, with the plan's thresholds and with nothing else."""
     config, thresholds = manifest.config, manifest.plan.thresholds or ()
     told = {float(np.float32(t)) for t in thresholds if t is not None}
-    cls_alone = (
-        config.sharing != "middle_cycle" and config.attention_scope == "all" and config.cycle_depth == 1
-    )
-    needed = {float(np.float32(t)) for t in (thresholds[:-1] if cls_alone else thresholds) if t is not None}
+    needed = {
+        float(np.float32(t))
+        for t in (thresholds[:-1] if last_step_is_cls_alone(config) else thresholds)
+        if t is not None
+    }
     if needed <= found <= told:
         return []
     return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(told)}"]

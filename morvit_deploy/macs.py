@@ -129,14 +129,15 @@ def _depth_macs(config: Config, capacity: tuple[int, ...], cls_only: bool) -> in
     return total
 
 
+def last_step_is_cls_alone(config: Config) -> bool:
+    """Is nothing but CLS read after the last step, with every token a key of it, whoever runs the step?"""
+    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1
+    return alone and config.attention_scope == "all"
+
+
 def last_step_decides(config: Config) -> bool:
-    """Does it matter who runs the last step? Not where its CLS alone is read and everyone stays a key."""
-    return not (
-        config.gate == "hard"
-        and config.sharing != "middle_cycle"
-        and config.attention_scope == "all"
-        and config.cycle_depth == 1
-    )
+    """Is the last step's router read at all? Not with a hard gate where it does not matter who runs the step."""
+    return config.gate != "hard" or not last_step_is_cls_alone(config)
 
 
 def layer_names(config: Config) -> list[str]:
