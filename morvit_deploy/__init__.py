@@ -14,13 +14,24 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.registry import open_bundle
     from morvit_deploy.measuring.benchmark import bench
     from morvit_deploy.planning import calibrate
+    from morvit_deploy.sources.conversion import convert
     from morvit_deploy.verification import verify
 
-__all__ = ["bench", "calibrate", "export", "load_checkpoint", "open_bundle", "save_checkpoint", "verify"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "convert",
+    "export",
+    "load_checkpoint",
+    "open_bundle",
+    "save_checkpoint",
+    "verify",
+]
 
 _HOMES = {
     "bench": "morvit_deploy.measuring.benchmark",
     "calibrate": "morvit_deploy.planning",
+    "convert": "morvit_deploy.sources.conversion",
     "export": "morvit_deploy.exporters.api",
     "load_checkpoint": "morvit_deploy.checkpoint",
     "open_bundle": "morvit_deploy.exporters.registry",

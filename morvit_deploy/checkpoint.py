@@ -28,10 +28,17 @@ def load_checkpoint(folder: str | Path) -> MoRViT:
     """
     folder = Path(folder)
     config = load_config(folder)
+    return build_model(config, _read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+
+
+def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoRViT:
+    """The reference model of a configuration and its tensors, in float32 and evaluation mode.
+
+    CheckpointError lists every tensor that is missing, too much, mis-shaped or not finite; `source` is for it.
+    """
     with torch.device("meta"):  # shapes without the cost of an initialisation
         model = MoRViT(config)
-    tensors = _read_tensors(folder / WEIGHTS)
-    _check(tensors, {name: tuple(t.shape) for name, t in model.state_dict().items()}, folder / WEIGHTS)
+    _check(tensors, {name: tuple(t.shape) for name, t in model.state_dict().items()}, source)
     widened = {name: t.float() if t.dtype in WIDENED else t for name, t in tensors.items()}
     model.load_state_dict(widened, assign=True)
     return model.eval().requires_grad_(False)

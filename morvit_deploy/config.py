@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from morvit_deploy.errors import ConfigError
 
 FORMAT = "morvit/1"
-MAX_STEPS, MAX_LAYERS = 255, 1000
+MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a model: beyond it is a slip of the keyboard
@@ -78,12 +78,18 @@ class Config(Strict):
     head_hidden: tuple[Size, ...]
     preprocess: Preprocess
     labels: tuple[str, ...] | None
+    register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     provenance: dict[str, Any] | None = None
 
     @property
     def num_patches(self) -> int:
         """N, the number of patch tokens."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a layer that all run: patches, CLS and registers."""
+        return self.num_patches + 1 + self.register_tokens
 
     @property
     def num_layers(self) -> int:
@@ -145,6 +151,11 @@ class Config(Strict):
             wanted = {"capacity": None, "gate": "hard"}
         else:
             wanted = {}
+        if self.register_tokens and self.routing != "none":
+            problems.append(
+                f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: registers "
+                "are known of plain ViTs only"
+            )
         for field, value in wanted.items():
             if (got := getattr(self, field)) != value:
                 shown = _short(list(got) if isinstance(got, tuple) else got)
@@ -160,8 +171,9 @@ class Config(Strict):
     def to_json(self) -> str:
         """The text of `config.json`; `parse_config` reads it back to an equal object."""
         fields = self.model_dump(mode="json")
-        if fields["provenance"] is None:
-            del fields["provenance"]
+        for name in ("register_tokens", "provenance"):  # written where there is something to say
+            if not fields[name]:
+                del fields[name]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -204,7 +216,21 @@ def load_config(folder: Path) -> Config:
             f"cannot read {path}: {error.strerror}; a checkpoint is a folder with config.json and "
             "model.safetensors (`morvit-deploy init` writes one)"
         ) from None
+    if _is_of_others(text):
+        raise ConfigError(
+            f"{path} is not a {FORMAT} configuration: it names no format; if other code wrote this checkpoint, "
+            f"`morvit-deploy convert {folder} -o DIR` makes a {FORMAT} one of it"
+        )
     return parse_config(text, source=str(path))
+
+
+def _is_of_others(text: bytes) -> bool:
+    """Is this a JSON object that names no format, as other code's config.json?"""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and "format" not in fields
 
 
 def explain(error: ValidationError) -> str:

@@ -34,7 +34,10 @@ DEFAULTS = Options()
 
 
 class Stem(nn.Module):
-    """Image to tokens (…, N+1, dim), CLS first; normalisation is folded into the patch projection."""
+    """Image to tokens (…, N+1, dim), CLS first; normalisation is folded into the patch projection.
+
+    Registers, where there are some, stand behind the patches.
+    """
 
     def __init__(self, model: MoRViT, options: Options) -> None:
         super().__init__()
@@ -53,6 +56,9 @@ class Stem(nn.Module):
             cls, positions = cls[0], positions[0]
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
+        if config.register_tokens:
+            registers = model.register_tokens[0] if options.single else model.register_tokens
+            self.registers = nn.Parameter(registers.to(dtype), requires_grad=False)
 
     def forward(self, image: Tensor) -> Tensor:
         image = image.to(self.cls.dtype)  # first of all: TensorRT takes uint8 only as far as a cast
@@ -61,9 +67,14 @@ class Stem(nn.Module):
         if self.options.input == "uint8" and not self.options.fold:
             x = self._normalise(x)
         x = self.patch(x) + self.positions
-        return torch.cat(
-            [self.cls if self.options.single else self.cls.expand(image.shape[0], -1, -1), x], dim=-2
-        )
+        parts = [self._repeated(self.cls, image), x]
+        if self.config.register_tokens:
+            parts.append(self._repeated(self.registers, image))
+        return torch.cat(parts, dim=-2)
+
+    def _repeated(self, constant: Tensor, image: Tensor) -> Tensor:
+        """A constant (n, dim), or (1, n, dim) for each image of a batch."""
+        return constant if self.options.single else constant.expand(image.shape[0], -1, -1)
 
     def _patches(self, image: Tensor) -> Tensor:
         """Each patch as a row of (row, column, channel): (…, N, patch² · 3)."""

@@ -21,7 +21,7 @@ def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
 
 def dense_macs(config: Config) -> int:
     """Every token through every layer, all routers on all tokens: what masking in eager mode costs."""
-    tokens = config.num_patches + 1
+    tokens = config.num_tokens
     routed = _router_macs(config) * tokens
     if config.routing == "expert_choice":
         assert config.capacity is not None
@@ -92,12 +92,12 @@ def _recursion_macs(
     config: Config, capacity: tuple[int, ...], cls_only: bool, frozen_keys: bool, routed: tuple[bool, ...]
 ) -> int:
     """first, the routed steps and last; `held` counts the tokens before each step's router."""
-    tokens = held = config.num_patches + 1
+    tokens = held = config.num_tokens
     middle = config.sharing == "middle_cycle"
     everywhere = config.attention_scope == "all"
     total = block_macs(config, tokens, tokens, tokens) if middle else 0
     for step, kept in enumerate(capacity):
-        running = kept + 1
+        running = kept + tokens - config.num_patches  # CLS and registers always run
         total += held * _router_macs(config) if routed[step] else 0
         # those who left now: K and V computed once, then carried
         fresh = ((held if frozen_keys else tokens) - running) if everywhere else 0

@@ -178,6 +178,8 @@ class MoRViT(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + 1, dim))
+        if config.register_tokens:  # their positions are added to them
+            self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, dim))
         ends = config.sharing == "middle_cycle"
         self.first = Block(config) if ends else None
         self.cycle = nn.ModuleList(Block(config) for _ in range(config.cycle_depth))
@@ -211,10 +213,16 @@ class MoRViT(nn.Module):
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (batch, 3, height, width) to tokens (batch, N+1, dim), CLS first (paper §3.1)."""
+        """Normalised images (batch, 3, height, width) to tokens (batch, N+1, dim), CLS first (paper §3.1).
+
+        Registers, where there are some, stand behind the patches.
+        """
         patches = self.patch_embed(images)
         cls = self.cls_token.expand(len(images), -1, -1)
-        return torch.cat([cls, patches], dim=1) + self.pos_embed
+        x = torch.cat([cls, patches], dim=1) + self.pos_embed
+        if not self.config.register_tokens:
+            return x
+        return torch.cat([x, self.register_tokens.expand(len(images), -1, -1)], dim=1)
 
     def router(self, step: int) -> Router:
         """The router of step `step`, counted from 0."""
@@ -245,7 +253,7 @@ class MoRViT(nn.Module):
             trace = Trace(states={"embed": h})
             h, depth = walk[self.config.routing](h, trace, chosen)
             logits.append(self.classify(h[0]))
-            depths.append(depth[1:])
+            depths.append(depth[1 : 1 + self.config.num_patches])
             traces.append(trace)
         return Outcome(torch.stack(logits), torch.stack(depths), traces)
 

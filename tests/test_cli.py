@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 from commands import refused, run
 
-COMMANDS = ["doctor", "init", "inspect", "calibrate", "export", "verify", "predict", "bench", "demo"]
+COMMANDS = [
+    "doctor",
+    "init",
+    "convert",
+    "inspect",
+    "calibrate",
+    "export",
+    "verify",
+    "predict",
+    "bench",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

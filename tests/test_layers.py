@@ -14,7 +14,7 @@ FLOORS = [
     {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
     {"model", "bundle", "verdict", "threads"},
     {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "runtime", "views"},
-    {"unroll", "baselines", "walk", "calibration"},
+    {"unroll", "baselines", "walk", "calibration", "sources"},
     {
         *("compare", "verification", "exporters", "inspecting", "measuring", "planning", "pareto"),
         *("diagnosis", "doctor_views"),
@@ -42,6 +42,7 @@ NO_TORCH = {
     *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
+    *("sources.given", "sources.names", "sources.preprocessing"),
 }
 
 PACKAGE = Path(morvit_deploy.__file__).parent

@@ -47,7 +47,7 @@ with open_bundle(sys.argv[1]) as session:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "init", "calibrate", "export", "verify", "predict", "inspect", "bench", "doctor", "demo"],
+    ["", "init", "convert", "calibrate", "export", "verify", "predict", "inspect", "bench", "doctor", "demo"],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert modules_after(HELP, *filter(None, [command]), "--help") == set()
@@ -101,7 +101,9 @@ def test_public_names_resolve_to_functions(name: str) -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'quantize'; it has: bench, calibrate, export"):
+    with pytest.raises(
+        AttributeError, match="has no attribute 'quantize'; it has: bench, calibrate, convert, export"
+    ):
         morvit_deploy.quantize  # noqa: B018
 
 

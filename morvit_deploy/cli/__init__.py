@@ -7,6 +7,7 @@ from morvit_deploy.cli.app import app, main
 from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the order that --help shows
     doctor,
     init,
+    convert,
     inspect,
     calibrate,
     export,
@@ -20,6 +21,7 @@ __all__ = [
     "app",
     "bench",
     "calibrate",
+    "convert",
     "demo",
     "doctor",
     "export",

@@ -16,11 +16,11 @@ from morvit_deploy.cli.common import (
     ThreadsOption,
     UpscaleOption,
     bundle_folder,
-    checkpoint_folder,
     emit,
     progress_bar,
     stderr,
 )
+from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @command("bench")
+@takes_source
 def bench(
     bundle: BundleArg = None,
     device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
@@ -98,6 +99,8 @@ def bench(
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Measure bundles: cold start, load, warm latency, throughput and memory.
 
@@ -118,7 +121,7 @@ def bench(
     result: BenchResult | Contest
     if verdict:
         sizes = None if batches is None else _sizes(batches)
-        result, report = _verdict(bundle, checkpoint, sizes, feed | amount)
+        result, report = _verdict(bundle, checkpoint, said, sizes, feed | amount)
     else:
         folders = [bundle_folder(bundle), *(against or [])]
         result, report = _bench(folders, feed | amount | {"batch": batch, "starts": starts})
@@ -142,18 +145,24 @@ def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, R
 
 
 def _verdict(
-    bundle: Path | None, checkpoint: Path | None, sizes: list[int] | None, options: dict[str, Any]
+    bundle: Path | None,
+    checkpoint: Path | None,
+    said: dict[str, Any],
+    sizes: list[int] | None,
+    options: dict[str, Any],
 ) -> tuple[Contest, Report]:
     if checkpoint is None and not Path("config.json").is_file():
         raise ConfigError(
             "--verdict exports other forms of the model; give --checkpoint, the one that BUNDLE was made from"
         )
-    folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
+    folder = bundle_folder(bundle)
     from morvit_deploy.measuring.contest import BATCHES, contest
     from morvit_deploy.measuring.contest_views import contest_report
 
-    with progress_bar() as (tell, progress):
-        result = contest(folder, source, batches=sizes or BATCHES, tell=tell, progress=progress, **options)
+    with opened(checkpoint, said) as source, progress_bar() as (tell, progress):
+        result = contest(
+            folder, source.folder, batches=sizes or BATCHES, tell=tell, progress=progress, **options
+        )
     return result, contest_report(result)
 
 

@@ -15,11 +15,11 @@ from morvit_deploy.cli.common import (
     ForceOption,
     JsonOption,
     UpscaleOption,
-    checkpoint_folder,
     emit,
     progress_bar,
     stderr,
 )
+from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import OutputError, PlanError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class CostName(str, Enum):
 
 
 @command("calibrate")
+@takes_source
 def calibrate(
     checkpoint: CheckpointArg = None,
     images: Annotated[
@@ -133,6 +134,8 @@ def calibrate(
     upscale: UpscaleOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Find thresholds and buckets on images, and show what each choice costs and is worth."""
     _check_options(images, shard, stats, merge, ray)
@@ -143,10 +146,10 @@ def calibrate(
     }  # fmt: skip  # a list of names
     _check_parts([name for name, value in given.items() if value], shard is not None, merge)
     part = None if shard is None else _parse(shard)
-    source, files = checkpoint_folder(checkpoint), _files(out)
+    files = _files(out)
     if part is None:
         _check_free(files, force)
-    with progress_bar() as (tell, progress):
+    with opened(checkpoint, said) as source, progress_bar() as (tell, progress):
         tell("loading PyTorch")
         from morvit_deploy import planning
 
@@ -159,13 +162,15 @@ def calibrate(
         calibrated, waiting = None, None
         if part is not None:
             assert images is not None and stats is not None
-            waiting = planning.calibrate_shard(source, images, stats, part, wait_s=60 * wait, **choice, **how)
+            waiting = planning.calibrate_shard(
+                source.folder, images, stats, part, wait_s=60 * wait, **choice, **how
+            )
         elif merge:
             assert stats is not None
-            calibrated = planning.merge_shards(source, stats, **how)
+            calibrated = planning.merge_shards(source.folder, stats, **how)
         else:
             assert images is not None
-            calibrated = planning.calibrate(source, images, ray=ray, **choice, **how)
+            calibrated = planning.calibrate(source.folder, images, ray=ray, **choice, **how)
     if calibrated is None:
         _tell_shard(str(part), waiting, as_json)
         return

@@ -25,7 +25,7 @@ CheckpointArg = Annotated[
     Path | None,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="Checkpoint folder; the current folder when left out.",
+        help="Checkpoint: a morvit/1 folder, or what `convert` takes; the current folder when left out.",
         show_default=False,
     ),
 ]
@@ -140,18 +140,18 @@ def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
         stderr().print(f"note: {used} of {found} images, a seeded choice; --limit N takes another number")
 
 
-def checkpoint_folder(given: Path | None) -> Path:
+def checkpoint_path(given: Path | None) -> Path:
     """`given`, or the current folder when it holds a checkpoint; a bundle is told apart."""
-    folder = given or Path()
-    if (folder / "config.json").is_file():
-        return folder
-    if is_ours(folder / "manifest.json"):
-        raise ConfigError(f"{folder} is a bundle; give the checkpoint that it was made from")
+    path = given or Path()
+    if (path / "config.json").is_file():
+        return path
+    if is_ours(path / "manifest.json"):
+        raise ConfigError(f"{path} is a bundle; give the checkpoint that it was made from")
     if given is None:
         raise ConfigError(
             "no checkpoint given (CHECKPOINT, for verify --checkpoint), and the current folder has no config.json"
         )
-    return folder  # its own loader says what is missing
+    return path  # its own loader says what is missing
 
 
 def bundle_folder(given: Path | None) -> Path:

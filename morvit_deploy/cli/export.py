@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,11 @@ from morvit_deploy.cli.common import (
     MinAgreementOption,
     UpscaleOption,
     check_image_options,
-    checkpoint_folder,
     emit,
     stages,
     stderr,
 )
+from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import ConfigError
 
 
@@ -49,6 +49,7 @@ class FormName(str, Enum):
 
 
 @command("export")
+@takes_source
 def export(
     checkpoint: CheckpointArg = None,
     target: Annotated[str, typer.Option(help="Where it will run: onnx.")] = "onnx",
@@ -91,6 +92,8 @@ def export(
     upscale: UpscaleOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Export a checkpoint to a bundle of static graphs, and verify it before it gets its name."""
     from morvit_deploy.exporters.registry import find_target
@@ -101,19 +104,19 @@ def export(
             "--dispatch says who chooses between the buckets of a plan; give --plan, or leave it out"
         )
     find_target(target)  # a wrong name is told before PyTorch loads
-    source = checkpoint_folder(checkpoint)
-    folder = out or Path("build") / f"{source.resolve().name}-{target}"
     number = _batch(batch)
-    with stages("loading PyTorch") as tell:
-        from morvit_deploy.exporters.api import DEFAULT_LIMIT
-        from morvit_deploy.exporters.api import export as run
-        from morvit_deploy.views import export_report
+    with opened(checkpoint, said) as source:
+        folder = out or Path("build") / f"{source.name}-{target}"
+        with stages("loading PyTorch") as tell:
+            from morvit_deploy.exporters.api import DEFAULT_LIMIT
+            from morvit_deploy.exporters.api import export as run
+            from morvit_deploy.views import export_report
 
-        exported = run(
-            source, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale, tell=tell,
-            batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
-            plan=plan, dispatch=(dispatch or DispatchName.graph).value, min_agreement=min_agreement,
-        )  # fmt: skip  # three lines read better than twelve
+            exported = run(
+                source.folder, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale,
+                batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force, tell=tell,
+                plan=plan, dispatch=(dispatch or DispatchName.graph).value, min_agreement=min_agreement,
+            )  # fmt: skip  # three lines read better than twelve
     if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled and plan is None:
         stderr().print(
             "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,16 +15,17 @@ from morvit_deploy.cli.common import (
     JsonOption,
     LimitOption,
     UpscaleOption,
-    checkpoint_folder,
     emit,
     progress_bar,
     remark_on_limit,
     stderr,
 )
+from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import OutputError
 
 
 @command("inspect")
+@takes_source
 def inspect(
     checkpoint: CheckpointArg = None,
     images: ImagesOption = None,
@@ -42,27 +43,30 @@ def inspect(
     upscale: UpscaleOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Show a checkpoint's parts and costs; with images, how its routers behave, and depth maps."""
-    source = checkpoint_folder(checkpoint)
     if out is not None and images is None:
         raise OutputError(
             f"-o {out}: there are no depth maps to write without --images; give a folder of images"
         )
-    folder = out or Path("build") / f"inspect-{source.resolve().name}"
-    with progress_bar() as (tell, progress):
-        tell("loading PyTorch")
-        from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT, inspect_checkpoint
-        from morvit_deploy.inspecting.views import inspection_report
+    with opened(checkpoint, said) as source:
+        folder = out or Path("build") / f"inspect-{source.name}"
+        with progress_bar() as (tell, progress):
+            tell("loading PyTorch")
+            from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT, inspect_checkpoint
+            from morvit_deploy.inspecting.views import inspection_report
 
-        found = inspect_checkpoint(
-            source, images=images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
-            upscale=upscale, force=force, tell=tell, progress=progress,
-        )  # fmt: skip  # two lines read better than ten
+            found = inspect_checkpoint(
+                source.folder, images=images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
+                upscale=upscale, force=force, tell=tell, progress=progress,
+            )  # fmt: skip  # two lines read better than ten
+        if found.survey is not None:
+            remark_on_limit(images, source.folder, len(found.survey.images))
     emit(inspection_report(found), found.as_dict(), as_json)
     if found.survey is None:
         return
-    remark_on_limit(images, source, len(found.survey.images))
     if found.survey.judgement is not None and found.survey.judgement.degenerate:
         stderr().print(
             f"warning: {found.survey.judgement.warning}", markup=False, highlight=False, style="yellow"

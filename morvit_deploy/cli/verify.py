@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,15 +18,16 @@ from morvit_deploy.cli.common import (
     UpscaleOption,
     bundle_folder,
     check_image_options,
-    checkpoint_folder,
     emit,
     progress_bar,
     remark_on_limit,
     stderr,
 )
+from morvit_deploy.cli.sources import opened, takes_source
 
 
 @command("verify")
+@takes_source
 def verify(
     bundle: BundleArg = None,
     checkpoint: Annotated[
@@ -38,34 +39,30 @@ def verify(
     threads: ThreadsOption = None,
     upscale: UpscaleOption = False,
     as_json: JsonOption = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement."""
     check_image_options(images, limit, upscale)
-    folder, source = bundle_folder(bundle), checkpoint_folder(checkpoint)
-    with progress_bar() as (tell, progress):
-        tell("loading PyTorch")
-        from morvit_deploy.report import Report
-        from morvit_deploy.verification import DEFAULT_LIMIT
-        from morvit_deploy.verification import verify as run
-        from morvit_deploy.views import parity_tables, structure_table
+    folder = bundle_folder(bundle)
+    with opened(checkpoint, said) as source:
+        with progress_bar() as (tell, progress):
+            tell("loading PyTorch")
+            from morvit_deploy.report import Report
+            from morvit_deploy.verification import DEFAULT_LIMIT
+            from morvit_deploy.verification import verify as run
+            from morvit_deploy.views import parity_tables, structure_table
 
-        verification = run(
-            folder,
-            source,
-            images=images,
-            limit=limit or DEFAULT_LIMIT,
-            threads=threads,
-            upscale=upscale,
-            min_agreement=min_agreement,
-            tell=tell,
-            progress=progress,
-        )
+            verification = run(
+                folder, source.folder, images=images, limit=limit or DEFAULT_LIMIT, threads=threads, upscale=upscale,
+                min_agreement=min_agreement, tell=tell, progress=progress,
+            )  # fmt: skip  # two lines read better than nine
+        remark_on_limit(images, source.folder, verification.images)
     data = verification.as_dict()
     if verification.synthetic:
         stderr().print("note: no --images given; compared on synthetic pictures")
     if not verification.same_checkpoint:
         stderr().print("note: the bundle was made from other files than this checkpoint's (sha256 differs)")
-    remark_on_limit(images, source, verification.images)
     emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
     if not verification.passed:
         from morvit_deploy.errors import ParityError

@@ -13,6 +13,7 @@ _PARTS = {  # a tensor's first name -> the part it belongs to
     "patch_embed": "stem",
     "cls_token": "stem",
     "pos_embed": "stem",
+    "register_tokens": "stem",
     "first": "first",
     "cycle": "cycle",
     "last": "last",
@@ -74,7 +75,7 @@ def untied_parameters(parts: Mapping[str, int], ties: tuple[Tie, ...]) -> int:
 
 def mac_counts(config: Config) -> Macs:
     """One image under the checkpoint's own schedule; for token_choice every token in every layer."""
-    tokens, capacity = config.num_patches + 1, own_plan(config).buckets[0].capacity
+    tokens, capacity = config.num_tokens, own_plan(config).buckets[0].capacity
     everything = config.num_layers * block_macs(config, tokens, tokens, tokens)
     return Macs(
         plain=_ends(config) + everything,
@@ -103,6 +104,6 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 
 def _ends(config: Config) -> int:
     """Patch projection and head: all that is left when no layer and no router is counted."""
-    tokens = config.num_patches + 1
+    tokens = config.num_tokens
     bare = config.model_copy(update={"routing": "none", "router": None, "capacity": None})
     return dense_macs(bare) - config.num_layers * block_macs(config, tokens, tokens, tokens)

@@ -51,7 +51,8 @@ def config_table(config: Config) -> Table:
     head_dim = config.embed_dim // config.num_heads
     hidden = "".join(f"{width} – " for width in config.head_hidden)
     rows = [
-        ("input", f"{size}×{size} RGB, patches of {patch}×{patch}: {tokens} patch tokens and CLS"),
+        ("input", f"{size}×{size} RGB, patches of {patch}×{patch}: {tokens} patch tokens and CLS"
+                  f"{_registers(config)}"),
         ("width", f"{config.embed_dim}, {config.num_heads} heads of {head_dim}, MLP {config.mlp_dim} with "
                   f"{_ACTIVATION[config.activation]}"),
         ("layers", _layers(config)),
@@ -196,6 +197,10 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
         ("update", f"{_GATE[config.gate]} ({config.gate})"),
         ("attention", _SCOPE[config.attention_scope]),
     ]
+
+
+def _registers(config: Config) -> str:
+    return f", {config.register_tokens} registers" if config.register_tokens else ""
 
 
 def _some_labels(config: Config) -> str:

@@ -1,0 +1,143 @@
+"""Source to `morvit/1`: read, recognise, map every key, ask for what is missing, hold the result to its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.checkpoint import WEIGHTS, build_model, save_checkpoint
+from morvit_deploy.config import parse_config
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.files import check_free
+from morvit_deploy.model import MoRViT
+from morvit_deploy.sources.detection import recognise
+from morvit_deploy.sources.family import listed
+from morvit_deploy.sources.given import Given, Questions, Settled
+from morvit_deploy.sources.keymap import Row
+from morvit_deploy.sources.names import CONFIG
+from morvit_deploy.sources.reading import Contents, read_source
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model, and all that was done to get it."""
+
+    model: MoRViT
+    source: Path
+    family: str
+    title: str
+    because: list[str]  # the keys by which the family was told
+    contents: Contents
+    settled: dict[str, Settled]  # what changes logits, and where it was read
+    rows: list[Row]  # source key -> target key
+    tied: str
+    remarks: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`convert --json`."""
+        return {
+            "source": str(self.source),
+            "family": self.family,
+            "because": self.because,
+            "wrapper": self.contents.wrapper,
+            "prefix": self.contents.prefix,
+            "settled": {name: {"value": one.value, "from": one.origin} for name, one in self.settled.items()},
+            "ties": self.tied,
+            "remarks": self.remarks,
+            "tensors": [
+                {"source": row.source, "target": row.target, "how": row.how, "shape": list(row.shape)}
+                for row in self.rows
+            ],
+            "dropped": self.contents.dropped,
+            "config": self.model.config.model_dump(mode="json"),
+        }
+
+
+def is_native(path: Path) -> bool:
+    """Is this a checkpoint folder as our own code writes it?"""
+    try:
+        config = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(config, dict)
+        and str(config.get("format", "")).startswith("morvit/")
+        and (path / WEIGHTS).exists()
+    )
+
+
+def read_model(source: str | Path, given: Given | None = None, tell: Tell = lambda stage: None) -> Converted:
+    """The reference model of a checkpoint of any known family, in float32.
+
+    Raises CheckpointError for files, families and tensors that cannot be, ConfigError for what must be said.
+    """
+    source, given = Path(source), given or Given()
+    tell("reading the checkpoint")
+    contents = read_source(source, ema=given.ema)
+    found = recognise(contents, given.family)
+    questions = Questions(given)
+    draft = found.family.draft(contents, questions)
+    questions.close(source, found.family.title)
+    provenance = {
+        "family": found.family.name,
+        "files": contents.files,
+        **({"entry": contents.wrapper} if contents.wrapper else {}),
+        "settled": {
+            name: {"value": one.value, "from": one.origin} for name, one in questions.settled.items()
+        },
+        **({"remarks": draft.remarks} if draft.remarks else {}),
+    }
+    fields = json.dumps({**draft.fields, "provenance": provenance})
+    config = parse_config(fields, source=f"{source} as morvit/1")
+    tensors, narrowed = _narrow(draft.tensors)
+    return Converted(
+        model=build_model(config, tensors, source),
+        source=source,
+        family=found.family.name,
+        title=found.family.title,
+        because=found.because,
+        contents=contents,
+        settled=questions.settled,
+        rows=draft.rows,
+        tied=draft.tied,
+        remarks=[*draft.remarks, *narrowed],
+    )
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    given: Given | None = None,
+    force: bool = False,
+    tell: Tell = lambda stage: None,
+    **said: Any,
+) -> Converted:
+    """Convert a checkpoint of a known family to a `morvit/1` folder at `out`, whole or not at all.
+
+    What its files do not say comes by keyword, as in `Given`: preprocess, norm_eps, num_heads, dora_alpha, image_size
+    and so on. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    """
+    check_free(Path(out), marker=CONFIG, force=force)
+    converted = read_model(source, given or Given(**said), tell)
+    tell("writing")
+    save_checkpoint(converted.model, out, force=force)
+    return converted
+
+
+def _narrow(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """float64 tensors as float32, with a remark; CheckpointError for numbers that are no weights."""
+    odd = [f"{name}: {t.dtype}" for name, t in tensors.items() if not t.is_floating_point()]
+    if odd:
+        raise CheckpointError(f"expected floating-point weights, got\n{listed(odd)}")
+    wide = [name for name, t in tensors.items() if t.dtype == torch.float64]
+    narrowed = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
+    return narrowed, [f"{len(wide)} float64 tensors rounded to float32"] if wide else []

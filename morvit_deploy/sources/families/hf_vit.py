@@ -1,0 +1,153 @@
+"""ViT and DeiT as Hugging Face Transformers saves them, by the names of version 4 and of version 5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources import preprocessing
+from morvit_deploy.sources.family import Draft, Family
+from morvit_deploy.sources.given import Questions
+from morvit_deploy.sources.keymap import COPIED, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.settling import (
+    PLAIN,
+    hold_to_config,
+    labels_of,
+    need,
+    settle_heads,
+    settle_layers,
+    settle_positions,
+    settle_preprocess,
+    width_fields,
+)
+
+_KIND = r"(?P<kind>weight|bias)"
+_AT = r"(?:vit|deit)\."
+_ACTIVATIONS = {  # hidden_act -> ours; of what it does, not of what it is called
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def _layer_rules(layer: str, names: dict[str, str]) -> list[Rule]:
+    at = rf"{_AT}{layer}\.(?P<i>\d+)\."
+    rules = []
+    for source, target in names.items():
+        target, _, slot = target.partition(":")
+        key, place = rf"{at}{source}\.{_KIND}", rf"layers.\g<i>.{target}.\g<kind>"
+        rules.append(part(key, slot, place) if slot else copy(key, place))
+    return rules
+
+
+class TransformersViT(Family):
+    """Every token runs every layer; DeiT's distillation token is a register: attended to, never read."""
+
+    name = "hf_vit"
+    title = "a Hugging Face ViT or DeiT"
+    signature = (
+        rf"{_AT}embeddings\.patch_embeddings\.projection\.weight",
+        rf"{_AT}(encoder\.layer|layers)\.\d+\.layernorm_before\.weight",
+    )
+    recipes = (COPIED, QKV)
+    rules = (
+        copy(rf"{_AT}embeddings\.patch_embeddings\.projection\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(rf"{_AT}embeddings\.cls_token", "cls_token"),
+        copy(rf"{_AT}embeddings\.distillation_token", "register_tokens"),
+        copy(rf"{_AT}embeddings\.position_embeddings", "pos_embed"),
+        drop(rf"{_AT}embeddings\.mask_token", "of masked-image training alone"),
+        *_layer_rules(
+            r"encoder\.layer",
+            {
+                r"attention\.attention\.query": "attn.qkv:q",
+                r"attention\.attention\.key": "attn.qkv:k",
+                r"attention\.attention\.value": "attn.qkv:v",
+                r"attention\.output\.dense": "attn.proj",
+                r"layernorm_before": "norm1",
+                r"layernorm_after": "norm2",
+                r"intermediate\.dense": "mlp.fc1",
+                r"output\.dense": "mlp.fc2",
+            },
+        ),
+        *_layer_rules(
+            r"layers",
+            {
+                r"attention\.q_proj": "attn.qkv:q",
+                r"attention\.k_proj": "attn.qkv:k",
+                r"attention\.v_proj": "attn.qkv:v",
+                r"attention\.o_proj": "attn.proj",
+                r"layernorm_before": "norm1",
+                r"layernorm_after": "norm2",
+                r"mlp\.fc1": "mlp.fc1",
+                r"mlp\.fc2": "mlp.fc2",
+            },
+        ),
+        copy(rf"{_AT}layernorm\.{_KIND}", r"norm.\g<kind>"),
+        copy(rf"classifier\.{_KIND}", r"head.\g<kind>"),
+        drop(rf"{_AT}pooler\..*", "the image classifier reads CLS itself, not the pooler"),
+        refuse(
+            r"(cls_classifier|distillation_classifier)\..*",
+            "the answer is the mean of two heads, of CLS and of the distillation token",
+        ),
+        refuse(r"decoder\..*", "it is a masked-image model, not a classifier"),
+    )
+
+    def draft(self, contents: Contents, questions: Questions) -> Draft:
+        tensors, rows = self.built(contents)
+        need(tensors, contents, self.title, "cls_token", "pos_embed", "norm.weight", "head.weight")
+        draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
+        side = settle_positions(draft, questions, "position_embeddings")
+        hold_to_config(contents, _numbers(draft, side))
+        draft.fields |= self._rest(draft, contents, questions)
+        settle_layers(draft, questions)
+        return draft
+
+    def _rest(self, draft: Draft, contents: Contents, questions: Questions) -> dict[str, Any]:
+        """The fields that neither sizes nor ties say."""
+        stored, classes = contents.config or {}, draft.tensors["head.weight"].shape[0]
+        act = stored.get("hidden_act")
+        if act is not None and act not in _ACTIVATIONS:
+            raise CheckpointError(
+                f"{contents.path}: config.json says hidden_act {act!r}; expected one of {', '.join(_ACTIVATIONS)}"
+            )
+        told = preprocessing.told_of_transformers(contents.processor)
+        settle_preprocess(
+            draft.fields,
+            questions,
+            stored=preprocessing.of_transformers(contents.processor, draft.fields["image_size"]),
+            origin="preprocessor_config.json",
+            published="inception for google/vit-*, imagenet for facebook/deit-*"
+            + (f"; {told}" if told else ""),
+            example="inception",
+        )
+        return {
+            **PLAIN,
+            "num_classes": classes,
+            "num_heads": settle_heads(
+                questions, stored.get("num_attention_heads"), draft.fields["embed_dim"]
+            ),
+            "norm_eps": questions.settle("norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12"),
+            "activation": questions.settle(
+                "activation",
+                stored=act and _ACTIVATIONS[act],
+                origin=f"config.json, hidden_act {act!r}",
+                published="gelu",
+            ),
+            "head_hidden": [],
+            "labels": labels_of(contents.config, classes),
+        }
+
+
+def _numbers(draft: Draft, side: int) -> dict[str, int]:
+    """What the tensors show, by config.json's names."""
+    layers = {name.split(".")[1] for name in draft.tensors if name.startswith("layers.")}
+    return {
+        "num_hidden_layers": len(layers),
+        "hidden_size": draft.fields["embed_dim"],
+        "intermediate_size": draft.fields["mlp_dim"],
+        "patch_size": draft.fields["patch_size"],
+        "image_size": side * draft.fields["patch_size"],
+    }

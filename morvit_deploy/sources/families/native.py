@@ -1,0 +1,87 @@
+"""morvit/1 itself, in any wrapping: a training file beside its config.json, or layers that were saved unrolled."""
+
+from __future__ import annotations
+
+import json
+
+from morvit_deploy.config import Config, parse_config
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.family import Draft, Family
+from morvit_deploy.sources.given import Questions
+from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.settling import settle_positions, settle_preprocess, take_layers, tie
+from morvit_deploy.sources.ties import Tying
+
+_KIND = r"(?P<kind>weight|bias)"
+_REST = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"
+
+
+class Native(Family):
+    """Our own names. Unrolled copies `blocks.{i}` are taken for the cycle where they are bit-identical."""
+
+    name = "native"
+    title = "a morvit/1 checkpoint"
+    signature = (r"patch_embed\.proj\.weight", r"(cycle\.\d+|blocks\.\d+)\.attn\.qkv\.weight")
+    rules = (
+        copy(rf"(?P<at>patch_embed\.proj|norm|head|head\.\d+)\.{_KIND}", r"\g<at>.\g<kind>"),
+        copy(r"(?P<key>cls_token|pos_embed|register_tokens)", r"\g<key>"),
+        copy(rf"(?P<at>first|last|cycle\.\d+)\.{_REST}\.{_KIND}", r"\g<at>.\g<rest>.\g<kind>"),
+        copy(rf"blocks\.(?P<i>\d+)\.{_REST}\.{_KIND}", r"layers.\g<i>.\g<rest>.\g<kind>"),
+        copy(rf"(?P<at>routers\.\d+\.\d+)\.{_KIND}", r"\g<at>.\g<kind>"),
+    )
+    recipes = (COPIED,)
+
+    def draft(self, contents: Contents, questions: Questions) -> Draft:
+        if contents.config is None or str(contents.config.get("format")) != "morvit/1":
+            raise CheckpointError(
+                f"{contents.path} has the names of morvit/1, but no config.json of that format beside it; write one "
+                "(docs/format.md), since no tensor shows heads, eps, gate or routing"
+            )
+        tensors, rows = self.built(contents)
+        config = parse_config(json.dumps(contents.config), source=f"{contents.path}: config.json")
+        draft = Draft(config.model_dump(mode="json", exclude={"provenance"}), tensors, rows)
+        _roll(draft, config)
+        if questions.given.image_size is not None:
+            _resize(draft, config, questions)
+        return draft
+
+
+def _roll(draft: Draft, config: Config) -> None:
+    """`layers.{i}` to first, cycle and last, as config.json ties them; CheckpointError when they are not copies."""
+    layers = take_layers(draft.tensors)
+    draft.tied = "blocks are held once in the file"
+    if not layers:
+        return
+    if len(layers) != config.num_layers:
+        raise CheckpointError(
+            f"{len(layers)} blocks in the file, expected {config.num_layers}, one for each layer of config.json"
+        )
+    tie(draft, layers, Tying(config.sharing, config.cycle_depth, config.num_recursions))
+    draft.tied = f"{len(layers)} unrolled layers: every tensor of every copy is bit-identical"
+
+
+def _resize(draft: Draft, config: Config, questions: Questions) -> None:
+    """Another image size: positions, and what must be said again for it."""
+    fields = draft.fields
+    settle_positions(draft, questions)
+    now = (fields["image_size"] // fields["patch_size"]) ** 2
+    if config.capacity is not None and now != config.num_patches:
+        capacity = questions.settle(
+            "capacity",
+            published=f"{list(config.capacity)} of {config.num_patches} patch tokens; now there are {now}",
+            example=",".join(map(str, _in_proportion(config.capacity, now / config.num_patches))),
+        )
+        fields["capacity"] = capacity and list(capacity)
+    if now != config.num_patches:
+        own = config.preprocess
+        settle_preprocess(
+            fields,
+            questions,
+            published=f"mean {list(own.mean)}, std {list(own.std)}, resize {own.resize} at {config.image_size}",
+            example="FILE.json",
+        )
+
+
+def _in_proportion(capacity: tuple[int, ...], ratio: float) -> list[int]:
+    return [max(1, round(k * ratio)) for k in capacity]

@@ -1,0 +1,110 @@
+"""Plain ViTs by timm's names: timm (github.com/huggingface/pytorch-image-models), DeiT, DeiT III, registers."""
+
+from __future__ import annotations
+
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources import preprocessing
+from morvit_deploy.sources.family import Draft, Family, rename
+from morvit_deploy.sources.given import Questions
+from morvit_deploy.sources.keymap import COPIED, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.settling import (
+    PLAIN,
+    need,
+    settle_heads,
+    settle_layers,
+    settle_positions,
+    settle_preprocess,
+    width_fields,
+)
+
+_KIND = r"(?P<kind>weight|bias)"
+_AVERAGE = "the answer is read off the mean of all tokens, not off CLS"
+
+
+class TimmViT(Family):
+    """Every token runs every layer. LayerScale is folded in; registers become tokens beside CLS."""
+
+    name = "timm_vit"
+    title = "a ViT by timm's names (timm, DeiT)"
+    signature = (
+        r"patch_embed\.proj\.weight",
+        r"blocks\.\d+\.attn\.qkv\.weight",
+        r"blocks\.\d+\.mlp\.fc1\.weight",
+    )
+    recipes = (COPIED, LAYER_SCALE)
+    rules = (
+        copy(rf"patch_embed\.proj\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(r"cls_token", "cls_token"),
+        copy(r"pos_embed", "pos_embed"),
+        copy(r"reg_token", "register_tokens"),
+        copy(
+            rf"blocks\.(?P<i>\d+)\.(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.{_KIND}",
+            r"layers.\g<i>.\g<rest>.\g<kind>",
+        ),
+        *(
+            part(
+                rf"blocks\.(?P<i>\d+)\.{scale}\.gamma",
+                "gamma",
+                rf"layers.\g<i>.{layer}.weight",
+                rf"layers.\g<i>.{layer}.bias",
+            )
+            for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2"))
+        ),
+        copy(rf"norm\.{_KIND}", r"norm.\g<kind>"),
+        copy(rf"pre_logits\.fc\.{_KIND}", r"head.0.\g<kind>"),
+        copy(rf"head\.{_KIND}", r"head.\g<kind>"),
+        refuse(r"fc_norm\..*", _AVERAGE),
+        refuse(r"attn_pool\..*", "the answer is read off an attention pool, not off CLS"),
+        refuse(
+            r"(dist_token|head_dist\..*)",
+            "the answer is the mean of two heads, of CLS and of a distillation token",
+        ),
+        refuse(r"norm_pre\..*", "there is a LayerNorm before the first block"),
+        refuse(r"patch_embed\.norm\..*", "there is a LayerNorm after the patch projection"),
+        refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "queries and keys are normalised"),
+        refuse(r"blocks\.\d+\.(attn|mlp)\.norm\..*", "there is a LayerNorm inside the attention or the MLP"),
+        refuse(r"blocks\.\d+\.mlp\.(fc1_g|fc1_x|w12|w3)\..*", "the MLP is gated (SwiGLU)"),
+        refuse(
+            r"(rel_pos_bias|blocks\.\d+\.attn\.(rel_pos|relative_position)|rope).*",
+            "positions act on attention",
+        ),
+    )
+
+    def draft(self, contents: Contents, questions: Questions) -> Draft:
+        tensors, rows = self.built(contents)
+        need(tensors, contents, self.title, "cls_token", "pos_embed", "norm.weight", "head.weight")
+        stored = contents.config or {}
+        if stored.get("global_pool", "token") not in ("token", None):
+            raise CheckpointError(
+                f"{contents.path}: config.json says global_pool {stored['global_pool']!r}: {_AVERAGE}"
+            )
+        draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
+        settle_positions(draft, questions)
+        settle_preprocess(
+            draft.fields,
+            questions,
+            stored=preprocessing.of_timm(stored, draft.fields["image_size"]),
+            origin="config.json, pretrained_cfg",
+            published="inception for timm's own ViTs, imagenet for DeiT",
+            example="imagenet",
+        )
+        draft.fields |= {
+            **PLAIN,
+            "num_classes": tensors["head.weight"].shape[0],
+            "num_heads": settle_heads(questions, None, draft.fields["embed_dim"]),
+            "norm_eps": questions.settle("norm_eps", published="1e-6"),
+            "activation": questions.settle("activation", published="gelu"),
+            "head_hidden": _settle_head(draft),
+            "labels": None,
+        }
+        settle_layers(draft, questions)
+        return draft
+
+
+def _settle_head(draft: Draft) -> list[int]:
+    """Hidden widths of the head; a representation layer (tanh) before it makes it an MLP head."""
+    if "head.0.weight" not in draft.tensors:
+        return []
+    rename(draft, {"head.weight": "head.1.weight", "head.bias": "head.1.bias"})
+    return [draft.tensors["head.0.weight"].shape[0]]

@@ -1,0 +1,150 @@
+"""Vision-MoR (github.com/Ghostfreak-077/Vision-MoR): expert choice over first, shared and last blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.family import Draft, Family
+from morvit_deploy.sources.given import Questions, option
+from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.settling import (
+    need,
+    settle_heads,
+    settle_positions,
+    settle_preprocess,
+    width_fields,
+)
+
+_KIND = r"(?P<kind>weight|bias)"
+_REST = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"
+FACTORS = "capacity_factors"
+
+
+class VisionMoR(Family):
+    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` say how many.
+
+    Its own code ranks all tokens at every step, CLS among them, and updates the chosen with the blocks' output:
+    selection "flat", gate "hard". Forks that filter step by step and spare CLS are selection "nested".
+    """
+
+    name = "vision_mor"
+    title = "a Vision-MoR checkpoint"
+    signature = (
+        r"first_block\.attn\.qkv\.weight",
+        r"(shared_blocks\.\d+|shared_layer)\.",
+        r"routers\.\d+\.router\.weight",
+    )
+    rules = (
+        copy(rf"patch_embed\.proj\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(r"cls_token", "cls_token"),
+        copy(r"pos_embed", "pos_embed"),
+        copy(rf"first_block\.(?:block\.)?{_REST}\.{_KIND}", r"first.\g<rest>.\g<kind>"),
+        copy(rf"last_block\.(?:block\.)?{_REST}\.{_KIND}", r"last.\g<rest>.\g<kind>"),
+        copy(rf"shared_blocks\.(?P<i>\d+)\.(?:block\.)?{_REST}\.{_KIND}", r"cycle.\g<i>.\g<rest>.\g<kind>"),
+        copy(rf"shared_layer\.(?:block\.)?{_REST}\.{_KIND}", r"cycle.0.\g<rest>.\g<kind>"),
+        copy(rf"routers\.(?P<r>\d+)\.router\.{_KIND}", r"routers.\g<r>.0.\g<kind>"),
+        copy(rf"norm\.{_KIND}", r"norm.\g<kind>"),
+        copy(rf"head\.{_KIND}", r"head.\g<kind>"),
+        copy(FACTORS, FACTORS),
+    )
+    recipes = (COPIED,)
+
+    def draft(self, contents: Contents, questions: Questions) -> Draft:
+        tensors, rows = self.built(contents)
+        need(
+            tensors,
+            contents,
+            self.title,
+            "cls_token",
+            "pos_embed",
+            "norm.weight",
+            "head.weight",
+            "cycle.0.mlp.fc1.weight",
+        )
+        factors = tensors.pop(FACTORS, None)
+        draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING])
+        settle_positions(draft, questions)
+        fields, steps = draft.fields, _count(tensors, "routers")
+        fields |= {
+            "num_classes": tensors["head.weight"].shape[0],
+            "num_heads": _heads(questions, fields["embed_dim"]),
+            "norm_eps": questions.settle("norm_eps", published="1e-5"),
+            "activation": questions.settle("activation", published="gelu"),
+            "sharing": "middle_cycle",
+            "cycle_depth": _count(tensors, "cycle"),
+            "num_recursions": steps,
+            "head_hidden": [],
+            "labels": None,
+        }
+        fields |= self._routing(contents, questions, factors, _patches(fields), steps)
+        settle_preprocess(
+            fields,
+            questions,
+            published="its script takes 32×32 CIFAR-10 pictures as they are: a JSON file with mean 0.4914, 0.4822, "
+            "0.4465, std 0.2023, 0.1994, 0.2010, resize null",
+            example="FILE.json",
+        )
+        draft.tied = f"the shared blocks are held once in the file and applied {steps} times"
+        return draft
+
+    def _routing(
+        self, contents: Contents, questions: Questions, factors: Tensor | None, patches: int, steps: int
+    ) -> dict[str, Any]:
+        """routing, router, gate and capacity."""
+        selection = questions.settle("selection", published="flat")
+        gate = questions.settle("gate", published="hard")
+        alpha = 1.0  # a hard gate has no score
+        if gate in ("block", "delta"):
+            alpha = questions.settle("alpha", published="1, a score is the sigmoid itself", example="1")
+        ranked = patches + 1 if selection == "flat" else patches
+        own = None if factors is None else capacities(factors, ranked)
+        capacity = questions.settle(
+            "capacity",
+            stored=own,
+            origin=f"the tensors, {FACTORS}",
+            published="1 − r/R of all tokens at step r = 0, 1, …",
+            example=",".join(str(max(1, int(ranked * (1 - r / steps)))) for r in range(steps)),
+        )
+        if capacity is not None and len(capacity) != steps:
+            raise CheckpointError(
+                f"{contents.path}: {len(capacity)} capacities for {steps} routers; expected one for each "
+                f"({option('capacity')})"
+            )
+        return {
+            "routing": "expert_choice_flat" if selection == "flat" else "expert_choice",
+            "router": {"hidden": [], "activation": "sigmoid", "bias": True, "shared": False, "alpha": alpha},
+            "gate": gate,
+            "attention_scope": "active",
+            "capacity": capacity and list(capacity),
+        }
+
+
+_NO_KV_SHARING = (
+    "its default use_kv_sharing=False is what was converted; no file says whether it was trained with True, which "
+    "morvit/1 cannot say"
+)
+
+
+def capacities(factors: Tensor, tokens: int) -> tuple[int, ...]:
+    """k = max(1, int(tokens · factor)), in float32 as its code multiplies: 65 · 0.6667 is 43."""
+    return tuple(max(1, int(tokens * factor)) for factor in factors.to(torch.float32))
+
+
+def _heads(questions: Questions, dim: int) -> Any:
+    """Its own constructor has 8 heads at width 256; wider ones follow ViT."""
+    if dim == 256:
+        return questions.settle("num_heads", published="8 at width 256", example="8")
+    return settle_heads(questions, None, dim)
+
+
+def _patches(fields: dict[str, Any]) -> int:
+    return (fields["image_size"] // fields["patch_size"]) ** 2
+
+
+def _count(tensors: dict[str, Tensor], stack: str) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}."))

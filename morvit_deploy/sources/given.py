@@ -1,0 +1,123 @@
+"""What changes logits and is not in a file: asked for on the command line, never assumed. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.config import Preprocess
+from morvit_deploy.errors import ConfigError
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+GATES = ("block", "delta", "hard")
+SELECTIONS = ("flat", "nested")
+SHARINGS = ("none", "cycle", "middle_cycle")
+_CHOICES = {"activation": ACTIVATIONS, "gate": GATES, "selection": SELECTIONS, "sharing": SHARINGS}
+_POSITIVE = ("norm_eps", "num_heads", "dora_alpha", "image_size", "cycle_depth")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user says about a checkpoint, since its files do not; None: not said.
+
+    `preprocess` is a preset's name, a JSON file or a Preprocess; `capacity` counts tokens that run each step;
+    `sharing` and `cycle_depth` say how unrolled layers are tied, which is then proved.
+    """
+
+    family: str | None = None
+    ema: bool = True
+    preprocess: str | Path | Preprocess | None = None
+    norm_eps: float | None = None
+    num_heads: int | None = None
+    activation: str | None = None
+    gate: str | None = None
+    alpha: float | None = None
+    selection: str | None = None
+    capacity: tuple[int, ...] | None = None
+    dora_alpha: float | None = None
+    image_size: int | None = None
+    sharing: str | None = None
+    cycle_depth: int | None = None
+
+    def __post_init__(self) -> None:
+        """ConfigError for a value that no model can have."""
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ConfigError(f"{option(name)}: got {value!r}, expected one of {', '.join(allowed)}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{option(name)}: got {value}, expected a number above 0")
+
+    def said(self) -> dict[str, Any]:
+        """Everything that was said, by name."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
+        return {name: value for name, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """One value that changes logits, and where it was read."""
+
+    value: Any
+    origin: str  # "config.json", "the tensors", "--norm-eps"
+
+
+@dataclass
+class Questions:
+    """Settles one value after the other from files or the command line, and collects what neither says."""
+
+    given: Given
+    settled: dict[str, Settled] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # option -> the family's published value, in words
+    example: dict[str, str] = field(default_factory=dict)  # option -> the same as an argument
+    conflicts: list[str] = field(default_factory=list)
+
+    def settle(
+        self, name: str, *, stored: Any = None, origin: str = "config.json", published: str, example: str = ""
+    ) -> Any:
+        """The value called `name`: what the file says, or what the user says, but not both in different words.
+
+        None when neither does: then `close` asks for it, with the family's `published` value beside it.
+        """
+        said = getattr(self.given, name)
+        if stored is None and said is None:
+            self.ask(name, published, example)
+            return None
+        if stored is not None and said is not None and said != stored:
+            self.conflicts.append(f"{option(name)}: got {said}, but {origin} says {stored}; leave it out")
+        self.settled[name] = (
+            Settled(stored, origin) if stored is not None else Settled(said, f"command line, {option(name)}")
+        )
+        return self.settled[name].value
+
+    def ask(self, name: str, published: str, example: str = "") -> None:
+        """Put a value on the list of what is missing."""
+        self.missing[option(name)] = published
+        self.example[option(name)] = example or published
+
+    def note(self, name: str, value: Any, origin: str) -> None:
+        """Record a value that was derived, and that `given` took part in."""
+        self.settled[name] = Settled(value, origin)
+
+    def close(self, source: Path, title: str) -> None:
+        """ConfigError with everything that is missing, contradicts itself or was said in vain."""
+        unused = [option(name) for name in self.given.said() if name not in self.settled]
+        problems = [*self.conflicts, *(f"{name}: says nothing about this checkpoint" for name in unused)]
+        if problems:
+            listed = "\n".join(f"  - {problem}" for problem in problems)
+            raise ConfigError(f"{source} is {title}; these options do not fit it:\n{listed}")
+        if self.missing:
+            listed = "\n".join(f"  {name:<13} published: {told}" for name, told in self.missing.items())
+            line = " ".join(f"{name} {value}" for name, value in self.example.items())
+            raise ConfigError(
+                f"{source} is {title}, and its files do not say what changes its answers. Say it as it was "
+                f"trained:\n{listed}\nwith the published values: {line}"
+            )
+
+
+def option(name: str) -> str:
+    """The command line's word for a field."""
+    return "--" + name.replace("_", "-")

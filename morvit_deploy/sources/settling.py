@@ -1,0 +1,215 @@
+"""What the families share on the way from tensors to config.json: sizes, positions, ties, preprocessing, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from morvit_deploy.config import Preprocess
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources import preprocessing
+from morvit_deploy.sources.family import Draft, listed
+from morvit_deploy.sources.given import Questions
+from morvit_deploy.sources.positions import side_of, split_positions
+from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.ties import Tying, find_tying, near_ties, prove_tying, tied_tensors
+
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published ViTs, by width
+LAYERS = "layers."  # before the number of a layer that is not yet a block
+
+PLAIN = {  # fields of a model without routing
+    "routing": "none",
+    "router": None,
+    "gate": "hard",
+    "attention_scope": "active",
+    "capacity": None,
+}
+
+
+def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: str) -> None:
+    """CheckpointError when tensors that the rest depends on are missing; `names` are targets."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"{contents.path} is {title}, but has nothing for: {', '.join(missing)}; it is not whole, or was saved "
+            "without its head"
+        )
+
+
+def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
+    """CheckpointError where numbers that the tensors show are not those of the config.json beside them."""
+    stored = contents.config or {}
+    wrong = [
+        f"{name}: config.json says {stored[name]}, the tensors {value}"
+        for name, value in found.items()
+        if name in stored and stored[name] != value
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{contents.path} and its config.json are of different models:\n{listed(wrong)}"
+        )
+
+
+def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
+    """embed_dim, mlp_dim, patch_size and qkv_bias as the tensors show them; `block` is any block's name."""
+    dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    return {
+        "format": "morvit/1",
+        "patch_size": patch,
+        "in_channels": tensors["patch_embed.proj.weight"].shape[1],
+        "embed_dim": dim,
+        "mlp_dim": tensors[f"{block}.mlp.fc1.weight"].shape[0],
+        "qkv_bias": f"{block}.attn.qkv.bias" in tensors,
+    }
+
+
+def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed") -> int:
+    """Position embeddings for the image size that is asked for, and registers with theirs added; sets `image_size`.
+
+    Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
+    """
+    rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
+    prefix = 1 + (0 if registers is None else registers.shape[1])
+    positions = split_positions(rows, prefix, name)
+    if rows.shape[1] == positions.side**2:
+        draft.remarks.append("only patches have positions in the file: CLS's is zero")
+    patch, trained = draft.fields["patch_size"], positions.side
+    asked = questions.given.image_size
+    draft.fields["image_size"] = asked or trained * patch
+    if asked is not None:
+        side = side_of(asked, patch)
+        questions.note("image_size", asked, f"command line, --image-size; trained with {trained * patch}")
+        if side != trained:
+            positions = positions.resized(side)
+            draft.remarks.append(
+                f"position embeddings resampled from {trained}×{trained} to {side}×{side} patches (bicubic, "
+                "antialiased)"
+            )
+    draft.tensors["pos_embed"] = positions.joined()
+    if registers is not None:
+        draft.tensors["register_tokens"] = registers + positions.prefix[1:]
+        draft.fields["register_tokens"] = prefix - 1
+    return trained
+
+
+def settle_preprocess(
+    fields: dict[str, Any],
+    questions: Questions,
+    *,
+    stored: Preprocess | None = None,
+    origin: str = "",
+    published: str,
+    example: str,
+) -> None:
+    """Set `preprocess`: what the command line says, else what is stored beside the weights, else asked for."""
+    said, value = questions.given.preprocess, stored
+    if said is not None:
+        value = preprocessing.chosen(said, fields["image_size"])
+        name = "" if isinstance(said, Preprocess) else f" {Path(said).name}"
+        instead = f", instead of {origin}" if stored not in (None, value) else ""
+        origin = f"command line, --preprocess{name}{instead}"
+    if value is None:
+        questions.ask("preprocess", published, example)
+        return
+    fields["preprocess"] = value.model_dump(mode="json")
+    questions.note("preprocess", fields["preprocess"], origin)
+
+
+def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
+    """The number of heads, which no tensor shows."""
+    known = HEADS.get(dim)
+    published = f"{known} at width {dim}" if known else "64 columns a head, in ViT and DeiT"
+    return questions.settle(
+        "num_heads", stored=stored, published=published, example=str(known or dim // 64 or 1)
+    )
+
+
+def settle_layers(draft: Draft, questions: Questions) -> None:
+    """`layers.{i}.*` of a draft become the unique blocks that they are copies of; sets sharing and the proof of it.
+
+    With `--sharing` the tie is proved or refused; without, the shortest cycle of bit-identical copies is taken.
+    """
+    layers = take_layers(draft.tensors)
+    tying = _asked_tying(questions, len(layers)) or find_tying(layers)
+    tie(draft, layers, tying)
+    draft.remarks += near_ties(layers, tying)
+    draft.tied = told_of(tying, len(layers))
+    draft.fields |= {
+        "sharing": tying.sharing,
+        "cycle_depth": tying.cycle_depth,
+        "num_recursions": tying.num_recursions,
+    }
+
+
+def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Take `layers.{i}.*` out of tensors: each layer's by their name in it."""
+    names = [name for name in tensors if name.startswith(LAYERS)]
+    count = 1 + max((int(name.split(".")[1]) for name in names), default=-1)
+    layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    for name in names:
+        number, _, rest = name.removeprefix(LAYERS).partition(".")
+        layers[int(number)][rest] = tensors.pop(name)
+    return layers
+
+
+def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying) -> None:
+    """Put the unique blocks of proved ties into a draft, and tell its table which layers are copies."""
+    prove_tying(layers, tying)
+    draft.tensors |= tied_tensors(layers, tying)
+    names = tying.names()
+    rows = []
+    for row in draft.rows:
+        if row.target is not None and row.target.startswith(LAYERS):
+            number, _, rest = row.target.removeprefix(LAYERS).partition(".")
+            block = names[int(number)]
+            first = names.index(block)
+            how = row.how if first == int(number) else f"{row.how}; the same bits as layer {first}'s"
+            row = replace(row, target=f"{block}.{rest}", how=how)
+        rows.append(row)
+    draft.rows = rows
+
+
+def _asked_tying(questions: Questions, layers: int) -> Tying | None:
+    """The tie that the command line asks for; CheckpointError when so many layers cannot have it."""
+    sharing, depth = questions.given.sharing, questions.given.cycle_depth
+    if sharing is None:
+        return None
+    questions.note("sharing", sharing, "command line, --sharing")
+    if depth is not None:
+        questions.note("cycle_depth", depth, "command line, --cycle-depth")
+    if sharing == "none":
+        return Tying("none", layers, 1)
+    inside = layers - 2 if sharing == "middle_cycle" else layers
+    depth = depth or 1
+    if inside < depth or inside % depth:
+        raise CheckpointError(
+            f"--sharing {sharing} with --cycle-depth {depth}: the file has {layers} layers, and {inside} of them are "
+            "no whole number of cycles"
+        )
+    return Tying(sharing, depth, inside // depth)
+
+
+def told_of(tying: Tying, layers: int) -> str:
+    """The tie in words."""
+    if tying.sharing == "none":
+        return f"{layers} layers, no two alike: nothing is tied"
+    ends = "between the first and the last " if tying.sharing == "middle_cycle" else ""
+    return (
+        f"{layers} layers: {tying.cycle_depth} unique block(s) {ends}applied {tying.num_recursions} times; every "
+        "tensor of every copy is bit-identical"
+    )
+
+
+def labels_of(config: dict[str, Any] | None, classes: int) -> list[str] | None:
+    """Class names from `id2label`, unless they are Transformers' placeholders."""
+    found = (config or {}).get("id2label")
+    if not isinstance(found, dict) or len(found) != classes:
+        return None
+    names = [found.get(str(i)) for i in range(classes)]
+    if not all(isinstance(name, str) for name in names) or names == [f"LABEL_{i}" for i in range(classes)]:
+        return None
+    return [str(name) for name in names]
