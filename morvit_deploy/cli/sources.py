@@ -15,7 +15,7 @@ import typer
 
 from morvit_deploy.cli.common import checkpoint_path, stages, stderr
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.files import is_ours
+from morvit_deploy.sources.names import is_foreign
 
 if TYPE_CHECKING:
     from morvit_deploy.sources.given import Given
@@ -117,7 +117,7 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
     """The checkpoint as a native folder: itself, or converted into a temporary one while the command runs."""
     path = checkpoint_path(checkpoint)
     given = given_of(said)
-    if not _is_foreign(path):
+    if not is_foreign(path):
         if given.said() or given.family or not given.ema:
             raise ConfigError(
                 f"{path} is a morvit/1 checkpoint: its config.json says everything, so leave out "
@@ -135,16 +135,6 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
         for remark in (told, *converted.remarks):
             stderr().print(f"note: {remark}", markup=False, highlight=False)
         yield Opened(folder, path.resolve().name if path.is_dir() else path.stem)
-
-
-def _is_foreign(path: Path) -> bool:
-    """Is this something to convert? A folder that claims to be ours, or is empty, is for our own loader to judge."""
-    if path.is_file():
-        return path.name != "config.json"
-    from morvit_deploy.sources.names import WHOLE, holds_weights
-
-    ours = is_ours(path / "config.json") and (path / WHOLE[0]).exists()
-    return path.is_dir() and not ours and holds_weights(path)
 
 
 def _words(given: Given) -> list[str]:

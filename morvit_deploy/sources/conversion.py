@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morvit_deploy.checkpoint import WEIGHTS, build_model, save_checkpoint
+from morvit_deploy.checkpoint import build_model, save_checkpoint
 from morvit_deploy.config import parse_config
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import check_free
@@ -59,19 +59,6 @@ class Converted:
             "dropped": self.contents.dropped,
             "config": self.model.config.model_dump(mode="json"),
         }
-
-
-def is_native(path: Path) -> bool:
-    """Is this a checkpoint folder as our own code writes it?"""
-    try:
-        config = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return (
-        isinstance(config, dict)
-        and str(config.get("format", "")).startswith("morvit/")
-        and (path / WEIGHTS).exists()
-    )
 
 
 def read_model(source: str | Path, given: Given | None = None, tell: Tell = lambda stage: None) -> Converted:
