@@ -46,6 +46,20 @@ class MaskedMoRViT(StaticMoRViT):
             out["depth"] = depth
         return self._block("last")(h) if middle else h
 
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self._block("first")(carried["h"])
+        depth = torch.zeros(h.shape[:-1], dtype=torch.int32)
+        for step, capacity in enumerate(self.capacity):
+            runs = torch.ones(h.shape[:-1], dtype=torch.bool)  # (…, N+1)
+            if self.routed[step]:
+                scores = self._router(step)(h)[..., 0]
+                runs = scores >= scores.topk(capacity, dim=-1).values[..., -1:]
+            depth = depth + runs.to(torch.int32)
+            h = self._masked_step(h, None, runs)
+        if self.options.with_depth:
+            out["depth"] = depth[..., 1:]
+        return self._block("last")(h)
+
     def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
         mask = None if self.config.attention_scope == "all" else key_mask(runs, h.dtype)
         after = h
@@ -77,6 +91,16 @@ class GatherScatterMoRViT(StaticMoRViT):
             h = h.scatter(-2, rows, self._gate(x, self._cycle(h, x, rows), z))
         return self._block("last")(h) if middle else h
 
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self._block("first")(carried["h"])
+        for step, capacity in enumerate(self.capacity):
+            held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)
+            if self.routed[step]:
+                held = self._router(step)(h)[..., 0].topk(capacity, dim=-1).indices
+            rows = held[..., None].expand(*held.shape, h.shape[-1])
+            h = h.scatter(-2, rows, self._cycle(h, take(h, held), rows))
+        return self._block("last")(h)
+
     def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """The cycle on the running tokens x, which are the rows `rows` of h."""
         for i in range(self.config.cycle_depth):
@@ -103,9 +127,10 @@ def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> St
         return unroll(model, bucket, options)
     if form == "masked":
         return MaskedMoRViT(model, bucket, options).eval()
-    if model.config.routing != "expert_choice" or options.with_depth:
+    if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {form!r} is a baseline for routing 'expert_choice' without depth output; "
+            f"form {form!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
+            "'expert_choice_flat') without depth output; "
             f"got routing {model.config.routing!r}, depth output {options.with_depth}"
         )
     return GatherScatterMoRViT(model, bucket, options).eval()

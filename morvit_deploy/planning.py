@@ -22,7 +22,7 @@ from morvit_deploy.calibration.statistics import WHOLE, Shard, Statistics, told_
 from morvit_deploy.checkpoint import fingerprint
 from morvit_deploy.config import Config, load_config
 from morvit_deploy.errors import PlanError
-from morvit_deploy.plan import Plan
+from morvit_deploy.plan import Plan, why_one_bucket
 
 POLL_S = 1.0
 
@@ -225,8 +225,8 @@ def make_plan(
 
 def mode_of(config: Config, wish: Wish) -> str:
     """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
-    if config.routing == "none":
-        raise PlanError("routing 'none': every token runs every step, so there is nothing to calibrate")
+    if reason := why_one_bucket(config):
+        raise PlanError(f"routing {config.routing!r}: {reason}")
     if config.routing == "expert_choice" and not routed(config):
         raise PlanError(
             f"capacity {list(config.capacity or ())}: no token ever leaves, so there is nothing to calibrate"

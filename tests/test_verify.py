@@ -482,8 +482,14 @@ def test_a_change_of_routing_is_counted_token_by_token() -> None:
     from morvit_deploy.model import Decision, Outcome, Trace
 
     def outcome(depth: list[list[int]], margin: float) -> Outcome:
-        nobody = torch.zeros(0, dtype=torch.long)
-        traces = [Trace([Decision(nobody, nobody, nobody, margin, 0)]) for _ in depth]
+        traces = []
+        for row in map(torch.tensor, depth):
+            candidates, decisions = torch.arange(len(row)), []
+            for step in (1, 2, 3):
+                kept = torch.nonzero(row >= step)[:, 0]
+                decisions.append(Decision(candidates, kept, torch.zeros(len(candidates)), margin, len(kept)))
+                candidates = kept
+            traces.append(Trace(decisions))
         return Outcome(torch.zeros(len(depth), 2), torch.tensor(depth), traces)
 
     change = RoutingChange.empty(3)

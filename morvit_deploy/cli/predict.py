@@ -116,7 +116,7 @@ def _draw(
         answer["depth_map"] = str(picture)
     if config.routing == "none":
         return ""
-    fixed = plan.buckets[0].capacity if config.routing == "expert_choice" and plan.mode == "topk" else None
+    fixed = plan.buckets[0].capacity if config.fixes_depths and plan.mode == "topk" else None
     judgement = judge(depth, config.num_steps, capacity=fixed)
     return judgement.warning if judgement.degenerate else ""
 

@@ -95,7 +95,7 @@ def mac_table(found: Inspection) -> Table:
     rows = [("plain ViT of as many layers", macs.plain)]
     if config.routing != "none":
         rows.append(("exits only masked, as in eager code", macs.masked))
-    if config.routing == "expert_choice":
+    if config.capacity is not None:
         rows.append(("only active tokens in each step", macs.gathered))
     rows.append(("static graph, after the exact rewrites", macs.static))
     caption = ""
@@ -130,7 +130,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
         return Table("Over images (reference, float32)", ("what", "value"), rows)
     found = survey.judgement
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
-    if config.routing == "token_choice":  # else the capacity fixes it
+    if not config.fixes_depths:
         rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))
     rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
     if found.image_share is not None:
@@ -187,6 +187,11 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
     else:
         kept = ", ".join(str(k) for k in config.capacity or ())
         routing = f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+        if config.routing == "expert_choice_flat":
+            routing = (
+                f"flat expert choice: of all {config.routed_tokens} tokens, CLS among them, {kept} run, step by step; "
+                "who sits a step out may run a later one"
+            )
         factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
         owner = "one for all steps" if router.shared else "one for each step"
         scope = [("router", f"{kind}, {owner}; score g = {factor}{router.activation}(z)")]
