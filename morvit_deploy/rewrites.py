@@ -80,9 +80,7 @@ def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
 # 3 ---------------------------------------------------------------------------------------------------------
 
 
-def cls_only(
-    block: KeyedBlock, h: Tensor, mask: Tensor | None = None, row: Tensor | None = None
-) -> Tensor:
+def cls_only(block: KeyedBlock, h: Tensor, mask: Tensor | None = None, row: Tensor | None = None) -> Tensor:
     """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
 
     Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)

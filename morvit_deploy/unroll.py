@@ -62,8 +62,8 @@ class StaticMoRViT(nn.Module):
 
     Probes are what `verify` compares token by token: `step{r}.router_logits` (…, tokens held, 1),
     `step{r}.order` (…, n) positions of the candidates, best first, `step{r}.runs` (…, capacity), `step{r}.state`
-    (…, tokens, dim); where CLS is routed too, it is one of the candidates. A graph for one image (`options.single`) has no batch axis inside; logits, depth and
-    overflow always have one.
+    (…, tokens, dim); where CLS is routed too, it is one of the candidates. A graph for one image (`options.single`)
+    has no batch axis inside; logits, depth and overflow always have one.
     """
 
     def __init__(

@@ -161,7 +161,10 @@ class Walk:
         Where CLS is not routed, it is the first row, before those of `held`.
         """
         if not self.config.routes_cls:
-            held, runs = np.pad(held + 1, ((0, 0), (1, 0))), np.pad(runs, ((0, 0), (1, 0)), constant_values=True)
+            held, runs = (
+                np.pad(held + 1, ((0, 0), (1, 0))),
+                np.pad(runs, ((0, 0), (1, 0)), constant_values=True),
+            )
         if state.shape[1] != held.shape[1]:  # the last step of a model without `last`: CLS alone
             return state
         tokens = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)

@@ -139,7 +139,9 @@ class Oracle:
             chosen = sorted(range(len(h)), key=lambda t: (-z[t], t))[:capacity]
             for i in range(self.config.cycle_depth):
                 context = [h[t] for t in chosen]
-                for t, x in zip(chosen, [self.block(f"cycle.{i}", h[t], context) for t in chosen], strict=True):
+                for t, x in zip(
+                    chosen, [self.block(f"cycle.{i}", h[t], context) for t in chosen], strict=True
+                ):
                     h[t] = x
             for t in chosen:
                 depth[t] += 1

@@ -185,13 +185,7 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
         routing = f"token choice: one router gives each token a depth of 1 to {config.num_layers} layers"
         scope = [("router", kind)]
     else:
-        kept = ", ".join(str(k) for k in config.capacity or ())
-        routing = f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
-        if config.routing == "expert_choice_flat":
-            routing = (
-                f"flat expert choice: of all {config.routed_tokens} tokens, CLS among them, {kept} run, step by step; "
-                "who sits a step out may run a later one"
-            )
+        routing = _schedule(config)
         factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
         owner = "one for all steps" if router.shared else "one for each step"
         scope = [("router", f"{kind}, {owner}; score g = {factor}{router.activation}(z)")]
@@ -201,6 +195,16 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
         ("update", f"{_GATE[config.gate]} ({config.gate})"),
         ("attention", _SCOPE[config.attention_scope]),
     ]
+
+
+def _schedule(config: Config) -> str:
+    kept = ", ".join(str(k) for k in config.capacity or ())
+    if config.nested:
+        return f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+    return (
+        f"flat expert choice: of all {config.routed_tokens} tokens, CLS among them, {kept} run, step by step; "
+        "who sits one out may run a later one"
+    )
 
 
 def _some_labels(config: Config) -> str:
