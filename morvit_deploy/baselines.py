@@ -88,7 +88,7 @@ class GatherScatterMoRViT(StaticMoRViT):
                 order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
                 held, z, x = held.gather(-1, order), take(z, order), take(x, order)
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = h.scatter(-2, rows, self._gate(x, self._cycle(h, x, rows), z))
+            h = _put(h, rows, self._gate(x, self._cycle(h, x, rows), z))
         return self._block("last")(h) if middle else h
 
     def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
@@ -98,7 +98,7 @@ class GatherScatterMoRViT(StaticMoRViT):
             if self.routed[step]:
                 held = self._router(step)(h)[..., 0].topk(capacity, dim=-1).indices
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = h.scatter(-2, rows, self._cycle(h, take(h, held), rows))
+            h = _put(h, rows, self._cycle(h, take(h, held), rows))
         return self._block("last")(h)
 
     def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
@@ -106,11 +106,16 @@ class GatherScatterMoRViT(StaticMoRViT):
         for i in range(self.config.cycle_depth):
             block = self._block(f"cycle.{i}")
             if self.config.attention_scope == "all":
-                normed = block.norm1(h.scatter(-2, rows, x))
+                normed = block.norm1(_put(h, rows, x))
                 x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
             else:
                 x = block(x)
         return x
+
+
+def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+    """h (…, n, dim) with the tokens x at its `rows`; x itself where that is everyone, in their own order."""
+    return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
 def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:

@@ -147,6 +147,12 @@ def test_the_baseline_forms_answer_the_same(exported: Exported, changes: dict[st
     assert_answers(exported(config, form=form), config, 3)
 
 
+def test_nothing_is_put_back_at_a_step_that_everyone_runs(exported: Exported) -> None:
+    config = make_config(routing="expert_choice_flat", capacity=[17, 16, 5])
+    manifest = open_manifest(exported(config, form="gather_scatter"))
+    assert manifest.structure["operators"]["ScatterElements"] == 2
+
+
 def test_interfaces(tiny_bundle: Path) -> None:
     manifest = open_manifest(tiny_bundle)
     assert [(p.name, p.dtype, p.shape) for p in manifest.inputs] == [("image", "uint8", (1, 32, 32, 3))]
@@ -206,6 +212,8 @@ def test_a_router_that_nobody_reads_is_left_out(tmp_path: Path, shared: bool, fo
     exported = export(tmp_path / "checkpoint", tmp_path / "out", form=form)
     assert exported.verification.passed
     assert exported.manifest.structure["proved"]
+    scatters = exported.manifest.structure["operators"].get("ScatterElements", 0)
+    assert scatters == (2 if form == "gather_scatter" else 0), "where everyone runs, nothing is put back"
 
 
 def test_exporting_twice_gives_the_same_bytes(
