@@ -111,11 +111,6 @@ class Config(Strict):
         """The tokens that face a router and that a capacity counts: the N patches, or these and CLS."""
         return self.num_patches + self.routes_cls
 
-    @property
-    def fixes_depths(self) -> bool:
-        """Does the schedule alone say how many patch tokens have each depth, whatever the image?"""
-        return self.capacity is not None and self.nested
-
     @model_validator(mode="after")
     def _possible(self) -> Config:
         problems = [*self._shape_problems(), *self._routing_problems()]

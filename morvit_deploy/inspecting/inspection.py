@@ -172,7 +172,7 @@ class _Walk:
                 self.pixels.append(shown)
             self.distinct.setdefault(digest(shown), len(self.depths))
             self.depths.append(depth)
-            self.spreads.append(_spreads(trace))
+            self.spreads.append(_spreads(trace, self.model.config))
             name = entry.path.relative_to(self.folder.folder).as_posix()
             everyone = (self.model.config.num_patches,) * self.model.config.num_steps
             self.counts.append(trace.counts or everyone)  # no decisions where nothing is routed
@@ -185,8 +185,7 @@ class _Walk:
         if config.routing != "none":
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
-            fixed = config.capacity if config.fixes_depths else None
-            judgement = judge(different, config.num_steps, spread, fixed)
+            judgement = judge(different, config.num_steps, spread, config.capacity)
         return Survey(
             images=tuple(self.seen),
             mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
@@ -195,13 +194,14 @@ class _Walk:
         )
 
 
-def _spreads(trace: Trace) -> list[float]:
-    """Standard deviation of router logits at each step of one image; NaN where nothing is decided."""
+def _spreads(trace: Trace, config: Config) -> list[float]:
+    """Standard deviation of the patches' router logits at each step of one image; NaN where nothing is decided."""
     # token_choice decides once, over depths
     if trace.decisions and trace.decisions[0].router_logits.ndim == 2:
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
+    first = 1 if config.routes_cls else 0  # CLS may stand far off where patches are all alike
     return [
-        d.router_logits.std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
+        d.router_logits[first:].std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
         for d in trace.decisions
     ]
 

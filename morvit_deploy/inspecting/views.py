@@ -130,7 +130,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
         return Table("Over images (reference, float32)", ("what", "value"), rows)
     found = survey.judgement
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
-    if not config.fixes_depths:
+    if config.capacity is None:  # else it fixes the mean
         rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))
     rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
     if found.image_share is not None:
