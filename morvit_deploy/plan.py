@@ -140,8 +140,7 @@ def why_one_bucket(config: Config) -> str | None:
     return {
         "none": "every token runs every step, so there is nothing to calibrate",
         "expert_choice_flat": "a token that sits a step out may run a later one, and CLS is chosen like any other, "
-        "so thresholds and buckets, under which tokens leave for good, would be another model; it is exported by "
-        "the checkpoint's own capacities, without a plan",
+        "while thresholds and buckets are built on patch tokens that leave for good",
     }.get(config.routing)
 
 

@@ -226,7 +226,7 @@ def make_plan(
 def mode_of(config: Config, wish: Wish) -> str:
     """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
     if reason := why_one_bucket(config):
-        raise PlanError(f"routing {config.routing!r}: {reason}")
+        raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
     if config.capacity is not None and not routed(config):
         raise PlanError(
             f"capacity {list(config.capacity)}: no token ever leaves, so there is nothing to calibrate"
