@@ -153,12 +153,13 @@ class Config(Strict):
         return problems
 
     def _routing_problems(self) -> list[str]:
-        problems = []
+        problems, why = [], ""
         if self.routing == "none":
             wanted = {"router": None, "capacity": None, "gate": "hard"}
         elif self.routing == "token_choice":
             wanted = {"capacity": None, "gate": "hard"}
-        elif self.routing == "expert_choice_flat":  # the only form that anyone has trained
+        elif self.routing == "expert_choice_flat":
+            why = ", the only form that has been trained"
             wanted = {"gate": "hard", "attention_scope": "active", "sharing": "middle_cycle"}
         else:
             wanted = {}
@@ -166,7 +167,7 @@ class Config(Strict):
             if (got := getattr(self, field)) != value:
                 shown = _short(list(got) if isinstance(got, tuple) else got)
                 problems.append(
-                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}"
+                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}{why}"
                 )
         if self.routing != "none" and self.router is None:
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")

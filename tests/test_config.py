@@ -164,7 +164,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"routing": "expert_choice_flat", "capacity": [9, 4]}, ["capacity", "got 2", "expected 3"]),
     ({"routing": "expert_choice_flat", "capacity": [9, 18, 4]}, ["capacity", "got 18", "at most 17", "and CLS"]),
     ({"routing": "expert_choice_flat", "capacity": [9, 0, 4]}, ["capacity.1", "got 0"]),
-    ({"routing": "expert_choice_flat", "gate": "block"}, ["gate", "got 'block'", "hard", "'expert_choice_flat'"]),
+    ({"routing": "expert_choice_flat", "gate": "block"}, ["gate", "got 'block'", "hard", "only form"]),
     ({"routing": "expert_choice_flat", "attention_scope": "all"}, ["attention_scope", "got 'all'", "active"]),
     ({"routing": "expert_choice_flat", "sharing": "cycle"}, ["sharing", "got 'cycle'", "middle_cycle"]),
     ({"routing": "expert_choice_flat", "router": None}, ["router", "got null", "'expert_choice_flat'"]),
