@@ -24,7 +24,7 @@ class MacCost:
 
     def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
         """Schedules (m, steps) to MACs (m,), stem included; without thresholds as a top-k or depth graph."""
-        if thresholds is None and self.config.routing == "expert_choice":  # each has routed steps of its own
+        if thresholds is None and self.config.capacity is not None:  # each has routed steps of its own
             each = [bucket_macs(self.config, tuple(map(int, row)), None) for row in schedules]
             return np.array(each, dtype=np.float64)
         routed = None if thresholds is None else routed_by(self.config, thresholds)

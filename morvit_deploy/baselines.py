@@ -46,6 +46,20 @@ class MaskedMoRViT(StaticMoRViT):
             out["depth"] = depth
         return self._block("last")(h) if middle else h
 
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self._block("first")(carried["h"])
+        depth = torch.zeros(h.shape[:-1], dtype=torch.int32)
+        for step, capacity in enumerate(self.capacity):
+            runs = torch.ones(h.shape[:-1], dtype=torch.bool)  # (…, N+1)
+            if self.routed[step]:
+                scores = self._router(step)(h)[..., 0]
+                runs = scores >= scores.topk(capacity, dim=-1).values[..., -1:]
+            depth = depth + runs.to(torch.int32)
+            h = self._masked_step(h, None, runs)
+        if self.options.with_depth:
+            out["depth"] = depth[..., 1:]
+        return self._block("last")(h)
+
     def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
         mask = None if self.config.attention_scope == "all" else key_mask(runs, h.dtype)
         after = h
@@ -74,19 +88,34 @@ class GatherScatterMoRViT(StaticMoRViT):
                 order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
                 held, z, x = held.gather(-1, order), take(z, order), take(x, order)
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = h.scatter(-2, rows, self._gate(x, self._cycle(h, x, rows), z))
+            h = _put(h, rows, self._gate(x, self._cycle(h, x, rows), z))
         return self._block("last")(h) if middle else h
+
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self._block("first")(carried["h"])
+        for step, capacity in enumerate(self.capacity):
+            held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)
+            if self.routed[step]:
+                held = self._router(step)(h)[..., 0].topk(capacity, dim=-1).indices
+            rows = held[..., None].expand(*held.shape, h.shape[-1])
+            h = _put(h, rows, self._cycle(h, take(h, held), rows))
+        return self._block("last")(h)
 
     def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """The cycle on the running tokens x, which are the rows `rows` of h."""
         for i in range(self.config.cycle_depth):
             block = self._block(f"cycle.{i}")
             if self.config.attention_scope == "all":
-                normed = block.norm1(h.scatter(-2, rows, x))
+                normed = block.norm1(_put(h, rows, x))
                 x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
             else:
                 x = block(x)
         return x
+
+
+def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+    """h (…, n, dim) with the tokens x at its `rows`; x itself where that is everyone, in their own order."""
+    return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
 def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
@@ -103,9 +132,10 @@ def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> St
         return unroll(model, bucket, options)
     if form == "masked":
         return MaskedMoRViT(model, bucket, options).eval()
-    if model.config.routing != "expert_choice" or options.with_depth:
+    if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {form!r} is a baseline for routing 'expert_choice' without depth output; "
+            f"form {form!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
+            "'expert_choice_flat') without depth output; "
             f"got routing {model.config.routing!r}, depth output {options.with_depth}"
         )
     return GatherScatterMoRViT(model, bucket, options).eval()

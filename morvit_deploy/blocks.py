@@ -79,9 +79,7 @@ class StaticBlock(nn.Module):
 
         `mask` is added to the attention logits (…, heads, n, keys).
         """
-        logits = q @ kv.k.transpose(-2, -1)
-        weights = (logits if mask is None else logits + mask).softmax(dim=-1)
-        x = x + self.proj((weights @ kv.v).transpose(-3, -2).flatten(-2))
+        x = x + self.proj(_mixed(q, kv, mask).transpose(-3, -2).flatten(-2))
         return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -97,6 +95,14 @@ class StaticBlock(nn.Module):
         """(…, tokens, parts·dim) to `parts` tensors (…, heads, tokens, head_dim)."""
         split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(-3, -2)
         return split.chunk(parts, dim=-3)
+
+
+def _mixed(q: Tensor, kv: KV, mask: Tensor | None) -> Tensor:
+    """Values mixed by attention, for each query (…, heads, n, head_dim)."""
+    if kv.k.shape[-2] == 1:  # a token alone with itself: its weight is 1
+        return kv.v
+    logits = q @ kv.k.transpose(-2, -1)
+    return (logits if mask is None else logits + mask).softmax(dim=-1) @ kv.v
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:

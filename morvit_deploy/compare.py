@@ -151,8 +151,8 @@ class _Comparison:
         self.judge = copy.deepcopy(model).double()
         self.own = manifest.form != "unrolled" or is_own(manifest.plan, model.config)
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
-        has_capacity = model.config.routing == "expert_choice"
-        self.routing = Routing(manifest.plan.thresholds, capacity if has_capacity else None)
+        has_schedule = model.config.capacity is not None
+        self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
         options = Options(input=manifest.input, single=False)
         graphs = build_forms(manifest.form, self.judge, manifest.plan, options)
         self.buckets = [

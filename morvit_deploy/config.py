@@ -70,7 +70,7 @@ class Config(Strict):
     sharing: Literal["none", "cycle", "middle_cycle"]
     cycle_depth: Size
     num_recursions: Size
-    routing: Literal["expert_choice", "token_choice", "none"]
+    routing: Literal["expert_choice", "expert_choice_flat", "token_choice", "none"]
     router: RouterConfig | None
     gate: Literal["block", "delta", "hard"]
     attention_scope: Literal["active", "all"]
@@ -101,6 +101,21 @@ class Config(Strict):
     def num_steps(self) -> int:
         """Routed steps: recursions of the cycle; for token_choice a step is a layer."""
         return self.num_layers if self.routing == "token_choice" else self.num_recursions
+
+    @property
+    def nested(self) -> bool:
+        """Is a token that left at one step gone from all later ones?"""
+        return self.routing != "expert_choice_flat"
+
+    @property
+    def routes_cls(self) -> bool:
+        """Does CLS face the router like every other token? Then a capacity counts it, and it may sit a step out."""
+        return self.routing == "expert_choice_flat"
+
+    @property
+    def routed_tokens(self) -> int:
+        """The tokens that face a router and that a capacity counts: the N patches, or these and CLS."""
+        return self.num_patches + self.routes_cls
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
@@ -144,11 +159,14 @@ class Config(Strict):
         return problems
 
     def _routing_problems(self) -> list[str]:
-        problems = []
+        problems, why = [], ""
         if self.routing == "none":
             wanted = {"router": None, "capacity": None, "gate": "hard"}
         elif self.routing == "token_choice":
             wanted = {"capacity": None, "gate": "hard"}
+        elif self.routing == "expert_choice_flat":
+            why = ", the only form that has been trained"
+            wanted = {"gate": "hard", "attention_scope": "active", "sharing": "middle_cycle"}
         else:
             wanted = {}
         if self.register_tokens and self.routing != "none":
@@ -160,12 +178,12 @@ class Config(Strict):
             if (got := getattr(self, field)) != value:
                 shown = _short(list(got) if isinstance(got, tuple) else got)
                 problems.append(
-                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}"
+                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}{why}"
                 )
         if self.routing != "none" and self.router is None:
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")
-        if self.routing == "expert_choice":
-            problems += schedule_problems(self.capacity, self.num_recursions, self.num_patches)
+        if self.routing in ("expert_choice", "expert_choice_flat"):
+            problems += schedule_problems(self.capacity, self)
         return problems
 
     def to_json(self) -> str:
@@ -177,16 +195,18 @@ class Config(Strict):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-def schedule_problems(capacity: tuple[int, ...] | None, steps: int, num_patches: int) -> list[str]:
-    """What keeps `capacity` from being a schedule of `steps` steps over `num_patches` tokens."""
+def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[str]:
+    """What keeps `capacity` from being a schedule for the steps and tokens of `config`."""
+    steps, most = config.num_steps, config.routed_tokens
     if capacity is None:
         return [f"capacity: got null, expected {steps} numbers, one for each step"]
     problems = []
     if len(capacity) != steps:
         problems.append(f"capacity: got {len(capacity)} numbers, expected {steps} (one for each step)")
-    if max(capacity, default=0) > num_patches:
-        problems.append(f"capacity: got {max(capacity)}, expected at most {num_patches} (the patch tokens)")
-    rises = [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]]
+    if max(capacity, default=0) > most:
+        counted = "the patch tokens and CLS" if config.routes_cls else "the patch tokens"
+        problems.append(f"capacity: got {max(capacity)}, expected at most {most} ({counted})")
+    rises = [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.nested else []
     problems += [
         f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that left never returns, "
         "so capacities may not rise"

@@ -13,18 +13,20 @@ from morvit_deploy.config import Config
 
 
 def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
-    """One block: `queries` tokens updated, K and V computed for `projected` tokens, attention over `keys`."""
+    """One block: `queries` tokens updated, K and V computed for `projected` tokens, attention over `keys`.
+
+    Attention over a single key is that key's value: there is nothing to multiply.
+    """
     dim = config.embed_dim
     per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
-    return queries * per_query + projected * 2 * dim * dim + 2 * queries * keys * dim
+    return queries * per_query + projected * 2 * dim * dim + (keys > 1) * 2 * queries * keys * dim
 
 
 def dense_macs(config: Config) -> int:
     """Every token through every layer, all routers on all tokens: what masking in eager mode costs."""
     tokens = config.num_tokens
     routed = _router_macs(config) * tokens
-    if config.routing == "expert_choice":
-        assert config.capacity is not None
+    if config.capacity is not None:
         routed *= sum(routed_steps(config, config.capacity))
     return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
 
@@ -64,7 +66,8 @@ def stem_macs(config: Config, lead: int = 0) -> int:
 
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
     """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
-    before = (config.num_patches, *capacity)[: len(capacity)]
+    everyone = (config.routed_tokens,) * len(capacity)
+    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.nested else everyone
     return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
 
 
@@ -97,7 +100,9 @@ def _recursion_macs(
     everywhere = config.attention_scope == "all"
     total = block_macs(config, tokens, tokens, tokens) if middle else 0
     for step, kept in enumerate(capacity):
-        running = kept + tokens - config.num_patches  # CLS and registers always run
+        running = (
+            kept + tokens - config.routed_tokens
+        )  # CLS, where it is not routed, and registers always run
         total += held * _router_macs(config) if routed[step] else 0
         # those who left now: K and V computed once, then carried
         fresh = ((held if frozen_keys else tokens) - running) if everywhere else 0
@@ -106,7 +111,7 @@ def _recursion_macs(
             final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
             queries = 1 if final and cls_only else running
             total += block_macs(config, queries, running + fresh, keys)
-        held = running
+        held = running if config.nested else tokens
     if middle:
         total += block_macs(config, 1 if cls_only else tokens, tokens, tokens)
     return total

@@ -114,11 +114,14 @@ class Router(nn.ModuleList):
 
 @dataclass(frozen=True)
 class Decision:
-    """What one image's router decided at one step; token numbers count patches from 0."""
+    """What one image's router decided at one step.
+
+    Token numbers count those that are routed from 0: the patches, or, where CLS is routed too, CLS and the patches.
+    """
 
     candidates: Tensor  # (n,) tokens that faced the router
     kept: Tensor  # (k,) tokens that run the step
-    router_logits: Tensor  # (n,) for expert_choice, (n, layers) for token_choice
+    router_logits: Tensor  # (n,), for token_choice (n, layers)
     margin: float  # in router logits: the least change that could alter the decision
     wanted: int  # tokens that would run the step if the capacity did not bind; for top-k the capacity
 
@@ -137,7 +140,7 @@ class Trace:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Patch tokens that ran each step."""
+        """Tokens that ran each step, counted as a capacity counts them."""
         return tuple(len(d.kept) for d in self.decisions)
 
     @property
@@ -152,6 +155,7 @@ class Routing:
 
     expert_choice: with `thresholds` a token goes on when its router logit reaches its step's (None: all go on), and
     each image has counts of its own (paper §5.3); with `capacity` at most so many, the highest, go on.
+    expert_choice_flat: `capacity`, no thresholds.
     token_choice has depths instead of thresholds; with `capacity` the deepest so many, on a tie the first.
     """
 
@@ -166,6 +170,16 @@ class Outcome:
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran
     traces: list[Trace]
+
+    @property
+    def runs(self) -> Tensor:
+        """bool (steps, batch, routed tokens): who ran each step, by the routers' decisions."""
+        steps, tokens = len(self.traces[0].decisions), len(self.traces[0].decisions[0].candidates)
+        runs = torch.zeros(steps, len(self.traces), tokens, dtype=torch.bool)
+        for image, trace in enumerate(self.traces):
+            for step, decision in enumerate(trace.decisions):
+                runs[step, image, decision.kept] = True
+        return runs
 
 
 class MoRViT(nn.Module):
@@ -246,7 +260,12 @@ class MoRViT(nn.Module):
 
         Without `route`, the model as it was trained: top-k by the checkpoint's own schedule (paper §3.2).
         """
-        walk = {"expert_choice": self._expert_choice, "token_choice": self._token_choice, "none": self._dense}
+        walk = {
+            "expert_choice": self._expert_choice,
+            "expert_choice_flat": self._expert_choice_flat,
+            "token_choice": self._token_choice,
+            "none": self._dense,
+        }
         chosen = route or Routing(capacity=self.config.capacity)
         logits, depths, traces = [], [], []
         for h in self.embed(images):
@@ -272,6 +291,21 @@ class MoRViT(nn.Module):
             h = trace.states[f"step{step + 1}"] = self._gated_step(h, running, self.score(z[running]))
         if self.last is not None:
             h = trace.states["last"] = self.last(h)
+        return h, depth
+
+    def _expert_choice_flat(self, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
+        """As `_expert_choice`, but every step chooses among all tokens anew, and CLS is one of them."""
+        assert self.first is not None and self.last is not None
+        h = trace.states["first"] = self.first(h)
+        depth = torch.zeros(len(h), dtype=torch.long)
+        everyone = torch.arange(len(h))  # CLS is token 0
+        for step in range(self.config.num_recursions):
+            z = self.router(step)(h)[:, 0]  # (N+1,)
+            trace.decisions.append(_decide(z, everyone, step, chosen))
+            running = trace.decisions[-1].kept
+            depth[running] += 1
+            h = trace.states[f"step{step + 1}"] = self._gated_step(h, running, self.score(z[running]))
+        h = trace.states["last"] = self.last(h)
         return h, depth
 
     def _gated_step(self, h: Tensor, running: Tensor, g: Tensor) -> Tensor:

@@ -18,6 +18,13 @@ FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `keep_NAME` is one too
 FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
 
+MODES = {
+    "expert_choice": ("topk", "threshold"),
+    "expert_choice_flat": ("topk",),
+    "token_choice": ("depth",),
+    "none": ("topk",),
+}
+
 Share = Annotated[float, Field(ge=0, le=1)]
 FURTHEST = float(np.finfo(np.float32).max)
 Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit: float32 in the graph
@@ -114,11 +121,10 @@ class Plan(Strict):
 def own_plan(config: Config) -> Plan:
     """The plan that needs no calibration: the checkpoint's own schedule in one bucket.
 
-    token_choice has no schedule of its own: its only exact bucket without calibration is `full`, every token in
+    token_choice has no schedule: its only exact bucket without calibration is `full`, every token in
     every layer, which saves nothing.
     """
-    if config.routing == "expert_choice":
-        assert config.capacity is not None
+    if config.capacity is not None:
         return topk_plan(config, config.capacity)
     everyone = (config.num_patches,) * config.num_steps
     return _one_bucket(config, "depth" if config.routing == "token_choice" else "topk", FULL, everyone)
@@ -127,6 +133,15 @@ def own_plan(config: Config) -> Plan:
 def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
     """Top-k by another schedule than the checkpoint's own, in one bucket."""
     return _one_bucket(config, "topk", "topk", capacity)
+
+
+def why_one_bucket(config: Config) -> str | None:
+    """Why a checkpoint can have no thresholds and no ladder of buckets to calibrate; None where it can."""
+    return {
+        "none": "every token runs every step, so there is nothing to calibrate",
+        "expert_choice_flat": "a token that sits a step out may run a later one, and CLS is chosen like any other, "
+        "while thresholds and buckets are built on patch tokens that leave for good",
+    }.get(config.routing)
 
 
 def is_own(plan: Plan, config: Config) -> bool:
@@ -180,9 +195,7 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
 def plan_problems(plan: Plan, config: Config) -> list[str]:
     """What keeps a plan from being one for this configuration."""
     steps, patches = config.num_steps, config.num_patches
-    wanted = {"expert_choice": ("topk", "threshold"), "token_choice": ("depth",), "none": ("topk",)}[
-        config.routing
-    ]
+    wanted = MODES[config.routing]
     if plan.mode not in wanted:
         return [f"mode: got {plan.mode!r}, expected {' or '.join(wanted)} with routing {config.routing!r}"]
     problems = []
@@ -198,7 +211,7 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
             "step, so its router decides nothing"
         )
     for bucket in plan.buckets:
-        found = schedule_problems(bucket.capacity, steps, patches)
+        found = schedule_problems(bucket.capacity, config)
         problems += [f"buckets.{bucket.name}.{problem}" for problem in found]
         if found:
             continue

@@ -22,7 +22,7 @@ from morvit_deploy.calibration.statistics import WHOLE, Shard, Statistics, told_
 from morvit_deploy.checkpoint import fingerprint
 from morvit_deploy.config import Config, load_config
 from morvit_deploy.errors import PlanError
-from morvit_deploy.plan import Plan
+from morvit_deploy.plan import Plan, why_one_bucket
 
 POLL_S = 1.0
 
@@ -225,11 +225,11 @@ def make_plan(
 
 def mode_of(config: Config, wish: Wish) -> str:
     """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
-    if config.routing == "none":
-        raise PlanError("routing 'none': every token runs every step, so there is nothing to calibrate")
-    if config.routing == "expert_choice" and not routed(config):
+    if reason := why_one_bucket(config):
+        raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
+    if config.capacity is not None and not routed(config):
         raise PlanError(
-            f"capacity {list(config.capacity or ())}: no token ever leaves, so there is nothing to calibrate"
+            f"capacity {list(config.capacity)}: no token ever leaves, so there is nothing to calibrate"
         )
     return "depth" if config.routing == "token_choice" else wish.mode
 
@@ -237,7 +237,7 @@ def mode_of(config: Config, wish: Wish) -> str:
 def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
     """The configuration, and no round done yet."""
     config = load_config(source.checkpoint)
-    scales = SCALES if config.routing == "expert_choice" else (OWN,)  # token_choice has no schedule
+    scales = (OWN,) if config.capacity is None else SCALES  # token_choice has no schedule to scale
     return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
 
 

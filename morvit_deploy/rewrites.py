@@ -68,16 +68,31 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     return take(h, kept), leavers
 
 
+def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rewrite 2 where CLS is routed like every other token: the first k of order (…, tokens), and the rest.
+
+    Whoever sits the step out is asked again at the next one, so the caller puts the rest behind those that ran:
+    every row moves, none is written back. CLS, too, stands where the order puts it.
+    """
+    return take(h, order[..., :k]), take(h, order[..., k:])
+
+
 # 3 ---------------------------------------------------------------------------------------------------------
 
 
-def cls_only(block: KeyedBlock, h: Tensor, mask: Tensor | None = None) -> Tensor:
+def cls_only(block: KeyedBlock, h: Tensor, mask: Tensor | None = None, row: Tensor | None = None) -> Tensor:
     """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
 
-    Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits.
+    Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)
+    is where CLS stands, by default first.
     """
     normed = block.norm1(h)
-    return block.finish(h[..., :1, :], block.queries(normed[..., :1, :]), block.keys(normed), mask)
+    return block.finish(one_row(h, row), block.queries(one_row(normed, row)), block.keys(normed), mask)
+
+
+def one_row(h: Tensor, row: Tensor | None) -> Tensor:
+    """The row (…, 1) of h (…, n, dim), by default the first: (…, 1, dim)."""
+    return h[..., :1, :] if row is None else take(h, row)
 
 
 # 4 ---------------------------------------------------------------------------------------------------------

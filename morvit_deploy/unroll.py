@@ -21,7 +21,16 @@ from morvit_deploy.ends import DEFAULTS, Classifier, Options, StaticRouter, Stem
 from morvit_deploy.macs import layer_names, routed_steps
 from morvit_deploy.model import MoRViT
 from morvit_deploy.plan import Bucket, Plan, routed_by
-from morvit_deploy.rewrites import KV, cls_only, frozen_keys, partition, rank, take
+from morvit_deploy.rewrites import (
+    KV,
+    cls_only,
+    frozen_keys,
+    one_row,
+    partition,
+    partition_all,
+    rank,
+    take,
+)
 
 RESULTS = ("logits", "depth", "overflow")
 
@@ -53,8 +62,8 @@ class StaticMoRViT(nn.Module):
 
     Probes are what `verify` compares token by token: `step{r}.router_logits` (…, tokens held, 1),
     `step{r}.order` (…, n) positions of the candidates, best first, `step{r}.runs` (…, capacity), `step{r}.state`
-    (…, tokens, dim). A graph for one image (`options.single`) has no batch axis inside; logits, depth and
-    overflow always have one.
+    (…, tokens, dim); where CLS is routed too, it is one of the candidates. A graph for one image (`options.single`)
+    has no batch axis inside; logits, depth and overflow always have one.
     """
 
     def __init__(
@@ -120,7 +129,12 @@ class StaticMoRViT(nn.Module):
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> None:
         """The trunk: the rest, in this bucket's shapes."""
-        trunks = {"expert_choice": self._recursion, "token_choice": self._depths, "none": self._dense}
+        trunks = {
+            "expert_choice": self._recursion,
+            "expert_choice_flat": self._flat,
+            "token_choice": self._depths,
+            "none": self._dense,
+        }
         cls = trunks[self.config.routing](carried, out)
         out["logits"] = self.classifier(cls[..., 0, :])
 
@@ -309,6 +323,33 @@ class StaticMoRViT(nn.Module):
         ran = torch.cat([*walk.gone_ran, walk.ran], dim=-1)
         return take(ran[..., None], torch.argsort(numbers, dim=-1))[..., 0]
 
+    # expert_choice_flat -------------------------------------------------------------------------------------
+
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        """Each step runs the first rows of an order of its own over all tokens; the rest stand behind them."""
+        h = carried["h"]
+        numbers = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # who stands at each row; CLS is 0
+        ran = torch.zeros_like(numbers, dtype=torch.int32)
+        for step, capacity in enumerate(self.capacity):
+            running, rest = h, h[..., :0, :]
+            if self.routed[step]:
+                z = carried["z"] if step == 0 else self._router(step)(h)
+                out[f"step{step + 1}.router_logits"] = z
+                order = out[f"step{step + 1}.order"] = rank(z[..., 0], h.shape[-2])[1]
+                running, rest = partition_all(h, order, capacity)
+                numbers, ran = _rows(numbers, order), _rows(ran, order)
+            for i in range(self.config.cycle_depth):
+                running = self._block(f"cycle.{i}")(running)
+            h = torch.cat([running, rest], dim=-2) if self.routed[step] else running
+            out[f"step{step + 1}.state"] = h
+            ran = ran + (torch.arange(h.shape[-2]) < capacity).to(torch.int32)
+        if self.options.with_depth:
+            out["depth"] = _rows(ran, torch.argsort(numbers, dim=-1))[..., 1:]
+        cls = numbers.argmin(dim=-1, keepdim=True)
+        if self.options.cls_only:
+            return cls_only(self._block("last"), h, row=cls)
+        return one_row(self._block("last")(h), cls)
+
     # token_choice -------------------------------------------------------------------------------------------
 
     def _choose_depths(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
@@ -357,6 +398,11 @@ class StaticMoRViT(nn.Module):
                 return cls_only(self._block(name), h)
             h = out[f"layer{layer}.state"] = self._block(name)(h)
         return h
+
+
+def _rows(values: Tensor, order: Tensor) -> Tensor:
+    """values (…, n) in the order (…, k)."""
+    return take(values[..., None], order)[..., 0]
 
 
 def depth_of(gone: list[Tensor], held: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ class Gap:
 class RoutingChange:
     """How the plan's model routes otherwise than the trained one, over the images compared; NumPy counts only."""
 
-    alike: NDArray[np.int64]  # (steps,) patch tokens that both run, or both do not run, a step
-    tokens: int  # patch tokens compared at each step
+    alike: NDArray[np.int64]  # (steps,) routed tokens that both run, or both do not run, a step
+    tokens: int  # routed tokens compared at each step
     counts: NDArray[np.int64]  # (steps,) tokens that ran each step in the plan's model
     margins: list[float]  # the images' routing margins in the plan's model
 
@@ -55,22 +55,21 @@ class RoutingChange:
         return cls(np.zeros(steps, dtype=np.int64), 0, np.zeros(steps, dtype=np.int64), [])
 
     def add(self, trained: Any, planned: Any) -> None:
-        """Two `Outcome`s of the same images; a token of depth d runs steps 1 … d."""
-        steps = np.arange(1, len(self.alike) + 1)
-        one, other = (outcome.depth.numpy()[..., None] >= steps for outcome in (trained, planned))
-        self.alike += (one == other).sum(axis=(0, 1))
-        self.counts += other.sum(axis=(0, 1))
-        self.tokens += one.shape[0] * one.shape[1]
+        """Two `Outcome`s of the same images."""
+        one, other = (outcome.runs.numpy() for outcome in (trained, planned))  # (steps, images, tokens)
+        self.alike += (one == other).sum(axis=(1, 2))
+        self.counts += other.sum(axis=(1, 2))
+        self.tokens += one.shape[1] * one.shape[2]
         self.margins += [trace.margin for trace in planned.traces]
 
     @property
     def agreement(self) -> list[float]:
-        """Share of patch tokens treated alike at each step."""
+        """Share of routed tokens treated alike at each step."""
         return [int(same) / self.tokens if self.tokens else 1.0 for same in self.alike]
 
     @property
     def kept_share(self) -> list[float]:
-        """Mean share of patch tokens that run each step in the plan's model."""
+        """Mean share of routed tokens that run each step in the plan's model."""
         return [int(count) / self.tokens if self.tokens else 1.0 for count in self.counts]
 
     @property

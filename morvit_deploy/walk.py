@@ -27,26 +27,29 @@ class Walk:
         self.thresholds = thresholds or (None,) * len(capacity)
 
     def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
-        """Patch numbers (images, capacity) held at each step, in the graph's order; None without probes."""
-        if self.config.routing == "expert_choice" and "step1.state" not in outputs:
+        """Token numbers (images, held) at each step, in the graph's order; None without probes.
+
+        Those are the first `capacity` of the order, or, where they may come back, all.
+        """
+        if self.config.capacity is not None and "step1.state" not in outputs:
             return None
-        count = len(outputs["logits"])
-        held = np.tile(np.arange(self.config.num_patches), (count, 1))
+        held = self._everyone(len(outputs["logits"]))
         if "depth.order" in outputs:
             held = outputs["depth.order"].astype(np.int64)
         steps = []
         for step, capacity in enumerate(self.capacity, start=1):
-            order = outputs.get(f"step{step}.order")
+            order, rows = outputs.get(f"step{step}.order"), capacity if self.config.nested else None
             if order is not None:
-                held = np.take_along_axis(held, order[:, :capacity].astype(np.int64), axis=1)
-            held = held[:, :capacity]
+                held = np.take_along_axis(held, order[:, :rows].astype(np.int64), axis=1)
+            held = held[:, :rows]
             steps.append(held)
         return steps
 
     def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
-        """(steps, images, N): does this patch run this step? None where the graph has no probes."""
+        """(steps, images, routed tokens): does this token run this step? None where the graph has no probes."""
+        shape = len(self.capacity), len(outputs["logits"]), self.config.routed_tokens
         if self.config.routing == "none":
-            return np.ones((len(self.capacity), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+            return np.ones(shape, dtype=bool)
         held = self.held(outputs)
         if self.config.routing == "token_choice":
             z = outputs.get("depth.router_logits")
@@ -56,9 +59,11 @@ class Walk:
             who = [np.take_along_axis(depth, h, axis=1) >= layer for layer, h in enumerate(held, start=1)]
         elif held is None:
             return None
+        elif not self.config.nested:  # the first of all
+            who = [np.arange(h.shape[1]) < kept for h, kept in zip(held, self.capacity, strict=True)]
         else:
             who = self._going(outputs, held)
-        runs = np.zeros((len(held), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        runs = np.zeros(shape, dtype=bool)
         for step, numbers in enumerate(held):
             np.put_along_axis(runs[step], numbers, who[step], axis=1)
         return runs
@@ -128,7 +133,7 @@ class Walk:
                 stages[f"step{step}.runs"] = runs[step - 1].astype(np.float64)
             state = outputs.get(f"step{step}.state")
             if state is not None and held is not None and runs is not None:
-                stages[f"step{step}.state"] = _spread(state, held[step - 1], runs[step - 1])
+                stages[f"step{step}.state"] = self._spread(state, held[step - 1], runs[step - 1])
         stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
         return stages | {"logits": outputs["logits"]}
 
@@ -140,20 +145,28 @@ class Walk:
         if self.config.routing == "none":
             return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | logits
         stages: Stages = {name: states[name] for name in ("embed", "first") if name in states}
-        everyone = np.tile(np.arange(self.config.num_patches), (len(reference.traces), 1))
-        for step in range(1, len(self.capacity) + 1):
-            runs = np.zeros(everyone.shape, dtype=bool)
-            for image, trace in enumerate(reference.traces):
-                runs[image, trace.decisions[step - 1].kept.numpy()] = True
+        everyone = self._everyone(len(reference.traces))
+        for step, runs in enumerate(reference.runs.numpy(), start=1):
             stages[f"step{step}.runs"] = runs.astype(np.float64)
-            stages[f"step{step}.state"] = _spread(states[f"step{step}"], everyone, runs)
+            stages[f"step{step}.state"] = self._spread(states[f"step{step}"], everyone, runs)
         return stages | logits
 
+    def _everyone(self, images: int) -> NDArray[np.int64]:
+        """(images, routed tokens): their numbers, in order."""
+        return np.tile(np.arange(self.config.routed_tokens), (images, 1))
 
-def _spread(state: NDArray, held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray:
-    """Rows of state (images, 1 + held, dim), CLS first, to (images, N + 1, dim); zeros where a patch does not run."""
-    if state.shape[1] != held.shape[1] + 1:  # the last step of a model without `last`: CLS alone
-        return state
-    patches = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
-    np.put_along_axis(patches, held[..., None], state[:, 1:], axis=1)
-    return np.concatenate([state[:, :1], np.where(runs[..., None], patches, 0)], axis=1)
+    def _spread(self, state: NDArray, held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray:
+        """Rows of state to (images, N + 1, dim), each at its token's place; zeros where a token does not run.
+
+        Where CLS is not routed, it is the first row, before those of `held`.
+        """
+        if not self.config.routes_cls:
+            held, runs = (
+                np.pad(held + 1, ((0, 0), (1, 0))),
+                np.pad(runs, ((0, 0), (1, 0)), constant_values=True),
+            )
+        if state.shape[1] != held.shape[1]:  # the last step of a model without `last`: CLS alone
+            return state
+        tokens = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
+        np.put_along_axis(tokens, held[..., None], state, axis=1)
+        return np.where(runs[..., None], tokens, 0)

@@ -18,7 +18,17 @@ TOKEN: list[dict[str, Any]] = [
     for scope, sharing in product(SCOPES, SHARINGS)
 ]
 DENSE: list[dict[str, Any]] = [{"routing": "none", "sharing": sharing} for sharing in SHARINGS]
-EVERY = [*EXPERT, *TOKEN, *DENSE]
+FLAT: list[dict[str, Any]] = [
+    {"routing": "expert_choice_flat", **changes}
+    for changes in (
+        {},  # each step chooses fewer or more than the last
+        {"capacity": [17, 5, 17]},  # everyone comes back
+        {"capacity": [17, 17, 17]},  # nobody is ever asked
+        {"capacity": [1, 16, 1], "cycle_depth": 2},
+        {"router": {"hidden": [12, 10], "shared": True, "activation": "tanh"}, "cycle_depth": 2},
+    )
+]
+EVERY = [*EXPERT, *FLAT, *TOKEN, *DENSE]
 OPTIONS: list[dict[str, Any]] = [
     {"sharing": "middle_cycle", "cycle_depth": 2, "attention_scope": "all"},
     {"sharing": "cycle", "cycle_depth": 2, "attention_scope": "all", "gate": "delta"},

@@ -60,6 +60,8 @@ def make_fields(**changes: Any) -> dict[str, Any]:
     fields = json.loads(json.dumps(TINY))
     if changes.get("sharing") == "none":
         fields |= {"num_recursions": 1, "cycle_depth": 3, "capacity": [9]}
+    if changes.get("routing") == "expert_choice_flat":
+        fields |= {"capacity": [9, 4, 13], "gate": "hard"}
     if changes.get("routing") == "token_choice":
         fields |= {"capacity": None, "gate": "hard", "attention_scope": "all"}
     if changes.get("routing") == "none":

@@ -130,6 +130,24 @@ class Oracle:
             h[:] = [self.block("last", x, h) for x in h]
         return depth[1:]
 
+    def walk_expert_choice_flat(self, h: list[Floats]) -> list[int]:
+        assert self.config.capacity is not None
+        depth = [0] * len(h)
+        h[:] = [self.block("first", x, h) for x in h]
+        for step, capacity in enumerate(self.config.capacity):
+            z = [float(self.router(step, x)[0]) for x in h]
+            chosen = sorted(range(len(h)), key=lambda t: (-z[t], t))[:capacity]
+            for i in range(self.config.cycle_depth):
+                context = [h[t] for t in chosen]
+                for t, x in zip(
+                    chosen, [self.block(f"cycle.{i}", h[t], context) for t in chosen], strict=True
+                ):
+                    h[t] = x
+            for t in chosen:
+                depth[t] += 1
+        h[:] = [self.block("last", x, h) for x in h]
+        return depth[1:]
+
     def layer_names(self) -> list[str]:
         cycle = [
             f"cycle.{i}" for _ in range(self.config.num_recursions) for i in range(self.config.cycle_depth)

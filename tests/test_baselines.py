@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from combos import DENSE, EVERY, EXPERT, OPTIONS, TOKEN, named
+from combos import DENSE, EVERY, EXPERT, FLAT, OPTIONS, TOKEN, named
 from conftest import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ def test_masked(changes: dict[str, Any], batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("changes", [*EXPERT, *ROUTED], ids=named)
+@pytest.mark.parametrize("changes", [*EXPERT, *FLAT, *ROUTED], ids=named)
 def test_gather_scatter(changes: dict[str, Any], batch: int) -> None:
     assert_same(make_config(**changes), "gather_scatter", Options(single=batch == 1), batch)
 
@@ -70,7 +70,7 @@ def test_random_schedules(form: Form, capacity: list[int], scope: str, gate: str
 
 
 @pytest.mark.parametrize("changes", [*TOKEN, *DENSE], ids=named)
-def test_gather_scatter_is_for_expert_choice(changes: dict[str, Any]) -> None:
+def test_gather_scatter_is_for_schedules(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     with pytest.raises(TargetError, match=f"got routing '{config.routing}'"):
         build_form("gather_scatter", random_model(config), own_bucket(config), Options())

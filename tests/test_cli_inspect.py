@@ -6,20 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from combos import DENSE, EXPERT, OPTIONS, TOKEN, named
+from combos import DENSE, EXPERT, FLAT, OPTIONS, TOKEN, named
 from conftest import make_config, random_model
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from morvit_deploy.checkpoint import init_model, save_checkpoint
+from morvit_deploy.calibration.images import open_images
+from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.cli import app
 from morvit_deploy.inspecting.anatomy import mac_counts, stages_of
 from morvit_deploy.macs import dense_macs
+from morvit_deploy.pixels import normalise
 from morvit_deploy.presets import preset
 
-ROUTED = [changes for changes in (*EXPERT, *OPTIONS) if changes.get("routing") != "token_choice"]
+ROUTED = [changes for changes in (*EXPERT, *FLAT, *OPTIONS) if changes.get("routing") != "token_choice"]
 
 
 def _inspect(*arguments: str | Path) -> Result:
@@ -135,6 +138,30 @@ def test_copies_of_one_picture_are_one_image(tmp_path: Path) -> None:
     survey = _json(_save(tmp_path), "--images", folder, "-o", tmp_path / "out")["survey"]
     assert survey["judgement"]["images"] == 1
     assert survey["judgement"]["image_share"] is None
+
+
+def test_flat_routing_is_counted_by_decisions(tmp_path: Path, image_files: list[Path]) -> None:
+    """Depths do not tell who ran which step; the spread of router logits is that of the patches."""
+    model = _save(tmp_path, routing="expert_choice_flat")
+    folder = image_files[0].parent
+    found = _json(model, "--images", folder, "-o", tmp_path / "out", "--draw", "1")
+    survey = found["survey"]
+    assert survey["mean_tokens"] == [9, 4, 13]
+    assert survey["mean_macs"] == found["macs"]["static"]
+    assert [stage["tokens"] for stage in found["stages"]][2:-1] == [9, 4, 13]
+    assert sum(survey["histogram"]) == pytest.approx(1)
+    assert survey["mean_depth"] == pytest.approx(
+        sum(depth * share for depth, share in enumerate(survey["histogram"]))
+    )
+    reference = load_checkpoint(model)
+    images = open_images(folder, reference.config)
+    pixels = np.concatenate([batch for _, batch in images.batches(4)])
+    traces = reference(torch.from_numpy(normalise(pixels, reference.config.preprocess))).traces
+    patches = np.array([[d.router_logits[1:].numpy() for d in trace.decisions] for trace in traces])
+    assert survey["judgement"]["spread"] == pytest.approx(patches.std(axis=2).mean(axis=0), rel=1e-4)
+    text = _inspect(model, "--images", folder, "-o", tmp_path / "again").stdout
+    for phrase in ("of all 17 tokens", "9, 4, 13 run", "only active tokens in each step"):
+        assert phrase in " ".join(text.split())
 
 
 @pytest.mark.parametrize("changes", TOKEN, ids=named)

@@ -40,6 +40,14 @@ def test_predict_leaves_logits_out_unless_asked(tiny_bundle: Path, image_files: 
     assert set(row) == {"image", "bucket", "top"}
 
 
+def test_a_depth_map_of_tokens_that_come_back(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
+) -> None:
+    bundle = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
+    told = answer("predict", bundle, *image_files, "--depth-map", tmp_path / "maps")
+    assert all(Path(row["depth_map"]).is_file() for row in told)
+
+
 def test_predict_takes_the_newest_bundle(tiny_bundle: Path, image_files: list[Path], inside: Path) -> None:
     for age, name in ((100, "new"), (200, "old")):
         shutil.copytree(tiny_bundle, inside / "build" / name)

@@ -10,7 +10,7 @@ import pytest
 from combos import EVERY, OPTIONS, named
 from conftest import make_config, make_fields
 
-from morvit_deploy.config import load_config, parse_config
+from morvit_deploy.config import Config, load_config, parse_config
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.presets import PRESETS, preset
 
@@ -160,6 +160,14 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"routing": "token_choice", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
     ({"routing": "token_choice", "gate": "block"}, ["gate", "got 'block'", "hard"]),
     ({"routing": "token_choice", "router": None}, ["router", "got null"]),
+    ({"routing": "expert_choice_flat", "capacity": None}, ["capacity", "got null", "expected 3"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 4]}, ["capacity", "got 2", "expected 3"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 18, 4]}, ["capacity", "got 18", "at most 17", "and CLS"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 0, 4]}, ["capacity.1", "got 0"]),
+    ({"routing": "expert_choice_flat", "gate": "block"}, ["gate", "got 'block'", "hard", "only form"]),
+    ({"routing": "expert_choice_flat", "attention_scope": "all"}, ["attention_scope", "got 'all'", "active"]),
+    ({"routing": "expert_choice_flat", "sharing": "cycle"}, ["sharing", "got 'cycle'", "middle_cycle"]),
+    ({"routing": "expert_choice_flat", "router": None}, ["router", "got null", "'expert_choice_flat'"]),
     ({"routing": "none", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
     ({"routing": "none", "gate": "delta"}, ["gate", "got 'delta'", "hard"]),
     ({"routing": "none", "router": {}}, ["router", "got ", "expected null"]),
@@ -204,3 +212,14 @@ def test_derived_numbers() -> None:
     assert (config.num_patches, config.num_layers, config.num_steps) == (16, 8, 3)
     assert make_config(routing="token_choice").num_steps == 5
     assert make_config(sharing="cycle").num_layers == 3
+
+
+def test_what_a_routing_implies() -> None:
+    """Does a token leave for good, is CLS routed, how many tokens are?"""
+
+    def implied(config: Config) -> tuple[bool, bool, int]:
+        return config.nested, config.routes_cls, config.routed_tokens
+
+    assert implied(make_config(routing="expert_choice_flat")) == (False, True, 17)
+    for routing in ("expert_choice", "token_choice", "none"):
+        assert implied(make_config(routing=routing)) == (True, False, 16)

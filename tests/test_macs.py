@@ -121,6 +121,34 @@ def test_random_schedules(
     assert counted(static(config)) == schedule_macs(config, capacity)
 
 
+@given(
+    capacity=st.lists(st.integers(1, 17), min_size=1, max_size=6).map(tuple),
+    depth=st.integers(1, 3),
+    hidden=st.lists(st.integers(1, 20), max_size=2),
+)
+def test_random_flat_schedules(capacity: tuple[int, ...], depth: int, hidden: list[int]) -> None:
+    config = make_config(
+        routing="expert_choice_flat", cycle_depth=depth, num_recursions=len(capacity), capacity=list(capacity),
+        router={"hidden": hidden},
+    )  # fmt: skip
+    macs = schedule_macs(config, capacity)
+    assert counted(static(config)) == macs < counted(static(config, "masked")) == dense_macs(config)
+
+
+def test_a_flat_step_by_hand() -> None:
+    """CLS is counted; a router that leaves nobody out is not read; a token alone has nothing to attend to."""
+
+    def macs(capacity: int) -> int:
+        config = make_config(routing="expert_choice_flat", num_recursions=1, capacity=[capacity])
+        return schedule_macs(config, (capacity,)) - schedule_macs(config, ())
+
+    dim, mlp = 16, 24
+    each = 4 * dim * dim + 2 * dim * mlp
+    assert macs(17) == 17 * each + 2 * 17 * 17 * dim
+    assert macs(16) == 17 * dim + 16 * each + 2 * 16 * 16 * dim
+    assert macs(1) == 17 * dim + each
+
+
 @given(capacity=schedules.filter(lambda k: len(k) > 1), tokens=st.integers(0, 15))
 def test_smaller_schedules_cost_less(capacity: tuple[int, ...], tokens: int) -> None:
     config = make_config(num_recursions=len(capacity), capacity=list(capacity))

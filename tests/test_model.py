@@ -11,6 +11,7 @@ from combos import EVERY, OPTIONS, named
 from conftest import EXACT, make_config, normalised, random_model, random_pixels, zero
 from oracle import Oracle
 from torch import Tensor, nn
+from wanderers import CLS_RUNS, wandering_model
 
 from morvit_deploy.config import Config
 from morvit_deploy.model import MoRViT
@@ -86,6 +87,47 @@ def test_cls_runs_every_step() -> None:
     trace = random_model(config)(embedded(config, 1).float()).traces[0]
     states = [trace.states[name][0] for name in ("first", "step1", "step2", "step3")]
     assert all(not torch.equal(a, b) for a, b in pairwise(states))
+
+
+def test_flat_each_step_takes_its_capacity_of_all_tokens() -> None:
+    config = make_config(routing="expert_choice_flat", capacity=[9, 4, 17])
+    outcome = random_model(config)(embedded(config).float())
+    for trace, depth in zip(outcome.traces, outcome.depth, strict=True):
+        assert trace.counts == (9, 4, 17)
+        assert all(decision.candidates.tolist() == list(range(17)) for decision in trace.decisions)
+        ran = [sum(token in d.kept.tolist() for d in trace.decisions) for token in range(17)]
+        assert depth.tolist() == ran[1:]
+        assert trace.decisions[2].margin == float("inf")
+    assert outcome.runs.sum(dim=2).tolist() == [[9, 9], [4, 4], [17, 17]]
+
+
+def test_flat_cls_and_patches_sit_a_step_out_and_come_back() -> None:
+    model = wandering_model()
+    for trace in model(embedded(model.config, 4).float()).traces:
+        kept = [set(decision.kept.tolist()) for decision in trace.decisions]
+        assert tuple(0 in tokens for tokens in kept) == CLS_RUNS
+        assert len((kept[0] & kept[2]) - kept[1]) > 1, "CLS is not the only one to come back"
+        states = [trace.states[name] for name in ("first", "step1", "step2", "step3")]
+        for tokens, (before, after) in zip(kept, pairwise(states), strict=True):
+            stood_still = [token for token in range(17) if torch.equal(before[token], after[token])]
+            assert stood_still == [token for token in range(17) if token not in tokens]
+
+
+def test_flat_ties_go_to_the_lower_token_and_cls_is_the_lowest() -> None:
+    config = make_config(routing="expert_choice_flat", capacity=[3, 1, 16])
+    model = random_model(config)
+    zero(model.routers)
+    trace = model(embedded(config, 1).float()).traces[0]
+    assert [d.kept.tolist() for d in trace.decisions] == [[0, 1, 2], [0], list(range(16))]
+    assert trace.margin == 0
+
+
+def test_flat_with_everyone_at_each_step_is_the_plain_tied_model() -> None:
+    routed = random_model(make_config(routing="expert_choice_flat", capacity=[17] * 3), dtype=torch.float64)
+    plain = MoRViT(make_config(routing="none")).double()
+    plain.load_state_dict({k: v for k, v in routed.state_dict().items() if not k.startswith("routers")})
+    images = embedded(routed.config)
+    assert (routed(images).logits - plain(images).logits).abs().max() <= EXACT
 
 
 @pytest.mark.parametrize("scope", ["active", "all"])

@@ -16,6 +16,7 @@ import torch
 from combos import named
 from conftest import make_config, normalised, random_model, random_pixels
 from onnx import numpy_helper
+from wanderers import CLS_RUNS, wandering_model
 
 from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle import open_manifest
@@ -37,6 +38,8 @@ BASIC: list[dict[str, Any]] = [
     {"gate": "block", "sharing": "cycle", "attention_scope": "all"},
     {"gate": "delta", "sharing": "middle_cycle", "attention_scope": "active"},
     {"gate": "block", "sharing": "middle_cycle", "attention_scope": "all", "cycle_depth": 2},
+    {"routing": "expert_choice_flat", "capacity": [17, 5, 17], "router": {"hidden": [12], "shared": True}},
+    {"routing": "expert_choice_flat", "capacity": [1, 17, 16], "cycle_depth": 2},
     {"routing": "token_choice", "sharing": "none", "attention_scope": "active"},
     {"routing": "token_choice", "sharing": "cycle", "attention_scope": "all"},
     {"routing": "token_choice", "sharing": "middle_cycle", "attention_scope": "active"},
@@ -51,6 +54,7 @@ BASIC: list[dict[str, Any]] = [
 BATCHED: list[dict[str, Any]] = [
     {"attention_scope": "active"},
     {"attention_scope": "all", "gate": "delta"},
+    {"routing": "expert_choice_flat"},
     {"routing": "token_choice", "attention_scope": "active"},
 ]
 SIZES = (1, 3, 5)
@@ -81,7 +85,7 @@ def assert_answers(bundle: Path, config: Config, count: int) -> None:
 @pytest.mark.parametrize("changes", BASIC, ids=named)
 def test_one_image(exported: Exported, changes: dict[str, Any]) -> None:
     config = make_config(**changes)
-    with_depth = config.routing == "expert_choice"
+    with_depth = config.capacity is not None
     assert_answers(exported(config, with_depth=with_depth), config, 4)
 
 
@@ -102,6 +106,24 @@ def test_a_dynamic_batch(exported: Exported, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, "dynamic"])
+def test_cls_and_patches_that_come_back(tmp_path: Path, batch: int | str) -> None:
+    model = wandering_model()
+    save_checkpoint(model, tmp_path / "checkpoint")
+    found = export(tmp_path / "checkpoint", tmp_path / "out", batch=batch, with_depth=True).verification
+    assert found.passed and found.router_agreement == [1.0, 1.0, 1.0]
+    assert found.images - found.ambiguous >= 3
+    pixels = random_pixels(model.config, 3, seed=11)
+    outcome = model.double()(normalised(model.config, pixels))
+    assert outcome.runs[:, :, 0].all(dim=1).tolist() == [*CLS_RUNS]
+    with open_bundle(tmp_path / "out", threads=1) as session:
+        answer = session.run(pixels)
+    assert answer["depth"].tolist() == outcome.depth.tolist()
+    assert np.abs(answer["logits"] - outcome.logits.numpy()).max() <= LOGITS * max(
+        1, outcome.logits.abs().max()
+    )
+
+
+@pytest.mark.parametrize("batch", [1, "dynamic"])
 def test_float_input(exported: Exported, batch: int | str) -> None:
     config = make_config()
     bundle = exported(config, input="float", batch=batch)
@@ -112,9 +134,23 @@ def test_float_input(exported: Exported, batch: int | str) -> None:
 
 
 @pytest.mark.parametrize("form", ["masked", "gather_scatter"])
-def test_the_baseline_forms_answer_the_same(exported: Exported, form: str) -> None:
-    config = make_config(attention_scope="all", gate="delta")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_scope": "all", "gate": "delta"},
+        {"routing": "expert_choice_flat", "capacity": [17, 16, 5]},  # nobody reads the first router
+    ],
+    ids=named,
+)
+def test_the_baseline_forms_answer_the_same(exported: Exported, changes: dict[str, Any], form: str) -> None:
+    config = make_config(**changes)
     assert_answers(exported(config, form=form), config, 3)
+
+
+def test_nothing_is_put_back_at_a_step_that_everyone_runs(exported: Exported) -> None:
+    config = make_config(routing="expert_choice_flat", capacity=[17, 16, 5])
+    manifest = open_manifest(exported(config, form="gather_scatter"))
+    assert manifest.structure["operators"]["ScatterElements"] == 2
 
 
 def test_interfaces(tiny_bundle: Path) -> None:
@@ -176,6 +212,8 @@ def test_a_router_that_nobody_reads_is_left_out(tmp_path: Path, shared: bool, fo
     exported = export(tmp_path / "checkpoint", tmp_path / "out", form=form)
     assert exported.verification.passed
     assert exported.manifest.structure["proved"]
+    scatters = exported.manifest.structure["operators"].get("ScatterElements", 0)
+    assert scatters == (2 if form == "gather_scatter" else 0), "where everyone runs, nothing is put back"
 
 
 def test_exporting_twice_gives_the_same_bytes(

@@ -28,6 +28,7 @@ from morvit_deploy.plan import (
     own_plan,
     plan_problems,
     topk_plan,
+    why_one_bucket,
 )
 
 N, STEPS = 16, 3
@@ -52,7 +53,7 @@ def test_the_own_plan_is_the_checkpoints_schedule(changes: dict[str, Any]) -> No
     plan = own_plan(config)
     (bucket,) = plan.buckets
     assert bucket.macs == schedule_macs(config, bucket.capacity)
-    if config.routing == "expert_choice":
+    if config.capacity is not None:
         assert (plan.mode, bucket.capacity) == ("topk", config.capacity)
     else:
         assert bucket.name == "full"
@@ -139,7 +140,7 @@ def refusal(path: Path, config: Config, fingerprint: str | None = None) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("routing", ["expert_choice", "token_choice", "none"])
+@pytest.mark.parametrize("routing", ["expert_choice", "expert_choice_flat", "token_choice", "none"])
 def test_a_written_plan_is_loaded(tmp_path: Path, routing: str) -> None:
     config = make_config(routing=routing)
     path = written(tmp_path, config, lambda plan: plan.update(checkpoint=OWN))
@@ -202,7 +203,14 @@ def test_a_plan_that_does_not_fit_is_explained(tmp_path: Path, change: Any, word
 
 @pytest.mark.parametrize(
     ("routing", "mode"),
-    [("token_choice", "topk"), ("token_choice", "threshold"), ("none", "depth"), ("none", "threshold")],
+    [
+        ("token_choice", "topk"),
+        ("token_choice", "threshold"),
+        ("expert_choice_flat", "threshold"),
+        ("expert_choice_flat", "depth"),
+        ("none", "depth"),
+        ("none", "threshold"),
+    ],
 )
 def test_a_mode_for_another_routing_is_refused(tmp_path: Path, routing: str, mode: str) -> None:
     config = make_config(routing=routing)
@@ -327,3 +335,17 @@ def test_a_last_router_that_decides_nothing_has_no_threshold() -> None:
     problem = plan_problems(plan, config)[0]
     assert problem.startswith("thresholds[2]: got 0.2, expected null")
     assert not last_step_decides(config) and last_step_decides(make_config())
+
+
+def test_a_flat_schedule_may_rise_and_counts_cls() -> None:
+    config = make_config(routing="expert_choice_flat")
+    assert plan_problems(topk_plan(config, (1, 17, 5)), config) == []
+    assert not is_own(topk_plan(config, (1, 17, 5)), config)
+    (problem,) = plan_problems(topk_plan(config, (1, 18, 5)), config)
+    assert "got 18, expected at most 17 (the patch tokens and CLS)" in problem
+
+
+@pytest.mark.parametrize("routing", ["expert_choice", "expert_choice_flat", "token_choice", "none"])
+def test_why_there_is_one_bucket(routing: str) -> None:
+    reason = why_one_bucket(make_config(routing=routing))
+    assert (reason is None) == (routing in ("expert_choice", "token_choice"))

@@ -362,9 +362,10 @@ def test_routers_that_answer_the_same_to_everything(images: Path, tmp_path: Path
     ("changes", "message"),
     [
         ({"routing": "none"}, "routing 'none': .* nothing to calibrate"),
+        ({"routing": "expert_choice_flat"}, "routing 'expert_choice_flat': .* may run a later one"),
         ({"capacity": [16, 16, 16]}, r"capacity \[16, 16, 16\]: no token ever leaves, so there is nothing"),
     ],
-    ids=["none", "no token leaves"],
+    ids=["none", "tokens come back", "no token leaves"],
 )
 def test_nothing_to_calibrate(images: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     model = save_model(tmp_path / "model", **changes)

@@ -24,6 +24,7 @@ from morvit_deploy.rewrites import (
     frozen_keys,
     join,
     partition,
+    partition_all,
     rank,
     take,
 )
@@ -112,6 +113,26 @@ def test_partition_and_join_equal_scatter(
     rows = F.pad(order[:, :k] + 1, (1, 0))[..., None].expand(-1, -1, shape[0])
     scattered = h.scatter(1, rows, block(h.gather(1, rows)))
     assert equal(block(routed)[:, 0], block(scattered)[:, 0])
+
+
+@given(seed=seeds, shape=heads, batch=batches, data=st.data())
+def test_partition_of_all_and_join_equal_scatter(
+    seed: int, shape: tuple[int, int], batch: int, data: st.DataObject
+) -> None:
+    """Every token is where the order puts it, those that ran with their new state; CLS is found again."""
+    n = data.draw(st.integers(2, 12))
+    k = data.draw(st.integers(1, n - 1))
+    block, parts = blocks(seed, *shape)
+    h = noise(seed, batch, n, shape[0])
+    order = noise(seed + 1, batch, n).argsort(dim=1)
+    ran, rest = partition_all(h, order, k)
+    rows = order[:, :k, None].expand(-1, -1, shape[0])
+    scattered = h.scatter(1, rows, block(h.gather(1, rows)))
+    routed = torch.cat([parts(ran), rest], dim=1)
+    assert equal(routed, take(scattered, order))
+    row = order.argmin(dim=1, keepdim=True)
+    assert equal(cls_only(parts, routed, row=row), block(scattered)[:, :1])
+    assert equal(cls_only(parts, routed[0], row=row[0]), block(scattered)[0, :1])
 
 
 @given(seed=seeds, batch=batches, n=st.integers(1, 9), k=st.integers(1, 9))

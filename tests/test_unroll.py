@@ -13,6 +13,7 @@ from conftest import EXACT, make_config, normalised, own_bucket, random_model, r
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from wanderers import CLS_RUNS, wandering_model
 
 from morvit_deploy.config import Config
 from morvit_deploy.model import MoRViT, Outcome
@@ -111,6 +112,53 @@ def test_another_bucket_is_the_model_under_that_schedule(capacity: list[int], se
     pixels = random_pixels(own, 2, seed)
     graph = unroll(random_model(own, seed, torch.float64), own_bucket(other), Options(single=False))
     assert_same(judge(normalised(own, pixels)), graph(torch.from_numpy(pixels)))
+
+
+@given(
+    capacity=st.lists(st.integers(1, 17), min_size=1, max_size=5),
+    depth=st.integers(1, 2),
+    router=st.fixed_dictionaries({"shared": st.booleans(), "hidden": st.sampled_from([[], [6]])}),
+    batch=st.integers(1, 2),
+    seed=st.integers(0, 999),
+)
+def test_random_flat_schedules(
+    capacity: list[int], depth: int, router: dict[str, Any], batch: int, seed: int
+) -> None:
+    config = make_config(
+        routing="expert_choice_flat", capacity=capacity, num_recursions=len(capacity), cycle_depth=depth,
+        router=router,
+    )  # fmt: skip
+    outcome, answer = both(config, Options(single=batch == 1, with_depth=True), batch, seed)
+    assert_same(outcome, answer)
+    assert answer["depth"].tolist() == outcome.depth.tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_cls_and_patches_that_come_back(batch: int) -> None:
+    model = wandering_model(torch.float64)
+    pixels = random_pixels(model.config, batch)
+    outcome = model(normalised(model.config, pixels))
+    assert (
+        outcome.runs[:, :, 0].all(dim=1).tolist() == outcome.runs[:, :, 0].any(dim=1).tolist() == [*CLS_RUNS]
+    )
+    graph = unroll(model, own_bucket(model.config), Options(single=batch == 1, with_depth=True))
+    answer = graph(torch.from_numpy(pixels))
+    assert_same(outcome, answer)
+    assert answer["depth"].tolist() == outcome.depth.tolist()
+
+
+def test_probes_of_all_tokens() -> None:
+    config = make_config(routing="expert_choice_flat", capacity=[9, 17, 4])
+    outcome, answer = both(config, Options(single=False), 1)
+    for step, decision in enumerate(outcome.traces[0].decisions, start=1):
+        assert answer[f"step{step}.state"].shape == (1, 17, config.embed_dim)
+        assert (f"step{step}.order" in answer) == (f"step{step}.router_logits" in answer) == (step != 2)
+        if step != 2:
+            z = answer[f"step{step}.router_logits"]
+            assert z.shape == (1, 17, 1)
+            assert torch.allclose(
+                z[0, :, 0].sort().values, decision.router_logits.sort().values, rtol=0, atol=EXACT
+            )
 
 
 @pytest.mark.parametrize("scope", ["active", "all"])

@@ -213,6 +213,13 @@ class TestRefusals:
         with pytest.raises(PlanError, match=r"has one bucket(?s:.)*export with --plan"):
             contest(tiny_bundle, tiny_checkpoint, **QUICK)
 
+    def test_a_routing_that_can_have_no_other(self, exported: Callable[..., Path]) -> None:
+        bundle = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
+        with pytest.raises(
+            PlanError, match=r"has one bucket(?s:.)*'expert_choice_flat' there can be no other"
+        ):
+            contest(bundle, bundle.parent / "checkpoint", **QUICK)
+
     def test_another_checkpoint(self, graph: Path, tmp_path: Path) -> None:
         save_checkpoint(random_model(make_config(), seed=9), tmp_path / "other")
         with pytest.raises(BundleError, match="made from another checkpoint"):

@@ -140,6 +140,20 @@ def test_a_changed_router_shows_in_its_steps_agreement(copied_bundle: Path, tiny
     assert result.first_divergence is not None and result.first_divergence.startswith("step2.runs")
 
 
+def test_a_changed_router_shows_where_cls_is_routed_too(
+    exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
+    assert verify(source, source.parent / "checkpoint").passed
+    bundle = Path(shutil.copytree(source, tmp_path / "bundle"))
+    perturb(bundle, "routers.1.0.weight", negate)
+    result = verify(bundle, source.parent / "checkpoint")
+    assert result.router_agreement is not None
+    assert result.router_agreement[0] == 1.0
+    assert result.router_agreement[1] < 0.9
+    assert result.first_divergence is not None and result.first_divergence.startswith("step2.runs")
+
+
 def test_weights_that_are_not_finite_fail(copied_bundle: Path, tiny_checkpoint: Path) -> None:
     def spoil(array: np.ndarray) -> None:
         array[0] = np.nan
@@ -482,8 +496,14 @@ def test_a_change_of_routing_is_counted_token_by_token() -> None:
     from morvit_deploy.model import Decision, Outcome, Trace
 
     def outcome(depth: list[list[int]], margin: float) -> Outcome:
-        nobody = torch.zeros(0, dtype=torch.long)
-        traces = [Trace([Decision(nobody, nobody, nobody, margin, 0)]) for _ in depth]
+        traces = []
+        for row in map(torch.tensor, depth):
+            candidates, decisions = torch.arange(len(row)), []
+            for step in (1, 2, 3):
+                kept = torch.nonzero(row >= step)[:, 0]
+                decisions.append(Decision(candidates, kept, torch.zeros(len(candidates)), margin, len(kept)))
+                candidates = kept
+            traces.append(Trace(decisions))
         return Outcome(torch.zeros(len(depth), 2), torch.tensor(depth), traces)
 
     change = RoutingChange.empty(3)
@@ -495,3 +515,19 @@ def test_a_change_of_routing_is_counted_token_by_token() -> None:
     assert change.margin_histogram == {"<0.0001": 0, "≥0.0001": 0, "≥0.001": 1, "≥0.01": 0, "≥0.1": 1}
     change.add(outcome([[3]], 0.5), outcome([[3]], float("inf")))
     assert sum(change.margin_histogram.values()) == 3, "a decision that nothing can alter counts too"
+
+
+def test_a_change_of_routing_where_tokens_come_back() -> None:
+    """Another schedule of a flat model: who runs is compared step by step, CLS too, and not by depth."""
+    from conftest import normalised, random_pixels
+
+    from morvit_deploy.model import Routing
+
+    model = random_model(make_config(routing="expert_choice_flat"))
+    images = normalised(model.config, random_pixels(model.config, 3)).float()
+    trained, planned = model(images), model(images, Routing(capacity=(9, 12, 13)))
+    change = RoutingChange.empty(3)
+    change.add(trained, planned)
+    assert change.tokens == 3 * 17
+    assert change.agreement[:2] == [1.0, 1 - 8 / 17]  # eight more run step 2
+    assert change.kept_share == [9 / 17, 12 / 17, 13 / 17]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_config, normalised, own_bucket, random_model, random_pixels
 from plans import depth_plan, threshold_plan
+from wanderers import CLS_RUNS, wandering_model
 
 from morvit_deploy.ends import Options
 from morvit_deploy.model import Routing
@@ -19,6 +20,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "middle_cycle": {},
     "cycle": {"sharing": "cycle"},
     "all": {"attention_scope": "all", "gate": "delta"},
+    "flat": {"routing": "expert_choice_flat", "capacity": [9, 17, 4]},
     "token_choice": {"routing": "token_choice", "gate": "hard", "attention_scope": "all", "capacity": None},
     "none": {"routing": "none", "gate": "hard", "capacity": None, "router": None},
 }
@@ -95,3 +97,27 @@ def test_a_decision_that_differs_is_counted_at_its_step() -> None:
     assert (alike[:, 1] - alike[:, 0]).tolist()[:2] == [0, 1]
     unjudged = walk.decisions_alike(outcome, outputs, np.array([True, False]))
     assert unjudged is not None and (unjudged[:, 0] == unjudged[:, 1]).all()
+
+
+def test_cls_is_followed_where_it_is_routed() -> None:
+    model = wandering_model(torch.float64)
+    config, everyone = model.config, np.ones(3, dtype=bool)
+    pixels = random_pixels(config, 3)
+    outcome = model(normalised(config, pixels))
+    graph = unroll(model, own_bucket(config), Options(single=False))
+    outputs = {k: v.numpy().copy() for k, v in graph(torch.from_numpy(pixels)).items()}
+    walk = Walk(config, own_bucket(config).capacity)
+    runs, held = walk.runs(outputs), walk.held(outputs)
+    assert runs is not None and held is not None
+    assert (runs == outcome.runs.numpy()).all()
+    assert runs[:, :, 0].all(axis=1).tolist() == [*CLS_RUNS]
+    row = int(np.flatnonzero(held[1][2] == 0)[0])  # image 2: CLS changes places with the best at step 2
+    for name in ("step2.order", "step2.state"):
+        outputs[name][2, [0, row]] = outputs[name][2, [row, 0]]
+    alike = walk.decisions_alike(outcome, outputs, everyone)
+    assert alike is not None
+    assert (alike[0] == 3 * 17).all()
+    assert alike[1].tolist() == [3 * 17 - 2, 3 * 17]
+    wanted, found = walk.stages_of_reference(outcome), walk.stages_of(outputs)
+    told = walk.first_divergence(wanted, found, everyone, before=0)
+    assert told is not None and told.startswith("step2.runs") and "image 2" in told

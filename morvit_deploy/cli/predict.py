@@ -116,8 +116,8 @@ def _draw(
         answer["depth_map"] = str(picture)
     if config.routing == "none":
         return ""
-    fixed = plan.buckets[0].capacity if config.routing == "expert_choice" and plan.mode == "topk" else None
-    judgement = judge(depth, config.num_steps, capacity=fixed)
+    schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
+    judgement = judge(depth, config.num_steps, capacity=schedule)
     return judgement.warning if judgement.degenerate else ""
 
 

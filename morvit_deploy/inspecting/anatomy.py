@@ -86,7 +86,7 @@ def mac_counts(config: Config) -> Macs:
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """The stages of an expert_choice graph after the rewrites; their MACs add up to `mac_counts(config).static`."""
+    """The stages of the graph of a schedule after the rewrites; their MACs add up to `mac_counts(config).static`."""
     assert config.capacity is not None
     tokens, capacity = config.num_patches + 1, config.capacity
     middle = config.sharing == "middle_cycle"
@@ -94,7 +94,8 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     upto.append(
         schedule_macs(config, capacity, cls_only=not middle)
     )  # without `last`, the final step is CLS alone
-    steps = [Stage(f"step {r}", kept + 1, upto[r] - upto[r - 1]) for r, kept in enumerate(capacity, start=1)]
+    running = [kept if config.routes_cls else kept + 1 for kept in capacity]
+    steps = [Stage(f"step {r}", count, upto[r] - upto[r - 1]) for r, count in enumerate(running, start=1)]
     stages = [Stage("patch projection and head", tokens, _ends(config)), *steps]
     if middle:
         stages.insert(1, Stage("first", tokens, block_macs(config, tokens, tokens, tokens)))

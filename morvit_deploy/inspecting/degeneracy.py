@@ -1,6 +1,6 @@
 """Has routing degenerated? Judged from token depths and router logits alone (paper §3.3, Figure 5). No torch.
 
-With a fixed capacity every image has the same histogram of depths whatever the router does, so the histogram is
+With a nested schedule every image has the same histogram of depths whatever the router does, so the histogram is
 one of three things that are looked at: it, how depth differs between images, and how far apart router logits are.
 """
 
@@ -75,7 +75,7 @@ def judge(
     """Judge depths (n, N) of n different images that could be up to `num_steps`.
 
     spread: standard deviation of the router logits at each step, within an image, mean over images; for
-    token_choice over a token's logits. capacity: the schedule, where it fixes the histogram.
+    token_choice over a token's logits. capacity: the schedule, where there is one.
     """
     values, counts = np.unique(depth, return_counts=True)
     common_depth, common_share = int(values[counts.argmax()]), float(counts.max() / depth.size)

@@ -27,7 +27,7 @@ from morvit_deploy.inspecting.anatomy import (
     untied_parameters,
 )
 from morvit_deploy.inspecting.degeneracy import judge
-from morvit_deploy.inspecting.survey import Seen, Survey, counts, draw_survey
+from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
 from morvit_deploy.macs import schedule_macs
 from morvit_deploy.model import MoRViT, Trace
 from morvit_deploy.pixels import Pixels, digest, normalise
@@ -51,7 +51,7 @@ class Inspection:
     untied_parameters: int  # of a plain ViT of as many layers
     twins: tuple[tuple[str, str], ...]  # separate blocks whose weights are equal
     macs: Macs
-    stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty unless expert_choice
+    stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty where there is none
     survey: Survey | None = None
     folder: Path | None = None  # where the pictures are
 
@@ -128,7 +128,7 @@ def _static(checkpoint: Path, model: MoRViT) -> Inspection:
         untied_parameters=untied_parameters(parts, ties),
         twins=_twins(model, [tie.block for tie in ties]),
         macs=mac_counts(config),
-        stages=stages_of(config) if config.routing == "expert_choice" else (),
+        stages=() if config.capacity is None else stages_of(config),
     )
 
 
@@ -150,6 +150,7 @@ class _Walk:
         self.model, self.folder, self.keep = model, folder, keep
         self.seen: list[Seen] = []
         self.depths: list[NDArray[np.uint16]] = []
+        self.counts: list[tuple[int, ...]] = []  # tokens that ran each step
         self.spreads: list[list[float]] = []
         self.pixels: list[Pixels] = []
         self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
@@ -171,9 +172,11 @@ class _Walk:
                 self.pixels.append(shown)
             self.distinct.setdefault(digest(shown), len(self.depths))
             self.depths.append(depth)
-            self.spreads.append(_spreads(trace))
+            self.spreads.append(_spreads(trace, self.model.config))
             name = entry.path.relative_to(self.folder.folder).as_posix()
-            macs = schedule_macs(self.model.config, counts(depth, self.model.config))
+            everyone = (self.model.config.num_patches,) * self.model.config.num_steps
+            self.counts.append(trace.counts or everyone)  # no decisions where nothing is routed
+            macs = schedule_macs(self.model.config, self.counts[-1])
             self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs))
 
     def survey(self) -> Survey:
@@ -185,19 +188,20 @@ class _Walk:
             judgement = judge(different, config.num_steps, spread, config.capacity)
         return Survey(
             images=tuple(self.seen),
-            mean_tokens=tuple(n / len(depth) for n in counts(depth, config)),
+            mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
             judgement=judgement,
         )
 
 
-def _spreads(trace: Trace) -> list[float]:
-    """Standard deviation of router logits at each step of one image; NaN where nothing is decided."""
+def _spreads(trace: Trace, config: Config) -> list[float]:
+    """Standard deviation of the patches' router logits at each step of one image; NaN where nothing is decided."""
     # token_choice decides once, over depths
     if trace.decisions and trace.decisions[0].router_logits.ndim == 2:
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
+    first = 1 if config.routes_cls else 0  # CLS may stand far off where patches are all alike
     return [
-        d.router_logits.std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
+        d.router_logits[first:].std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
         for d in trace.decisions
     ]
 

@@ -33,7 +33,7 @@ class Survey:
     """What the reference did over the images of a folder."""
 
     images: tuple[Seen, ...]
-    mean_tokens: tuple[float, ...]  # patch tokens that ran each step
+    mean_tokens: tuple[float, ...]  # that ran each step, counted as a capacity counts them
     histogram: tuple[float, ...]  # share of patch tokens of depth 0, 1, … num_steps
     judgement: Judgement | None  # None where nothing is routed
     pictures: tuple[str, ...] = ()
@@ -62,11 +62,6 @@ class Survey:
             "pictures": list(self.pictures),
             "images": [asdict(seen) for seen in self.images],
         }
-
-
-def counts(depth: NDArray[np.uint16], config: Config) -> tuple[int, ...]:
-    """Patch tokens of depth (...) that ran each step."""
-    return tuple(int((depth >= step).sum()) for step in range(1, config.num_steps + 1))
 
 
 def draw_survey(

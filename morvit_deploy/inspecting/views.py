@@ -96,7 +96,7 @@ def mac_table(found: Inspection) -> Table:
     rows = [("plain ViT of as many layers", macs.plain)]
     if config.routing != "none":
         rows.append(("exits only masked, as in eager code", macs.masked))
-    if config.routing == "expert_choice":
+    if config.capacity is not None:
         rows.append(("only active tokens in each step", macs.gathered))
     rows.append(("static graph, after the exact rewrites", macs.static))
     caption = ""
@@ -131,7 +131,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
         return Table("Over images (reference, float32)", ("what", "value"), rows)
     found = survey.judgement
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
-    if config.routing == "token_choice":  # else the capacity fixes it
+    if config.capacity is None:  # else it fixes the mean
         rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))
     rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
     if found.image_share is not None:
@@ -186,8 +186,7 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
         routing = f"token choice: one router gives each token a depth of 1 to {config.num_layers} layers"
         scope = [("router", kind)]
     else:
-        kept = ", ".join(str(k) for k in config.capacity or ())
-        routing = f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+        routing = _schedule(config)
         factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
         owner = "one for all steps" if router.shared else "one for each step"
         scope = [("router", f"{kind}, {owner}; score g = {factor}{router.activation}(z)")]
@@ -201,6 +200,16 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
 
 def _registers(config: Config) -> str:
     return f", {config.register_tokens} registers" if config.register_tokens else ""
+
+
+def _schedule(config: Config) -> str:
+    kept = ", ".join(str(k) for k in config.capacity or ())
+    if config.nested:
+        return f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+    return (
+        f"flat expert choice: of all {config.routed_tokens} tokens, CLS among them, {kept} run, step by step; "
+        "who sits one out may run a later one"
+    )
 
 
 def _some_labels(config: Config) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.config import Config
 from morvit_deploy.errors import BundleError, CheckFailed, PlanError
-from morvit_deploy.plan import Plan, own_plan, topk_plan
+from morvit_deploy.plan import Plan, own_plan, topk_plan, why_one_bucket
 
 ADAPTIVE, TOPK, DENSE = "adaptive", "top-k", "dense"
 Batch = int | Literal["dynamic"]
@@ -34,21 +34,26 @@ class Form:
 def forms_of(plan: Plan, config: Config) -> list[Form]:
     """Adaptive by this plan, the checkpoint's own schedule where it has one, and every token in every step."""
     adaptive = [Form(ADAPTIVE, plan, "graph"), Form(ADAPTIVE, plan, "host")]
-    if config.routing != "expert_choice":
+    if config.capacity is None:
         return [*adaptive, Form(DENSE, own_plan(config))]
-    everyone = (config.num_patches,) * config.num_steps
+    everyone = (config.routed_tokens,) * config.num_steps
     return [*adaptive, Form(TOPK, own_plan(config)), Form(DENSE, topk_plan(config, everyone))]
 
 
 def left_out(config: Config) -> list[str]:
     """Which forms there are not, and why."""
-    if config.routing == "expert_choice":
+    if config.capacity is not None:
         return []
     return [f"{TOPK}: routing {config.routing!r} has no schedule of its own"]
 
 
 def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
     """PlanError when the bundle chooses no bucket, BundleError when it was made from another checkpoint."""
+    if reason := why_one_bucket(manifest.config):
+        raise PlanError(
+            f"{bundle} has one bucket, so there is no adaptivity to judge, and with routing "
+            f"{manifest.config.routing!r} there can be no other: {reason}; compare it with `bench --against`"
+        )
     if not manifest.plan.adaptive:
         raise PlanError(
             f"{bundle} has one bucket, so there is no adaptivity to judge; fit a plan of several with "
