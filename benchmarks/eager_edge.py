@@ -55,6 +55,9 @@ class EagerBlock(nn.Module):
 class EagerEdgeRecViT(nn.Module):
     """Pixels uint8 (batch, height, width, 3) to logits (batch, classes), the reference's own for token_choice."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: reference.MoRViT) -> None:
         super().__init__()
         self.model = model

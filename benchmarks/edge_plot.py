@@ -42,12 +42,12 @@ def draw(points: Sequence[Point], dense: float, bar_depth: float, bar: float) ->
     _work(right, points, dense)
     for axes in (left, right):
         axes.set_xlabel("mean depth of the patch tokens, layers of 12")
-        axes.set_xlim(1, 12.6)
+        axes.set_xlim(1, 13)
         axes.set_xticks(range(2, 13, 2))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=8.5)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8.5)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
@@ -66,12 +66,12 @@ def _speed(axes: Axes, points: Sequence[Point], dense: float, bar_depth: float, 
     )
     for point in points:
         axes.annotate(
-            f"{point.ratio:.2f}×", (point.mean, point.ratio), xytext=(-3, -5), textcoords="offset points",
-            ha="right", va="top", fontsize=SMALL, color=COLOUR,
+            f"{point.ratio:.2f}×", (point.mean, point.ratio), xytext=(4, 4), textcoords="offset points",
+            ha="left", va="bottom", fontsize=SMALL, color=COLOUR,
         )  # fmt: skip
     axes.plot([bar_depth], [bar], "_", color=MARK, ms=16, mew=2)
     axes.annotate(
-        f"bar {bar}×", (bar_depth, bar), xytext=(10, 0), textcoords="offset points", va="center",
+        f"bar {bar}×", (bar_depth, bar), xytext=(0, -5), textcoords="offset points", ha="center", va="top",
         fontsize=SMALL, color=MARK,
     )  # fmt: skip
     axes.axhline(1, color=FAINT, lw=1, zorder=1)
@@ -97,6 +97,8 @@ def _work(axes: Axes, points: Sequence[Point], dense: float) -> None:
     for name, label, style in lines:
         axes.plot(x, [getattr(point, name) / GIGA for point in points], ms=4.5, lw=1.4, label=label, **style)
     axes.axhline(dense / GIGA, color=FAINT, ls=":", lw=1, zorder=1)
-    axes.text(x[0], dense / GIGA, f"dense: {dense / GIGA:.2f}", va="bottom", fontsize=SMALL)
+    axes.text(
+        1.2, dense / GIGA, f"every token in every layer: {dense / GIGA:.2f}", va="bottom", fontsize=SMALL
+    )
     axes.set_ylim(0, 1.1 * dense / GIGA)
     axes.set_ylabel("MACs of an image, billions")
