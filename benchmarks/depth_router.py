@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.model import MoRViT
 
 SPREAD = 3.0  # layers, standard deviation; depths evenly over 1 … 12 have 3.5, and digits-token has 1.7 in 6 layers
@@ -23,19 +24,17 @@ def set_depths(model: MoRViT, images: Tensor, mean: float, spread: float = SPREA
     images (n, 3, height, width) are normalised. A token's depth is round(m + spread · s), clipped to 1 … L, where s
     is what the router's ordinary random weights make of its embedding, standardised over the images, and m is found
     by bisection. The router needs hidden layers, and no biases: m comes through a constant, as one direction of the
-    embedding holds nothing but CONSTANT, and one hidden unit of each layer carries it on. ValueError for a mean that
+    embedding holds nothing but CONSTANT, and one hidden unit of each layer carries it on. ConfigError for a mean that
     no depths have.
     """
     layers = model.config.num_layers
     if not 1 <= mean <= layers:
-        raise ValueError(f"mean: got {mean}, expected a depth from 1 to {layers}")
+        raise ConfigError(f"mean: got {mean}, expected a depth from 1 to {layers}")
     last = _carry_constant(model, seed)
     scores = model.router(0)(model.embed(images))[:, 1:, 0].double()  # (n, N), of the ordinary weights
     scale, centre = spread / scores.std(), scores.mean()
     middle = _bisected(scale * (scores - centre), mean, layers)
-    steps = (
-        torch.arange(1, layers + 1, dtype=torch.float64) - (layers + 1) / 2
-    )  # centred: small logits, exact ones
+    steps = torch.arange(1, layers + 1, dtype=torch.float64) - (layers + 1) / 2  # centred: logits stay small
     shift = middle - scale * centre - (layers + 1) / 2
     ordinary = last[0].double()
     last.copy_(scale * steps[:, None] * ordinary)  # argmax over d of d·y − d²/2 is y, rounded

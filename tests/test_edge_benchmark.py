@@ -12,7 +12,7 @@ from conftest import EXACT, make_config, normalised, random_model, random_pixels
 
 from morvit_deploy.checkpoint import init_model, save_checkpoint
 from morvit_deploy.config import Config
-from morvit_deploy.errors import ParityError
+from morvit_deploy.errors import ConfigError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.onnx_macs import count_macs
 from morvit_deploy.exporters.registry import open_bundle
@@ -69,7 +69,7 @@ def test_a_mean_that_no_depths_have_is_refused() -> None:
     config = edge()
     images = normalised(config, random_pixels(config, 2)).float()
     for mean in (0.9, 7.1):
-        with pytest.raises(ValueError, match=f"got {mean}, expected a depth from 1 to 7"):
+        with pytest.raises(ConfigError, match=f"got {mean}, expected a depth from 1 to 7"):
             set_depths(init_model(config), images, mean)
 
 
