@@ -14,31 +14,19 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import torch
-from depth_router import depths, set_depths
-from eager_edge import write_eager
+from edge_models import EAGER, MASKED, PICTURES, PRESET, Subject, write_all
 from edge_plot import Point, draw
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 
-from morvit_deploy.bundle import open_manifest
-from morvit_deploy.calibration.images import open_images
-from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import MorvitError
-from morvit_deploy.exporters.api import export
 from morvit_deploy.files import write_bytes, write_text
-from morvit_deploy.macs import dense_macs, schedule_macs
+from morvit_deploy.macs import dense_macs
 from morvit_deploy.measuring.arithmetic import shares_of
 from morvit_deploy.measuring.benchmark import settings
 from morvit_deploy.measuring.conditions import read_conditions, warnings_about
@@ -46,40 +34,13 @@ from morvit_deploy.measuring.inputs import Source, prepare
 from morvit_deploy.measuring.results import BenchResult, Measured, Ratio, ratio_of
 from morvit_deploy.measuring.turns import Amount, Teller, start_lanes, take_in_turn
 from morvit_deploy.measuring.views import conditions_table, spread, three_digits
-from morvit_deploy.model import MoRViT
-from morvit_deploy.pixels import Pixels, normalise, synthetic_images
-from morvit_deploy.plan import Plan
-from morvit_deploy.planning import Wish, calibrate
 from morvit_deploy.presets import preset
 from morvit_deploy.report import Table, count, share
 
 BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth
-DEPTHS, BUCKETS, PICTURES = (2, 4, 6, 8, 10, 12), 8, 64
-PICTURE_SIZE = 256  # before the centre crop
-SEEN, UNSEEN = 3, 4  # seeds of the pictures
-CHECKED = 1  # pictures that an export is verified on: in every bucket, in float64
-AT_ONCE = 2  # exports: tracing keeps one core busy
-MASKED, EAGER = "masked", "eager"
+DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 8, 64
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model of one mean depth: how deep its tokens go, and what they should cost; MACs of an image."""
-
-    asked: float
-    mean: float
-    within: float  # standard deviation of depth inside a picture, mean over the pictures
-    between: float  # standard deviation of the pictures' mean depths
-    unpadded: float  # if each picture had a bucket of its own
-    unseen: float  # pictures that the buckets were not fitted to
-    plan: Plan
-
-    @property
-    def name(self) -> str:
-        """Of its bundle."""
-        return f"depth-{self.asked:g}"
 
 
 def main() -> int:
@@ -88,7 +49,9 @@ def main() -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         folder = Path(scratch)
-        subjects = _write_all(folder, options, status.update)
+        subjects = write_all(
+            folder, options.depths, options.pictures, options.buckets, BAR_DEPTH, status.update
+        )
         result = _measure(folder, [*(it.name for it in subjects), MASKED, EAGER], options, status.update)
     points = [_point(result, i, subject) for i, subject in enumerate(subjects)]
     print(
@@ -104,67 +67,8 @@ def main() -> int:
         data = {**result.as_dict(), "depths": [asdict(point) for point in points]}
         write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n")
     if options.plot:
-        write_bytes(options.plot, draw(points, dense_macs(preset("edge_recvit_b16")), BAR_DEPTH, BAR))
+        write_bytes(options.plot, draw(points, dense_macs(preset(PRESET)), BAR_DEPTH, BAR))
     return _judge(points)
-
-
-# models and bundles -------------------------------------------------------------------------------------------
-
-
-def _write_all(folder: Path, options: argparse.Namespace, tell: Tell) -> list[Subject]:
-    """A bundle for each depth, several at a time, and the two dense forms of the depth that the bar is about."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    for number, pixels in enumerate(synthetic_images(options.pictures, PICTURE_SIZE, seed=SEEN)):
-        Image.fromarray(pixels).save(pictures / f"{number:03}.png")
-    tell(f"exporting {len(options.depths)} depths, {AT_ONCE} at a time")
-    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
-        subjects = list(pool.map(partial(_write_depth, folder, options.buckets), options.depths))
-    tell("exporting the dense forms")
-    dense = next((it for it in subjects if it.asked == BAR_DEPTH), subjects[0])  # any depth has the same
-    checkpoint = folder / f"{dense.name}-checkpoint"
-    model = load_checkpoint(checkpoint)
-    images = open_images(pictures, model.config, limit=CHECKED).all()
-    export(checkpoint, folder / MASKED, form="masked", images=pictures, limit=CHECKED)
-    write_eager(model, folder / EAGER, open_manifest(folder / MASKED), images)
-    return subjects
-
-
-def _write_depth(folder: Path, buckets: int, asked: float) -> Subject:
-    """Checkpoint, plan and bundle of one mean depth."""
-    pictures, name = folder / "pictures", f"depth-{asked:g}"
-    checkpoint, plan_file = folder / f"{name}-checkpoint", folder / f"{name}.json"
-    model = init_model(preset("edge_recvit_b16"), seed=0)
-    images = _normal(model, open_images(pictures, model.config).all())
-    mean = set_depths(model, images, asked)
-    save_checkpoint(model, checkpoint)
-    plan = calibrate(checkpoint, pictures, wish=Wish(buckets=buckets)).plan
-    write_text(plan_file, plan.to_json())
-    export(checkpoint, folder / name, plan=plan_file, images=pictures, limit=CHECKED)
-    depth = depths(model, images).numpy()
-    others = synthetic_images(len(images), model.config.image_size, seed=UNSEEN)
-    elsewhere = _counts(model, depths(model, _normal(model, others)).numpy())
-    macs = np.array([bucket.macs for bucket in plan.buckets])
-    own = [schedule_macs(model.config, tuple(counts)) for counts in _counts(model, depth).tolist()]
-    return Subject(
-        asked=asked,
-        mean=mean,
-        within=float(depth.std(axis=1).mean()),
-        between=float(depth.mean(axis=1).std()),
-        unpadded=float(np.mean(own)),
-        unseen=float(macs[plan.dispatched(elsewhere)[0]].mean()),
-        plan=plan,
-    )
-
-
-def _normal(model: MoRViT, images: Pixels) -> torch.Tensor:
-    return torch.from_numpy(normalise(images, model.config.preprocess))
-
-
-def _counts(model: MoRViT, depth: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Depths (n, N) to the patch tokens that run each layer (n, layers)."""
-    layers = np.arange(1, model.config.num_layers + 1)
-    return (depth[:, None, :] >= layers[:, None]).sum(axis=2)
 
 
 # measuring ----------------------------------------------------------------------------------------------------
@@ -173,7 +77,7 @@ def _counts(model: MoRViT, depth: NDArray[np.int64]) -> NDArray[np.int64]:
 def _measure(folder: Path, names: list[str], options: argparse.Namespace, tell: Tell) -> BenchResult:
     """All bundles, blocks in turn; of one that chooses buckets, a block is passes over the pictures."""
     amount = Amount(options.runs, options.blocks, starts=1)
-    threads, source = checked_threads(options.threads), Source(folder / "pictures")
+    threads, source = checked_threads(options.threads), Source(folder / PICTURES)
     teller = Teller(tell, lambda share: None)
     with ExitStack() as stack:
         subjects = [(name, prepare(folder / name, source, folder / f"{name}.npy")) for name in names]
@@ -228,7 +132,7 @@ def _point(result: BenchResult, i: int, subject: Subject) -> Point:
 
 
 def _depth_table(result: BenchResult, subjects: list[Subject], points: list[Point]) -> Table:
-    dense = dense_macs(preset("edge_recvit_b16"))
+    dense = dense_macs(preset(PRESET))
     rows = [
         (
             f"{point.mean:.2f}",
@@ -323,9 +227,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write, with every raw sample")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS, help="mean depths, 1 to 12")
-    parser.add_argument(
-        "--pictures", type=int, default=PICTURES, help="to calibrate on; 64 of them are timed"
-    )
+    parser.add_argument("--pictures", type=int, default=COUNT, help="to calibrate on; 64 of them are timed")
     parser.add_argument("--buckets", type=int, default=BUCKETS, help="at most, `full` among them")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=20, help="runs in a block of a dense form, at least 10")
