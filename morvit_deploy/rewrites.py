@@ -108,12 +108,10 @@ def frozen_keys(
     """
     running = x.shape[-2]
     normed = block.norm1(x if fresh is None else torch.cat([x, fresh], dim=-2))
-    kv = block.keys(normed)
+    kv = join(block.keys(normed), carried)  # in any order, so that one Concat does: running, fresh, carried
     if fresh is not None:
-        carried = join(KV(kv.k[..., running:, :], kv.v[..., running:, :]), carried)
-        kv = KV(kv.k[..., :running, :], kv.v[..., :running, :])
-    x = block.finish(x[..., :queries, :], block.queries(normed[..., :queries, :]), join(kv, carried))
-    return x, carried
+        carried = KV(kv.k[..., running:, :], kv.v[..., running:, :])
+    return block.finish(x[..., :queries, :], block.queries(normed[..., :queries, :]), kv), carried
 
 
 def join(a: KV, b: KV | None) -> KV:

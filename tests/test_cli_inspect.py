@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from combos import DENSE, EXPERT, FLAT, OPTIONS, TOKEN, named
-from conftest import make_config, random_model
+from conftest import make_config, own_bucket, random_model
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.calibration.images import open_images
 from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.cli import app
-from morvit_deploy.inspecting.anatomy import mac_counts, stages_of
-from morvit_deploy.macs import dense_macs
+from morvit_deploy.inspecting.anatomy import depths_of, mac_counts, stages_of
+from morvit_deploy.macs import block_macs, dense_macs, schedule_macs
 from morvit_deploy.pixels import normalise
 from morvit_deploy.presets import preset
 
@@ -56,6 +56,28 @@ def test_figures_of_the_papers_model() -> None:
     assert macs.plain == mac_counts(preset("vit_b16")).plain == pytest.approx(17.56e9, rel=1e-3)
 
 
+@pytest.mark.parametrize("changes", TOKEN, ids=named)
+def test_deeper_tokens_cost_more(changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    levels = depths_of(config)
+    assert [level.depth for level in levels] == list(range(1, config.num_layers + 1))
+    macs = [level.macs for level in levels]
+    assert macs == sorted(macs) and macs[0] < macs[-1]  # in the last layer CLS alone may be read
+    assert macs[-1] == schedule_macs(config, own_bucket(config).capacity) == mac_counts(config).static
+
+
+def test_depths_of_edge_recvit() -> None:
+    """Half of the layers is a little more than half of the work: the router and the frozen keys come on top."""
+    config = preset("edge_recvit_b16")
+    assert mac_counts(config).masked == dense_macs(config) == 18_264_631_296
+    full, pads = block_macs(config, 197, 197, 197), block_macs(config, 2, 2, 197)
+    keys, last = 195 * 2 * 768**2, block_macs(config, 1, 197, 197)
+    router, ends = 197 * (768 * 1536 + 1536 * 1536 + 1536 * 12), 196 * 768 * 768 + 768 * 1000
+    halfway = depths_of(config)[5].macs
+    assert halfway == 6 * full + 5 * pads + keys + last + router + ends
+    assert 0.54 < halfway / dense_macs(config) < 0.56
+
+
 def test_facts_without_images(tiny_checkpoint: Path) -> None:
     found = _json(tiny_checkpoint)
     model = random_model(make_config())
@@ -81,6 +103,16 @@ def test_tables_are_readable(tiny_checkpoint: Path) -> None:
         "h + g·f(h)",
     ):
         assert phrase in text
+
+
+def test_token_choice_says_what_each_depth_costs(tmp_path: Path) -> None:
+    folder = _save(tmp_path, routing="token_choice")
+    found = _json(folder)
+    assert [level["depth"] for level in found["by_depth"]] == [1, 2, 3, 4, 5]
+    assert found["by_depth"][-1]["macs"] == found["macs"]["static"]
+    text = _inspect(folder).stdout
+    assert "MACs by mean depth" in text and "exits only masked" in text
+    assert "MACs by mean depth" not in _inspect(_save(tmp_path / "expert")).stdout
 
 
 def test_current_folder_when_it_holds_a_checkpoint(

@@ -42,6 +42,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class AtDepth:
+    """The static graph of a token_choice model if every patch token had one depth."""
+
+    depth: int
+    macs: int
+
+
+@dataclass(frozen=True)
 class Macs:
     """Multiply-accumulates of one image, four ways."""
 
@@ -101,6 +109,15 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
         stages.insert(1, Stage("first", tokens, block_macs(config, tokens, tokens, tokens)))
         stages.append(Stage("last, for CLS alone", tokens, block_macs(config, 1, tokens, tokens)))
     return tuple(stages)
+
+
+def depths_of(config: Config) -> tuple[AtDepth, ...]:
+    """A token_choice graph with every patch token at depth 1 … L; deeper layers hold one pad, as buckets do."""
+    patches, layers = config.num_patches, config.num_layers
+    return tuple(
+        AtDepth(depth, schedule_macs(config, (patches,) * depth + (1,) * (layers - depth)))
+        for depth in range(1, layers + 1)
+    )
 
 
 def _ends(config: Config) -> int:

@@ -17,9 +17,11 @@ from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.config import Config
 from morvit_deploy.files import check_free, new_folder
 from morvit_deploy.inspecting.anatomy import (
+    AtDepth,
     Macs,
     Stage,
     Tie,
+    depths_of,
     mac_counts,
     parameters_by_part,
     stages_of,
@@ -52,6 +54,7 @@ class Inspection:
     twins: tuple[tuple[str, str], ...]  # separate blocks whose weights are equal
     macs: Macs
     stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty where there is none
+    by_depth: tuple[AtDepth, ...]  # if every patch token had that depth; empty unless token_choice
     survey: Survey | None = None
     folder: Path | None = None  # where the pictures are
 
@@ -68,6 +71,7 @@ class Inspection:
             "twins": [list(pair) for pair in self.twins],
             "macs": asdict(self.macs),
             "stages": [asdict(stage) for stage in self.stages],
+            "by_depth": [asdict(level) for level in self.by_depth],
             "folder": self.folder and str(self.folder),
             "survey": self.survey and self.survey.as_dict(),
         }
@@ -129,6 +133,7 @@ def _static(checkpoint: Path, model: MoRViT) -> Inspection:
         twins=_twins(model, [tie.block for tie in ties]),
         macs=mac_counts(config),
         stages=() if config.capacity is None else stages_of(config),
+        by_depth=depths_of(config) if config.routing == "token_choice" else (),
     )
 
 

@@ -33,6 +33,8 @@ def inspection_report(found: Inspection) -> Report:
     ]
     if found.stages:
         parts.append(stage_table(found))
+    if found.by_depth:
+        parts.append(level_table(found))
     if found.survey is not None:
         parts += [survey_table(found.survey, found.config), image_table(found.survey, found.config)]
         if found.survey.judgement is not None:
@@ -117,6 +119,21 @@ def stage_table(found: Inspection) -> Table:
     ]
     return Table(
         "Static graph by stage", ("stage", "tokens, with CLS", "MACs", "share"), rows, numeric=(1, 2, 3)
+    )
+
+
+def level_table(found: Inspection) -> Table:
+    """What each depth costs, of what every token in every layer does."""
+    rows = [
+        (str(level.depth), count(level.macs), share(level.macs / found.macs.masked))
+        for level in found.by_depth
+    ]
+    caption = (
+        "if every patch token had that depth: the static graph, keys of tokens that have left computed once; of "
+        "exits only masked. Of a mixture a plan tells: `morvit-deploy calibrate`"
+    )
+    return Table(
+        "MACs by mean depth", ("depth", "MACs", "of masked"), rows, numeric=(0, 1, 2), caption=caption
     )
 
 
