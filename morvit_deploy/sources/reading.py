@@ -20,9 +20,10 @@ from torch import Tensor
 from morvit_deploy.checkpoint import LFS
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
-from morvit_deploy.sources.unwrapping import Unwrapped, unwrap
+from morvit_deploy.sources.unwrapping import Unwrapped, unwrap, without_prefixes
 
 HEAD = 4096  # bytes by which a file's kind is told
+MAX_HEADER = 100_000_000  # bytes of a safetensors header, by its own library
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,22 @@ def read_source(path: Path, *, ema: bool = True) -> Contents:
 
     Raises CheckpointError for what is missing, cut short, no file of weights, or more than tensors.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a file of weights or the folder that holds it")
+    if not path.is_file() and not path.is_dir():
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
     folder = path if path.is_dir() else path.parent
     weights = _shards(path) if path.is_dir() or path.name in INDEXES else {path.name: None}
-    packed: list[Unwrapped] = []
-    for name in weights:
-        packed.append(_read(folder / name, ema))
-    tensors = _joined(folder, weights, packed)
+    packed = [_read(folder / name, ema) for name in weights]
+    tensors, prefix = without_prefixes(_joined(folder, weights, packed))
     beside = [name for name in (CONFIG, PROCESSOR) if (folder / name).is_file()]
     return Contents(
         path=path,
         tensors=tensors,
         files={name: _sha256(folder / name) for name in [*beside, *weights]},
-        config=_json(folder / CONFIG) if CONFIG in beside else None,
-        processor=_json(folder / PROCESSOR) if PROCESSOR in beside else None,
+        config=_fields(folder / CONFIG) if CONFIG in beside else None,
+        processor=_fields(folder / PROCESSOR) if PROCESSOR in beside else None,
         wrapper=packed[0].wrapper,
-        prefix=packed[0].prefix,
+        prefix=prefix,
         dropped={name: why for one in packed for name, why in one.dropped.items()},
     )
 
@@ -69,9 +69,14 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
     """The files of weights in a folder, or of an index, each with the keys that the index promises."""
     folder = path if path.is_dir() else path.parent
     indexes = [name for name in INDEXES if (folder / name).is_file()] if path.is_dir() else [path.name]
+    named = [name for name in WHOLE if (folder / name).is_file()] if path.is_dir() else []
     if indexes:
-        return _indexed(folder, indexes[0])
-    named = [name for name in WHOLE if (folder / name).is_file()]
+        placed = _indexed(folder, indexes[0])
+        if stale := [name for name in named if name not in placed]:
+            raise CheckpointError(
+                f"{folder} holds {stale[0]} and {indexes[0]}, an index of other files; name the one you want"
+            )
+        return placed
     if named:
         return {named[0]: None}
     found = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
@@ -87,16 +92,18 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
 
 
 def _indexed(folder: Path, index: str) -> Mapping[str, list[str] | None]:
-    found = _json(folder / index)
-    placed = found.get("weight_map") if isinstance(found, dict) else None
+    placed = _fields(folder / index).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(v, str) for v in placed.values()):
         raise CheckpointError(
             f"{folder / index} has no weight_map from tensor to file; copy the folder again"
         )
     keys: dict[str, list[str]] = defaultdict(list)
     for key, name in placed.items():
-        if Path(name).name != name:
-            raise CheckpointError(f"{folder / index} names {name!r}, which is not a file beside it")
+        if Path(name).name != name or "\\" in name:
+            raise CheckpointError(
+                f"{folder / index} names {name!r}, expected the name of a file beside it; an index that leaves its "
+                "folder is not read"
+            )
         keys[name].append(key)
     absent = [name for name in keys if not (folder / name).is_file()]
     if absent:
@@ -113,7 +120,7 @@ def _joined(
     """All shards' tensors in one dictionary; CheckpointError when a shard lacks a tensor that the index promises."""
     tensors: dict[str, Tensor] = {}
     for (name, promised), one in zip(weights.items(), packed, strict=True):
-        lacking = [key for key in promised or [] if key.removeprefix(one.prefix) not in one.tensors]
+        lacking = [key for key in promised or [] if key not in one.tensors]
         if lacking:
             raise CheckpointError(
                 f"{folder / name} lacks {len(lacking)} tensors that the index promises: {_some(lacking)}; copy it "
@@ -134,6 +141,10 @@ def _read(path: Path, ema: bool) -> Unwrapped:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     size = path.stat().st_size
+    if not size:
+        raise CheckpointError(f"{path} is empty; copy it again")
+    if _has_safetensors_header(head):
+        return unwrap(_safetensors(path, size), path, ema)
     if head.startswith(LFS):
         promised = re.search(rb"^size (\d+)", head, re.M)
         told = f" of {int(promised[1]):,} bytes" if promised else ""
@@ -142,9 +153,16 @@ def _read(path: Path, ema: bool) -> Unwrapped:
         )
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise CheckpointError(f"{path} is a web page, not weights; download the file itself")
+    if head.lstrip().startswith(b"{"):
+        raise CheckpointError(f"{path} is a JSON file, not weights; give the folder that holds it")
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return unwrap(_unpickle(path, size), path, ema)
     return unwrap(_safetensors(path, size), path, ema)
+
+
+def _has_safetensors_header(head: bytes) -> bool:
+    """A length of eight bytes and a JSON object. Told first: the length can begin with any kind's first byte."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
 def _safetensors(path: Path, size: int) -> dict[str, Tensor]:
@@ -157,7 +175,7 @@ def _safetensors(path: Path, size: int) -> dict[str, Tensor]:
             f"{path} ({size:,} bytes) is neither a whole safetensors file nor a PyTorch file: {error}; copy it again"
         ) from None
     # `safetensors.torch.save_model` writes a shared tensor once and the other names beside it
-    return tensors | {name: tensors[kept] for name, kept in aliases.items() if kept in tensors}
+    return {name: tensors[kept] for name, kept in aliases.items() if kept in tensors} | tensors
 
 
 def _unpickle(path: Path, size: int) -> Any:
@@ -167,32 +185,46 @@ def _unpickle(path: Path, size: int) -> Any:
             warnings.simplefilter("ignore")  # of pickle protocols; what follows says what matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and pickle raise many kinds on a damaged file
-        text = str(error)
-        foreign = re.search(r"GLOBAL (\S+)|Unsupported operand", text)
-        if foreign and foreign[1]:
-            raise CheckpointError(
-                f"{path} holds Python objects besides tensors ({foreign[1]}); it was not loaded, since that would "
-                "run code from the file. Save the tensors alone: torch.save(model.state_dict(), PATH)"
-            ) from None
-        if foreign:
-            raise CheckpointError(
-                f"{path} is a pickle that holds more than tensors, or none; it was not loaded, since that would run "
-                "code from the file. Save the tensors alone: torch.save(model.state_dict(), PATH)"
-            ) from None
-        reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path} ({size:,} bytes) is not a whole PyTorch file: {reason}; copy it again"
-        ) from None
+        raise CheckpointError(_why_not_loaded(path, size, str(error) or type(error).__name__)) from None
 
 
-def _json(path: Path) -> Any:
+def _why_not_loaded(path: Path, size: int, told: str) -> str:
+    """torch.load's error in our words: its own advice is to load the file without the guard."""
+    alone = "Save the tensors alone: torch.save(model.state_dict(), PATH)"
+    foreign = re.search(r"GLOBAL (\S+)", told)
+    if foreign:
+        return (
+            f"{path} holds Python objects besides tensors ({foreign[1]}); it was not loaded, since that would run "
+            f"code from the file. {alone}"
+        )
+    if "TorchScript" in told:
+        return f"{path} is a TorchScript program, not a dictionary of tensors. {alone}"
+    if "Unsupported oper" in told:  # operand, operation
+        return (
+            f"{path} is a pickle of something else than a dictionary of tensors; it was not loaded, since that would "
+            f"run code from the file. {alone}"
+        )
+    reason = told.split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+    reason = "its pickle breaks off" if "weights_only" in reason else reason
+    return f"{path} ({size:,} bytes) is not a whole PyTorch file: {reason}; copy it again"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """A JSON file's object."""
     try:
         text = path.read_bytes()
         if text.startswith(LFS):
             raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
-        return json.loads(text)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from None
+        found = json.loads(text)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not a JSON file: {error}; copy it again, or take it away if it is not this checkpoint's"
+        ) from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected a JSON object; copy it again")
+    return found
 
 
 def _sha256(path: Path) -> str:
