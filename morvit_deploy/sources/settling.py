@@ -30,14 +30,33 @@ PLAIN = {  # fields of a model without routing
 }
 
 
+NEEDED = (  # of a model without routing, whose layers are not yet blocks
+    *("patch_embed.proj.weight", "cls_token", "pos_embed"),
+    *("layers.0.mlp.fc1.weight", "norm.weight", "head.weight"),
+)
+AXES = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "norm.weight": 1}  # of others: 2
+WITHOUT = {  # what a model is that has everything but this
+    "cls_token": "its answer is not read off CLS, as morvit/1 reads it",
+    "pos_embed": "its positions are not learned embeddings",
+    "head.weight": "it was saved without its head, so it answers features and not classes",
+}
+
+
 def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: str) -> None:
-    """CheckpointError when tensors that the rest depends on are missing; `names` are targets."""
+    """CheckpointError when tensors that the rest depends on are missing or have other axes; `names` are targets."""
     missing = [name for name in names if name not in tensors]
     if missing:
+        why = WITHOUT.get(missing[0], "") if len(missing) == 1 else ""
         raise CheckpointError(
-            f"{contents.path} is {title}, but has nothing for: {', '.join(missing)}; it is not whole, or was saved "
-            "without its head"
+            f"{contents.path} is {title}, but has nothing for {', '.join(missing)}: {why or 'it is not whole'}"
         )
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, expected {axes} axes"
+        for name in names
+        if tensors[name].ndim != (axes := AXES.get(name, 2))
+    ]
+    if wrong:
+        raise CheckpointError(f"{contents.path} is {title}, but:\n{listed(wrong)}")
 
 
 def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
@@ -46,7 +65,7 @@ def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
     wrong = [
         f"{name}: config.json says {stored[name]}, the tensors {value}"
         for name, value in found.items()
-        if name in stored and stored[name] != value
+        if stored.get(name) not in (None, value, [value, value])  # sizes may be pairs
     ]
     if wrong:
         raise CheckpointError(
@@ -73,6 +92,8 @@ def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed"
     Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
     """
     rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
+    if registers is not None and registers.ndim != 3:
+        raise CheckpointError(f"register tokens are {list(registers.shape)}, expected [1, tokens, dim]")
     prefix = 1 + (0 if registers is None else registers.shape[1])
     positions = split_positions(rows, prefix, name)
     if rows.shape[1] == positions.side**2:
@@ -134,8 +155,9 @@ def settle_layers(draft: Draft, questions: Questions) -> None:
     With `--sharing` the tie is proved or refused; without, the shortest cycle of bit-identical copies is taken.
     """
     layers = take_layers(draft.tensors)
-    tying = _asked_tying(questions, len(layers)) or find_tying(layers)
-    tie(draft, layers, tying)
+    asked = _asked_tying(questions, len(layers))
+    tying = asked or find_tying(layers)
+    tie(draft, layers, tying, "leave --sharing out to load them as they are")
     draft.remarks += near_ties(layers, tying)
     draft.tied = told_of(tying, len(layers))
     draft.fields |= {
@@ -148,7 +170,7 @@ def settle_layers(draft: Draft, questions: Questions) -> None:
 def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """Take `layers.{i}.*` out of tensors: each layer's by their name in it."""
     names = [name for name in tensors if name.startswith(LAYERS)]
-    count = 1 + max((int(name.split(".")[1]) for name in names), default=-1)
+    count = count_of(tensors, LAYERS.removesuffix("."))
     layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
     for name in names:
         number, _, rest = name.removeprefix(LAYERS).partition(".")
@@ -156,10 +178,30 @@ def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return layers
 
 
-def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying) -> None:
-    """Put the unique blocks of proved ties into a draft, and tell its table which layers are copies."""
-    prove_tying(layers, tying)
-    draft.tensors |= tied_tensors(layers, tying)
+def count_of(tensors: Mapping[str, Tensor], stack: str) -> int:
+    """How many `stack.{i}` there are; CheckpointError when numbers are left out."""
+    numbers = {int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}.")}
+    absent = [i for i in range(len(numbers)) if i not in numbers]
+    if absent:
+        raise CheckpointError(
+            f"{stack}: there are {len(numbers)}, numbered up to {max(numbers)}, but number {absent[0]} is missing; "
+            "the file is not whole"
+        )
+    return len(numbers)
+
+
+def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what_to_do: str) -> None:
+    """Put the unique blocks of proved ties into a draft, and tell its table which layers are copies.
+
+    CheckpointError, with `what_to_do` about it, when the ties do not hold, or blocks are in the file in both forms.
+    """
+    prove_tying(layers, tying, what_to_do)
+    unique = tied_tensors(layers, tying)
+    if both := sorted(draft.tensors.keys() & unique.keys()):
+        raise CheckpointError(
+            f"the file holds layers unrolled and {both[0].rsplit('.', 2)[0]} beside them; save one of the two"
+        )
+    draft.tensors |= unique
     names = tying.names()
     rows = []
     for row in draft.rows:
@@ -179,10 +221,10 @@ def _asked_tying(questions: Questions, layers: int) -> Tying | None:
     if sharing is None:
         return None
     questions.note("sharing", sharing, "command line, --sharing")
+    if sharing == "none":  # no cycle: --cycle-depth is said in vain
+        return Tying("none", layers, 1)
     if depth is not None:
         questions.note("cycle_depth", depth, "command line, --cycle-depth")
-    if sharing == "none":
-        return Tying("none", layers, 1)
     inside = layers - 2 if sharing == "middle_cycle" else layers
     depth = depth or 1
     if inside < depth or inside % depth:
@@ -196,7 +238,7 @@ def _asked_tying(questions: Questions, layers: int) -> Tying | None:
 def told_of(tying: Tying, layers: int) -> str:
     """The tie in words."""
     if tying.sharing == "none":
-        return f"{layers} layers, no two alike: nothing is tied"
+        return f"{layers} layers, each loaded by itself: nothing is tied"
     ends = "between the first and the last " if tying.sharing == "middle_cycle" else ""
     return (
         f"{layers} layers: {tying.cycle_depth} unique block(s) {ends}applied {tying.num_recursions} times; every "

@@ -138,7 +138,14 @@ class EdgeRecViT(Family):
 
 
 _NEEDED = (
-    *("patch_embed.proj.weight", "cls_token", "pos_embed", "first.mlp.fc1.weight", "head.weight"),
+    *(
+        "patch_embed.proj.weight",
+        "cls_token",
+        "pos_embed",
+        "first.mlp.fc1.weight",
+        "norm.weight",
+        "head.weight",
+    ),
     *(f"routers.0.{j}.weight" for j in range(3)),
 )
 
@@ -148,6 +155,9 @@ def _without_positions(tensors: dict[str, Tensor], contents: Contents) -> list[s
     stored = contents.config or {}
     if "pos_embed" in tensors or stored.get("use_abs_pos_emb") is not False or "cls_token" not in tensors:
         return []
-    side = stored.get("image_size", 0) // stored.get("patch_size", 1)
+    image, patch = stored.get("image_size"), stored.get("patch_size")
+    if not isinstance(image, int) or not isinstance(patch, int) or not patch:
+        return []  # `need` says what is missing
+    side = image // patch
     tensors["pos_embed"] = tensors["cls_token"].new_zeros(1, side * side + 1, tensors["cls_token"].shape[2])
     return ["config.json says use_abs_pos_emb false: position embeddings are zero"]

@@ -13,6 +13,7 @@ from morvit_deploy.sources.given import Questions, option
 from morvit_deploy.sources.keymap import COPIED, copy
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
+    count_of,
     need,
     settle_heads,
     settle_positions,
@@ -60,23 +61,24 @@ class VisionMoR(Family):
             tensors,
             contents,
             self.title,
+            "patch_embed.proj.weight",
             "cls_token",
             "pos_embed",
+            "first.mlp.fc1.weight",
             "norm.weight",
             "head.weight",
-            "cycle.0.mlp.fc1.weight",
         )
         factors = tensors.pop(FACTORS, None)
         draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING])
         settle_positions(draft, questions)
-        fields, steps = draft.fields, _count(tensors, "routers")
+        fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
             "num_classes": tensors["head.weight"].shape[0],
             "num_heads": _heads(questions, fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-5"),
             "activation": questions.settle("activation", published="gelu"),
             "sharing": "middle_cycle",
-            "cycle_depth": _count(tensors, "cycle"),
+            "cycle_depth": count_of(tensors, "cycle"),
             "num_recursions": steps,
             "head_hidden": [],
             "labels": None,
@@ -144,7 +146,3 @@ def _heads(questions: Questions, dim: int) -> Any:
 
 def _patches(fields: dict[str, Any]) -> int:
     return (fields["image_size"] // fields["patch_size"]) ** 2
-
-
-def _count(tensors: dict[str, Tensor], stack: str) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}."))
