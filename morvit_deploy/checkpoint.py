@@ -113,4 +113,4 @@ def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path:
             problems.append(f"not finite: {name} has {bad} NaN or infinite values of {tensor.numel()}")
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise CheckpointError(f"{path} does not fit its config.json, {len(problems)} problem(s):\n{listed}")
+        raise CheckpointError(f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed}")

@@ -116,8 +116,8 @@ def tied_timm_vit(middle: bool) -> nn.Module:
 def hf_vit(kind: str = "ViT", **options: Any) -> nn.Module:
     transformers = third_party("transformers")
     config = getattr(transformers, f"{kind}Config")(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=SIZE, patch_size=8,
-        num_labels=10, **options,
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=SIZE,
+        patch_size=8, num_labels=10, **options,
     )  # fmt: skip  # two lines read better than eight
     return families.randomise(getattr(transformers, f"{kind}ForImageClassification")(config), seed=2)
 

@@ -91,7 +91,9 @@ def _unknown(contents: Contents, keys: Sequence[str]) -> str:
             "save the one you want: torch.save(model.state_dict(), PATH)"
         )
     known = {family: assign(keys, family.rules) for family in FAMILIES}
-    nearest = max(known, key=lambda family: known[family].known)
+    nearest = max(
+        reversed(FAMILIES), key=lambda family: known[family].known
+    )  # timm's before ours: same names
     if not known[nearest].known:
         shown = "\n".join(f"  - {key} {list(contents.tensors[key].shape)}" for key in keys[:12])
         return (
