@@ -13,9 +13,11 @@ from torch import Tensor
 
 from morvit_deploy.checkpoint import build_model, save_checkpoint
 from morvit_deploy.config import parse_config
+from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import check_free
 from morvit_deploy.model import MoRViT
 from morvit_deploy.sources.detection import recognise
+from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Given, Questions, Settled
 from morvit_deploy.sources.keymap import Row
 from morvit_deploy.sources.names import CONFIG
@@ -69,7 +71,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     contents = read_source(source, ema=given.ema)
     found = recognise(contents, given.family)
     questions = Questions(given)
-    draft = found.family.draft(contents, questions)
+    draft = _drafted(found.family, contents, questions)
     questions.close(source, found.family.title)
     tensors, narrowed = _narrow(draft.tensors)
     remarks = [*draft.remarks, *narrowed]
@@ -120,6 +122,15 @@ def convert(
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return converted
+
+
+def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:
+    """The family's draft; its CheckpointErrors name the file."""
+    try:
+        return family.draft(contents, questions)
+    except CheckpointError as error:
+        named = str(contents.path) in str(error)
+        raise CheckpointError(str(error) if named else f"{contents.path}: {error}") from None
 
 
 def _narrow(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -138,9 +138,12 @@ def build(
         one = known.get(frozenset(slots))
         if one is None:
             nearest = min(known, key=lambda wanted: len(wanted ^ set(slots)))
-            lacking = ", ".join(sorted(nearest - set(slots))) or "nothing"
-            surplus = ", ".join(slots[slot] for slot in sorted(set(slots) - nearest)) or "nothing"
-            problems.append(f"half of {target}: missing {lacking}; too much: {surplus}")
+            lacking = [f"missing {slot}" for slot in sorted(nearest - set(slots))]
+            surplus = [f"too much: {slots[slot]}" for slot in sorted(set(slots) - nearest)]
+            problems.append(
+                f"half of {target} ({known[nearest].what}) from {next(iter(slots.values()))}: "
+                + ", ".join(lacking + surplus)
+            )
             continue
         built[target] = one.combine({slot: tensors[key] for slot, key in slots.items()})
         rows += [Row(key, target, one.what, tuple(tensors[key].shape)) for key in slots.values()]

@@ -94,10 +94,19 @@ def _unlike(processor: dict[str, Any], image_size: int) -> str:
         if processor.get("resample") not in PIL:
             return f"resample is {processor.get('resample')!r}, expected one of Pillow's numbers {list(PIL)}"
         if not shortest:
-            side = _side(size)
-            same = f"; of square pictures it is the same as resize {side}, {PIL[processor['resample']]}"
-            return f"it resizes to {size} without keeping the aspect ratio{same if side else ''}"
+            return f"it resizes to {size} without keeping the aspect ratio{_of_squares(processor)}"
     return "" if cropped else f"it does not crop the centre to {image_size}"
+
+
+def _of_squares(processor: dict[str, Any]) -> str:
+    """A preprocess object that does the same with square pictures, in words."""
+    side = _side(processor.get("size"))
+    same = _made(processor.get("image_mean"), processor.get("image_std"), side, PIL[processor["resample"]])
+    return (
+        f"; with square pictures a JSON file of {same.model_dump_json()} does the same"
+        if same and side
+        else ""
+    )
 
 
 def _side(size: Any) -> int | None:

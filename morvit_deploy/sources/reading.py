@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import warnings
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from morvit_deploy.sources.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WH
 from morvit_deploy.sources.unwrapping import Unwrapped, unwrap, without_prefixes
 
 HEAD = 4096  # bytes by which a file's kind is told
+ZIP = b"PK\x03\x04"
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, by its own library
 
 
@@ -155,7 +157,9 @@ def _read(path: Path, ema: bool) -> Unwrapped:
         raise CheckpointError(f"{path} is a web page, not weights; download the file itself")
     if head.lstrip().startswith(b"{"):
         raise CheckpointError(f"{path} is a JSON file, not weights; give the folder that holds it")
-    if head.startswith((b"PK\x03\x04", b"\x80")):
+    if head.startswith(ZIP) and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} ({size:,} bytes) is a PyTorch file that was cut short; copy it again")
+    if head.startswith((ZIP, b"\x80")):
         return unwrap(_unpickle(path, size), path, ema)
     return unwrap(_safetensors(path, size), path, ema)
 

@@ -123,7 +123,7 @@ class TransformersViT(Family):
             origin="preprocessor_config.json",
             published="inception for google/vit-*, imagenet for facebook/deit-*"
             + (f"; {told}" if told else ""),
-            example="inception",
+            example="FILE.json" if told else "inception",
         )
         return {
             **PLAIN,
