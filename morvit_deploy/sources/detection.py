@@ -16,7 +16,7 @@ from morvit_deploy.sources.family import Family, evidence, listed
 from morvit_deploy.sources.keymap import assign
 from morvit_deploy.sources.reading import Contents
 
-NATIVE = Native()
+NATIVE = Native()  # last: timm's names are ours, too
 FAMILIES: tuple[Family, ...] = (
     EdgeRecViT(),
     VisionMoR(),

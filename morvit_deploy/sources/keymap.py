@@ -130,7 +130,7 @@ class Row:
 def build(
     assignment: Assignment, tensors: Mapping[str, Tensor], recipes: Sequence[Recipe] = (COPIED,)
 ) -> tuple[dict[str, Tensor], list[Row], list[str]]:
-    """Targets by name, the table, and a problem for each target whose slots no recipe has."""
+    """Targets by name, the table, and a problem for each target whose slots no recipe has, or do not fit."""
     known = {one.slots: one for one in recipes}
     built: dict[str, Tensor] = {}
     rows, problems = [], []
@@ -145,7 +145,12 @@ def build(
                 + ", ".join(lacking + surplus)
             )
             continue
-        built[target] = one.combine({slot: tensors[key] for slot, key in slots.items()})
+        try:
+            built[target] = one.combine({slot: tensors[key] for slot, key in slots.items()})
+        except RuntimeError:  # torch's, of shapes
+            shapes = ", ".join(f"{key} {list(tensors[key].shape)}" for key in slots.values())
+            problems.append(f"{target} ({one.what}): its parts do not fit each other: {shapes}")
+            continue
         rows += [Row(key, target, one.what, tuple(tensors[key].shape)) for key in slots.values()]
     rows += [
         Row(key, None, f"dropped: {why}", tuple(tensors[key].shape))
