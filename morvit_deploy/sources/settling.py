@@ -198,9 +198,8 @@ def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what
     prove_tying(layers, tying, what_to_do)
     unique = tied_tensors(layers, tying)
     if both := sorted(draft.tensors.keys() & unique.keys()):
-        raise CheckpointError(
-            f"the file holds layers unrolled and {both[0].rsplit('.', 2)[0]} beside them; save one of the two"
-        )
+        name = next(name for name in tying.names() if both[0].startswith(f"{name}."))
+        raise CheckpointError(f"the file holds layers unrolled and {name} beside them; save one of the two")
     draft.tensors |= unique
     names = tying.names()
     rows = []

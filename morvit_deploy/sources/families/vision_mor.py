@@ -103,7 +103,7 @@ class VisionMoR(Family):
         alpha = 1.0  # a hard gate has no score
         if gate in ("block", "delta"):
             alpha = questions.settle("alpha", published="1, a score is the sigmoid itself", example="1")
-        ranked = patches + 1 if selection == "flat" else patches
+        ranked = patches if selection == "nested" else patches + 1  # CLS is ranked, too
         own = None if factors is None else capacities(factors, ranked)
         capacity = questions.settle(
             "capacity",
