@@ -94,6 +94,14 @@ def test_two_families_in_one_file() -> None:
     assert "native" not in message and "morvit/1" not in message
 
 
+def test_unrolled_layers_are_ours_only_with_what_timm_has_no_place_for() -> None:
+    routed = vit() | keys("routers.0.0.weight")
+    assert recognise(contents(routed)).family.name == "native"
+    assert recognise(contents(vit() | keys("extra"))).family.name == "timm_vit", (
+        "whose rules name the extra key"
+    )
+
+
 def test_student_and_teacher_in_one_file() -> None:
     both = {f"{who}.{key}": t for who in ("student", "teacher") for key, t in vit().items()}
     message = refusal(both | keys("center"))

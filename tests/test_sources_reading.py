@@ -176,6 +176,18 @@ def test_folders_that_leave_a_choice(tmp_path: Path) -> None:
     refused(tmp_path / "none", "holds no weights; expected one file that ends in .safetensors")
 
 
+def test_shards_without_their_index(tmp_path: Path) -> None:
+    in_shards(tmp_path / "m", "safetensors")
+    index_of(tmp_path / "m").unlink()
+    refused(tmp_path / "m", "holds shards .* without their index, model.safetensors.index.json or")
+    first(tmp_path / "m").unlink()
+    refused(tmp_path / "m", "without their index")
+
+
+def test_a_bundle_is_no_checkpoint(tiny_bundle: Path) -> None:
+    refused(tiny_bundle, "is a bundle; give the checkpoint that it was made from")
+
+
 BYTES = {
     "empty": (b"", "is empty; copy it again"),
     "pointer": (POINTER, "Git LFS pointer to a file of 346,284,714 bytes.*git lfs pull"),

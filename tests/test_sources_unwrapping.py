@@ -31,6 +31,7 @@ CASES: dict[str, tuple[Any, bool, tuple[float, str | None]]] = {
     "bare": (ONE, True, (1, None)),
     "state_dict": ({"state_dict": ONE, "epoch": 3}, True, (1, "state_dict")),
     "model": ({"model": ONE}, True, (1, "model")),
+    "PyTorch's tutorial": ({"model_state_dict": ONE, "optimizer_state_dict": {}}, True, (1, "model_state_dict")),
     "ema before model": ({"model": ONE, "model_ema": TWO}, True, (2, "model_ema")),
     "timm's ema first": ({"state_dict": ONE, "model_ema": TWO, "state_dict_ema": THREE}, True, (3, "state_dict_ema")),
     "no ema": ({"model": ONE, "model_ema": TWO}, False, (1, "model")),
@@ -73,12 +74,17 @@ def test_everything_left_out_has_its_rule() -> None:
 
 def test_training_state_of_any_size_is_left_out() -> None:
     adam = {"state": {i: {"exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)} for i in range(50)}}
-    state = {"optimizer_states": [adam], "lr_schedulers": [{}], "rng_state": torch.ones(3)}
+    state = {
+        "optimizer_states": [adam],
+        "optimizerG": adam,
+        "lr_schedulers": [adam],
+        "rng_state": torch.ones(3),
+    }
     metrics = {"best_acc": torch.tensor(0.9), "top1": torch.tensor(0.9)}
     assert value({"state_dict": ONE} | state | metrics) == (1, "state_dict")
 
 
-@pytest.mark.parametrize("name", ["router", "classifier", "student", "discriminator"])
+@pytest.mark.parametrize("name", ["router", "classifier", "teacher_state_dict", "example_weights"])
 @pytest.mark.parametrize("kind", ["dictionary", "tensor", "list"])
 def test_weights_beside_the_weights_are_refused(name: str, kind: str) -> None:
     beside: Any = {"dictionary": {"w": torch.ones(3)}, "tensor": torch.ones(3), "list": [torch.ones(3)]}[kind]

@@ -65,17 +65,15 @@ def recognise(contents: Contents, asked: str | None = None) -> Recognised:
 
 
 def _part_of_another(family: Family, found: Sequence[tuple[Family, list[str]]], keys: Sequence[str]) -> bool:
-    """Does another family that was found explain every key, and this one not? timm's names are Native's, too."""
+    """Does another family that was found explain every key, and this one not?
 
-    def unknown(one: Family) -> int:
-        return len(assign(keys, one.rules).unknown)
-
-    return any(unknown(other) == 0 < unknown(family) or _is_native_twin(family, other) for other, _ in found)
-
-
-def _is_native_twin(family: Family, other: Family) -> bool:
-    """Unrolled morvit/1 without its config.json has the names of a plain ViT, and is one."""
-    return family.name == "native" and other.name == "timm_vit"
+    timm's names are ours, too: unrolled layers are ours only if timm has no place for what is beside them.
+    """
+    unknown = {one.name: len(assign(keys, one.rules).unknown) for one, _ in found}
+    mine = unknown.pop(family.name)
+    if family.name == "native" and "timm_vit" in unknown:
+        return mine > 0 or not unknown["timm_vit"]
+    return mine > 0 and 0 in unknown.values()
 
 
 def _called(name: str) -> Family:

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from morvit_deploy.checkpoint import LFS
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.files import is_ours
 from morvit_deploy.sources.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
 from morvit_deploy.sources.unwrapping import Unwrapped, unwrap, without_prefixes
 
 HEAD = 4096  # bytes by which a file's kind is told
+SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
 ZIP = b"PK\x03\x04"
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, by its own library
 
@@ -50,6 +52,8 @@ def read_source(path: Path, *, ema: bool = True) -> Contents:
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
+    if path.is_dir() and is_ours(path / "manifest.json"):
+        raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was made from")
     folder = path if path.is_dir() else path.parent
     weights = _shards(path) if path.is_dir() or path.name in INDEXES else {path.name: None}
     packed = [_read(folder / name, ema) for name in weights]
@@ -82,8 +86,12 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
     if named:
         return {named[0]: None}
     found = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
-    if len(found) == 1:
+    if len(found) == 1 and not SHARD.search(found[0]):
         return {found[0]: None}
+    if any(SHARD.search(name) for name in found):
+        raise CheckpointError(
+            f"{folder} holds shards ({_some(found)}) without their index, {' or '.join(INDEXES)}; copy it, too"
+        )
     if found:
         raise CheckpointError(
             f"{folder} holds {len(found)} files of weights: {_some(found)}; name one of them"

@@ -13,13 +13,13 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 
 AVERAGED = ("state_dict_ema", "model_ema")
-TRAINED = ("state_dict", "model")
+TRAINED = ("state_dict", "model", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, torch.compile, Lightning
 TRAINING_STATE = re.compile(
-    "optim|sched|scaler|amp|loss|criterion|rng|random|callback|loop|arg|config|cfg|param|meter|metric|stat|hist|best|"
-    "epoch|iter|step|version|time",
+    r"(^|[^a-z])(optim\w*|\w*sched\w*|\w*scaler|amp|loss\w*|criterion|rng|random|callbacks?|loops?|args|config|cfg|"
+    r"meters?|metrics?|stats|history|best|epochs?|iter\w*|steps?|version|times?)([^a-z]|$)",
     re.IGNORECASE,
-)  # in the names of what stands beside weights and changes no answer
+)  # words in the names of what stands beside weights and changes no answer
 DEEP = 8  # levels of containers in which tensors are looked for
 SHOWN = 12  # entries that a refusal lists
 
