@@ -340,6 +340,14 @@ def test_edge_takes_relu_for_every_other_name() -> None:
     assert made.fields["activation"] == "relu"
 
 
+@pytest.mark.parametrize(
+    "name", ["num_hidden_layers", "hidden_size", "intermediate_size", "patch_size", "image_size"]
+)
+def test_edge_sizes_are_held_to_the_configuration_beside_them(name: str) -> None:
+    message = refused("edge_recvit", edge(), Given(preprocess="cifar10"), config=EDGE_CONFIG | {name: 99})
+    assert f"are of different models:\n  - {name}: config.json says 99" in message
+
+
 def test_edge_drops_the_router_of_its_loss() -> None:
     extra = {"mor_vit.mlp_router.0.weight": torch.ones(2, 2), "mlp_router.1.bias": torch.ones(2)}
     made = draft("edge_recvit", edge() | extra, Given(**EDGE_SAID))

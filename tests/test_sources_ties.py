@@ -100,14 +100,20 @@ def test_layers_that_differ_in_more_than_numbers() -> None:
     assert find_tying([one, other]).sharing == "none"
 
 
+def test_the_same_numbers_of_another_type_are_not_the_same_bits() -> None:
+    one, other = ({"norm1.weight": torch.ones(3, dtype=dtype)} for dtype in (torch.float32, torch.float16))
+    assert differences(one, other) == {"norm1.weight": "float32 and float16"}
+    assert find_tying([one, other]).sharing == "none"
+
+
 def test_a_tie_broken_by_accident_is_remarked() -> None:
     """As in the official code before it tied attention, too."""
     held = layers("xaay")
-    for name in ("attn.qkv.weight", "attn.proj.weight"):
+    for name in ("attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias"):
         held[2][name] += 0.5
     (remark,) = near_ties(held, find_tying(held))
     assert remark.startswith(
-        "layers 1 and 2 are equal but for attn.proj.weight (max |Δ| 0.5), attn.qkv.weight"
+        "layers 1 and 2 are equal but for attn.proj.bias (max |Δ| 0.5), attn.proj.weight"
     )
     assert remark.endswith("loaded as two blocks")
 
