@@ -91,6 +91,26 @@ def test_other_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
     assert provenance.get("remarks", []) == converted.remarks
 
 
+def test_layers_that_share_their_memory_are_written_apart(tmp_path: Path) -> None:
+    """As a model whose attention alone is tied is saved; a safetensors file holds no tensor twice."""
+    tensors = vit("abc")
+    for i in (1, 2):
+        tensors[f"blocks.{i}.attn.qkv.weight"] = tensors["blocks.0.attn.qkv.weight"]
+    convert(source(tmp_path, tensors), tmp_path / "out", **SAID)
+    found = load_checkpoint(tmp_path / "out").state_dict()
+    for i in range(3):
+        assert torch.equal(found[f"cycle.{i}.attn.qkv.weight"], tensors["blocks.0.attn.qkv.weight"])
+
+
+def test_a_checkpoint_may_replace_itself(tmp_path: Path) -> None:
+    convert(source(tmp_path), tmp_path / "out", **SAID)
+    before = load_checkpoint(tmp_path / "out").state_dict()
+    convert(tmp_path / "out", tmp_path / "out", force=True, image_size=24, preprocess="imagenet")
+    after = load_checkpoint(tmp_path / "out").state_dict()
+    assert after["pos_embed"].shape[1] == 37
+    assert torch.equal(before["head.weight"], after["head.weight"])
+
+
 def test_numbers_too_large_for_float32_are_refused(tmp_path: Path) -> None:
     wide = {name: tensor.double() for name, tensor in vit().items()}
     wide["head.bias"][0] = 1e300

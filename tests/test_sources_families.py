@@ -162,6 +162,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "another width": ({"num_features": 768}, "num_features: config.json says 768, the tensors 8"),
     "other classes": ({"num_classes": 1000}, "num_classes: config.json says 1000, the tensors 5"),
     "another activation": ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer 'quick_gelu'"),
+    "oblong pictures": ({"pretrained_cfg": {"input_size": [3, 32, 8]}}, "images are 32×8, expected squares"),
+    "oblong by argument": ({"model_args": {"img_size": [8, 32]}}, "images are 8×32, expected squares"),
     "other heads": ({"model_args": {"num_heads": 4}}, "--num-heads: got 2, but config.json says 4"),
 }  # fmt: skip  # a line each
 
@@ -433,6 +435,7 @@ def test_a_hard_gate_has_no_alpha() -> None:
 
 def test_capacities_are_counted_in_float32_as_its_code_does() -> None:
     assert capacities(torch.tensor([1.0, 2 / 3, 1 / 3, 0.001]), 65) == (65, 43, 21, 1)
+    assert capacities(torch.tensor([0.7]), 10) == (7,), "in float64 0.7 of float32 is a little less"
 
 
 def test_as_many_capacities_as_routers() -> None:

@@ -111,8 +111,11 @@ class TimmViT(Family):
 
 def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
     """What timm's config.json says of the model's arguments, wherever it says it."""
-    told = stored.get("model_args")
-    return {"global_pool": stored.get("global_pool"), **(told if isinstance(told, dict) else {})}
+    told = {"global_pool": stored.get("global_pool")}
+    for name in ("pretrained_cfg", "model_args"):
+        found = stored.get(name)
+        told |= found if isinstance(found, dict) else {}
+    return told
 
 
 def _refuse_what_names_hide(contents: Contents, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -122,6 +125,11 @@ def _refuse_what_names_hide(contents: Contents, told: dict[str, Any], tensors: d
         problems.append(f"config.json says global_pool {told['global_pool']!r}: {_AVERAGE}")
     if told.get("act_layer") not in ("gelu", None):
         problems.append(f"config.json says act_layer {told['act_layer']!r}, expected gelu")
+    for size in (told.get("img_size"), told.get("input_size")):
+        if (
+            isinstance(size, list) and len(set(size[-2:])) > 1
+        ):  # their grid can have as many patches as a square
+            problems.append(f"config.json says that images are {size[-2]}×{size[-1]}, expected squares")
     up, down = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     if up is not None and down is not None and up.shape[0] == 2 * down.shape[-1]:
         problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} rows for {down.shape[-1]} of fc2: {_GATED}")
