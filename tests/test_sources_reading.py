@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
@@ -284,6 +285,11 @@ def test_whole_modules_and_programs(tmp_path: Path) -> None:
     )
     torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "program.pt"))
     refused(tmp_path / "program.pt", "TorchScript program")
+
+
+def test_a_numpy_archive(tmp_path: Path) -> None:
+    np.savez(tmp_path / "B_16.npz", kernel=np.ones(3))
+    refused(tmp_path / "B_16.npz", "is a NumPy archive.*timm")
 
 
 BESIDE = {

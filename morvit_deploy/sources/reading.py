@@ -209,6 +209,11 @@ def _why_not_loaded(path: Path, size: int, told: str) -> str:
             f"{path} holds Python objects besides tensors ({foreign[1]}); it was not loaded, since that would run "
             f"code from the file. {alone}"
         )
+    if path.suffix == ".npz":
+        return (
+            f"{path} is a NumPy archive, as JAX's ViTs are saved in; let timm load it (create_model with "
+            "checkpoint_path), then torch.save(model.state_dict(), PATH)"
+        )
     if "TorchScript" in told:
         return f"{path} is a TorchScript program, not a dictionary of tensors. {alone}"
     if "Unsupported oper" in told:  # operand, operation
