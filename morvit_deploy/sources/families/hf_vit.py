@@ -9,6 +9,7 @@ from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
     NEEDED,
@@ -17,7 +18,6 @@ from morvit_deploy.sources.settling import (
     labels_of,
     need,
     settle_heads,
-    settle_layers,
     settle_positions,
     settle_preprocess,
     width_fields,

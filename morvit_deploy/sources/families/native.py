@@ -9,8 +9,9 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.layers import take_layers, tie
 from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import settle_positions, settle_preprocess, take_layers, tie
+from morvit_deploy.sources.settling import settle_positions, settle_preprocess
 from morvit_deploy.sources.ties import Tying
 
 _KIND = r"(?P<kind>weight|bias)"

@@ -11,6 +11,7 @@ from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, Family, listed, rename
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
     NEEDED,
@@ -18,7 +19,6 @@ from morvit_deploy.sources.settling import (
     hold_to_config,
     need,
     settle_heads,
-    settle_layers,
     settle_positions,
     settle_preprocess,
     width_fields,

@@ -11,9 +11,9 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions, option
 from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.layers import count_of
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
-    count_of,
     need,
     settle_heads,
     settle_positions,
