@@ -131,7 +131,7 @@ def edge(act: str = "gelu", dora: tuple[str, ...] = ()) -> nn.Module:
 
 
 def vision_mor(shared: int = 1) -> nn.Module:
-    return families.randomise(families.VisionMoR(shared=shared), seed=5, router_scale=2.0)
+    return families.randomise(families.VisionMoR(shared=shared), seed=5, router_scale=0.3)
 
 
 def hf_logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -425,7 +425,12 @@ def test_vision_mor_nested_is_plain_expert_choice() -> None:
     assert made.fields["routing"] == "expert_choice" and made.fields["gate"] == "block"
     assert made.fields["capacity"] == [16, 10, 5], "of the patches alone"
     assert "capacity_factors" not in made.tensors
-    assert "use_kv_sharing" in made.remarks[0]
+    assert "use_kv_sharing" in made.remarks[0] and "ranked by router logits" in made.remarks[1]
+
+
+def test_float32_sigmoids_saturate_where_the_remark_says() -> None:
+    assert torch.sigmoid(torch.tensor([17.5, 40.0])).unique().tolist() == [1.0]
+    assert torch.sigmoid(torch.tensor([16.0, 16.5])).unique().numel() == 2
 
 
 def test_a_hard_gate_has_no_alpha() -> None:

@@ -69,7 +69,7 @@ class VisionMoR(Family):
             "head.weight",
         )
         factors = tensors.pop(FACTORS, None)
-        draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING])
+        draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING, _SATURATES])
         settle_positions(draft, questions)
         fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
@@ -129,6 +129,12 @@ class VisionMoR(Family):
 _NO_KV_SHARING = (
     "its default use_kv_sharing=False is what was converted; no file says whether it was trained with True, which "
     "morvit/1 cannot say"
+)
+
+
+_SATURATES = (
+    "tokens are ranked by router logits; its own code ranks their sigmoids in float32, where logits above 17 are all "
+    "1.0 and chance decides between them"
 )
 
 
