@@ -48,7 +48,12 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
     """Write config and weights so that loading returns the same bytes; whole or not at all."""
     with new_folder(Path(folder), marker="config.json", force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
-        tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        tensors = {
+            name: t.detach()
+            .cpu()
+            .clone(memory_format=torch.contiguous_format)  # safetensors takes no shared memory
+            for name, t in model.state_dict().items()
+        }
         try:
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:  # wraps what the system said
@@ -113,4 +118,4 @@ def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path:
             problems.append(f"not finite: {name} has {bad} NaN or infinite values of {tensor.numel()}")
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise CheckpointError(f"{path} does not fit its config.json, {len(problems)} problem(s):\n{listed}")
+        raise CheckpointError(f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed}")

@@ -193,7 +193,10 @@ class VisionMoR(nn.Module):
         """One image's tokens (tokens, dim) after the first block, to its logits."""
         for router, factor in zip(self.routers, self.capacity_factors, strict=True):
             scores = torch.sigmoid(router["router"](x))[:, 0]
-            chosen = scores.topk(max(1, int(len(x) * factor))).indices.sort().values
+            ranked, count = scores.sort(descending=True).values, max(1, int(len(x) * factor))
+            # logits above 17 all score 1.0 in float32: which of them its topk takes is left to chance
+            assert count == len(x) or ranked[count - 1] > ranked[count], "choose a smaller router_scale"
+            chosen = scores.topk(count).indices.sort().values
             for block in self.shared_blocks:
                 x = x.clone()
                 x[chosen] = block["block"](x[None, chosen])[0]

@@ -56,7 +56,7 @@ class Oracle:
         return scaled * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
 
     def embed(self, image: Floats) -> list[Floats]:
-        """A list of N + 1 states, CLS first."""
+        """A list of N + 1 states, CLS first, and the registers behind them."""
         size, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
         positions = self.w["pos_embed"][0]
         h = [self.w["cls_token"][0, 0] + positions[0]]
@@ -65,7 +65,7 @@ class Oracle:
                 patch = image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
                 state = np.tensordot(self.w["patch_embed.proj.weight"], patch, axes=3)
                 h.append(state + self.w["patch_embed.proj.bias"] + positions[len(h)])
-        return h
+        return h + list(self.w["register_tokens"][0] if "register_tokens" in self.w else [])
 
     def block(self, name: str, x: Floats, context: list[Floats]) -> Floats:
         """The new state of one token x, which attends to the states in context."""
@@ -168,4 +168,4 @@ class Oracle:
     def walk_none(self, h: list[Floats]) -> list[int]:
         for name in self.layer_names():
             h[:] = [self.block(name, x, h) for x in h]
-        return [self.config.num_recursions] * (len(h) - 1)
+        return [self.config.num_recursions] * self.config.num_patches

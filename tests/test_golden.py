@@ -131,8 +131,7 @@ def edge(act: str = "gelu", dora: tuple[str, ...] = ()) -> nn.Module:
 
 
 def vision_mor(shared: int = 1) -> nn.Module:
-    # small router logits: its float32 sigmoid saturates from 17 on, and then its own top-k is a draw
-    return families.randomise(families.VisionMoR(shared=shared), seed=5, router_scale=0.2)
+    return families.randomise(families.VisionMoR(shared=shared), seed=5, router_scale=0.3)
 
 
 def hf_logits(model: nn.Module, images: Tensor) -> Tensor:

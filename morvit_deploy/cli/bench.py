@@ -20,7 +20,7 @@ from morvit_deploy.cli.common import (
     progress_bar,
     stderr,
 )
-from morvit_deploy.cli.sources import opened, takes_source
+from morvit_deploy.cli.sources import opened, said_options, takes_source
 from morvit_deploy.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def bench(
     from morvit_deploy.files import write_text
     from morvit_deploy.measuring.benchmark import check_device
 
-    _check_together(verdict, against, batch, checkpoint, batches)
+    _check_together(verdict, against, batch, checkpoint, batches, said)
     check_device(device)  # before a bundle is looked for
     feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
     amount = {"runs": runs, "blocks": blocks, "warmup": warmup}
@@ -172,6 +172,7 @@ def _check_together(
     batch: int | None,
     checkpoint: Path | None,
     batches: str | None,
+    said: dict[str, Any],
 ) -> None:
     """ConfigError for options that have no meaning beside each other."""
     if verdict and (against or batch is not None):
@@ -180,6 +181,10 @@ def _check_together(
         )
     if not verdict and (checkpoint is not None or batches is not None):
         raise ConfigError("--checkpoint and --batches are for --verdict; give it too, or leave them out")
+    if not verdict and (words := said_options(said)):
+        raise ConfigError(
+            f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
+        )
 
 
 def _sizes(text: str) -> list[int]:

@@ -60,7 +60,7 @@ def inspect(
 
             found = inspect_checkpoint(
                 source.folder, images=images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
-                upscale=upscale, force=force, tell=tell, progress=progress,
+                called=source.given, upscale=upscale, force=force, tell=tell, progress=progress,
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:
             remark_on_limit(images, source.folder, len(found.survey.images))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from morvit_deploy.cli.common import checkpoint_path, stages, stderr
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.sources.names import is_foreign
 
 if TYPE_CHECKING:
@@ -104,11 +104,18 @@ def given_of(said: dict[str, Any]) -> Given:
     return Given(ema=not said.get("no_ema", False), **words)
 
 
+def said_options(said: dict[str, Any]) -> list[str]:
+    """The source options that were given, as typed."""
+    given = (name for name, value in said.items() if value is not None and value is not False)
+    return ["--" + name.replace("_", "-") for name in given]
+
+
 @dataclass(frozen=True)
 class Opened:
-    """A native checkpoint folder, and the name by which its outputs are called."""
+    """A native checkpoint folder, what the user gave for it, and the name by which its outputs are called."""
 
     folder: Path
+    given: Path
     name: str
 
 
@@ -118,12 +125,12 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
     path = checkpoint_path(checkpoint)
     given = given_of(said)
     if not is_foreign(path):
-        if given.said() or given.family or not given.ema:
+        if words := said_options(said):
             raise ConfigError(
                 f"{path} is a morvit/1 checkpoint: its config.json says everything, so leave out "
-                f"{', '.join(_words(given))} (`morvit-deploy convert` changes its image size)"
+                f"{', '.join(words)} (`morvit-deploy convert` changes its image size)"
             )
-        yield Opened(path, path.resolve().name)
+        yield Opened(path, path, path.resolve().name)
         return
     with tempfile.TemporaryDirectory(prefix="morvit-") as scratch:
         folder = Path(scratch) / "checkpoint"
@@ -134,14 +141,10 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
         told = f"{path} is {converted.title}, told by {converted.because[0]}; {converted.tied}"
         for remark in (told, *converted.remarks):
             stderr().print(f"note: {remark}", markup=False, highlight=False)
-        yield Opened(folder, path.resolve().name if path.is_dir() else path.stem)
-
-
-def _words(given: Given) -> list[str]:
-    from morvit_deploy.sources.given import option
-
-    words = [option(name) for name in given.said()]
-    return [*words, *(["--family"] if given.family else []), *([] if given.ema else ["--no-ema"])]
+        try:
+            yield Opened(folder, path, path.resolve().name if path.is_dir() else path.stem)
+        except MorvitError as error:  # the user knows his file, not where it lay converted
+            raise type(error)(str(error).replace(str(folder), f"{path} (converted)")) from error
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -84,6 +84,7 @@ def inspect_checkpoint(
     limit: int = DEFAULT_LIMIT,
     draw: int = DEFAULT_DRAW,
     out: Path | None = None,
+    called: Path | None = None,
     upscale: bool = False,
     force: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
@@ -92,13 +93,14 @@ def inspect_checkpoint(
     """Read a checkpoint; with `images`, run the reference in float32 over at most `limit` of them.
 
     With `out`, and routing to show, writes that folder: heat maps of the first `draw` images, `overview.png` and
-    the record. `tell` hears each stage, `progress` the share of images done. Raises MorvitError.
+    the record. Reports name `called`, where it is given, in place of the folder: what the user converted it from.
+    `tell` hears each stage, `progress` the share of images done. Raises MorvitError.
     """
     if out is not None:
         check_free(out, marker=RECORD, force=force)  # before the work, not after it
     tell("reading the checkpoint")
     model = load_checkpoint(checkpoint)
-    found = _static(checkpoint, model)
+    found = replace(_static(checkpoint, model), checkpoint=called or checkpoint)
     if images is None:
         return found
     folder = open_images(images, model.config, limit=limit, upscale=upscale)

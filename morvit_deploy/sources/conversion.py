@@ -17,7 +17,7 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import check_free
 from morvit_deploy.model import MoRViT
 from morvit_deploy.sources.detection import recognise
-from morvit_deploy.sources.family import listed
+from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Given, Questions, Settled
 from morvit_deploy.sources.keymap import Row
 from morvit_deploy.sources.names import CONFIG
@@ -71,8 +71,10 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     contents = read_source(source, ema=given.ema)
     found = recognise(contents, given.family)
     questions = Questions(given)
-    draft = found.family.draft(contents, questions)
+    draft = _drafted(found.family, contents, questions)
     questions.close(source, found.family.title)
+    tensors, narrowed = _narrow(draft.tensors)
+    remarks = [*draft.remarks, *narrowed]
     provenance = {
         "family": found.family.name,
         "files": contents.files,
@@ -80,11 +82,11 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         "settled": {
             name: {"value": one.value, "from": one.origin} for name, one in questions.settled.items()
         },
-        **({"remarks": draft.remarks} if draft.remarks else {}),
+        **({"remarks": remarks} if remarks else {}),
+        **({"before": draft.before} if draft.before else {}),
     }
     fields = json.dumps({**draft.fields, "provenance": provenance})
     config = parse_config(fields, source=f"{source} as morvit/1")
-    tensors, narrowed = _narrow(draft.tensors)
     return Converted(
         model=build_model(config, tensors, source),
         source=source,
@@ -95,7 +97,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         settled=questions.settled,
         rows=draft.rows,
         tied=draft.tied,
-        remarks=[*draft.remarks, *narrowed],
+        remarks=remarks,
     )
 
 
@@ -111,8 +113,10 @@ def convert(
     """Convert a checkpoint of a known family to a `morvit/1` folder at `out`, whole or not at all.
 
     What its files do not say comes by keyword, as in `Given`: preprocess, norm_eps, num_heads, dora_alpha, image_size
-    and so on. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    and so on, or all at once as `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
     """
+    if given is not None and said:
+        raise TypeError(f"convert() takes `given` or keywords, got both: {', '.join(said)}")
     check_free(Path(out), marker=CONFIG, force=force)
     converted = read_model(source, given or Given(**said), tell)
     tell("writing")
@@ -120,11 +124,17 @@ def convert(
     return converted
 
 
+def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:
+    """The family's draft; its CheckpointErrors name the file."""
+    try:
+        return family.draft(contents, questions)
+    except CheckpointError as error:
+        named = str(contents.path) in str(error)
+        raise CheckpointError(str(error) if named else f"{contents.path}: {error}") from None
+
+
 def _narrow(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """float64 tensors as float32, with a remark; CheckpointError for numbers that are no weights."""
-    odd = [f"{name}: {t.dtype}" for name, t in tensors.items() if not t.is_floating_point()]
-    if odd:
-        raise CheckpointError(f"expected floating-point weights, got\n{listed(odd)}")
+    """float64 tensors as float32, with a remark."""
     wide = [name for name, t in tensors.items() if t.dtype == torch.float64]
     narrowed = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
     return narrowed, [f"{len(wide)} float64 tensors rounded to float32"] if wide else []

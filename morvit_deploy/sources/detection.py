@@ -16,7 +16,14 @@ from morvit_deploy.sources.family import Family, evidence, listed
 from morvit_deploy.sources.keymap import assign
 from morvit_deploy.sources.reading import Contents
 
-FAMILIES: tuple[Family, ...] = (Native(), EdgeRecViT(), VisionMoR(), TransformersViT(), TimmViT())
+NATIVE = Native()  # last: timm's names are ours, too
+FAMILIES: tuple[Family, ...] = (
+    EdgeRecViT(),
+    VisionMoR(),
+    TransformersViT(),
+    TimmViT(),
+    NATIVE,
+)  # timm's names are ours
 NAMES = tuple(family.name for family in FAMILIES)
 
 
@@ -44,7 +51,7 @@ def recognise(contents: Contents, asked: str | None = None) -> Recognised:
             )
     format = str((contents.config or {}).get("format", ""))
     if format.startswith("morvit/"):
-        return Recognised(FAMILIES[0], [f"config.json says format {format!r}"])
+        return Recognised(NATIVE, [f"config.json says format {format!r}"])
     found = [(family, told) for family in FAMILIES if (told := evidence(family.signature, keys)) is not None]
     found = [(family, told) for family, told in found if not _part_of_another(family, found, keys)]
     if len(found) == 1:
@@ -58,17 +65,15 @@ def recognise(contents: Contents, asked: str | None = None) -> Recognised:
 
 
 def _part_of_another(family: Family, found: Sequence[tuple[Family, list[str]]], keys: Sequence[str]) -> bool:
-    """Does another family that was found explain every key, and this one not? timm's names are Native's, too."""
+    """Does another family that was found explain every key, and this one not?
 
-    def unknown(one: Family) -> int:
-        return len(assign(keys, one.rules).unknown)
-
-    return any(unknown(other) == 0 < unknown(family) or _is_native_twin(family, other) for other, _ in found)
-
-
-def _is_native_twin(family: Family, other: Family) -> bool:
-    """Unrolled morvit/1 without its config.json has the names of a plain ViT, and is one."""
-    return family.name == "native" and other.name == "timm_vit"
+    timm's names are ours, too: unrolled layers are ours only if timm has no place for what is beside them.
+    """
+    unknown = {one.name: len(assign(keys, one.rules).unknown) for one, _ in found}
+    mine = unknown.pop(family.name)
+    if family.name == "native" and "timm_vit" in unknown:
+        return mine > 0 or not unknown["timm_vit"]
+    return mine > 0 and 0 in unknown.values()
 
 
 def _called(name: str) -> Family:
@@ -91,7 +96,7 @@ def _unknown(contents: Contents, keys: Sequence[str]) -> str:
             "save the one you want: torch.save(model.state_dict(), PATH)"
         )
     known = {family: assign(keys, family.rules) for family in FAMILIES}
-    nearest = max(known, key=lambda family: known[family].known)
+    nearest = max(FAMILIES, key=lambda family: known[family].known)
     if not known[nearest].known:
         shown = "\n".join(f"  - {key} {list(contents.tensors[key].shape)}" for key in keys[:12])
         return (
@@ -100,12 +105,17 @@ def _unknown(contents: Contents, keys: Sequence[str]) -> str:
         )
     lacking = [p for p in nearest.signature if evidence((p,), keys) is None]
     unknown = known[nearest].unknown
-    lines = [f"missing, as a pattern: {pattern}" for pattern in lacking]
+    lines = [f"missing: {_readable(pattern)}" for pattern in lacking]
     lines += [f"not known there: {key} {list(contents.tensors[key].shape)}" for key in unknown]
     return (
         f"{contents.path} is of no known family. The nearest is {nearest.title} ({nearest.name}): "
         f"{known[nearest].known} of {len(keys)} tensors have its names, but\n{listed(lines)}"
     )
+
+
+def _readable(pattern: str) -> str:
+    """A pattern of keys as a person writes it."""
+    return pattern.replace(r"\d+", "{i}").replace("\\.", ".").replace("(?:", "(")
 
 
 def _groups(keys: Sequence[str]) -> dict[str, list[str]]:

@@ -20,7 +20,8 @@ def merged(parts: Parts, alpha: float) -> Tensor:
     """
     base, a, b, rho, direction = (parts[slot].double() for slot in SLOTS)
     rank = a.shape[0]
-    if b.shape != (base.shape[0], rank) or a.shape[1:] != base.shape[1:] or direction.shape != base.shape:
+    fits = b.shape == (base.shape[0], rank) and a.shape[1:] == base.shape[1:] and rho.shape == base.shape[:1]
+    if base.ndim != 2 or not fits or direction.shape != base.shape:
         shapes = ", ".join(f"{slot} {list(parts[slot].shape)}" for slot in SLOTS)
         raise CheckpointError(f"half-merged DoRA: the parts do not fit each other: {shapes}")
     weight = rho[:, None] * (direction + (alpha / rank) * (b @ a))

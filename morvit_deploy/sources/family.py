@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
@@ -16,6 +17,7 @@ from morvit_deploy.sources.keymap import COPIED, Assignment, Recipe, Row, Rule, 
 from morvit_deploy.sources.reading import Contents
 
 SHOWN = 12  # keys that a refusal lists
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Draft:
     rows: list[Row]
     remarks: list[str] = field(default_factory=list)
     tied: str = ""  # how layers are tied, and how that was proved
+    before: dict[str, Any] = field(default_factory=dict)  # provenance that the source had already
 
 
 def rename(draft: Draft, names: Mapping[str, str]) -> None:
@@ -69,10 +72,22 @@ class Family(ABC):
     def built(
         self, contents: Contents, recipes: Sequence[Recipe] | None = None
     ) -> tuple[dict[str, Tensor], list[Row]]:
-        """Target tensors and the table. CheckpointError for a target of which only half is there."""
-        tensors, rows, problems = build(
-            self.assignment(contents), contents.tensors, self.recipes if recipes is None else recipes
-        )
+        """Target tensors and the table.
+
+        CheckpointError for tensors that hold no weights, and for a target of which only half is there.
+        """
+        assignment = self.assignment(contents)
+        used = {key for slots in assignment.parts.values() for key in slots.values()}
+        problems = [
+            f"{key}: {why}" for key, t in contents.tensors.items() if key in used and (why := unsound(t))
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{contents.path} is {self.title}, but {len(problems)} of its tensors hold no weights:\n"
+                f"{listed(problems)}"
+            )
+        recipes = self.recipes if recipes is None else recipes
+        tensors, rows, problems = build(assignment, contents.tensors, recipes)
         if problems:
             raise CheckpointError(f"{contents.path} is {self.title}, but:\n{listed(problems)}")
         return tensors, rows
@@ -98,6 +113,18 @@ def evidence(signature: tuple[str, ...], keys: Sequence[str]) -> list[str] | Non
             return None
         found.append(key)
     return found
+
+
+def unsound(tensor: Tensor) -> str:
+    """Why a tensor can be no weight: its type, its shape or its numbers; empty when it can."""
+    if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
+        kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
+        hint = "; dequantise it first" if "int" in kind else ""
+        return f"{kind}, expected float32, float16, bfloat16 or float64{hint}"
+    if not tensor.numel() or not tensor.ndim:
+        return f"shape {list(tensor.shape)}, expected a weight"
+    bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+    return f"{bad} of {tensor.numel():,} values are NaN or infinite" if bad else ""
 
 
 def listed(problems: Sequence[str]) -> str:

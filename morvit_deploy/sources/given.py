@@ -50,6 +50,8 @@ class Given:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{option(name)}: got {value}, expected a number above 0")
+        if self.capacity is not None:  # a list, from Python, compares as the numbers it holds
+            object.__setattr__(self, "capacity", tuple(self.capacity))
 
     def said(self) -> dict[str, Any]:
         """Everything that was said, by name."""

@@ -130,7 +130,7 @@ class Row:
 def build(
     assignment: Assignment, tensors: Mapping[str, Tensor], recipes: Sequence[Recipe] = (COPIED,)
 ) -> tuple[dict[str, Tensor], list[Row], list[str]]:
-    """Targets by name, the table, and a problem for each target whose slots no recipe has."""
+    """Targets by name, the table, and a problem for each target whose slots no recipe has, or do not fit."""
     known = {one.slots: one for one in recipes}
     built: dict[str, Tensor] = {}
     rows, problems = [], []
@@ -138,11 +138,19 @@ def build(
         one = known.get(frozenset(slots))
         if one is None:
             nearest = min(known, key=lambda wanted: len(wanted ^ set(slots)))
-            lacking = ", ".join(sorted(nearest - set(slots))) or "nothing"
-            surplus = ", ".join(slots[slot] for slot in sorted(set(slots) - nearest)) or "nothing"
-            problems.append(f"half of {target}: missing {lacking}; too much: {surplus}")
+            lacking = [f"missing {slot}" for slot in sorted(nearest - set(slots))]
+            surplus = [f"too much: {slots[slot]}" for slot in sorted(set(slots) - nearest)]
+            problems.append(
+                f"half of {target} ({known[nearest].what}) from {next(iter(slots.values()))}: "
+                + ", ".join(lacking + surplus)
+            )
             continue
-        built[target] = one.combine({slot: tensors[key] for slot, key in slots.items()})
+        try:
+            built[target] = one.combine({slot: tensors[key] for slot, key in slots.items()})
+        except RuntimeError:  # torch's, of shapes
+            shapes = ", ".join(f"{key} {list(tensors[key].shape)}" for key in slots.values())
+            problems.append(f"{target} ({one.what}): its parts do not fit each other: {shapes}")
+            continue
         rows += [Row(key, target, one.what, tuple(tensors[key].shape)) for key in slots.values()]
     rows += [
         Row(key, None, f"dropped: {why}", tuple(tensors[key].shape))

@@ -20,9 +20,9 @@ def is_foreign(path: Path) -> bool:
     """Is this something to convert? What claims to be ours, is broken or empty is for our own loader to judge."""
     if not path.is_dir():
         return path.is_file() and path.name != CONFIG
-    if not holds_weights(path):
-        return False
     try:
+        if not holds_weights(path):
+            return False
         config = json.loads((path / CONFIG).read_bytes())
     except OSError:
         return True

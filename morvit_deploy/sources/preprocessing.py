@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from morvit_deploy.config import Preprocess, explain
 from morvit_deploy.errors import ConfigError
 
-# mean, std, crop ratio (image size / resize; None: no resize), interpolation
-PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float | None, str]] = {
+# mean, std, crop ratio (image size / resize), interpolation
+PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bicubic"),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "bicubic"),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 0.875, "bicubic"),
@@ -24,7 +24,9 @@ PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "ha
 def preset(name: str, image_size: int) -> Preprocess:
     """The preset called `name` for images of this size: 224 gives a resize to 256 for `imagenet`."""
     mean, std, ratio, interpolation = PRESETS[name]
-    return _make(mean, std, None if ratio is None else math.floor(image_size / ratio), interpolation)
+    made = _made(mean, std, math.floor(image_size / ratio), interpolation)
+    assert made is not None  # a preset is a preprocess object
+    return made
 
 
 def chosen(said: str | Path | Preprocess, image_size: int) -> Preprocess:
@@ -52,37 +54,58 @@ def chosen(said: str | Path | Preprocess, image_size: int) -> Preprocess:
 def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None:
     """What `pretrained_cfg` of a timm config.json says; None when it says nothing, or something we cannot do."""
     found = (config or {}).get("pretrained_cfg", config or {})
-    if not isinstance(found, dict) or not all(
-        found.get(k) for k in ("mean", "std", "crop_pct", "interpolation")
-    ):
+    if not isinstance(found, dict):
         return None
-    known = {*PIL.values()}
-    if found.get("crop_mode", "center") != "center" or found["interpolation"] not in known:
+    mean, std, crop, interpolation = (found.get(k) for k in ("mean", "std", "crop_pct", "interpolation"))
+    if found.get("crop_mode", "center") != "center" or not isinstance(crop, int | float) or not 0 < crop <= 1:
         return None
-    resize = math.floor(image_size / found["crop_pct"])  # as timm's evaluation does
-    return _make(found["mean"], found["std"], resize, found["interpolation"])
+    return _made(mean, std, math.floor(image_size / crop), interpolation)  # rounded as timm's evaluation does
 
 
 def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """What a preprocessor_config.json says, where its resize keeps the aspect ratio; None otherwise."""
-    if processor is None or not processor.get("do_normalize", False):
+    """What a preprocessor_config.json says, where it is what config.json can say; None otherwise."""
+    if processor is None or _unlike(processor, image_size):
         return None
-    size, interpolation = processor.get("size"), PIL.get(processor.get("resample", -1))
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-    cropped = processor.get("do_center_crop") and _side(processor.get("crop_size")) == image_size
-    if not (processor.get("do_resize") and shortest and interpolation and cropped):
-        return None
-    return _make(processor["image_mean"], processor["image_std"], shortest, interpolation)
+    shortest = processor["size"]["shortest_edge"] if processor.get("do_resize") else None
+    resample = PIL.get(processor["resample"]) if processor.get("do_resize") else "bicubic"  # not read
+    return _made(processor.get("image_mean"), processor.get("image_std"), shortest, resample)
 
 
-def told_of_transformers(processor: dict[str, Any] | None) -> str:
+def told_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
     """What a preprocessor_config.json says that we cannot take as it is, in words; empty when there is none."""
     if processor is None:
         return ""
-    mean, std = processor.get("image_mean"), processor.get("image_std")
+    numbers = f"mean {processor.get('image_mean')}, std {processor.get('image_std')}"
+    why = _unlike(processor, image_size) or "numbers that are no mean, std and resize of RGB"
+    return f"preprocessor_config.json says {numbers}, but {why}"
+
+
+def _unlike(processor: dict[str, Any], image_size: int) -> str:
+    """Why no `preprocess` object does what a processor does; empty when one does."""
+    if not processor.get("do_normalize", False):
+        return "do_normalize is not true"
+    factor = processor.get("rescale_factor", 1 / 255)
+    if not processor.get("do_rescale", True) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        return "pixels are not divided by 255"
+    size = processor.get("size")
+    shortest = isinstance(size, dict) and isinstance(size.get("shortest_edge"), int)
+    cropped = processor.get("do_center_crop") and _side(processor.get("crop_size")) == image_size
+    if processor.get("do_resize"):
+        if processor.get("resample") not in PIL:
+            return f"resample is {processor.get('resample')!r}, expected one of Pillow's numbers {list(PIL)}"
+        if not shortest:
+            return f"it resizes to {size} without keeping the aspect ratio{_of_squares(processor)}"
+    return "" if cropped else f"it does not crop the centre to {image_size}"
+
+
+def _of_squares(processor: dict[str, Any]) -> str:
+    """A preprocess object that does the same with square pictures, in words."""
+    side = _side(processor.get("size"))
+    same = _made(processor.get("image_mean"), processor.get("image_std"), side, PIL[processor["resample"]])
     return (
-        f"preprocessor_config.json says mean {mean}, std {std}, resize to {processor.get('size')} without keeping "
-        "the aspect ratio, which is another picture wherever it is not square"
+        f"; with square pictures a JSON file of {same.model_dump_json()} does the same"
+        if same and side
+        else ""
     )
 
 
@@ -92,5 +115,11 @@ def _side(size: Any) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _make(mean: Any, std: Any, resize: int | None, interpolation: str) -> Preprocess:
-    return Preprocess(mean=tuple(mean), std=tuple(std), resize=resize, interpolation=interpolation)  # type: ignore[arg-type]  # pydantic checks
+def _made(mean: Any, std: Any, resize: Any, interpolation: Any) -> Preprocess | None:
+    """A preprocess object of what other code's files say; None where it can be none."""
+    if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
+        return None
+    try:
+        return Preprocess(mean=tuple(mean), std=tuple(std), resize=resize, interpolation=interpolation)
+    except ValidationError:
+        return None

@@ -1,9 +1,8 @@
-"""What the families share on the way from tensors to config.json: sizes, positions, ties, preprocessing, labels."""
+"""What the families share on the way from tensors to config.json: sizes, positions, preprocessing, labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from morvit_deploy.sources.family import Draft, listed
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.positions import side_of, split_positions
 from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.ties import Tying, find_tying, near_ties, prove_tying, tied_tensors
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published ViTs, by width
-LAYERS = "layers."  # before the number of a layer that is not yet a block
 
 PLAIN = {  # fields of a model without routing
     "routing": "none",
@@ -30,14 +27,33 @@ PLAIN = {  # fields of a model without routing
 }
 
 
+NEEDED = (  # of a model without routing, whose layers are not yet blocks
+    *("patch_embed.proj.weight", "cls_token", "pos_embed"),
+    *("layers.0.mlp.fc1.weight", "norm.weight", "head.weight"),
+)
+AXES = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "norm.weight": 1}  # of others: 2
+WITHOUT = {  # what a model is that has everything but this
+    "cls_token": "its answer is not read off CLS, as morvit/1 reads it",
+    "pos_embed": "its positions are not learned embeddings",
+    "head.weight": "it was saved without its head, so it answers features and not classes",
+}
+
+
 def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: str) -> None:
-    """CheckpointError when tensors that the rest depends on are missing; `names` are targets."""
+    """CheckpointError when tensors that the rest depends on are missing or have other axes; `names` are targets."""
     missing = [name for name in names if name not in tensors]
     if missing:
+        why = WITHOUT.get(missing[0], "") if len(missing) == 1 else ""
         raise CheckpointError(
-            f"{contents.path} is {title}, but has nothing for: {', '.join(missing)}; it is not whole, or was saved "
-            "without its head"
+            f"{contents.path} is {title}, but has nothing for {', '.join(missing)}: {why or 'it is not whole'}"
         )
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, expected {axes} axes"
+        for name in names
+        if tensors[name].ndim != (axes := AXES.get(name, 2))
+    ]
+    if wrong:
+        raise CheckpointError(f"{contents.path} is {title}, but:\n{listed(wrong)}")
 
 
 def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
@@ -46,7 +62,7 @@ def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
     wrong = [
         f"{name}: config.json says {stored[name]}, the tensors {value}"
         for name, value in found.items()
-        if name in stored and stored[name] != value
+        if stored.get(name) not in (None, value, [value, value])  # sizes may be pairs
     ]
     if wrong:
         raise CheckpointError(
@@ -73,6 +89,8 @@ def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed"
     Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
     """
     rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
+    if registers is not None and registers.ndim != 3:
+        raise CheckpointError(f"register tokens are {list(registers.shape)}, expected [1, tokens, dim]")
     prefix = 1 + (0 if registers is None else registers.shape[1])
     positions = split_positions(rows, prefix, name)
     if rows.shape[1] == positions.side**2:
@@ -125,82 +143,6 @@ def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
     published = f"{known} at width {dim}" if known else "64 columns a head, in ViT and DeiT"
     return questions.settle(
         "num_heads", stored=stored, published=published, example=str(known or dim // 64 or 1)
-    )
-
-
-def settle_layers(draft: Draft, questions: Questions) -> None:
-    """`layers.{i}.*` of a draft become the unique blocks that they are copies of; sets sharing and the proof of it.
-
-    With `--sharing` the tie is proved or refused; without, the shortest cycle of bit-identical copies is taken.
-    """
-    layers = take_layers(draft.tensors)
-    tying = _asked_tying(questions, len(layers)) or find_tying(layers)
-    tie(draft, layers, tying)
-    draft.remarks += near_ties(layers, tying)
-    draft.tied = told_of(tying, len(layers))
-    draft.fields |= {
-        "sharing": tying.sharing,
-        "cycle_depth": tying.cycle_depth,
-        "num_recursions": tying.num_recursions,
-    }
-
-
-def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Take `layers.{i}.*` out of tensors: each layer's by their name in it."""
-    names = [name for name in tensors if name.startswith(LAYERS)]
-    count = 1 + max((int(name.split(".")[1]) for name in names), default=-1)
-    layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    for name in names:
-        number, _, rest = name.removeprefix(LAYERS).partition(".")
-        layers[int(number)][rest] = tensors.pop(name)
-    return layers
-
-
-def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying) -> None:
-    """Put the unique blocks of proved ties into a draft, and tell its table which layers are copies."""
-    prove_tying(layers, tying)
-    draft.tensors |= tied_tensors(layers, tying)
-    names = tying.names()
-    rows = []
-    for row in draft.rows:
-        if row.target is not None and row.target.startswith(LAYERS):
-            number, _, rest = row.target.removeprefix(LAYERS).partition(".")
-            block = names[int(number)]
-            first = names.index(block)
-            how = row.how if first == int(number) else f"{row.how}; the same bits as layer {first}'s"
-            row = replace(row, target=f"{block}.{rest}", how=how)
-        rows.append(row)
-    draft.rows = rows
-
-
-def _asked_tying(questions: Questions, layers: int) -> Tying | None:
-    """The tie that the command line asks for; CheckpointError when so many layers cannot have it."""
-    sharing, depth = questions.given.sharing, questions.given.cycle_depth
-    if sharing is None:
-        return None
-    questions.note("sharing", sharing, "command line, --sharing")
-    if depth is not None:
-        questions.note("cycle_depth", depth, "command line, --cycle-depth")
-    if sharing == "none":
-        return Tying("none", layers, 1)
-    inside = layers - 2 if sharing == "middle_cycle" else layers
-    depth = depth or 1
-    if inside < depth or inside % depth:
-        raise CheckpointError(
-            f"--sharing {sharing} with --cycle-depth {depth}: the file has {layers} layers, and {inside} of them are "
-            "no whole number of cycles"
-        )
-    return Tying(sharing, depth, inside // depth)
-
-
-def told_of(tying: Tying, layers: int) -> str:
-    """The tie in words."""
-    if tying.sharing == "none":
-        return f"{layers} layers, no two alike: nothing is tied"
-    ends = "between the first and the last " if tying.sharing == "middle_cycle" else ""
-    return (
-        f"{layers} layers: {tying.cycle_depth} unique block(s) {ends}applied {tying.num_recursions} times; every "
-        "tensor of every copy is bit-identical"
     )
 
 

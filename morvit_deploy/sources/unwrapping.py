@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,15 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 
 AVERAGED = ("state_dict_ema", "model_ema")
-TRAINED = ("state_dict", "model")
+TRAINED = ("state_dict", "model", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, torch.compile, Lightning
+TRAINING_STATE = re.compile(
+    r"(^|[^a-z])(optim\w*|\w*sched\w*|\w*scaler|amp|loss\w*|criterion|rng|random|callbacks?|loops?|args|config|cfg|"
+    r"meters?|metrics?|stats|history|best|epochs?|iter\w*|steps?|version|times?)([^a-z]|$)",
+    re.IGNORECASE,
+)  # words in the names of what stands beside weights and changes no answer
+DEEP = 8  # levels of containers in which tensors are looked for
+SHOWN = 12  # entries that a refusal lists
 
 
 @dataclass(frozen=True)
@@ -21,46 +30,85 @@ class Unwrapped:
 
     tensors: dict[str, Tensor]
     wrapper: str | None = None
-    prefix: str = ""
     dropped: dict[str, str] = field(default_factory=dict)
 
 
 def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
     """The state dict inside what a training script saved; `ema` false passes over averaged weights.
 
-    Raises CheckpointError when there is none.
+    Raises CheckpointError when there is none, or when weights stand beside it under a name that is no training
+    state's: a head or a router that was saved apart, or a second model.
     """
     if not isinstance(held, dict):
         raise CheckpointError(
             f"{path} holds a {type(held).__name__}, expected a dictionary of tensors; save model.state_dict()"
         )
     entries = (*AVERAGED, *TRAINED) if ema else TRAINED
-    wrapper = next((name for name in entries if isinstance(held.get(name), dict)), None)
-    state, dropped = held, {}
-    if wrapper is not None:
-        state = held[wrapper]
-        dropped = {name: _training_state(name) for name in map(str, held) if name != wrapper}
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    dropped |= {
-        str(name): f"not a tensor: {type(value).__name__}"
-        for name, value in state.items()
-        if not isinstance(value, Tensor)
-    }
-    if not tensors:
+    wrapper = next((name for name in entries if _is_state(held.get(name))), None)
+    state = held if wrapper is None else held[wrapper]
+    if not _is_state(state):
+        passed = [name for name in AVERAGED if _is_state(held.get(name))]
         raise CheckpointError(
-            f"{path} holds no tensors; its entries are {', '.join(sorted(map(str, held)))[:300] or 'none'}; expected "
-            f"a state dict, bare or under {', '.join((*AVERAGED, *TRAINED))}"
+            f"{path} holds no state dict, bare or under {', '.join(entries)}"
+            + (f" (--no-ema passes over {', '.join(passed)})" if passed else "")
+            + f"; its entries are {_entries(held)}. Save one model's: torch.save(model.state_dict(), PATH)"
         )
-    prefix = ""
-    while found := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        tensors = {key.removeprefix(found): value for key, value in tensors.items()}
+    others = {str(name): value for name, value in state.items() if not isinstance(value, Tensor)}
+    dropped = {name: f"not a tensor: {type(value).__name__}" for name, value in others.items()}
+    if wrapper is not None:
+        beside = {str(name): value for name, value in held.items() if name != wrapper}
+        dropped |= {name: _why(name, value, wrapper, ema) for name, value in beside.items()}
+        others |= {name: value for name, value in beside.items() if name not in (*AVERAGED, *TRAINED)}
+    unknown = {k: v for k, v in others.items() if _weights_in(v) and not TRAINING_STATE.search(k)}
+    if unknown:
+        raise CheckpointError(
+            f"{path} holds weights beside {wrapper or 'its tensors'}, of which it cannot be told whether they change "
+            f"answers: {_entries(unknown)}. Save the whole model as one: torch.save(model.state_dict(), PATH)"
+        )
+    tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+    return Unwrapped(tensors, wrapper, dropped)
+
+
+def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Tensors without what DataParallel and the like put before **every** key, and what that was."""
+    stripped, prefix = dict(tensors), ""
+    while found := next((p for p in PREFIXES if all(key.startswith(p) for key in stripped)), None):
+        stripped = {key.removeprefix(found): value for key, value in stripped.items()}
         prefix += found
-    return Unwrapped(tensors, wrapper, prefix, dropped)
+    return stripped, prefix
 
 
-def _training_state(name: str) -> str:
-    if name in AVERAGED:
+def _is_state(value: Any) -> bool:
+    """A dictionary with a tensor in it: an EMA that was never begun is empty."""
+    return isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
+
+
+def _why(name: str, value: Any, wrapper: str, ema: bool) -> str:
+    """The rule by which an entry beside the weights is left out."""
+    if name not in (*AVERAGED, *TRAINED):
+        return "training state beside the weights"
+    if not _is_state(value):
+        return "no tensors in it"
+    if name in AVERAGED and not ema:
         return "averaged weights, passed over by --no-ema"
-    if name in TRAINED:
+    if name in TRAINED and wrapper in AVERAGED:
         return "trained weights; the averaged ones beside them were taken (--no-ema takes these)"
-    return "training state beside the weights"
+    return f"weights; those under {wrapper} come first"
+
+
+def _weights_in(value: Any, deep: int = DEEP) -> int:
+    """How many weights: floating-point tensors with an axis, in containers too. A lone number is a metric."""
+    if isinstance(value, Tensor):
+        return int(value.is_floating_point() and value.ndim > 0)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(_weights_in(one, deep - 1) for one in inner) if deep else 0
+
+
+def _entries(held: Mapping[Any, Any]) -> str:
+    """Names of entries, with the number of weights in each."""
+    told = [
+        str(name) + (f" ({number} weights)" if (number := _weights_in(value)) else "")
+        for name, value in list(held.items())[:SHOWN]
+    ]
+    more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
+    return (", ".join(told) or "none") + more

@@ -72,13 +72,8 @@ class EdgeRecViT(Family):
     )
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
-        has_dora = any(".attention.proj.dora_" in key for key in contents.tensors)
-        alpha = None
-        if has_dora:
-            rank = next(t.shape[0] for key, t in contents.tensors.items() if key.endswith("proj.dora_A"))
-            published = f"the rank, here {rank}, unless it was trained with another"
-            alpha = questions.settle("dora_alpha", published=published, example=str(rank))
-        dora = recipe(f"DoRA merged, alpha {alpha}", merging(alpha), *SLOTS)
+        alpha = _settle_alpha(contents, questions)
+        dora = recipe("DoRA merged" + (f", alpha {alpha:g}" if alpha else ""), merging(alpha), *SLOTS)
         tensors, rows = self.built(contents, (COPIED, QKV, dora))
         remarks = _without_positions(tensors, contents)
         need(tensors, contents, self.title, *_NEEDED)
@@ -138,9 +133,26 @@ class EdgeRecViT(Family):
 
 
 _NEEDED = (
-    *("patch_embed.proj.weight", "cls_token", "pos_embed", "first.mlp.fc1.weight", "head.weight"),
+    *(
+        "patch_embed.proj.weight",
+        "cls_token",
+        "pos_embed",
+        "first.mlp.fc1.weight",
+        "norm.weight",
+        "head.weight",
+    ),
     *(f"routers.0.{j}.weight" for j in range(3)),
 )
+
+
+def _settle_alpha(contents: Contents, questions: Questions) -> Any:
+    """DoRA's alpha where a projection still has DoRA; its author's is the rank, and no file says it."""
+    if not any(".attention.proj.dora_" in key for key in contents.tensors):
+        return None
+    directions = [t for key, t in contents.tensors.items() if key.endswith(".proj.dora_A") and t.ndim]
+    rank = str(directions[0].shape[0]) if directions else "RANK"
+    published = f"the rank, here {rank}, unless it was trained with another"
+    return questions.settle("dora_alpha", published=published, example=rank)
 
 
 def _without_positions(tensors: dict[str, Tensor], contents: Contents) -> list[str]:
@@ -148,6 +160,9 @@ def _without_positions(tensors: dict[str, Tensor], contents: Contents) -> list[s
     stored = contents.config or {}
     if "pos_embed" in tensors or stored.get("use_abs_pos_emb") is not False or "cls_token" not in tensors:
         return []
-    side = stored.get("image_size", 0) // stored.get("patch_size", 1)
+    image, patch = stored.get("image_size"), stored.get("patch_size")
+    if not isinstance(image, int) or not isinstance(patch, int) or not patch:
+        return []  # `need` says what is missing
+    side = image // patch
     tensors["pos_embed"] = tensors["cls_token"].new_zeros(1, side * side + 1, tensors["cls_token"].shape[2])
     return ["config.json says use_abs_pos_emb false: position embeddings are zero"]

@@ -9,23 +9,25 @@ from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
+    NEEDED,
     PLAIN,
     hold_to_config,
     labels_of,
     need,
     settle_heads,
-    settle_layers,
     settle_positions,
     settle_preprocess,
     width_fields,
 )
 
 _KIND = r"(?P<kind>weight|bias)"
-_AT = r"(?:vit|deit)\."
+_AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without its classifier has no prefix
 _ACTIVATIONS = {  # hidden_act -> ours; of what it does, not of what it is called
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
@@ -97,7 +99,7 @@ class TransformersViT(Family):
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         tensors, rows = self.built(contents)
-        need(tensors, contents, self.title, "cls_token", "pos_embed", "norm.weight", "head.weight")
+        need(tensors, contents, self.title, *NEEDED)
         draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
         side = settle_positions(draft, questions, "position_embeddings")
         hold_to_config(contents, _numbers(draft, side))
@@ -113,7 +115,7 @@ class TransformersViT(Family):
             raise CheckpointError(
                 f"{contents.path}: config.json says hidden_act {act!r}; expected one of {', '.join(_ACTIVATIONS)}"
             )
-        told = preprocessing.told_of_transformers(contents.processor)
+        told = preprocessing.told_of_transformers(contents.processor, draft.fields["image_size"])
         settle_preprocess(
             draft.fields,
             questions,
@@ -121,7 +123,7 @@ class TransformersViT(Family):
             origin="preprocessor_config.json",
             published="inception for google/vit-*, imagenet for facebook/deit-*"
             + (f"; {told}" if told else ""),
-            example="inception",
+            example="FILE.json" if told else "inception",
         )
         return {
             **PLAIN,

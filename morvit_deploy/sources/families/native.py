@@ -9,8 +9,9 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.layers import take_layers, tie
 from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import settle_positions, settle_preprocess, take_layers, tie
+from morvit_deploy.sources.settling import settle_positions, settle_preprocess
 from morvit_deploy.sources.ties import Tying
 
 _KIND = r"(?P<kind>weight|bias)"
@@ -40,7 +41,8 @@ class Native(Family):
             )
         tensors, rows = self.built(contents)
         config = parse_config(json.dumps(contents.config), source=f"{contents.path}: config.json")
-        draft = Draft(config.model_dump(mode="json", exclude={"provenance"}), tensors, rows)
+        fields = config.model_dump(mode="json", exclude={"provenance"})
+        draft = Draft(fields, tensors, rows, before=config.provenance or {})
         _roll(draft, config)
         if questions.given.image_size is not None:
             _resize(draft, config, questions)
@@ -57,7 +59,11 @@ def _roll(draft: Draft, config: Config) -> None:
         raise CheckpointError(
             f"{len(layers)} blocks in the file, expected {config.num_layers}, one for each layer of config.json"
         )
-    tie(draft, layers, Tying(config.sharing, config.cycle_depth, config.num_recursions))
+    what_to_do = (
+        "save the checkpoint with its blocks once, or, if they were trained apart, say so in config.json: sharing "
+        '"none", cycle_depth the number of layers'
+    )
+    tie(draft, layers, Tying(config.sharing, config.cycle_depth, config.num_recursions), what_to_do)
     draft.tied = f"{len(layers)} unrolled layers: every tensor of every copy is bit-identical"
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources import preprocessing
-from morvit_deploy.sources.family import Draft, Family, rename
+from morvit_deploy.sources.family import Draft, Family, listed, rename
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
+    NEEDED,
     PLAIN,
+    hold_to_config,
     need,
     settle_heads,
-    settle_layers,
     settle_positions,
     settle_preprocess,
     width_fields,
 )
 
 _KIND = r"(?P<kind>weight|bias)"
+_GATED = "the MLP is gated (SwiGLU)"
 _AVERAGE = "the answer is read off the mean of all tokens, not off CLS"
 
 
@@ -64,7 +71,7 @@ class TimmViT(Family):
         refuse(r"patch_embed\.norm\..*", "there is a LayerNorm after the patch projection"),
         refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "queries and keys are normalised"),
         refuse(r"blocks\.\d+\.(attn|mlp)\.norm\..*", "there is a LayerNorm inside the attention or the MLP"),
-        refuse(r"blocks\.\d+\.mlp\.(fc1_g|fc1_x|w12|w3)\..*", "the MLP is gated (SwiGLU)"),
+        refuse(r"blocks\.\d+\.mlp\.(fc1_g|fc1_x|w12|w3)\..*", _GATED),
         refuse(
             r"(rel_pos_bias|blocks\.\d+\.attn\.(rel_pos|relative_position)|rope).*",
             "positions act on attention",
@@ -73,13 +80,13 @@ class TimmViT(Family):
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         tensors, rows = self.built(contents)
-        need(tensors, contents, self.title, "cls_token", "pos_embed", "norm.weight", "head.weight")
+        need(tensors, contents, self.title, *NEEDED)
         stored = contents.config or {}
-        if stored.get("global_pool", "token") not in ("token", None):
-            raise CheckpointError(
-                f"{contents.path}: config.json says global_pool {stored['global_pool']!r}: {_AVERAGE}"
-            )
-        draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
+        told = _arguments(stored)
+        _refuse_what_names_hide(contents, told, tensors)
+        classes, fields = tensors["head.weight"].shape[0], width_fields(tensors, "layers.0")
+        hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": classes})
+        draft = Draft(fields, tensors, rows)
         settle_positions(draft, questions)
         settle_preprocess(
             draft.fields,
@@ -91,15 +98,52 @@ class TimmViT(Family):
         )
         draft.fields |= {
             **PLAIN,
-            "num_classes": tensors["head.weight"].shape[0],
-            "num_heads": settle_heads(questions, None, draft.fields["embed_dim"]),
+            "num_classes": classes,
+            "num_heads": settle_heads(questions, told.get("num_heads"), draft.fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-6"),
             "activation": questions.settle("activation", published="gelu"),
             "head_hidden": _settle_head(draft),
-            "labels": None,
+            "labels": _labels(stored, classes),
         }
         settle_layers(draft, questions)
         return draft
+
+
+def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
+    """What timm's config.json says of the model's arguments, wherever it says it."""
+    told = {"global_pool": stored.get("global_pool")}
+    for name in ("pretrained_cfg", "model_args"):
+        found = stored.get(name)
+        told |= found if isinstance(found, dict) else {}
+    return told
+
+
+def _refuse_what_names_hide(contents: Contents, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """CheckpointError for models whose tensors are called as a plain ViT's, and which are none."""
+    problems = []
+    if told["global_pool"] not in ("token", None):
+        problems.append(f"config.json says global_pool {told['global_pool']!r}: {_AVERAGE}")
+    if told.get("act_layer") not in ("gelu", None):
+        problems.append(f"config.json says act_layer {told['act_layer']!r}, expected gelu")
+    for size in (told.get("img_size"), told.get("input_size")):
+        if (
+            isinstance(size, list) and len(set(size[-2:])) > 1
+        ):  # their grid can have as many patches as a square
+            problems.append(f"config.json says that images are {size[-2]}×{size[-1]}, expected squares")
+    up, down = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
+    if up is not None and down is not None and up.shape[0] == 2 * down.shape[-1]:
+        problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} rows for {down.shape[-1]} of fc2: {_GATED}")
+    if problems:
+        raise CheckpointError(
+            f"{contents.path} is a ViT by timm's names, with parts that morvit/1 cannot say:\n{listed(problems)}"
+        )
+
+
+def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:
+    """Class names, where config.json has one for each class."""
+    names = stored.get("label_names")
+    told = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    return names if told else None
 
 
 def _settle_head(draft: Draft) -> list[int]:

@@ -11,6 +11,7 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions, option
 from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.layers import count_of
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
     need,
@@ -60,23 +61,24 @@ class VisionMoR(Family):
             tensors,
             contents,
             self.title,
+            "patch_embed.proj.weight",
             "cls_token",
             "pos_embed",
+            "first.mlp.fc1.weight",
             "norm.weight",
             "head.weight",
-            "cycle.0.mlp.fc1.weight",
         )
         factors = tensors.pop(FACTORS, None)
-        draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING])
+        draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING, _SATURATES])
         settle_positions(draft, questions)
-        fields, steps = draft.fields, _count(tensors, "routers")
+        fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
             "num_classes": tensors["head.weight"].shape[0],
             "num_heads": _heads(questions, fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-5"),
             "activation": questions.settle("activation", published="gelu"),
             "sharing": "middle_cycle",
-            "cycle_depth": _count(tensors, "cycle"),
+            "cycle_depth": count_of(tensors, "cycle"),
             "num_recursions": steps,
             "head_hidden": [],
             "labels": None,
@@ -101,7 +103,7 @@ class VisionMoR(Family):
         alpha = 1.0  # a hard gate has no score
         if gate in ("block", "delta"):
             alpha = questions.settle("alpha", published="1, a score is the sigmoid itself", example="1")
-        ranked = patches + 1 if selection == "flat" else patches
+        ranked = patches if selection == "nested" else patches + 1  # CLS is ranked, too
         own = None if factors is None else capacities(factors, ranked)
         capacity = questions.settle(
             "capacity",
@@ -130,6 +132,12 @@ _NO_KV_SHARING = (
 )
 
 
+_SATURATES = (
+    "tokens are ranked by router logits; its own code ranks their sigmoids in float32, where logits above 17 are all "
+    "1.0 and chance decides between them"
+)
+
+
 def capacities(factors: Tensor, tokens: int) -> tuple[int, ...]:
     """k = max(1, int(tokens · factor)), in float32 as its code multiplies: 65 · 0.6667 is 43."""
     return tuple(max(1, int(tokens * factor)) for factor in factors.to(torch.float32))
@@ -144,7 +152,3 @@ def _heads(questions: Questions, dim: int) -> Any:
 
 def _patches(fields: dict[str, Any]) -> int:
     return (fields["image_size"] // fields["patch_size"]) ** 2
-
-
-def _count(tensors: dict[str, Tensor], stack: str) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}."))
