@@ -16,14 +16,9 @@ from morvit_deploy.sources.family import Family, evidence, listed
 from morvit_deploy.sources.keymap import assign
 from morvit_deploy.sources.reading import Contents
 
-NATIVE = Native()  # last: timm's names are ours, too
-FAMILIES: tuple[Family, ...] = (
-    EdgeRecViT(),
-    VisionMoR(),
-    TransformersViT(),
-    TimmViT(),
-    NATIVE,
-)  # timm's names are ours
+NATIVE = Native()
+# ours last: its names are timm's, too
+FAMILIES: tuple[Family, ...] = (EdgeRecViT(), VisionMoR(), TransformersViT(), TimmViT(), NATIVE)
 NAMES = tuple(family.name for family in FAMILIES)
 
 

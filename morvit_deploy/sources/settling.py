@@ -25,8 +25,6 @@ PLAIN = {  # fields of a model without routing
     "attention_scope": "active",
     "capacity": None,
 }
-
-
 NEEDED = (  # of a model without routing, whose layers are not yet blocks
     *("patch_embed.proj.weight", "cls_token", "pos_embed"),
     *("layers.0.mlp.fc1.weight", "norm.weight", "head.weight"),

@@ -130,8 +130,6 @@ _NO_KV_SHARING = (
     "its default use_kv_sharing=False is what was converted; no file says whether it was trained with True, which "
     "morvit/1 cannot say"
 )
-
-
 _SATURATES = (
     "tokens are ranked by router logits; its own code ranks their sigmoids in float32, where logits above 17 are all "
     "1.0 and chance decides between them"
