@@ -19,12 +19,12 @@ from morvit_deploy.exporters.run_onnx import GRAPH, graph_files
 from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import StaticMoRViT
 
-WHOLE, STEM = "model", "stem"  # names of pieces; every other is a bucket's trunk
+WHOLE, STEM = "whole graph", "stem"  # names of pieces; every other is a bucket's trunk
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The only bucket's graph as `model`, or `stem` and a trunk for each bucket; probes are named as in the files."""
+    """The only bucket's graph as WHOLE, or STEM and a trunk for each bucket; probes are named as in the files."""
 
     parts: dict[str, onnx.ModelProto]
     probes: tuple[str, ...]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.exporters import onnx_structure
-from morvit_deploy.exporters.base import Exporter, Request, Written, example_image
-from morvit_deploy.exporters.onnx_assembly import trace_pieces, write_pieces
+from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
+from morvit_deploy.exporters.onnx_assembly import Pieces, trace_pieces, write_pieces
+from morvit_deploy.lowering import halve
 from morvit_deploy.plan import Plan
+from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
 
 
@@ -18,11 +21,31 @@ class OnnxExporter(Exporter):
 
     target = "onnx"
 
-    def write(self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path) -> Written:
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        if request.precision == "fp16":
+            halve(next(iter(graphs.values())))
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
-        pieces = trace_pieces(graphs, plan, image, dynamic=dynamic, inside=request.dispatch == "graph")
-        return write_pieces(pieces, plan, folder)
+
+        def traced() -> Pieces:
+            return trace_pieces(graphs, plan, image, dynamic=dynamic, inside=request.dispatch == "graph")
+
+        if request.precision == "fp32":
+            return write_pieces(traced(), plan, folder)
+        from morvit_deploy.exporters.onnx_lower import How, Stream, probe_halves, to_int8
+
+        images = request.calibration_images
+        stream = None if images is None else Stream(images, request.batch, request.input == "uint8")
+        if request.precision == "fp16":
+            pieces = traced()
+            lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
+        else:
+            assert stream is not None, "Request asks for images"
+            how = How(request.int8_flavor, request.calibration, request.smooth, request.max_drop)  # type: ignore[arg-type]  # Request has checked the values
+            pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
+        return replace(write_pieces(pieces, plan, folder), lowering=lowering)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return onnx_structure.prove(folder, manifest, graphs).as_dict()

@@ -51,6 +51,7 @@ class Stem(nn.Module):
         cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
         if options.single:
             cls, positions = cls[0], positions[0]
+        self.shrink = 1.0  # of raw pixels, taken into the patch weights by `halve`: theirs would be subnormal halves
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
 
@@ -60,7 +61,8 @@ class Stem(nn.Module):
         x = self._patches(image)
         if self.options.input == "uint8" and not self.options.fold:
             x = self._normalise(x)
-        x = self.patch(x) + self.positions
+        x = x if self.shrink == 1 else x * self.shrink
+        x = self.patch(x).to(self.cls.dtype) + self.positions
         return torch.cat(
             [self.cls if self.options.single else self.cls.expand(image.shape[0], -1, -1), x], dim=-2
         )
@@ -120,4 +122,4 @@ class Classifier(nn.Module):
         x = self.norm(cls)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
-        return x
+        return x.to(cls.dtype)
