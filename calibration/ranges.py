@@ -18,7 +18,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 BINS = 2048  # of a histogram: eight to a level of eight bits, as TensorRT's own calibrator has it
 LEVELS = 256  # of eight bits
-INSIDE = 0.9999  # of the values that `percentile` keeps: 99.999 % is min-max, 99.9 % cuts what attention needs
+INSIDE = (
+    0.9999  # of the values that `percentile` keeps: 99.999 % is min-max, 99.9 % cuts what attention needs
+)
 CANDIDATES = 128  # ends that `entropy` tries on each side
 UNSEEN = 1e-10  # mass where the quantised distribution has none and the true one has: a finite penalty
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ class Score:
     drop: float  # points of top-1, or of agreement with float where there are no labels
     snr_db: float  # of the logits: tells two models apart that answer the same classes
 
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest; null where both answer the same bits, as JSON has no infinity."""
+        return {"drop": self.drop, "snr_db": self.snr_db if np.isfinite(self.snr_db) else None}
+
 
 @dataclass(frozen=True)
 class Lift:
@@ -28,7 +32,8 @@ class Lift:
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        return asdict(self)
+        after = None if self.after is None else self.after.as_dict()
+        return {"layer": self.layer, "alone": self.alone.as_dict(), "after": after}
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Search:
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         lifts = [lift.as_dict() for lift in self.lifts]
-        return {"allowed": self.allowed, "before": asdict(self.before), "met": self.met, "layers": lifts}
+        return {"allowed": self.allowed, "before": self.before.as_dict(), "met": self.met, "layers": lifts}
 
 
 def search(layers: Sequence[str], measure: Callable[[frozenset[str]], Score], allowed: float) -> Search:

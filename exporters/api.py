@@ -50,9 +50,7 @@ def export(
         return exporter.export(Request(checkpoint, Path(out), images=folder.all(), **options), tell)
     both = open_images(images, load_config(checkpoint), limit=limit + calibration_limit, upscale=upscale)
     judged, fitted = held_apart(both, limit, calibration_limit)
-    request = Request(
-        checkpoint, Path(out), images=judged.all(), calibration_images=fitted, **options
-    )
+    request = Request(checkpoint, Path(out), images=judged.all(), calibration_images=fitted, **options)
     return exporter.export(request, tell)
 
 

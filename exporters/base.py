@@ -83,7 +83,6 @@ class Request:
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
             )
 
-
         self._check_precision()
 
     def _check_precision(self) -> None:
@@ -176,7 +175,10 @@ class Exporter(ABC):
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, folder)
             manifest = manifest.model_copy(
-                update={"parity": verification.as_dict(), "lowering": _judged(manifest, verification, request)}
+                update={
+                    "parity": verification.as_dict(),
+                    "lowering": _judged(manifest, verification, request),
+                }
             )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         return Exported(request.out, manifest, verification)

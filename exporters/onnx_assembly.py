@@ -11,7 +11,7 @@ import torch
 
 from morvit_deploy.bundle import Port
 from morvit_deploy.exporters.base import Written
-from morvit_deploy.exporters.onnx_dispatch import ORDER, self_dispatching, separate
+from morvit_deploy.exporters.onnx_dispatch import ORDER, integers_inside, self_dispatching, separate
 from morvit_deploy.exporters.onnx_files import write_graphs
 from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Unanswered, Whole, name_carried
 from morvit_deploy.exporters.onnx_pieces import trace
@@ -44,7 +44,7 @@ class Pieces:
 def trace_pieces(
     graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, *, dynamic: bool, inside: bool
 ) -> Pieces:
-    """Trace the static graphs one after the other; `inside` one graph that dispatches itself, or for several files."""
+    """Trace the static graphs one after the other; `inside` one self-dispatching graph, or for several files."""
     first = next(iter(graphs.values()))
     if not plan.adaptive:
         model, probes = trace(Whole(first), [image], dynamic=dynamic)
@@ -61,8 +61,8 @@ def trace_pieces(
     return Pieces(parts, named, tuple(carried.values()), unanswered)
 
 
-def write_pieces(pieces: Pieces, plan: Plan, folder: Path) -> Written:
-    """Put the pieces together and write a bundle's graph files and weights."""
+def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = False) -> Written:
+    """Put the pieces together and write a bundle's graph files and weights; with int8 weights `inside` branches."""
     if not plan.adaptive:
         model = pieces.parts[WHOLE]
         return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
@@ -72,6 +72,8 @@ def write_pieces(pieces: Pieces, plan: Plan, folder: Path) -> Written:
         files = write_graphs(folder, {names[part]: model for part, model in parts.items()})
         return _written(files, [parts[STEM], parts[plan.buckets[-1].name]], pieces)
     model = self_dispatching(pieces.parts[STEM], pieces.trunks, pieces.unanswered)
+    if inside:
+        integers_inside(model)
     return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
 
 

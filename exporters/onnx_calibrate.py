@@ -17,7 +17,10 @@ from morvit_deploy.exporters.onnx_quantize import Ranges
 from morvit_deploy.lowering import smoothable
 from morvit_deploy.unroll import StaticMoRViT
 
-PIXELS = (0.0, 255.0)  # what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
+PIXELS = (
+    0.0,
+    255.0,
+)  # what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
 PATCH = "stem.patch.weight"
 
 
@@ -34,7 +37,7 @@ def ranges_of(
         counts = {place: counted_over(span, symmetric=symmetric) for place, span in spans.items()}
         tell("second look: histograms of the activations")
         observer.visit(watched, lambda part, name, value: counts[part, name].add(value))
-    ranges = {
+    ranges: dict[str, Ranges] = {
         part: {
             name: range_of(method, spans[part, name], counts.get((part, name)), symmetric=symmetric)
             for name in names
@@ -74,6 +77,7 @@ def _inputs(model: onnx.ModelProto) -> list[str]:
 
 
 def _exact_pixels(observer: Observer, ranges: Mapping[str, Ranges]) -> dict[str, Ranges]:
+    """The patch projection's ranges replaced."""
     pixels = {
         (part, linear.input)
         for part, model in observer.pieces.parts.items()

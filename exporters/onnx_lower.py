@@ -119,7 +119,9 @@ def probe_halves(pieces: Pieces, plan: Plan, stream: Stream, tell: Tell) -> Lowe
     try:
         observer.visit({part: halves(model) for part, model in pieces.parts.items()}, see)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; in fp16 the largest number is {HALF_MAX:g}: export in fp32") from None
+        raise CheckpointError(
+            f"{error}; in fp16 the largest number is {HALF_MAX:g}: export in fp32"
+        ) from None
     first = sorted(largest, key=lambda name: -largest[name])[:SHOWN]
     return Lowering(
         images=len(stream.folder),
@@ -153,9 +155,7 @@ def _lifted(floats: Pieces, integers: Pieces, layers: tuple[str, ...] | frozense
     return integers.map(lambda part, model: lift(model, floats.parts[part], layers))
 
 
-def _search(
-    observer: Observer, floats: Pieces, integers: Pieces, max_drop: float, tell: Tell
-) -> Search:
+def _search(observer: Observer, floats: Pieces, integers: Pieces, max_drop: float, tell: Tell) -> Search:
     """The sensitivity search on a part of the calibration images: labels where all have one, else agreement."""
     few = observer.few(SEARCHED)
     expected = few.logits()
@@ -164,7 +164,9 @@ def _search(
     def measure(lifted: frozenset[str]) -> Any:
         if lifted:
             tell(f"sensitivity: {', '.join(sorted(lifted))} in float")
-        return score(expected, observer_of(few, _lifted(floats, integers, lifted)).logits(), few.folder.labels)
+        return score(
+            expected, observer_of(few, _lifted(floats, integers, lifted)).logits(), few.folder.labels
+        )
 
     return search(layers, measure, max_drop)
 

@@ -78,9 +78,7 @@ def quantise(
     return _as_written(quantised)
 
 
-def lift(
-    quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collection[str]
-) -> onnx.ModelProto:
+def lift(quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
     """A copy of a quantised piece with some layers in float again, as they are in the original."""
     copy = onnx.ModelProto()
     copy.CopyFrom(quantised)
@@ -126,7 +124,7 @@ def _only_products_read_integers(model: onnx.ModelProto, known: Mapping[str, Lin
 
 def _name_tidily(graph: onnx.GraphProto, weights: set[str], tensors: set[str]) -> None:
     """int8 weights keep the weight's name; an activation's scale has no dot, which marks what belongs to a weight."""
-    names = {}
+    names: dict[str, str] = {}
     for weight in weights:
         names |= {
             f"{weight}_quantized": weight,
@@ -152,7 +150,9 @@ def _as_written(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without what the quantiser notes down, and with the versions of every other piece."""
     del model.graph.value_info[:], model.metadata_props[:]
     drop_unread(model.graph)
-    versions = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain != "com.microsoft"]
+    versions = [
+        (entry.domain, entry.version) for entry in model.opset_import if entry.domain != "com.microsoft"
+    ]
     if versions != [("", OPSET)]:
         raise StructureError(f"ONNX Runtime's quantiser left opsets {versions}, expected {OPSET}")
     del model.opset_import[:]

@@ -45,7 +45,8 @@ class OnnxExporter(Exporter):
             assert stream is not None, "Request asks for images"
             how = How(request.int8_flavor, request.calibration, request.smooth, request.max_drop)  # type: ignore[arg-type]  # Request has checked the values
             pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
-        return replace(write_pieces(pieces, plan, folder), lowering=lowering)
+        written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
+        return replace(written, lowering=lowering)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return onnx_structure.prove(folder, manifest, graphs).as_dict()

@@ -174,7 +174,6 @@ class _InBucket:
             return None
         return self.walk.first_divergence(wanted, found, clear, before)
 
-
     def fidelity(self) -> Fidelity:
         """What this bucket keeps, below fp32."""
         signal, noise = self.conversion.energies()
@@ -348,5 +347,7 @@ def _shares(counts: list[NDArray[np.int64]]) -> list[float]:
 def _worst(gaps: list[Gap]) -> Gap:
     """The widest of several gaps, in terms of what is allowed."""
     lowest = min(gap.top1_agreement for gap in gaps)
-    widest = max(gaps, key=lambda gap: (gap.max_abs / gap.tolerance, gap.max_abs))  # without tolerance, the second
+    widest = max(
+        gaps, key=lambda gap: (gap.max_abs / gap.tolerance, gap.max_abs)
+    )  # without tolerance, the second
     return Gap(widest.max_abs, widest.tolerance, lowest)

@@ -51,7 +51,9 @@ class Stem(nn.Module):
         cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
         if options.single:
             cls, positions = cls[0], positions[0]
-        self.shrink = 1.0  # of raw pixels, taken into the patch weights by `halve`: theirs would be subnormal halves
+        self.shrink = (
+            1.0  # of raw pixels, taken into the patch weights by `halve`: theirs would be subnormal halves
+        )
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
 

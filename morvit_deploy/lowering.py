@@ -1,4 +1,4 @@
-"""A static module below fp32: its weights halved, or its norms' channels smoothed. Exporters and proofs start from it."""
+"""A static module below fp32: weights halved, channels smoothed. Exporters and proofs start from it."""
 
 from __future__ import annotations
 

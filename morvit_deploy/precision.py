@@ -40,7 +40,7 @@ def gate_for(precision: str, min_agreement: float | None) -> Gate | None:
 
 
 class Calibrated(Strict):
-    """Images that one bucket's activation ranges come from; `forced` of them it does not serve, for want of others."""
+    """Images that a bucket's activation ranges come from; `forced` of them are others', for want of its own."""
 
     images: Number
     forced: Number
@@ -52,8 +52,14 @@ class Lowering(Strict):
     flavor: Literal["cpu", "trt"] | None = None  # int8: the runtime it was made for
     calibration: Literal["minmax", "percentile", "entropy"] | None = None  # int8: how ranges were chosen
     images: Number = 0  # that ranges or probes come from
-    buckets: dict[str, Calibrated] = {}  # int8: the images behind each part's ranges; `stem` is one
-    smoothing: dict[str, tuple[int, ...]] = {}  # channels by name -> log2 of what they are divided by
+    buckets: dict[str, Calibrated] = Field(
+        default_factory=dict
+    )  # int8: the images behind each part's ranges; `stem` is one
+    smoothing: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict
+    )  # channels by name -> log2 of what they are divided by
     lifted: tuple[str, ...] = ()  # int8: layers that stay in float
-    facts: dict[str, Any] = {}  # search, speed, largest activations, remarks: nothing depends on them
+    facts: dict[str, Any] = Field(
+        default_factory=dict
+    )  # search, speed, largest activations, remarks: nothing depends on them
     accepted: tuple[str, ...] = ()  # what it misses and was let through with

@@ -125,7 +125,9 @@ class Fidelity:
     bucket: str
     images: int
     snr_db: float  # of the logits
-    token_agreement: list[float]  # part of all patch tokens that run, or do not run, each step as the reference says
+    token_agreement: list[
+        float
+    ]  # part of all patch tokens that run, or do not run, each step as the reference says
     flips: list[float]  # of images that change their class: how far the reference's two best logits are apart
     decisions: list[list[float]]  # the same of router decisions, in router logits, for each step
 
@@ -139,8 +141,8 @@ class Fidelity:
 
 def _margins(margins: list[float]) -> dict[str, float | None]:
     return {
-        "median_margin": float(np.median(margins)) if margins else None,
-        "largest_margin": max(margins, default=None),
+        "median_margin": _finite(float(np.median(margins)) if margins else None),
+        "largest_margin": _finite(max(margins, default=None)),
     }
 
 
@@ -166,7 +168,9 @@ class Verification:
     buckets: list[BucketSeen] = field(default_factory=list)
     dispatched: Dispatched | None = None
     precision: str = "fp32"
-    gate: Gate | None = None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
+    gate: Gate | None = (
+        None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
+    )
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
 
     @property
