@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 from onnx import external_data_helper, numpy_helper
 
@@ -27,7 +28,10 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
         for graph in (inner for model in graphs.values() for inner in every_graph(model.graph)):
             for init in graph.initializer:
                 array = numpy_helper.to_array(init)
-                if array.nbytes >= INLINE_BYTES:
+                integers = (
+                    array.dtype == np.int8 and array.ndim == 2
+                )  # each branch may name them: stored once
+                if array.nbytes >= INLINE_BYTES or integers:
                     offset, length = _place(array.tobytes(), weights, placed)
                     init.CopyFrom(numpy_helper.from_array(array, init.name))
                     external_data_helper.set_external_data(init, WEIGHTS, offset, length)

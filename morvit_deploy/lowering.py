@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.blocks import StaticBlock, StaticLinear, StaticNorm
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
 
@@ -28,7 +28,8 @@ def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering
 def halve(graph: StaticMoRViT) -> None:
     """Weights to fp16 in place, but for the routers': products and GELU are fp16 then.
 
-    The residual stream, norms, softmax, routers, gates and logits stay as they were, in fp32.
+    The residual stream, norms, softmax, routers, gates and logits stay as they were, in fp32. CheckpointError for a
+    weight that fp16 cannot hold.
     """
     stem = graph.stem
     if graph.options.input == "uint8" and graph.options.fold:
@@ -36,6 +37,11 @@ def halve(graph: StaticMoRViT) -> None:
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
         if isinstance(module, StaticLinear) and not name.startswith("routers."):
+            largest = max(float(part.abs().max()) for part in _parts(module))
+            if not largest <= torch.finfo(torch.float16).max:
+                raise CheckpointError(
+                    f"{name}: its largest weight is {largest:.3g}, that of fp16 is 65504; export in fp32"
+                )
             module.half()
 
 
