@@ -17,10 +17,8 @@ from morvit_deploy.exporters.onnx_quantize import Ranges
 from morvit_deploy.lowering import smoothable
 from morvit_deploy.unroll import StaticMoRViT
 
-PIXELS = (
-    0.0,
-    255.0,
-)  # what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
+# what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
+PIXELS, CENTRED = (0.0, 255.0), (-127.0, 127.0)
 PATCH = "stem.patch.weight"
 
 
@@ -44,7 +42,7 @@ def ranges_of(
         }
         for part, names in watched.items()
     }
-    return _exact_pixels(observer, ranges) if observer.uint8 else ranges
+    return _exact_pixels(observer, ranges, CENTRED if symmetric else PIXELS) if observer.uint8 else ranges
 
 
 def smoothing_of(observer: Observer, graph: StaticMoRViT) -> dict[str, tuple[int, ...]]:
@@ -76,7 +74,9 @@ def _inputs(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(linear.input for linear in linears(model)))
 
 
-def _exact_pixels(observer: Observer, ranges: Mapping[str, Ranges]) -> dict[str, Ranges]:
+def _exact_pixels(
+    observer: Observer, ranges: Mapping[str, Ranges], known: tuple[float, float]
+) -> dict[str, Ranges]:
     """The patch projection's ranges replaced."""
     pixels = {
         (part, linear.input)
@@ -85,6 +85,6 @@ def _exact_pixels(observer: Observer, ranges: Mapping[str, Ranges]) -> dict[str,
         if linear.weight == PATCH
     }
     return {
-        part: {name: PIXELS if (part, name) in pixels else ends for name, ends in found.items()}
+        part: {name: known if (part, name) in pixels else ends for name, ends in found.items()}
         for part, found in ranges.items()
     }

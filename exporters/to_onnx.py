@@ -10,7 +10,7 @@ from morvit_deploy.bundle import Manifest
 from morvit_deploy.exporters import onnx_structure
 from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
 from morvit_deploy.exporters.onnx_assembly import Pieces, trace_pieces, write_pieces
-from morvit_deploy.lowering import halve
+from morvit_deploy.lowering import lower
 from morvit_deploy.plan import Plan
 from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
@@ -24,8 +24,7 @@ class OnnxExporter(Exporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        if request.precision == "fp16":
-            halve(next(iter(graphs.values())))
+        lower(graphs, request.precision, _asked(request))
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
@@ -50,3 +49,8 @@ class OnnxExporter(Exporter):
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return onnx_structure.prove(folder, manifest, graphs).as_dict()
+
+
+def _asked(request: Request) -> Lowering | None:
+    """What is known of an int8 bundle before its images are: for whom it is."""
+    return Lowering(flavor=request.int8_flavor) if request.precision == "int8" else None  # type: ignore[arg-type]  # Request has checked it

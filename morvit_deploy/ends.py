@@ -51,9 +51,8 @@ class Stem(nn.Module):
         cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
         if options.single:
             cls, positions = cls[0], positions[0]
-        self.shrink = (
-            1.0  # of raw pixels, taken into the patch weights by `halve`: theirs would be subnormal halves
-        )
+        # of raw pixels, taken into the patch's constants below fp32: see `lowering`
+        self.shrink, self.centre = 1.0, 0.0
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
 
@@ -64,6 +63,7 @@ class Stem(nn.Module):
         if self.options.input == "uint8" and not self.options.fold:
             x = self._normalise(x)
         x = x if self.shrink == 1 else x * self.shrink
+        x = x if self.centre == 0 else x - self.centre
         x = self.patch(x).to(self.cls.dtype) + self.positions
         return torch.cat(
             [self.cls if self.options.single else self.cls.expand(image.shape[0], -1, -1), x], dim=-2

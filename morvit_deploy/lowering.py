@@ -13,7 +13,8 @@ from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
 
-PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: a power of two changes no digit
+PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: 1/255 is in their weights, most would be subnormal halves
+PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, and are exact
 
 
 def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
@@ -23,6 +24,8 @@ def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering
         smooth(graph, lowering.smoothing)
     if precision == "fp16":
         halve(graph)
+    if lowering is not None and lowering.flavor == "trt":
+        centre_pixels(graph)
 
 
 def halve(graph: StaticMoRViT) -> None:
@@ -43,6 +46,15 @@ def halve(graph: StaticMoRViT) -> None:
                     f"{name}: its largest weight is {largest:.3g}, that of fp16 is 65504; export in fp32"
                 )
             module.half()
+
+
+def centre_pixels(graph: StaticMoRViT) -> None:
+    """Raw pixels from −128 to 127 into the patch projection, in place; positions bring back what is taken off."""
+    stem = graph.stem
+    if graph.options.input == "uint8" and graph.options.fold:
+        stem.centre = PIXEL_CENTRE
+        moved = PIXEL_CENTRE * stem.patch.weight.double().sum(dim=0)
+        stem.positions.copy_((stem.positions.double() + moved).to(stem.positions.dtype))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from conftest import EXACT, make_config, normalised, own_bucket, random_model, r
 from morvit_deploy.blocks import StaticLinear
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.lowering import halve, smooth, smoothable
+from morvit_deploy.lowering import centre_pixels, halve, smooth, smoothable
 from morvit_deploy.unroll import StaticMoRViT, unroll
 
 HALF = 5e-3  # × max(1, max |logit|): some layers of products rounded to 11 bits
@@ -59,6 +59,16 @@ def test_smoothing_changes_no_bit_of_a_float32_product() -> None:
     before = block.qkv(block.norm1(x)).clone()
     smooth(graph, {"first.norm1": [3, -2] * 8})
     assert torch.equal(block.qkv(block.norm1(x)), before)
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=named)
+def test_centred_pixels_change_no_logit(changes: dict[str, Any]) -> None:
+    graph, config = static(changes, torch.float64), make_config(**changes)
+    pixels = torch.from_numpy(random_pixels(config, 3))
+    before = graph(pixels)["logits"].clone()
+    centre_pixels(graph)
+    assert graph.stem.centre == 128
+    assert (graph(pixels)["logits"] - before).abs().max() <= EXACT * max(1, before.abs().max())
 
 
 def test_a_shared_block_has_one_vector() -> None:
