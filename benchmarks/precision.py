@@ -165,7 +165,7 @@ def _calibration_peak(folder: Path, count: int, tell: Callable[[str], None]) -> 
     words = [
         *(sys.executable, "-c", "from morvit_deploy.cli import main; main()", "export"),
         *(str(_checkpoint(folder, "morvit_b16")), "--precision", "int8", "--int8-flavor", "trt"),
-        *("--calibration", "percentile", "--images", str(folder / "pictures"), "--limit", "8"),
+        *("--images", str(folder / "pictures"), "--limit", "8"),
         *("--calibration-limit", str(count), "--allow-worse", "--force", "-o", str(folder / "calibrated")),
     ]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -191,8 +191,10 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
     variants = {
         "fp32": {},
         "int8": {"precision": "int8"},
-        "int8, percentile": {"precision": "int8", "calibration": "percentile"},
-        "int8, trt, percentile": {"precision": "int8", "int8_flavor": "trt", "calibration": "percentile"},
+        "int8, minmax": {"precision": "int8", "calibration": "minmax"},
+        "int8, entropy": {"precision": "int8", "calibration": "entropy"},
+        "int8, smooth": {"precision": "int8", "smooth": True},
+        "int8, trt": {"precision": "int8", "int8_flavor": "trt"},
         "fp16": {"precision": "fp16"},
     }
     for model in ("digits-expert", "digits-token"):

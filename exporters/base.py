@@ -52,8 +52,8 @@ class Request:
     min_agreement: float | None = None
     images: Pixels | None = None  # (n, height, width, 3) to verify with
     precision: Precision = "fp32"
-    int8_flavor: str = "cpu"  # the runtime that an int8 graph is for
-    calibration: str = "minmax"  # how int8 ranges are chosen
+    int8_flavor: str | None = None  # the runtime that an int8 graph is for: cpu, unless trt is asked for
+    calibration: str | None = None  # how int8 ranges are chosen; None: the default of `calibration.ranges`
     smooth: bool = False  # int8: move difficulty from activations to weights
     max_drop: float | None = None  # int8: points of top-1 at which layers are lifted to float
     calibration_images: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
@@ -66,13 +66,13 @@ class Request:
             ("form", get_args(Form)),
             ("dispatch", ("graph", "host")),
             ("precision", PRECISIONS),
-            ("int8_flavor", ("cpu", "trt")),
-            ("calibration", METHODS),
+            ("int8_flavor", (None, "cpu", "trt")),
+            ("calibration", (None, *METHODS)),
         )
         for name, allowed in allowed_values:
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
+                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(filter(None, allowed))}"
                 )
         if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
             raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
@@ -96,8 +96,8 @@ class Request:
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise ConfigError(f"max_drop: got {self.max_drop}, expected points of top-1 from 0 to 100")
         of_int8 = {
-            "int8_flavor": self.int8_flavor != "cpu",
-            "calibration": self.calibration != "minmax",
+            "int8_flavor": self.int8_flavor is not None,
+            "calibration": self.calibration is not None,
             "smooth": self.smooth,
             "max_drop": self.max_drop is not None,
         }

@@ -11,7 +11,7 @@ import onnx
 
 from morvit_deploy.calibration.channels import Channels
 from morvit_deploy.calibration.images import ImageFolder
-from morvit_deploy.calibration.ranges import Method
+from morvit_deploy.calibration.ranges import DEFAULT, Method
 from morvit_deploy.calibration.sensitivity import Search, score, search
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.exporters.onnx_assembly import Pieces
@@ -35,7 +35,7 @@ class How:
     """What is asked of int8."""
 
     flavor: Flavor = "cpu"
-    calibration: Method = "minmax"
+    calibration: Method = DEFAULT
     smooth: bool = False
     max_drop: float | None = None  # points
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from morvit_deploy.bundle import Manifest
+from morvit_deploy.calibration.ranges import DEFAULT
 from morvit_deploy.exporters import onnx_structure
 from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
 from morvit_deploy.exporters.onnx_assembly import Pieces, trace_pieces, write_pieces
@@ -42,7 +43,12 @@ class OnnxExporter(Exporter):
             lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
         else:
             assert stream is not None, "Request asks for images"
-            how = How(request.int8_flavor, request.calibration, request.smooth, request.max_drop)  # type: ignore[arg-type]  # Request has checked the values
+            how = How(
+                _flavor(request),
+                request.calibration or DEFAULT,  # type: ignore[arg-type]  # Request has checked the value
+                request.smooth,
+                request.max_drop,
+            )
             pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
         written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
         return replace(written, lowering=lowering)
@@ -53,4 +59,8 @@ class OnnxExporter(Exporter):
 
 def _asked(request: Request) -> Lowering | None:
     """What is known of an int8 bundle before its images are: for whom it is."""
-    return Lowering(flavor=request.int8_flavor) if request.precision == "int8" else None  # type: ignore[arg-type]  # Request has checked it
+    return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
+
+
+def _flavor(request: Request) -> Literal["cpu", "trt"]:
+    return "trt" if request.int8_flavor == "trt" else "cpu"

@@ -125,7 +125,7 @@ def export(
     calibration: Annotated[
         CalibrationName | None,
         typer.Option(
-            help="int8 ranges: minmax (default), percentile (99.99 % of the values), entropy.",
+            help="int8 ranges: percentile (99.99 % of the values; default), minmax (one look), entropy.",
             show_default=False,
         ),
     ] = None,
@@ -189,8 +189,8 @@ def export(
             source, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale, tell=tell,
             batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force,
             plan=plan, dispatch=(dispatch or DispatchName.graph).value, min_agreement=min_agreement,
-            precision=precision.value, int8_flavor=(int8_flavor or FlavorName.cpu).value,
-            calibration=(calibration or CalibrationName.minmax).value, smooth=smooth, max_drop=max_drop,
+            precision=precision.value, int8_flavor=int8_flavor and int8_flavor.value,
+            calibration=calibration and calibration.value, smooth=smooth, max_drop=max_drop,
             calibration_limit=calibration_limit or CALIBRATION_LIMIT, allow_worse=allow_worse,
         )  # fmt: skip  # seven lines read better than twenty
     for remark in exported.manifest.lowering.facts.get("remarks", ()) if exported.manifest.lowering else ():
