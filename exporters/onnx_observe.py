@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from morvit_deploy.calibration.images import ImageFolder
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.onnx_assembly import STEM, WHOLE, Pieces
 from morvit_deploy.pixels import Pixels, normalise
 from morvit_deploy.plan import Plan
@@ -183,11 +183,19 @@ def part_of(folder: ImageFolder, images: Sequence[int]) -> ImageFolder:
 
 
 def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A graph in memory on the CPU; its threads sleep between runs, so that several sessions share the cores."""
+    """A graph in memory on the CPU; its threads sleep between runs, so that several sessions share the cores.
+
+    TargetError with the runtime's own words, which name the operator, when it cannot take the graph.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises types of its own
+        raise TargetError(
+            f"ONNX Runtime {ort.__version__} cannot take the graph (opset {model.opset_import[0].version}): {error}"
+        ) from error
 
 
 def first_not_finite(model: onnx.ModelProto, feeds: Feeds) -> str:

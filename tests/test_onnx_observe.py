@@ -13,12 +13,12 @@ from onnx import numpy_helper
 
 from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.ends import Options
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx_assembly import STEM, WHOLE, Pieces, trace_pieces
 from morvit_deploy.exporters.onnx_calibrate import PIXELS, ranges_of, smoothing_of
 from morvit_deploy.exporters.onnx_linears import linears
-from morvit_deploy.exporters.onnx_observe import ENOUGH, Observer, first_not_finite
+from morvit_deploy.exporters.onnx_observe import ENOUGH, Observer, first_not_finite, open_session
 from morvit_deploy.model import Routing
 from morvit_deploy.plan import Plan, own_plan
 from morvit_deploy.unroll import unroll_plan
@@ -123,6 +123,20 @@ def test_a_mask_is_no_overflow() -> None:
     opset = onnx.helper.make_opsetid("", 20)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
     assert first_not_finite(model, {"x": np.array([1e30, 1], dtype=np.float32)}).startswith("'overflows'")
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset", "words"), [("NoSuchOp", 20, "NoSuchOp"), ("Add", 999, "opset 999")]
+)
+def test_a_graph_that_the_runtime_cannot_take_is_told_by_operator(
+    op_type: str, opset: int, words: str
+) -> None:
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    node = onnx.helper.make_node(op_type, ["x", "x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:])
+    imports = [onnx.helper.make_opsetid("", opset)]
+    with pytest.raises(TargetError, match=words):
+        open_session(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10))
 
 
 def test_the_tiny_model_is_the_ladders() -> None:
