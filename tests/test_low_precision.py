@@ -24,12 +24,14 @@ from morvit_deploy.errors import (
     CheckpointError,
     ConfigError,
     ParityError,
+    PlanError,
     PrecisionError,
 )
 from morvit_deploy.exporters import base, onnx_lower
 from morvit_deploy.exporters.api import held_apart
 from morvit_deploy.exporters.onnx_graphs import every_graph
 from morvit_deploy.exporters.onnx_speed import Speed, overall_ratio
+from morvit_deploy.measuring.contest import contest
 from morvit_deploy.plan import Plan
 from morvit_deploy.precision import GATES, Gate, gate_for
 from morvit_deploy.verdict import Fidelity, Gap, Verification
@@ -380,6 +382,15 @@ def test_bench_takes_both(exported: Exported, calibration_folder: Path) -> None:
     int8 = lowered(exported, calibration_folder, config, plan, precision="int8", **options)
     result = bench([int8, exported(config)], runs=10, blocks=2, starts=1, threads=1)
     assert [one.precision for one in result.measured] == ["int8", "fp32"]
+
+
+def test_a_verdict_is_of_adaptivity_and_not_of_precisions(
+    exported: Exported, calibration_folder: Path
+) -> None:
+    config, plan, options = CASES["thresholds, in the graph"]
+    bundle = lowered(exported, calibration_folder, config, plan, precision="int8", **options)
+    with pytest.raises(PlanError, match="give the fp32 bundle of the same plan"):
+        contest(bundle, bundle.parent / "checkpoint")
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
