@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,19 +25,25 @@ from rich.console import Console
 from morvit_deploy.bundle import MANIFEST
 from morvit_deploy.calibration.images import open_images
 from morvit_deploy.calibration.sensitivity import snr_db
-from morvit_deploy.checkpoint import init_model, save_checkpoint
+from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.config import load_config
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx_assembly import trace_pieces
+from morvit_deploy.exporters.onnx_calibrate import ranges_of
+from morvit_deploy.exporters.onnx_observe import Observer
 from morvit_deploy.exporters.registry import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.measuring.benchmark import bench
 from morvit_deploy.measuring.results import BenchResult, Measured
 from morvit_deploy.measuring.views import conditions_table, spread, three_digits
 from morvit_deploy.pixels import synthetic_images
+from morvit_deploy.plan import own_plan
 from morvit_deploy.presets import preset
 from morvit_deploy.report import Table, size
 from morvit_deploy.runtime import Arrays
+from morvit_deploy.unroll import unroll_plan
 from morvit_deploy.walk import Walk
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +100,9 @@ class Answered:
 def main() -> int:
     """Export, measure, print; the exit status."""
     options = _options()
+    if options.calibrate_only:
+        _calibrate_only(options.bundles, options.calibrate_only)
+        return 0
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         folder = options.bundles or Path(scratch)
@@ -112,7 +120,8 @@ def main() -> int:
         peaks = {count: _calibration_peak(folder, count, status.update) for count in (FEW, MANY)}
         answers = [] if options.no_digits else _digits(folder, status.update)
     bars = [*_speed_bars(result, names), *_peak_bars(peaks), *_answer_bars(answers)]
-    print(_table(result, names).markdown(), sep="\n")
+    print(_table(result, names).markdown())
+    print(", ".join(f"calibrating on {count} images: {peak:.0f} MiB" for count, peak in peaks.items()) + "\n")
     if answers:
         print(_answer_table(answers).markdown())
     print(Table("Bars", ("what", "found", "asked", ""), [bar.row() for bar in bars], (1, 2)).markdown())
@@ -160,20 +169,27 @@ def _pictures(folder: Path, count: int) -> None:
 
 
 def _calibration_peak(folder: Path, count: int, tell: Callable[[str], None]) -> float:
-    """MiB of a process that exports int8 from `count` images, both looks, from start to end."""
+    """MiB that a process takes at most while it gathers the ranges of `count` images, in both looks."""
     tell(f"calibrating on {count} images")
-    words = [
-        *(sys.executable, "-c", "from morvit_deploy.cli import main; main()", "export"),
-        *(str(_checkpoint(folder, "morvit_b16")), "--precision", "int8", "--int8-flavor", "trt"),
-        *("--images", str(folder / "pictures"), "--limit", "8"),
-        *("--calibration-limit", str(count), "--allow-worse", "--force", "-o", str(folder / "calibrated")),
-    ]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise MorvitError(f"calibrating on {count} images ended with exit status {process.returncode}")
-    return usage.ru_maxrss / 1024
+    words = [sys.executable, __file__, "--calibrate-only", str(count), "--bundles", str(folder)]
+    answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return float(answer.stdout)
+
+
+def _calibrate_only(folder: Path, count: int) -> None:
+    """Print the peak of this process, MiB, from after the graph was traced to the last range."""
+    checkpoint = _checkpoint(folder, "morvit_b16")
+    model = load_checkpoint(checkpoint)
+    plan = own_plan(model.config)
+    graphs = unroll_plan(model, plan)
+    pieces = trace_pieces(graphs, plan, example_image(graphs["topk"], 1), dynamic=False, inside=False)
+    images = open_images(folder / "pictures", model.config, limit=count)
+    observer = Observer(pieces, plan, images, batch=1, uint8=True)
+    Path("/proc/self/clear_refs").write_text("5")  # what tracing took is not counted: the peak starts anew
+    observer.choose()
+    ranges_of(observer, "percentile", symmetric=False)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) / 1024)
 
 
 # digits ----------------------------------------------------------------------------------------------------
@@ -257,7 +273,9 @@ def _of(one: Measured, other: Measured, kind: str) -> tuple[float]:
 
 
 def _peak_bars(peaks: dict[int, float]) -> list[Bar]:
-    return [Bar(f"peak of calibrating on {MANY} images, of {FEW}", peaks[MANY] / peaks[FEW], GROWTH_BAR)]
+    return [
+        Bar(f"peak memory of calibrating on {MANY} images, of {FEW}", peaks[MANY] / peaks[FEW], GROWTH_BAR)
+    ]
 
 
 def _answer_bars(answers: list[Answered]) -> list[Bar]:
@@ -336,6 +354,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--starts", type=int, default=3, help="new processes to time for each bundle")
     parser.add_argument("--fp16", action="store_true", help="time fp16 too, which a CPU has no kernels for")
     parser.add_argument("--no-digits", action="store_true", help="leave the digits models out")
+    parser.add_argument(
+        "--calibrate-only", type=int, help=argparse.SUPPRESS
+    )  # a process of its own asks for it
     return parser.parse_args()
 
 
