@@ -81,6 +81,8 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
     if agreement is not None:
         rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
         caption = "graphs against the model they were unrolled from" if parity["buckets"] else ""
+        if parity["fidelity"]:
+            caption = "of the tokens that face the router at a step, every bucket's together"
         columns = ("step", "decisions alike")
         tables.append(Table("Router agreement", columns, rows, numeric=(0, 1), caption=caption))
     return tables

@@ -42,6 +42,7 @@ INT8_SNR_DB = (
 )
 FP16_SNR_DB = 40.0
 WIDE: dict[str, Any] = {"embed_dim": 64, "mlp_dim": 128, "num_heads": 4}
+EXAMPLES = Path(__file__).parents[1] / "examples"
 Exported = Callable[..., Path]
 
 
@@ -70,6 +71,8 @@ CASES: dict[str, tuple[Config, Plan | None, dict[str, Any]]] = {
     "for TensorRT": (make_config(**WIDE), None, {"int8_flavor": "trt", "calibration": "entropy"}),
     "a batch": (make_config(), None, {"batch": 3, "with_depth": True}),
     "any batch": (make_config(attention_scope="all"), None, {"batch": "dynamic"}),
+    "no routing": (make_config(routing="none", head_hidden=[14]), None, {"smooth": True}),
+    "a cycle alone": (make_config(sharing="cycle", cycle_depth=2, gate="delta"), None, {"smooth": True}),
     "float input": (make_config(), None, {"input": "float"}),
     "thresholds, in the graph": (EXPERT, threshold_ladder(), {"with_depth": True}),
     "thresholds, by the host": (EXPERT, threshold_ladder(), {"dispatch": "host", "batch": "dynamic"}),
@@ -155,6 +158,18 @@ def test_an_fp16_overflow_names_its_node(calibration_folder: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"cycle_0\.fc1: its largest weight is"):
         export(tmp_path / "beyond", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+@pytest.mark.parametrize("model", ["digits-expert", "digits-token"])
+def test_a_trained_model_passes_its_gate(model: str, precision: str, tmp_path: Path) -> None:
+    """Calibrated on 100 of the shipped pictures and judged on 100 others, without being let through."""
+    options: dict[str, Any] = {"precision": precision, "images": EXAMPLES / "digits-test", "limit": 100}
+    exported = export(EXAMPLES / model, tmp_path / "out", **options)
+    assert exported.verification.passed and exported.verification.gate == GATES[precision]
+    assert exported.manifest.lowering is not None and exported.manifest.lowering.accepted == ()
+    (seen,) = exported.verification.fidelity
+    assert seen.snr_db > {"int8": 30, "fp16": 60}[precision]
 
 
 # refusals --------------------------------------------------------------------------------------------------
