@@ -255,7 +255,7 @@ def test_unlikely_calibration_images_are_told(
     likely = export(
         tiny_checkpoint, tmp_path / "likely", images=calibration_folder, **options
     ).manifest.lowering
-    assert likely is not None and "remarks" not in likely.facts
+    assert likely is not None and "mean" not in str(likely.facts.get("remarks"))
 
 
 def test_lifted_layers_stay_in_float(tiny_checkpoint: Path, calibration_folder: Path, tmp_path: Path) -> None:
@@ -375,6 +375,13 @@ def test_gates_of_precisions() -> None:
     assert gate_for("int8", 0.9) == Gate(0.9, 0.9)
     assert [Gate(0.99, 0.99).allowed_flips(n) for n in (8, 100, 1000)] == [1, 1, 10]
     assert Gate(1.0, 1.0).allowed_flips(1000) == 0
+
+
+def test_a_processor_that_sums_in_16_bits_is_told_of() -> None:
+    told = onnx_lower.remark_on_kernels(("avx2", "avx512f"))
+    assert told is not None and "no VNNI" in told
+    for sets in (("avx2", "avx_vnni"), ("avx2", "avx512f", "avx512_vnni"), ("asimd", "asimddp"), ()):
+        assert onnx_lower.remark_on_kernels(sets) is None
 
 
 def test_the_overall_ratio_is_of_the_mix() -> None:
