@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.calibration.images import open_images
+import numpy as np
+
+from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.config import load_config
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported, Request
 from morvit_deploy.exporters.registry import find_target
 
 DEFAULT_LIMIT = 32  # images of a folder to verify with
+CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
 
 
 def export(
@@ -21,20 +26,43 @@ def export(
     target: str = "onnx",
     images: str | Path | None = None,
     limit: int = DEFAULT_LIMIT,
+    calibration_limit: int = CALIBRATION_LIMIT,
     upscale: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
     **options: Any,
 ) -> Exported:
     """Export a checkpoint folder to a verified bundle at `out`.
 
-    It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. `options` are those of
-    `Request`: plan, dispatch, min_agreement, batch, input, with_depth, form, force. `tell` hears each stage. Raises
-    ConfigError, PlanError, CheckpointError, ImageError or OutputError on bad input, StructureError or ParityError
-    when a check fails; then nothing is written.
+    It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. Below fp32 it is
+    calibrated on at most `calibration_limit` others of the folder. `options` are those of `Request`: plan, dispatch,
+    min_agreement, batch, input, with_depth, form, force, precision, int8_flavor, calibration, smooth, max_drop,
+    allow_worse. `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
+    bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
     """
     exporter = find_target(target).load_exporter()
     checkpoint = Path(checkpoint)
-    pixels = None
-    if images is not None:
-        pixels = open_images(images, load_config(checkpoint), limit=limit, upscale=upscale).all()
-    return exporter.export(Request(checkpoint, Path(out), images=pixels, **options), tell)
+    if calibration_limit < 1:
+        raise ConfigError(f"calibration_limit: got {calibration_limit}, expected at least 1 image")
+    if images is None:
+        return exporter.export(Request(checkpoint, Path(out), **options), tell)
+    if options.get("precision", "fp32") == "fp32":
+        folder = open_images(images, load_config(checkpoint), limit=limit, upscale=upscale)
+        return exporter.export(Request(checkpoint, Path(out), images=folder.all(), **options), tell)
+    both = open_images(images, load_config(checkpoint), limit=limit + calibration_limit, upscale=upscale)
+    judged, fitted = held_apart(both, limit, calibration_limit)
+    request = Request(checkpoint, Path(out), images=judged.all(), calibration_images=fitted, **options)
+    return exporter.export(request, tell)
+
+
+def held_apart(folder: ImageFolder, limit: int, calibration_limit: int) -> tuple[ImageFolder, ImageFolder]:
+    """Pictures to verify with, evenly taken, and others to calibrate with.
+
+    Where there are fewer than twice `limit`, calibration has all of them: ranges need images more than the proof
+    needs other ones.
+    """
+    count = len(folder)
+    numbers = np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()
+    judged = tuple(folder.entries[number] for number in numbers)
+    others = tuple(entry for entry in folder.entries if entry not in judged)
+    fitted = others if count >= 2 * limit else folder.entries
+    return replace(folder, entries=judged), replace(folder, entries=fitted[:calibration_limit])

@@ -13,16 +13,19 @@ import torch
 
 from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
+from morvit_deploy.calibration.images import ImageFolder
+from morvit_deploy.calibration.ranges import METHODS
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
 from morvit_deploy.devices import versions
 from morvit_deploy.ends import Options
-from morvit_deploy.errors import ConfigError, ParityError, StructureError
+from morvit_deploy.errors import ConfigError, ParityError, PrecisionError, StructureError
 from morvit_deploy.exporters.registry import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels
 from morvit_deploy.plan import Plan, load_plan, own_plan
+from morvit_deploy.precision import PRECISIONS, Lowering, Precision, gate_for
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
@@ -45,8 +48,16 @@ class Request:
     plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
     dispatch: str = "graph"  # where a bucket is chosen, when the plan has several
     force: bool = False
-    min_agreement: float = 0.0  # top-1, of the plan's model with the trained one
+    # top-1, of the plan's model with the trained one; below fp32 also what the gate asks of decisions and classes
+    min_agreement: float | None = None
     images: Pixels | None = None  # (n, height, width, 3) to verify with
+    precision: Precision = "fp32"
+    int8_flavor: str | None = None  # the runtime that an int8 graph is for: cpu, unless trt is asked for
+    calibration: str | None = None  # how int8 ranges are chosen; None: the default of `calibration.ranges`
+    smooth: bool = False  # int8: move difficulty from activations to weights
+    max_drop: float | None = None  # int8: points of top-1 at which layers are lifted to float
+    calibration_images: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
+    allow_worse: bool = False  # let a bundle through that misses its gate, or is not faster
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no bundle can have, before any work is done."""
@@ -54,20 +65,47 @@ class Request:
             ("input", ("uint8", "float")),
             ("form", get_args(Form)),
             ("dispatch", ("graph", "host")),
+            ("precision", PRECISIONS),
+            ("int8_flavor", (None, "cpu", "trt")),
+            ("calibration", (None, *METHODS)),
         )
         for name, allowed in allowed_values:
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}"
+                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(filter(None, allowed))}"
                 )
         if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
             raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
-        if not 0 <= self.min_agreement <= 1:
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: got {self.min_agreement}, expected a share from 0 to 1")
         if self.plan is not None and self.form != "unrolled":
             raise ConfigError(
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
             )
+
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        if self.precision == "int8" and self.calibration_images is None:
+            raise ConfigError(
+                "precision: got 'int8' without images; int8 needs the range of every activation, and only images "
+                "like those it will meet show it: give --images DIR"
+            )
+        if self.precision != "fp32" and self.form != "unrolled":
+            raise ConfigError(f"form: got {self.form!r} in {self.precision}; baselines are exported in fp32")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ConfigError(f"max_drop: got {self.max_drop}, expected points of top-1 from 0 to 100")
+        of_int8 = {
+            "int8_flavor": self.int8_flavor is not None,
+            "calibration": self.calibration is not None,
+            "smooth": self.smooth,
+            "max_drop": self.max_drop is not None,
+        }
+        given = [name for name, asked in of_int8.items() if asked]
+        if given and self.precision != "int8":
+            raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
+        if self.allow_worse and self.precision == "fp32":
+            raise ConfigError("allow_worse: fp32 has no gate that could be missed; precision is 'fp32'")
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,7 @@ class Written:
     outputs: tuple[Port, ...]
     carried: tuple[Port, ...]
     probes: tuple[str, ...]
+    lowering: Lowering | None = None  # how it came below fp32
 
 
 @dataclass(frozen=True)
@@ -96,8 +135,10 @@ class Exporter(ABC):
     target: ClassVar[str]
 
     @abstractmethod
-    def write(self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path) -> Written:
-        """Write the files of the buckets' static graphs into `folder`."""
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        """Write the files of the buckets' static graphs into `folder`; below fp32 the modules change in place."""
 
     @abstractmethod
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
@@ -106,7 +147,7 @@ class Exporter(ABC):
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.
 
-        Raises StructureError or ParityError, and writes nothing, when a check fails.
+        Raises StructureError, ParityError or PrecisionError, and writes nothing, when a check fails.
         """
         check_free(request.out, marker=MANIFEST, force=request.force)
         tell("loading the checkpoint")
@@ -119,7 +160,7 @@ class Exporter(ABC):
         graphs = build_forms(request.form, model, plan, options)
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
-            written = self.write(graphs, plan, request, folder)
+            written = self.write(graphs, plan, request, folder, tell)
             for name in written.files:
                 make_readable(folder / name)  # libraries write private files
             manifest = self._manifest(model, plan, request, written, folder)
@@ -133,7 +174,12 @@ class Exporter(ABC):
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, folder)
-            manifest = manifest.model_copy(update={"parity": verification.as_dict()})
+            manifest = manifest.model_copy(
+                update={
+                    "parity": verification.as_dict(),
+                    "lowering": _judged(manifest, verification, request),
+                }
+            )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         return Exported(request.out, manifest, verification)
 
@@ -144,7 +190,8 @@ class Exporter(ABC):
         return Manifest(
             format="morvit-bundle/1",
             target=self.target,
-            precision="fp32",
+            precision=request.precision,
+            lowering=written.lowering,
             form=request.form,
             dispatch=request.dispatch if plan.adaptive else "single",  # type: ignore[arg-type]  # Request has checked it
             batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values
@@ -172,10 +219,32 @@ class Exporter(ABC):
             return Session(folder, manifest, open_runner(folder, manifest, probes=probes, bucket=bucket))
 
         verification = compare(model, manifest, open_session, request.images, manifest.structure)
-        verification = replace(verification, min_agreement=request.min_agreement)
-        if not verification.passed:
+        verification = replace(
+            verification,
+            min_agreement=request.min_agreement or 0.0,
+            gate=gate_for(request.precision, request.min_agreement),
+        )
+        if not (verification.passed or verification.only_gate_missed):
             raise ParityError(f"no bundle was made, because {verification.failure}")
         return verification
+
+
+def _judged(manifest: Manifest, verification: Verification, request: Request) -> Lowering | None:
+    """The record of a bundle below fp32 with what it was let through with; PrecisionError when it was not to be."""
+    lowering = manifest.lowering
+    if lowering is None:
+        return None
+    missed = list(verification.missed)
+    ratio = lowering.facts.get("speed_ratio")
+    if ratio is not None and ratio >= 1:
+        missed.append(f"{manifest.precision} takes {ratio:.2f} times as long as fp32 on this machine")
+    if missed and not request.allow_worse:
+        listed = "\n".join(f"  - {line}" for line in missed)
+        raise PrecisionError(
+            f"no bundle was made, because it is not worth having; more or better --images, --calibration, --smooth "
+            f"or --max-drop may help, --allow-worse lets it through:\n{listed}"
+        )
+    return lowering.model_copy(update={"accepted": tuple(missed)})
 
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:

@@ -85,6 +85,27 @@ def separate(stem: onnx.ModelProto, trunks: dict[str, onnx.ModelProto]) -> dict[
     return parts
 
 
+def integers_inside(model: onnx.ModelProto) -> None:
+    """Give each branch initializers of its own for the int8 weights it widens, in place.
+
+    TensorRT takes an integer constant only right before its DequantizeLinear, on the same side of an If. The file
+    still holds each weight once: the branches' initializers name the same place in it.
+    """
+    held = {init.name: init for init in model.graph.initializer}
+    for branch in every_graph(model.graph):
+        if branch is model.graph:
+            continue
+        own: dict[str, str] = {}
+        for node in branch.node:
+            if node.op_type == "DequantizeLinear" and node.input[0] in held:
+                own |= {name: f"{branch.name}/{name}" for name in node.input if name in held}
+                node.input[:] = [own.get(name, name) for name in node.input]
+        for name, copied in own.items():
+            branch.initializer.add().CopyFrom(held[name])
+            branch.initializer[-1].name = copied
+    drop_unread(model.graph)
+
+
 def one_bucket(parts: Sequence[onnx.ModelProto], bucket: str, results: Iterable[str]) -> onnx.ModelProto:
     """The graph of one bucket, without any If, from the graphs of a bundle: the same nodes, the same weights.
 

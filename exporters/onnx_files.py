@@ -6,11 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 from onnx import external_data_helper, numpy_helper
 
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx_dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx_graphs import every_graph
 from morvit_deploy.exporters.run_onnx import WEIGHTS
 
 PAGE, LINE = 4096, 64  # a weight begins on a page, so that a runtime can map it; a small one on a cache line
@@ -23,10 +25,13 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
     """
     placed: dict[str, tuple[int, int]] = {}
     with (folder / WEIGHTS).open("wb") as weights:
-        for model in graphs.values():
-            for init in model.graph.initializer:
+        for graph in (inner for model in graphs.values() for inner in every_graph(model.graph)):
+            for init in graph.initializer:
                 array = numpy_helper.to_array(init)
-                if array.nbytes >= INLINE_BYTES:
+                integers = (
+                    array.dtype == np.int8 and array.ndim == 2
+                )  # each branch may name them: stored once
+                if array.nbytes >= INLINE_BYTES or integers:
                     offset, length = _place(array.tobytes(), weights, placed)
                     init.CopyFrom(numpy_helper.from_array(array, init.name))
                     external_data_helper.set_external_data(init, WEIGHTS, offset, length)

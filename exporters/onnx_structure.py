@@ -20,6 +20,13 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx_graphs import every_graph, weight_name
 from morvit_deploy.exporters.onnx_macs import PRODUCTS, at_batch, count_macs, infer_shapes
 from morvit_deploy.exporters.onnx_plain import plain_graph, read_graph
+from morvit_deploy.exporters.onnx_precision import (
+    Integers,
+    Promise,
+    half_violations,
+    integer_violations,
+    read_integers,
+)
 from morvit_deploy.exporters.run_onnx import graph_files
 from morvit_deploy.macs import dense_macs, last_step_is_cls_alone, schedule_macs
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
@@ -72,22 +79,35 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     facts.violations += _table_violations(parts.get("stem") or parts["model"], manifest, folder)
     promised: dict[str, Promise] = {}
     compared: set[float] = set()
+    integers: dict[str, str] = {}  # content key of an int8 weight to the weight's name
     for bucket, graph in graphs.items():
         model = plain_graph(folder, manifest, bucket, weights=True)
         uses = promised_uses(graph)
         where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
         facts.violations += [
-            where + violation for violation in _prove_bucket(model, manifest, bucket, graph, uses, facts)
+            where + violation
+            for violation in _prove_bucket(model, manifest, bucket, graph, uses, facts, integers)
         ]
         promised |= uses
         compared |= _compared(model)
     facts.violations += _threshold_violations(compared, manifest)
+    places = _places(folder, models)
     facts.violations += [
         f"weight {promised[key].name!r} is stored {len(names)} times, expected once: {sorted(names)}"
-        for key, names in _places(folder, models).items()
-        if key in promised and len(names) != 1
+        for key, names in places.items()
+        if key in promised and len(names) != 1 and not promised[key].is_int8(manifest.lowering)
     ]
-    facts.violations += _size_violations(facts, promised, graphs=len(manifest.plan.buckets))
+    facts.violations += [
+        f"weight {integers[key]!r} is stored as int8 {len(names)} times, expected once: {sorted(names)}"
+        for key, names in places.items()
+        if key in integers and len(names) != 1
+    ]
+    facts.violations += [
+        f"a float copy of the int8 weight {promised[key].name!r} is left: {sorted(names)}"
+        for key, names in places.items()
+        if key in promised and promised[key].is_int8(manifest.lowering)
+    ]
+    facts.violations += _size_violations(facts, promised, manifest)
     return facts
 
 
@@ -98,12 +118,16 @@ def _prove_bucket(
     graph: StaticMoRViT,
     promised: dict[str, Promise],
     facts: Facts,
+    integers: dict[str, str],
 ) -> list[str]:
-    """Prove the plain graph of one bucket; notes its MACs in `facts`."""
+    """Prove the plain graph of one bucket; notes its MACs in `facts` and its int8 weights in `integers`."""
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
     dynamic = _shape_violations(fixed)
-    uses = _weight_uses(model)
+    read = read_integers(model, promised)
+    uses = _weight_uses(model, read)
+    held = {init.name: init for init in model.graph.initializer if init.name in read.keys}
+    integers |= {_key(numpy_helper.to_array(held[n])): promised[key].name for n, key in read.keys.items()}
     facts.macs[bucket] = 0 if dynamic else count_macs(fixed) // batch
     facts.block_applications = {
         name.removesuffix(".fc2.weight"): times
@@ -111,10 +135,17 @@ def _prove_bucket(
         if name.endswith(".fc2.weight")
     }
     violations = [
-        *_sharing_violations(model, uses, promised, _owned(graph)),
+        *_sharing_violations(model, uses, promised, _owned(graph), read),
         *dynamic,
         *_probe_violations(model, manifest, bucket, graph),
     ]
+    if manifest.precision == "int8":
+        assert manifest.lowering is not None
+        violations += integer_violations(model, read, promised, manifest.lowering)
+    elif read.keys or read.unknown:
+        violations.append(f"{manifest.precision} with int8 weights: {sorted([*read.keys, *read.unknown])}")
+    if manifest.precision == "fp16":
+        violations += half_violations(fixed)
     macs = _promised_macs(graph, manifest)
     if not dynamic and facts.macs[bucket] != macs:
         violations.append(f"the graph does {facts.macs[bucket]:,} MACs an image, the plan says {macs:,}")
@@ -208,30 +239,25 @@ def _stored_bytes(models: list[onnx.ModelProto]) -> int:
     return inline + sum(outside.values())
 
 
-@dataclass(frozen=True)
-class Promise:
-    """A weight of the static module: its name, how many products read it in one run, its size in bytes."""
-
-    name: str
-    uses: int
-    bytes: int
-
-
 def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     """Content key of each weight to what the static module does with it, by running it."""
     uses: Counter[str] = Counter()
-    held: dict[str, tuple[str, int]] = {}
+    held: dict[str, tuple[str, NDArray]] = {}
     hooks = []
     for name, module in graph.named_modules():
         if isinstance(module, StaticLinear):
             key = _key(module.weight.numpy())
-            held[key] = weight_name(f"{name}.weight"), module.weight.nbytes
+            held[key] = weight_name(f"{name}.weight"), module.weight.numpy()
             hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
     # a router whose logits nobody reads is not run, and not in the file
-    return {key: Promise(name, uses[key], size) for key, (name, size) in held.items() if uses[key]}
+    return {
+        key: Promise(name, uses[key], values.nbytes, values)
+        for key, (name, values) in held.items()
+        if uses[key]
+    }
 
 
 def _owned(graph: StaticMoRViT) -> set[str]:
@@ -239,11 +265,14 @@ def _owned(graph: StaticMoRViT) -> set[str]:
     return {_key(tensor.numpy()) for tensor in graph.state_dict().values()}
 
 
-def _weight_uses(model: onnx.ModelProto) -> dict[str, int]:
-    """Initializer -> products that read it as a factor."""
+def _weight_uses(model: onnx.ModelProto, integers: Integers) -> dict[str, int]:
+    """Initializer -> products that read it as a factor, widened first where it is int8."""
     weights = [init.name for init in model.graph.initializer if len(init.dims) == 2]
     factors = Counter(
-        name for node in model.graph.node if node.op_type in PRODUCTS for name in node.input[:2]
+        integers.factor.get(name, name)
+        for node in model.graph.node
+        if node.op_type in PRODUCTS
+        for name in node.input[:2]
     )
     return {name: factors[name] for name in weights if factors[name]}
 
@@ -263,14 +292,20 @@ def _operator_violations(nodes: list[onnx.NodeProto], manifest: Manifest) -> lis
 
 
 def _sharing_violations(
-    model: onnx.ModelProto, uses: dict[str, int], promised: dict[str, Promise], owned: set[str]
+    model: onnx.ModelProto,
+    uses: dict[str, int],
+    promised: dict[str, Promise],
+    owned: set[str],
+    integers: Integers,
 ) -> list[str]:
     found: dict[str, list[str]] = {key: [] for key in promised}
     violations = []
     for init in model.graph.initializer:
-        key = _key(numpy_helper.to_array(init))
+        key = integers.keys.get(init.name) or _key(numpy_helper.to_array(init))
         if key in promised:
             found[key].append(init.name)
+        elif init.name in integers.parameters:
+            continue
         elif key not in owned and math.prod(init.dims) >= HELD_ELEMENTS:
             readers = [node.name for node in model.graph.node if init.name in node.input]
             violations.append(
@@ -322,8 +357,9 @@ def _probe_violations(
     return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 
 
-def _size_violations(facts: Facts, promised: dict[str, Promise], graphs: int) -> list[str]:
-    limit = int(SIZE_FACTOR * sum(promise.bytes for promise in promised.values()) + SIZE_SLACK * graphs)
+def _size_violations(facts: Facts, promised: dict[str, Promise], manifest: Manifest) -> list[str]:
+    stored = sum(promise.stored_bytes(manifest.lowering) for promise in promised.values())
+    limit = int(SIZE_FACTOR * stored + SIZE_SLACK * len(manifest.plan.buckets))
     if facts.file_bytes <= limit:
         return []
     return [f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected"]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import onnx
-import torch
-
-from morvit_deploy.bundle import Manifest, Port
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.calibration.ranges import DEFAULT
 from morvit_deploy.exporters import onnx_structure
-from morvit_deploy.exporters.base import Exporter, Request, Written, example_image
-from morvit_deploy.exporters.onnx_dispatch import ORDER, self_dispatching, separate
-from morvit_deploy.exporters.onnx_files import write_graphs
-from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Unanswered, Whole, name_carried
-from morvit_deploy.exporters.onnx_pieces import trace
-from morvit_deploy.exporters.run_onnx import GRAPH, graph_files
+from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
+from morvit_deploy.exporters.onnx_assembly import Pieces, trace_pieces, write_pieces
+from morvit_deploy.lowering import lower
 from morvit_deploy.plan import Plan
+from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
 
 
@@ -25,63 +22,45 @@ class OnnxExporter(Exporter):
 
     target = "onnx"
 
-    def write(self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path) -> Written:
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        lower(graphs, request.precision, _asked(request))
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
-        if not plan.adaptive:
-            (graph,) = graphs.values()
-            model, probes = trace(Whole(graph), [image], dynamic=dynamic)
-            return _written(write_graphs(folder, {GRAPH: model}), [model], probes)
-        pieces = _Pieces(graphs, plan, image, dynamic, inside=request.dispatch == "graph")
-        if request.dispatch == "host":
-            parts = separate(pieces.stem, pieces.trunks)
-            names = graph_files("host", plan)
-            files = write_graphs(folder, {names[part]: model for part, model in parts.items()})
-            return _written(
-                files, [parts["stem"], parts[plan.buckets[-1].name]], pieces.probes, pieces.carried
+
+        def traced() -> Pieces:
+            return trace_pieces(graphs, plan, image, dynamic=dynamic, inside=request.dispatch == "graph")
+
+        if request.precision == "fp32":
+            return write_pieces(traced(), plan, folder)
+        from morvit_deploy.exporters.onnx_lower import How, Stream, probe_halves, to_int8
+
+        images = request.calibration_images
+        stream = None if images is None else Stream(images, request.batch, request.input == "uint8")
+        if request.precision == "fp16":
+            pieces = traced()
+            lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
+        else:
+            assert stream is not None, "Request asks for images"
+            how = How(
+                _flavor(request),
+                request.calibration or DEFAULT,  # type: ignore[arg-type]  # Request has checked the value
+                request.smooth,
+                request.max_drop,
             )
-        assert pieces.unanswered is not None
-        model = self_dispatching(pieces.stem, pieces.trunks, pieces.unanswered)
-        return _written(write_graphs(folder, {GRAPH: model}), [model], pieces.probes)
+            pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
+        written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
+        return replace(written, lowering=lowering)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return onnx_structure.prove(folder, manifest, graphs).as_dict()
 
 
-class _Pieces:
-    """A stem and a trunk for each bucket, traced one after the other; probes are named after where they will be."""
-
-    def __init__(
-        self, graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, dynamic: bool, inside: bool
-    ) -> None:
-        first = next(iter(graphs.values()))
-        carried, examples = name_carried(first, image)
-        self.stem, probes = trace(StemPart(first, plan, carried), [image], dynamic=dynamic)
-        self.carried = tuple(carried.values())
-        self.probes = (*(name for name in self.carried if not name.startswith("stem.")), *probes)
-        self.trunks: dict[str, onnx.ModelProto] = {}
-        for bucket, graph in graphs.items():
-            trunk = TrunkPart(graph, carried, inside=inside)
-            self.trunks[bucket], probes = trace(trunk, examples, dynamic=dynamic)
-            self.probes += tuple(f"{bucket}/{name}" for name in probes)
-        self.unanswered = trace(Unanswered(trunk), examples, dynamic=dynamic)[0] if inside else None
+def _asked(request: Request) -> Lowering | None:
+    """What is known of an int8 bundle before its images are: for whom it is."""
+    return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
 
 
-def _written(
-    files: list[str], models: list[onnx.ModelProto], probes: tuple[str, ...], carried: tuple[str, ...] = ()
-) -> Written:
-    outputs = {value.name: value for model in models for value in model.graph.output}
-    return Written(
-        files=files,
-        inputs=tuple(_port(value) for value in models[0].graph.input),
-        outputs=tuple(_port(outputs[name]) for name in ORDER if name in outputs),
-        carried=tuple(_port(value) for name, value in outputs.items() if name in carried),
-        probes=probes,
-    )
-
-
-def _port(value: onnx.ValueInfoProto) -> Port:
-    tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-    return Port(name=value.name, dtype=dtype, shape=shape)
+def _flavor(request: Request) -> Literal["cpu", "trt"]:
+    return "trt" if request.int8_flavor == "trt" else "cpu"

@@ -11,7 +11,10 @@ from morvit_deploy.rewrites import KV, Affine, fold_norm, fold_scale
 
 
 class StaticLinear(nn.Module):
-    """x @ weight + bias with weight (in, out), so that no runtime needs a transposed copy of its own."""
+    """x @ weight + bias with weight (in, out), so that no runtime needs a transposed copy of its own.
+
+    Computed in the weight's own precision, whatever x comes in: half of it where the weights have been halved.
+    """
 
     def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class StaticLinear(nn.Module):
         self.bias = None if affine.bias is None else nn.Parameter(affine.bias.to(dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x @ self.weight
+        x = x.to(self.weight.dtype) @ self.weight
         return x if self.bias is None else x + self.bias
 
 
@@ -77,10 +80,11 @@ class StaticBlock(nn.Module):
     def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
         """x (…, n, dim) after attention of q over kv and the MLP, residuals included.
 
-        `mask` is added to the attention logits (…, heads, n, keys).
+        `mask` is added to the attention logits (…, heads, n, keys). The residual stream, the norms and the softmax
+        have the precision of x, which stays whole where the weights have been halved.
         """
-        x = x + self.proj(_mixed(q, kv, mask).transpose(-3, -2).flatten(-2))
-        return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
+        x = x + self.proj(_mixed(q, kv, x.dtype, mask).transpose(-3, -2).flatten(-2)).to(x.dtype)
+        return x + self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (…, n, dim): every token queries every other."""
@@ -97,12 +101,12 @@ class StaticBlock(nn.Module):
         return split.chunk(parts, dim=-3)
 
 
-def _mixed(q: Tensor, kv: KV, mask: Tensor | None) -> Tensor:
-    """Values mixed by attention, for each query (…, heads, n, head_dim)."""
+def _mixed(q: Tensor, kv: KV, whole: torch.dtype, mask: Tensor | None) -> Tensor:
+    """Values mixed by attention, for each query (…, heads, n, head_dim); the softmax in precision `whole`."""
     if kv.k.shape[-2] == 1:  # a token alone with itself: its weight is 1
         return kv.v
-    logits = q @ kv.k.transpose(-2, -1)
-    return (logits if mask is None else logits + mask).softmax(dim=-1) @ kv.v
+    logits = (q @ kv.k.transpose(-2, -1)).to(whole)
+    return (logits if mask is None else logits + mask).softmax(dim=-1).to(kv.v.dtype) @ kv.v
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
+from morvit_deploy.precision import Lowering, Precision
 
 FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
@@ -59,7 +60,8 @@ class Manifest(Strict):
 
     format: Literal["morvit-bundle/1"]
     target: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
+    lowering: Lowering | None = None  # how it came below fp32
     form: Form
     dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
@@ -88,6 +90,10 @@ class Manifest(Strict):
             for field in ("preprocess", "labels")
             if getattr(self, field) != getattr(self.config, field)
         ]
+        if (self.precision == "fp32") != (self.lowering is None):
+            problems.append(f"lowering: expected below fp32 and only there; precision is {self.precision!r}")
+        if self.precision != "fp32" and self.form != "unrolled":
+            problems.append(f"form: {self.form!r} in {self.precision}")
         if self.form == "unrolled":
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
         if self.plan.checkpoint not in (None, self.checkpoint.sha256):

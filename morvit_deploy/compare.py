@@ -6,11 +6,15 @@ thresholds; each image ragged), and the static graph of each bucket. The target'
 Routing gap: trained model against the plan's. Unrolling gap: plan's model against the static graphs, equal in real
 arithmetic. Conversion gap: static graphs against the runtime. Every image is run in every bucket; where it needs more
 than the bucket holds, all sides keep the highest router logits, so that no bucket goes untried.
+
+Below fp32 the conversion gap is a measurement: every image is counted, however close its decisions, and what must be
+kept are the routers' decisions and the classes, as far as the precision's gate asks.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,10 +30,19 @@ from morvit_deploy.ends import Options
 from morvit_deploy.model import MoRViT, Outcome, Routing
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.plan import Bucket, is_own
+from morvit_deploy.precision import gate_for
 from morvit_deploy.runtime import Arrays, Session
 from morvit_deploy.threads import fitting_threads
 from morvit_deploy.unroll import StaticMoRViT
-from morvit_deploy.verdict import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange, Verification
+from morvit_deploy.verdict import (
+    MARGIN,
+    BucketSeen,
+    Dispatched,
+    Fidelity,
+    Gap,
+    RoutingChange,
+    Verification,
+)
 from morvit_deploy.walk import Walk
 
 LOGIT_TOLERANCE = (
@@ -40,6 +53,7 @@ EXACT_TOLERANCE = (
 )
 CHUNK = 4  # images at a time: the states of each are kept, so memory does not grow with their number
 ENOUGH, SYNTHETIC = 3, 64  # synthetic images to be judged, and the most that are drawn for it
+ENOUGH_LOW = 32  # the same below fp32, where shares are judged and not each image
 
 OpenSession = Callable[..., Session]  # bucket: str | None, probes: bool
 
@@ -64,7 +78,7 @@ def compare(
         for start in range(0, total, CHUNK):
             if images is not None:
                 comparison.add(images[start : start + CHUNK])
-            elif comparison.least_judged < ENOUGH:
+            elif comparison.least_judged < (ENOUGH_LOW if comparison.low else ENOUGH):
                 comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
             progress(min(1.0, (start + CHUNK) / total))
         return comparison.verification(structure, synthetic=images is None)
@@ -82,6 +96,13 @@ class Answers:
         self.expected.append(expected)
         self.actual.append(actual)
 
+    def energies(self) -> tuple[float, float]:
+        """Sums of squares of what was expected and of the error; an infinite error where an answer is not finite."""
+        signal = sum(float(np.square(part.astype(np.float64)).sum()) for part in self.expected)
+        pairs = zip(self.expected, self.actual, strict=True)
+        noise = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
+        return signal, noise if math.isfinite(noise) else math.inf
+
     def gap(self, tolerance: float) -> Gap:
         """How far the two sides are apart."""
         if not self.expected:
@@ -92,8 +113,13 @@ class Answers:
 class _InBucket:
     """One bucket: the plan's model held to its capacity, the static graph, and the runtime."""
 
-    def __init__(self, judge: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session) -> None:
-        self.judge, self.static, self.bucket, self.session = judge, static, bucket, session
+    def __init__(
+        self, judge: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session, low: bool
+    ) -> None:
+        self.judge, self.static, self.bucket, self.session, self.low = judge, static, bucket, session, low
+        self.decision_flips: list[list[float]] = [[] for _ in bucket.capacity]
+        self.class_flips: list[float] = []
+        self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
         self.walk = Walk(judge.config, bucket.capacity, static.thresholds)
         self.unrolling, self.conversion = Answers(), Answers()
         self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
@@ -113,21 +139,25 @@ class _InBucket:
         answer = self.static(torch.from_numpy(images) if uint8 else exact)
         static = {name: tensor.numpy() for name, tensor in answer.items()}
         runtime = self.session.run(images)
-        clear = is_clear(np.array([trace.margin for trace in capped.traces]))
+        clear = is_clear(np.array([trace.margin for trace in capped.traces])) | self.low
         self.fitting += sum(fits)
         self.judged += int(clear.sum())
         self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
         self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
         self.conversion.add(static["logits"][clear], runtime["logits"][clear])
+        self.class_flips += flipped_margins(static["logits"], runtime["logits"])
         if "overflow" in runtime:
             overflow = np.array([trace.overflow for trace in capped.traces])
             self.wrong_overflow += int((overflow != runtime["overflow"])[clear].sum())
         if "depth" in runtime:
             differs = (capped.depth.numpy() != runtime["depth"]).any(axis=1)
             self.wrong_depth += int(differs[clear].sum())
-        decisions = self.walk.decisions_alike(capped, runtime, clear)
+        decisions = self.walk.decisions_alike(capped, runtime, clear, self.decision_flips)
         if decisions is not None:
             self.decisions.append(decisions)
+        tokens = self.walk.tokens_alike(capped, runtime) if self.low else None
+        if tokens is not None:
+            self.tokens.append(tokens)
 
     def _divergence(
         self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
@@ -136,11 +166,23 @@ class _InBucket:
         logits = reference.logits.numpy()
         if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
             wanted, found = self.walk.stages_of_reference(reference), self.walk.stages_of(static)
+        elif self.low:
+            return None
         elif not gap_of(static["logits"][clear], runtime["logits"][clear], LOGIT_TOLERANCE).passed:
             wanted, found = self.walk.stages_of(static), self.walk.stages_of(runtime)
         else:
             return None
         return self.walk.first_divergence(wanted, found, clear, before)
+
+    def fidelity(self) -> Fidelity:
+        """What this bucket keeps, below fp32."""
+        signal, noise = self.conversion.energies()
+        snr = math.inf if signal else -math.inf
+        if noise:
+            snr = 10 * math.log10(signal / noise) if signal and noise < math.inf else -math.inf
+        images = sum(map(len, self.conversion.expected))
+        alike = _shares(self.tokens)
+        return Fidelity(self.bucket.name, images, snr, alike, self.class_flips, self.decision_flips)
 
 
 class _Comparison:
@@ -148,6 +190,8 @@ class _Comparison:
 
     def __init__(self, model: MoRViT, manifest: Manifest, open_session: OpenSession) -> None:
         self.manifest, self.plan = manifest, manifest.plan
+        self.low = manifest.precision != "fp32"
+        self.tolerance = math.inf if self.low else LOGIT_TOLERANCE
         self.judge = copy.deepcopy(model).double()
         self.own = manifest.form != "unrolled" or is_own(manifest.plan, model.config)
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
@@ -156,7 +200,13 @@ class _Comparison:
         options = Options(input=manifest.input, single=False)
         graphs = build_forms(manifest.form, self.judge, manifest.plan, options)
         self.buckets = [
-            _InBucket(self.judge, graphs[bucket.name], bucket, open_session(bucket=bucket.name, probes=True))
+            _InBucket(
+                self.judge,
+                graphs[bucket.name],
+                bucket,
+                open_session(bucket=bucket.name, probes=True),
+                self.low,
+            )
             for bucket in manifest.plan.buckets
         ]
         self.whole = open_session() if manifest.plan.adaptive else None
@@ -184,7 +234,7 @@ class _Comparison:
     def _add_dispatched(self, images: Pixels, ragged: Outcome, whole: Session) -> None:
         """The bundle as a user runs it: it chooses the bucket."""
         answer = whole.run(images)
-        clear = is_clear(np.array([trace.margin for trace in ragged.traces]))
+        clear = is_clear(np.array([trace.margin for trace in ragged.traces])) | self.low
         self.dispatched.add(ragged.logits.numpy()[clear], answer["logits"][clear])
         self.served += np.bincount(answer["bucket"], minlength=len(self.served))
         counts = np.array([trace.counts for trace in ragged.traces])
@@ -196,8 +246,8 @@ class _Comparison:
 
     @property
     def judged(self) -> int:
-        """Images so far whose routing margin lets them be judged."""
-        return int(is_clear(np.array(self.margins)).sum())
+        """Images so far whose routing margin lets them be judged; below fp32 every one is."""
+        return len(self.margins) if self.low else int(is_clear(np.array(self.margins)).sum())
 
     @property
     def least_judged(self) -> int:
@@ -207,9 +257,8 @@ class _Comparison:
     def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
         """The verdict over all chunks."""
         unrolling = _worst([bucket.unrolling.gap(EXACT_TOLERANCE) for bucket in self.buckets])
-        conversions = [bucket.conversion.gap(LOGIT_TOLERANCE) for bucket in self.buckets]
-        decisions = [np.sum(bucket.decisions, axis=0) for bucket in self.buckets if bucket.decisions]
-        alike = np.sum(decisions, axis=0) if decisions else None
+        conversions = [bucket.conversion.gap(self.tolerance) for bucket in self.buckets]
+        decisions = [counts for bucket in self.buckets for counts in bucket.decisions]
         diverging = [bucket for bucket in self.buckets if bucket.divergence]
         return Verification(
             structure={"form": self.manifest.form, **structure},
@@ -217,9 +266,7 @@ class _Comparison:
             unrolling_gap=None if self.own else unrolling,
             conversion_gap=_worst(conversions),
             routing_change=None if self.own else self.change,
-            router_agreement=None
-            if alike is None
-            else [same / of if of else 1.0 for same, of in alike.tolist()],
+            router_agreement=_shares(decisions) if decisions else None,
             images=len(self.margins),
             ambiguous=len(self.margins) - self.judged,
             synthetic=synthetic,
@@ -241,7 +288,10 @@ class _Comparison:
             else [],
             dispatched=None
             if self.whole is None
-            else Dispatched(self.dispatched.gap(LOGIT_TOLERANCE), self.overflowed, self.misdirected),
+            else Dispatched(self.dispatched.gap(self.tolerance), self.overflowed, self.misdirected),
+            precision=self.manifest.precision,
+            gate=gate_for(self.manifest.precision, None),
+            fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],
         )
 
     def _told(self, bucket: _InBucket) -> str:
@@ -271,6 +321,13 @@ def gap_of(expected: NDArray, actual: NDArray, tolerance: float) -> Gap:
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
 
 
+def flipped_margins(expected: NDArray, actual: NDArray) -> list[float]:
+    """Of images whose class differs between logits (images, classes): how far the expected two best are apart."""
+    best = np.sort(expected, axis=-1)[:, -2:]
+    flips = expected.argmax(axis=-1) != actual.argmax(axis=-1)
+    return (best[:, -1] - best[:, 0])[flips].tolist()
+
+
 def is_clear(margins: NDArray) -> NDArray[np.bool_]:
     """Images that are judged. NaN is: a model that answers NaN must fail, not be excused."""
     return ~(margins <= MARGIN)
@@ -280,8 +337,17 @@ def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:
     return all(count <= held for count, held in zip(counts, capacity, strict=False))
 
 
+def _shares(counts: list[NDArray[np.int64]]) -> list[float]:
+    """Of each step, from counts (steps, 2) of those alike and of all; empty without any."""
+    if not counts:
+        return []
+    return [same / of if of else 1.0 for same, of in np.sum(counts, axis=0).tolist()]
+
+
 def _worst(gaps: list[Gap]) -> Gap:
     """The widest of several gaps, in terms of what is allowed."""
     lowest = min(gap.top1_agreement for gap in gaps)
-    widest = max(gaps, key=lambda gap: gap.max_abs / gap.tolerance)
+    widest = max(
+        gaps, key=lambda gap: (gap.max_abs / gap.tolerance, gap.max_abs)
+    )  # without tolerance, the second
     return Gap(widest.max_abs, widest.tolerance, lowest)

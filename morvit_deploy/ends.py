@@ -54,6 +54,8 @@ class Stem(nn.Module):
         cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
         if options.single:
             cls, positions = cls[0], positions[0]
+        # of raw pixels, taken into the patch's constants below fp32: see `lowering`
+        self.shrink, self.centre = 1.0, 0.0
         self.cls = nn.Parameter(cls.to(dtype), requires_grad=False)
         self.positions = nn.Parameter(positions.to(dtype), requires_grad=False)
         if config.register_tokens:
@@ -66,7 +68,9 @@ class Stem(nn.Module):
         x = self._patches(image)
         if self.options.input == "uint8" and not self.options.fold:
             x = self._normalise(x)
-        x = self.patch(x) + self.positions
+        x = x if self.shrink == 1 else x * self.shrink
+        x = x if self.centre == 0 else x - self.centre
+        x = self.patch(x).to(self.cls.dtype) + self.positions
         parts = [self._repeated(self.cls, image), x]
         if self.config.register_tokens:
             parts.append(self._repeated(self.registers, image))
@@ -131,4 +135,4 @@ class Classifier(nn.Module):
         x = self.norm(cls)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
-        return x
+        return x.to(cls.dtype)

@@ -10,7 +10,8 @@ MorvitError                  exit status 2: bad usage or input
 ├── TargetError              a target, device or option is not available
 └── CheckFailed              exit status 1: the tool worked, and the answer is no
     ├── StructureError       the written graph is not the static graph that was promised
-    └── ParityError          the bundle does not compute what the checkpoint computes
+    ├── ParityError          the bundle does not compute what the checkpoint computes
+    └── PrecisionError       a bundle below fp32 misses its gate, or is not faster
 """
 
 from __future__ import annotations
@@ -62,3 +63,7 @@ class StructureError(CheckFailed):
 
 class ParityError(CheckFailed):
     """The bundle and the checkpoint disagree."""
+
+
+class PrecisionError(CheckFailed):
+    """A bundle below fp32 is not worth having: it misses its gate, or is not faster than fp32."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from morvit_deploy.precision import Gate
 
 MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
 MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram
@@ -116,6 +118,34 @@ class Dispatched:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """What one bucket below fp32 keeps of its static graph in float64, over every image compared."""
+
+    bucket: str
+    images: int
+    snr_db: float  # of the logits
+    token_agreement: list[
+        float
+    ]  # part of all patch tokens that run, or do not run, each step as the reference says
+    flips: list[float]  # of images that change their class: how far the reference's two best logits are apart
+    decisions: list[list[float]]  # the same of router decisions, in router logits, for each step
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports: counts, medians and the largest."""
+        steps = [{"flips": len(step), **_margins(step)} for step in self.decisions]
+        known: dict[str, Any] = {"bucket": self.bucket, "images": self.images, "snr_db": _finite(self.snr_db)}
+        known |= {"token_agreement": self.token_agreement}
+        return known | {"class_flips": len(self.flips), **_margins(self.flips), "steps": steps}
+
+
+def _margins(margins: list[float]) -> dict[str, float | None]:
+    return {
+        "median_margin": _finite(float(np.median(margins)) if margins else None),
+        "largest_margin": _finite(max(margins, default=None)),
+    }
+
+
+@dataclass(frozen=True)
 class Verification:
     """The outcome of a comparison."""
 
@@ -136,19 +166,62 @@ class Verification:
     min_agreement: float = 0.0  # top-1 agreement asked for across the routing gap
     buckets: list[BucketSeen] = field(default_factory=list)
     dispatched: Dispatched | None = None
+    precision: str = "fp32"
+    gate: Gate | None = (
+        None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
+    )
+    fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
 
     @property
     def passed(self) -> bool:
-        """Structure proved, both gaps closed and every decision alike, on at least one judged image."""
+        """Structure proved, both gaps closed and every decision alike, on at least one judged image.
+
+        Below fp32 the conversion gap is measured, and decisions and classes are held to the gate.
+        """
         return (
             self.structure.get("proved") is True
             and all(gap.passed for _, gap in self.gaps)
             and self.routing_gap.top1_agreement >= self.min_agreement
-            and not any(b.wrong_overflow or b.wrong_depth or not b.judged for b in self.buckets)
-            and (self.dispatched is None or self.dispatched.passed)
-            and all(share == 1.0 for share in self.router_agreement or ())
+            and not any(not b.judged for b in self.buckets)
+            and (self._exact if self.gate is None else not self.missed)
             and self.images > self.ambiguous
         )
+
+    @property
+    def _exact(self) -> bool:
+        return (
+            not any(b.wrong_overflow or b.wrong_depth for b in self.buckets)
+            and (self.dispatched is None or self.dispatched.passed)
+            and all(share == 1.0 for share in self.router_agreement or ())
+        )
+
+    @property
+    def missed(self) -> list[str]:
+        """What a bundle below fp32 misses of its gate, a phrase each."""
+        if self.gate is None:
+            return []
+        lines = []
+        for seen in self.fidelity:
+            where = f"bucket {seen.bucket}, " if len(self.fidelity) > 1 else ""
+            lines += [
+                f"{self.precision}, {where}step {step}: {share:.2%} of the tokens are routed alike, at least "
+                f"{self.gate.tokens:.2%} expected"
+                for step, share in enumerate(seen.token_agreement, start=1)
+                if not share >= self.gate.tokens
+            ]
+            if len(seen.flips) > self.gate.allowed_flips(seen.images):
+                lines.append(
+                    f"{self.precision}, {where}{len(seen.flips)} of {seen.images} images change their class, at "
+                    f"most {self.gate.allowed_flips(seen.images)} expected (top-1 agreement {self.gate.top1:.2%})"
+                )
+            if not math.isfinite(seen.snr_db) and seen.snr_db < 0:
+                lines.append(f"{self.precision}, {where}logits are not finite")
+        return lines
+
+    @property
+    def only_gate_missed(self) -> bool:
+        """Would it have passed with a lower gate? Only that can be let through."""
+        return not self.passed and replace(self, gate=Gate(0.0, 0.0)).passed
 
     @property
     def gaps(self) -> list[tuple[str, Gap]]:
@@ -175,17 +248,21 @@ class Verification:
                     f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
                     f"top-1 agreement {gap.top1_agreement:.1%}"
                 )
+        if self.gate is not None:
+            lines += self.missed
         for step, share in enumerate(self.router_agreement or (), start=1):
-            if share < 1:
+            if self.gate is None and share < 1:
                 lines.append(f"step {step}: {share:.2%} of the routers' decisions are alike, expected all")
         for bucket in self.buckets:
             if not bucket.judged:
                 lines.append(f"bucket {bucket.name}: no image could be judged in it; give more with --images")
+            if self.gate is not None:
+                continue
             if bucket.wrong_overflow:
                 lines.append(f"bucket {bucket.name}: overflow is wrong for {bucket.wrong_overflow} images")
             if bucket.wrong_depth:
                 lines.append(f"bucket {bucket.name}: depth is wrong for {bucket.wrong_depth} images")
-        if self.dispatched is not None and not self.dispatched.passed:
+        if self.gate is None and self.dispatched is not None and not self.dispatched.passed:
             gap = self.dispatched.gap
             lines.append(
                 f"dispatch: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
@@ -216,6 +293,9 @@ class Verification:
             "min_margin": _finite(min(self.margins, default=None)),
             "buckets": [bucket.as_dict() for bucket in self.buckets],
             "dispatch": self.dispatched.as_dict() if self.dispatched else None,
+            "precision": self.precision,
+            "gate": asdict(self.gate) if self.gate else None,
+            "fidelity": [seen.as_dict() for seen in self.fidelity],
         }
 
     def _change(self) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.registry import find_target, open_runner
+from morvit_deploy.lowering import lower
 from morvit_deploy.plan import own_plan
+from morvit_deploy.precision import gate_for
 from morvit_deploy.runtime import Session
 from morvit_deploy.verdict import Verification
 
@@ -30,7 +32,7 @@ def verify(
     limit: int | None = DEFAULT_LIMIT,
     threads: int | None = None,
     upscale: bool = False,
-    min_agreement: float = 0.0,
+    min_agreement: float | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
@@ -38,10 +40,10 @@ def verify(
 
     The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
     from a checkpoint of another architecture; a failed check is in the answer, not raised. `min_agreement` is the
-    top-1 agreement that a plan's model must have with the trained one (0: reported only). `tell` hears each stage,
-    `progress` the share of images done.
+    top-1 agreement that a plan's model must have with the trained one (None: reported only); below fp32 it replaces
+    the precision's gate, of decisions and of classes. `tell` hears each stage, `progress` the share of images done.
     """
-    if not 0 <= min_agreement <= 1:
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")
     tell("loading the checkpoint")
     model = load_checkpoint(checkpoint)
@@ -54,13 +56,13 @@ def verify(
         )
     tell("proving the structure of the written graph")
     graphs = build_forms(manifest.form, model, manifest.plan, options_of(manifest))
+    try:
+        lower(graphs, manifest.precision, manifest.lowering)
+    except ConfigError as error:
+        raise BundleError(f"{bundle}: {error}; the manifest was edited") from None
     structure = find_target(manifest.target).load_exporter().prove(graphs, manifest, folder)
-    if manifest.precision != "fp32" or (
-        manifest.form != "unrolled" and manifest.plan != own_plan(model.config)
-    ):
-        raise BundleError(
-            f"{bundle}: plan or precision of the manifest are not those exported; it was edited"
-        )
+    if manifest.form != "unrolled" and manifest.plan != own_plan(model.config):
+        raise BundleError(f"{bundle}: the manifest's plan is not the one exported; it was edited")
     told = (manifest.macs, manifest.checkpoint.parameters)
     found = (structure.pop("macs"), sum(p.numel() for p in model.parameters()))
     if told != found:
@@ -83,7 +85,12 @@ def verify(
             raise
         raise BundleError(f"{bundle}: {structure['violations'][0]}; it was edited") from error
     same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
-    return replace(verification, same_checkpoint=same, min_agreement=min_agreement)
+    return replace(
+        verification,
+        same_checkpoint=same,
+        min_agreement=min_agreement or 0.0,
+        gate=gate_for(manifest.precision, min_agreement),
+    )
 
 
 def _differences(bundled: Config, own: Config) -> list[str]:

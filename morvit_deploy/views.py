@@ -18,7 +18,12 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
     parity = verification.as_dict()
     return Report(
         f"Export of {folder}",
-        [bundle_table(folder, manifest), structure_table(parity["structure"]), *parity_tables(parity)],
+        [
+            bundle_table(folder, manifest),
+            *lowering_tables(manifest),
+            structure_table(parity["structure"]),
+            *parity_tables(parity),
+        ],
     )
 
 
@@ -70,10 +75,14 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
         tables.append(_buckets_table(parity))
     if "decision_agreement" in parity["routing_gap"]:
         tables += _change_tables(parity["routing_gap"])
+    if parity["fidelity"]:
+        tables += fidelity_tables(parity)
     agreement = parity["router_agreement"]
     if agreement is not None:
         rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
         caption = "graphs against the model they were unrolled from" if parity["buckets"] else ""
+        if parity["fidelity"]:
+            caption = "of the tokens that face the router at a step, every bucket's together"
         columns = ("step", "decisions alike")
         tables.append(Table("Router agreement", columns, rows, numeric=(0, 1), caption=caption))
     return tables
@@ -144,6 +153,103 @@ def _change_tables(gap: dict[str, Any]) -> list[Table]:
             numeric=(1,),
         ),
     ]
+
+
+def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
+    """What a bundle below fp32 keeps of the reference: answers, and tokens routed alike, of each bucket."""
+    gate, seen = parity["gate"], parity["fidelity"]
+    answers = Table(
+        f"Fidelity in {parity['precision']}",
+        ("bucket", "images", "logit SNR", "classes changed", "largest margin among them"),
+        [
+            (
+                one["bucket"],
+                str(one["images"]),
+                "not finite" if one["snr_db"] is None else f"{one['snr_db']:.1f} dB",
+                str(one["class_flips"]),
+                _margin(one["largest_margin"]),
+            )
+            for one in seen
+        ],
+        numeric=(1, 2, 3, 4),
+        caption=f"gate: {gate['tokens']:.2%} of the tokens at each step, {gate['top1']:.2%} of the classes",
+    )
+    rows = [
+        (
+            one["bucket"],
+            str(number),
+            f"{alike:.2%}",
+            str(step["flips"]),
+            _margin(step["median_margin"]),
+            _margin(step["largest_margin"]),
+        )
+        for one in seen
+        for number, (alike, step) in enumerate(
+            zip(one["token_agreement"], one["steps"], strict=False), start=1
+        )
+    ]
+    if not rows:
+        return [answers]
+    columns = ("bucket", "step", "tokens routed alike", "decisions flipped", "their median margin", "largest")
+    return [answers, Table("Routing below fp32", columns, rows, numeric=(1, 2, 3, 4, 5))]
+
+
+def lowering_tables(manifest: Manifest) -> list[Table]:
+    """How a bundle below fp32 was made; none for fp32."""
+    lowering = manifest.lowering
+    if lowering is None:
+        return []
+    facts = lowering.facts
+    rows = []
+    if lowering.flavor:
+        ranges = f"{facts['ranges']} ranges by {lowering.calibration} from {lowering.images} images"
+        rows.append(
+            ("int8", f"flavor {lowering.flavor}, {ranges}" + (", smoothed" if lowering.smoothing else ""))
+        )
+    for name, seen in lowering.buckets.items():
+        forced = f", {seen.forced} of them not its own" if seen.forced else ""
+        rows.append((f"ranges of {name}", f"{seen.images} images{forced}"))
+    if lowering.lifted:
+        rows.append(("in float", ", ".join(lowering.lifted)))
+    for name, speed in facts.get("speed", {}).items():
+        told = f"{speed['int8_ms']:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
+        rows.append((f"time of {name}", told))
+    for name, largest in facts.get("largest_activations", {}).items():
+        rows.append((f"largest |{name}|", f"{largest:.4g} of 65504"))
+    rows += [("missed, let through", missed) for missed in lowering.accepted]
+    tables = [Table(f"Made in {manifest.precision}", ("what", "value"), rows)] if rows else []
+    if facts.get("sensitivity", {}).get("layers"):
+        tables.append(_sensitivity_table(facts["sensitivity"]))
+    return tables
+
+
+def _sensitivity_table(found: dict[str, Any]) -> Table:
+    """Each layer, the worst first, and what lifting it to float is worth."""
+    rows = [
+        (
+            one["layer"],
+            f"{one['alone']['drop']:.2f}",
+            _decibels(one["alone"]["snr_db"]),
+            "" if one["after"] is None else f"{one['after']['drop']:.2f}",
+            "" if one["after"] is None else _decibels(one["after"]["snr_db"]),
+        )
+        for one in found["layers"]
+    ]
+    before = found["before"]
+    caption = (
+        f"points lost with every layer in int8: {before['drop']:.2f} ({_decibels(before['snr_db'])}), allowed "
+        f"{found['allowed']:.2f}; " + ("met" if found["met"] else "not met even with all layers in float")
+    )
+    columns = ("layer", "lost with it in float", "SNR", "lost with it and all above", "SNR")
+    return Table("Layers that int8 hurts, the worst first", columns, rows, (1, 2, 3, 4), caption)
+
+
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f} dB"
+
+
+def _margin(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
 
 
 def prediction_table(answers: list[dict[str, Any]], *, with_logits: bool = False) -> Table:

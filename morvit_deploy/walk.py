@@ -85,11 +85,16 @@ class Walk:
         return steps
 
     def decisions_alike(
-        self, reference: Outcome, actual: Arrays, clear: NDArray[np.bool_]
+        self,
+        reference: Outcome,
+        actual: Arrays,
+        clear: NDArray[np.bool_],
+        flips: list[list[float]] | None = None,
     ) -> NDArray[np.int64] | None:
         """(steps, 2): of the reference's candidates at each step, how many the graph treats alike, and how many.
 
-        Only images where `clear` is true are counted: in the others a decision may fall either way.
+        Only images where `clear` is true are counted: in the others a decision may fall either way. The margins of
+        those treated otherwise, in router logits, join `flips`, a list for each step.
         """
         runs = self.runs(actual)
         if runs is None or self.config.routing == "none":
@@ -99,8 +104,25 @@ class Walk:
             for step, decision in enumerate(reference.traces[image].decisions):
                 candidates = decision.candidates.numpy()
                 goes_on = np.isin(candidates, decision.kept.numpy())
-                counts[step] += (runs[step, image, candidates] == goes_on).sum(), len(candidates)
+                alike = runs[step, image, candidates] == goes_on
+                counts[step] += alike.sum(), len(candidates)
+                if flips is not None and not alike.all():
+                    margins = margins_of(decision.router_logits.numpy(), goes_on, self.thresholds[step])
+                    flips[step] += margins[~alike].tolist()
         return counts
+
+    def tokens_alike(self, reference: Outcome, actual: Arrays) -> NDArray[np.int64] | None:
+        """(steps, 2): of all patch tokens of all images, how many run a step, or do not, as in the reference."""
+        runs = self.runs(actual)
+        if runs is None or self.config.routing == "none":
+            return None
+        alike = np.zeros(len(runs), dtype=np.int64)
+        for image, trace in enumerate(reference.traces):
+            for step, decision in enumerate(trace.decisions):
+                expected = np.zeros(runs.shape[-1], dtype=bool)
+                expected[decision.kept.numpy()] = True
+                alike[step] += (runs[step, image] == expected).sum()
+        return np.stack([alike, np.full_like(alike, runs[0].size)], axis=1)
 
     def first_divergence(
         self, wanted: Stages, found: Stages, clear: NDArray[np.bool_], before: int
@@ -170,3 +192,19 @@ class Walk:
         tokens = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
         np.put_along_axis(tokens, held[..., None], state, axis=1)
         return np.where(runs[..., None], tokens, 0)
+
+
+def margins_of(z: NDArray, goes_on: NDArray[np.bool_], threshold: float | None) -> NDArray[np.float64]:
+    """How far each candidate (n,) is from the other decision, in router logits z (n,) or, for depths, (n, layers).
+
+    From the threshold; without one, from the middle between who goes on and who does not; between the two likeliest
+    depths.
+    """
+    if z.ndim == 2:
+        best = np.sort(z, axis=1)[:, -2:]
+        return best[:, -1] - best[:, 0]
+    if threshold is not None:
+        return np.abs(z - threshold)
+    if goes_on.all() or not goes_on.any():
+        return np.full(len(z), np.inf)
+    return np.abs(z - (z[goes_on].min() + z[~goes_on].max()) / 2)

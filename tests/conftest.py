@@ -179,6 +179,18 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.fixture(scope="session")
+def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 RGB PNG pictures of 36 × 36 with a labels.csv: enough to calibrate with and to verify with others."""
+    folder = tmp_path_factory.mktemp("calibration")
+    lines = ["file,label"]
+    for number, picture in enumerate(synthetic_images(48, 36, seed=21)):
+        Image.fromarray(picture).save(folder / f"{number:02}.png")
+        lines.append(f"{number:02}.png,{number % 10}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 @pytest.fixture
 def copied_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_bundle` to damage."""

@@ -261,7 +261,7 @@ class TestWorker:
         command = [sys.executable, "-m", "morvit_deploy.measuring.worker", *arguments]
         ended = subprocess.run(command, input="", capture_output=True, text=True, timeout=120)
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert set(json.loads(ended.stdout)) == {"load_ms", "first_run_ms", "anonymous_mib"}
+        assert set(json.loads(ended.stdout)) == {"load_ms", "first_run_ms", "anonymous_mib", "resident_mib"}
 
     def test_a_file_in_the_current_folder_shadows_no_module(self, tiny_bundle: Path, inside: Path) -> None:
         (inside / "onnxruntime.py").write_text("raise SystemExit('shadowed')")

@@ -33,5 +33,5 @@ def test_the_readme_names_every_command_and_only_real_options() -> None:
     for name in commands:
         assert f"| `{name}` |" in text
     options = {option for c in commands.values() for p in c.params for option in p.opts}
-    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)):
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)):
         assert option in options, option

@@ -11,10 +11,10 @@ import morvit_deploy
 
 FLOORS = [
     {"errors", "files", "report", "routing"},
-    {"config", "presets", "plan", "macs", "devices", "pixels", "dependencies", "demo_names"},
+    {"config", "presets", "plan", "macs", "devices", "pixels", "precision", "dependencies", "demo_names"},
     {"model", "bundle", "verdict", "threads"},
     {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "runtime", "views"},
-    {"unroll", "baselines", "walk", "calibration", "sources"},
+    {"unroll", "baselines", "lowering", "walk", "calibration", "sources"},
     {
         *("compare", "verification", "exporters", "inspecting", "measuring", "planning", "pareto"),
         *("diagnosis", "doctor_views"),
@@ -39,6 +39,8 @@ NO_TORCH = {
     *("runtime", "views", "diagnosis", "calibration.images", "calibration.fitting", "calibration.histograms"),
     *("calibration.statistics", "calibration.sequence", "calibration.shards", "calibration.costs"),
     *("calibration.points", "calibration.drafting", "pareto"),
+    *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
+    "precision",
     *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),

@@ -56,12 +56,14 @@ LimitOption = Annotated[
     ),
 ]
 MinAgreementOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--min-agreement",
         min=0.0,
         max=1.0,
-        help="Top-1 agreement that a plan's model must have with the trained one (0: reported only).",
+        help="Top-1 agreement that a plan's model must have with the trained one (default: reported only); below "
+        "fp32 also the gate of decisions and classes (default: int8 0.99, fp16 0.999).",
+        show_default=False,
     ),
 ]
 ThreadsOption = Annotated[

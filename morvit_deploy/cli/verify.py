@@ -35,7 +35,7 @@ def verify(
     ] = None,
     images: ImagesOption = None,
     limit: LimitOption = None,
-    min_agreement: MinAgreementOption = 0.0,
+    min_agreement: MinAgreementOption = None,
     threads: ThreadsOption = None,
     upscale: UpscaleOption = False,
     as_json: JsonOption = False,
@@ -65,6 +65,7 @@ def verify(
         stderr().print("note: the bundle was made from other files than this checkpoint's (sha256 differs)")
     emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
     if not verification.passed:
-        from morvit_deploy.errors import ParityError
+        from morvit_deploy.errors import ParityError, PrecisionError
 
-        raise ParityError(verification.failure)
+        error = PrecisionError if verification.only_gate_missed else ParityError
+        raise error(verification.failure)

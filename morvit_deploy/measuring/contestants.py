@@ -48,7 +48,7 @@ def left_out(config: Config) -> list[str]:
 
 
 def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
-    """PlanError when the bundle chooses no bucket, BundleError when it was made from another checkpoint."""
+    """PlanError when no bucket is chosen or the bundle is below fp32, BundleError when the checkpoint is another."""
     if reason := why_one_bucket(manifest.config):
         raise PlanError(
             f"{bundle} has one bucket, so there is no adaptivity to judge, and with routing "
@@ -58,6 +58,11 @@ def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
         raise PlanError(
             f"{bundle} has one bucket, so there is no adaptivity to judge; fit a plan of several with "
             "`morvit-deploy calibrate`, export with --plan, and give that bundle"
+        )
+    if manifest.precision != "fp32":
+        raise PlanError(
+            f"{bundle} is in {manifest.precision}, its rivals would be exported in fp32: the verdict would be of "
+            "precisions; give the fp32 bundle of the same plan"
         )
     from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 

@@ -33,6 +33,7 @@ class Start:
     load_ms: float  # hashes checked, session made; imports excluded
     first_run_ms: float
     anonymous_mib: float | None  # before the bundle was opened
+    resident_mib: float | None = None  # the same of all that is resident, the runtime's own code among it
 
 
 @dataclass(frozen=True)

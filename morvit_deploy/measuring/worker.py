@@ -79,7 +79,12 @@ def _serve(
     session = open_bundle(bundle, threads=threads, bucket=bucket)
     load_ms = _ms_since(started)
     (first_run_ms,) = timed(session, rounds, turn, 1).ms
-    times = {"load_ms": load_ms, "first_run_ms": first_run_ms, "anonymous_mib": before.get("anonymous")}
+    times = {
+        "load_ms": load_ms,
+        "first_run_ms": first_run_ms,
+        "anonymous_mib": before.get("anonymous"),
+        "resident_mib": before.get("resident"),
+    }
     _say(answers, times)
     with session:
         for line in sys.stdin:

@@ -1,0 +1,98 @@
+"""Which layers to leave in float so that a quantised model keeps its answers: a greedy search. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far a quantised model's answers are from those in float."""
+
+    drop: float  # points of top-1, or of agreement with float where there are no labels
+    snr_db: float  # of the logits: tells two models apart that answer the same classes
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest; null where both answer the same bits, as JSON has no infinity."""
+        return {"drop": self.drop, "snr_db": self.snr_db if np.isfinite(self.snr_db) else None}
+
+
+@dataclass(frozen=True)
+class Lift:
+    """One layer's row of the table."""
+
+    layer: str
+    alone: Score  # with this layer alone in float
+    after: Score | None  # with this and all layers above it in float; None where it was not lifted
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        after = None if self.after is None else self.after.as_dict()
+        return {"layer": self.layer, "alone": self.alone.as_dict(), "after": after}
+
+
+@dataclass(frozen=True)
+class Search:
+    """The outcome: what all layers quantised cost, and each layer, the worst first."""
+
+    allowed: float
+    before: Score
+    lifts: tuple[Lift, ...] = ()
+
+    @property
+    def lifted(self) -> tuple[str, ...]:
+        """Layers that stay in float."""
+        return tuple(lift.layer for lift in self.lifts if lift.after is not None)
+
+    @property
+    def met(self) -> bool:
+        """Is the drop within what is allowed?"""
+        last = [lift.after for lift in self.lifts if lift.after is not None]
+        return (last[-1] if last else self.before).drop <= self.allowed
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        lifts = [lift.as_dict() for lift in self.lifts]
+        return {"allowed": self.allowed, "before": self.before.as_dict(), "met": self.met, "layers": lifts}
+
+
+def search(layers: Sequence[str], measure: Callable[[frozenset[str]], Score], allowed: float) -> Search:
+    """Lift the worst layers to float, one after the other, until the drop is at most `allowed` points.
+
+    `measure` takes the layers that stay in float. The worst is the one whose lifting alone gains most signal to
+    noise; ties keep the layers' own order. Where the drop is met at once, no layer is measured.
+    """
+    before = measure(frozenset())
+    if before.drop <= allowed:
+        return Search(allowed, before)
+    alone = {layer: measure(frozenset([layer])) for layer in layers}
+    ranked = sorted(layers, key=lambda layer: -alone[layer].snr_db)
+    lifts, lifted, last = [], set(), before
+    for layer in ranked:
+        after = None
+        if last.drop > allowed:
+            lifted.add(layer)
+            after = last = measure(frozenset(lifted))
+        lifts.append(Lift(layer, alone[layer], after))
+    return Search(allowed, before, tuple(lifts))
+
+
+def score(float_logits: NDArray[Any], logits: NDArray[Any], labels: Sequence[int] | None) -> Score:
+    """From logits (images, classes) of both models; with a label for each image, by top-1."""
+    wanted = float_logits.argmax(axis=-1) if labels is None else np.asarray(labels)
+    right = [float((answer.argmax(axis=-1) == wanted).mean()) for answer in (float_logits, logits)]
+    return Score(100 * (right[0] - right[1]), snr_db(float_logits, logits))
+
+
+def snr_db(expected: NDArray[Any], actual: NDArray[Any]) -> float:
+    """Signal to noise of answers, in decibels: 20 dB is an error of a tenth of the signal. Infinite when equal."""
+    signal = float(np.square(expected.astype(np.float64)).sum())
+    noise = float(np.square(expected.astype(np.float64) - actual).sum())
+    if not np.isfinite(noise):
+        return float("-inf")
+    return float("inf") if not noise else float(10 * np.log10(max(signal, np.finfo(float).tiny) / noise))
