@@ -38,7 +38,7 @@ from morvit_deploy.presets import preset
 from morvit_deploy.report import Table, count, share
 
 BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth
-DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 8, 64
+DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 12, 64
 
 Tell = Callable[[str], None]
 

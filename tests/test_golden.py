@@ -276,3 +276,56 @@ def test_a_converted_checkpoint_answers_as_its_own_code_does(golden: Golden, tmp
     with open_bundle(tmp_path / "bundle") as session:
         answer = session.run(pixels)["logits"]
     assert np.abs(answer - expected.numpy()).max() <= EXPORTED * limit
+
+
+def full_timm() -> nn.Module:
+    model = third_party("timm").create_model("vit_base_patch16_224").eval()
+    nn.init.normal_(model.head.weight, std=0.05)  # timm begins with zeros
+    return model
+
+
+def full_hf(kind: str) -> nn.Module:
+    transformers = third_party("transformers")
+    config = getattr(transformers, f"{kind}Config")(num_labels=1000)
+    return getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+
+
+def full_edge() -> nn.Module:
+    model = families.EdgeRecViT(image=224, patch=16, dim=768, heads=12, mlp=3072, layers=12)
+    families.randomise(model, seed=1)
+    for block in ("shared", "tail"):
+        model.add_dora(block, rank=64, alpha=64.0)
+    return model
+
+
+NO_CONFIG = ("--num-heads", "12", "--activation", "gelu")
+FULL_SIZE = {
+    "timm": Golden(full_timm, bare, (*NO_CONFIG, "--norm-eps", "1e-6", *PREPROCESS), "timm_vit"),
+    "hf-vit": Golden(lambda: full_hf("ViT"), by_transformers, PREPROCESS, "hf_vit", hf_logits),
+    "hf-deit": Golden(lambda: full_hf("DeiT"), by_transformers, PREPROCESS, "hf_vit", hf_logits),
+    "edge-dora": Golden(
+        full_edge,
+        bare,
+        (*NO_CONFIG, "--norm-eps", "1e-12", *PREPROCESS, "--dora-alpha", "64"),
+        "edge_recvit",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("golden", FULL_SIZE.values(), ids=FULL_SIZE)
+def test_full_size(golden: Golden, tmp_path: Path) -> None:
+    """The size of ViT-B/16: `pytest tests/test_golden.py -k full_size -s` prints the differences."""
+    torch.manual_seed(0)
+    (tmp_path / "source").mkdir()
+    model = golden.build()
+    done = run("convert", golden.save(model, tmp_path / "source"), "-o", tmp_path / "native", *golden.say)
+    assert done.exit_code == 0, done.output
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = golden.answer(model, images)
+    apart = (load_checkpoint(tmp_path / "native")(images).logits - expected).abs().max().item()
+    largest = expected.abs().max().item()
+    print(f"{golden.family}: max |Δlogit| {apart:.2g}, max |logit| {largest:.3g}")
+    assert expected.std(dim=0).max() > 1e-3
+    assert apart <= EAGER * max(1.0, largest)
