@@ -345,7 +345,7 @@ class StaticMoRViT(nn.Module):
             ran = ran + (torch.arange(h.shape[-2]) < capacity).to(torch.int32)
         if self.options.with_depth:
             out["depth"] = _rows(ran, torch.argsort(numbers, dim=-1))[..., 1:]
-        cls = numbers.argmin(dim=-1, keepdim=True)
+        cls = numbers[..., None].argmin(dim=-2)  # (…, 1); of a vector alone TensorRT takes no argmin
         if self.options.cls_only:
             return cls_only(self._block("last"), h, row=cls)
         return one_row(self._block("last")(h), cls)

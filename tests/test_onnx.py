@@ -16,6 +16,7 @@ import torch
 from combos import named
 from conftest import make_config, normalised, random_model, random_pixels
 from onnx import numpy_helper
+from trt_reader import tensorrt_complaints
 from wanderers import CLS_RUNS, wandering_model
 
 from morvit_deploy import export, open_bundle
@@ -250,3 +251,13 @@ def test_morvit_b16_keeps_its_bars(tmp_path: Path) -> None:
     assert manifest.structure["block_applications"] == {"first": 1, "cycle.0": 10, "last": 1}
     files = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert files <= 1.02 * 4 * manifest.checkpoint.parameters + 500_000
+
+
+@pytest.mark.parametrize("changes", [*BASIC, {"routing": "none", "register_tokens": 2}], ids=named)
+def test_tensorrt_reads_one_image(exported: Exported, changes: dict[str, Any]) -> None:
+    assert tensorrt_complaints(exported(make_config(**changes)), build=False) == []
+
+
+@pytest.mark.parametrize("changes", BATCHED, ids=named)
+def test_tensorrt_reads_a_fixed_batch(exported: Exported, changes: dict[str, Any]) -> None:
+    assert tensorrt_complaints(exported(make_config(**changes), batch=4, with_depth=True)) == []
