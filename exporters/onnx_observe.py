@@ -26,7 +26,6 @@ ENOUGH = 16  # images behind a bucket's ranges; with fewer of its own, others ar
 AT_A_TIME = 8  # of a dynamic batch
 
 Feeds = dict[str, NDArray]
-See = Callable[[str, NDArray], None]  # a value's name, and the value for some images
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 

@@ -20,7 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx_graphs import drop_unread, rename
-from morvit_deploy.exporters.onnx_linears import Linear, layer_of, linears
+from morvit_deploy.exporters.onnx_linears import Linear, linears
 from morvit_deploy.exporters.onnx_pieces import IR_VERSION, OPSET
 
 Flavor = Literal["cpu", "trt"]
@@ -92,16 +92,6 @@ def lift(quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collecti
             node.input[:2] = [lifted[node.name].input, lifted[node.name].weight]
     drop_unread(copy.graph)
     return copy
-
-
-def quantised_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Layer to the node that widens its int8 weight, in a piece or a written graph."""
-    weights = {init.name for init in model.graph.initializer if len(init.dims) == 2}
-    return {
-        layer_of(node.input[0]): node
-        for node in model.graph.node
-        if node.op_type == DQ and node.input[0] in weights
-    }
 
 
 def _only_products_read_integers(model: onnx.ModelProto, known: Mapping[str, Linear]) -> None:

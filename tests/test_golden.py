@@ -74,7 +74,7 @@ def by_transformers(model: nn.Module, folder: Path) -> Path:
 
 
 def in_shards(model: nn.Module, folder: Path) -> Path:
-    model.save_pretrained(folder / "saved", max_shard_size="6KB")  # type: ignore[operator]
+    model.save_pretrained(folder / "saved", max_shard_size="6KB")  # type: ignore[operator]  # a PreTrainedModel
     assert (folder / "saved" / "model.safetensors.index.json").is_file()
     return folder / "saved"
 

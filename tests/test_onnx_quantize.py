@@ -13,7 +13,7 @@ from conftest import make_config, random_pixels
 from onnx import TensorProto, numpy_helper
 from test_onnx_linears import logits, traced
 
-from morvit_deploy.exporters.onnx_linears import as_gemms, linears
+from morvit_deploy.exporters.onnx_linears import as_gemms, layer_of, linears
 from morvit_deploy.exporters.onnx_quantize import (
     DQ,
     FLAVORS,
@@ -22,7 +22,6 @@ from morvit_deploy.exporters.onnx_quantize import (
     Ranges,
     lift,
     quantise,
-    quantised_layers,
 )
 
 ROUNDING = 0.5 * (1 + 1e-3)  # of a step: to the nearest, and float32's own last bits
@@ -51,6 +50,16 @@ def ranges(piece: onnx.ModelProto) -> Ranges:
 
 def held(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {init.name: numpy_helper.to_array(init) for init in model.graph.initializer}
+
+
+def quantised_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Layer to the node that widens its int8 weight."""
+    weights = {init.name for init in model.graph.initializer if len(init.dims) == 2}
+    return {
+        layer_of(node.input[0]): node
+        for node in model.graph.node
+        if node.op_type == DQ and node.input[0] in weights
+    }
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)

@@ -35,7 +35,7 @@ def gelu_like(count: int = 50_000) -> NDArray:
 def test_chunks_and_their_order_change_nothing(method: str, symmetric: bool) -> None:
     values = gelu_like()
     ends = {
-        range_of(method, *counted(order, symmetric=symmetric, parts=parts), symmetric=symmetric)  # type: ignore[arg-type]
+        range_of(method, *counted(order, symmetric=symmetric, parts=parts), symmetric=symmetric)  # type: ignore[arg-type]  # a str from parametrize
         for order, parts in ((values, 1), (values, 7), (values[::-1], 3))
     }
     assert len(ends) == 1
@@ -75,7 +75,7 @@ def test_entropy_clips_an_outlier_and_keeps_a_full_range() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_constant_has_a_range(method: str) -> None:
     span, counts = counted(np.full(100, 0.25, dtype=np.float32))
-    assert range_of(method, span, counts, symmetric=False) == (0.25, 0.25)  # type: ignore[arg-type]
+    assert range_of(method, span, counts, symmetric=False) == (0.25, 0.25)  # type: ignore[arg-type]  # a str from parametrize
 
 
 def test_what_is_kept_does_not_grow() -> None:

@@ -14,6 +14,8 @@ Parts = Mapping[str, Tensor]  # what one target is made of, by slot
 Combine = Callable[[Parts], Tensor]
 
 WHOLE = "whole"
+KIND = r"(?P<kind>weight|bias)"
+LAYER = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"  # of a block, by timm's names, which are ours
 
 
 @dataclass(frozen=True)

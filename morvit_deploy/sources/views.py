@@ -11,8 +11,6 @@ from morvit_deploy.report import Report, Table, count
 if TYPE_CHECKING:
     from morvit_deploy.sources.conversion import Converted
 
-MANY = 10  # rows that say the same are counted instead of listed
-
 
 def conversion_report(converted: Converted, out: Path | None, explain: bool) -> Report:
     """Tables for a person; with `explain`, a row for each source tensor."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from morvit_deploy.sources.dora import SLOTS, merging
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, QKV, Rule, copy, drop, part, recipe
+from morvit_deploy.sources.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, recipe
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
     hold_to_config,
@@ -22,7 +22,6 @@ from morvit_deploy.sources.settling import (
 )
 
 _BLOCKS = {"head": "first", "shared": "cycle.0", "tail": "last"}
-_KIND = r"(?P<kind>weight|bias)"
 
 
 def _block_rules(source: str, target: str) -> list[Rule]:
@@ -30,10 +29,10 @@ def _block_rules(source: str, target: str) -> list[Rule]:
     slots = {"query": "q", "key": "k", "value": "v"}
     return [
         *(
-            part(rf"{at}attention\.{name}\.{_KIND}", slot, rf"{target}.attn.qkv.\g<kind>")
+            part(rf"{at}attention\.{name}\.{KIND}", slot, rf"{target}.attn.qkv.\g<kind>")
             for name, slot in slots.items()
         ),
-        copy(rf"{at}attention\.proj\.{_KIND}", rf"{target}.attn.proj.\g<kind>"),
+        copy(rf"{at}attention\.proj\.{KIND}", rf"{target}.attn.proj.\g<kind>"),
         copy(rf"{at}attention\.proj\.base_layer\.bias", f"{target}.attn.proj.bias"),
         part(rf"{at}attention\.proj\.base_layer\.weight", "base", f"{target}.attn.proj.weight"),
         *(
@@ -41,10 +40,10 @@ def _block_rules(source: str, target: str) -> list[Rule]:
             for slot in SLOTS
             if slot != "base"
         ),
-        copy(rf"{at}layernorm_before\.{_KIND}", rf"{target}.norm1.\g<kind>"),
-        copy(rf"{at}layernorm_after\.{_KIND}", rf"{target}.norm2.\g<kind>"),
-        copy(rf"{at}intermediate\.{_KIND}", rf"{target}.mlp.fc1.\g<kind>"),
-        copy(rf"{at}output\.{_KIND}", rf"{target}.mlp.fc2.\g<kind>"),
+        copy(rf"{at}layernorm_before\.{KIND}", rf"{target}.norm1.\g<kind>"),
+        copy(rf"{at}layernorm_after\.{KIND}", rf"{target}.norm2.\g<kind>"),
+        copy(rf"{at}intermediate\.{KIND}", rf"{target}.mlp.fc1.\g<kind>"),
+        copy(rf"{at}output\.{KIND}", rf"{target}.mlp.fc2.\g<kind>"),
     ]
 
 
@@ -59,15 +58,15 @@ class EdgeRecViT(Family):
         r"mor_vit\.router\.router\.",
     )
     rules = (
-        copy(rf"mor_vit\.embeddings\.patch_embeddings\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(rf"mor_vit\.embeddings\.patch_embeddings\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(r"mor_vit\.embeddings\.cls_token", "cls_token"),
         copy(r"mor_vit\.embeddings\.position_embeddings", "pos_embed"),
         *(rule for source, target in _BLOCKS.items() for rule in _block_rules(source, target)),
         copy(r"mor_vit\.router\.router\.0\.weight", "routers.0.0.weight"),
         copy(r"mor_vit\.router\.router\.2\.weight", "routers.0.1.weight"),
         copy(r"mor_vit\.router\.router\.4\.weight", "routers.0.2.weight"),
-        copy(rf"mor_vit\.layernorm\.{_KIND}", r"norm.\g<kind>"),
-        copy(rf"classifier\.{_KIND}", r"head.\g<kind>"),
+        copy(rf"mor_vit\.layernorm\.{KIND}", r"norm.\g<kind>"),
+        copy(rf"classifier\.{KIND}", r"head.\g<kind>"),
         drop(r"(mor_vit\.)?mlp_router\..*", "a router of the training loss alone"),
     )
 

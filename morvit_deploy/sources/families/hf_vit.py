@@ -8,7 +8,7 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, refuse
 from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
@@ -23,7 +23,6 @@ from morvit_deploy.sources.settling import (
     width_fields,
 )
 
-_KIND = r"(?P<kind>weight|bias)"
 _AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without its classifier has no prefix
 _ACTIVATIONS = {  # hidden_act -> ours; of what it does, not of what it is called
     "gelu": "gelu",
@@ -40,7 +39,7 @@ def _layer_rules(layer: str, names: dict[str, str]) -> list[Rule]:
     rules = []
     for source, target in names.items():
         target, _, slot = target.partition(":")
-        key, place = rf"{at}{source}\.{_KIND}", rf"layers.\g<i>.{target}.\g<kind>"
+        key, place = rf"{at}{source}\.{KIND}", rf"layers.\g<i>.{target}.\g<kind>"
         rules.append(part(key, slot, place) if slot else copy(key, place))
     return rules
 
@@ -56,7 +55,7 @@ class TransformersViT(Family):
     )
     recipes = (COPIED, QKV)
     rules = (
-        copy(rf"{_AT}embeddings\.patch_embeddings\.projection\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(rf"{_AT}embeddings\.patch_embeddings\.projection\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(rf"{_AT}embeddings\.cls_token", "cls_token"),
         copy(rf"{_AT}embeddings\.distillation_token", "register_tokens"),
         copy(rf"{_AT}embeddings\.position_embeddings", "pos_embed"),
@@ -87,8 +86,8 @@ class TransformersViT(Family):
                 r"mlp\.fc2": "mlp.fc2",
             },
         ),
-        copy(rf"{_AT}layernorm\.{_KIND}", r"norm.\g<kind>"),
-        copy(rf"classifier\.{_KIND}", r"head.\g<kind>"),
+        copy(rf"{_AT}layernorm\.{KIND}", r"norm.\g<kind>"),
+        copy(rf"classifier\.{KIND}", r"head.\g<kind>"),
         drop(rf"{_AT}pooler\..*", "the image classifier reads CLS itself, not the pooler"),
         refuse(
             r"(cls_classifier|distillation_classifier)\..*",

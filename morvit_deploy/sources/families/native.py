@@ -8,14 +8,11 @@ from morvit_deploy.config import Config, parse_config
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, copy
 from morvit_deploy.sources.layers import take_layers, tie
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import settle_positions, settle_preprocess
 from morvit_deploy.sources.ties import Tying
-
-_KIND = r"(?P<kind>weight|bias)"
-_REST = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"
 
 
 class Native(Family):
@@ -25,11 +22,11 @@ class Native(Family):
     title = "a morvit/1 checkpoint"
     signature = (r"patch_embed\.proj\.weight", r"(cycle\.\d+|blocks\.\d+)\.attn\.qkv\.weight")
     rules = (
-        copy(rf"(?P<at>patch_embed\.proj|norm|head|head\.\d+)\.{_KIND}", r"\g<at>.\g<kind>"),
+        copy(rf"(?P<at>patch_embed\.proj|norm|head|head\.\d+)\.{KIND}", r"\g<at>.\g<kind>"),
         copy(r"(?P<key>cls_token|pos_embed|register_tokens)", r"\g<key>"),
-        copy(rf"(?P<at>first|last|cycle\.\d+)\.{_REST}\.{_KIND}", r"\g<at>.\g<rest>.\g<kind>"),
-        copy(rf"blocks\.(?P<i>\d+)\.{_REST}\.{_KIND}", r"layers.\g<i>.\g<rest>.\g<kind>"),
-        copy(rf"(?P<at>routers\.\d+\.\d+)\.{_KIND}", r"\g<at>.\g<kind>"),
+        copy(rf"(?P<at>first|last|cycle\.\d+)\.{LAYER}\.{KIND}", r"\g<at>.\g<rest>.\g<kind>"),
+        copy(rf"blocks\.(?P<i>\d+)\.{LAYER}\.{KIND}", r"layers.\g<i>.\g<rest>.\g<kind>"),
+        copy(rf"(?P<at>routers\.\d+\.\d+)\.{KIND}", r"\g<at>.\g<kind>"),
     )
     recipes = (COPIED,)
 

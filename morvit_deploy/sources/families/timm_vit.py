@@ -10,7 +10,7 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, Family, listed, rename
 from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
 from morvit_deploy.sources.layers import settle_layers
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
@@ -24,7 +24,6 @@ from morvit_deploy.sources.settling import (
     width_fields,
 )
 
-_KIND = r"(?P<kind>weight|bias)"
 _GATED = "the MLP is gated (SwiGLU)"
 _AVERAGE = "the answer is read off the mean of all tokens, not off CLS"
 
@@ -41,12 +40,12 @@ class TimmViT(Family):
     )
     recipes = (COPIED, LAYER_SCALE)
     rules = (
-        copy(rf"patch_embed\.proj\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(rf"patch_embed\.proj\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(r"cls_token", "cls_token"),
         copy(r"pos_embed", "pos_embed"),
         copy(r"reg_token", "register_tokens"),
         copy(
-            rf"blocks\.(?P<i>\d+)\.(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.{_KIND}",
+            rf"blocks\.(?P<i>\d+)\.{LAYER}\.{KIND}",
             r"layers.\g<i>.\g<rest>.\g<kind>",
         ),
         *(
@@ -58,9 +57,9 @@ class TimmViT(Family):
             )
             for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2"))
         ),
-        copy(rf"norm\.{_KIND}", r"norm.\g<kind>"),
-        copy(rf"pre_logits\.fc\.{_KIND}", r"head.0.\g<kind>"),
-        copy(rf"head\.{_KIND}", r"head.\g<kind>"),
+        copy(rf"norm\.{KIND}", r"norm.\g<kind>"),
+        copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
+        copy(rf"head\.{KIND}", r"head.\g<kind>"),
         refuse(r"fc_norm\..*", _AVERAGE),
         refuse(r"attn_pool\..*", "the answer is read off an attention pool, not off CLS"),
         refuse(

@@ -10,7 +10,7 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions, option
-from morvit_deploy.sources.keymap import COPIED, copy
+from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, copy
 from morvit_deploy.sources.layers import count_of
 from morvit_deploy.sources.reading import Contents
 from morvit_deploy.sources.settling import (
@@ -21,8 +21,6 @@ from morvit_deploy.sources.settling import (
     width_fields,
 )
 
-_KIND = r"(?P<kind>weight|bias)"
-_REST = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"
 FACTORS = "capacity_factors"
 
 
@@ -41,16 +39,16 @@ class VisionMoR(Family):
         r"routers\.\d+\.router\.weight",
     )
     rules = (
-        copy(rf"patch_embed\.proj\.{_KIND}", r"patch_embed.proj.\g<kind>"),
+        copy(rf"patch_embed\.proj\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(r"cls_token", "cls_token"),
         copy(r"pos_embed", "pos_embed"),
-        copy(rf"first_block\.(?:block\.)?{_REST}\.{_KIND}", r"first.\g<rest>.\g<kind>"),
-        copy(rf"last_block\.(?:block\.)?{_REST}\.{_KIND}", r"last.\g<rest>.\g<kind>"),
-        copy(rf"shared_blocks\.(?P<i>\d+)\.(?:block\.)?{_REST}\.{_KIND}", r"cycle.\g<i>.\g<rest>.\g<kind>"),
-        copy(rf"shared_layer\.(?:block\.)?{_REST}\.{_KIND}", r"cycle.0.\g<rest>.\g<kind>"),
-        copy(rf"routers\.(?P<r>\d+)\.router\.{_KIND}", r"routers.\g<r>.0.\g<kind>"),
-        copy(rf"norm\.{_KIND}", r"norm.\g<kind>"),
-        copy(rf"head\.{_KIND}", r"head.\g<kind>"),
+        copy(rf"first_block\.(?:block\.)?{LAYER}\.{KIND}", r"first.\g<rest>.\g<kind>"),
+        copy(rf"last_block\.(?:block\.)?{LAYER}\.{KIND}", r"last.\g<rest>.\g<kind>"),
+        copy(rf"shared_blocks\.(?P<i>\d+)\.(?:block\.)?{LAYER}\.{KIND}", r"cycle.\g<i>.\g<rest>.\g<kind>"),
+        copy(rf"shared_layer\.(?:block\.)?{LAYER}\.{KIND}", r"cycle.0.\g<rest>.\g<kind>"),
+        copy(rf"routers\.(?P<r>\d+)\.router\.{KIND}", r"routers.\g<r>.0.\g<kind>"),
+        copy(rf"norm\.{KIND}", r"norm.\g<kind>"),
+        copy(rf"head\.{KIND}", r"head.\g<kind>"),
         copy(FACTORS, FACTORS),
     )
     recipes = (COPIED,)
