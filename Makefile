@@ -40,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,train,rtx]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,train,rtx,coreml]"
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
+from morvit_deploy.coreml import CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
 from morvit_deploy.precision import Lowering, Precision
@@ -62,6 +63,7 @@ class Manifest(Strict):
     target: str
     precision: Precision
     lowering: Lowering | None = None  # how it came below fp32
+    coreml: CoremlForm | None = None  # target coreml: the package's form
     form: Form
     dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
@@ -92,6 +94,10 @@ class Manifest(Strict):
         ]
         if (self.precision == "fp32") != (self.lowering is None):
             problems.append(f"lowering: expected below fp32 and only there; precision is {self.precision!r}")
+        if (self.target == "coreml") != (self.coreml is not None):
+            problems.append(
+                f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
+            )
         if self.precision != "fp32" and self.form != "unrolled":
             problems.append(f"form: {self.form!r} in {self.precision}")
         if self.form == "unrolled":

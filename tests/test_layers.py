@@ -11,7 +11,18 @@ import morvit_deploy
 
 FLOORS = [
     {"errors", "files", "report", "routing"},
-    {"config", "presets", "plan", "macs", "devices", "pixels", "precision", "dependencies", "demo_names"},
+    {
+        "config",
+        "presets",
+        "plan",
+        "macs",
+        "devices",
+        "pixels",
+        "precision",
+        "coreml",
+        "dependencies",
+        "demo_names",
+    },
     {"model", "bundle", "verdict", "threads"},
     {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "runtime", "views"},
     {"unroll", "baselines", "lowering", "walk", "calibration", "sources"},
@@ -40,7 +51,7 @@ NO_TORCH = {
     *("calibration.statistics", "calibration.sequence", "calibration.shards", "calibration.costs"),
     *("calibration.points", "calibration.drafting", "pareto"),
     *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
-    "precision",
+    *("precision", "coreml"),
     *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
