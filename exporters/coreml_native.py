@@ -15,7 +15,7 @@ from PIL import Image
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import coremltools, quiet
-from morvit_deploy.exporters.mil_package import MODEL
+from morvit_deploy.exporters.mil_save import MODEL
 from morvit_deploy.runtime import Arrays
 
 Answer = Callable[[Arrays, list[str]], Arrays]

@@ -10,15 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.bundle import Manifest, Port
+from morvit_deploy.checkpoint import fingerprint
 from morvit_deploy.coreml import MAIN, PACKAGE, SEVERAL_FUNCTIONS, STEM, SYSTEMS, CoremlAsked, CoremlForm
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters import mil_structure
 from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
+from morvit_deploy.exporters.coreml_card import Subject, model_card
 from morvit_deploy.exporters.coreml_tools import coremltools, untested
 from morvit_deploy.exporters.mil_compress import compress
 from morvit_deploy.exporters.mil_convert import IMAGE, Wanted, convert
-from morvit_deploy.exporters.mil_package import save_package
+from morvit_deploy.exporters.mil_save import complete, save_package
 from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.exporters.onnx_pieces import Named
 from morvit_deploy.model import MoRViT
@@ -100,28 +102,38 @@ class CoremlExporter(Exporter):
         tell("joining the functions")
         carried = tuple(port for name, port in outputs.items() if name not in RESULTS)
         results = tuple(outputs[name] for name in RESULTS if name in outputs)
-        save_package(models, folder / PACKAGE)
+        form = CoremlForm(
+            ios=asked.ios,
+            layout=asked.layout,
+            select=asked.select,
+            attention=asked.attention,
+            weights=asked.weights,
+            classifier=labels is not None,
+            functions=tuple(models),
+        )
+        about = Subject(
+            config,
+            plan,
+            form,
+            request.precision,
+            request.input,
+            fingerprint(request.checkpoint),
+            tuple(port.name for port in carried),
+        )
+        package = folder / PACKAGE
+        save_package(models, package)
+        complete(package, model_card(about, asked))
         return Written(
             files=sorted(
-                path.relative_to(folder).as_posix()
-                for path in (folder / PACKAGE).rglob("*")
-                if path.is_file()
+                path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file()
             ),
-            inputs=(inputs["image"],),
+            inputs=(inputs[IMAGE],),
             outputs=results,
             carried=carried,
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
             remarks=untested(),
-            coreml=CoremlForm(
-                ios=asked.ios,
-                layout=asked.layout,
-                select=asked.select,
-                attention=asked.attention,
-                weights=asked.weights,
-                classifier=labels is not None,
-                functions=tuple(models),
-            ),
+            coreml=form,
         )
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
