@@ -66,12 +66,9 @@ def _description(about: Subject) -> str:
 def _ports(about: Subject) -> dict[str, str]:
     config, size = about.config, about.config.image_size
     preprocess = config.preprocess
-    resized = (
-        f"its shorter side resized to {preprocess.resize} ({preprocess.interpolation})"
-        if preprocess.resize
-        else ""
-    )
-    crop = f"{resized + ', then ' if resized else ''}the central {size}×{size} pixels"
+    crop = f"the central {size}×{size} pixels"
+    if preprocess.resize:
+        crop = f"its shorter side resized to {preprocess.resize} ({preprocess.interpolation}), then {crop}"
     if about.input == "uint8":
         image = f"An RGB picture: {crop}. Normalisation is inside."
     else:
