@@ -17,7 +17,7 @@ from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 
 TYPES = {"overflow": np.bool_, "depth": np.uint8}  # Core ML answers neither: as elsewhere from here on
-INTERPRETED = "interpreter of Core ML's operators; Core ML itself runs on macOS only"
+INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on macOS only"
 
 
 def open_coreml(

@@ -291,6 +291,7 @@ class _Comparison:
             precision=self.manifest.precision,
             gate=self.manifest.gate(None),
             fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],
+            runtime=self.buckets[0].session.runner.runtime,
         )
 
     def _told(self, bucket: _InBucket) -> str:
