@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray]
 class Runner(ABC):
     """A loaded graph of one target. Use as a context manager; leaving it frees the runtime's memory."""
 
-    runtime: str  # what answers, for reports
+    runtime: str = ""  # what answers, for reports
 
     @abstractmethod
     def run(self, feeds: Arrays) -> Arrays:
