@@ -16,6 +16,7 @@ from morvit_deploy.exporters.onnx_pieces import Named
 
 IMAGE = "image"
 PROBABILITIES = "probabilities"  # what a classifier reads
+LABEL = "classLabel"  # what a classifier answers
 PIXEL_SCALE = (
     2.0**-8
 )  # of an image input: exact in fp16, and the patch weights that take the rest stay normal
@@ -55,12 +56,13 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
             program,
             inputs=[_input(name, value, wanted) for name, value in zip(module.inputs, example, strict=True)],
             outputs=[_output(name) for name in names],
-            classifier_config=_classifier(wanted),
-            convert_to="mlprogram",
-            minimum_deployment_target=getattr(ct.target, f"iOS{wanted.ios}"),
+            convert_to="milinternal" if wanted.labels else "mlprogram",
+            minimum_deployment_target=_system(wanted),
             compute_precision=ct.precision.FLOAT16 if wanted.precision == "fp16" else ct.precision.FLOAT32,
             skip_model_load=True,
         )
+        if wanted.labels:
+            model = _classifier(model, wanted.labels, wanted)
         hidden = [mil_name(name) for name in names if name not in results]
         spec = model.get_spec()
         alive = hide(spec, hidden)
@@ -116,10 +118,28 @@ def _output(name: str) -> Any:
     return ct.TensorType(name=mil_name(name))
 
 
-def _classifier(wanted: Wanted) -> Any:
-    if wanted.labels is None:
-        return None
-    return coremltools().ClassifierConfig(list(wanted.labels), predicted_probabilities_output=PROBABILITIES)
+def _classifier(program: Any, labels: tuple[str, ...], wanted: Wanted) -> Any:
+    """A model that answers the label of the highest probability, and all of them by label.
+
+    In two steps, since coremltools 9.0 counts the types of a classifier's outputs before it adds the one more.
+    """
+    ct = coremltools()
+    function = program.functions["main"]
+    function.set_output_types([*function.output_types, ct.TensorType(name=LABEL)])
+    return ct.convert(
+        program,
+        classifier_config=ct.ClassifierConfig(
+            list(labels), predicted_feature_name=LABEL, predicted_probabilities_output=PROBABILITIES
+        ),
+        convert_to="mlprogram",
+        minimum_deployment_target=_system(wanted),
+        pass_pipeline=ct.PassPipeline.EMPTY,
+        skip_model_load=True,
+    )
+
+
+def _system(wanted: Wanted) -> Any:
+    return getattr(coremltools().target, f"iOS{wanted.ios}")
 
 
 def hide(spec: Any, hidden: Sequence[str]) -> set[str]:

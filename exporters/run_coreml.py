@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM, Layout
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import mil_name
@@ -62,7 +62,7 @@ class Function(Runner):
     def __init__(self, manifest: Manifest, answer: Answer, probes: list[str]) -> None:
         assert manifest.coreml is not None
         self.runtime = "Core ML" if native() else INTERPRETED
-        self._manifest, self._answer, self._layout = manifest, answer, manifest.coreml.layout
+        self._manifest, self._answer, self._form = manifest, answer, manifest.coreml
         ports = [*manifest.outputs, *manifest.carried]
         self._names = {mil_name(name): name for name in (*(port.name for port in ports), *probes)}
         self._probes = probes
@@ -73,7 +73,7 @@ class Function(Runner):
         out = {self._names[name]: value for name, value in found.items() if name in self._names}
         for name in self._probes:
             if name in out:
-                out[name] = rows_first(name, out[name], self._layout)
+                out[name] = as_probe(name, out[name], self._form)
         return {name: value.astype(TYPES.get(name, value.dtype), copy=False) for name, value in out.items()}
 
     def _fed(self, name: str, value: NDArray) -> NDArray:
@@ -96,11 +96,22 @@ class Forced(Runner):
         return begun | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
 
 
-def rows_first(name: str, value: NDArray, layout: Layout) -> NDArray:
-    """A probe as graphs without this layout have it: tokens (tokens, dim), logits (tokens, n)."""
-    if layout == "bc1s" and value.ndim == 4:
-        return value[0, :, 0].T
+def as_probe(name: str, value: NDArray, form: CoremlForm) -> NDArray:
+    """A value inside as graphs of other targets have it: tokens first, positions for an order, who runs as bool."""
+    if name.endswith(".order"):
+        return _positions(value, form)
+    if name.endswith(".runs"):
+        return value.reshape(-1).astype(np.bool_)
+    if form.layout == "bc1s" and value.ndim == 4:
+        return value[0, :, 0].T  # (1, dim, 1, tokens)
     return value
+
+
+def _positions(order: NDArray, form: CoremlForm) -> NDArray:
+    """Positions (k,) of tokens in an order: as it is, or of one-hot rows (k, n), columns (1, n, 1, k)."""
+    if form.select == "topk":
+        return order.reshape(-1)
+    return order[0, :, 0].argmax(axis=0) if form.layout == "bc1s" else order.argmax(axis=1)
 
 
 def _probes(manifest: Manifest, function: str) -> list[str]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from morvit_deploy.bundle import Manifest, Port
 from morvit_deploy.checkpoint import fingerprint
 from morvit_deploy.coreml import MAIN, PACKAGE, SEVERAL_FUNCTIONS, STEM, SYSTEMS, CoremlAsked, CoremlForm
-from morvit_deploy.ends import Options
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters import mil_structure
+from morvit_deploy.exporters import coreml_proof
 from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
 from morvit_deploy.exporters.coreml_card import Subject, model_card
 from morvit_deploy.exporters.coreml_tools import coremltools, untested
@@ -24,6 +23,7 @@ from morvit_deploy.exporters.mil_save import complete, save_package
 from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.exporters.onnx_pieces import Named
 from morvit_deploy.model import MoRViT
+from morvit_deploy.options import Options, coreml_options
 from morvit_deploy.plan import Plan
 from morvit_deploy.precision import Lowering
 from morvit_deploy.runtime import RESULTS
@@ -65,14 +65,9 @@ class CoremlExporter(Exporter):
 
     def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
         form = asked.coreml
-        assert form is not None
-        return Options(
-            input="image" if asked.input == "uint8" else "float",
-            with_depth=with_depth,
-            single=True,
-            layout=form.layout,
-            select=form.select,
-            attention=form.attention,
+        assert form is not None, "a request and a manifest of this target have one"
+        return coreml_options(
+            asked.input, form.layout, form.select, with_depth=with_depth, attention=form.attention
         )
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
@@ -83,7 +78,7 @@ class CoremlExporter(Exporter):
     ) -> Written:
         asked, config = _asked(request), next(iter(graphs.values())).config
         labels = config.labels if _classifies(asked, config.labels, plan) else None
-        wanted = Wanted(asked.ios, request.precision, request.input == "uint8", asked.attention, labels)
+        wanted = Wanted(asked.ios, request.precision, request.input == "uint8", labels)
         models: dict[str, Any] = {}
         probes: list[str] = []
         inputs: dict[str, Port] = {}
@@ -137,7 +132,7 @@ class CoremlExporter(Exporter):
         )
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        return mil_structure.prove(folder, manifest, graphs).as_dict()
+        return coreml_proof.prove(folder, manifest, graphs).as_dict()
 
 
 def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str, Named, list[Tensor]]]:

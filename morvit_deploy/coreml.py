@@ -32,9 +32,9 @@ class CoremlAsked:
     select: Select = "topk"
     attention: Attention = "manual"
     weights: Weights = "float"
-    classifier: bool | None = (
-        None  # answer a label; None: where the checkpoint has labels and one function answers
-    )
+    classifier: bool | None = None  # answer a label; None: where the checkpoint has labels and one function answers
+    author: str | None = None  # on the model card; None: the checkpoint's provenance, where it says
+    license: str | None = None
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no package can have, or that the asked iOS cannot hold."""
