@@ -24,7 +24,9 @@ def save_program(
     """Save the program that `body` builds of its inputs (name -> shape and type) as it is: no pass changes it."""
 
     target = getattr(ct.target, f"iOS{ios}")
-    given = {name: mb.placeholder(shape, dtype=getattr(types, dtype)) for name, (shape, dtype) in inputs.items()}
+    given = {
+        name: mb.placeholder(shape, dtype=getattr(types, dtype)) for name, (shape, dtype) in inputs.items()
+    }
     with Function(given, opset_version=target) as function:
         answers = body(**function.inputs)
         function.set_outputs(list(answers) if isinstance(answers, (list, tuple)) else [answers])

@@ -151,13 +151,13 @@ case("cast:int8", lambda v: mb.cast(x=v.i, dtype="int8"), lambda v: v.i)
 case("cast:uint8 wraps", lambda v: mb.cast(x=v.i, dtype="uint8"), lambda v: v.i % 256)
 case(
     "cast:int16 wraps",
-    lambda v: mb.cast(x=mb.mul(x=v.i, y=np.int32(16385)), dtype="int16"),
+    lambda v: mb.cast(x=mb.cast(x=mb.mul(x=v.i, y=np.int32(16385)), dtype="int16"), dtype="int32"),
     lambda v: (v.i * 16385 + 32768) % 65536 - 32768,
 )
 case(
-    "mul:int32 wraps",
-    lambda v: mb.mul(x=mb.mul(x=v.i, y=v.i), y=np.int32(2**26 + 1)),
-    lambda v: (v.i**2 * (2**26 + 1) + 2**31) % 2**32 - 2**31,
+    "floor_div:of int32 that wrapped",
+    lambda v: mb.floor_div(x=mb.mul(x=v.i, y=np.int32(2**28 + 1)), y=v.j),
+    lambda v: torch.floor(((v.i * (2**28 + 1) + 2**31) % 2**32 - 2**31).double() / v.j).long(),
 )
 
 case("linear", lambda v: mb.linear(x=v.x, weight=v.const(WEIGHT)), lambda v: v.x @ torch.tensor(WEIGHT).T)
@@ -417,6 +417,16 @@ case(
     "argsort:ties",
     lambda v: mb.argsort(x=mb.floor(x=v.x), axis=-1, ascending=True),
     lambda v: ranked(v.x.floor(), -1, False),
+)
+case(
+    "argsort:many ties",  # short sorts keep the order of equal values even where they need not
+    lambda v: mb.argsort(x=mb.floor(x=mb.reshape(x=v.image, shape=[168])), axis=0),
+    lambda v: ranked(v.image.reshape(168).floor(), 0, True),
+)
+case(
+    "topk:many ties",
+    lambda v: mb.topk(x=mb.floor(x=mb.reshape(x=v.image, shape=[168])), k=100, axis=0),
+    lambda v: best(v.image.reshape(168).floor(), 0, 100),
 )
 case(
     "range_1d",
