@@ -20,10 +20,10 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
 from morvit_deploy.exporters.mil_interpreter import MilPackage
-from morvit_deploy.exporters.mil_neural_engine import leavers
+from morvit_deploy.exporters.mil_neural_engine import leaving
 from morvit_deploy.exporters.mil_package import Function, Operation
 from morvit_deploy.exporters.mil_save import WEIGHTS
-from morvit_deploy.exporters.mil_structure import count_macs, structure_violations
+from morvit_deploy.exporters.mil_structure import count_macs, violations
 from morvit_deploy.exporters.onnx_graphs import weight_name
 from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
@@ -103,7 +103,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
         )
         return facts
     for function in written.values():
-        facts.violations += structure_violations(function)
+        facts.violations += violations(function)
         facts.violations += _index_violations(function, manifest)
     promised: dict[str, Weight] = {}
     for bucket, graph in graphs.items():
@@ -126,7 +126,7 @@ def computed(function: Function) -> Iterator[Operation]:
 
 def _told(function: Function) -> dict[str, Any]:
     """For the report."""
-    return {"operations": sum(1 for _ in computed(function)), "leave_neural_engine": leavers(function)}
+    return {"operations": sum(1 for _ in computed(function)), "leave_neural_engine": [asdict(one) for one in leaving(function)]}
 
 
 def promised_uses(graph: StaticMoRViT) -> list[Weight]:
