@@ -64,7 +64,9 @@ class ExpertChoice(StaticGraph):
         values, order = self.selection.rank(self.layout.patch_scores(z), self._ranked(walk, capacity), read)
         out[f"step{step + 1}.order"] = order
         self._set_aside(order, capacity, walk)
-        return z if self.config.gate == "hard" else self.layout.with_cls_score(z, values)
+        if self.config.gate == "hard":
+            return z  # nobody reads it again
+        return self.layout.with_cls_score(z, self.selection.leading(values, capacity))
 
     def _route_by_threshold(
         self, step: int, threshold: float, z: Tensor, walk: Walk, out: dict[str, Tensor]
@@ -91,8 +93,8 @@ class ExpertChoice(StaticGraph):
             values, order = self.selection.rank(scores, self._ranked(walk, capacity), capacity)
             out[f"step{step + 1}.order"] = order
             self._set_aside(order, capacity, walk)
-            walk.runs = values >= threshold
-            z = self.layout.with_cls_score(z, values)
+            walk.runs = self.selection.leading(values, capacity) >= threshold
+            z = self.layout.with_cls_score(z, self.selection.leading(values, capacity))
         out[f"step{step + 1}.runs"] = walk.runs
         return z
 
