@@ -55,8 +55,8 @@ class BlobFile:
         if mark != _MARK or code != _CODES.get(kind.dtype) or size != expected:
             found = f"{size} bytes of {_TYPES.get(code, f'type {code}')}" if mark == _MARK else "no array"
             raise BundleError(
-                f"{self.path}: the model expects {expected} bytes of {kind.dtype} at byte {offset}, there is {found}; "
-                "the weights are of another package or were changed: export it again"
+                f"{self.path}: the model expects {expected} bytes of {kind.dtype} at byte {offset}, there is {found}"
+                "; the weights are of another package or were changed: export it again"
             )
         if start + size > self._bytes.size:
             raise self._cut(f"an array from byte {start} to {start + size}")

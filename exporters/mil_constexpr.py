@@ -39,8 +39,8 @@ def lut_to_dense(
 ) -> NDArray:
     """Entries of a table by their index.
 
-    iOS 16: one table (entries,), indices packed into bytes, `shape` of the answer. iOS 18: tables (…, entries, vector),
-    one for a block of indices; the vector is laid along `vector_axis`.
+    iOS 16: one table (entries,), indices packed into bytes, `shape` of the answer.
+    iOS 18: tables (…, entries, vector), one for a block of indices; the vector is laid along `vector_axis`.
     """
     if shape is not None:
         bits = int(lut.size).bit_length() - 1

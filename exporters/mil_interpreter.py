@@ -68,9 +68,9 @@ class MilPackage:
     def run(self, function: str, feeds: Arrays, keep: Collection[str] = ()) -> Arrays:
         """Named arrays in, named arrays out; with `keep`, also values inside the function by their names.
 
-        Outputs have the package's types. A classifier's label is an array of one string without axes, its dictionary
-        of probabilities an array in the order of the labels. TargetError for an operation that is not known here,
-        BundleError for feeds or a name that the function has not.
+        Outputs have the package's types. A classifier's label is an array of one string or number without axes, its
+        dictionary of probabilities an array in the order of the labels. TargetError for an operation that is not
+        known here, BundleError for feeds or a name that the function has not.
         """
         written = self.function(function)
         if unknown := sorted(set(keep) - set(written.types)):
@@ -102,7 +102,7 @@ class MilPackage:
 
 
 def _array(value: Any, kind: ValueType) -> Any:
-    if isinstance(value, str):
+    if not isinstance(value, torch.Tensor):
         return np.array(value)
     if kind.dtype == "dictionary":
         return value.numpy()

@@ -1,8 +1,8 @@
 """How a MIL operation is evaluated: the table of operations, and how an operation's parameters are given to it.
 
-An operation is a function whose parameters bear MIL's names. Their annotations say what each one takes: a `Tensor` may
-be computed while the function runs; `int`, `Ints`, `bool`, `Bools` and `str` must be constant. What the signature does
-not name, it does not know, and a package that uses it is refused.
+An operation is a function whose parameters bear MIL's names. Their annotations say what each one takes: a `Tensor`
+may be computed while the function runs; `int`, `Ints`, `float`, `bool`, `Bools`, `str` and `Labels` must be constant.
+What the signature does not name, it does not know, and a package that uses it is refused.
 
 Tensors hold one of three types: float32 for fp16 and fp32, int64 for every integer, bool. The interpreter brings each
 answer to the type that the package declares.
@@ -22,10 +22,10 @@ from torch import Tensor
 Ints: TypeAlias = tuple[int, ...]
 Bools: TypeAlias = tuple[bool, ...]
 Tensors: TypeAlias = tuple[Tensor, ...]
-Strings: TypeAlias = tuple[str, ...]
+Labels: TypeAlias = tuple[str | int, ...]
 
 _Kind = TypeVar("_Kind", bound=Callable[..., Any])
-_SEVERAL = (Ints, Bools, Strings)
+_SEVERAL = (Ints, Bools, Labels)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from morvit_deploy.exporters.mil_ops import Strings, Tensors, operation
+from morvit_deploy.exporters.mil_ops import Labels, Tensors, operation
 
 
 @operation("gather")
@@ -84,7 +84,7 @@ def argmin(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str
 
 
 @operation("classify")
-def classify(probabilities: Tensor, classes: Strings) -> tuple[str, Tensor]:
+def classify(probabilities: Tensor, classes: Labels) -> tuple[str | int, Tensor]:
     """The label of the highest probability, and the probabilities in the order of the labels."""
     flat = probabilities.reshape(-1)
     if len(flat) != len(classes):

@@ -211,7 +211,7 @@ class Program:
 
 def to_type(answer: Computed, kind: ValueType) -> Computed:
     """An answer as the declared type holds it: rounded to fp16 or wrapped around; ValueError for another shape."""
-    if isinstance(answer, str) or kind.dtype == "dictionary":
+    if not isinstance(answer, Tensor) or kind.dtype == "dictionary":
         return answer
     fits = [size is None or size == found for size, found in zip(kind.shape, answer.shape, strict=False)]
     if len(kind.shape) != answer.ndim or not all(fits):
