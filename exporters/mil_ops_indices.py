@@ -45,7 +45,8 @@ def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices:
     batch = math.prod(x.shape[:batch_dims])
     flat = x.reshape(batch, *x.shape[batch_dims:])
     of_axis = [_in_range(indices[..., at], size).reshape(batch, -1) for at, size in enumerate(sizes)]
-    taken = flat[(torch.arange(batch).unsqueeze(1), *of_axis)]
+    places = (torch.arange(batch).unsqueeze(1), *of_axis)
+    taken = flat[places]
     return taken.reshape(*indices.shape[:-1], *x.shape[batch_dims + depth :])
 
 

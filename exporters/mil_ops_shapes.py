@@ -62,7 +62,7 @@ def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints
         if num_splits is None or x.shape[axis] % num_splits:
             raise ValueError(f"cannot split {x.shape[axis]} into {num_splits} equal parts")
         split_sizes = (x.shape[axis] // num_splits,) * num_splits
-    return torch.split(x, split_sizes, axis)
+    return torch.split(x, list(split_sizes), axis)
 
 
 @operation("slice_by_index")
