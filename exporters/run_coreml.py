@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import mil_name
