@@ -230,10 +230,9 @@ def test_the_wheel_has_the_template() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("swift") is None, reason="needs a Swift toolchain on PATH")
-def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest]) -> None:
-    run = subprocess.run(
-        ["swift", "test"], cwd=written[0], capture_output=True, text=True, timeout=600, check=False
-    )
+def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], tmp_path: Path) -> None:
+    command = ["swift", "test", "--scratch-path", str(tmp_path)]
+    run = subprocess.run(command, cwd=written[0], capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     executed = re.search(r"Executed (\d+) tests, with 0 failures", run.stdout + run.stderr)
     assert executed is not None and int(executed[1]) >= 20

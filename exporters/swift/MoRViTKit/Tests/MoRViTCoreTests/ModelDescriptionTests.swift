@@ -44,6 +44,8 @@ final class ModelDescriptionTests: XCTestCase {
     }
 
     private func bundledJSON() throws -> Data {
-        try JSONEncoder().encode(ModelDescription.bundled())
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .withoutEscapingSlashes
+        return try encoder.encode(ModelDescription.bundled())
     }
 }
