@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from glob import glob
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -211,21 +212,14 @@ def test_every_public_symbol_is_documented() -> None:
 
 
 def test_the_wheel_has_the_template() -> None:
-    """setuptools finds every file of the template by the pattern in pyproject.toml."""
-    from setuptools.command.build_py import build_py
-    from setuptools.dist import Distribution
-
-    root = TEMPLATE.parents[2]
-    pattern = re.search(r'"morvit_deploy.exporters" = \["([^"]+)"\]', (root / "pyproject.toml").read_text())
+    """The pattern in pyproject.toml, matched as setuptools does, finds every file of the template."""
+    text = (TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    pattern = re.search(r'"morvit_deploy.exporters" = \["([^"]+)"\]', text)
     assert pattern is not None
-    command = build_py(Distribution({"package_data": {"morvit_deploy.exporters": [pattern[1]]}}))
-    command.finalize_options()
-    found = {
-        Path(p).relative_to(TEMPLATE)
-        for p in command.find_data_files("morvit_deploy.exporters", str(TEMPLATE.parents[1]))
-        if Path(p).is_relative_to(TEMPLATE)
-    }
-    assert found == {p.relative_to(TEMPLATE) for p in TEMPLATE.rglob("*") if p.is_file()}
+    exporters = TEMPLATE.parents[1]
+    found = {exporters / name for name in glob(pattern[1], root_dir=exporters, recursive=True)}
+    files = {path for path in TEMPLATE.rglob("*") if path.is_file()}
+    assert len(files) > 20 and files <= found
 
 
 @pytest.mark.slow
@@ -234,5 +228,5 @@ def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], tmp_pa
     command = ["swift", "test", "--scratch-path", str(tmp_path)]
     run = subprocess.run(command, cwd=written[0], capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    executed = re.search(r"Executed (\d+) tests, with 0 failures", run.stdout + run.stderr)
-    assert executed is not None and int(executed[1]) >= 20
+    executed = re.findall(r"Executed (\d+) tests?, with 0 failures", run.stdout + run.stderr)
+    assert max(map(int, executed), default=0) >= 20

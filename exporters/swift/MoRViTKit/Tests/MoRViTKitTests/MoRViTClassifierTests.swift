@@ -1,6 +1,7 @@
 #if canImport(CoreML)
 import CoreVideo
 import Foundation
+import ImageIO
 import MoRViTKit
 import XCTest
 
@@ -111,7 +112,7 @@ final class MoRViTClassifierTests: XCTestCase {
         )
         XCTAssertEqual(code, kCVReturnSuccess)
         let made = try XCTUnwrap(buffer)
-        CVPixelBufferLockBaseAddress(made, [])
+        XCTAssertEqual(CVPixelBufferLockBaseAddress(made, []), kCVReturnSuccess)
         defer { CVPixelBufferUnlockBaseAddress(made, []) }
         let base = try XCTUnwrap(CVPixelBufferGetBaseAddress(made))
         base.initializeMemory(as: UInt8.self, repeating: 128, count: CVPixelBufferGetBytesPerRow(made) * height)
