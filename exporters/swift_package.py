@@ -98,9 +98,9 @@ def choose_golden(golden: Golden) -> Golden:
     for bucket in golden.bucket.tolist():
         turn.append(seen.get(bucket, 0))
         seen[bucket] = turn[-1] + 1
-    order = np.lexsort((np.arange(len(turn)), turn))
+    order = sorted(range(len(turn)), key=turn.__getitem__)
     each = golden.pixels[0].nbytes + golden.logits[0].nbytes
-    chosen = np.sort(order[: max(1, min(MOST_IMAGES, MOST_BYTES // each))])
+    chosen = sorted(order[: max(1, min(MOST_IMAGES, MOST_BYTES // each))])
     return Golden(golden.pixels[chosen], golden.logits[chosen], golden.bucket[chosen], golden.tolerance)
 
 
