@@ -115,6 +115,7 @@ def test_the_app_is_linked_with_the_library(objects: dict[str, dict[str, Any]]) 
     (target,) = of(objects, "PBXNativeTarget")
     (product,) = (objects[number] for number in target["packageProductDependencies"])
     assert f'.library(name: "{product["productName"]}"' in (TEMPLATE / "Package.swift").read_text()
+    assert objects[product["package"]]["relativePath"] == "Model/MoRViTKit"
     built = [objects[number] for phase in target["buildPhases"] for number in objects[phase]["files"]]
     assert {each.get("fileRef") or each.get("productRef") for each in built} == {
         number
