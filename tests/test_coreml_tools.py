@@ -1,4 +1,4 @@
-"""What Apple's bench calls in coremltools 9: against the installed classes, so that an API that is not there fails."""
+"""What Apple's bench calls in coremltools 9, against the installed classes: an API that is not there fails."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from unittest.mock import Mock, create_autospec, patch
 
 import numpy as np
 import pytest
-from apples import answers_of, coreml_bundle
+from apples import coreml_bundle, save_package
 from conftest import make_config
+from PIL import Image
 from plans import threshold_plan
 
-from morvit_deploy.bundle import open_manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml_tools import coremltools, quiet
-from morvit_deploy.measuring.apple.bench import find_goldens
 from morvit_deploy.measuring.apple.checklist import Phone, read_facts
 from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed
 from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.phone import IPhone, PhoneFunction, experimental_tools, list_phones
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
-from morvit_deploy.measuring.apple.running import Wish, look, run_bench
 from morvit_deploy.measuring.apple.units import UNITS
 from morvit_deploy.measuring.apple.variants import variant
-from morvit_deploy.measuring.inputs import Source
 
 CONFIG = make_config()
 ADA = Phone("Ada", "0001", "18.1", "connected", "enabled")
@@ -280,7 +277,7 @@ def test_phones_are_listed() -> None:
 @pytest.mark.skipif(platform.system() == "Darwin", reason="there is a devicectl there")
 def test_devicectl_that_is_not_there_is_told() -> None:
     """The real Device.get_devices."""
-    with pytest.raises(TargetError, match="devicectl does not list devices.*devicectl"):
+    with pytest.raises(TargetError, match=r"devicectl does not list devices.*devicectl"):
         list_phones("/usr/bin/devicectl")
 
 
@@ -378,6 +375,19 @@ def test_phone_that_left_is_told(package: Package, tmp_path: Path) -> None:
         IPhone(package, tmp_path, ADA)
 
 
+def test_runner_that_cannot_be_built_is_told(package: Package, tmp_path: Path) -> None:
+    """The real preparation, on a machine without Xcode."""
+    if platform.system() == "Darwin":
+        pytest.skip("there may be an Xcode there")
+    with (
+        patch.object(remote.Device, "get_devices", return_value=[device()]),
+        pytest.raises(
+            TargetError, match=r"Ada stopped at building and installing the runner app: .*xcodebuild"
+        ),
+    ):
+        IPhone(package, tmp_path, ADA)
+
+
 def test_real_device_that_is_not_connected_is_refused_by_coremltools() -> None:
     """Why the checklist asks for `connected`."""
     away = device(state=remote.DeviceState.AVAILABLE)
@@ -397,10 +407,11 @@ def test_facts_of_this_machine() -> None:
 
 @pytest.mark.macos
 @pytest.mark.skipif(platform.system() != "Darwin", reason=NEEDS_MAC)
-def test_a_real_mac(source: Path, package: Package) -> None:
-    """Core ML itself. The package made by hand answers a sum, so its expected logits are its own."""
-    wish = Wish("mac", ("cpu",), runs=10, blocks=2)
-    assert look(package, wish, "") is None
-    goldens = find_goldens(open_manifest(package.folder), Source(), answers_of(source))
-    with pytest.raises(Exception, match="stem|bucket|wrongly"):
-        run_bench(package, goldens, wish, None, inputs="synthetic pictures")
+def test_core_ml_itself(tmp_path: Path) -> None:
+    """A package of one function that sums its picture: run, timed, loaded again and placed by Core ML."""
+    save_package(tmp_path / "sum.mlpackage", ["main"], 8)
+    function = MacFunction(ct, tmp_path / "sum.mlpackage", None, "cpu")
+    picture = Image.fromarray(np.full((8, 8, 3), 2, np.uint8))
+    reply = function.run({"image": picture})
+    np.testing.assert_allclose(np.ravel(reply.outputs["logits"]), 2 * 3 * 8 * 8, rtol=1e-2)
+    assert reply.ms > 0 and function.load_ms > 0 and function.reload() > 0

@@ -82,17 +82,20 @@ class IPhone:
     def __init__(self, package: Package, work: Path, phone: Phone, team: str | None = None) -> None:
         self.package, self.work, self.phone = package, work, phone
         self._ct, self.experimental = coremltools(), experimental_tools()
-        self._loop = asyncio.new_event_loop()
         self._open: dict[tuple[str, str], PhoneFunction] = {}
         remote = self.experimental.remote_device
-        found = [one for one in self._devices() if one.udid == phone.udid]
+        with quiet():
+            found = [one for one in remote.Device.get_devices() if one.udid == phone.udid]
         if not found:
             raise TargetError(f"the iPhone {phone.name} is gone; {WHAT_TO_DO}")
         credentials = remote.AppSigningCredentials(development_team=team) if team else None
-        self.device_session = self.wait(
-            found[0].prepare_for_model_debugging(credentials=credentials),
-            "building and installing the runner app",
-        )
+        preparing = found[0].prepare_for_model_debugging(credentials=credentials)
+        self._loop = asyncio.new_event_loop()
+        try:
+            self.device_session = self.wait(preparing, "building and installing the runner app")
+        except TargetError:
+            self._loop.close()
+            raise
 
     def open(self, function: str, units: str) -> PhoneFunction:
         opened = PhoneFunction(self, function, units)
@@ -129,14 +132,9 @@ class IPhone:
 
     def close(self) -> None:
         """End the runner app."""
-        session = getattr(self.device_session, "session", None)
-        if session is not None:
-            session.stop()
+        if self.device_session.session is not None:
+            self.device_session.session.stop()
         self._loop.close()
-
-    def _devices(self) -> list[Any]:
-        with quiet():
-            return self.experimental.remote_device.Device.get_devices()
 
 
 def experimental_tools() -> Any:
