@@ -94,8 +94,8 @@ def write_goldens(goldens: Goldens, folder: Path) -> None:
     """One .npz for each bucket."""
     folder.mkdir(parents=True)
     for name, golden in goldens.buckets.items():
-        arrays = {"pixels": golden.pixels, "logits": golden.logits, "chosen": np.asarray(golden.chosen)}
-        np.savez_compressed(folder / f"{name}.npz", **arrays)
+        file, chosen = folder / f"{name}.npz", np.asarray(golden.chosen)
+        np.savez_compressed(file, pixels=golden.pixels, logits=golden.logits, chosen=chosen)
 
 
 def read_golden(file: Path) -> Golden:
