@@ -22,9 +22,7 @@ def coremltools() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "coremltools":
             raise
-        raise TargetError(
-            f"target coreml needs coremltools, which is not installed; run `{INSTALL}`"
-        ) from None
+        raise TargetError(f"target coreml needs coremltools, which is not installed; run `{INSTALL}`") from None
     return ct
 
 

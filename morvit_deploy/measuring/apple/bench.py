@@ -104,7 +104,7 @@ def find_goldens(manifest: Manifest, source: Source, answers: Answers) -> Golden
     if any(share and golden[name].chosen for name, share in planned.items()):
         return Goldens(golden, planned, "the plan's shares, of the buckets that some picture chooses")
     return Goldens(
-        golden, {}, "each bucket that some picture chooses equally often: the plan's shares do not say more"
+        golden, {}, "equal parts of every bucket that some picture chooses, as the plan tells no shares"
     )
 
 
