@@ -106,7 +106,7 @@ class Scout(StaticMoRViT):
 
     def _answer(self, walk: Walk, counts: Tensor) -> Walked:
         cls = self._last(walk) if self.config.sharing == "middle_cycle" else walk.h
-        return self._told(counts, self._depth_output(walk), self.classifier(cls[..., 0, :]))
+        return self._told(counts, self._depth_output(walk), self.classifier(self.layout.cls(cls)))
 
     def _told(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Walked:
         small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))

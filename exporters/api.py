@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.config import load_config
+from morvit_deploy.coreml import CoremlAsked
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported, Request
 from morvit_deploy.exporters.registry import find_target
@@ -36,22 +37,39 @@ def export(
     It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. Below fp32 it is
     calibrated on at most `calibration_limit` others of the folder. `options` are those of `Request`: plan, dispatch,
     min_agreement, batch, input, with_depth, form, force, precision, int8_flavor, calibration, smooth, max_drop,
-    allow_worse. `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
+    allow_worse; and with target `coreml` those of `CoremlAsked`: ios, layout, select, attention, weights, classifier.
+    `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
     bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
     """
+    options = of_target(target, options)
     exporter = find_target(target).load_exporter()
     checkpoint = Path(checkpoint)
     if calibration_limit < 1:
         raise ConfigError(f"calibration_limit: got {calibration_limit}, expected at least 1 image")
     if images is None:
         return exporter.export(Request(checkpoint, Path(out), **options), tell)
-    if options.get("precision", "fp32") == "fp32":
+    if target == "coreml" or options["precision"] == "fp32":  # Core ML calibrates nothing
         folder = open_images(images, load_config(checkpoint), limit=limit, upscale=upscale)
         return exporter.export(Request(checkpoint, Path(out), images=folder.all(), **options), tell)
     both = open_images(images, load_config(checkpoint), limit=limit + calibration_limit, upscale=upscale)
     judged, fitted = held_apart(both, limit, calibration_limit)
     request = Request(checkpoint, Path(out), images=judged.all(), calibration_images=fitted, **options)
     return exporter.export(request, tell)
+
+
+def of_target(target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`Request`'s options with the target's own precision where none is asked for, and Core ML's put together.
+
+    ConfigError for one of Core ML's with another target.
+    """
+    own = {name: value for name, value in options.items() if name in CoremlAsked.names()}
+    rest = {name: value for name, value in options.items() if name not in own}
+    rest["precision"] = rest.get("precision") or find_target(target).precision
+    if target == "coreml":
+        return rest | {"coreml": CoremlAsked(**own)}
+    if own:
+        raise ConfigError(f"{', '.join(sorted(own))}: only target coreml has this; target is {target!r}")
+    return rest
 
 
 def held_apart(folder: ImageFolder, limit: int, calibration_limit: int) -> tuple[ImageFolder, ImageFolder]:

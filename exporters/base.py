@@ -12,20 +12,22 @@ import numpy as np
 import torch
 
 from morvit_deploy.baselines import build_forms
-from morvit_deploy.bundle import MANIFEST, Form, Manifest, Port, Source, describe_files
+from morvit_deploy.bundle import MANIFEST, Dispatch, Form, Manifest, Port, Source, describe_files
 from morvit_deploy.calibration.images import ImageFolder
 from morvit_deploy.calibration.ranges import METHODS
 from morvit_deploy.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.compare import compare
+from morvit_deploy.coreml import CoremlAsked, CoremlForm
 from morvit_deploy.devices import versions
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import ConfigError, ParityError, PrecisionError, StructureError
 from morvit_deploy.exporters.registry import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
+from morvit_deploy.lowering import lower
 from morvit_deploy.model import MoRViT
 from morvit_deploy.pixels import Pixels
 from morvit_deploy.plan import Plan, load_plan, own_plan
-from morvit_deploy.precision import PRECISIONS, Lowering, Precision, gate_for
+from morvit_deploy.precision import PRECISIONS, Lowering, Precision
 from morvit_deploy.runtime import Session
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
@@ -46,7 +48,9 @@ class Request:
     with_depth: bool = False
     form: Form = "unrolled"
     plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
-    dispatch: str = "graph"  # where a bucket is chosen, when the plan has several
+    dispatch: str | None = (
+        None  # where a bucket is chosen, when the plan has several; None: as the target likes
+    )
     force: bool = False
     # top-1, of the plan's model with the trained one; below fp32 also what the gate asks of decisions and classes
     min_agreement: float | None = None
@@ -58,13 +62,14 @@ class Request:
     max_drop: float | None = None  # int8: points of top-1 at which layers are lifted to float
     calibration_images: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
     allow_worse: bool = False  # let a bundle through that misses its gate, or is not faster
+    coreml: CoremlAsked | None = None  # for target coreml, and only there
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no bundle can have, before any work is done."""
         allowed_values = (
             ("input", ("uint8", "float")),
             ("form", get_args(Form)),
-            ("dispatch", ("graph", "host")),
+            ("dispatch", (None, "graph", "host")),
             ("precision", PRECISIONS),
             ("int8_flavor", (None, "cpu", "trt")),
             ("calibration", (None, *METHODS)),
@@ -83,7 +88,26 @@ class Request:
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
             )
 
+        if self.coreml is not None:
+            self._check_coreml()
         self._check_precision()
+
+    @property
+    def exact(self) -> bool:
+        """Are weights and arithmetic those of fp32?"""
+        return self.precision == "fp32" and (self.coreml is None or self.coreml.weights == "float")
+
+    def _check_coreml(self) -> None:
+        if self.precision == "int8":
+            raise ConfigError(
+                "precision: got 'int8'; a Core ML package computes in fp16 or fp32 and can store int8: weights='int8'"
+            )
+        if self.batch != 1:
+            raise ConfigError(
+                f"batch: got {self.batch!r}; a Core ML package takes one image, an app feeds several in turn"
+            )
+        if self.form != "unrolled":
+            raise ConfigError(f"form: got {self.form!r}; baselines are exported to onnx")
 
     def _check_precision(self) -> None:
         if self.precision == "int8" and self.calibration_images is None:
@@ -104,7 +128,7 @@ class Request:
         given = [name for name, asked in of_int8.items() if asked]
         if given and self.precision != "int8":
             raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
-        if self.allow_worse and self.precision == "fp32":
+        if self.allow_worse and self.exact:
             raise ConfigError("allow_worse: fp32 has no gate that could be missed; precision is 'fp32'")
 
 
@@ -118,6 +142,8 @@ class Written:
     carried: tuple[Port, ...]
     probes: tuple[str, ...]
     lowering: Lowering | None = None  # how it came below fp32
+    coreml: CoremlForm | None = None  # target coreml: the package's form
+    remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
 
 
 @dataclass(frozen=True)
@@ -127,12 +153,42 @@ class Exported:
     folder: Path
     manifest: Manifest
     verification: Verification
+    remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should be told: remarks, and what the bundle was let through with."""
+        lowering = self.manifest.lowering or Lowering()
+        let_through = (f"let through by --allow-worse: {missed}" for missed in lowering.accepted)
+        return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
 
 
 class Exporter(ABC):
     """A target's writer: subclasses write the files of a plan's static graphs and prove their structure."""
 
     target: ClassVar[str]
+
+    dispatches: ClassVar[tuple[Dispatch, ...]] = (
+        "graph",
+        "host",
+    )  # who can choose between buckets; first: default
+
+    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most take everything
+        """Refuse what this checkpoint and plan cannot become, before it is unrolled: ConfigError or TargetError."""
+
+    def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
+        """How the static graphs are built that the files are written from, and held against."""
+        return Options(input=asked.input, with_depth=with_depth, single=asked.batch == 1)
+
+    def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
+        """Bring fresh static graphs to what a bundle's files were written from, in place."""
+        lower(graphs, manifest.precision, manifest.lowering)
+
+    def accompany(
+        self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
+    ) -> list[str]:
+        """Write what else a user of the verified bundle needs; names of the files."""
+        return []
 
     @abstractmethod
     def write(
@@ -156,8 +212,8 @@ class Exporter(ABC):
         if request.plan is not None:
             plan = load_plan(request.plan, model.config, fingerprint(request.checkpoint))
         tell("unrolling")
-        options = Options(input=request.input, with_depth=request.with_depth, single=request.batch == 1)
-        graphs = build_forms(request.form, model, plan, options)
+        self.check(request, model, plan)
+        graphs = build_forms(request.form, model, plan, self.options(request, with_depth=request.with_depth))
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
             written = self.write(graphs, plan, request, folder, tell)
@@ -180,8 +236,18 @@ class Exporter(ABC):
                     "lowering": _judged(manifest, verification, request),
                 }
             )
+            beside = self.accompany(model, manifest, request, folder, tell)
+            manifest = manifest.model_copy(
+                update={"files": (*manifest.files, *describe_files(folder, beside))}
+            )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        return Exported(request.out, manifest, verification)
+        return Exported(request.out, manifest, verification, written.remarks)
+
+    def dispatch(self, request: Request, plan: Plan) -> Dispatch:
+        """Who chooses between the buckets of a plan."""
+        if not plan.adaptive:
+            return "single"
+        return request.dispatch or self.dispatches[0]  # type: ignore[return-value]  # Request has checked it
 
     def _manifest(
         self, model: MoRViT, plan: Plan, request: Request, written: Written, folder: Path
@@ -192,8 +258,9 @@ class Exporter(ABC):
             target=self.target,
             precision=request.precision,
             lowering=written.lowering,
+            coreml=written.coreml,
             form=request.form,
-            dispatch=request.dispatch if plan.adaptive else "single",  # type: ignore[arg-type]  # Request has checked it
+            dispatch=self.dispatch(request, plan),
             batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values
             input=request.input,  # type: ignore[arg-type]  # the same
             config=config,
@@ -222,7 +289,7 @@ class Exporter(ABC):
         verification = replace(
             verification,
             min_agreement=request.min_agreement or 0.0,
-            gate=gate_for(request.precision, request.min_agreement),
+            gate=manifest.gate(request.min_agreement),
         )
         if not (verification.passed or verification.only_gate_missed):
             raise ParityError(f"no bundle was made, because {verification.failure}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
+from morvit_deploy.dependencies import within
+from morvit_deploy.devices import versions
 from morvit_deploy.errors import TargetError
 
 INSTALL = 'python -m pip install "coremltools>=9.0,<10"'
@@ -22,21 +25,38 @@ def coremltools() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "coremltools":
             raise
-        raise TargetError(f"target coreml needs coremltools, which is not installed; run `{INSTALL}`") from None
+        raise TargetError(
+            f"target coreml needs coremltools, which is not installed; run `{INSTALL}`"
+        ) from None
     return ct
+
+
+def untested() -> tuple[str, ...]:
+    """A sentence for each library whose version no package was checked with."""
+    return tuple(
+        f"{name} {version} is outside what was tested ({TESTED[name]}); try the package on a device before it ships"
+        for name, version in versions(tuple(TESTED)).items()
+        if not within(version, TESTED[name])
+    )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Only errors, and none of its warnings, while the block runs.
 
-    It warns of every library version that is not the newest it knew, and off macOS of the bridges it has not.
+    It warns of every library version that is not the newest it knew, off macOS of the bridges it has not, and draws
+    progress bars of its own.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+
+
+def mil_name(name: str) -> str:
+    """A value's name inside a package: Core ML takes no dots."""
+    return name.replace(".", "_")

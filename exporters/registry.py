@@ -23,6 +23,7 @@ class Target:
     exporter: str
     runner: str
     runs_on: str
+    precision: str = "fp32"  # unless another is asked for
 
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
@@ -38,6 +39,12 @@ TARGETS = {
         exporter="morvit_deploy.exporters.to_onnx:OnnxExporter",
         runner="morvit_deploy.exporters.run_onnx:open_onnx",
         runs_on="ONNX Runtime, CPU",
+    ),
+    "coreml": Target(
+        exporter="morvit_deploy.exporters.to_coreml:CoremlExporter",
+        runner="morvit_deploy.exporters.run_coreml:open_coreml",
+        runs_on="Core ML; elsewhere an interpreter",
+        precision="fp16",
     ),
 }
 

@@ -59,6 +59,8 @@ class OnnxRunner(Runner):
     A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
     """
 
+    runtime = f"ONNX Runtime {ort.__version__}, CPU"
+
     def __init__(
         self,
         graph: Path | bytes,

@@ -30,7 +30,9 @@ class OnnxExporter(Exporter):
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
         def traced() -> Pieces:
-            return trace_pieces(graphs, plan, image, dynamic=dynamic, inside=request.dispatch == "graph")
+            return trace_pieces(
+                graphs, plan, image, dynamic=dynamic, inside=self.dispatch(request, plan) == "graph"
+            )
 
         if request.precision == "fp32":
             return write_pieces(traced(), plan, folder)

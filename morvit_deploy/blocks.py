@@ -48,26 +48,31 @@ class StaticBlock(nn.Module):
     (rewrites 3 and 4) holds them as two weights: a slice of a shared weight would be copied by the exporter.
     """
 
-    def __init__(self, block: Block, *, fold: bool, fused: bool) -> None:
+    linear: type[nn.Module] = StaticLinear
+    norm: type[nn.Module] = StaticNorm
+
+    def __init__(self, block: Block, *, fold: bool, fused: bool, attention: str = "manual") -> None:
         super().__init__()
-        self.num_heads = block.attn.num_heads
+        self.num_heads, self.attention = block.attn.num_heads, attention
         self.activation = block.mlp.activation
         dim = block.attn.proj.in_features
         dtype = block.attn.proj.weight.dtype
         norms = (block.norm1, block.norm2) if fold else (None, None)
         qkv = affine_of(block.attn.qkv, norms[0])
-        q = fold_scale((dim // self.num_heads) ** -0.5, _columns(qkv, 0, dim))
+        q = _columns(qkv, 0, dim)
+        if attention == "manual":  # the fused operator scales by itself
+            q = fold_scale((dim // self.num_heads) ** -0.5, q)
         kv = _columns(qkv, dim, 3 * dim)
-        self.norm1 = StaticNorm(block.norm1, fold)
-        self.norm2 = StaticNorm(block.norm2, fold)
+        self.norm1 = self.norm(block.norm1, fold)
+        self.norm2 = self.norm(block.norm2, fold)
         if fused:
-            self.qkv = StaticLinear(_side_by_side(q, kv), dtype)
+            self.qkv = self.linear(_side_by_side(q, kv), dtype)
         else:
-            self.q, self.kv = StaticLinear(q, dtype), StaticLinear(kv, dtype)
+            self.q, self.kv = self.linear(q, dtype), self.linear(kv, dtype)
         self.fused = fused
-        self.proj = StaticLinear(affine_of(block.attn.proj, None), dtype)
-        self.fc1 = StaticLinear(affine_of(block.mlp.fc1, norms[1]), dtype)
-        self.fc2 = StaticLinear(affine_of(block.mlp.fc2, None), dtype)
+        self.proj = self.linear(affine_of(block.attn.proj, None), dtype)
+        self.fc1 = self.linear(affine_of(block.mlp.fc1, norms[1]), dtype)
+        self.fc2 = self.linear(affine_of(block.mlp.fc2, None), dtype)
 
     def queries(self, normed: Tensor) -> Tensor:
         """Scaled queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
@@ -83,7 +88,8 @@ class StaticBlock(nn.Module):
         `mask` is added to the attention logits (…, heads, n, keys). The residual stream, the norms and the softmax
         have the precision of x, which stays whole where the weights have been halved.
         """
-        x = x + self.proj(_mixed(q, kv, x.dtype, mask).transpose(-3, -2).flatten(-2)).to(x.dtype)
+        mixed = (_fused if self.attention == "fused" else _mixed)(q, kv, x.dtype, mask)
+        x = x + self.proj(mixed.transpose(-3, -2).flatten(-2)).to(x.dtype)
         return x + self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -107,6 +113,13 @@ def _mixed(q: Tensor, kv: KV, whole: torch.dtype, mask: Tensor | None) -> Tensor
         return kv.v
     logits = (q @ kv.k.transpose(-2, -1)).to(whole)
     return (logits if mask is None else logits + mask).softmax(dim=-1).to(kv.v.dtype) @ kv.v
+
+
+def _fused(q: Tensor, kv: KV, _whole: torch.dtype, mask: Tensor | None) -> Tensor:
+    """The same by one operator, for queries that are not scaled yet."""
+    if kv.k.shape[-2] == 1:
+        return kv.v
+    return F.scaled_dot_product_attention(q, kv.k, kv.v, attn_mask=mask)
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:

@@ -16,7 +16,7 @@ from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.coreml import CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
-from morvit_deploy.precision import Lowering, Precision
+from morvit_deploy.precision import Gate, Lowering, Precision, gate_for
 
 FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
@@ -92,7 +92,7 @@ class Manifest(Strict):
             for field in ("preprocess", "labels")
             if getattr(self, field) != getattr(self.config, field)
         ]
-        if (self.precision == "fp32") != (self.lowering is None):
+        if self.exact != (self.lowering is None):
             problems.append(f"lowering: expected below fp32 and only there; precision is {self.precision!r}")
         if (self.target == "coreml") != (self.coreml is not None):
             problems.append(
@@ -118,11 +118,12 @@ class Manifest(Strict):
                 )
             elif self.batch != "dynamic" and port.shape[0] != self.batch:
                 problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
+        whole, truth = ("int32", "int32") if self.target == "coreml" else ("uint8", "bool")
         outputs: dict[str, tuple[str | int, ...]] = {
             "logits": ("float32", self.config.num_classes),
-            "depth": ("uint8", self.config.num_patches),
+            "depth": (whole, self.config.num_patches),
             "bucket": ("int32",),
-            "overflow": ("bool",),
+            "overflow": (truth,),
         }
         names = {port.name for port in self.outputs}
         needed = {"logits", "bucket"} if self.plan.adaptive else {"logits"}
@@ -144,6 +145,16 @@ class Manifest(Strict):
         if problems:
             raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
         return self
+
+    @property
+    def exact(self) -> bool:
+        """Are weights and arithmetic those of fp32, so that each image's logits can be held to a tolerance?"""
+        return self.precision == "fp32" and (self.coreml is None or self.coreml.weights == "float")
+
+    def gate(self, min_agreement: float | None) -> Gate | None:
+        """What the bundle must keep of decisions and classes; None for an exact one."""
+        compressed = self.coreml is not None and self.coreml.weights != "float"
+        return gate_for("int8" if compressed else self.precision, min_agreement)
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""

@@ -30,7 +30,6 @@ from morvit_deploy.ends import Options
 from morvit_deploy.model import MoRViT, Outcome, Routing
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.plan import Bucket, is_own
-from morvit_deploy.precision import gate_for
 from morvit_deploy.runtime import Arrays, Session
 from morvit_deploy.threads import fitting_threads
 from morvit_deploy.unroll import StaticMoRViT
@@ -190,7 +189,7 @@ class _Comparison:
 
     def __init__(self, model: MoRViT, manifest: Manifest, open_session: OpenSession) -> None:
         self.manifest, self.plan = manifest, manifest.plan
-        self.low = manifest.precision != "fp32"
+        self.low = not manifest.exact
         self.tolerance = math.inf if self.low else LOGIT_TOLERANCE
         self.judge = copy.deepcopy(model).double()
         self.own = manifest.form != "unrolled" or is_own(manifest.plan, model.config)
@@ -290,8 +289,9 @@ class _Comparison:
             if self.whole is None
             else Dispatched(self.dispatched.gap(self.tolerance), self.overflowed, self.misdirected),
             precision=self.manifest.precision,
-            gate=gate_for(self.manifest.precision, None),
+            gate=self.manifest.gate(None),
             fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],
+            runtime=self.buckets[0].session.runner.runtime,
         )
 
     def _told(self, bucket: _InBucket) -> str:

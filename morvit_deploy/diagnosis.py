@@ -38,6 +38,16 @@ NEEDS = {  # one entry for each target of the registry
         export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
         run=("onnxruntime", "numpy", "pillow", "pydantic"),
     ),
+    "coreml": Needs(
+        export=("torch", "safetensors", "coremltools"),
+        run=(
+            "coremltools",
+            "numpy",
+            "pillow",
+            "pydantic",
+            "torch",
+        ),  # off macOS the interpreter runs on torch
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 def counts_of(depth: Tensor, layers: int) -> Tensor:
     """depth (…, N) of each patch token to int64 (…, layers): how many run each layer."""
-    each = torch.arange(1, layers + 1)
+    each = torch.arange(1, layers + 1, dtype=depth.dtype)
     return (depth[..., None, :] >= each[:, None]).sum(dim=-1)
 
 
@@ -25,9 +25,9 @@ def sort_by_depth(depth: Tensor) -> Tensor:
     return torch.topk(keys, tokens, dim=-1).indices
 
 
-def key_mask(runs: Tensor, dtype: torch.dtype) -> Tensor:
+def key_mask(runs: Tensor, dtype: torch.dtype, hidden: float = float("-inf")) -> Tensor:
     """Added to attention logits (…, heads, queries, keys): hides the keys that do not run, runs (…, keys)."""
-    return torch.where(runs, 0.0, float("-inf")).to(dtype)[..., None, None, :]
+    return torch.where(runs, 0.0, hidden).to(dtype)[..., None, None, :]
 
 
 def predicted(count: Tensor, upto: tuple[int, ...]) -> Tensor:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morvit_deploy.blocks import StaticLinear, StaticNorm, affine_of
+from morvit_deploy.blocks import StaticLinear, affine_of
+from morvit_deploy.layouts import LAYOUTS
 from morvit_deploy.model import MoRViT, Router
+from morvit_deploy.options import DEFAULTS, Options
+from morvit_deploy.pointwise import PARTS
 from morvit_deploy.rewrites import Affine, fold_pixels, fold_positions
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the caller may choose about the graph; none of it changes the logits.
-
-    `cls_only`, `frozen_keys` and `fold` are rewrites 3 to 5: off only to measure what each is worth.
-    """
-
-    input: str = (
-        "uint8"  # "uint8": (batch, height, width, 3) pixels; "float": (batch, 3, height, width) normalised
-    )
-    with_depth: bool = False
-    single: bool = True  # for one image: the graph has no batch axis inside
-    cls_only: bool = True
-    frozen_keys: bool = True
-    fold: bool = True
-
-
-DEFAULTS = Options()
+__all__ = ["DEFAULTS", "Classifier", "ConvStem", "Options", "StaticRouter", "Stem"]
 
 
 class Stem(nn.Module):
@@ -101,13 +84,60 @@ class Stem(nn.Module):
         return (pixels / 255 - mean) / std
 
 
+WHITE = 255 / 256  # of an image as an app hands it over: pixels by an exact power of two
+
+
+class ConvStem(nn.Module):
+    """The same for one image (1, 3, height, width), with a convolution that steps from patch to patch."""
+
+    def __init__(self, model: MoRViT, options: Options) -> None:
+        super().__init__()
+        conv, config = model.patch_embed.proj, model.config
+        self.config, self.options, self.layout = config, options, LAYOUTS[options.layout]
+        assert conv.bias is not None
+        patch = Affine(conv.weight.double().permute(2, 3, 1, 0).flatten(0, 2), conv.bias.double())
+        if options.fold and options.input == "image":
+            patch = fold_pixels(patch, config.preprocess.mean, config.preprocess.std, WHITE)
+        assert patch.bias is not None
+        size = config.patch_size
+        weight = patch.weight.unflatten(0, (size, size, -1)).permute(
+            3, 2, 0, 1
+        )  # (dim, channel, row, column)
+        self.weight = _constant(weight, conv.weight.dtype)
+        cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
+        self.cls = _constant(self.layout.constant(cls[0]), conv.weight.dtype)
+        self.positions = _constant(self.layout.constant(positions[0]), conv.weight.dtype)
+        if config.register_tokens:
+            registers = self.layout.constant(model.register_tokens[0])
+            self.registers = _constant(registers, conv.weight.dtype)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = image.to(self.weight.dtype)
+        if self.options.input == "image" and not self.options.fold:
+            image = self._normalise(image)
+        patches = F.conv2d(image, self.weight, stride=self.config.patch_size).flatten(2)  # (1, dim, N)
+        x = patches[:, :, None] if self.options.layout == "bc1s" else patches[0].T
+        parts = [self.cls, x + self.positions]
+        return self.layout.join([*parts, self.registers] if self.config.register_tokens else parts)
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        mean = image.new_tensor(self.config.preprocess.mean)[:, None, None]
+        std = image.new_tensor(self.config.preprocess.std)[:, None, None]
+        return (image / WHITE - mean) / std
+
+
+def _constant(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(value.to(dtype).contiguous(), requires_grad=False)
+
+
 class StaticRouter(nn.Module):
     """A router's linear layers in the static layout."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, options: Options) -> None:
         super().__init__()
+        linear = PARTS[options.layout].linear
         self.layers = nn.ModuleList(
-            StaticLinear(affine_of(layer, None), layer.weight.dtype) for layer in router.linears()
+            linear(affine_of(layer, None), layer.weight.dtype) for layer in router.linears()
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +149,7 @@ class StaticRouter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm and head on CLS (…, dim)."""
+    """LayerNorm and head on CLS, as the layout hands it over."""
 
     def __init__(self, model: MoRViT, options: Options) -> None:
         super().__init__()
@@ -128,8 +158,9 @@ class Classifier(nn.Module):
             affine_of(layer, model.norm if options.fold and j == 0 else None)
             for j, layer in enumerate(layers)
         ]
-        self.norm = StaticNorm(model.norm, options.fold)
-        self.head = nn.ModuleList(StaticLinear(affine, layers[0].weight.dtype) for affine in affines)
+        parts = PARTS[options.layout]
+        self.norm = parts.norm(model.norm, options.fold)
+        self.head = nn.ModuleList(parts.linear(affine, layers[0].weight.dtype) for affine in affines)
 
     def forward(self, cls: Tensor) -> Tensor:
         x = self.norm(cls)

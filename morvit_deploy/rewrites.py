@@ -7,10 +7,13 @@ axis is the batch, or absent: a graph for one image has none, so that its produc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from morvit_deploy.layouts import BSD, RowLayout
 
 
 class KV(NamedTuple):
@@ -80,43 +83,63 @@ def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
 # 3 ---------------------------------------------------------------------------------------------------------
 
 
-def cls_only(block: KeyedBlock, h: Tensor, mask: Tensor | None = None, row: Tensor | None = None) -> Tensor:
+def cls_only(
+    block: KeyedBlock,
+    h: Tensor,
+    mask: Tensor | None = None,
+    row: Tensor | None = None,
+    *,
+    layout: RowLayout = BSD,
+    rows: Callable[[Tensor, Tensor], Tensor] = take,
+) -> Tensor:
     """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
 
     Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)
-    is where CLS stands, by default first.
+    is where CLS stands, by default first, and `rows` takes it from h.
     """
     normed = block.norm1(h)
-    return block.finish(one_row(h, row), block.queries(one_row(normed, row)), block.keys(normed), mask)
+    x, asked = (one_row(states, row, layout, rows) for states in (h, normed))
+    return block.finish(x, block.queries(asked), block.keys(normed), mask)
 
 
-def one_row(h: Tensor, row: Tensor | None) -> Tensor:
+def one_row(
+    h: Tensor,
+    row: Tensor | None,
+    layout: RowLayout = BSD,
+    rows: Callable[[Tensor, Tensor], Tensor] = take,
+) -> Tensor:
     """The row (…, 1) of h (…, n, dim), by default the first: (…, 1, dim)."""
-    return h[..., :1, :] if row is None else take(h, row)
+    return layout.first(h, 1) if row is None else rows(h, row)
 
 
 # 4 ---------------------------------------------------------------------------------------------------------
 
 
 def frozen_keys(
-    block: KeyedBlock, x: Tensor, fresh: Tensor | None, carried: KV | None, queries: int
+    block: KeyedBlock,
+    x: Tensor,
+    fresh: Tensor | None,
+    carried: KV | None,
+    queries: int,
+    layout: RowLayout = BSD,
 ) -> tuple[Tensor, KV | None]:
     """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
 
     `fresh` (…, m, dim) are the tokens that left since this block last ran: their state stands still, so
     their K and V under this block never change. They join `carried`, which is returned for the next step.
     """
-    running = x.shape[-2]
-    normed = block.norm1(x if fresh is None else torch.cat([x, fresh], dim=-2))
-    kv = join(block.keys(normed), carried)  # in any order, so that one Concat does: running, fresh, carried
+    running = layout.count(x)
+    normed = block.norm1(x if fresh is None else layout.join([x, fresh]))
+    # in any order, so that one Concat does: running, fresh, carried
+    kv = join(block.keys(normed), carried, layout)
     if fresh is not None:
-        carried = KV(kv.k[..., running:, :], kv.v[..., running:, :])
-    return block.finish(x[..., :queries, :], block.queries(normed[..., :queries, :]), kv), carried
+        carried = KV(layout.beyond(kv.k, running), layout.beyond(kv.v, running))
+    return block.finish(layout.first(x, queries), block.queries(layout.first(normed, queries)), kv), carried
 
 
-def join(a: KV, b: KV | None) -> KV:
+def join(a: KV, b: KV | None, layout: RowLayout = BSD) -> KV:
     """The keys of two groups of tokens as one."""
-    return a if b is None else KV(torch.cat([a.k, b.k], dim=-2), torch.cat([a.v, b.v], dim=-2))
+    return a if b is None else KV(layout.join([a.k, b.k]), layout.join([a.v, b.v]))
 
 
 # 5 ---------------------------------------------------------------------------------------------------------
@@ -140,16 +163,18 @@ def fold_scale(factor: float, linear: Affine) -> Affine:
     return Affine(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
 
 
-def fold_pixels(patch: Affine, mean: tuple[float, ...], std: tuple[float, ...]) -> Affine:
-    """Rewrite 5: (x / 255 - mean) / std into the patch projection, whose rows are (row, column, channel).
+def fold_pixels(
+    patch: Affine, mean: tuple[float, ...], std: tuple[float, ...], white: float = 255.0
+) -> Affine:
+    """Rewrite 5: (x / white - mean) / std into the patch projection, whose rows are (row, column, channel).
 
-    The projection then takes raw pixels 0 … 255.
+    The projection then takes raw pixels, 0 … 255, or as they come: `white` is the highest.
     """
     repeats = patch.weight.shape[0] // len(mean)
     means = patch.weight.new_tensor(mean).repeat(repeats)
     scales = 1 / patch.weight.new_tensor(std).repeat(repeats)
     bias = -(means * scales) @ patch.weight
-    weight = (scales / 255)[:, None] * patch.weight
+    weight = (scales / white)[:, None] * patch.weight
     return Affine(weight, bias if patch.bias is None else patch.bias + bias)
 
 

@@ -25,6 +25,8 @@ Arrays = dict[str, NDArray]
 class Runner(ABC):
     """A loaded graph of one target. Use as a context manager; leaving it frees the runtime's memory."""
 
+    runtime: str = ""  # what answers, for reports
+
     @abstractmethod
     def run(self, feeds: Arrays) -> Arrays:
         """Named inputs to named outputs."""
@@ -49,6 +51,7 @@ class HostDispatch(Runner):
 
     def __init__(self, manifest: Manifest, stem: Runner, open_trunk: Callable[[str], Runner]) -> None:
         self.manifest, self.stem, self._open_trunk = manifest, stem, open_trunk
+        self.runtime = stem.runtime
         self._trunks: dict[str, Runner] = {}
         self._carried = [port.name for port in manifest.carried]
 

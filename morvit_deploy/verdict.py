@@ -171,6 +171,7 @@ class Verification:
         None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
     )
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
+    runtime: str = ""  # what answered for the bundle
 
     @property
     def passed(self) -> bool:
@@ -289,6 +290,7 @@ class Verification:
             "images": self.images,
             "ambiguous": self.ambiguous,
             "synthetic": self.synthetic,
+            "runtime": self.runtime,
             "same_checkpoint": self.same_checkpoint,
             "min_margin": _finite(min(self.margins, default=None)),
             "buckets": [bucket.as_dict() for bucket in self.buckets],

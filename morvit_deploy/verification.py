@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import Manifest, open_manifest
@@ -15,11 +16,12 @@ from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.registry import find_target, open_runner
-from morvit_deploy.lowering import lower
 from morvit_deploy.plan import own_plan
-from morvit_deploy.precision import gate_for
 from morvit_deploy.runtime import Session
 from morvit_deploy.verdict import Verification
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.base import Exporter
 
 DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
 
@@ -55,12 +57,13 @@ def verify(
             f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
         )
     tell("proving the structure of the written graph")
-    graphs = build_forms(manifest.form, model, manifest.plan, options_of(manifest))
+    exporter = find_target(manifest.target).load_exporter()
+    graphs = build_forms(manifest.form, model, manifest.plan, options_of(exporter, manifest))
     try:
-        lower(graphs, manifest.precision, manifest.lowering)
+        exporter.restore(graphs, manifest)
     except ConfigError as error:
         raise BundleError(f"{bundle}: {error}; the manifest was edited") from None
-    structure = find_target(manifest.target).load_exporter().prove(graphs, manifest, folder)
+    structure = exporter.prove(graphs, manifest, folder)
     if manifest.form != "unrolled" and manifest.plan != own_plan(model.config):
         raise BundleError(f"{bundle}: the manifest's plan is not the one exported; it was edited")
     told = (manifest.macs, manifest.checkpoint.parameters)
@@ -89,7 +92,7 @@ def verify(
         verification,
         same_checkpoint=same,
         min_agreement=min_agreement or 0.0,
-        gate=gate_for(manifest.precision, min_agreement),
+        gate=manifest.gate(min_agreement),
     )
 
 
@@ -103,7 +106,6 @@ def _differences(bundled: Config, own: Config) -> list[str]:
     ]
 
 
-def options_of(manifest: Manifest) -> Options:
+def options_of(exporter: Exporter, manifest: Manifest) -> Options:
     """The unroll's options that a bundle was written with."""
-    with_depth = any(port.name == "depth" for port in manifest.outputs)
-    return Options(input=manifest.input, with_depth=with_depth, single=manifest.batch == 1)
+    return exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))

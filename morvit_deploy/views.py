@@ -106,7 +106,7 @@ def _gap_table(parity: dict[str, Any]) -> Table:
     kind = "synthetic images" if parity["synthetic"] else "images"
     judged = parity["images"] - parity["ambiguous"]
     caption = (
-        f"{judged} of {parity['images']} {kind} judged"
+        f"{judged} of {parity['images']} {kind} judged, answered by {parity['runtime']}"
         + (f"; {parity['ambiguous']} have a routing margin below 1e-4" if parity["ambiguous"] else "")
         + (f"; first to diverge: {parity['first_divergence']}" if parity["first_divergence"] else "")
     )

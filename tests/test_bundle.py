@@ -161,8 +161,8 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_target_is_named(copied_bundle: Path) -> None:
-    edit(copied_bundle, lambda fields: fields.update(target="coreml"))
-    with pytest.raises(TargetError, match="'coreml'; this version exports to: onnx"):
+    edit(copied_bundle, lambda fields: fields.update(target="toaster"))
+    with pytest.raises(TargetError, match="'toaster'; this version exports to: onnx"):
         open_bundle(copied_bundle)
 
 

@@ -63,7 +63,7 @@ def test_a_broken_checkpoint_is_one_message(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--target", "coreml"], "got target 'coreml'; this version exports to: onnx"),
+        (["--target", "toaster"], "got target 'toaster'; this version exports to: onnx"),
         (["--batch", "0"], "--batch: got '0', expected a positive number or `dynamic`"),
         (["--batch", "two"], "--batch: got 'two'"),
         (["--images", "absent"], "absent is not a folder of images"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,57 +24,14 @@ from morvit_deploy.cli.common import (
 from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import ConfigError
 
-
-class Input(str, Enum):
-    """What the graph takes."""
-
-    uint8 = "uint8"
-    float = "float"
-
-
-class DispatchName(str, Enum):
-    """Who chooses the bucket of an image."""
-
-    graph = "graph"
-    host = "host"
-
-
-class PrecisionName(str, Enum):
-    """What the layers compute in."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class FlavorName(str, Enum):
-    """The runtime that an int8 graph is for."""
-
-    cpu = "cpu"
-    trt = "trt"
-
-
-class CalibrationName(str, Enum):
-    """How the range of an activation is chosen."""
-
-    minmax = "minmax"
-    percentile = "percentile"
-    entropy = "entropy"
-
-
-class FormName(str, Enum):
-    """The graph's form; the last two are baselines."""
-
-    unrolled = "unrolled"
-    gather_scatter = "gather_scatter"
-    masked = "masked"
+COREML = "Target coreml"  # heading of its own options
 
 
 @command("export")
 @takes_source
 def export(
     checkpoint: CheckpointArg = None,
-    target: Annotated[str, typer.Option(help="Where it will run: onnx.")] = "onnx",
+    target: Annotated[str, typer.Option(help="Where it will run: onnx, coreml.")] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -94,29 +50,33 @@ def export(
         ),
     ] = None,
     dispatch: Annotated[
-        DispatchName | None,
+        Literal["graph", "host"] | None,
         typer.Option(
-            help="For a plan of several buckets. graph: one self-dispatching graph (default); host: a stem and "
-            "trunks, batches grouped by bucket.",
+            help="For a plan of several buckets. graph: one self-dispatching graph (onnx: default); host: a stem and "
+            "trunks, batches grouped by bucket (coreml: the only one).",
             show_default=False,
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Images a run takes: a number, or `dynamic`.")] = "1",
     input: Annotated[
-        Input, typer.Option(help="uint8: NHWC pixels; float: normalised NCHW, for drop-in use.")
-    ] = Input.uint8,
+        Literal["uint8", "float"],
+        typer.Option(help="uint8: NHWC pixels (coreml: an image); float: normalised NCHW, for drop-in use."),
+    ] = "uint8",
     with_depth: Annotated[bool, typer.Option("--with-depth", help="Also answer each token's depth.")] = False,
     form: Annotated[
-        FormName, typer.Option(help="unrolled, or a baseline to measure against: gather_scatter, masked.")
-    ] = FormName.unrolled,
+        Literal["unrolled", "gather_scatter", "masked"],
+        typer.Option(help="unrolled, or a baseline to measure against."),
+    ] = "unrolled",
     precision: Annotated[
-        PrecisionName,
+        Literal["fp32", "fp16", "int8"] | None,
         typer.Option(
-            help="fp16: for GPUs; int8: a quarter of the size, needs --images. Routers stay in fp32."
+            help="onnx: fp32 (default); fp16, for GPUs; int8, a quarter of the size, needs --images; routers stay in "
+            "fp32. coreml: fp16 (default) or fp32.",
+            show_default=False,
         ),
-    ] = PrecisionName.fp32,
+    ] = None,
     int8_flavor: Annotated[
-        FlavorName | None,
+        Literal["cpu", "trt"] | None,
         typer.Option(
             "--int8-flavor",
             help="cpu: what ONNX Runtime multiplies (default); trt: symmetric, for TensorRT.",
@@ -124,7 +84,7 @@ def export(
         ),
     ] = None,
     calibration: Annotated[
-        CalibrationName | None,
+        Literal["minmax", "percentile", "entropy"] | None,
         typer.Option(
             help="int8 ranges: percentile (99.99 % of the values; default), minmax (one look), entropy.",
             show_default=False,
@@ -160,6 +120,66 @@ def export(
             "--allow-worse", help="Keep a bundle that misses its precision's gate or is not faster than fp32."
         ),
     ] = False,
+    ios: Annotated[
+        Literal["17", "18"] | None,
+        typer.Option(
+            help="The oldest iOS that loads the package (default: 18, for several buckets; 17 holds one).",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    layout: Annotated[
+        Literal["bsd", "bc1s"] | None,
+        typer.Option(
+            help="bsd: tokens as rows (default); bc1s: as columns of 1×1 convolutions, attention by head.",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    select: Annotated[
+        Literal["topk", "onehot"] | None,
+        typer.Option(
+            help="topk: tokens are gathered by index (default); onehot: ranked by comparison and taken by a product, "
+            "without topk or gather.",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    attention: Annotated[
+        Literal["manual", "fused"] | None,
+        typer.Option(
+            help="manual: product, softmax, product (default); fused: iOS 18's operator, layout bsd.",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    weights: Annotated[
+        Literal["float", "int8", "int4", "palette8", "palette6", "palette4"] | None,
+        typer.Option(
+            help="How weights are stored; products stay in --precision (default: float).",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    classifier: Annotated[
+        bool | None,
+        typer.Option(
+            "--classifier/--no-classifier",
+            help="Answer a label (default: where the checkpoint has labels and the plan one bucket).",
+            show_default=False,
+            rich_help_panel=COREML,
+        ),
+    ] = None,
+    author: Annotated[
+        str | None,
+        typer.Option(help="Author on the model card.", show_default=False, rich_help_panel=COREML),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license", help="Licence on the model card.", show_default=False, rich_help_panel=COREML
+        ),
+    ] = None,
     images: ImagesOption = None,
     limit: LimitOption = None,
     min_agreement: MinAgreementOption = None,
@@ -177,10 +197,14 @@ def export(
         raise ConfigError(
             "--dispatch says who chooses between the buckets of a plan; give --plan, or leave it out"
         )
-    if calibration_limit is not None and precision is PrecisionName.fp32:
+    if calibration_limit is not None and precision in (None, "fp32"):
         raise ConfigError("--calibration-limit: fp32 needs no calibration; give --precision, or leave it out")
     find_target(target)  # a wrong name is told before PyTorch loads
     number = _batch(batch)
+    of_coreml = {
+        "ios": ios and int(ios), "layout": layout, "select": select, "attention": attention, "weights": weights,
+        "classifier": classifier, "author": author, "license": licence,
+    }  # fmt: skip
     with opened(checkpoint, said) as source:
         folder = out or Path("build") / f"{source.name}-{target}"
         with stages("loading PyTorch") as tell:
@@ -190,17 +214,15 @@ def export(
 
             exported = run(
                 source.folder, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale,
-                batch=number, input=input.value, with_depth=with_depth, form=form.value, force=force, tell=tell,
-                plan=plan, dispatch=(dispatch or DispatchName.graph).value, min_agreement=min_agreement,
-                precision=precision.value, int8_flavor=int8_flavor and int8_flavor.value,
-                calibration=calibration and calibration.value, smooth=smooth, max_drop=max_drop,
+                batch=number, input=input, with_depth=with_depth, form=form, force=force, tell=tell,
+                plan=plan, dispatch=dispatch, min_agreement=min_agreement, precision=precision,
+                int8_flavor=int8_flavor, calibration=calibration, smooth=smooth, max_drop=max_drop,
                 calibration_limit=calibration_limit or CALIBRATION_LIMIT, allow_worse=allow_worse,
-            )  # fmt: skip  # six lines read better than twenty
-    for remark in exported.manifest.lowering.facts.get("remarks", ()) if exported.manifest.lowering else ():
-        stderr().print(f"warning: {remark}", markup=False)
-    for missed in exported.manifest.lowering.accepted if exported.manifest.lowering else ():
-        stderr().print(f"warning: let through by --allow-worse: {missed}", markup=False)
-    if exported.manifest.config.routing == "token_choice" and form is FormName.unrolled and plan is None:
+                **{name: value for name, value in of_coreml.items() if value is not None},
+            )  # fmt: skip  # seven lines read better than twenty
+    for warning in exported.warnings:
+        stderr().print(f"warning: {warning}", markup=False)
+    if exported.manifest.config.routing == "token_choice" and form == "unrolled" and plan is None:
         stderr().print(
             "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "
             "layer, so nothing is saved; `morvit-deploy calibrate` fits one"

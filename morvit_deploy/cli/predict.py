@@ -67,11 +67,14 @@ def predict(
         pixels = np.stack([session.read(path, upscale=upscale) for path in images])
         tell(f"running {len(images)} images")
         outputs = session.run(pixels)
+        runtime = session.runner.runtime
         rows = zip(images, outputs["logits"], _buckets(session, outputs), strict=True)
         answers = [_answer(session, path, row, bucket, top, logits) for path, row, bucket in rows]
         if depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest, answers)
+    if session.manifest.target == "coreml":
+        stderr().print(f"note: answered by {runtime}", markup=False, highlight=False)
     emit(Report("Predictions", [prediction_table(answers, with_logits=logits)]), answers, as_json)
     if depth_map is not None:
         stderr().print(f"depth maps in {depth_map}", markup=False, highlight=False)

@@ -1,0 +1,352 @@
+"""The structure proof of a Core ML package: what the saved file says of itself, against what the unroll promised."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from morvit_deploy.bundle import Manifest
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM
+from morvit_deploy.ends import ConvStem
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreml_tools import mil_name
+from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
+from morvit_deploy.exporters.mil_interpreter import MilPackage
+from morvit_deploy.exporters.mil_neural_engine import leavers
+from morvit_deploy.exporters.mil_package import Function, Operation
+from morvit_deploy.exporters.mil_save import WEIGHTS
+from morvit_deploy.exporters.mil_structure import count_macs, structure_violations
+from morvit_deploy.exporters.onnx_graphs import weight_name
+from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
+from morvit_deploy.unroll import RESULTS, StaticMoRViT
+
+FACTORS = {
+    "linear": ("weight",),
+    "conv": ("weight",),
+    "matmul": ("x", "y"),
+}  # products and what may be a weight
+BY_INDEX = (
+    "topk",
+    "argsort",
+    "gather",
+    "gather_along_axis",
+    "gather_nd",
+    "scatter",
+    "scatter_along_axis",
+    "scatter_nd",
+)
+HELD_ELEMENTS = 4096  # a constant of this size or more must be one of the model's own
+# of a weight's energy: below it a compressed copy is told from every other weight; int4 leaves about 0.1
+COMPRESSION_ERROR = 0.3
+SIZE_FACTOR, SIZE_SLACK = 1.03, 200_000  # weight file against the bytes of the unique parameters
+
+
+@dataclass
+class Facts:
+    """Read off the saved package."""
+
+    nodes: int
+    operators: dict[str, int]
+    macs: dict[str, int]  # one image, for each bucket
+    block_applications: dict[str, int]  # the same in every bucket
+    weight_bytes: int
+    file_bytes: int
+    functions: dict[str, Any]  # operations of each, and those that leave the Neural Engine
+    violations: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"proved": not self.violations, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of the static module, and how often a bucket multiplies by it."""
+
+    name: str
+    values: NDArray[np.float32]
+    uses: int
+
+
+def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> Facts:
+    """Hold a package's functions against the static modules they were written from.
+
+    Checked for each bucket, stem included: every weight is multiplied by as often as its block is applied; MACs equal
+    the plan's. Checked for each function: no operation whose work depends on data, every dimension known, without
+    topk, gather and scatter where one-hot products were asked for. Checked for all: each weight is stored once, however
+    many functions read it; thresholds and the dispatch table are the plan's; the size of the weight file.
+    """
+    assert manifest.coreml is not None
+    package = MilPackage(folder / PACKAGE)
+    written = {name: package.function(name) for name in package.functions}
+    operations = [op for function in written.values() for op in computed(function)]
+    facts = Facts(
+        nodes=len(operations),
+        operators=dict(Counter(op.type for op in operations).most_common()),
+        macs={},
+        block_applications={},
+        weight_bytes=(folder / PACKAGE / WEIGHTS).stat().st_size,
+        file_bytes=sum(file.bytes for file in manifest.files if Path(file.path).is_relative_to(PACKAGE)),
+        functions={name: _told(function) for name, function in written.items()},
+    )
+    if tuple(written) != manifest.coreml.functions:
+        facts.violations.append(
+            f"the package has the functions {list(written)}, expected {manifest.coreml.functions}"
+        )
+        return facts
+    for function in written.values():
+        facts.violations += structure_violations(function)
+        facts.violations += _index_violations(function, manifest)
+    promised: dict[str, Weight] = {}
+    for bucket, graph in graphs.items():
+        parts = [written[STEM], written[bucket]] if manifest.plan.adaptive else [written[MAIN]]
+        weights = promised_uses(graph)
+        promised |= {weight.name: weight for weight in weights}
+        where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
+        found = _prove_bucket(parts, bucket, graph, weights, manifest, facts)
+        facts.violations += [where + violation for violation in found]
+    facts.violations += _storage_violations(written, list(promised.values()), manifest)
+    facts.violations += _threshold_violations(written, manifest)
+    facts.violations += _table_violations(written, manifest)
+    return facts
+
+
+def computed(function: Function) -> Iterator[Operation]:
+    """What a function does: no constants, and none that are unpacked when it is loaded."""
+    return (op for op in function.operations if op.type != "const" and op.type not in CONSTEXPR)
+
+
+def _told(function: Function) -> dict[str, Any]:
+    """For the report."""
+    return {"operations": sum(1 for _ in computed(function)), "leave_neural_engine": leavers(function)}
+
+
+def promised_uses(graph: StaticMoRViT) -> list[Weight]:
+    """Each weight with the number of its products, by running the static module; those that nobody reads are left out."""
+    uses: Counter[str] = Counter()
+    hooks = []
+    held = {
+        name: module
+        for name, module in graph.named_modules()
+        if isinstance(module, ConvStem)
+        or (isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.squeeze().ndim > 1)
+    }
+    for name, module in held.items():
+        hooks.append(module.register_forward_hook(lambda *_, name=name: uses.update([name])))
+    graph(example_image(graph, 1))
+    for hook in hooks:
+        hook.remove()
+    return [
+        Weight(weight_name(f"{name}.weight"), module.weight.numpy(), uses[name])
+        for name, module in held.items()
+        if uses[name]
+    ]
+
+
+def _prove_bucket(
+    parts: list[Function],
+    bucket: str,
+    graph: StaticMoRViT,
+    weights: list[Weight],
+    manifest: Manifest,
+    facts: Facts,
+) -> list[str]:
+    """Prove the functions that answer one bucket's images; notes its MACs and block applications in `facts`."""
+    violations = []
+    uses: Counter[str] = Counter()
+    known = _Weights(weights, manifest)
+    for function in parts:
+        for operation, name, values in factors(function):
+            owner = known.owner(values)
+            if owner is not None:
+                uses[owner] += 1
+            elif values.size >= HELD_ELEMENTS:
+                violations.append(
+                    f"{operation.type} {operation.name!r} multiplies by {name!r} {list(values.shape)}, which is no "
+                    "weight of the model"
+                )
+    violations += [
+        f"weight {weight.name!r} is applied {uses[weight.name]} times, expected {weight.uses}"
+        for weight in weights
+        if uses[weight.name] != weight.uses
+    ]
+    facts.block_applications = {
+        name.removesuffix(".fc2.weight"): times
+        for name, times in uses.items()
+        if name.endswith(".fc2.weight")
+    }
+    counted = [count_macs(function) for function in parts]
+    found, selecting = sum(one.products for one in counted), sum(one.selection for one in counted)
+    facts.macs[bucket] = found
+    told = schedule_macs(graph.config, graph.capacity, routed=graph.routed)
+    if found != told:
+        violations.append(f"the graph does {found:,} MACs an image, the plan says {told:,}")
+    promised = _promised_selection(graph)
+    if selecting != promised:
+        violations.append(f"selecting tokens takes {selecting:,} MACs, expected {promised:,}")
+    named = {mil_name(name) for name in graph(example_image(graph, 1)) if name not in RESULTS}
+    inside = {name for function in parts for name in function.types}
+    listed = {mil_name(name) for name in manifest.probes_of(bucket)}
+    listed |= {mil_name(port.name) for port in manifest.carried} & named
+    if differing := sorted((named & inside) ^ listed):
+        violations.append(f"the manifest's probes and the graph's values differ in {differing}")
+    return violations
+
+
+def factors(function: Function) -> Iterator[tuple[Operation, str, NDArray]]:
+    """Each product with the constant that it multiplies by: the operation, the constant's name and its values."""
+    unpacked: dict[str, NDArray] = {}
+    for operation in function.operations:
+        if operation.type in CONSTEXPR:
+            given = {name: function.constant(operation, name) for name in operation.inputs}
+            unpacked[operation.outputs[0].name] = CONSTEXPR[operation.type](**given)
+        for parameter in FACTORS.get(operation.type, ()):
+            (name,) = operation.inputs[parameter]
+            if isinstance(name, str) and name in unpacked:
+                yield operation, name, unpacked[name]
+            elif isinstance(value := function.constant(operation, parameter), np.ndarray):
+                yield operation, str(name), value
+
+
+class _Weights:
+    """Finds the weight of the model that a stored constant is, whichever way round it is stored."""
+
+    def __init__(self, weights: list[Weight], manifest: Manifest) -> None:
+        assert manifest.coreml is not None
+        self._half = manifest.precision == "fp16"
+        self._compressed = manifest.coreml.weights != "float"
+        self._keys = {self._key(weight.values): weight.name for weight in weights}
+        self._shapes: dict[tuple[int, ...], list[Weight]] = {}
+        for weight in weights:
+            self._shapes.setdefault(_shape(weight.values), []).append(weight)
+        self._found: dict[int, str | None] = {}
+
+    def owner(self, values: NDArray) -> str | None:
+        """Name of the weight; None where it is none of them."""
+        if id(values) not in self._found:
+            owner = self._keys.get(self._key(values))
+            self._found[id(values)] = owner or (self._nearest(values) if self._compressed else None)
+        return self._found[id(values)]
+
+    def _key(self, values: NDArray) -> str:
+        return content_key(values.astype(np.float16) if self._half else values)
+
+    def _nearest(self, values: NDArray) -> str | None:
+        """The weight that a compressed copy is of."""
+        for weight in self._shapes.get(_shape(values), []):
+            wanted = np.squeeze(weight.values).astype(np.float64)
+            for turned in (np.squeeze(values), np.squeeze(values).T):
+                if turned.shape != wanted.shape:
+                    continue
+                error = np.square(turned.astype(np.float64) - wanted).sum() / np.square(wanted).sum()
+                if error <= COMPRESSION_ERROR**2:
+                    return weight.name
+        return None
+
+
+def _shape(values: NDArray) -> tuple[int, ...]:
+    return tuple(sorted(np.squeeze(values).shape))
+
+
+def content_key(values: NDArray) -> str:
+    """The same for a matrix and its transpose, and for axes of one more."""
+    squeezed = np.squeeze(values)
+    digests = [
+        hashlib.sha256(np.ascontiguousarray(way).tobytes()).hexdigest() for way in (squeezed, squeezed.T)
+    ]
+    return f"{_shape(values)} {min(digests)}"
+
+
+def _promised_selection(graph: StaticMoRViT) -> int:
+    """MACs that one-hot selection adds; none where tokens are gathered."""
+    if graph.options.select != "onehot":
+        return 0
+    return selection_macs(graph)
+
+
+def _index_violations(function: Function, manifest: Manifest) -> list[str]:
+    """With `onehot` nothing is taken by index."""
+    assert manifest.coreml is not None
+    if manifest.coreml.select != "onehot":
+        return []
+    return [
+        f"function {function.name!r}: {op.type} {op.name!r}, where tokens are selected by products"
+        for op in function.operations
+        if op.type in BY_INDEX
+    ]
+
+
+def _storage_violations(
+    written: dict[str, Function], promised: list[Weight], manifest: Manifest
+) -> list[str]:
+    """Each weight has one place in the weight file."""
+    known = _Weights(promised, manifest)
+    places: dict[str, set[Any]] = {}
+    total = 0
+    seen: set[Any] = set()
+    for function in written.values():
+        for constant in function.constants.values():
+            if constant.stored is None or constant.stored in seen:
+                continue
+            seen.add(constant.stored)
+            total += constant.value.nbytes
+            if constant.value.ndim > 1 and (owner := known._keys.get(known._key(constant.value))):
+                places.setdefault(owner, set()).add(constant.stored)
+    violations = [
+        f"weight {name!r} is stored {len(where)} times, expected once: {sorted(where)}"
+        for name, where in places.items()
+        if len(where) > 1
+    ]
+    width = 2 if manifest.precision == "fp16" else 4
+    limit = int(SIZE_FACTOR * width * sum(weight.values.size for weight in promised)) + SIZE_SLACK
+    if total > limit:
+        violations.append(f"the weight file holds {total:,} bytes, at most {limit:,} expected")
+    return violations
+
+
+def _threshold_violations(written: dict[str, Function], manifest: Manifest) -> list[str]:
+    """Router logits are compared with the plan's thresholds, in the precision of the package, and with nothing else."""
+    kind = np.float16 if manifest.precision == "fp16" else np.float32
+    thresholds = manifest.plan.thresholds or ()
+    told = {float(kind(t)) for t in thresholds if t is not None}
+    reached = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
+    needed = {float(kind(t)) for t in reached if t is not None}
+    found = {
+        float(value)
+        for function in written.values()
+        for op in function.operations
+        if op.type == "greater_equal"
+        and isinstance(value := function.constant(op, "y"), np.ndarray | np.generic)
+        and value.size == 1
+        and value.dtype.kind == "f"
+    }
+    if needed <= found <= told:
+        return []
+    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(told)}"]
+
+
+def _table_violations(written: dict[str, Function], manifest: Manifest) -> list[str]:
+    """The stem chooses by the plan's own table: upper bounds, or capacities."""
+    plan = manifest.plan
+    if not plan.adaptive:
+        return []
+    table = np.array([bucket.capacity for bucket in plan.buckets])
+    if plan.mode == "threshold":
+        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
+    stem = written[STEM]
+    found = [
+        value
+        for op in stem.operations
+        if op.type == "greater" and isinstance(value := stem.constant(op, "y"), np.ndarray)
+    ]
+    if any(np.array_equal(value.reshape(-1), table.reshape(-1)) for value in found):
+        return []
+    return [f"the stem chooses by {[value.tolist() for value in found]}, the plan says {table.tolist()}"]
