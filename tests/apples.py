@@ -13,10 +13,10 @@ import numpy as np
 
 from morvit_deploy.bundle import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml_tools import coremltools, quiet
+from morvit_deploy.exporters.coreml_tools import coremltools, mil_name, quiet
 from morvit_deploy.exporters.registry import open_bundle
 from morvit_deploy.measuring.apple.dispatching import Reply
-from morvit_deploy.measuring.apple.package import STEM, Package, mil_name
+from morvit_deploy.measuring.apple.package import STEM, Package
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
 from morvit_deploy.runtime import Arrays, HostDispatch
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.registry import open_bundle
+from morvit_deploy.exporters.run_coreml import open_coreml
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
 from morvit_deploy.measuring.apple.package import check_target, read_package
 from morvit_deploy.measuring.apple.project import check_place, write_project
@@ -17,7 +17,7 @@ from morvit_deploy.measuring.apple.running import Wish, look, run_bench
 from morvit_deploy.measuring.inputs import Source, draw
 from morvit_deploy.measuring.results import BenchResult
 from morvit_deploy.pixels import Pixels
-from morvit_deploy.runtime import Arrays
+from morvit_deploy.runtime import Arrays, Session
 
 PICTURES = 5  # of each bucket: the median one is judged, so one flipped decision does not fail a device
 SURVEYED = 64  # pictures that are looked at to find some for each bucket
@@ -25,7 +25,7 @@ WAY_OUT = (
     "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
     "run that on a Mac that has it all."
 )
-EXPECTED = "what the bundle answers on the machine that wrote them"
+EXPECTED = "by an interpreter of Core ML's operators, with fp16 rounding, on the machine that wrote them"
 
 Answers = Callable[[Pixels, str | None], Arrays]  # pictures, perhaps the bucket to run them in -> outputs
 
@@ -42,8 +42,8 @@ def bench_apple(
 ) -> BenchResult:
     """Measure a Core ML bundle on this Mac, or on an iPhone from it.
 
-    `answers` gives the expected logits (default: `open_bundle`). Raises TargetError with a checklist where something
-    is missing, ParityError where the device answers wrongly, BundleError, ImageError.
+    `answers` gives the expected logits (default: the interpreter). Raises TargetError with a checklist where
+    something is missing, ParityError where the device answers wrongly, BundleError, ImageError.
     """
     assert wish.effort  # refused before anything is looked for
     folder, manifest = _opened(bundle)
@@ -51,7 +51,7 @@ def bench_apple(
     phone = look(package, wish, WAY_OUT)
     tell("finding pictures and expected logits for each bucket")
     source = Source(images, upscale)
-    goldens = find_goldens(manifest, source, answers or bundle_answers(folder))
+    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
     return run_bench(package, goldens, wish, phone, inputs=named(source), say=tell, share=progress)
 
 
@@ -68,17 +68,18 @@ def emit_project(
     folder, manifest = _opened(bundle)
     check_place(folder, Path(project))
     source = Source(images, upscale)
-    goldens = find_goldens(manifest, source, answers or bundle_answers(folder))
+    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
     return write_project(
         folder, manifest, goldens, Path(project), inputs=named(source), expected=EXPECTED, force=force
     )
 
 
-def bundle_answers(folder: Path) -> Answers:
-    """Answers of the bundle itself, each bucket opened when it is asked for."""
+def bundle_answers(folder: Path, manifest: Manifest) -> Answers:
+    """What the interpreter of Core ML's operators answers, on a Mac too: Core ML is not judged by itself."""
 
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
-        with open_bundle(folder, bucket=bucket) as session:
+        runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
+        with Session(folder, manifest, runner) as session:
             return session.run(pixels)
 
     return run

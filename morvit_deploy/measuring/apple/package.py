@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.exporters.coreml_load import mil_name
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
 STEM = "stem"
@@ -83,11 +84,6 @@ class Package:
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def mil_name(port: str) -> str:
-    """A port of the manifest as the package calls it: Core ML's names have no dots."""
-    return port.replace(".", "_")
-
-
 def oldest_macos(ios: int) -> int:
     """The macOS of the same year: 14 for iOS 17, 15 for iOS 18, 26 for iOS 26."""
     return ios - 3 if ios <= 18 else ios
@@ -105,7 +101,7 @@ def read_package(folder: Path) -> Package:
     try:
         package = _package(folder, known)
         problems = [problem for file in known["files"] if (problem := _problem(folder, file))]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise BundleError(
             f"{folder / MANIFEST}: {error!r} is missing or of another kind; export it again"
         ) from None
@@ -127,7 +123,8 @@ def check_target(folder: Path, target: str) -> None:
 def _package(folder: Path, known: Mapping[str, Any]) -> Package:
     config, coreml, plan = known["config"], known["coreml"], known["plan"]
     buckets = [BucketShape(b["name"], known["macs"][b["name"]], b.get("share")) for b in plan["buckets"]]
-    package = next(Path(f["path"]).parts[0] for f in known["files"] if ".mlpackage/" in f["path"])
+    tops = (Path(file["path"]).parts[0] for file in known["files"])
+    package = next(top for top in tops if top.endswith(".mlpackage"))
     return Package(
         folder=folder,
         path=folder / package,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml_tools import coremltools, quiet
+from morvit_deploy.exporters.coreml_load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone
 from morvit_deploy.measuring.apple.dispatching import Reply
 from morvit_deploy.measuring.apple.mac import NS_PER_MS, placed
@@ -125,7 +124,7 @@ class IPhone:
     def wait(self, coroutine: Coroutine[Any, Any, Any], doing: str) -> Any:
         """The result of one of coremltools' coroutines, progress bars hushed; TargetError when the phone fails."""
         try:
-            with quiet(), contextlib.redirect_stderr(io.StringIO()):
+            with quiet():
                 return self._loop.run_until_complete(coroutine)
         except Exception as error:  # a lost phone shows as any error of subprocess, JSON or file
             raise TargetError(f"{self.phone.name} stopped at {doing}: {error}; {WHAT_TO_DO}") from error

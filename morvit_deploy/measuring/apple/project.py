@@ -23,7 +23,7 @@ CARRIED = (
     "morvit_deploy.files",
     "morvit_deploy.report",
     "morvit_deploy.exporters",
-    "morvit_deploy.exporters.coreml_tools",
+    "morvit_deploy.exporters.coreml_load",
     "morvit_deploy.measuring",
     *(f"morvit_deploy.measuring.{name}" for name in ("answers", "arithmetic", "mix", "results", "wording")),
     "morvit_deploy.measuring.apple",
