@@ -24,14 +24,14 @@ PACKAGE = "MoRViT.mlpackage"
 
 
 def save_package(path: Path, functions: Sequence[str], size: int) -> None:
-    """A real package with these functions, each from a picture to a sum: as much as the tools here look at."""
+    """A real package with these functions, each from a picture to its mean, ten times."""
     ct = coremltools()
     with quiet():
         from coremltools.converters.mil import Builder as mb
 
         @mb.program(input_specs=[mb.TensorSpec((1, 3, size, size))], opset_version=ct.target.iOS18)
         def program(image: Any) -> Any:
-            weight = np.ones((4, 3 * size * size), np.float32)
+            weight = np.full((10, 3 * size * size), 1 / (3 * size * size), np.float32)
             return mb.linear(x=mb.reshape(x=image, shape=(1, 3 * size * size)), weight=weight, name="logits")
 
         model = ct.convert(
@@ -53,16 +53,19 @@ def save_package(path: Path, functions: Sequence[str], size: int) -> None:
         shutil.rmtree(one)
 
 
-def coreml_bundle(source: Path, folder: Path, *, ios: int = 18, precision: str = "fp32") -> Path:
+def coreml_bundle(source: Path, folder: Path, *, ios: int = 18) -> Path:
     """The bundle `source` of target onnx, dispatched by the host or of one bucket, as one of target coreml."""
     manifest = open_manifest(source)
     names = (STEM, *manifest.macs) if manifest.plan.adaptive else ("main",)
     folder.mkdir(parents=True)
     save_package(folder / PACKAGE, names, manifest.config.image_size)
     files = sorted(p.relative_to(folder).as_posix() for p in (folder / PACKAGE).rglob("*") if p.is_file())
-    known = json.loads(manifest.to_json()) | {
+    known = json.loads(manifest.to_json())
+    for port in known["outputs"]:
+        if port["name"] in ("overflow", "depth"):
+            port["dtype"] = "int32"  # Core ML answers no bool and no uint8
+    known |= {
         "target": "coreml",
-        "precision": precision,
         "files": [file.model_dump() for file in describe_files(folder, files)],
         "coreml": {
             "ios": ios,

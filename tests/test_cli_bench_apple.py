@@ -51,7 +51,7 @@ def bundle(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def expected(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expected logits from the onnx bundle: the package made by hand computes a sum."""
+    """Expected logits from the onnx bundle: the package made by hand computes a mean."""
     monkeypatch.setattr(apple_bench, "bundle_answers", lambda folder, manifest: answers_of(source))
 
 

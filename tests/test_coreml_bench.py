@@ -17,7 +17,7 @@ from plans import threshold_plan
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
 from morvit_deploy.measuring.answers import samples_of
-from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens
+from morvit_deploy.measuring.apple.bench import PICTURES, bundle_answers, find_goldens
 from morvit_deploy.measuring.apple.checklist import Facts, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
 from morvit_deploy.measuring.apple.dispatching import answer
@@ -286,6 +286,16 @@ def test_one_bucket(exported: Callable[..., Path], tmp_path: Path) -> None:
     one = result.measured[0]
     assert one.mix is None and round(one.latency_ms["p50"]) == 2 and one.gmacs_per_s is not None
     assert apple_report(result).markdown()
+
+
+def test_expected_logits_are_the_interpreters(exported: Callable[..., Path], tmp_path: Path) -> None:
+    """The package made by hand answers the mean of a picture, in halves."""
+    folder = coreml_bundle(exported(CONFIG, batch=1), tmp_path / "one")
+    manifest = open_manifest(folder)
+    goldens = find_goldens(manifest, Source(), bundle_answers(folder, manifest))
+    (golden,) = goldens.buckets.values()
+    mean = golden.pixels.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(golden.logits, np.repeat(mean[:, None], 10, axis=1), rtol=1e-2)
 
 
 def test_wrong_answers_stop_before_anything_is_timed(

@@ -408,10 +408,10 @@ def test_facts_of_this_machine() -> None:
 @pytest.mark.macos
 @pytest.mark.skipif(platform.system() != "Darwin", reason=NEEDS_MAC)
 def test_core_ml_itself(tmp_path: Path) -> None:
-    """A package of one function that sums its picture: run, timed, loaded again and placed by Core ML."""
+    """A package of one function that answers the mean of its picture: run, timed, loaded again by Core ML."""
     save_package(tmp_path / "sum.mlpackage", ["main"], 8)
     function = MacFunction(ct, tmp_path / "sum.mlpackage", None, "cpu")
     picture = Image.fromarray(np.full((8, 8, 3), 2, np.uint8))
     reply = function.run({"image": picture})
-    np.testing.assert_allclose(np.ravel(reply.outputs["logits"]), 2 * 3 * 8 * 8, rtol=1e-2)
+    np.testing.assert_allclose(np.ravel(reply.outputs["logits"]), 2, rtol=1e-2)
     assert reply.ms > 0 and function.load_ms > 0 and function.reload() > 0
