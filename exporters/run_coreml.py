@@ -27,16 +27,24 @@ INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on mac
 
 
 def open_coreml(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    threads: int | None,
+    probes: bool = False,
+    bucket: str | None = None,
+    *,
+    interpreted: bool = False,
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket.
 
     With `probes` it also answers the values inside. `threads` are the interpreter's; Core ML has its own.
+    `interpreted` has the interpreter run it on macOS too: what Core ML answers there is then compared with something.
     """
     assert manifest.coreml is not None, "the manifest has been checked"
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
-    load = _native(folder, manifest) if native() else _interpreted(folder, checked_threads(threads))
+    here = native() and not interpreted
+    load = _native(folder, manifest) if here else _interpreted(folder, checked_threads(threads))
     names = manifest.coreml.functions
 
     def function(name: str) -> Function:
