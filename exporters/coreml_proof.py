@@ -26,6 +26,7 @@ from morvit_deploy.exporters.mil_save import WEIGHTS
 from morvit_deploy.exporters.mil_structure import count_macs, violations
 from morvit_deploy.exporters.onnx_graphs import weight_name
 from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
+from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
 
 FACTORS = {
@@ -126,7 +127,10 @@ def computed(function: Function) -> Iterator[Operation]:
 
 def _told(function: Function) -> dict[str, Any]:
     """For the report."""
-    return {"operations": sum(1 for _ in computed(function)), "leave_neural_engine": [asdict(one) for one in leaving(function)]}
+    return {
+        "operations": sum(1 for _ in computed(function)),
+        "leave_neural_engine": [asdict(one) for one in leaving(function)],
+    }
 
 
 def promised_uses(graph: StaticMoRViT) -> list[Weight]:
@@ -189,7 +193,7 @@ def _prove_bucket(
     told = schedule_macs(graph.config, graph.capacity, routed=graph.routed)
     if found != told:
         violations.append(f"the graph does {found:,} MACs an image, the plan says {told:,}")
-    promised = _promised_selection(graph)
+    promised = _promised_selection(graph, manifest.plan)
     if selecting != promised:
         violations.append(f"selecting tokens takes {selecting:,} MACs, expected {promised:,}")
     named = {mil_name(name) for name in graph(example_image(graph, 1)) if name not in RESULTS}
@@ -265,11 +269,12 @@ def content_key(values: NDArray) -> str:
     return f"{_shape(values)} {min(digests)}"
 
 
-def _promised_selection(graph: StaticMoRViT) -> int:
-    """MACs that one-hot selection adds; none where tokens are gathered."""
-    if graph.options.select != "onehot":
+def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
+    """MACs that one-hot selection adds; none where tokens are gathered, or where no bucket holds fewer than all."""
+    sorts = graph.config.routing != "token_choice" or graph.sorts
+    if graph.options.select != "onehot" or not sorts:
         return 0
-    return selection_macs(graph)
+    return selection_macs(graph.config, graph.capacity, plan.thresholds, graph.options.with_depth)
 
 
 def _index_violations(function: Function, manifest: Manifest) -> list[str]:

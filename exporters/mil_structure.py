@@ -28,6 +28,7 @@ _HANDS_ON = (
     "identity",
     "split",
 )
+_OF_TWO = ("linear", "matmul", "einsum")  # products that may pick rows
 _NO_TENSORS = ("list", "dictionary", "state")
 
 
@@ -58,12 +59,12 @@ class WeightUse:
 
 
 def count_macs(function: Function) -> Macs:
-    """Of every linear, conv, matmul and attention of a function; ValueError for an unknown shape."""
+    """Of every linear, conv, matmul, einsum and attention of a function; ValueError for an unknown shape."""
     makers = {value.name: op for op in function.operations for value in op.outputs}
     products = selection = 0
     for operation in function.operations:
         macs = _operation_macs(function, operation)
-        if operation.type == "matmul" and any(_selects(makers, name) for name in operation.reads):
+        if operation.type in _OF_TWO and any(_selects(makers, name) for name in operation.reads):
             selection += macs
         else:
             products += macs
@@ -118,6 +119,13 @@ def _operation_macs(function: Function, operation: Operation) -> int:
     if operation.type == "matmul":
         turned = function.constant(operation, "transpose_x")
         return operation.outputs[0].type.elements * shape("x")[-2 if turned is not None and turned else -1]
+    if operation.type == "einsum":  # one for each way to give its letters a value
+        equation = function.constant(operation, "equation").split("->")[0]
+        sizes: dict[str, int] = {}
+        for letters, read in zip(equation.split(","), operation.inputs["values"], strict=True):
+            kind = read.type if isinstance(read, Constant) else function.types[read]
+            sizes |= zip(letters.strip(), _known(kind), strict=True)
+        return math.prod(sizes.values())
     if operation.type == _ATTENTION:  # scores, then the values that they mix
         *batch, queries, width = shape("query")
         return math.prod(batch) * queries * shape("key")[-2] * (width + shape("value")[-1])

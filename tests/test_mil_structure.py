@@ -27,13 +27,17 @@ def read(folder: Path, body: Callable[..., Any], inputs: dict[str, Any], ios: in
     return read_package(save_program(folder / "p.mlpackage", body, inputs, ios))["main"]
 
 
-def selected(x: Any, labels: Any, left: bool) -> Any:
-    """Rows of x by a matrix of zeros and ones."""
+def hot_rows(labels: Any) -> Any:
+    """A matrix (4, 6) of zeros and ones."""
     hot = mb.equal(x=mb.expand_dims(x=labels, axes=[1]), y=np.arange(6, dtype=np.int32)[None, :])
-    hot = mb.slice_by_index(x=mb.cast(x=hot, dtype="fp32"), begin=[0, 0], end=[4, 6])
+    return mb.slice_by_index(x=mb.cast(x=hot, dtype="fp32"), begin=[0, 0], end=[4, 6])
+
+
+def selected(x: Any, labels: Any, left: bool) -> Any:
+    """Rows of x by such a matrix."""
     if left:
-        return mb.matmul(x=hot, y=x)
-    return mb.matmul(x=mb.transpose(x=x, perm=[1, 0]), y=mb.transpose(x=hot, perm=[1, 0]))
+        return mb.matmul(x=hot_rows(labels), y=x)
+    return mb.matmul(x=mb.transpose(x=x, perm=[1, 0]), y=mb.transpose(x=hot_rows(labels), perm=[1, 0]))
 
 
 COUNTED: dict[str, tuple[Callable[..., Any], dict[str, Any], Macs]] = {
@@ -72,6 +76,16 @@ COUNTED: dict[str, tuple[Callable[..., Any], dict[str, Any], Macs]] = {
         lambda x, labels: selected(x, labels, left=False),
         ROWS | {"labels": ((6,), "int32")},
         Macs(0, 4 * 6 * 32),
+    ),
+    "einsum": (
+        lambda x, y: mb.einsum(values=(x, y), equation="nchw,nwhu->nchu"),
+        {"x": ((1, 4, 7, 6), "fp32"), "y": ((1, 6, 7, 5), "fp32")},
+        Macs(4 * 7 * 6 * 5, 0),
+    ),
+    "numbers of selected rows": (
+        lambda labels: mb.linear(x=hot_rows(labels), weight=np.arange(6, dtype=np.float32)[None]),
+        {"labels": ((6,), "int32")},
+        Macs(0, 4 * 6),
     ),
     "no product": (lambda x: mb.add(x=x, y=x), ROWS, Macs(0, 0)),
 }  # fmt: skip
