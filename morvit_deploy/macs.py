@@ -59,16 +59,18 @@ def selection_macs(
     thresholds: tuple[float | None, ...] | None = None,
     with_depth: bool = False,
     cls_only: bool = True,
+    sorts: bool = True,
 ) -> int:
     """What one image pays besides for taking its tokens by products with one-hot rows, where gathers pay nothing.
 
     A product counts in full, k · n for each number of k among n tokens: the noughts are multiplied too. Of
-    token_choice these are the stem's, where the plan's buckets hold fewer tokens than all; else the trunk's.
+    token_choice these are the stem's, if it `sorts`: some bucket of the plan holds fewer tokens than all. Of the
+    other routings they are the trunk's.
     """
-    if config.routing == "none" or (config.capacity is None and config.routing != "token_choice"):
+    if config.routing == "none":
         return 0
-    if config.routing == "token_choice":
-        return config.num_patches**2 * (config.embed_dim + 1)  # states and depths in the order of depth
+    if config.routing == "token_choice":  # states and depths in the order of depth
+        return sorts * config.num_patches**2 * (config.embed_dim + 1)
     if config.routing == "expert_choice_flat":
         return _flat_selection_macs(config, capacity, with_depth, cls_only)
     told = thresholds or (0.0,) * len(capacity)  # by top-k every step may choose
