@@ -85,10 +85,12 @@ class Function(Runner):
         inputs = {mil_name(name): self._fed(name, value) for name, value in feeds.items()}
         found = self._answer(inputs, [mil_name(name) for name in self._probes])
         out = {self._names[name]: value for name, value in found.items() if name in self._names}
-        for name in self._probes:
-            if name in out:
-                out[name] = plain(name, out[name], self._form.layout, self._form.select)
+        out |= {name: self.plain(name, out[name]) for name in self._probes if name in out}
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
+
+    def plain(self, name: str, value: NDArray) -> NDArray:
+        """A value inside as graphs of other targets have it."""
+        return plain(name, value, self._form.layout, self._form.select)
 
     def _fed(self, name: str, value: NDArray) -> NDArray:
         """Pixels (1, height, width, 3) as the image (1, 3, height, width) that they are."""
@@ -112,7 +114,8 @@ class Forced(Runner):
     def run(self, feeds: Arrays) -> Arrays:
         begun = self.stem.run(feeds)
         carried = {port.name: begun[port.name] for port in self.stem._manifest.carried}
-        return begun | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
+        seen = {name: self.stem.plain(name, value) for name, value in carried.items()}
+        return begun | seen | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
 
 
 def _probes(manifest: Manifest, function: str) -> list[str]:
