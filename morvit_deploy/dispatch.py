@@ -25,9 +25,9 @@ def sort_by_depth(depth: Tensor) -> Tensor:
     return torch.topk(keys, tokens, dim=-1).indices
 
 
-def key_mask(runs: Tensor, dtype: torch.dtype, hidden: float = float("-inf")) -> Tensor:
+def key_mask(runs: Tensor, dtype: torch.dtype) -> Tensor:
     """Added to attention logits (…, heads, queries, keys): hides the keys that do not run, runs (…, keys)."""
-    return torch.where(runs, 0.0, hidden).to(dtype)[..., None, None, :]
+    return torch.where(runs, 0.0, float("-inf")).to(dtype)[..., None, None, :]
 
 
 def predicted(count: Tensor, upto: tuple[int, ...]) -> Tensor:

@@ -81,13 +81,13 @@ class ExpertChoice(StaticGraph):
         scores = self.layout.patch_scores(z)
         going = scores >= threshold
         if walk.runs is not None:  # a token that left never returns
-            going = going & walk.runs
-            scores = torch.where(walk.runs, scores, self.selection.lowest)
+            going = torch.logical_and(going, walk.runs)
+            scores = self.selection.where(walk.runs, scores, self.selection.lowest)
         capacity, candidates = self._capacity(step, going), self.layout.count(walk.h) - 1
         if walk.overflow is None:
             walk.overflow = going.sum(dim=-1) > capacity
         elif capacity < candidates:
-            walk.overflow = walk.overflow | (going.sum(dim=-1) > capacity)
+            walk.overflow = torch.logical_or(walk.overflow, going.sum(dim=-1) > capacity)
         if capacity == candidates:
             walk.runs = going
             walk.gone.append(walk.held[..., :0])

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from morvit_deploy.dispatch import key_mask
-
 
 class RowLayout:
     """`bsd`: states (…, tokens, dim), numbers (…, tokens); the leading axis is the batch, or absent."""
@@ -75,9 +73,9 @@ class RowLayout:
         """Numbers as (…, tokens)."""
         return numbers
 
-    def mask(self, runs: Tensor, hidden: float, dtype: torch.dtype) -> Tensor:
-        """Added to attention logits: `hidden` at the keys that do not run, runs (…, keys)."""
-        return key_mask(runs, dtype, hidden)
+    def keys(self, numbers: Tensor) -> Tensor:
+        """Numbers as terms of attention logits, one for each key."""
+        return numbers[..., None, None, :]
 
 
 class ChannelLayout(RowLayout):
@@ -121,8 +119,8 @@ class ChannelLayout(RowLayout):
     def vector(self, numbers: Tensor) -> Tensor:
         return numbers.flatten()
 
-    def mask(self, runs: Tensor, hidden: float, dtype: torch.dtype) -> Tensor:
-        return torch.where(runs, 0.0, hidden).to(dtype).transpose(1, 3)  # keys stand on the channel axis
+    def keys(self, numbers: Tensor) -> Tensor:
+        return numbers.transpose(1, 3)  # keys stand on the channel axis
 
 
 def mixed(columns: Tensor, weights: Tensor) -> Tensor:

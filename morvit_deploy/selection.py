@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from morvit_deploy.dispatch import sort_by_depth
+from morvit_deploy.dispatch import key_mask, sort_by_depth
 from morvit_deploy.layouts import BSD, LAYOUTS, RowLayout, mixed
 from morvit_deploy.options import Options
 from morvit_deploy.rewrites import partition, partition_all, rank, take
@@ -24,7 +24,7 @@ MOST_BY_ONE_HOT = 2048  # tokens: their numbers and ranks are whole numbers, in 
 class Gathers:
     """Top-k and a gather for each group of tokens, batched or for one image, in rows."""
 
-    lowest, hidden = float("-inf"), float("-inf")
+    lowest = float("-inf")  # the score of a token that has left
 
     def __init__(self, layout: RowLayout = BSD) -> None:
         self.layout = layout
@@ -40,6 +40,14 @@ class Gathers:
     def with_cls(self, runs: Tensor) -> Tensor:
         """(…, held) to (…, 1 + held): CLS always runs."""
         return nn.functional.pad(runs, (1, 0), value=True)
+
+    def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
+        """The value where the condition holds, elsewhere a number."""
+        return torch.where(condition, value, other)
+
+    def mask(self, runs: Tensor, dtype: torch.dtype) -> Tensor:
+        """Added to attention logits: hides the keys that do not run, runs (…, keys)."""
+        return key_mask(runs, dtype)
 
     def rank(self, scores: Tensor, needed: int, valued: int) -> tuple[Tensor, Tensor]:
         """The `needed` highest scores (…, n), best first, or at least the first `valued` of them; their order."""
@@ -88,13 +96,19 @@ class OneGather(Gathers):
     Each index sum costs a converter several operations, and a gather may cost a way from one processor to another.
     """
 
-    lowest, hidden = LOWEST, HIDDEN
+    lowest = LOWEST
 
     def threshold(self, threshold: float) -> float:
         return max(-HIGHEST, min(HIGHEST, threshold))
 
     def with_cls(self, runs: Tensor) -> Tensor:
-        return torch.cat([torch.ones_like(runs[..., :1]), runs], dim=-1)
+        return torch.cat([torch.full((*runs.shape[:-1], 1), True), runs], dim=-1)
+
+    def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
+        return torch.where(condition, value, torch.full((1,), other, dtype=value.dtype))
+
+    def mask(self, runs: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.layout.keys(self.where(runs, torch.zeros(1, dtype=dtype), HIDDEN))
 
     def leading(self, numbers: Tensor, n: int) -> Tensor:
         return numbers if n == numbers.shape[-1] else numbers[..., :n]
@@ -112,7 +126,7 @@ class OneGather(Gathers):
 
     def partition(self, h: Tensor, order: Tensor, k: int, both: bool) -> tuple[Tensor, Tensor | None]:
         order = order if both or k == order.shape[-1] else order[..., :k]
-        ranked = self.rows(h, torch.cat([torch.zeros_like(order[..., :1]), order + 1], dim=-1))
+        ranked = self.rows(h, torch.cat([torch.arange(1), order.flatten() + 1]))  # CLS is row 0
         return self._cut(ranked, 1 + k)
 
     def partition_all(self, h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,7 @@ class StaticGraph(nn.Module):
         assert self.config.router is not None and z is not None
         g = routing.score(z, self.config.router.activation, self.config.router.alpha)
         if runs is not None and self.layout.count(g) > 1:
-            g = torch.where(self._running(runs), g, 0.0)  # a pad's state stands still
+            g = self.selection.where(self._running(runs), g, 0.0)  # a pad's state stands still
         return h + g * (after if self.config.gate == "block" else after - h)
 
     def _only_running(self, before: Tensor, after: Tensor, runs: Tensor | None) -> Tensor:
@@ -117,10 +117,8 @@ class StaticGraph(nn.Module):
         """Block `name` on x, or on its CLS alone; with scope `all`, those who left are keys too."""
         block = self._block(name)
         if self.config.attention_scope == "active":
-            mask = None
-            if walk.runs is not None:
-                keys = self.selection.with_cls(walk.runs)
-                mask = self.layout.mask(keys, self.selection.hidden, x.dtype)
+            runs = None if walk.runs is None else self.selection.with_cls(walk.runs)
+            mask = None if runs is None else self.selection.mask(runs, x.dtype)
             return cls_only(block, x, mask, layout=self.layout) if alone else block(x, mask)
         if not walk.left:
             return cls_only(block, x, layout=self.layout) if alone else block(x)

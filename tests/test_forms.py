@@ -10,11 +10,12 @@ import pytest
 import torch
 from combos import EVERY, OPTIONS, named
 from conftest import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
+from forms import FORMS, SELECTS
 from plans import depth_plan, threshold_plan
 from torch import Tensor
 from wanderers import wandering_model
 
-from morvit_deploy.coreml import LAYOUTS, SELECTS, Layout, Select
+from morvit_deploy.coreml import Layout, Select
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.model import MoRViT, Routing
 from morvit_deploy.options import Options, coreml_options
@@ -31,7 +32,6 @@ EXPERT: list[dict[str, Any]] = [
 ]
 TOKEN = [changes for changes in EVERY if changes["routing"] == "token_choice"]
 TAUS = [(0.1, 0.0, 0.2), (None, -0.2, 0.1), (0.2, None, -0.3), (1e30, 0.0, 0.1), (-1e30, 0.0, 0.1)]
-FORMS = [(layout, select) for layout in LAYOUTS for select in SELECTS]
 
 
 def as_image(pixels: Any) -> Tensor:

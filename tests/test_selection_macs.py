@@ -9,11 +9,12 @@ import pytest
 import torch
 from combos import EVERY, OPTIONS, named
 from conftest import make_config, own_bucket, random_model
+from forms import LAYOUTS
 from plans import depth_plan, threshold_plan
 from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.config import Config
-from morvit_deploy.coreml import LAYOUTS, Layout
+from morvit_deploy.coreml import Layout
 from morvit_deploy.macs import selection_macs, stem_macs
 from morvit_deploy.options import coreml_options
 from morvit_deploy.plan import Bucket, Plan, bucket_macs
