@@ -134,7 +134,7 @@ def _told(function: Function) -> dict[str, Any]:
 
 
 def promised_uses(graph: StaticMoRViT) -> list[Weight]:
-    """Each weight with the number of its products, by running the static module; those that nobody reads are left out."""
+    """Each weight with the number of its products, by running the static module; none that nobody reads."""
     uses: Counter[str] = Counter()
     hooks = []
     held = {
@@ -318,9 +318,11 @@ def _storage_violations(
 
 
 def _threshold_violations(written: dict[str, Function], manifest: Manifest) -> list[str]:
-    """Router logits are compared with the plan's thresholds, in the precision of the package, and with nothing else."""
+    """Router logits are compared with the plan's thresholds, as the package rounds them, and with nothing else."""
     kind = np.float16 if manifest.precision == "fp16" else np.float32
-    thresholds = manifest.plan.thresholds or ()
+    thresholds = manifest.plan.thresholds
+    if thresholds is None:
+        return []
     told = {float(kind(t)) for t in thresholds if t is not None}
     reached = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
     needed = {float(kind(t)) for t in reached if t is not None}

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.coreml_tools import coremltools, mil_name, quiet
+from morvit_deploy.exporters.mil_classify import PROBABILITIES
 from morvit_deploy.exporters.onnx_pieces import Named
 
 IMAGE = "image"
-PROBABILITIES = "probabilities"  # what a classifier reads
-LABEL = "classLabel"  # what a classifier answers
+COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
 PIXEL_SCALE = (
     2.0**-8
 )  # of an image input: exact in fp16, and the patch weights that take the rest stay normal
@@ -28,6 +29,7 @@ class Converted:
 
     model: Any  # coremltools.models.MLModel
     probes: tuple[str, ...]
+    constants: Mapping[str, NDArray]  # its weights by the name of the operation that holds them
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Wanted:
     ios: int
     precision: str  # fp32 or fp16
     pixels: bool  # the input `image` is a picture, not an array
-    labels: tuple[str, ...] | None = None  # the function answers a class
+    probabilities: bool = False  # the function answers them beside the logits
 
 
 def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Converted:
@@ -48,7 +50,7 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
     """
     ct = coremltools()
     named = module(*example)
-    results = (*module.results, *([PROBABILITIES] if wanted.labels else []))
+    results = (*module.results, *([PROBABILITIES] if wanted.probabilities else []))
     names = [*results, *(name for name in named if name not in results)]
     program = _exported(_Answers(module, names), example)
     with quiet():
@@ -56,19 +58,18 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
             program,
             inputs=[_input(name, value, wanted) for name, value in zip(module.inputs, example, strict=True)],
             outputs=[_output(name) for name in names],
-            convert_to="milinternal" if wanted.labels else "mlprogram",
+            convert_to="mlprogram",
             minimum_deployment_target=_system(wanted),
             compute_precision=ct.precision.FLOAT16 if wanted.precision == "fp16" else ct.precision.FLOAT32,
             skip_model_load=True,
         )
-        if wanted.labels:
-            model = _classifier(model, wanted.labels, wanted)
+        held = _constants(model)
         hidden = [mil_name(name) for name in names if name not in results]
         spec = model.get_spec()
         alive = hide(spec, hidden)
         model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
     inside = (name for name in names if name not in results)
-    return Converted(model, tuple(name for name in inside if mil_name(name) in alive))
+    return Converted(model, tuple(name for name in inside if mil_name(name) in alive), held)
 
 
 class _Answers(nn.Module):
@@ -83,15 +84,31 @@ class _Answers(nn.Module):
         if PROBABILITIES in self.names:
             out = out | {PROBABILITIES: out["logits"].softmax(dim=-1)}
         return tuple(
-            out[name] if out[name].is_floating_point() else out[name].to(torch.int32) for name in self.names
+            out[name].to(torch.int32) if is_whole(name, out[name]) else out[name] for name in self.names
         )
+
+
+def is_whole(name: str, value: Tensor) -> bool:
+    """Is it answered as int32? Core ML knows no other whole numbers, and no booleans."""
+    return name in COUNTED or not value.is_floating_point()
+
+
+def _where_scalar(condition: Tensor, value: Tensor, other: float) -> Tensor:
+    return torch.where(condition, value, torch.scalar_tensor(other, dtype=value.dtype))
+
+
+_REWRITTEN = {  # operators that the frontend has no word for
+    torch.ops.aten.where.ScalarOther: _where_scalar,
+    torch.ops.aten.__and__.Tensor: torch.logical_and,
+    torch.ops.aten.__or__.Tensor: torch.logical_or,
+}
 
 
 def _exported(module: nn.Module, example: Sequence[Tensor]) -> Any:
     """The program that coremltools' frontend reads, without the nodes it has no word for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
-        program = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
+        program = torch.export.export(module.eval(), tuple(example)).run_decompositions(_REWRITTEN)
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:  # what is left of a slice that takes everything
             node.replace_all_uses_with(node.args[0])
@@ -118,28 +135,15 @@ def _output(name: str) -> Any:
     return ct.TensorType(name=mil_name(name))
 
 
-def _classifier(program: Any, labels: tuple[str, ...], wanted: Wanted) -> Any:
-    """A model that answers the label of the highest probability, and all of them by label.
-
-    In two steps, since coremltools 9.0 counts the types of a classifier's outputs before it adds the one more.
-    """
-    ct = coremltools()
-    function = program.functions["main"]
-    function.set_output_types([*function.output_types, ct.TensorType(name=LABEL)])
-    return ct.convert(
-        program,
-        classifier_config=ct.ClassifierConfig(
-            list(labels), predicted_feature_name=LABEL, predicted_probabilities_output=PROBABILITIES
-        ),
-        convert_to="mlprogram",
-        minimum_deployment_target=_system(wanted),
-        pass_pipeline=ct.PassPipeline.EMPTY,
-        skip_model_load=True,
-    )
-
-
 def _system(wanted: Wanted) -> Any:
     return getattr(coremltools().target, f"iOS{wanted.ios}")
+
+
+def _constants(model: Any) -> dict[str, NDArray]:
+    """Arrays of more than one axis that the converted function holds."""
+    operations = model._mil_program.functions["main"].find_ops(op_type="const")
+    held = {operation.name: operation.outputs[0].val for operation in operations}
+    return {name: value for name, value in held.items() if isinstance(value, np.ndarray) and value.ndim > 1}
 
 
 def hide(spec: Any, hidden: Sequence[str]) -> set[str]:

@@ -83,7 +83,9 @@ def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], l
     out: dict[str, Tensor] = {}
     carried = static.begin(image, out)
     names = {
-        key: next((name for name, probe in out.items() if probe is value), f"stem.{key}")
+        key: next(
+            (name for name, probe in out.items() if probe is value and name not in RESULTS), f"stem.{key}"
+        )
         for key, value in carried.items()
     }
     return names, list(carried.values())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import mil_name
@@ -27,16 +27,24 @@ INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on mac
 
 
 def open_coreml(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    threads: int | None,
+    probes: bool = False,
+    bucket: str | None = None,
+    *,
+    interpreted: bool = False,
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket.
 
     With `probes` it also answers the values inside. `threads` are the interpreter's; Core ML has its own.
+    `interpreted` has the interpreter run it on macOS too: what Core ML answers there is then compared with something.
     """
     assert manifest.coreml is not None, "the manifest has been checked"
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
-    load = _native(folder, manifest) if native() else _interpreted(folder, checked_threads(threads))
+    here = native() and not interpreted
+    load = _native(folder, manifest) if here else _interpreted(folder, checked_threads(threads))
     names = manifest.coreml.functions
 
     def function(name: str) -> Function:
@@ -77,10 +85,12 @@ class Function(Runner):
         inputs = {mil_name(name): self._fed(name, value) for name, value in feeds.items()}
         found = self._answer(inputs, [mil_name(name) for name in self._probes])
         out = {self._names[name]: value for name, value in found.items() if name in self._names}
-        for name in self._probes:
-            if name in out:
-                out[name] = plain(name, out[name], self._form.layout, self._form.select)
+        out |= {name: self.plain(name, out[name]) for name in self._probes if name in out}
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
+
+    def plain(self, name: str, value: NDArray) -> NDArray:
+        """A value inside as graphs of other targets have it."""
+        return plain(name, value, self._form.layout, self._form.select)
 
     def _fed(self, name: str, value: NDArray) -> NDArray:
         """Pixels (1, height, width, 3) as the image (1, 3, height, width) that they are."""
@@ -104,7 +114,8 @@ class Forced(Runner):
     def run(self, feeds: Arrays) -> Arrays:
         begun = self.stem.run(feeds)
         carried = {port.name: begun[port.name] for port in self.stem._manifest.carried}
-        return begun | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
+        seen = {name: self.stem.plain(name, value) for name, value in carried.items()}
+        return begun | seen | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
 
 
 def _probes(manifest: Manifest, function: str) -> list[str]:
