@@ -105,10 +105,10 @@ class ExpertChoice(StaticGraph):
         return z
 
     def _scores_read(self, step: int) -> bool:
-        final, options = step == len(self.capacity) - 1, self.options
-        return scores_read(
-            self.config, final, self.thresholds is not None, options.with_depth, options.cls_only
-        )
+        """Are the scores of the tokens that the step holds taken along?"""
+        final, under, options = step == len(self.capacity) - 1, self.thresholds is not None, self.options
+        read = scores_read(self.config, final, under, options.with_depth, options.cls_only)
+        return read or not self.selection.frugal
 
     def _ranked(self, walk: Walk, capacity: int) -> int:
         """How many of the candidates are put in order: all, where those who leave are still asked for."""

@@ -25,6 +25,7 @@ class Gathers:
     """Top-k and a gather for each group of tokens, batched or for one image, in rows."""
 
     lowest = float("-inf")  # the score of a token that has left
+    frugal = False  # top-k hands over its scores, whether anyone reads them or not
 
     def __init__(self, layout: RowLayout = BSD) -> None:
         self.layout = layout
@@ -96,7 +97,7 @@ class OneGather(Gathers):
     Each index sum costs a converter several operations, and a gather may cost a way from one processor to another.
     """
 
-    lowest = LOWEST
+    lowest, frugal = LOWEST, True
 
     def threshold(self, threshold: float) -> float:
         return max(-HIGHEST, min(HIGHEST, threshold))
