@@ -14,6 +14,8 @@ Layout = Literal["bsd", "bc1s"]
 Select = Literal["topk", "onehot"]
 Attention = Literal["manual", "fused"]
 Weights = Literal["float", "int8", "int4", "palette8", "palette6", "palette4"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+SELECTS: tuple[Select, ...] = get_args(Select)
 
 PACKAGE = "MoRViT.mlpackage"
 SWIFT = "MoRViTKit"
