@@ -29,7 +29,9 @@ class Written:
     def __init__(self, bundle: Path) -> None:
         self.bundle, self.manifest = bundle, open_manifest(bundle)
         model = load_checkpoint(bundle.parent / "checkpoint")
-        self.graphs = build_forms("unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest))
+        self.graphs = build_forms(
+            "unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest)
+        )
 
     def prove(
         self, folder: Path, plant: Plant, manifest: Manifest | None = None, file: str = "model.onnx"
