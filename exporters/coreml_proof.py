@@ -82,7 +82,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
 
     Checked for each bucket, stem included: every weight is multiplied by as often as its block is applied; MACs equal
     the plan's. Checked for each function: no operation whose work depends on data, every dimension known, without
-    topk, gather and scatter where one-hot products were asked for. Checked for all: each weight is stored once, however
+    topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored once, however
     many functions read it; thresholds and the dispatch table are the plan's; the size of the weight file.
     """
     assert manifest.coreml is not None

@@ -100,8 +100,8 @@ class Function(Runner):
 
 
 def _type(name: str, value: NDArray) -> Any:
-    """Who runs and who overflows is true or false, a depth is uint8."""
-    return TYPES.get(name.rpartition(".")[2], value.dtype)
+    """Who runs and who overflows is true or false, the output `depth` is uint8."""
+    return np.bool_ if name.endswith(".runs") else TYPES.get(name, value.dtype)
 
 
 class Forced(Runner):

@@ -156,7 +156,11 @@ class ExpertChoice(StaticGraph):
     def _depth_output(self, walk: Walk) -> Tensor:
         """Steps that each patch token ran (…, N), in the tokens' own order."""
         groups = [*walk.gone, walk.held]
-        numbers = torch.cat([group for group in groups if group.shape[-1]], dim=-1)
+        present = [group for group in groups if group.shape[-1]]
+        if len(present) == 1:  # nobody has moved
+            steps = len(walk.gone)
+            return torch.full_like(present[0], steps, dtype=torch.int32) if walk.ran is None else walk.ran
+        numbers = torch.cat(present, dim=-1)
         if walk.ran is not None:
             return self.selection.back(torch.cat([*walk.gone_ran, walk.ran], dim=-1), numbers)
         steps = [step for step, group in enumerate(groups) for _ in range(group.shape[-1])]

@@ -84,7 +84,8 @@ def selection_macs(
         total += kept * held * scores_read(config, final, by_threshold, with_depth, cls_only)
         total += held * held * with_depth * (1 if thresholds is None else 2)  # numbers, and steps run so far
         held = kept
-    return total + config.num_patches**2 * with_depth  # depths in the tokens' own order
+    moved = held < config.num_patches
+    return total + config.num_patches**2 * (with_depth and moved)  # depths in the tokens' own order
 
 
 def scores_read(config: Config, final: bool, by_threshold: bool, with_depth: bool, cls_only: bool) -> bool:
