@@ -16,6 +16,7 @@ from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.exporters.onnx_structure import prove
+from morvit_deploy.exporters.to_onnx import OnnxExporter
 from morvit_deploy.lowering import lower
 from morvit_deploy.verification import options_of
 
@@ -29,7 +30,9 @@ class Written:
     def __init__(self, bundle: Path) -> None:
         self.bundle, self.manifest = bundle, open_manifest(bundle)
         model = load_checkpoint(bundle.parent / "checkpoint")
-        self.graphs = build_forms("unrolled", model, self.manifest.plan, options_of(self.manifest))
+        self.graphs = build_forms(
+            "unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest)
+        )
         lower(self.graphs, self.manifest.precision, self.manifest.lowering)
 
     def prove(self, folder: Path, plant: Plant, manifest: Manifest | None = None) -> str:

@@ -17,6 +17,7 @@ from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.exporters.onnx_graphs import every_graph
 from morvit_deploy.exporters.onnx_structure import Facts, prove
+from morvit_deploy.exporters.to_onnx import OnnxExporter
 from morvit_deploy.verification import options_of
 
 Plant = Callable[[onnx.ModelProto], None]
@@ -28,7 +29,9 @@ class Written:
     def __init__(self, bundle: Path) -> None:
         self.bundle, self.manifest = bundle, open_manifest(bundle)
         model = load_checkpoint(bundle.parent / "checkpoint")
-        self.graphs = build_forms("unrolled", model, self.manifest.plan, options_of(self.manifest))
+        self.graphs = build_forms(
+            "unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest)
+        )
 
     def prove(
         self, folder: Path, plant: Plant, manifest: Manifest | None = None, file: str = "model.onnx"
