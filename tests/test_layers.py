@@ -10,7 +10,7 @@ import pytest
 import morvit_deploy
 
 FLOORS = [
-    {"errors", "files", "report", "routing"},
+    {"agent", "errors", "files", "report", "routing"},
     {
         "config",
         "presets",
@@ -25,7 +25,7 @@ FLOORS = [
     },
     {"model", "bundle", "verdict", "threads"},
     {"rewrites", "blocks", "ends", "dispatch", "checkpoint", "runtime", "views"},
-    {"unroll", "baselines", "lowering", "walk", "calibration", "sources"},
+    {"unroll", "baselines", "lowering", "walk", "calibration", "sources", "remote"},
     {
         *("compare", "verification", "exporters", "inspecting", "measuring", "planning", "pareto"),
         *("diagnosis", "doctor_views"),
