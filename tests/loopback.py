@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -121,16 +122,22 @@ class Loopback:
 
     def kill(self) -> None:
         """End it and every connection, as a pulled cable would: sshd and the processes of its sessions only."""
-        if self._process is None:
-            return
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def drop(self) -> None:
+        """End every connection; the server goes on."""
+        self.signal(signal.SIGKILL, server=False)
+
+    def signal(self, number: int, *, server: bool = True) -> None:
+        """To the processes of the sessions, and to the server."""
+        assert self._process is not None
         sessions = [pid for pid in descendants(self._process.pid) if _name(pid).startswith("sshd")]
-        for pid in (self._process.pid, *sessions):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self._process.wait()
-        self._process = None
+        for pid in (*([self._process.pid] if server else []), *sessions):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def descendants(pid: int) -> list[int]:
