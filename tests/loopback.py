@@ -35,7 +35,9 @@ def why_not() -> str:
 
 def sshd_path() -> str | None:
     """sshd wants to be called by its full path."""
-    return shutil.which("sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/local/sbin:/sbin")
+    return shutil.which(
+        "sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/local/sbin:/sbin"
+    )
 
 
 @dataclass
@@ -130,6 +132,14 @@ class Loopback:
     def drop(self) -> None:
         """End every connection; the server goes on."""
         self.signal(signal.SIGKILL, server=False)
+
+    def quiet(self, within_s: float = _START_S) -> bool:
+        """Is every connection closed, soon?"""
+        assert self._process is not None
+        end = time.monotonic() + within_s
+        while descendants(self._process.pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        return not descendants(self._process.pid)
 
     def signal(self, number: int, *, server: bool = True) -> None:
         """To the processes of the sessions, and to the server."""

@@ -121,6 +121,7 @@ class TestMeasurement:
         parity = known["parity"][str(tiny_bundle)]
         assert (parity["images"], parity["class_flips"], parity["apart"]) == (16, 0, 0)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dispatch", ["graph", "host"])
     def test_a_bundle_that_chooses_buckets(
         self, board: Loopback, exported: Callable[..., Path], dispatch: str
@@ -165,6 +166,31 @@ class TestMeasurement:
         chatty.write_text(f'#!/bin/sh\necho "Welcome!"\necho 17\nexec {sys.executable} "$@"\n')
         chatty.chmod(0o755)
         assert measure(board, tiny_bundle, host=at(board, python=str(chatty))).measured
+
+    def test_jump_host_and_master_of_the_user_s_own(
+        self, board: Loopback, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
+        config = tmp_path / "ssh_config"  # ssh itself does not hand a path with blanks to a jump host's ssh
+        own = f'  ControlMaster auto\n  ControlPath "{board.folder}/c-%C"\n  ControlPersist 60\n'
+        inner = board.config("user_key").replace("Host board", "Host inner") + "  ProxyJump board\n" + own
+        config.write_text(board.config("user_key") + inner)
+        host = Host("inner", config=config, folder=str(board.folder / "device"), python=sys.executable)
+        assert measure(board, tiny_bundle, host=host).conditions["host"] == "inner"
+        assert not [*board.folder.glob("c-*")], "a connection of our own, that ends with the measurement"
+
+    def test_nothing_outlives_a_killed_command(
+        self, board: Loopback, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
+        program = (
+            "import os, signal, sys; from morvit_deploy.cli import app; "
+            "from morvit_deploy.measuring.turns import Lane; "
+            "Lane.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL); app(['bench', *sys.argv[1:]])"
+        )
+        words = [str(tiny_bundle), *reach(board), *QUICK_WORDS]
+        ended = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert gone(board.folder / "device")
+        assert board.quiet()
 
 
 class TestRefusals:
@@ -275,10 +301,13 @@ class TestRefusals:
 
     def test_bundle_for_another_target(self, board: Loopback, other_target: Path) -> None:
         message = run(other_target, *reach(board)).stderr
-        assert "is for other, and --device ssh runs onnx; export it with --target onnx" in " ".join(message.split())
+        assert "is for other, and --device ssh runs onnx; export it with --target onnx" in " ".join(
+            message.split()
+        )
 
 
 class TestLoss:
+    @pytest.mark.slow
     def test_killed_server_in_the_middle(
         self, board: Loopback, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -299,8 +328,9 @@ class TestLoss:
         assert "refuses the connection" in kept["partial"]
         assert [len(block["ms"]) for block in kept["bundles"][0]["blocks"]] == [MIN_RUNS]
         assert gone(board.folder / "device"), "the agent notices that nobody listens"
-        assert not [*Path("/tmp").glob("morvit-ssh-*")]
+        assert not [*Path("/tmp").glob(f"morvit-ssh-{os.getpid()}-*")]
 
+    @pytest.mark.slow
     def test_dead_network(self, board: Loopback, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is closed and nothing answers, as when a cable is pulled."""
         lost: list[float] = []
@@ -364,6 +394,7 @@ class TestLoss:
         assert len(error.value.partial.measured[0].blocks) == 1
         assert gone(board.folder / "device")
 
+    @pytest.mark.slow
     def test_a_killed_agent_and_what_it_left(
         self, board: Loopback, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -375,15 +406,14 @@ class TestLoss:
 
         with monkeypatch.context() as patched:
             patched.setattr(Lane, "take", when(2, kill))
-            with pytest.raises(TargetError, match="the agent on board ended while running"):
+            with pytest.raises(LostError, match="the agent on board ended while running") as error:
                 measure(board, tiny_bundle)
+        assert len(error.value.partial.measured[0].blocks) == 1
         assert [*device.iterdir()]
         assert measure(board, tiny_bundle).conditions["agent"]["swept"] == 1
         assert gone(device)
 
-    def test_interruption(
-        self, board: Loopback, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_interruption(self, board: Loopback, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt() -> None:
             raise KeyboardInterrupt
 
@@ -392,18 +422,25 @@ class TestLoss:
             measure(board, tiny_bundle)
         assert gone(board.folder / "device")
 
+    @pytest.mark.slow
     def test_no_sign_of_life(
         self, board: Loopback, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The network is there, the agent hangs."""
 
+        hanging: list[int] = []
+
         def hang() -> None:
             (folder,) = (board.folder / "device").iterdir()
-            os.kill(int(folder.name[len(MARK) :].split("-")[0]), signal.SIGSTOP)
+            hanging.append(int(folder.name[len(MARK) :].split("-")[0]))
+            os.kill(hanging[0], signal.SIGSTOP)
 
         monkeypatch.setattr(dialogue.Dialogue.answer, "__kwdefaults__", {"silent_s": 6.0})
         monkeypatch.setattr(Lane, "take", when(2, hang))
-        result = measure(board, tiny_bundle)
+        try:
+            result = measure(board, tiny_bundle)
+        finally:
+            os.kill(hanging[0], signal.SIGKILL)
         assert "no sign of life for 6 s" in result.conditions["drops"][0]
 
 

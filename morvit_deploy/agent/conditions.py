@@ -1,6 +1,8 @@
 """Under which conditions the device measures: a table of readers, called by name before and after.
 
-A reader takes nothing and answers plain JSON; what cannot be read is None. A further board is a line in READERS.
+A reader takes nothing and answers plain JSON; what cannot be read is None. Both calls are in one process, so that one
+which counts in between (energy, throttling) may start at the first and tell at the second. A further board is a line
+in READERS.
 """
 
 from __future__ import annotations

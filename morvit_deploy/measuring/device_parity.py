@@ -26,9 +26,10 @@ def judged(name: str, host: str, precision: str, found: dict[str, Any]) -> dict[
         passed = flips <= gate.allowed_flips(found["images"]) and None not in found["max_abs"]
     widest = None if None in found["max_abs"] else max(found["max_abs"])
     if not passed:
+        most = "not finite" if widest is None else f"{widest:.3g}"
         raise ParityError(
             f"{name} answers otherwise on {host} than here, and was not measured: of {found['images']} images "
-            f"{apart} have logits more than {limit:.3g} away (most: {'not finite' if widest is None else f'{widest:.3g}'}), "
+            f"{apart} have logits more than {limit:.3g} away (most: {most}), "
             f"{flips} another class; compare the runtimes' versions, or export it again for that device"
         )
     return {

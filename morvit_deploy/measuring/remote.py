@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.dependencies import installed
-from morvit_deploy.errors import LostError
+from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.measuring.conditions import warnings_about
 from morvit_deploy.measuring.device_parity import judged
 from morvit_deploy.measuring.devices import check_targets, find_device
@@ -48,7 +48,7 @@ def bench_remote(
             ]
             check_targets(device, subjects)
             places = {str(number): subject for number, subject in enumerate(subjects)}
-            shipment = {}
+            shipment: dict[str, Path | bytes] = {}
             for place, subject in places.items():
                 shipment |= pack(subject, str(subject.bundle), place)
             session = stack.enter_context(Session(host, shipment, subjects[0].manifest.target, tell))
@@ -77,9 +77,12 @@ def bench_remote(
             measured = tuple(lane.measured(lane.worker.memory_mib()) for lane in lanes)
             known["device_conditions"]["after"] = _read(session, readers)
             known["drops"] = list(session.drops)
-    except LostError as lost:
+    except (LostError, TargetError) as error:
+        if isinstance(error, TargetError) and not any(lane.blocks for lane in lanes):
+            raise
+        lost = error if isinstance(error, LostError) else LostError(str(error))
         lost.partial = _partial(device, lanes, known, str(lost))
-        raise
+        raise lost from None
     return BenchResult(device, measured, known, _warnings(known, measured))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.remote.host import Host
@@ -16,6 +19,8 @@ from morvit_deploy.remote.refusals import refusal, spoken
 CONNECT_TIMEOUT_S = 10.0
 ALIVE_INTERVAL_S, ALIVE_COUNT = 4, 2  # a dead network is noticed after at most 12 s
 _AUTHENTICATION_S = 20.0  # after the connection: a slow board, a key on a token that wants a touch
+_MARK = "morvit-ssh-"
+_HOLD = "exec cat"  # ends with its stdin, and the connection with it, however this process ends
 _POLL_S = 0.02
 _END_S = 3.0
 _FIXED = (  # ssh takes the first value it meets, so that neither options nor config files weaken these
@@ -41,8 +46,9 @@ class Connection:
         self.host = host
         if shutil.which("ssh") is None:
             raise TargetError("there is no `ssh` here; install OpenSSH's client (apt install openssh-client)")
-        short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 104 bytes at most
-        self._folder = Path(tempfile.mkdtemp(prefix="morvit-ssh-", dir=short))  # private: mode 0700
+        short = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # a socket's path: 104 bytes
+        _sweep(Path(short))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_MARK}{os.getpid()}-", dir=short))  # mode 0700
         self._socket, self._log = self._folder / "s", self._folder / "log"
         fixed = [word for option in _FIXED for word in ("-o", option)]
         alive = ("ServerAliveInterval", ALIVE_INTERVAL_S), ("ServerAliveCountMax", ALIVE_COUNT)
@@ -51,9 +57,9 @@ class Connection:
         self._words = ["ssh", *fixed, *host.own_arguments, *tuned, "-S", str(self._socket)]
         with self._log.open("wb") as log:
             self._master = subprocess.Popen(
-                [*self._words, "-o", "ControlMaster=yes", "-N", "--", host.address],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                [*self._words, "-o", "ControlMaster=yes", "-T", "--", host.address, _HOLD],
+                stdin=subprocess.PIPE,
+                stdout=log,
                 stderr=log,
                 start_new_session=True,  # no terminal: a jump host's ssh cannot ask for a password either
             )
@@ -91,6 +97,8 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; may be called again."""
+        assert self._master.stdin is not None
+        self._master.stdin.close()
         self._master.terminate()
         try:
             self._master.wait(_END_S)
@@ -117,3 +125,11 @@ class Connection:
                     f"{self.host.address} did not let us in within {timeout_s:.0f} s; try `{self.host.command()}`"
                 )
             time.sleep(_POLL_S)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs of this user left."""
+    for stale in folder.glob(f"{_MARK}*"):
+        owner = stale.name[len(_MARK) :].split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)) and not stale.is_symlink():
+            shutil.rmtree(stale, ignore_errors=True)  # of another user it cannot be removed

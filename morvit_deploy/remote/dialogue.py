@@ -62,9 +62,13 @@ class Dialogue:
         end = time.monotonic() + timeout_s
         self._heard = time.monotonic()
         while True:
+            # a killed agent is told by the command's end alone: the master has its stdout, and may not close it
+            ended = self.ended
             try:
                 line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
+                if ended:
+                    raise self._end(doing) from None
                 self._check_time(doing, end, timeout_s, silent_s)
                 continue
             if line is None:
@@ -91,10 +95,15 @@ class Dialogue:
         self._over.set()
         self._process.kill()
         self._process.wait()
-        self._listener.join()
+        self._listener.join(_END_S)  # it ends with the connection, if not before
         with self._writing, contextlib.suppress(OSError):
             self.stream.close()
         self._stderr.close()
+
+    @property
+    def ended(self) -> bool:
+        """Is the command over?"""
+        return self._process.poll() is not None
 
     @property
     def status(self) -> int:

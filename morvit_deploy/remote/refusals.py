@@ -96,5 +96,6 @@ _SIGNS = (
     ("No route to host", _silent),
     ("Network is unreachable", _silent),
     ("Bad configuration option", _bad_option),
-    ("keyword", _bad_option),
+    ("command-line: line", _bad_option),
+    ("command-line line", _bad_option),
 )

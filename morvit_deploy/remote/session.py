@@ -17,10 +17,10 @@ from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command
 from morvit_deploy.remote.shipment import Shipment, size_of, write_to
 
-RECONNECT_S = 12.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
+RECONNECT_S = 10.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
 RETRY_S = 1.0
 MOST_DROPS = 3  # in one session: figures of a network that comes and goes are worth nothing
-_TRY_S = 5.0  # for one attempt to reconnect
+_TRY_S = 4.0  # for one attempt to reconnect
 _LOAD_TIMEOUT_S = 30.0  # the archive is small, but a board may have to start Python from a slow card
 _UPLOAD_SILENT_S = 600.0  # a tar stream has no signs of life; a dead network ends it by ssh's own
 
@@ -56,7 +56,12 @@ class Session:
         """A request to the agent and its answer; Dropped where the device is gone."""
         if self._dialogue is None:
             raise Dropped(f"before {doing}")
-        return _checked(self._dialogue.ask(request, doing, timeout_s))
+        try:
+            return _checked(self._dialogue.ask(request, doing, timeout_s))
+        except TargetError:
+            if self._dialogue.ended:
+                self.close(dropped=True)
+            raise
 
     @property
     def is_open(self) -> bool:
@@ -71,12 +76,13 @@ class Session:
             except Dropped as drop:
                 self._reopen(str(drop))
 
-    def close(self) -> None:
-        """Have the agent remove its folder and end; may be called again."""
+    def close(self, *, dropped: bool = False) -> None:
+        """Have the agent remove its folder and end; may be called again. One that was dropped notices by itself."""
         dialogue, connection = self._dialogue, self._connection
         self._dialogue = self._connection = None
         if dialogue is not None:
-            dialogue.finish()
+            if not dropped:
+                dialogue.finish()
             dialogue.close()
         if connection is not None:
             connection.close()
@@ -140,7 +146,7 @@ class Session:
 
     def _reopen(self, why: str) -> None:
         """After a drop: connect anew within RECONNECT_S, or give up with LostError."""
-        self.close()
+        self.close(dropped=True)
         self.drops.append(why)
         end, last = time.monotonic() + RECONNECT_S, "no attempt was made"
         self._tell(f"{self.host.address} was lost {why}; reconnecting")
@@ -149,7 +155,7 @@ class Session:
                 self._open(max(1.0, min(_TRY_S, left)))
             except (Dropped, TargetError) as error:
                 last = str(error)
-                self.close()
+                self.close(dropped=True)
                 time.sleep(min(RETRY_S, max(0.0, end - time.monotonic())))
                 continue
             except BaseException:
