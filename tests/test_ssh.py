@@ -187,7 +187,8 @@ class TestMeasurement:
             "Lane.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL); app(['bench', *sys.argv[1:]])"
         )
         words = [str(tiny_bundle), *reach(board), *QUICK_WORDS]
-        ended = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}  # for what a killed process leaves here
+        ended = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, env=environment)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         assert gone(board.folder / "device")
         assert board.quiet()
