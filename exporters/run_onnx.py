@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime as ort
-
+from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.run_ort import OrtRunner
 from morvit_deploy.bundle import Manifest
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan
-from morvit_deploy.runtime import Arrays, HostDispatch, Runner
+from morvit_deploy.runtime import HostDispatch, Runner
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
-_STOP_SPINNING = "session.force_spinning_stop"
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def graph_files(dispatch: str, plan: Plan) -> dict[str, str]:
@@ -53,13 +51,8 @@ def open_onnx(
     return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings, alone=False))
 
 
-class OnnxRunner(Runner):
-    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another.
-
-    A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
-    """
-
-    runtime = f"ONNX Runtime {ort.__version__}, CPU"
+class OnnxRunner(OrtRunner):
+    """One ONNX Runtime session on the CPU provider; BundleError where it refuses the graph."""
 
     def __init__(
         self,
@@ -70,27 +63,10 @@ class OnnxRunner(Runner):
         *,
         alone: bool = True,
     ) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = checked_threads(threads)
-        options.log_severity_level = 3
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
-        options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
         try:
-            given = graph if isinstance(graph, bytes) else str(graph)
-            self.session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime and protobuf raise types of their own
-            name = folder if isinstance(graph, bytes) else graph
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {name}: {error}; "
-                f"the bundle was written with onnxruntime {written_with or 'unknown'}"
-            ) from error
-        self._names = [output.name for output in self.session.get_outputs()]
-
-    def run(self, feeds: Arrays) -> Arrays:
-        return dict(zip(self._names, self.session.run(self._names, feeds), strict=True))
-
-    def close(self) -> None:
-        del self.session
+            super().__init__(graph, folder, checked_threads(threads), written_with, alone=alone)
+        except Refused as error:
+            raise BundleError(str(error)) from error
 
 
 def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:

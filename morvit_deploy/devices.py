@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from morvit_deploy.agent import machine
+from morvit_deploy.agent.machine import available_cores
 from morvit_deploy.dependencies import installed
 from morvit_deploy.errors import TargetError
 
 LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
-_ISA_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "i8mm",
-)
 
 
 @dataclass(frozen=True)
@@ -47,20 +36,13 @@ class Machine:
 def this_machine() -> Machine:
     """Read from the operating system; unknown parts are named so."""
     return Machine(
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        processor=_cpuinfo("model name") or platform.processor() or "unknown",
+        system=machine.system(),
+        processor=machine.processor(),
         cores=available_cores(),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        instruction_sets=tuple(flag for flag in _ISA_FLAGS if flag in _cpu_flags()),
+        instruction_sets=machine.instruction_sets(),
         python=platform.python_version(),
     )
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def checked_threads(asked: int | None) -> int:
@@ -84,37 +66,4 @@ def memory_mib() -> dict[str, float]:
     Anonymous is what the process itself costs; resident also counts mapped weights that the kernel may drop.
     Linux only for the last two; elsewhere they are left out.
     """
-    out = {"resident": psutil.Process().memory_info().rss / 2**20}
-    status = _fields(Path("/proc/self/status"))
-    if "VmHWM" in status:
-        out["peak"] = status["VmHWM"] / 1024
-    smaps = _fields(Path("/proc/self/smaps_rollup"))
-    if "Anonymous" in smaps:
-        out["anonymous"] = smaps["Anonymous"] / 1024
-    return out
-
-
-def _fields(path: Path) -> dict[str, float]:
-    """`Name:  123 kB` lines of a proc file; empty where there is none."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {words[0].rstrip(":"): float(words[1]) for words in pairs if len(words) == 3 and words[2] == "kB"}
-
-
-def _cpuinfo(field: str) -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""
-
-
-def _cpu_flags() -> set[str]:
-    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return {"resident": psutil.Process().memory_info().rss / 2**20} | machine.memory_mib()

@@ -8,6 +8,7 @@ MorvitError                  exit status 2: bad usage or input
 ├── OutputError              the output cannot be written where it was asked for
 ├── BundleError              a bundle is damaged, altered or of another format
 ├── TargetError              a target, device or option is not available
+├── LostError                exit status 1: a device could not be reached any more in the middle of its work
 └── CheckFailed              exit status 1: the tool worked, and the answer is no
     ├── StructureError       the written graph is not the static graph that was promised
     ├── ParityError          the bundle does not compute what the checkpoint computes
@@ -15,6 +16,8 @@ MorvitError                  exit status 2: bad usage or input
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class MorvitError(Exception):
@@ -49,6 +52,13 @@ class BundleError(MorvitError):
 
 class TargetError(MorvitError):
     """A target, device or option is not available here."""
+
+
+class LostError(MorvitError):
+    """A device could not be reached any more in the middle of its work; `partial` is what it had answered."""
+
+    exit_status = 1
+    partial: Any = None
 
 
 class CheckFailed(MorvitError):

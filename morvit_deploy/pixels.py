@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from morvit_deploy.agent import running
 from morvit_deploy.config import Preprocess
 from morvit_deploy.errors import ImageError
 
@@ -59,9 +60,7 @@ def crop_centre(image: Image.Image, size: int) -> Image.Image:
 
 def normalise(pixels: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
     """uint8 (batch, height, width, 3) to normalised float32 (batch, 3, height, width)."""
-    scaled = pixels.astype(np.float64) / 255
-    normal = (scaled - np.asarray(preprocess.mean)) / np.asarray(preprocess.std)
-    return np.ascontiguousarray(normal.transpose(0, 3, 1, 2), dtype=np.float32)
+    return running.normalise(pixels, preprocess.mean, preprocess.std)
 
 
 def synthetic_images(count: int, size: int, seed: int = 0) -> Pixels:

@@ -10,7 +10,7 @@ import pytest
 import morvit_deploy
 
 FLOORS = [
-    {"errors", "files", "report", "routing"},
+    {"agent", "errors", "files", "report", "routing"},
     {
         "config",
         "presets",
@@ -31,7 +31,7 @@ FLOORS = [
         *("layouts", "pointwise", "selection"),
     },
     {
-        *("unroll", "baselines", "lowering", "walk", "calibration", "sources"),
+        *("unroll", "baselines", "lowering", "walk", "calibration", "sources", "remote"),
         *("static", "expert_choice", "flat_choice", "token_choice"),
     },
     {
@@ -61,10 +61,21 @@ NO_TORCH = {
     *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
     *("precision", "coreml", "options", "probes"),
     *("exporters.registry", "exporters.run_onnx"),
-    *("measuring.benchmark", "measuring.worker", "measuring.process"),
+    *(
+        "measuring.benchmark",
+        "measuring.worker",
+        "measuring.process",
+        "measuring.devices",
+        "measuring.remote",
+    ),
+    *("measuring.remote_process", "measuring.shipping", "measuring.device_parity"),
+    *("remote.archive", "remote.connection", "remote.dialogue", "remote.host", "remote.loader"),
+    *("remote.refusals", "remote.session", "remote.shipment"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
     *("sources.given", "sources.names", "sources.preprocessing"),
 }
+
+AGENT = "morvit_deploy.agent"
 
 PACKAGE = Path(morvit_deploy.__file__).parent
 ROOT = PACKAGE.parent
@@ -102,6 +113,14 @@ def test_what_runs_on_the_device_imports_no_torch(module: str) -> None:
     assert not {"torch", "onnx"} & {
         name.split(".")[0] for name in imports_of(sources()[module], top_level=True)
     }
+
+
+@pytest.mark.parametrize("module", sorted(name for name in sources() if name.startswith("agent")))
+def test_the_agent_imports_nothing_of_the_rest(module: str) -> None:
+    own = {
+        name for name in imports_of(sources()[module], top_level=False) if name.startswith("morvit_deploy")
+    }
+    assert all(name.startswith(AGENT) for name in own), own
 
 
 def test_every_module_has_a_floor() -> None:

@@ -22,11 +22,12 @@ from morvit_deploy.cli.common import (
     stderr,
 )
 from morvit_deploy.cli.sources import opened, said_options, takes_source
-from morvit_deploy.errors import ConfigError, OutputError
+from morvit_deploy.errors import ConfigError, LostError, OutputError
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.judgement import Contest
     from morvit_deploy.measuring.results import BenchResult
+    from morvit_deploy.remote.host import Host
     from morvit_deploy.report import Report
 
 
@@ -34,7 +35,41 @@ if TYPE_CHECKING:
 @takes_source
 def bench(
     bundle: BundleArg = None,
-    device: Annotated[str, typer.Option(help="Where to measure: cpu, mac or iphone.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where to measure: cpu (this machine), ssh (a Linux board, with --host), mac or iphone."
+        ),
+    ] = "cpu",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            help="The device, as ssh takes it: user@board, or a name of your ssh config.",
+            show_default=False,
+        ),
+    ] = None,
+    ssh_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ssh-option", help="For ssh -o, as in Port=2222; may be repeated.", show_default=False
+        ),
+    ] = None,
+    ssh_config: Annotated[
+        Path | None, typer.Option("--ssh-config", help="For ssh -F (default: your own).", show_default=False)
+    ] = None,
+    remote_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--remote-dir",
+            help="Folder on the device for a temporary one (default: $TMPDIR or /tmp).",
+            show_default=False,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option("--python", help="Interpreter on the device (default: python3).", show_default=False),
+    ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -161,10 +196,13 @@ def bench(
         what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
         raise OutputError(f"-o {out} {what}")
     from morvit_deploy.files import write_text
-    from morvit_deploy.measuring.benchmark import check_device
+    from morvit_deploy.measuring.devices import check_here, find_device
 
     _check_together(verdict, against, batch, checkpoint, batches, said)
-    check_device(device)  # before a bundle is looked for
+    place = _host(host, ssh_option, ssh_config, remote_dir, python)
+    if verdict:
+        check_here(device)  # before a bundle is looked for
+    find_device(device, host=place is not None)
     counts = {"runs": runs, "blocks": blocks, "warmup": warmup}
     apple = {"compute_units": compute_units, "phone": phone, "team": team}
     if device in APPLE or emit_project is not None:
@@ -185,7 +223,12 @@ def bench(
         result, report = _verdict(bundle, checkpoint, said, sizes, feed | amount)
     else:
         folders = [bundle_folder(bundle), *(against or [])]
-        result, report = _bench(folders, feed | amount | {"batch": batch, "starts": starts or STARTS})
+        more = {"host": place, "batch": batch, "starts": starts or STARTS}
+        try:
+            result, report = _bench(folders, feed | amount | more)
+        except LostError as lost:
+            _keep(lost.partial, out)
+            raise
     data = result.as_dict()
     for warning in result.warnings:
         stderr().print(f"warning: {warning}", markup=False, highlight=False)
@@ -203,6 +246,42 @@ def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, R
     with progress_bar() as (tell, progress):
         result = measure(folders, tell=tell, progress=progress, **options)
     return result, bench_report(result)
+
+
+def _host(
+    address: str | None,
+    options: list[str] | None,
+    config: Path | None,
+    folder: str | None,
+    python: str | None,
+) -> Host | None:
+    """The device to reach; ConfigError for options of ssh without one."""
+    given = {"--ssh-option": options, "--ssh-config": config, "--remote-dir": folder, "--python": python}
+    if address is None:
+        if words := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(f"{', '.join(words)} say how to reach --host; give it too, or leave them out")
+        return None
+    from morvit_deploy.remote.host import Host
+
+    return Host(address, tuple(options or ()), config, folder or "", python or "python3")
+
+
+def _keep(partial: BenchResult | None, out: Path | None) -> None:
+    """Write what was measured before the device was lost, marked as partial."""
+    from morvit_deploy.files import write_text
+
+    blocks = sum(len(one.blocks) for one in partial.measured) if partial else 0
+    if partial is None or not blocks:
+        stderr().print("note: no block was whole, so nothing was kept")
+    elif out is None:
+        stderr().print(
+            f"note: {blocks} blocks had been measured; with -o FILE they are kept", highlight=False
+        )
+    else:
+        write_text(out, json.dumps(partial.as_dict(), indent=1, allow_nan=False) + "\n")
+        stderr().print(
+            f"note: {blocks} blocks had been measured; {out} has them, marked as partial", markup=False
+        )
 
 
 def _verdict(

@@ -11,8 +11,10 @@ from typing import Any
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.conditions import read_conditions, warnings_about
+from morvit_deploy.measuring.devices import find_device
 from morvit_deploy.measuring.inputs import Source, prepare
 from morvit_deploy.measuring.mix_runs import MixRuns
+from morvit_deploy.measuring.remote import bench_remote
 from morvit_deploy.measuring.results import BenchResult
 from morvit_deploy.measuring.turns import (
     BLOCKS,
@@ -24,16 +26,14 @@ from morvit_deploy.measuring.turns import (
     start_lanes,
     take_in_turn,
 )
+from morvit_deploy.remote.host import Host
 
-# where bench measures -> what it takes; those beside cpu have a module of their own, which `cli/bench.py` calls
-DEVICES = {
-    "cpu": "this processor, target onnx",
-    "mac": "Core ML on this Mac, target coreml",
-    "iphone": "Core ML on a connected iPhone, target coreml",
-}
 TIMED = (
     "warm runs: uint8 pixels in memory to every output, copies included, decoding of files excluded; "
     "cold start: new process to first answer, interpreter and imports included, files already in the system's cache"
+)
+TIMED_THERE = (
+    TIMED + "; on the device, by its own clocks, without the network; Python compiles the agent each time"
 )
 
 
@@ -41,6 +41,7 @@ def bench(
     bundles: str | Path | Sequence[str | Path],
     *,
     device: str = "cpu",
+    host: Host | None = None,
     threads: int | None = None,
     images: str | Path | None = None,
     upscale: bool = False,
@@ -57,18 +58,19 @@ def bench(
     `images` is a folder of pictures (default: synthetic ones); `threads` defaults to all cores; `batch` is for
     bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
     runs before each block are not counted; `starts` new processes are timed for each bundle. Of a bundle that
-    chooses a bucket for each image, the buckets are measured too: see `Mix`. `tell` hears the stage and `progress`
-    the share done. Raises TargetError, BundleError or ImageError.
+    chooses a bucket for each image, the buckets are measured too: see `Mix`. `host` is where a device is reached over
+    SSH. `tell` hears the stage and `progress` the share done. Raises TargetError, BundleError or ImageError; of a
+    remote device ParityError where it computes something else, and LostError when it goes away in the middle.
     """
-    check_device(device)
-    if device != "cpu":
-        raise TargetError(
-            f"got device {device!r}; from Python that is morvit_deploy.measuring.apple.bench.bench_apple"
-        )
+    if (other := find_device(device, host=host is not None).measured_by) is not None:
+        raise TargetError(f"got device {device!r}; from Python that is {other}")
     amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     if not folders:
         raise TargetError("got no bundle, expected one or more")
+    if host is not None:
+        source, settled = Source(images, upscale, batch), settings(images, amount, timed=TIMED_THERE)
+        return bench_remote(folders, device, host, source, amount, threads, settled, tell, progress)
     threads = checked_threads(threads)
     teller = Teller(tell, progress, total=len(folders) * (starts + blocks))
     tell("checking bundles and inputs")
@@ -89,18 +91,12 @@ def bench(
     return BenchResult(device, measured, conditions, warnings_about(conditions, measured))
 
 
-def check_device(device: str) -> None:
-    """Raise TargetError for a device that this version does not measure."""
-    if device not in DEVICES:
-        raise TargetError(f"got device {device!r}; this version measures on: {', '.join(DEVICES)}")
-
-
-def settings(images: str | Path | None, amount: Amount) -> dict[str, Any]:
+def settings(images: str | Path | None, amount: Amount, timed: str = TIMED) -> dict[str, Any]:
     """What was chosen for this measurement; `inputs` says where the pictures came from."""
     return {
         "blocks": amount.blocks,
         "warmup_runs_per_block": amount.warmup,
         "starts": amount.starts,
         "inputs": "synthetic pictures" if images is None else f"pictures of {images}",
-        "timed": TIMED,
+        "timed": timed,
     }

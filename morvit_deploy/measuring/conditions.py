@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from morvit_deploy.agent.processor import Usage
 from morvit_deploy.devices import this_machine, versions
 from morvit_deploy.measuring.results import DRIFT, Measured
 
@@ -34,21 +34,6 @@ def read_conditions() -> dict[str, Any]:
         "cpu_mhz": _frequency(),
         "cpu_governor": _governor(),
     }
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Seconds of processor time since some start: of all cores, and of one process."""
-
-    at_s: float
-    busy_s: float
-    own_s: float
-
-    def others_percent(self, later: Usage) -> float:
-        """Share of all cores that neither idled nor served the process, from this reading to a later one."""
-        others_s = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
-        cores_s = (later.at_s - self.at_s) * (psutil.cpu_count() or 1)
-        return max(0.0, 100 * others_s / cores_s)
 
 
 def usage(pid: int) -> Usage:

@@ -9,10 +9,10 @@ from morvit_deploy.measuring.answers import Pair
 from morvit_deploy.measuring.arithmetic import OVERFLOWED, alternating, grouped
 from morvit_deploy.measuring.inputs import Subject
 from morvit_deploy.measuring.mix import Mix
-from morvit_deploy.measuring.process import Worker
+from morvit_deploy.measuring.process import Measurer, OpenWorker, open_here
 from morvit_deploy.measuring.results import Block
 
-Job = tuple[Worker, Sequence[int], int]  # who runs, which rounds in turn, how many runs
+Job = tuple[Measurer, Sequence[int], int]  # who runs, which rounds in turn, how many runs
 
 
 class MixRuns:
@@ -22,14 +22,21 @@ class MixRuns:
     """
 
     def __init__(
-        self, subject: Subject, worker: Worker, threads: int, stack: ExitStack, runs: int, warmup: int
+        self,
+        subject: Subject,
+        worker: Measurer,
+        threads: int,
+        stack: ExitStack,
+        runs: int,
+        warmup: int,
+        open_worker: OpenWorker = open_here,
     ) -> None:
         self.subject, self.worker, self.runs, self.warmup = subject, worker, runs, warmup
         surveyed = worker.run(len(subject.rounds), 0, subject.rounds)
         self.kinds = tuple(surveyed.kinds[: subject.images])  # the last round may be filled up
-        self.forced: dict[str, Worker] = {}
+        self.forced: dict[str, Measurer] = {}
         for name in (bucket.name for bucket in subject.manifest.plan.buckets):
-            forced = Worker(subject.bundle, subject.manifest.target, subject.pixels, threads, name)
+            forced = open_worker(subject, threads, name)
             stack.callback(forced.close)
             self.forced[name] = forced
         self.alone: dict[str, list[Block]] = {name: [] for name in self.forced}
@@ -54,6 +61,15 @@ class MixRuns:
             both = (self.worker, changing, len(changing)), (self.worker, in_groups, len(in_groups))
             self._both(number, self.orders, both)
 
+    def keep_whole(self) -> bool:
+        """After a `take` that ended early: drop what not every part has; False where nothing is left."""
+        pairs = [blocks for both in (*self.repeated.values(), self.orders) for blocks in both if blocks]
+        taken = [*self.alone.values(), *pairs]
+        whole = min(len(blocks) for blocks in taken)
+        for blocks in taken:
+            del blocks[whole:]
+        return whole > 0
+
     def mix(self, stream: Sequence[Block]) -> Mix:
         """All that was taken, beside the blocks of the bundle's own stream."""
         return Mix(
@@ -74,7 +90,7 @@ class MixRuns:
         found = {kind: [i for i, answer in enumerate(self.kinds) if answer == kind] for kind in kinds}
         return {kind: own for kind, own in found.items() if own}
 
-    def _alone_of(self, kind: str) -> Worker:
+    def _alone_of(self, kind: str) -> Measurer:
         """The bucket that answers; `full` after an overflow."""
         return list(self.forced.values())[-1] if kind == OVERFLOWED else self.forced[kind]
 

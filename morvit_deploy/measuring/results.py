@@ -184,6 +184,8 @@ class Ratio:
 def ratio_of(one: Measured, other: Measured, *, means: bool) -> Ratio:
     """Block by block, from the blocks' means or medians."""
     ours, theirs = ([b.mean_ms if means else b.median_ms for b in m.blocks] for m in (one, other))
+    both = min(len(ours), len(theirs))  # a measurement that ended early has one block more of the first
+    ours, theirs = ours[:both], theirs[:both]
     scale = one.batch / other.batch  # per image, so that bundles of other batches compare
     ratios = tuple(b / a * scale for a, b in zip(ours, theirs, strict=True))
     return Ratio(one.bundle, other.bundle, ratios, "mean" if means else "median")
@@ -197,6 +199,7 @@ class BenchResult:
     measured: tuple[Measured, ...]
     conditions: dict[str, Any]
     warnings: tuple[str, ...]
+    partial: str | None = None  # why it ended early; then bundles may have fewer blocks, or be missing
 
     def ratio(self, of: int, against: int) -> Ratio:
         """Bundle number `of` against bundle number `against`; by means if either's runs differ in their bucket."""
@@ -213,6 +216,7 @@ class BenchResult:
         return {
             "format": FORMAT,
             "device": self.device,
+            **({"partial": self.partial} if self.partial else {}),
             "conditions": self.conditions,
             "warnings": list(self.warnings),
             "bundles": [measured.as_dict() for measured in self.measured],

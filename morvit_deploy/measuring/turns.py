@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.inputs import Subject
 from morvit_deploy.measuring.mix_runs import MixRuns
-from morvit_deploy.measuring.process import Worker
+from morvit_deploy.measuring.process import Measurer, OpenWorker, open_here
 from morvit_deploy.measuring.results import Block, Measured, Start
 
 MIN_RUNS, MAX_RUNS = 10, 300  # runs a block
@@ -66,7 +66,7 @@ class Lane:
 
     subject: Subject
     name: str
-    worker: Worker
+    worker: Measurer
     starts: list[Start]
     blocks: list[Block] = field(default_factory=list)
     mix: MixRuns | None = None
@@ -81,6 +81,11 @@ class Lane:
         self.blocks.append(self.worker.run(passes * len(stream), warmup, stream))
         if self.mix is not None:
             self.mix.take(number)
+
+    def keep_whole(self) -> None:
+        """After a block that ended early: of the mix only what every part has."""
+        if self.mix is not None and not self.mix.keep_whole():
+            self.mix = None
 
     def measured(self, memory_mib: dict[str, float]) -> Measured:
         """All that was taken."""
@@ -102,7 +107,12 @@ class Lane:
 
 
 def start_lanes(
-    subjects: Sequence[tuple[str, Subject]], threads: int, starts: int, stack: ExitStack, teller: Teller
+    subjects: Sequence[tuple[str, Subject]],
+    threads: int,
+    starts: int,
+    stack: ExitStack,
+    teller: Teller,
+    open_worker: OpenWorker = open_here,
 ) -> list[Lane]:
     """Start each named bundle's process `starts` times, in turn; the last ones stay to be measured warm."""
     times: list[list[Start]] = [[] for _ in subjects]
@@ -110,7 +120,7 @@ def start_lanes(
     for number in range(1, starts + 1):
         for (name, subject), own in zip(subjects, times, strict=True):
             with teller.part(f"start {number} of {starts}: {name}"):
-                worker = Worker(subject.bundle, subject.manifest.target, subject.pixels, threads)
+                worker = open_worker(subject, threads, None)
                 stack.callback(worker.close)
                 own.append(worker.start)
                 if number < starts:

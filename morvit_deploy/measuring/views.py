@@ -117,7 +117,18 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
         ),
         ("date", known["date"]),
     ]
+    rows[1:1] = _there(known)
     return Table("Conditions", ("what", "value"), rows)
+
+
+def _there(known: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a remote device: how it was reached, and its hottest sensor before and after."""
+    if "host" not in known:
+        return []
+    read = [known["device_conditions"].get(when, {}) for when in ("before", "after")]
+    hottest = [max((one.get("linux", {}).get("temperatures_c") or {"": None}).values()) for one in read]
+    degrees = [f"{one:.1f} °C" for one in hottest if one is not None]
+    return [("host", known["host"]), ("temperature", " → ".join(degrees) or "not readable")]
 
 
 def short_names(result: BenchResult) -> list[str]:

@@ -1,0 +1,1 @@
+"""What runs on a remote device: Python 3.8 or newer, numpy and the runtime; nothing else of this package."""

@@ -1,0 +1,75 @@
+"""Under which conditions the device measures: a table of readers, called by name before and after.
+
+A reader takes nothing and answers plain JSON; what cannot be read is None. Both calls are in one process, so that one
+which counts in between (energy, throttling) may start at the first and tell at the second. A further board is a line
+in READERS.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent.machine import board, machine, text_of
+from morvit_deploy.agent.processor import usage
+
+_LISTEN_S = 0.5
+_CPU = Path("/sys/devices/system/cpu")
+_THERMAL = Path("/sys/class/thermal")
+
+
+def read(names: Sequence[str]) -> dict[str, Any]:
+    """What each named reader finds; KeyError for a name that there is not."""
+    return {name: READERS[name]() for name in names}
+
+
+def linux() -> dict[str, Any]:
+    """Machine, load, clocks, governor and temperatures of any Linux board."""
+    before = usage()
+    time.sleep(_LISTEN_S)
+    used = before.others_percent(usage())
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    return {
+        "machine": machine(),
+        "board": board() or None,
+        "load_average_before": list(load) if load else None,  # 1, 5 and 15 minutes
+        "cpu_used_before_percent": used,
+        "cpu_mhz": _clocks(),
+        "cpu_governor": _shared("scaling_governor"),
+        "temperatures_c": _temperatures(),
+    }
+
+
+def _clocks() -> dict[str, Any] | None:
+    """Mean clock now and the highest allowed, MHz; of each core's own clock where they are told apart."""
+    now = [float(khz) / 1e3 for khz in _of_cores("scaling_cur_freq")]
+    highest = [float(khz) / 1e3 for khz in _of_cores("cpuinfo_max_freq")]
+    if not now:
+        return None
+    return {"current": sum(now) / len(now), "max": max(highest, default=max(now)), "each": now}
+
+
+def _shared(name: str) -> str | None:
+    """One word where all cores say the same, all of them where they differ."""
+    return ", ".join(dict.fromkeys(_of_cores(name))) or None
+
+
+def _of_cores(name: str) -> list[str]:
+    found = (text_of(path) for path in sorted(_CPU.glob(f"cpu[0-9]*/cpufreq/{name}")))
+    return [text for text in found if text]
+
+
+def _temperatures() -> dict[str, float] | None:
+    """Zone to degrees; two zones of one type are told apart by their number."""
+    found: dict[str, float] = {}
+    for zone in sorted(_THERMAL.glob("thermal_zone*")):
+        name, millidegrees = text_of(zone / "type") or zone.name, text_of(zone / "temp")
+        if millidegrees.lstrip("-").isdigit():
+            found[f"{name} {zone.name}" if name in found else name] = int(millidegrees) / 1e3
+    return found or None
+
+
+READERS: dict[str, Callable[[], dict[str, Any]]] = {"linux": linux}

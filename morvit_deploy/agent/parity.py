@@ -1,0 +1,31 @@
+"""Does the device compute what was computed where the bundle was made?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.serving import Model, Rounds
+
+
+def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
+    """The logits of the first `most` rounds against `logits` (images, classes) in a .npz file, never unpickled.
+
+    Answers the largest difference of each image, the largest expected value, and for how many the class is the same.
+    """
+    with np.load(str(expected), allow_pickle=False) as stored:
+        wanted = stored["logits"]
+    parts = [model.run(rounds[number])["logits"] for number in range(min(most, len(rounds)))]
+    found = np.concatenate(parts)[: len(wanted)].astype(np.float64)
+    if found.shape != wanted.shape:
+        raise Refused(f"the device answers logits {list(found.shape)}, expected {list(wanted.shape)}")
+    gaps = np.abs(found - wanted).max(axis=1)
+    return {
+        "images": len(wanted),
+        "max_abs": [float(gap) if np.isfinite(gap) else None for gap in gaps],
+        "scale": float(np.abs(wanted).max()),
+        "same_class": int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum()),
+    }

@@ -1,0 +1,69 @@
+"""Runs ONNX graphs with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.recipe import Recipe
+from morvit_deploy.agent.running import Arrays, HostDispatch, Runner
+
+_STOP_SPINNING = "session.force_spinning_stop"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class OrtRunner(Runner):
+    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another.
+
+    A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
+    Raises Refused when the runtime does not load the graph, a file or its bytes.
+    """
+
+    runtime = f"ONNX Runtime {ort.__version__}, CPU"
+
+    def __init__(
+        self,
+        graph: Path | bytes,
+        folder: Path,
+        threads: int,
+        written_with: str | None = None,
+        *,
+        alone: bool = True,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
+        try:
+            given = graph if isinstance(graph, bytes) else str(graph)
+            self.session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime and protobuf raise types of their own
+            name = folder if isinstance(graph, bytes) else graph
+            raise Refused(
+                f"ONNX Runtime {ort.__version__} cannot load {name}: {error}; "
+                f"the bundle was written with onnxruntime {written_with or 'unknown'}"
+            ) from error
+        self._names = [output.name for output in self.session.get_outputs()]
+
+    def run(self, feeds: Arrays) -> Arrays:
+        return dict(zip(self._names, self.session.run(self._names, feeds)))
+
+    def close(self) -> None:
+        del self.session
+
+
+def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
+    """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone."""
+    written_with = recipe.written_with.get("onnxruntime")
+    if bucket is not None:
+        return OrtRunner(folder / recipe.alone[bucket], folder, threads, written_with)
+    if recipe.dispatch != "host":
+        return OrtRunner(folder / recipe.graphs["model"], folder, threads, written_with)
+
+    def part(name: str) -> Runner:
+        return OrtRunner(folder / recipe.graphs[name], folder, threads, written_with, alone=False)
+
+    return HostDispatch(recipe.buckets, recipe.batch, recipe.carried, part("stem"), part)

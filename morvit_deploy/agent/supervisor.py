@@ -1,0 +1,128 @@
+"""The agent's own process: takes requests as JSON lines, starts workers, and leaves nothing behind.
+
+It ends, and removes its folder, when it is told to, when stdin or stdout is closed, when nothing was heard for
+SILENCE_S, or on a signal. While a request is worked on it answers {"beat"} every BEAT_S, so that the asking side can
+tell a long run from a dead device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from morvit_deploy.agent import conditions
+from morvit_deploy.agent.child import Child
+from morvit_deploy.agent.faults import AgentError
+from morvit_deploy.agent.folder import ARCHIVE, boot_id, remove, sweep
+from morvit_deploy.agent.lines import own_stdout, say
+from morvit_deploy.agent.machine import available_cores
+from morvit_deploy.agent.processor import usage
+from morvit_deploy.agent.runtimes import check_runtime, checked_threads, environment
+
+BEAT_S = 4.0
+SILENCE_S = 30.0  # of an asking side that sends a beat every few seconds
+
+
+class Supervisor:
+    """Works on one request after the other, until `leave`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._answers, self._speaking = own_stdout(), threading.Lock()
+        self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._workers: dict[int, Child] = {}
+        self._heard, self._leaving = time.monotonic(), threading.Lock()
+        self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "check": lambda asked: check_runtime(asked["target"]),
+            "threads": lambda asked: {"threads": checked_threads(asked["threads"], available_cores())},
+            "conditions": lambda asked: conditions.read(asked["names"]),
+            "start": self._start,
+            "ask": self._ask,
+            "close": self._close,
+            "end": lambda asked: self.leave(0),
+        }
+
+    def run(self) -> NoReturn:
+        """Say hello, then serve; never returns."""
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=self.leave, args=(1,)).start())
+        for target in (self._listen, self._watch):
+            threading.Thread(target=target, daemon=True).start()
+        swept = sweep(self.folder)
+        self._say({"hello": str(self.folder), "boot": boot_id(), "swept": swept, "python": sys.executable})
+        while True:
+            asked = self._requests.get()
+            try:
+                answer = self._actions[asked["do"]](asked)
+            except AgentError as error:
+                answer = {"error": str(error), "kind": error.kind}
+            except Exception as error:  # told to the asking side, which shows it; the agent goes on
+                answer = {"error": f"{type(error).__name__}: {error}", "kind": "failed"}
+            self._say(answer)
+
+    def leave(self, status: int) -> NoReturn:
+        """End the workers, remove the folder, exit; a thread that comes second waits for that."""
+        self._leaving.acquire()
+        for worker in list(self._workers.values()):
+            worker.process.kill()
+            worker.process.wait()
+        remove(self.folder)
+        if status == 0:
+            say(self._answers, {"ended": True})
+        os._exit(status)  # other threads may be waiting for input
+
+    def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
+        forced = [] if asked["bucket"] is None else [asked["bucket"]]
+        command = [sys.executable, str(self.folder / ARCHIVE), "worker", str(self.folder / asked["subject"])]
+        worker = Child(
+            [*command, str(asked["threads"]), *forced],
+            "the process that measures on the device",
+            environment(),
+        )
+        self._workers[asked["worker"]] = worker
+        return {"cold_start_ms": worker.until_first_ms, **worker.first}
+
+    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        worker = self._workers[asked["worker"]]
+        before = usage(worker.process.pid)
+        answer = worker.ask(asked["request"], asked["doing"], asked["timeout_s"])
+        return {**answer, "others_percent": before.others_percent(usage(worker.process.pid))}
+
+    def _close(self, asked: dict[str, Any]) -> dict[str, Any]:
+        worker = self._workers.pop(asked["worker"], None)
+        if worker is not None:
+            worker.close()
+        return {}
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        try:
+            with self._speaking:
+                say(self._answers, answer)
+        except OSError:
+            self.leave(1)
+
+    def _listen(self) -> None:
+        """Everything that comes in counts as a sign of life; its end is the end."""
+        for line in sys.stdin:
+            self._heard = time.monotonic()
+            try:
+                asked = json.loads(line)
+            except ValueError:
+                break
+            if asked["do"] != "beat":
+                self._requests.put(asked)
+        self.leave(1)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._heard < SILENCE_S:
+            time.sleep(BEAT_S)
+            self._say({"beat": True})
+        self.leave(1)

@@ -1,0 +1,51 @@
+"""Takes the files of a measurement: a tar stream on stdin, into the agent's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from morvit_deploy.agent.faults import AgentError, Lacking
+
+
+def receive(folder: Path, stream: BinaryIO) -> int:
+    """Write every regular file of the stream below `folder`; how many bytes. Lacking when the disk is full."""
+    try:
+        return _extract(folder, stream)
+    except (tarfile.TarError, EOFError) as error:
+        raise AgentError(f"the files of the measurement were cut off on their way: {error}") from None
+
+
+def _extract(folder: Path, stream: BinaryIO) -> int:
+    total = 0
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            parts = PurePosixPath(member.name).parts
+            source = archive.extractfile(member) if member.isfile() else None
+            if source is None or member.name.startswith("/") or ".." in parts:
+                raise AgentError(
+                    f"got {member.name!r} in the files sent, expected plain files inside the folder"
+                )
+            place = folder.joinpath(*parts)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 20)
+            except OSError as error:
+                free = shutil.disk_usage(str(folder)).free
+                raise Lacking(
+                    f"the device cannot hold the files of the measurement in {folder.parent}: {error.strerror}, "
+                    f"{free / 2**20:.1f} MiB free at {member.name} of {member.size / 2**20:.1f} MiB; free some "
+                    "space, or choose another place with --remote-dir"
+                ) from None
+            total += os.path.getsize(str(place))  # noqa: PTH202
+    return total
+
+
+def main(folder: str) -> dict[str, int]:
+    """The `receive` command."""
+    return {"received": receive(Path(folder), sys.stdin.buffer)}

@@ -1,0 +1,63 @@
+"""What `bench` can measure on: a table by the name that --device takes. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from morvit_deploy.errors import ConfigError, TargetError
+from morvit_deploy.measuring.inputs import Subject
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device: the targets that run there, and how its conditions are read."""
+
+    targets: tuple[str, ...]
+    remote: bool = False  # reached with --host
+    readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
+    measured_by: str | None = None  # the function that measures it, where that is not `bench`
+
+
+APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
+DEVICES = {
+    "cpu": Device(("onnx",)),
+    "mac": Device(("coreml",), measured_by=APPLE),
+    "iphone": Device(("coreml",), measured_by=APPLE),
+    "ssh": Device(("onnx",), remote=True, readers=("linux",)),
+}
+
+
+def find_device(name: str, *, host: bool = False) -> Device:
+    """The device called `name`; TargetError for one that this version does not measure.
+
+    ConfigError where a host is given for this machine, or none for another.
+    """
+    if name not in DEVICES:
+        raise TargetError(f"got device {name!r}; this version measures on: {', '.join(DEVICES)}")
+    device = DEVICES[name]
+    if host and not device.remote:
+        raise ConfigError(
+            f"--device {name} is this machine; leave out --host, or measure the other one with --device ssh"
+        )
+    if device.remote and not host:
+        raise ConfigError(f"--device {name} is reached over SSH; say which with --host user@host")
+    return device
+
+
+def check_here(name: str) -> None:
+    """TargetError for a device that is not this machine."""
+    here = [own for own, device in DEVICES.items() if not device.remote]
+    if name not in here:
+        raise TargetError(f"got device {name!r}; this is measured on: {', '.join(here)}")
+
+
+def check_targets(name: str, subjects: Iterable[Subject]) -> None:
+    """TargetError for a bundle that the device cannot run."""
+    targets = DEVICES[name].targets
+    for subject in subjects:
+        if subject.manifest.target not in targets:
+            raise TargetError(
+                f"{subject.bundle} is for {subject.manifest.target}, and --device {name} runs "
+                f"{', '.join(targets)}; export it with --target {targets[0]}"
+            )

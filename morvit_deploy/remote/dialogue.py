@@ -1,0 +1,148 @@
+"""JSON lines to and from a process on the device, over one command of a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import tempfile
+import threading
+import time
+from typing import IO, Any
+
+from morvit_deploy.agent.child import how
+from morvit_deploy.errors import TargetError
+from morvit_deploy.remote.connection import Connection
+from morvit_deploy.remote.refusals import spoken
+
+SILENT_S = 15.0  # the agent gives a sign of life every 4 s: after so long the device is gone, or hangs
+BEAT_S = 5.0  # ours; the agent ends 30 s after the last one
+_POLL_S = 0.5
+_NOTICE_S = 2.0  # between the end of a command and that of its connection
+_END_S = 3.0
+_STDERR_LINES = 15
+
+
+class Dropped(Exception):
+    """The device cannot be reached any more; says why."""
+
+
+class Dialogue:
+    """Requests and answers in turn; signs of life from both sides meanwhile, from `begin_beats` on."""
+
+    def __init__(self, connection: Connection, command: str) -> None:
+        self._connection = connection
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up; closed in `close`
+        self._process = connection.start(command, self._stderr.fileno())
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        self._writing, self._over = threading.Lock(), threading.Event()
+        self._heard = time.monotonic()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def send(self, content: bytes) -> None:
+        """Raw bytes; a device that has gone is noticed by the missing answer."""
+        with self._writing, contextlib.suppress(OSError, ValueError):
+            self.stream.write(content)
+            self.stream.flush()
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """The command's stdin, for what is no line."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
+        """A request and its answer. Dropped where the connection ended; TargetError where the agent ended."""
+        self.send(json.dumps(request).encode() + b"\n")
+        return self.answer(doing, timeout_s)
+
+    def answer(self, doing: str, timeout_s: float, *, silent_s: float = SILENT_S) -> dict[str, Any]:
+        """The next line that is an answer; what a login shell prints before is passed over."""
+        end = time.monotonic() + timeout_s
+        self._heard = time.monotonic()
+        while True:
+            # a killed agent is told by the command's end alone: the master has its stdout, and may not close it
+            ended = self.ended
+            try:
+                line = self._lines.get(timeout=_POLL_S)
+            except queue.Empty:
+                if ended:
+                    raise self._end(doing) from None
+                self._check_time(doing, end, timeout_s, silent_s)
+                continue
+            if line is None:
+                raise self._end(doing)
+            with contextlib.suppress(ValueError):
+                answer = json.loads(line)
+                if isinstance(answer, dict) and "beat" not in answer:
+                    return answer
+
+    def begin_beats(self) -> None:
+        """Tell the agent from now on that we are there."""
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def finish(self) -> None:
+        """Close stdin, and give the process a moment to end by itself."""
+        self._over.set()
+        with self._writing, contextlib.suppress(OSError):
+            self.stream.close()
+        with contextlib.suppress(Exception):
+            self._process.wait(_END_S)
+
+    def close(self) -> None:
+        """End it, whatever it is doing; may be called again."""
+        self._over.set()
+        self._process.kill()
+        self._process.wait()
+        self._listener.join(_END_S)  # it ends with the connection, if not before
+        with self._writing, contextlib.suppress(OSError):
+            self.stream.close()
+        self._stderr.close()
+
+    @property
+    def ended(self) -> bool:
+        """Is the command over?"""
+        return self._process.poll() is not None
+
+    @property
+    def status(self) -> int:
+        """Of the command that has ended; 255 is ssh's own."""
+        return self._process.wait()
+
+    def stderr(self) -> str:
+        """The last lines that the command wrote there, without ssh's debugging, as a block of a message."""
+        self._stderr.seek(0)
+        said = spoken(self._stderr.read().decode(errors="replace")).splitlines()[-_STDERR_LINES:]
+        return "\n".join(f"  | {line}" for line in said) or "  (nothing)"
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as answers:
+            for line in answers:
+                self._heard = time.monotonic()
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            self.send(b'{"do": "beat"}\n')
+
+    def _check_time(self, doing: str, end: float, timeout_s: float, silent_s: float) -> None:
+        now = time.monotonic()
+        if self._connection.lost():
+            raise Dropped(f"while {doing}: {self._connection.last_words}")
+        if now - self._heard > silent_s:
+            raise Dropped(f"while {doing}: the device gave no sign of life for {silent_s:.0f} s")
+        if now > end:
+            raise TargetError(
+                f"{self._connection.host.address} gave no answer for {timeout_s:.0f} s while {doing}"
+            )
+
+    def _end(self, doing: str) -> Exception:
+        if self._connection.lost(_NOTICE_S):
+            return Dropped(f"while {doing}: {self._connection.last_words}")
+        return TargetError(
+            f"the agent on {self._connection.host.address} ended while {doing}: {how(self.status)}; it wrote to "
+            f"stderr:\n{self.stderr()}"
+        )

@@ -1,0 +1,181 @@
+"""A session with the agent on a device: set up, asked, set up again after a drop, and cleaned away."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from morvit_deploy.agent.child import ANSWER_TIMEOUT_S
+from morvit_deploy.errors import BundleError, LostError, TargetError
+from morvit_deploy.remote.archive import agent_archive
+from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection
+from morvit_deploy.remote.dialogue import Dialogue, Dropped
+from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command
+from morvit_deploy.remote.shipment import Shipment, size_of, write_to
+
+RECONNECT_S = 10.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
+RETRY_S = 1.0
+MOST_DROPS = 3  # in one session: figures of a network that comes and goes are worth nothing
+_TRY_S = 4.0  # for one attempt to reconnect
+_LOAD_TIMEOUT_S = 30.0  # the archive is small, but a board may have to start Python from a slow card
+_UPLOAD_SILENT_S = 600.0  # a tar stream has no signs of life; a dead network ends it by ssh's own
+
+T = TypeVar("T")
+
+
+class Session:
+    """The agent on `host`, with the files of `shipment` in its folder; a context manager that leaves nothing there.
+
+    Raises TargetError when the device cannot be used, LostError when it was, and then could not be reached again.
+    """
+
+    def __init__(
+        self, host: Host, shipment: Shipment, target: str, tell: Callable[[str], None] = lambda stage: None
+    ) -> None:
+        self.host, self._shipment, self._target, self._tell = host, shipment, target, tell
+        self.generation = 0  # of the agent: a new one has no workers
+        self.drops: list[str] = []  # why it was set up again
+        self.swept = 0  # folders of earlier agents that were removed
+        self.started_s = 0.0  # from the command to the agent's first line, archive sent
+        self._connection: Connection | None = None
+        self._dialogue: Dialogue | None = None
+        try:
+            self._open(CONNECT_TIMEOUT_S)
+        except Dropped as drop:
+            self.close()
+            raise TargetError(f"{host.address} was lost {drop}; nothing was measured yet") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: dict[str, Any], doing: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        """A request to the agent and its answer; Dropped where the device is gone."""
+        if self._dialogue is None:
+            raise Dropped(f"before {doing}")
+        try:
+            return _checked(self._dialogue.ask(request, doing, timeout_s))
+        except TargetError:
+            if self._dialogue.ended:
+                self.close(dropped=True)
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Is there an agent to ask?"""
+        return self._dialogue is not None
+
+    def resuming(self, action: Callable[[], T]) -> T:
+        """Do something that asks; after a drop set the agent up again and do it once more."""
+        while True:
+            try:
+                return action()
+            except Dropped as drop:
+                self._reopen(str(drop))
+
+    def close(self, *, dropped: bool = False) -> None:
+        """Have the agent remove its folder and end; may be called again. One that was dropped notices by itself."""
+        dialogue, connection = self._dialogue, self._connection
+        self._dialogue = self._connection = None
+        if dialogue is not None:
+            if not dropped:
+                dialogue.finish()
+            dialogue.close()
+        if connection is not None:
+            connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, timeout_s: float) -> None:
+        self._tell(f"connecting to {self.host.address}")
+        self._connection = Connection(self.host, timeout_s)
+        archive, started = agent_archive(), time.perf_counter()
+        self._dialogue = Dialogue(self._connection, load_command(self.host, len(archive)))
+        self._dialogue.send(archive)
+        try:
+            hello = _checked(self._dialogue.answer("starting", _LOAD_TIMEOUT_S, silent_s=_LOAD_TIMEOUT_S))
+        except TargetError as error:
+            raise self._no_agent(error) from None
+        self.started_s = time.perf_counter() - started
+        self._dialogue.begin_beats()
+        self.folder, self.swept = hello["hello"], self.swept + hello["swept"]
+        self._boots = (*getattr(self, "_boots", ()), hello["boot"])
+        self.versions = self.ask({"do": "check", "target": self._target}, "checking versions")
+        self._upload()
+        self.generation += 1
+
+    def _no_agent(self, error: TargetError) -> TargetError:
+        dialogue = self._dialogue
+        if dialogue is None or "ended while" not in str(error) or dialogue.status != NO_PYTHON:
+            return error
+        return TargetError(
+            f"there is no {self.host.python} on {self.host.address}; install Python 3.8 or newer there, or say "
+            f"where it is with --python:\n{dialogue.stderr()}"
+        )
+
+    def _upload(self) -> None:
+        total, done = size_of(self._shipment), 0
+        assert self._connection is not None
+
+        def sent(size: int) -> None:
+            nonlocal done
+            done += size
+            self._tell(f"sending {done / 2**20:.1f} of {total / 2**20:.1f} MiB to {self.host.address}")
+
+        receiver = Dialogue(self._connection, receive_command(self.host, self.folder))
+        try:
+            with contextlib.suppress(OSError):  # the device closed it: its answer says why
+                write_to(self._shipment, receiver.stream, sent)
+            receiver.finish()
+            answer = _checked(receiver.answer("receiving files", _UPLOAD_SILENT_S, silent_s=_UPLOAD_SILENT_S))
+        finally:
+            receiver.close()
+        if answer["received"] != total:
+            raise TargetError(
+                f"{self.host.address} received {answer['received']:,} of {total:,} bytes; repeat it"
+            )
+
+    def _reopen(self, why: str) -> None:
+        """After a drop: connect anew within RECONNECT_S, or give up with LostError."""
+        self.close(dropped=True)
+        self.drops.append(why)
+        end, last = time.monotonic() + RECONNECT_S, "no attempt was made"
+        self._tell(f"{self.host.address} was lost {why}; reconnecting")
+        while (left := end - time.monotonic()) > 0 and len(self.drops) <= MOST_DROPS:
+            try:
+                self._open(max(1.0, min(_TRY_S, left)))
+            except (Dropped, TargetError) as error:
+                last = str(error)
+                self.close(dropped=True)
+                time.sleep(min(RETRY_S, max(0.0, end - time.monotonic())))
+                continue
+            except BaseException:
+                self.close()
+                raise
+            if self._boots[-1] != self._boots[0]:
+                self.close()
+                raise LostError(
+                    f"{self.host.address} was lost {why}: it started anew in the middle of the measurement; look "
+                    "after its power supply and its temperature, then repeat"
+                )
+            return
+        tries = f"dropped {len(self.drops)} times" if len(self.drops) > MOST_DROPS else f"then {last}"
+        raise LostError(
+            f"{self.host.address} was lost {why}; {tries}. What the agent left there is removed on the next contact"
+        )
+
+
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, or the error that it tells of."""
+    if "error" in answer:
+        raise (BundleError if answer.get("kind") == "refused" else TargetError)(answer["error"])
+    return answer
