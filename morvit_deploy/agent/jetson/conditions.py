@@ -85,8 +85,7 @@ def _not_at_the_top(state: dict[str, Any]) -> list[str]:
     command = lock_command(mode)
     slow = is_fastest(mode) is False
     if slow:
-        of = mode["modes"].get(mode["fastest"], "MAXN")
-        limit = f"the power mode is {mode['name'] or mode['number']}, not {of}"
+        limit = f"the power mode is {mode['name'] or mode['number']}, not {mode['fastest_name'] or 'MAXN'}"
         rest = "" if locked else ", and the clocks are not locked" if locked is False else ""
         return [f"{limit}{rest}: figures are lower than the board can do; {command}"]
     if locked is False:

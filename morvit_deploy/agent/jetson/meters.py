@@ -191,7 +191,7 @@ METERS: tuple[type[Meter], ...] = (Jtop, Tegrastats, Sensors)
 
 def open_meter(system: System, interval_ms: int) -> tuple[Meter | None, Total | None, list[str]]:
     """The first meter that tells the input power, already running, and what was wrong with those before it."""
-    reasons = []
+    reasons: list[str] = []
     for kind in METERS:
         meter = kind(system, interval_ms)
         total = meter.start()

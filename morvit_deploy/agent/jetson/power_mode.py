@@ -47,7 +47,9 @@ def power_mode(system: System) -> dict[str, Any]:
         mode, source = {"name": None, "number": None}, "nvpmodel is missing or refused, and left no status"
     if mode["number"] is None:
         mode["number"] = next((number for number, name in modes.items() if name == mode["name"]), None)
-    return {**mode, "modes": modes, "fastest": fastest(modes), "source": source}
+    top = fastest(modes)
+    names = {"fastest": top, "fastest_name": None if top is None else modes[top]}
+    return {**mode, "modes": {str(number): name for number, name in modes.items()}, **names, "source": source}
 
 
 def is_fastest(mode: dict[str, Any]) -> bool | None:
