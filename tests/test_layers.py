@@ -10,7 +10,7 @@ import pytest
 import morvit_deploy
 
 FLOORS = [
-    {"errors", "files", "report", "routing"},
+    {"errors", "files", "report", "routing", "agent"},
     {
         "config",
         "presets",
@@ -59,6 +59,7 @@ NO_TORCH = {
     *("calibration.points", "calibration.drafting", "pareto"),
     *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
     *("precision", "coreml", "options"),
+    *("agent.trt_build", "agent.trt_engines", "agent.jetson.conditions", "agent.jetson.watch"),
     *("exporters.registry", "exporters.run_onnx"),
     *("measuring.benchmark", "measuring.worker", "measuring.process"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
