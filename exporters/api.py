@@ -40,7 +40,8 @@ def export(
     calibrated on at most `calibration_limit` others of the folder. `options` are those of `Request`: plan, dispatch,
     min_agreement, batch, input, with_depth, form, force, precision, int8_flavor, calibration, smooth, max_drop,
     allow_worse; with target `trt` those of `TrtAsked`: flavor, compute_capability, hardware_compatible,
-    version_compatible, max_batch, workspace_mib; and with target `coreml` those of `CoremlAsked`: ios, layout, select, attention, weights, classifier.
+    version_compatible, max_batch, workspace_mib; and with target `coreml` those of `CoremlAsked`: ios, layout,
+    select, attention, weights, classifier, author, license.
     `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
     bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
     """

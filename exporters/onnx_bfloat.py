@@ -1,7 +1,7 @@
 """A bf16 graph for a runtime without bf16 kernels: the same nodes in fp32, each bf16 value rounded where it arises.
 
-ONNX Runtime's CPU provider casts to bf16 and multiplies in it not at all. A product of bf16 numbers summed in fp32 and
-rounded once is what tensor cores compute, but for the order of the sum. No torch.
+ONNX Runtime's CPU provider casts to bf16 and does not multiply in it. A product of bf16 numbers summed in fp32
+and rounded once is what tensor cores compute, but for the order of the sum. No torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from morvit_deploy.exporters.onnx_types import element_types
 
 BF16, FP32 = TensorProto.BFLOAT16, TensorProto.FLOAT
 NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
-MOVES = ("Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze", "Identity", "If")
+MOVES = (
+    "Reshape",
+    "Transpose",
+    "Slice",
+    "Concat",
+    "Split",
+    "Gather",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "If",
+)
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:

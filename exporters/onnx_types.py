@@ -8,7 +8,19 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, shape_inference
 
-MOVES = ("Cast", "Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze", "Identity", "If")
+MOVES = (
+    "Cast",
+    "Reshape",
+    "Transpose",
+    "Slice",
+    "Concat",
+    "Split",
+    "Gather",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "If",
+)
 
 
 def element_types(graph: onnx.GraphProto, outer: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -25,7 +37,6 @@ def whole_operators(model: onnx.ModelProto) -> dict[str, int]:
     found = Counter(
         node.op_type
         for node in inferred.graph.node
-        if node.op_type not in MOVES
-        and any(kinds.get(name) == TensorProto.FLOAT for name in node.output)
+        if node.op_type not in MOVES and any(kinds.get(name) == TensorProto.FLOAT for name in node.output)
     )
     return dict(found.most_common())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from morvit_deploy.agent import trt_engines
 from morvit_deploy.bundle import Manifest
@@ -16,8 +15,8 @@ from morvit_deploy.exporters.trt_flavors import Here, load, look
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 from morvit_deploy.trt import BUILD
 
-NO_GPU = "there is no GPU here"
-ON_CPU = "ONNX Runtime's, on the CPU and on the same graph; {why}, so no engine was run"
+ON_CPU = "ONNX Runtime's, on the CPU and on the same graph; there is no GPU here, so no engine was run"
+INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
 ROUNDED = " (it has no bf16 kernels: computed in fp32, every bf16 value rounded where it arises)"
 
 
@@ -33,12 +32,17 @@ def open_trt(
     assert manifest.trt is not None, "the manifest has been checked"
     here = look(manifest.trt.flavor)
     if here.device is None:
-        return _on_cpu(folder, manifest, threads, probes, bucket, NO_GPU)
+        return _on_cpu(folder, manifest, threads, probes, bucket)
     engines = open_engines(folder, manifest, here)
     if probes or (bucket is not None and manifest.dispatch == "graph"):
-        inside = _on_cpu(folder, manifest, threads, probes, bucket, "values inside are no outputs of an engine")
+        inside = _on_cpu(folder, manifest, threads, probes, bucket)
+        inside.runtime = INSIDE.format(engine=f"{here.product} on {here.device['name']}")
         return inside if manifest.dispatch == "graph" else Probed(_alone(manifest, engines, bucket), inside)
-    return _alone(manifest, engines, bucket) if bucket or not manifest.plan.adaptive else _whole(manifest, engines)
+    return (
+        _alone(manifest, engines, bucket)
+        if bucket or not manifest.plan.adaptive
+        else _whole(manifest, engines)
+    )
 
 
 def open_engines(
@@ -90,7 +94,7 @@ class Probed(Runner):
 
     def __init__(self, engines: Runner, inside: Runner) -> None:
         self.engines, self.inside = engines, inside
-        self.runtime = f"{engines.runtime}; values inside the graph are ONNX Runtime's"
+        self.runtime = INSIDE.format(engine=engines.runtime)
 
     def run(self, feeds: Arrays) -> Arrays:
         return self.inside.run(feeds) | self.engines.run(feeds)
@@ -135,7 +139,7 @@ def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str 
 
 
 def _on_cpu(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None, why: str
+    folder: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None
 ) -> Runner:
     """The bundle's own graphs in ONNX Runtime."""
     inside, build = graphs_of(manifest), folder / BUILD
@@ -144,7 +148,7 @@ def _on_cpu(
         if manifest.precision == "bf16"
         else open_onnx(build, inside, threads, probes, bucket)
     )
-    runner.runtime = ON_CPU.format(why=why) + (ROUNDED if manifest.precision == "bf16" else "")
+    runner.runtime = ON_CPU + (ROUNDED if manifest.precision == "bf16" else "")
     return runner
 
 
@@ -168,8 +172,3 @@ def _rounded(
     if manifest.dispatch != "host":
         return part("model")
     return HostDispatch(manifest, part("stem"), part)
-
-
-def facts_of(engine: TrtEngine) -> dict[str, Any]:
-    """What a loaded engine says of itself."""
-    return {"layers": len(engine.layers()), "cuda_graph": engine.captured}

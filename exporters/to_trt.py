@@ -24,7 +24,7 @@ from morvit_deploy.unroll import StaticMoRViT
 class TrtExporter(OnnxExporter):
     """Target `trt`: strongly typed, so every value has the type that the verified ONNX says.
 
-    Engines are no files of the manifest: they are built again on another machine, and `engines.json` has their hashes.
+    Engines are no files of the manifest: another machine builds its own, and `engines.json` has their hashes.
     """
 
     target = "trt"
@@ -81,11 +81,15 @@ def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tupl
         found.append(f"engines were built with {here.product}, for {gpus}")
     else:
         found.append(
-            f"no engine was built: {here.why_not}. On the device type `python3 {BUILD}/build.py` in the bundle, or here "
-            f"`morvit-deploy build {request.out} --host user@device`"
+            f"no engine was built: {here.why_not}. On the device type `python3 {BUILD}/build.py` in the bundle, or "
+            f"here `morvit-deploy build {request.out} --host user@device`"
         )
     if here.builds and not here.runs:
-        found.append("there is no GPU here, so the engines were built but not run: answers are ONNX Runtime's")
+        found.append(
+            "there is no GPU here, so the engines were built but not run: answers are ONNX Runtime's"
+        )
     if dispatch == "graph":
-        found.append("an engine that chooses its bucket cannot be captured in a CUDA graph; dispatch 'host' can")
+        found.append(
+            "an engine that chooses its bucket cannot be captured in a CUDA graph; dispatch 'host' can"
+        )
     return tuple(found)

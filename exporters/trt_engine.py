@@ -1,4 +1,4 @@
-"""One TensorRT engine as a runner: buffers on the device, one stream, and a CUDA graph where shapes are fixed. No torch."""
+"""One TensorRT engine as a runner: device buffers, one stream, and a CUDA graph where shapes are fixed. No torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tensor:
 class TrtEngine(Runner):
     """A deserialised engine. Raises BundleError when TensorRT does not take it, with what its log says.
 
-    With `graph` the work of a run is captured once and launched from then on: for engines of fixed shapes and without
+    With `graph` the work of a run is captured once and launched from then on: for engines of fixed shapes without
     conditionals. A larger batch than a dynamic engine's profile is run in parts.
     """
 
@@ -47,12 +47,13 @@ class TrtEngine(Runner):
         self._log = _Log.of(trt)
         self._runtime = trt.Runtime(self._log)
         if hasattr(self._runtime, "engine_host_code_allowed"):
-            self._runtime.engine_host_code_allowed = True  # version-compatible engines bring code; hashes were checked
+            # version-compatible engines bring code of their own; their hashes were checked
+            self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise BundleError(
-                f"TensorRT {trt.__version__} does not take {name}: {self._said()}; an engine runs with the version and "
-                "on the kind of GPU that it was built for: build it here (`python build/build.py` in the bundle)"
+                f"TensorRT {trt.__version__} does not take {name}: {self._said()}; an engine runs with the version "
+                "and on the kind of GPU that it was built for: build it here (`python build/build.py` in the bundle)"
             )
         self.engine, self._context = engine, engine.create_execution_context()
         if self._context is None:
@@ -107,7 +108,7 @@ class TrtEngine(Runner):
         """Put one run on the stream, over what is in the buffers."""
         if self._graph is None:
             self._execute()
-            if self._wants_graph:  # the first run may still load kernels: it cannot be captured
+            if self._wants_graph and self._capturable():  # not the first: it may still load kernels
                 self._graph = self._captured()
             return
         self.cuda.launch(self._graph, self.stream)
@@ -150,6 +151,11 @@ class TrtEngine(Runner):
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self.stream):
             raise TargetError(f"{self.name} was not run: {self._said()}")
+
+    def _capturable(self) -> bool:
+        """RTX tells whether it can be captured now; TensorRT's fixed engines always can."""
+        tells = getattr(self._context, "is_stream_capturable", None)
+        return tells is None or bool(tells(self.stream))
 
     def _captured(self) -> Any:
         self.cuda.synchronise(self.stream)

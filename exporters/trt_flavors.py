@@ -46,7 +46,9 @@ class Here:
     def why_not(self) -> str:
         """Why engines are not built here, and what would change it."""
         if self.version is None:
-            return f"{self.product} is not installed here; it comes with `{trt_build.install_line(self.flavor)}`"
+            return (
+                f"{self.product} is not installed here; it comes with `{trt_build.install_line(self.flavor)}`"
+            )
         return f"{self.product} builds for the GPU that it runs on, and there is none here"
 
 
@@ -99,12 +101,11 @@ def capabilities(here: Here) -> list[str]:
 
 
 def form_of(asked: TrtAsked, here: Here, dynamic: bool) -> TrtForm:
-    """What the recipe asks: for rtx without a named GPU this machine's own, without a GPU every one from Ampere on."""
+    """What the recipe asks: for rtx without a named GPU this machine's, without a GPU every one from Ampere on."""
     named = asked.compute_capability
     if here.flavor == "rtx" and not named and here.device is not None:
         own = "SM" + here.device["compute_capability"].replace(".", "")
         named = (own,) if own in capabilities(here) else ()
-
 
     return TrtForm(
         flavor=here.flavor,

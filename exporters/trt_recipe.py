@@ -49,7 +49,7 @@ def write_recipe(
 
 
 def _batch(batch: int | str, form: TrtForm) -> int | list[int]:
-    """A number, or the lowest, usual and highest of a dynamic one: tuned for full batches, which is why it is asked."""
+    """A number, or the lowest, usual and highest of a dynamic one: tuned for full ones, which is why it is asked."""
     if batch != "dynamic":
         return int(batch)
     assert form.max_batch is not None, "`form_of` sets it"

@@ -28,8 +28,8 @@ class Gate:
 
 
 # int8: what the digits model is held to; below it, a step's tokens are others often enough to be seen in top-1.
-# fp16: its rounding, 5e-4 of a value, moves only decisions that lay within it. bf16: its rounding is eight times that,
-# 4e-3 of a value, as much as an int8 step of a full range.
+# fp16: its rounding, 5e-4 of a value, moves only decisions that lay within it.
+# bf16: its rounding is eight times that, 4e-3 of a value, as much as an int8 step of a full range.
 GATES: dict[str, Gate] = {"int8": Gate(0.99, 0.99), "fp16": Gate(0.999, 0.999), "bf16": Gate(0.99, 0.99)}
 
 

@@ -45,9 +45,7 @@ class TrtAsked:
     def __post_init__(self) -> None:
         """ConfigError for a value that no engine can have, or that the named flavor does not offer."""
         if self.flavor not in (None, *get_args(Flavor)):
-            raise ConfigError(
-                f"flavor: got {self.flavor!r}, expected one of {', '.join(get_args(Flavor))}"
-            )
+            raise ConfigError(f"flavor: got {self.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
         for name in self.compute_capability:
             if not re.fullmatch(r"SM\d{2,3}", name):
                 raise ConfigError(f"compute_capability: got {name!r}, expected SM and a number, as SM89")

@@ -24,6 +24,7 @@ from morvit_deploy.cli.sources import opened, said_options, takes_source
 from morvit_deploy.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from morvit_deploy.measuring.cuda_results import CudaResult
     from morvit_deploy.measuring.judgement import Contest
     from morvit_deploy.measuring.results import BenchResult
     from morvit_deploy.report import Report
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @takes_source
 def bench(
     bundle: BundleArg = None,
-    device: Annotated[str, typer.Option(help="Where to measure: cpu.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to measure: cpu, or cuda (the first GPU).")] = "cpu",
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -116,10 +117,14 @@ def bench(
 
     _check_together(verdict, against, batch, checkpoint, batches, said)
     check_device(device)  # before a bundle is looked for
+    if device == "cuda" and (verdict or threads is not None):
+        raise ConfigError("--verdict and --threads are for --device cpu; leave them out with --device cuda")
     feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
     amount = {"runs": runs, "blocks": blocks, "warmup": warmup}
-    result: BenchResult | Contest
-    if verdict:
+    result: BenchResult | Contest | CudaResult
+    if device == "cuda":
+        result, report = _on_gpu([bundle_folder(bundle), *(against or [])], images, upscale, batch, amount)
+    elif verdict:
         sizes = None if batches is None else _sizes(batches)
         result, report = _verdict(bundle, checkpoint, said, sizes, feed | amount)
     else:
@@ -142,6 +147,20 @@ def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, R
     with progress_bar() as (tell, progress):
         result = measure(folders, tell=tell, progress=progress, **options)
     return result, bench_report(result)
+
+
+def _on_gpu(
+    folders: list[Path], images: Path | None, upscale: bool, batch: int | None, amount: dict[str, Any]
+) -> tuple[CudaResult, Report]:
+    from morvit_deploy.measuring.cuda_bench import bench_cuda
+    from morvit_deploy.measuring.cuda_results import cuda_report
+
+    batches = None if batch is None else [batch]
+    with progress_bar() as (tell, progress):
+        result = bench_cuda(
+            folders, images=images, upscale=upscale, batches=batches, tell=tell, progress=progress, **amount
+        )
+    return result, cuda_report(result)
 
 
 def _verdict(

@@ -11,7 +11,7 @@ from typing import Any
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.conditions import read_conditions, warnings_about
-from morvit_deploy.measuring.inputs import Source, prepare
+from morvit_deploy.measuring.inputs import Source, Subject, prepare
 from morvit_deploy.measuring.mix_runs import MixRuns
 from morvit_deploy.measuring.results import BenchResult
 from morvit_deploy.measuring.turns import (
@@ -25,7 +25,7 @@ from morvit_deploy.measuring.turns import (
     take_in_turn,
 )
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")  # `cuda` is measured by `cuda_bench`
 TIMED = (
     "warm runs: uint8 pixels in memory to every output, copies included, decoding of files excluded; "
     "cold start: new process to first answer, interpreter and imports included, files already in the system's cache"
@@ -66,6 +66,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
         source = Source(images, upscale, batch)
         subjects = [prepare(folder, source, Path(scratch) / f"{i}.npy") for i, folder in enumerate(folders)]
+        _check_targets(subjects)
         conditions = read_conditions()
         named = [(str(subject.bundle), subject) for subject in subjects]
         lanes = start_lanes(named, threads, amount.starts, stack, teller)
@@ -78,6 +79,16 @@ def bench(
         measured = tuple(lane.measured(lane.worker.memory_mib()) for lane in lanes)
     conditions |= {"threads": threads, **settings(images, amount), "runs_per_block": runs}
     return BenchResult(device, measured, conditions, warnings_about(conditions, measured))
+
+
+def _check_targets(subjects: Sequence[Subject]) -> None:
+    """TargetError for engines: on the CPU ONNX Runtime would answer in their place."""
+    for subject in subjects:
+        if subject.manifest.target == "trt":
+            raise TargetError(
+                f"{subject.bundle} holds TensorRT engines, which run on a GPU: measure it with --device cuda, or its "
+                "graphs on the CPU by exporting with --target onnx"
+            )
 
 
 def check_device(device: str) -> None:
