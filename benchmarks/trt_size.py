@@ -1,4 +1,4 @@
-"""Bytes of TensorRT-RTX engines of MoR-ViT-B/16 against its weights: `python benchmarks/trt_size.py -o trt_size.json`.
+"""Bytes of TensorRT-RTX engines of MoR-ViT-B/16 against its weights: `python benchmarks/trt_size.py -o size.json`.
 
 One bucket, and five in one self-dispatching engine (`graph`) or in an engine each (`host`), in fp16. Needs the rtx
 extra and no GPU; about ten minutes on two cores. Weights are random, which no size depends on. Exit status 1 when a

@@ -44,7 +44,7 @@ class TrtEngine(Runner):
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
-        self._log = _Log.of(trt)
+        self._log = _log(trt)
         self._runtime = trt.Runtime(self._log)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             # version-compatible engines bring code of their own; their hashes were checked
@@ -65,7 +65,8 @@ class TrtEngine(Runner):
             if not self._context.set_tensor_address(tensor_name, address):
                 raise TargetError(f"{name}: TensorRT refuses the buffer of {tensor_name!r}: {self._said()}")
         self.dynamic = any(-1 in tensor.shape for tensor in self.tensors)
-        self._wants_graph, self._graph = graph and not self.dynamic, None
+        self._wants_graph = graph and not self.dynamic
+        self._graph: Any = None
         self._batch = 0
 
     @property
@@ -185,23 +186,16 @@ class TrtEngine(Runner):
         return "; ".join(self._log.lines[-LAST_LINES:]) or "its log says nothing"
 
 
-class _Log:
-    """Keeps TensorRT's errors and warnings instead of printing them."""
+def _log(trt: Any) -> Any:
+    """A logger that keeps TensorRT's errors and warnings instead of printing them."""
 
-    lines: list[str]
+    class Log(trt.ILogger):  # the base is only known at run time
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[str] = []
 
-    @staticmethod
-    def of(trt: Any) -> Any:
-        """A logger of this module's kind: the base class is only known at run time."""
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
+                self.lines.append(message)
 
-        class Log(trt.ILogger):
-            def __init__(self) -> None:
-                super().__init__()
-                self.lines: list[str] = []
-
-            def log(self, severity: Any, message: str) -> None:
-                wanted = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING)
-                if severity in wanted:
-                    self.lines.append(message)
-
-        return Log()
+    return Log()
