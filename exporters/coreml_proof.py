@@ -20,12 +20,13 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
 from morvit_deploy.exporters.mil_interpreter import MilPackage
-from morvit_deploy.exporters.mil_neural_engine import leavers
+from morvit_deploy.exporters.mil_neural_engine import leaving
 from morvit_deploy.exporters.mil_package import Function, Operation
 from morvit_deploy.exporters.mil_save import WEIGHTS
-from morvit_deploy.exporters.mil_structure import count_macs, structure_violations
+from morvit_deploy.exporters.mil_structure import count_macs, violations
 from morvit_deploy.exporters.onnx_graphs import weight_name
 from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
+from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
 
 FACTORS = {
@@ -103,7 +104,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
         )
         return facts
     for function in written.values():
-        facts.violations += structure_violations(function)
+        facts.violations += violations(function)
         facts.violations += _index_violations(function, manifest)
     promised: dict[str, Weight] = {}
     for bucket, graph in graphs.items():
@@ -126,11 +127,14 @@ def computed(function: Function) -> Iterator[Operation]:
 
 def _told(function: Function) -> dict[str, Any]:
     """For the report."""
-    return {"operations": sum(1 for _ in computed(function)), "leave_neural_engine": leavers(function)}
+    return {
+        "operations": sum(1 for _ in computed(function)),
+        "leave_neural_engine": [asdict(one) for one in leaving(function)],
+    }
 
 
 def promised_uses(graph: StaticMoRViT) -> list[Weight]:
-    """Each weight with the number of its products, by running the static module; those that nobody reads are left out."""
+    """Each weight with the number of its products, by running the static module; what nobody reads is left out."""
     uses: Counter[str] = Counter()
     hooks = []
     held = {
@@ -189,7 +193,7 @@ def _prove_bucket(
     told = schedule_macs(graph.config, graph.capacity, routed=graph.routed)
     if found != told:
         violations.append(f"the graph does {found:,} MACs an image, the plan says {told:,}")
-    promised = _promised_selection(graph)
+    promised = _promised_selection(graph, manifest.plan)
     if selecting != promised:
         violations.append(f"selecting tokens takes {selecting:,} MACs, expected {promised:,}")
     named = {mil_name(name) for name in graph(example_image(graph, 1)) if name not in RESULTS}
@@ -265,11 +269,12 @@ def content_key(values: NDArray) -> str:
     return f"{_shape(values)} {min(digests)}"
 
 
-def _promised_selection(graph: StaticMoRViT) -> int:
-    """MACs that one-hot selection adds; none where tokens are gathered."""
-    if graph.options.select != "onehot":
+def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
+    """MACs that one-hot selection adds; none where tokens are gathered, or where no bucket holds fewer than all."""
+    sorts = graph.config.routing != "token_choice" or graph.sorts
+    if graph.options.select != "onehot" or not sorts:
         return 0
-    return selection_macs(graph)
+    return selection_macs(graph.config, graph.capacity, plan.thresholds, graph.options.with_depth)
 
 
 def _index_violations(function: Function, manifest: Manifest) -> list[str]:
@@ -313,7 +318,7 @@ def _storage_violations(
 
 
 def _threshold_violations(written: dict[str, Function], manifest: Manifest) -> list[str]:
-    """Router logits are compared with the plan's thresholds, in the precision of the package, and with nothing else."""
+    """Router logits are compared with the plan's thresholds, rounded to the package's precision, and with nothing else."""
     kind = np.float16 if manifest.precision == "fp16" else np.float32
     thresholds = manifest.plan.thresholds or ()
     told = {float(kind(t)) for t in thresholds if t is not None}

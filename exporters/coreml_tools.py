@@ -1,34 +1,14 @@
-"""coremltools, loaded when it is used and without its remarks about what is no concern of ours."""
+"""coremltools as exporters use it: quiet, and with a word about versions that were not tested."""
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from typing import Any
-
 from morvit_deploy.dependencies import within
 from morvit_deploy.devices import versions
-from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml_load import INSTALL, coremltools, mil_name, quiet
 
-INSTALL = 'python -m pip install "coremltools>=9.0,<10"'
+__all__ = ["INSTALL", "TESTED", "coremltools", "mil_name", "quiet", "untested"]
+
 TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # what a package's answers were checked with
-
-
-def coremltools() -> Any:
-    """The module; TargetError with the line that installs it."""
-    try:
-        with quiet():
-            import coremltools as ct
-    except ModuleNotFoundError as error:
-        if error.name != "coremltools":
-            raise
-        raise TargetError(
-            f"target coreml needs coremltools, which is not installed; run `{INSTALL}`"
-        ) from None
-    return ct
 
 
 def untested() -> tuple[str, ...]:
@@ -38,25 +18,3 @@ def untested() -> tuple[str, ...]:
         for name, version in versions(tuple(TESTED)).items()
         if not within(version, TESTED[name])
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Only errors, and none of its warnings, while the block runs.
-
-    It warns of every library version that is not the newest it knew, off macOS of the bridges it has not, and draws
-    progress bars of its own.
-    """
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def mil_name(name: str) -> str:
-    """A value's name inside a package: Core ML takes no dots."""
-    return name.replace(".", "_")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.coreml_tools import coremltools, mil_name, quiet
@@ -28,6 +29,7 @@ class Converted:
 
     model: Any  # coremltools.models.MLModel
     probes: tuple[str, ...]
+    constants: Mapping[str, NDArray]  # its weights by the name of the operation that holds them
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
         )
         if wanted.labels:
             model = _classifier(model, wanted.labels, wanted)
+        held = _constants(model)
         hidden = [mil_name(name) for name in names if name not in results]
         spec = model.get_spec()
         alive = hide(spec, hidden)
         model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
     inside = (name for name in names if name not in results)
-    return Converted(model, tuple(name for name in inside if mil_name(name) in alive))
+    return Converted(model, tuple(name for name in inside if mil_name(name) in alive), held)
 
 
 class _Answers(nn.Module):
@@ -87,11 +90,18 @@ class _Answers(nn.Module):
         )
 
 
+def _where_scalar(condition: Tensor, value: Tensor, other: float) -> Tensor:
+    return torch.where(condition, value, torch.scalar_tensor(other, dtype=value.dtype))
+
+
+_REWRITTEN = {torch.ops.aten.where.ScalarOther: _where_scalar}  # operators that the frontend has no word for
+
+
 def _exported(module: nn.Module, example: Sequence[Tensor]) -> Any:
     """The program that coremltools' frontend reads, without the nodes it has no word for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
-        program = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
+        program = torch.export.export(module.eval(), tuple(example)).run_decompositions(_REWRITTEN)
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:  # what is left of a slice that takes everything
             node.replace_all_uses_with(node.args[0])
@@ -140,6 +150,13 @@ def _classifier(program: Any, labels: tuple[str, ...], wanted: Wanted) -> Any:
 
 def _system(wanted: Wanted) -> Any:
     return getattr(coremltools().target, f"iOS{wanted.ios}")
+
+
+def _constants(model: Any) -> dict[str, NDArray]:
+    """Arrays of more than one axis that the converted function holds."""
+    operations = model._mil_program.functions["main"].find_ops(op_type="const")
+    held = {operation.name: operation.outputs[0].val for operation in operations}
+    return {name: value for name, value in held.items() if isinstance(value, np.ndarray) and value.ndim > 1}
 
 
 def hide(spec: Any, hidden: Sequence[str]) -> set[str]:

@@ -30,17 +30,21 @@ _SEVERAL = (Ints, Bools, Labels)
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An operation's function, and what its parameters take: Tensor, Tensors or the type of a constant."""
+    """An operation's function, and what its parameters take: Tensor, Tensors or the type of a constant.
+
+    One that only `moves` answers values as it read them, which need no rounding.
+    """
 
     function: Callable[..., Any]
     parameters: Mapping[str, Any]
     required: frozenset[str]
+    moves: bool = False
 
 
 OPERATIONS: dict[str, Evaluator] = {}
 
 
-def operation(*names: str) -> Callable[[_Kind], _Kind]:
+def operation(*names: str, moves: bool = False) -> Callable[[_Kind], _Kind]:
     """Enter a function into the table under MIL's names."""
 
     def enter(function: _Kind) -> _Kind:
@@ -49,7 +53,7 @@ def operation(*names: str) -> Callable[[_Kind], _Kind]:
         required = frozenset(
             name for name, told in signature.items() if told.default is inspect.Parameter.empty
         )
-        OPERATIONS.update({name: Evaluator(function, takes, required) for name in names})
+        OPERATIONS.update({name: Evaluator(function, takes, required, moves) for name in names})
         return function
 
     return enter

@@ -57,7 +57,7 @@ def real_div(x: Tensor, y: Tensor) -> Tensor:
     return x / y
 
 
-@operation("identity")
+@operation("identity", moves=True)
 def identity(x: Tensor) -> Tensor:
     return x
 

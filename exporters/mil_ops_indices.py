@@ -13,7 +13,7 @@ from torch import Tensor
 from morvit_deploy.exporters.mil_ops import Labels, Tensors, operation
 
 
-@operation("gather")
+@operation("gather", moves=True)
 def gather(
     x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False
 ) -> Tensor:
@@ -31,13 +31,13 @@ def gather(
     return taken.reshape(*x.shape[:axis], *indices.shape[batch_dims:], *x.shape[axis + 1 :])
 
 
-@operation("gather_along_axis")
+@operation("gather_along_axis", moves=True)
 def gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indices: bool = False) -> Tensor:
     """x[…, indices[…, i, …], …], element by element."""
     return x.gather(axis, _in_range(indices, x.shape[axis]))
 
 
-@operation("gather_nd")
+@operation("gather_nd", moves=True)
 def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
     """The last axis of `indices` holds one index for each of as many axes of x, after the batch's."""
     depth = indices.shape[-1]
@@ -45,7 +45,8 @@ def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices:
     batch = math.prod(x.shape[:batch_dims])
     flat = x.reshape(batch, *x.shape[batch_dims:])
     of_axis = [_in_range(indices[..., at], size).reshape(batch, -1) for at, size in enumerate(sizes)]
-    taken = flat[(torch.arange(batch).unsqueeze(1), *of_axis)]
+    places = (torch.arange(batch).unsqueeze(1), *of_axis)
+    taken = flat[places]
     return taken.reshape(*indices.shape[:-1], *x.shape[batch_dims + depth :])
 
 

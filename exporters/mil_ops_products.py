@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morvit_deploy.exporters.mil_ops import Ints, operation, require_floats
+from morvit_deploy.exporters.mil_ops import Ints, Tensors, operation, require_floats
 
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
@@ -25,6 +25,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 @operation("matmul")
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
+
+
+@operation("einsum")
+def einsum(values: Tensors, equation: str) -> Tensor:
+    return torch.einsum(equation, *values)
 
 
 @operation("conv")

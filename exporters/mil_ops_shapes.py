@@ -10,7 +10,7 @@ from torch import Tensor
 from morvit_deploy.exporters.mil_ops import Bools, Ints, Tensors, operation
 
 
-@operation("reshape")
+@operation("reshape", moves=True)
 def reshape(x: Tensor, shape: Ints) -> Tensor:
     """0 keeps the size of that axis, -1 takes what is left."""
     if 0 in shape and len(shape) != x.ndim:
@@ -18,18 +18,18 @@ def reshape(x: Tensor, shape: Ints) -> Tensor:
     return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
 
 
-@operation("transpose")
+@operation("transpose", moves=True)
 def transpose(x: Tensor, perm: Ints) -> Tensor:
     return x.permute(perm)
 
 
-@operation("squeeze")
+@operation("squeeze", moves=True)
 def squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
     """Without `axes` every axis of size 1; an axis of another size stays."""
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
-@operation("expand_dims")
+@operation("expand_dims", moves=True)
 def expand_dims(x: Tensor, axes: Ints) -> Tensor:
     """`axes` are those of the answer."""
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
@@ -37,12 +37,12 @@ def expand_dims(x: Tensor, axes: Ints) -> Tensor:
     return x
 
 
-@operation("tile")
+@operation("tile", moves=True)
 def tile(x: Tensor, reps: Ints) -> Tensor:
     return x.repeat(reps)
 
 
-@operation("concat")
+@operation("concat", moves=True)
 def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
     """`interleave` takes one slice of each in turn."""
     if not interleave:
@@ -51,21 +51,21 @@ def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
     return torch.stack(values, axis + 1).flatten(axis, axis + 1)
 
 
-@operation("stack")
+@operation("stack", moves=True)
 def stack(values: Tensors, axis: int) -> Tensor:
     return torch.stack(values, axis)
 
 
-@operation("split")
+@operation("split", moves=True)
 def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None) -> Tensors:
     if split_sizes is None:
         if num_splits is None or x.shape[axis] % num_splits:
             raise ValueError(f"cannot split {x.shape[axis]} into {num_splits} equal parts")
         split_sizes = (x.shape[axis] // num_splits,) * num_splits
-    return torch.split(x, split_sizes, axis)
+    return torch.split(x, list(split_sizes), axis)
 
 
-@operation("slice_by_index")
+@operation("slice_by_index", moves=True)
 def slice_by_index(
     x: Tensor,
     begin: Ints,
@@ -93,7 +93,7 @@ def slice_by_index(
     return x
 
 
-@operation("slice_by_size")
+@operation("slice_by_size", moves=True)
 def slice_by_size(x: Tensor, begin: Tensor, size: Ints) -> Tensor:
     """-1 takes the rest of an axis; `begin` may be computed."""
     for axis, (first, length) in enumerate(zip(begin.tolist(), size, strict=True)):

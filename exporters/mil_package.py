@@ -1,7 +1,8 @@
 """A saved Core ML package (`.mlpackage`), read into plain records: functions, operations, constants. No torch.
 
 The package's own messages (protobuf) are read, and the weight file by its published layout. coremltools has a reader
-too, which builds its compiler's program again: it infers every type anew, takes ten times as long, and answers the
+too (`converters.mil.frontend.milproto`, private): it builds the compiler's program again, inferring every type, takes
+eight times as long (2.8 s against 0.3 s for six functions of 976 operations, measured with 9.0), and answers the
 program that would be written next, where a check should see the one that was.
 """
 
@@ -119,12 +120,11 @@ def read_package(package: Path) -> dict[str, Function]:
     path = model_file(package)
     coremltools()
     from coremltools.proto import MIL_pb2, Model_pb2
-    from google.protobuf.message import DecodeError
 
     model = Model_pb2.Model()
     try:
         model.ParseFromString(path.read_bytes())
-    except (DecodeError, OSError) as error:
+    except Exception as error:  # protobuf raises types of its own
         raise BundleError(f"{path}: not a Core ML model ({error}); export the package again") from None
     if (found := model.WhichOneof("Type")) != "mlProgram":
         raise BundleError(f"{path}: a model of type {found}, expected mlProgram; export the package again")
@@ -245,7 +245,7 @@ def _immediate(message: Any, kind: ValueType, reading: _Reading) -> Any:
         texts = [str(text) for text in values]
         return texts[0] if kind.shape == () else texts
     if not isinstance(values, bytes):
-        return np.array(values, dtype=NUMPY[kind.dtype]).reshape(kind.shape)  # type: ignore[arg-type]
+        return np.array(values, dtype=NUMPY[kind.dtype]).reshape(kind.shape)
     return _of_bytes(values, kind)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -59,7 +59,7 @@ class Step:
     """One operation that is computed in every run."""
 
     operation: Operation
-    evaluate: Callable[..., Any]
+    evaluator: Evaluator
     given: dict[str, Any]  # parameters that are known
     reads: dict[str, str | tuple[str, ...]]  # parameter -> the values that are computed
     frees: list[str] = field(default_factory=list)  # values that nothing reads after it
@@ -70,7 +70,7 @@ class Step:
             name: values[read] if isinstance(read, str) else tuple(values[part] for part in read)
             for name, read in self.reads.items()
         }
-        self.store(self.evaluate(**self.given, **computed), values)
+        self.store(self.evaluator.function(**self.given, **computed), values)
 
     def store(self, answers: Any, values: dict[str, Computed]) -> None:
         """Bring each answer to the type that the package declares."""
@@ -79,7 +79,7 @@ class Step:
         if len(answers) != len(outputs):
             raise ValueError(f"{len(answers)} answers, {len(outputs)} expected")
         for answer, output in zip(answers, outputs, strict=True):
-            values[output.name] = to_type(answer, output.type)
+            values[output.name] = to_type(answer, output.type, exact=self.evaluator.moves)
 
 
 class Program:
@@ -127,7 +127,7 @@ class Program:
         return self._weights.unpack(operation, constants)
 
     def _step(self, operation: Operation, evaluator: Evaluator) -> Step:
-        step = Step(operation, evaluator.function, {}, {})
+        step = Step(operation, evaluator, {}, {})
         if missing := evaluator.required - set(operation.inputs):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         for name, reads in operation.inputs.items():
@@ -209,8 +209,11 @@ class Program:
             raise BundleError(f"{place}: {error}; the package was changed: export it again") from error
 
 
-def to_type(answer: Computed, kind: ValueType) -> Computed:
-    """An answer as the declared type holds it: rounded to fp16 or wrapped around; ValueError for another shape."""
+def to_type(answer: Computed, kind: ValueType, exact: bool) -> Computed:
+    """An answer as the declared type holds it: rounded to fp16 or wrapped around, unless it is `exact` as it is.
+
+    ValueError for another shape or another kind of numbers.
+    """
     if not isinstance(answer, Tensor) or kind.dtype == "dictionary":
         return answer
     fits = [size is None or size == found for size, found in zip(kind.shape, answer.shape, strict=False)]
@@ -219,6 +222,8 @@ def to_type(answer: Computed, kind: ValueType) -> Computed:
     category = "float" if kind.dtype in FLOATS else "bool" if kind.dtype == "bool" else "integer"
     if answer.dtype != _HELD[category]:
         raise ValueError(f"its answer is {answer.dtype}, the package says {kind.dtype}")
+    if exact:
+        return answer
     if kind.dtype == "fp16":
         return answer.half().float()
     return answer if category != "integer" else _wrap(answer, kind.dtype)

@@ -5,32 +5,46 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import mil_name
+from morvit_deploy.probes import plain
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 
-TYPES = {"overflow": np.bool_, "depth": np.uint8}  # Core ML answers neither: as elsewhere from here on
+TYPES = {
+    "overflow": np.bool_,
+    "runs": np.bool_,
+    "depth": np.uint8,
+}  # Core ML answers neither: as elsewhere from here on
 INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on macOS only"
 
 
 def open_coreml(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    threads: int | None,
+    probes: bool = False,
+    bucket: str | None = None,
+    *,
+    interpreted: bool = False,
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket.
 
     With `probes` it also answers the values inside. `threads` are the interpreter's; Core ML has its own.
+    `interpreted` has the interpreter run it on macOS too: what Core ML answers there is then compared with something.
     """
     assert manifest.coreml is not None, "the manifest has been checked"
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
-    load = _native(folder, manifest) if native() else _interpreted(folder, checked_threads(threads))
+    here = native() and not interpreted
+    load = _native(folder, manifest) if here else _interpreted(folder, checked_threads(threads))
     names = manifest.coreml.functions
 
     def function(name: str) -> Function:
@@ -73,14 +87,19 @@ class Function(Runner):
         out = {self._names[name]: value for name, value in found.items() if name in self._names}
         for name in self._probes:
             if name in out:
-                out[name] = as_probe(name, out[name], self._form)
-        return {name: value.astype(TYPES.get(name, value.dtype), copy=False) for name, value in out.items()}
+                out[name] = plain(name, out[name], self._form.layout, self._form.select)
+        return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
     def _fed(self, name: str, value: NDArray) -> NDArray:
         """Pixels (1, height, width, 3) as the image (1, 3, height, width) that they are."""
         if name == "image" and self._manifest.input == "uint8":
             return np.ascontiguousarray(value.transpose(0, 3, 1, 2), dtype=np.float32)
         return value
+
+
+def _type(name: str, value: NDArray) -> Any:
+    """Who runs and who overflows is true or false, a depth is uint8."""
+    return TYPES.get(name.rpartition(".")[2], value.dtype)
 
 
 class Forced(Runner):
@@ -94,24 +113,6 @@ class Forced(Runner):
         begun = self.stem.run(feeds)
         carried = {port.name: begun[port.name] for port in self.stem._manifest.carried}
         return begun | self.trunk.run(carried) | {"bucket": np.full(1, self.number, dtype=np.int32)}
-
-
-def as_probe(name: str, value: NDArray, form: CoremlForm) -> NDArray:
-    """A value inside as graphs of other targets have it: tokens first, positions for an order, who runs as bool."""
-    if name.endswith(".order"):
-        return _positions(value, form)
-    if name.endswith(".runs"):
-        return value.reshape(-1).astype(np.bool_)
-    if form.layout == "bc1s" and value.ndim == 4:
-        return value[0, :, 0].T  # (1, dim, 1, tokens)
-    return value
-
-
-def _positions(order: NDArray, form: CoremlForm) -> NDArray:
-    """Positions (k,) of tokens in an order: as it is, or of one-hot rows (k, n), columns (1, n, 1, k)."""
-    if form.select == "topk":
-        return order.reshape(-1)
-    return order[0, :, 0].argmax(axis=0) if form.layout == "bc1s" else order.argmax(axis=1)
 
 
 def _probes(manifest: Manifest, function: str) -> list[str]:

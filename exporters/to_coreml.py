@@ -11,17 +11,28 @@ from torch import Tensor
 
 from morvit_deploy.bundle import Manifest, Port
 from morvit_deploy.checkpoint import fingerprint
-from morvit_deploy.coreml import MAIN, PACKAGE, SEVERAL_FUNCTIONS, STEM, SYSTEMS, CoremlAsked, CoremlForm
+from morvit_deploy.coreml import (
+    MAIN,
+    PACKAGE,
+    SEVERAL_FUNCTIONS,
+    STEM,
+    SWIFT,
+    SYSTEMS,
+    CoremlAsked,
+    CoremlForm,
+)
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters import coreml_proof
 from morvit_deploy.exporters.base import Exporter, Request, Tell, Written, example_image
 from morvit_deploy.exporters.coreml_card import Subject, model_card
+from morvit_deploy.exporters.coreml_golden import golden_of
 from morvit_deploy.exporters.coreml_tools import coremltools, untested
 from morvit_deploy.exporters.mil_compress import compress
 from morvit_deploy.exporters.mil_convert import IMAGE, Wanted, convert
 from morvit_deploy.exporters.mil_save import complete, save_package
 from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.exporters.onnx_pieces import Named
+from morvit_deploy.exporters.swift_package import write_swift_package
 from morvit_deploy.model import MoRViT
 from morvit_deploy.options import Options, coreml_options
 from morvit_deploy.plan import Plan
@@ -86,7 +97,7 @@ class CoremlExporter(Exporter):
         for function, part, example in functions(graphs, plan):
             tell(f"converting {function}")
             converted = convert(part, example, wanted)
-            models[function] = compress(converted.model, asked.weights, next(iter(graphs.values())))
+            models[function] = compress(converted, asked.weights, next(iter(graphs.values())))
             inside = [name for name in converted.probes if name not in part.results]
             probes += [name if function in (MAIN, STEM) else f"{function}/{name}" for name in inside]
             inputs |= {
@@ -130,6 +141,13 @@ class CoremlExporter(Exporter):
             remarks=untested(),
             coreml=form,
         )
+
+    def accompany(
+        self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
+    ) -> list[str]:
+        tell("writing the Swift package")
+        golden = golden_of(model, manifest, folder, request.images)
+        return [f"{SWIFT}/{name}" for name in write_swift_package(folder / SWIFT, manifest, golden)]
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreml_proof.prove(folder, manifest, graphs).as_dict()

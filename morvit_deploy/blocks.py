@@ -48,8 +48,8 @@ class StaticBlock(nn.Module):
     (rewrites 3 and 4) holds them as two weights: a slice of a shared weight would be copied by the exporter.
     """
 
-    linear: type[nn.Module] = StaticLinear
-    norm: type[nn.Module] = StaticNorm
+    linear: type[StaticLinear] = StaticLinear
+    norm: type[StaticNorm] = StaticNorm
 
     def __init__(self, block: Block, *, fold: bool, fused: bool, attention: str = "manual") -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import Manifest
+from morvit_deploy.config import Preprocess
 from morvit_deploy.ends import Options
 from morvit_deploy.model import MoRViT, Outcome, Routing
 from morvit_deploy.pixels import Pixels, normalise, synthetic_images
@@ -303,10 +304,13 @@ class _Comparison:
         preprocess = self.judge.config.preprocess
         if self.manifest.input == "float":
             return torch.from_numpy(normalise(images, preprocess)).double()
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std)
-        )
-        return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)
+        return exactly_normalised(images, preprocess)
+
+
+def exactly_normalised(images: Pixels, preprocess: Preprocess) -> torch.Tensor:
+    """uint8 (n, height, width, 3) as the reference takes them, float64 (n, 3, height, width)."""
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
+    return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def gap_of(expected: NDArray, actual: NDArray, tolerance: float) -> Gap:

@@ -32,7 +32,9 @@ class CoremlAsked:
     select: Select = "topk"
     attention: Attention = "manual"
     weights: Weights = "float"
-    classifier: bool | None = None  # answer a label; None: where the checkpoint has labels and one function answers
+    classifier: bool | None = (
+        None  # answer a label; None: where the checkpoint has labels and one function answers
+    )
     author: str | None = None  # on the model card; None: the checkpoint's provenance, where it says
     license: str | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from morvit_deploy.macs import scores_read
 from morvit_deploy.rewrites import cls_only
 from morvit_deploy.static import Carried, StaticGraph, Walk
 
@@ -60,11 +61,14 @@ class ExpertChoice(StaticGraph):
         if self.thresholds is not None or capacity == candidates:  # nobody leaves: nothing to route
             walk.gone.append(walk.held[..., :0])
             return z
-        read = 0 if self.config.gate == "hard" else capacity
-        values, order = self.selection.rank(self.layout.patch_scores(z), self._ranked(walk, capacity), read)
+        read = self._scores_read(step)
+        scores, needed = self.layout.patch_scores(z), self._ranked(walk, capacity)
+        values, order = self.selection.rank(scores, needed, capacity if read else 0)
         out[f"step{step + 1}.order"] = order
         self._set_aside(order, capacity, walk)
-        return z if self.config.gate == "hard" else self.layout.with_cls_score(z, values)
+        if not read:
+            return z  # CLS is the first here too
+        return self.layout.with_cls_score(z, self.selection.leading(values, capacity))
 
     def _route_by_threshold(
         self, step: int, threshold: float, z: Tensor, walk: Walk, out: dict[str, Tensor]
@@ -88,13 +92,23 @@ class ExpertChoice(StaticGraph):
             walk.runs = going
             walk.gone.append(walk.held[..., :0])
         else:
-            values, order = self.selection.rank(scores, self._ranked(walk, capacity), capacity)
+            needed, read = self._ranked(walk, capacity), self._scores_read(step)
+            values, order = self.selection.rank(scores, needed, capacity if read else 0)
             out[f"step{step + 1}.order"] = order
             self._set_aside(order, capacity, walk)
-            walk.runs = values >= threshold
-            z = self.layout.with_cls_score(z, values)
+            if not read:
+                walk.runs = None
+                return z  # CLS is the first here too
+            walk.runs = self.selection.leading(values, capacity) >= threshold
+            z = self.layout.with_cls_score(z, self.selection.leading(values, capacity))
         out[f"step{step + 1}.runs"] = walk.runs
         return z
+
+    def _scores_read(self, step: int) -> bool:
+        final, options = step == len(self.capacity) - 1, self.options
+        return scores_read(
+            self.config, final, self.thresholds is not None, options.with_depth, options.cls_only
+        )
 
     def _ranked(self, walk: Walk, capacity: int) -> int:
         """How many of the candidates are put in order: all, where those who leave are still asked for."""
@@ -130,7 +144,7 @@ class ExpertChoice(StaticGraph):
                 after = self._only_running(before, after, walk.runs)
         rows = self.layout.count(after)
         h = self.layout.first(walk.h, rows)
-        gated = None if z is None or self.config.gate == "hard" else self.layout.first(z, rows)
+        gated = None if z is None else self.layout.first(z, rows)
         return self._gate(h, after, gated, walk.runs)
 
     def _last(self, walk: Walk) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.blocks import StaticBlock, StaticLinear, StaticNorm
+from morvit_deploy.ends import Stem
 from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
@@ -19,8 +20,9 @@ PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, an
 
 
 def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
-    """Bring the buckets' modules, which share their weights, to a bundle's precision, in place."""
+    """Bring the buckets' modules, which share their weights, to a bundle's precision, in place; of rows alone."""
     graph = next(iter(graphs.values()))
+    assert graph.options.layout == "bsd", "channels first are lowered by Core ML's converter"
     if lowering is not None and lowering.smoothing:
         smooth(graph, lowering.smoothing)
     if precision in HALVES:
@@ -36,7 +38,8 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
     weight that the type cannot hold; bf16 has the range of fp32.
     """
     stem = graph.stem
-    if dtype == torch.float16 and graph.options.input == "uint8" and graph.options.fold:
+    pixels = graph.options.input == "uint8" and graph.options.fold
+    if isinstance(stem, Stem) and pixels and dtype == torch.float16:  # the range of bf16 has room for 1/255
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
@@ -53,7 +56,7 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
 def centre_pixels(graph: StaticMoRViT) -> None:
     """Raw pixels from −128 to 127 into the patch projection, in place; positions bring back what is taken off."""
     stem = graph.stem
-    if graph.options.input == "uint8" and graph.options.fold:
+    if isinstance(stem, Stem) and graph.options.input == "uint8" and graph.options.fold:
         stem.centre = PIXEL_CENTRE
         moved = PIXEL_CENTRE * stem.patch.weight.double().sum(dim=0)
         stem.positions.copy_((stem.positions.double() + moved).to(stem.positions.dtype))

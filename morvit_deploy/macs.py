@@ -53,6 +53,60 @@ def schedule_macs(
     return _ends(config) + _recursion_macs(config, capacity, cls_only, frozen_keys, routed)
 
 
+def selection_macs(
+    config: Config,
+    capacity: tuple[int, ...],
+    thresholds: tuple[float | None, ...] | None = None,
+    with_depth: bool = False,
+    cls_only: bool = True,
+    sorts: bool = True,
+) -> int:
+    """What one image pays besides for taking its tokens by products with one-hot rows, where gathers pay nothing.
+
+    A product counts in full, k · n for each number of k among n tokens: the noughts are multiplied too. Of
+    token_choice these are the stem's, if it `sorts`: some bucket of the plan holds fewer tokens than all. Of the
+    other routings they are the trunk's.
+    """
+    if config.routing == "none":
+        return 0
+    if config.routing == "token_choice":  # states and depths in the order of depth
+        return sorts * config.num_patches**2 * (config.embed_dim + 1)
+    if config.routing == "expert_choice_flat":
+        return _flat_selection_macs(config, capacity, with_depth, cls_only)
+    told = thresholds or (0.0,) * len(capacity)  # by top-k every step may choose
+    leavers_read = config.sharing == "middle_cycle" or config.attention_scope == "all"
+    total, held = 0, config.num_patches
+    for step, (kept, threshold) in enumerate(zip(capacity, told, strict=True), start=1):
+        if threshold is None or kept == held:
+            continue
+        total += (held if leavers_read else kept) * held * config.embed_dim
+        final, by_threshold = step == len(capacity), thresholds is not None
+        total += kept * held * scores_read(config, final, by_threshold, with_depth, cls_only)
+        total += held * held * with_depth * (1 if thresholds is None else 2)  # numbers, and steps run so far
+        held = kept
+    return total + config.num_patches**2 * with_depth  # depths in the tokens' own order
+
+
+def scores_read(config: Config, final: bool, by_threshold: bool, with_depth: bool, cls_only: bool) -> bool:
+    """Does anything read the scores of the tokens that a step holds, beyond their order?
+
+    The gate does, and under a threshold whoever must know the pads; a final step of CLS alone may do without.
+    """
+    alone = final and config.sharing != "middle_cycle" and cls_only
+    if not alone:
+        return by_threshold or config.gate != "hard"
+    return by_threshold and (config.attention_scope == "active" or config.cycle_depth > 1 or with_depth)
+
+
+def _flat_selection_macs(config: Config, capacity: tuple[int, ...], with_depth: bool, cls_only: bool) -> int:
+    """All states and their numbers move at each step that asks; last finds CLS among them."""
+    tokens = config.num_tokens
+    asking = sum(routed_steps(config, capacity))
+    moved = asking * tokens**2 * (config.embed_dim + 1 + with_depth)
+    cls = tokens * config.embed_dim * (2 if cls_only else 1)  # its state, and the same normalised
+    return moved + (cls if asking else 0) + tokens**2 * with_depth
+
+
 def stem_macs(config: Config, lead: int = 0) -> int:
     """One image through what all buckets share: up to the router of step `lead` (from 0), or of the depths."""
     tokens = config.num_patches + 1

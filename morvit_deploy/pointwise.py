@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from morvit_deploy.blocks import StaticBlock, StaticLinear, StaticNorm
@@ -17,33 +17,25 @@ from morvit_deploy.layouts import mixed
 from morvit_deploy.rewrites import KV, Affine
 
 
-class PointwiseLinear(nn.Module):
+class PointwiseLinear(StaticLinear):
     """A linear layer over the channels of x (1, in, 1, tokens), weight (out, in, 1, 1)."""
 
     def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
-        super().__init__()
-        weight = affine.weight.T[:, :, None, None].to(dtype).contiguous()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if affine.bias is None else nn.Parameter(affine.bias.to(dtype), requires_grad=False)
+        super().__init__(Affine(affine.weight.T[:, :, None, None], affine.bias), dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias)
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of x (1, dim, 1, tokens), its affine part folded away or kept."""
-
-    def __init__(self, norm: nn.LayerNorm, folded: bool) -> None:
-        super().__init__()
-        self.eps, self.folded = norm.eps, folded
-        if not folded:
-            self.weight = nn.Parameter(norm.weight[:, None, None], requires_grad=False)
-            self.bias = nn.Parameter(norm.bias[:, None, None], requires_grad=False)
+class ChannelNorm(StaticNorm):
+    """LayerNorm over the channels of x (1, dim, 1, tokens)."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x - x.mean(dim=1, keepdim=True)  # written as coremltools knows a norm over axis 1
         x = x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + self.eps)
-        return x if self.folded else x * self.weight + self.bias
+        if self.bias is None:  # folded away, and the scale with it
+            return x
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class PointwiseBlock(StaticBlock):
@@ -93,8 +85,8 @@ class PointwiseBlock(StaticBlock):
 class Parts:
     """The classes that a layout's graph is made of."""
 
-    linear: type[nn.Module]
-    norm: type[nn.Module]
+    linear: type[StaticLinear]
+    norm: type[StaticNorm]
     block: type[StaticBlock]
 
 

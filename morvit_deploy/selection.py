@@ -42,9 +42,12 @@ class Gathers:
         return nn.functional.pad(runs, (1, 0), value=True)
 
     def rank(self, scores: Tensor, needed: int, valued: int) -> tuple[Tensor, Tensor]:
-        """The order of the `needed` highest scores (…, n), and of these the first `valued` scores."""
-        values, order = rank(scores, needed)
-        return values[..., :valued], order
+        """The `needed` highest scores (…, n), best first, or at least the first `valued` of them; their order."""
+        return rank(scores, needed)
+
+    def leading(self, numbers: Tensor, n: int) -> Tensor:
+        """The first n of numbers (…, tokens)."""
+        return numbers[..., :n]
 
     def by_depth(self, depth: Tensor) -> Tensor:
         """The order of all tokens by depth (…, N), deepest first, on a tie the lower position first."""
@@ -93,9 +96,8 @@ class OneGather(Gathers):
     def with_cls(self, runs: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(runs[..., :1]), runs], dim=-1)
 
-    def rank(self, scores: Tensor, needed: int, valued: int) -> tuple[Tensor, Tensor]:
-        values, order = rank(scores, needed)
-        return values if valued == needed else values[..., :valued], order
+    def leading(self, numbers: Tensor, n: int) -> Tensor:
+        return numbers if n == numbers.shape[-1] else numbers[..., :n]
 
     def by_depth(self, depth: Tensor) -> Tensor:
         tokens = depth.shape[-1]

@@ -75,7 +75,8 @@ class StaticGraph(nn.Module):
                 for name, block in dict(model.layers()).items()
             }
         )
-        self.stem = (ConvStem if options.patches == "conv" else Stem)(model, options)
+        stem: type[Stem | ConvStem] = ConvStem if options.patches == "conv" else Stem
+        self.stem = stem(model, options)
         self.routers = nn.ModuleList(StaticRouter(router, options) for router in model.all_routers())
         self.classifier = Classifier(model, options)
 

@@ -25,7 +25,15 @@ SMALLEST = 2.0**-25  # half of the smallest fp16 number
 
 SHAPES = {
     **{"x": (2, 3, 4), "y": (2, 3, 4), "p": (2, 3, 4), "m": (2, 4, 5), "rows": (6, 4), "image": (1, 4, 7, 6)},
-    **{"line": (1, 4, 9), "i": (2, 3, 4), "j": (2, 3, 4), "at": (2, 3, 4), "few": (3,), "pairs": (5, 2)},
+    **{
+        "line": (1, 4, 9),
+        "wide": (1, 6, 7, 5),
+        "i": (2, 3, 4),
+        "j": (2, 3, 4),
+        "at": (2, 3, 4),
+        "few": (3,),
+        "pairs": (5, 2),
+    },
 }
 INTEGERS = {
     "i": (-9, 10),
@@ -191,6 +199,11 @@ case(
     "matmul:broadcast",
     lambda v: mb.matmul(x=v.x, y=v.const(WEIGHT.T)),
     lambda v: v.x @ torch.tensor(WEIGHT).T,
+)
+case(
+    "einsum",
+    lambda v: mb.einsum(values=(v.image, v.wide), equation="nchw,nwhu->nchu"),
+    lambda v: torch.stack([v.image[0, :, h] @ v.wide[0, :, h] for h in range(7)], 1)[None],
 )
 case(
     "conv",

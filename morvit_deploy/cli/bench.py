@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
+from morvit_deploy.cli.bench_apple import APPLE, check_no_apple, run_apple
 from morvit_deploy.cli.common import (
     BundleArg,
     ForceOption,
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 @takes_source
 def bench(
     bundle: BundleArg = None,
-    device: Annotated[str, typer.Option(help="Where to measure: cpu, or cuda (the first GPU).")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where to measure: cpu, cuda (the first GPU), mac or iphone.")
+    ] = "cpu",
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,15 +88,61 @@ def bench(
         ),
     ] = None,
     blocks: Annotated[
-        int, typer.Option("--blocks", min=1, help="Blocks of each bundle, taken in turn.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--blocks",
+            min=1,
+            help="Blocks of each bundle, taken in turn (default: 10; iphone: 3).",
+            show_default=False,
+        ),
+    ] = None,
     warmup: Annotated[
-        int, typer.Option("--warmup", min=0, help="Runs before each block that are not counted.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--warmup",
+            min=0,
+            help="Runs before each block that are not counted (default: 3; iphone: 1).",
+            show_default=False,
+        ),
+    ] = None,
     starts: Annotated[
-        int,
-        typer.Option("--starts", min=1, help="New processes to time cold start and load; not for --verdict."),
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--starts",
+            min=1,
+            help="New processes to time cold start and load; for cpu, and not for --verdict (default: 5).",
+            show_default=False,
+        ),
+    ] = None,
+    compute_units: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-units",
+            metavar="UNITS",
+            help="For mac and iphone: all, cpu_ne, cpu_gpu or cpu; may be repeated (default: compare, all of them).",
+            show_default=False,
+        ),
+    ] = None,
+    phone: Annotated[
+        str | None,
+        typer.Option("--phone", metavar="NAME_OR_UDID", help="For iphone: which one.", show_default=False),
+    ] = None,
+    team: Annotated[
+        str | None,
+        typer.Option(
+            "--team", help="For iphone: Apple developer team that signs the runner app.", show_default=False
+        ),
+    ] = None,
+    emit_project: Annotated[
+        Path | None,
+        typer.Option(
+            "--emit-project",
+            metavar="DIR",
+            help="Measure nothing: write a folder whose bench.py measures a Core ML bundle on a Mac without this "
+            "package, for mac and iphone.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="JSON file to write, with every raw sample.", show_default=False),
@@ -108,6 +157,8 @@ def bench(
     Where a bucket is chosen for each image: also by bucket, over the mix, and what choosing costs.
 
     --verdict times adaptive, top-k and dense forms of one checkpoint; PyTorch is loaded only for it.
+
+    On mac and iphone: parity first, then every function of a Core ML bundle under every choice of compute units.
     """
     if out is not None and out.exists() and not (force and out.is_file()):
         what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
@@ -117,10 +168,22 @@ def bench(
 
     _check_together(verdict, against, batch, checkpoint, batches, said)
     check_device(device)  # before a bundle is looked for
+    counts = {"runs": runs, "blocks": blocks, "warmup": warmup}
+    apple = {"compute_units": compute_units, "phone": phone, "team": team}
+    if device in APPLE or emit_project is not None:
+        cpu_only = {"--against": against, "--threads": threads, "--batch": batch, "--starts": starts}
+        cpu_only |= {"--verdict": verdict or None}
+        run_apple(
+            bundle, device, emit_project, cpu_only, apple | counts, images, upscale, out, force, as_json
+        )
+        return
+    check_no_apple(device, apple)
     if device == "cuda" and (verdict or threads is not None):
         raise ConfigError("--verdict and --threads are for --device cpu; leave them out with --device cuda")
     feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
-    amount = {"runs": runs, "blocks": blocks, "warmup": warmup}
+    from morvit_deploy.measuring.turns import BLOCKS, STARTS, WARMUP
+
+    amount = counts | {"blocks": blocks or BLOCKS, "warmup": WARMUP if warmup is None else warmup}
     result: BenchResult | Contest | CudaResult
     if device == "cuda":
         result, report = _on_gpu([bundle_folder(bundle), *(against or [])], images, upscale, batch, amount)
@@ -129,7 +192,7 @@ def bench(
         result, report = _verdict(bundle, checkpoint, said, sizes, feed | amount)
     else:
         folders = [bundle_folder(bundle), *(against or [])]
-        result, report = _bench(folders, feed | amount | {"batch": batch, "starts": starts})
+        result, report = _bench(folders, feed | amount | {"batch": batch, "starts": starts or STARTS})
     data = result.as_dict()
     for warning in result.warnings:
         stderr().print(f"warning: {warning}", markup=False, highlight=False)

@@ -25,7 +25,13 @@ from morvit_deploy.measuring.turns import (
     take_in_turn,
 )
 
-DEVICES = ("cpu", "cuda")  # `cuda` is measured by `cuda_bench`
+# where bench measures -> what it takes; those beside cpu have a module of their own, which `cli/bench.py` calls
+DEVICES = {
+    "cpu": "this processor, target onnx",
+    "cuda": "the first NVIDIA GPU, targets trt and onnx",
+    "mac": "Core ML on this Mac, target coreml",
+    "iphone": "Core ML on a connected iPhone, target coreml",
+}
 TIMED = (
     "warm runs: uint8 pixels in memory to every output, copies included, decoding of files excluded; "
     "cold start: new process to first answer, interpreter and imports included, files already in the system's cache"
@@ -56,6 +62,10 @@ def bench(
     the share done. Raises TargetError, BundleError or ImageError.
     """
     check_device(device)
+    if device != "cpu":
+        raise TargetError(
+            f"got device {device!r}; from Python that is morvit_deploy.measuring.apple.bench.bench_apple"
+        )
     amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     if not folders:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.measuring.answers import Answering, Over, Pair, samples_of, samples_of_kind
 from morvit_deploy.measuring.arithmetic import (
@@ -24,7 +24,9 @@ from morvit_deploy.measuring.arithmetic import (
     shares_of,
 )
 from morvit_deploy.measuring.results import Block, percentiles
-from morvit_deploy.plan import Plan
+
+if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
+    from morvit_deploy.plan import Plan
 
 # where the samples of a kind of answer come from
 IN_STREAM = "stream"

@@ -1,0 +1,13 @@
+import SwiftUI
+
+/// Classifies what the camera sees with an exported MoR-ViT, and shows how deep each patch went.
+@main
+struct MoRViTCameraApp: App {
+    @State private var recogniser = Recogniser()
+
+    var body: some Scene {
+        WindowGroup {
+            ContentView(recogniser: recogniser)
+        }
+    }
+}

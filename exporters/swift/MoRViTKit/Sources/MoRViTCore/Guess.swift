@@ -1,0 +1,43 @@
+import Foundation
+
+/// One class of a prediction.
+public struct Guess: Sendable, Equatable, Identifiable {
+    /// Number of the class.
+    public let index: Int
+    /// Its name, or its number where the model has no names.
+    public let label: String
+    /// Softmax of the logits, in [0, 1].
+    public let probability: Double
+
+    /// Number of the class.
+    public var id: Int { index }
+
+    /// All values.
+    public init(index: Int, label: String, probability: Double) {
+        self.index = index
+        self.label = label
+        self.probability = probability
+    }
+}
+
+/// Probabilities of logits, in double precision.
+public func softmax(_ logits: [Float]) -> [Double] {
+    let highest = Double(logits.max() ?? 0)
+    let powers = logits.map { exp(Double($0) - highest) }
+    let sum = powers.reduce(0, +)
+    return powers.map { $0 / sum }
+}
+
+extension ModelDescription {
+    /// The most probable classes, best first; of equal ones the lower number first.
+    public func guesses(logits: [Float], count: Int = 5) -> [Guess] {
+        let probabilities = softmax(logits)
+        let order = probabilities.indices.sorted { left, right in
+            probabilities[left] == probabilities[right]
+                ? left < right : probabilities[left] > probabilities[right]
+        }
+        return order.prefix(max(count, 0)).map {
+            Guess(index: $0, label: label(of: $0), probability: probabilities[$0])
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import Foundation
+
+/// What can go wrong, with what was received, what was expected and what to do.
+public enum MoRViTError: Error, Equatable, Sendable {
+    /// `model.json` is missing, altered or of another version.
+    case unreadableDescription(reason: String)
+    /// No model where it was looked for.
+    case modelNotFound(place: String)
+    /// The model is not the one that this package was generated with.
+    case modelMismatch(reason: String)
+    /// The model has several functions, and this system opens only one.
+    case needsNewerSystem(minimumIOS: Int)
+    /// The picture is smaller than the square that the model looks at.
+    case imageTooSmall(width: Int, height: Int, needed: Int)
+    /// Prepared pixels are not of the model's image size.
+    case wrongSize(width: Int, height: Int, expected: Int)
+    /// Prepared pixels are not three bytes for each pixel.
+    case wrongByteCount(got: Int, expected: Int)
+    /// An EXIF orientation that does not exist.
+    case unknownOrientation(Int)
+    /// The picture could not be read or resized; `code` is the system's.
+    case unusablePicture(step: String, code: Int)
+    /// The model answered something that it cannot have answered.
+    case unexpectedOutput(reason: String)
+}
+
+extension MoRViTError: LocalizedError {
+    public var errorDescription: String? {
+        switch self {
+        case .unreadableDescription(let reason):
+            return "The description of the model cannot be read: \(reason)."
+        case .modelNotFound(let place):
+            return "There is no MoRViT model in \(place)."
+        case .modelMismatch(let reason):
+            return "The model is not the one that MoRViTKit was generated with: \(reason)."
+        case .needsNewerSystem(let minimumIOS):
+            return "The model chooses among several functions, which needs iOS \(minimumIOS) or newer."
+        case .imageTooSmall(let width, let height, let needed):
+            return "The picture is \(width)×\(height) pixels, smaller than the model's \(needed)×\(needed)."
+        case .wrongSize(let width, let height, let expected):
+            return "Got \(width)×\(height) prepared pixels, expected \(expected)×\(expected)."
+        case .wrongByteCount(let got, let expected):
+            return "Got \(got) bytes of pixels, expected \(expected): red, green and blue of each."
+        case .unknownOrientation(let value):
+            return "Got orientation \(value), expected an EXIF orientation from 1 to 8."
+        case .unusablePicture(let step, let code):
+            return "The picture cannot be used: \(step) failed with code \(code)."
+        case .unexpectedOutput(let reason):
+            return "The model's answer cannot be read: \(reason)."
+        }
+    }
+
+    public var recoverySuggestion: String? {
+        switch self {
+        case .unreadableDescription, .modelMismatch:
+            return "Export again, and take MoRViTKit and MoRViT.mlpackage from the same bundle."
+        case .modelNotFound:
+            return "Add MoRViT.mlpackage to the app's target, or pass the URL of the model."
+        case .needsNewerSystem:
+            return "Update the system, or export with --ios 17 for a model of one function."
+        case .imageTooSmall:
+            return "Give a larger picture, or set allowsUpscaling."
+        case .wrongSize:
+            return "Resize and crop first, or give the picture as an InputImage."
+        case .wrongByteCount:
+            return "Give RGB bytes, row by row, without padding."
+        case .unknownOrientation:
+            return "Pass the picture's CGImagePropertyOrientation."
+        case .unusablePicture:
+            return "Convert the picture to 8-bit RGB."
+        case .unexpectedOutput:
+            return "Try other compute units; if it remains, export again and run morvit-deploy verify."
+        }
+    }
+}

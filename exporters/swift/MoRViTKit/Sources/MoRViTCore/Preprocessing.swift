@@ -1,0 +1,90 @@
+import Foundation
+
+/// From a picture to the model's image: the shorter side is resized, then the centre is cropped.
+///
+/// The sizes are those of `morvit_deploy/pixels.py`, to the pixel.
+public struct Preprocessing: Codable, Sendable, Equatable {
+    /// Side of the square that is cropped, in pixels.
+    public let imageSize: Int
+    /// What the shorter side is resized to; nil: it keeps its size.
+    public let resize: Int?
+    /// The filter that the model was trained with: `nearest`, `box`, `bilinear`, `hamming`, `bicubic` or `lanczos`.
+    public let interpolation: String
+    /// Of red, green and blue, in [0, 1].
+    public let mean: [Double]
+    /// Of red, green and blue, in [0, 1].
+    public let std: [Double]
+
+    /// All values, for tests and for models that are described elsewhere.
+    public init(imageSize: Int, resize: Int?, interpolation: String, mean: [Double], std: [Double]) {
+        self.imageSize = imageSize
+        self.resize = resize
+        self.interpolation = interpolation
+        self.mean = mean
+        self.std = std
+    }
+
+    /// The size to resize to, and where the crop begins in it.
+    public struct Geometry: Sendable, Equatable {
+        /// Width of the resized picture.
+        public let width: Int
+        /// Height of the resized picture.
+        public let height: Int
+        /// First column of the crop.
+        public let left: Int
+        /// First row of the crop.
+        public let top: Int
+
+        /// All values.
+        public init(width: Int, height: Int, left: Int, top: Int) {
+            self.width = width
+            self.height = height
+            self.left = left
+            self.top = top
+        }
+    }
+
+    /// How a picture of `width` × `height` pixels, already upright, is resized and cropped.
+    ///
+    /// - Parameter allowsUpscaling: Enlarge a picture that is smaller than the crop instead of refusing it.
+    /// - Throws: ``MoRViTError/imageTooSmall(width:height:needed:)``.
+    public func geometry(width: Int, height: Int, allowsUpscaling: Bool = false) throws -> Geometry {
+        let shorter = min(width, height)
+        guard shorter > 0, allowsUpscaling || shorter >= imageSize else {
+            throw MoRViTError.imageTooSmall(width: width, height: height, needed: imageSize)
+        }
+        let target = resize ?? max(imageSize, shorter)
+        let resizedWidth = target * width / shorter  // rounded down, as training pipelines do
+        let resizedHeight = target * height / shorter
+        return Geometry(
+            width: resizedWidth, height: resizedHeight,
+            left: Self.halfToEven(resizedWidth - imageSize), top: Self.halfToEven(resizedHeight - imageSize)
+        )
+    }
+
+    /// The part of a picture's shorter side that the model sees, for drawing over the picture.
+    public func visibleShare(width: Int, height: Int) -> Double {
+        Double(imageSize) / Double(resize ?? max(imageSize, min(width, height)))
+    }
+
+    /// Prepared pixels as the numbers of a model whose input is ``ModelDescription/Input/normalised``:
+    /// (3, height, width), (x / 255 − mean) / std.
+    public func normalise(_ pixels: RGBPixels) -> [Float] {
+        let plane = pixels.width * pixels.height
+        var numbers = [Float](repeating: 0, count: 3 * plane)
+        for channel in 0..<3 {
+            let mean = mean[channel]
+            let std = std[channel]
+            for place in 0..<plane {
+                let scaled = Double(pixels.bytes[3 * place + channel]) / 255
+                numbers[channel * plane + place] = Float((scaled - mean) / std)
+            }
+        }
+        return numbers
+    }
+
+    /// `difference` / 2, a half to the even neighbour: Python's `round`.
+    static func halfToEven(_ difference: Int) -> Int {
+        Int((Double(difference) / 2).rounded(.toNearestOrEven))
+    }
+}

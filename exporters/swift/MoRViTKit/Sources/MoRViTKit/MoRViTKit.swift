@@ -1,0 +1,2 @@
+// Who imports MoRViTKit has the types of its answers, too.
+@_exported import MoRViTCore

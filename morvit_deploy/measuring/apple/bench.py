@@ -1,0 +1,130 @@
+"""`bench --device mac|iphone` and `--emit-project`: from a bundle to a measurement or a project. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from morvit_deploy.bundle import Manifest, open_manifest
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.run_coreml import open_coreml
+from morvit_deploy.measuring.apple.goldens import Golden, Goldens
+from morvit_deploy.measuring.apple.package import check_target, read_package
+from morvit_deploy.measuring.apple.project import check_place, write_project
+from morvit_deploy.measuring.apple.running import Wish, look, run_bench
+from morvit_deploy.measuring.inputs import Source, draw
+from morvit_deploy.measuring.results import BenchResult
+from morvit_deploy.pixels import Pixels
+from morvit_deploy.runtime import Arrays, Session
+
+PICTURES = 5  # of each bucket: the median one is judged, so one flipped decision does not fail a device
+SURVEYED = 64  # pictures that are looked at to find some for each bucket
+WAY_OUT = (
+    "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
+    "run that on a Mac that has it all."
+)
+EXPECTED = "by an interpreter of Core ML's operators, with fp16 rounding, on the machine that wrote them"
+
+Answers = Callable[[Pixels, str | None], Arrays]  # pictures, perhaps the bucket to run them in -> outputs
+
+
+def bench_apple(
+    bundle: str | Path,
+    wish: Wish,
+    *,
+    images: str | Path | None = None,
+    upscale: bool = False,
+    answers: Answers | None = None,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> BenchResult:
+    """Measure a Core ML bundle on this Mac, or on an iPhone from it.
+
+    `answers` gives the expected logits (default: the interpreter). Raises TargetError with a checklist where
+    something is missing, ParityError where the device answers wrongly, BundleError, ImageError.
+    """
+    assert wish.effort  # refused before anything is looked for
+    folder, manifest = _opened(bundle)
+    package = read_package(folder)
+    phone = look(package, wish, WAY_OUT)
+    tell("finding pictures and expected logits for each bucket")
+    source = Source(images, upscale)
+    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
+    return run_bench(package, goldens, wish, phone, inputs=named(source), say=tell, share=progress)
+
+
+def emit_project(
+    bundle: str | Path,
+    project: str | Path,
+    *,
+    images: str | Path | None = None,
+    upscale: bool = False,
+    force: bool = False,
+    answers: Answers | None = None,
+) -> Path:
+    """Write a project that measures the bundle on a Mac; on any system. OutputError, BundleError, TargetError."""
+    folder, manifest = _opened(bundle)
+    check_place(folder, Path(project))
+    source = Source(images, upscale)
+    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
+    return write_project(
+        folder, manifest, goldens, Path(project), inputs=named(source), expected=EXPECTED, force=force
+    )
+
+
+def bundle_answers(folder: Path, manifest: Manifest) -> Answers:
+    """What the interpreter of Core ML's operators answers, on a Mac too: Core ML is not judged by itself."""
+
+    def run(pixels: Pixels, bucket: str | None) -> Arrays:
+        runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
+        with Session(folder, manifest, runner) as session:
+            return session.run(pixels)
+
+    return run
+
+
+def find_goldens(manifest: Manifest, source: Source, answers: Answers) -> Goldens:
+    """PICTURES for each bucket, those that choose it where there are any, with its logits for them."""
+    names = [bucket.name for bucket in manifest.plan.buckets]
+    adaptive = manifest.plan.adaptive
+    pixels = draw(source, manifest.config, SURVEYED if adaptive else PICTURES, shuffled=adaptive)
+    if not adaptive:
+        return Goldens({names[0]: _golden(pixels, None, True, answers)}, {names[0]: 1.0}, "one bucket")
+    chosen = answers(pixels, None)["bucket"]  # that answered: `full` for a picture that overflowed another
+    golden = {}
+    for number, name in enumerate(names):
+        own = np.flatnonzero(chosen == number)[:PICTURES]
+        taken = pixels[own] if len(own) else pixels[:PICTURES]
+        golden[name] = _golden(taken, name, bool(len(own)), answers)
+    shares = {name: float(np.mean(chosen == number)) for number, name in enumerate(names)}
+    planned = {bucket.name: bucket.share or 0.0 for bucket in manifest.plan.buckets}
+    if source.images is not None:
+        return Goldens(golden, shares, f"as {len(pixels)} pictures of {source.images} choose their buckets")
+    if any(share and golden[name].chosen for name, share in planned.items()):
+        return Goldens(golden, planned, "the plan's shares, of the buckets that some picture chooses")
+    return Goldens(
+        golden, {}, "equal parts of every bucket that some picture chooses, as the plan tells no shares"
+    )
+
+
+def named(source: Source) -> str:
+    """As conditions say it."""
+    return "synthetic pictures" if source.images is None else f"pictures of {source.images}"
+
+
+def _golden(pixels: Pixels, bucket: str | None, chosen: bool, answers: Answers) -> Golden:
+    logits = np.asarray(answers(pixels, bucket)["logits"], dtype=np.float32)
+    if not np.isfinite(logits).all():
+        raise TargetError(
+            f"the expected logits of bucket {bucket or 'main'} are not finite; run `verify` on the bundle"
+        )
+    return Golden(pixels, logits, chosen)
+
+
+def _opened(bundle: str | Path) -> tuple[Path, Manifest]:
+    folder = Path(bundle)
+    manifest = open_manifest(folder)
+    check_target(folder, manifest.target)
+    return folder, manifest

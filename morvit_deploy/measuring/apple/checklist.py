@@ -1,0 +1,192 @@
+"""What a measurement on Apple's devices needs, looked for and listed. No torch.
+
+`read_facts` asks the system; the lists are pure functions of what it found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml_load import INSTALL, quiet
+from morvit_deploy.measuring.apple.package import oldest_macos
+
+XCODE = (
+    "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"
+)
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A device as `devicectl` tells of it."""
+
+    name: str
+    udid: str
+    system: str  # iOS version
+    state: str  # connected, available, …
+    developer_mode: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What this machine has; None: not found."""
+
+    system: str
+    macos: str | None
+    coremltools: str | None
+    bridge: bool  # coremltools' extension that calls Core ML
+    pillow: bool = True
+    xcodebuild: str | None = None
+    devicectl: str | None = None
+    phones: tuple[Phone, ...] | None = None  # None: could not be asked
+    phones_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that was looked for."""
+
+    what: str
+    found: str
+    fits: bool
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        mark = "found  " if self.fits else "MISSING"
+        return f"  {mark} {self.what}: {self.found}" + (
+            "" if self.fits or not self.remedy else f"; {self.remedy}"
+        )
+
+
+def read_facts(phone: bool) -> Facts:
+    """Look for everything; Xcode's tools only where a phone is meant. Starts nothing and changes nothing."""
+    macos = platform.mac_ver()[0] or None
+    try:
+        version: str | None = importlib.metadata.version("coremltools")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    facts = Facts(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        macos=macos,
+        coremltools=version,
+        bridge=version is not None and _has_bridge(),
+        pillow=importlib.util.find_spec("PIL") is not None,
+    )
+    if not phone:
+        return facts
+    devicectl = shutil.which("devicectl") or _xcrun("devicectl")
+    return Facts(**{**vars(facts), "xcodebuild": shutil.which("xcodebuild"), "devicectl": devicectl})
+
+
+def mac_items(facts: Facts, ios: int, pictures: bool) -> list[Item]:
+    """What `--device mac` needs for a package that wants this iOS, and takes pictures or not."""
+    oldest = oldest_macos(ios)
+    here = facts.macos or f"this is {facts.system}"
+    new = facts.macos is not None and int(facts.macos.split(".")[0]) >= oldest
+    items = [
+        Item(f"macOS {oldest} or newer, for a package of iOS {ios}", here, new, _older(facts, oldest)),
+        Item(
+            "coremltools 9",
+            facts.coremltools or "not installed",
+            facts.coremltools is not None and facts.coremltools.split(".")[0] == "9",
+            INSTALL,
+        ),
+        Item(
+            "coremltools' bridge to Core ML",
+            "loads" if facts.bridge else "does not load",
+            facts.bridge,
+            "it is only in the macOS wheel: install coremltools with a Python of python.org or Homebrew on a Mac",
+        ),
+    ]
+    if pictures:
+        found = "installed" if facts.pillow else "not installed"
+        items.append(Item("Pillow, for picture inputs", found, facts.pillow, "python -m pip install pillow"))
+    return items
+
+
+def phone_items(facts: Facts, ios: int, wanted: str | None) -> list[Item]:
+    """What `--device iphone` needs on top of coremltools: Xcode's tools and one phone."""
+    mac = [item for item in mac_items(facts, ios, False) if not item.what.startswith("macOS")]
+    here = facts.macos or f"this is {facts.system}"
+    tools = [
+        Item("macOS, to reach an iPhone from", here, facts.macos is not None, "run this on a Mac"),
+        *mac,
+        Item("xcodebuild", facts.xcodebuild or "not found", facts.xcodebuild is not None, XCODE),
+        Item(
+            "xcrun devicectl (Xcode 15 or newer)",
+            facts.devicectl or "not found",
+            facts.devicectl is not None,
+            XCODE,
+        ),
+    ]
+    return [*tools, _phone_item(facts, ios, wanted)]
+
+
+def the_phone(phones: Sequence[Phone], wanted: str | None) -> Phone | str:
+    """The connected phone that is meant, by name or UDID; or why there is none, with what to do."""
+    listed = "; ".join(f"{phone.name} ({phone.udid}, iOS {phone.system}, {phone.state})" for phone in phones)
+    if not phones:
+        return "no iPhone is known here; connect one by cable, unlock it and tap Trust"
+    asked = [phone for phone in phones if wanted in (None, phone.name, phone.udid)]
+    if not asked:
+        return f"no iPhone is called {wanted!r}; there are: {listed}"
+    ready = [phone for phone in asked if phone.state == "connected"]
+    if not ready:
+        return f"none is connected: {listed}; connect it by cable, unlock it, and turn on Developer Mode"
+    if len(ready) > 1:
+        return f"{len(ready)} iPhones are connected, say which with --phone NAME_OR_UDID: {listed}"
+    return ready[0]
+
+
+def demand(items: Sequence[Item], device: str, way_out: str) -> None:
+    """TargetError with the whole list when anything is missing."""
+    if all(item.fits for item in items):
+        return
+    listed = "\n".join(str(item) for item in items)
+    raise TargetError(f"--device {device} cannot measure here. Looked for:\n{listed}\n{way_out}")
+
+
+def _phone_item(facts: Facts, ios: int, wanted: str | None) -> Item:
+    what = "one iPhone" if wanted is None else f"the iPhone {wanted!r}"
+    if facts.phones is None:
+        return Item(what, facts.phones_problem or "not looked for, as the tools above are missing", False)
+    phone = the_phone(facts.phones, wanted)
+    if isinstance(phone, str):
+        return Item(what, phone, False)
+    if phone.developer_mode not in ("", "enabled"):
+        remedy = "turn it on in Settings, Privacy & Security, Developer Mode"
+        return Item(what, f"{phone.name}, Developer Mode {phone.developer_mode}", False, remedy)
+    version = phone.system.split(".")[0]
+    if version.isdigit() and int(version) < ios:
+        remedy = f"update it, or export again with --ios {max(17, int(version))}"
+        return Item(what, f"{phone.name} has iOS {phone.system}, the package wants iOS {ios}", False, remedy)
+    return Item(what, f"{phone.name}, iOS {phone.system}", True)
+
+
+def _older(facts: Facts, oldest: int) -> str:
+    if facts.macos is None:
+        return "run this on a Mac"
+    return f"update it to {oldest} or newer" + (", or export again with --ios 17" if oldest == 15 else "")
+
+
+def _has_bridge() -> bool:
+    try:
+        with quiet():
+            importlib.import_module("coremltools.libcoremlpython")
+    except Exception:  # its import may fail in any way, a foreign binary among them; then there is no bridge
+        return False
+    return True
+
+
+def _xcrun(tool: str) -> str | None:
+    if shutil.which("xcrun") is None:
+        return None
+    found = subprocess.run(["xcrun", "--find", tool], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

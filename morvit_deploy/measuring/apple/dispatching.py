@@ -1,0 +1,91 @@
+"""One image through a package's functions: the stem, its bucket's, and `full` once more after an overflow.
+
+What runs a function is given: Core ML here, Core ML on a phone, or a test's own. No torch, no coremltools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.measuring.apple.package import STEM, Arrays, Package
+from morvit_deploy.measuring.apple.placement import PlacedOp
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A function's outputs by Core ML's names, and what Core ML took for them, ms."""
+
+    outputs: Arrays
+    ms: float
+
+
+class Function(Protocol):
+    """A function that is loaded for some compute units."""
+
+    load_ms: float  # this first load: what Core ML specialises is in it, unless the system still had it
+
+    def run(self, feeds: Mapping[str, Any]) -> Reply:
+        """One run."""
+
+    def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
+        """So many runs of the same inputs, ms each."""
+
+    def reload(self) -> float:
+        """Load it once more; ms. The system now has what it specialised."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+class Backend(Protocol):
+    """Where functions run."""
+
+    device: str
+    together: bool  # may all compute units be loaded at once, to be measured in turn?
+
+    def open(self, function: str, units: str) -> Function:
+        """Load a function; TargetError when it cannot be."""
+
+    def picture(self, pixels: NDArray[np.uint8]) -> Any:
+        """uint8 (height, width, 3) as this backend's `image` input."""
+
+    def placement(self, function: str, units: str) -> Sequence[PlacedOp]:
+        """Where Core ML means to run each operation."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Logits (classes,) of an image, and the time of all functions that it took, ms."""
+
+    logits: NDArray
+    ms: float
+    bucket: str  # that answered
+    overflow: bool  # of the predicted bucket
+    fed: dict[str, Mapping[str, Any]]  # what each function was given
+
+
+def answer(
+    package: Package, functions: Mapping[str, Function], image: Any, bucket: str | None = None
+) -> Answer:
+    """Run one image as an app does; with `bucket`, in that one whatever the image needs."""
+    fed: dict[str, Mapping[str, Any]] = {}
+    feeds, ms, name = {"image": image}, 0.0, bucket or package.plan.buckets[-1].name
+    if package.adaptive:
+        stem = functions[STEM].run(feeds)
+        fed[STEM] = feeds
+        ms, feeds = stem.ms, {carried: stem.outputs[carried] for carried in package.carried}
+        name = bucket or package.plan.buckets[int(np.ravel(stem.outputs["bucket"])[0])].name
+    trunk = package.trunk(name)
+    reply = functions[trunk].run(feeds)
+    fed[trunk], ms = feeds, ms + reply.ms
+    overflow = bool(np.any(reply.outputs.get("overflow", 0))) and bucket is None
+    if overflow:
+        name = package.plan.buckets[-1].name
+        reply = functions[package.trunk(name)].run(feeds)
+        fed[package.trunk(name)], ms = feeds, ms + reply.ms
+    return Answer(np.ravel(reply.outputs["logits"]), ms, name, overflow, fed)

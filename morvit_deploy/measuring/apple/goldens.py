@@ -1,0 +1,107 @@
+"""Pictures with the logits that are expected of them, by bucket: what a device must answer before it is timed.
+
+Files are .npz that are never unpickled. No torch, no coremltools.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.errors import BundleError
+
+# Largest |Δlogit| that rounding explains, as a part of max(1, max |logit|).
+# fp32: sums in another order. fp16: the Neural Engine also adds up in halves; wrong attention moves logits by their
+# own size. A token whose routing is a tie may flip and move one picture, wrong arithmetic moves them all: so the
+# median picture is judged.
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Pictures of one bucket: uint8 (n, height, width, 3), and float32 (n, classes) when run in that bucket."""
+
+    pixels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    chosen: bool  # do these pictures choose the bucket themselves?
+
+
+@dataclass(frozen=True)
+class Goldens:
+    """By bucket, in the order of the ladder, and how often each is to come in the mix."""
+
+    buckets: Mapping[str, Golden]
+    shares: Mapping[str, float]
+    shares_from: str
+
+    def stream(self, runs: int) -> list[tuple[str, int]]:
+        """Bucket and picture of each of `runs` runs in the mix; only buckets whose pictures choose them come."""
+        met = {name: self.shares.get(name, 0.0) for name, golden in self.buckets.items() if golden.chosen}
+        wanted = quota(met if any(met.values()) else dict.fromkeys(met, 1.0), runs)
+        turns = [(name, i % len(self.buckets[name].pixels)) for name, n in wanted.items() for i in range(n)]
+        return [turns[i] for i in np.random.default_rng(0).permutation(len(turns))]
+
+
+def quota(shares: Mapping[str, float], runs: int) -> dict[str, int]:
+    """`runs` divided by share, by largest remainders."""
+    whole = math.fsum(shares.values())
+    exact = {name: runs * share / whole for name, share in shares.items()}
+    given = {name: math.floor(part) for name, part in exact.items()}
+    rest = runs - sum(given.values())
+    for name in sorted(exact, key=lambda name: given[name] - exact[name])[:rest]:
+        given[name] += 1
+    return given
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a device is from the expected logits of one bucket."""
+
+    error: tuple[
+        float, ...
+    ]  # of each picture: largest |Δlogit| over max(1, max |logit|); inf where not finite
+    top1: float  # part of the pictures with the same class
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Every answer is finite, and the median picture is within the tolerance."""
+        return bool(np.isfinite(self.error).all() and np.median(self.error) <= self.tolerance)
+
+    def as_dict(self) -> dict[str, object]:
+        """For reports."""
+        error = [float(e) if np.isfinite(e) else None for e in self.error]
+        return {"agrees": self.agrees, "error": error, "top1": self.top1, "tolerance": self.tolerance}
+
+
+def agreement(got: Sequence[NDArray], golden: Golden, precision: str) -> Agreement:
+    """Compare logits (classes,) of each picture with those that are expected."""
+    errors = []
+    for one, expected in zip(got, golden.logits.astype(np.float64), strict=True):
+        gap = np.abs(np.asarray(one, dtype=np.float64) - expected).max()
+        errors.append(float(gap / max(1.0, np.abs(expected).max())) if np.isfinite(gap) else math.inf)
+    same = np.mean([np.argmax(one) == np.argmax(e) for one, e in zip(got, golden.logits, strict=True)])
+    return Agreement(tuple(errors), float(same), TOLERANCE.get(precision, TOLERANCE["fp16"]))
+
+
+def write_goldens(goldens: Goldens, folder: Path) -> None:
+    """One .npz for each bucket."""
+    folder.mkdir(parents=True)
+    for name, golden in goldens.buckets.items():
+        file, chosen = folder / f"{name}.npz", np.asarray(golden.chosen)
+        np.savez_compressed(file, pixels=golden.pixels, logits=golden.logits, chosen=chosen)
+
+
+def read_golden(file: Path) -> Golden:
+    """What `write_goldens` wrote; BundleError for anything else."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
+            return Golden(held["pixels"], held["logits"], bool(held["chosen"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"cannot read {file}: {error}; write the project again") from None

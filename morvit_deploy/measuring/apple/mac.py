@@ -1,0 +1,137 @@
+"""Core ML on this Mac, through coremltools: the thin layer below `measure.py`. No torch.
+
+Times are Core ML's own (`load_duration_in_nano_seconds`, `last_predict_duration_in_nano_seconds`): what Python and
+the conversion of arrays take is not in them. Loading again is timed from outside, of the package compiled before.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml_load import coremltools, quiet
+from morvit_deploy.measuring.apple.dispatching import Reply
+from morvit_deploy.measuring.apple.package import Package
+from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp
+from morvit_deploy.measuring.apple.units import UNITS
+from morvit_deploy.measuring.apple.variants import variant
+
+NS_PER_MS = 1e6
+DEVICES = {"MLNeuralEngineComputeDevice": NE, "MLGPUComputeDevice": GPU, "MLCPUComputeDevice": CPU}
+
+
+class MacFunction:
+    """A function that Core ML has loaded here."""
+
+    def __init__(self, ct: Any, path: Path, function: str | None, units: str) -> None:
+        self._ct, self._function = ct, function
+        self._units = ct.ComputeUnit[UNITS[units]]
+        with warnings.catch_warnings(record=True) as said:  # coremltools warns instead of raising
+            warnings.simplefilter("always")
+            model = ct.models.MLModel(str(path), compute_units=self._units, function_name=function)
+        if model.__proxy__ is None:  # without it, asking for any time is an AttributeError
+            why = "; ".join(str(one.message) for one in said) or "this system is too old for the package"
+            raise TargetError(f"Core ML does not load {function or path.name} for {units}: {why}")
+        self._model: Any = model
+        self.load_ms = model.load_duration_in_nano_seconds / NS_PER_MS
+
+    def run(self, feeds: Mapping[str, Any]) -> Reply:
+        outputs = self._model.predict(dict(feeds))
+        return Reply(outputs, self._model.last_predict_duration_in_nano_seconds / NS_PER_MS)
+
+    def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
+        return [self.run(feeds).ms for _ in range(runs)]
+
+    def reload(self) -> float:
+        started = time.perf_counter_ns()
+        self._ct.models.CompiledMLModel(
+            self._model.get_compiled_model_path(), compute_units=self._units, function_name=self._function
+        )
+        return (time.perf_counter_ns() - started) / NS_PER_MS
+
+    def close(self) -> None:
+        self._model = None
+
+
+class Mac:
+    """This Mac; `work` is a folder for compiled packages."""
+
+    device = "mac"
+    together = True
+
+    def __init__(self, package: Package, work: Path) -> None:
+        self.package, self.work = package, work
+        self._ct = coremltools()
+        self._compiled: dict[str, str] = {}
+
+    def open(self, function: str, units: str) -> MacFunction:
+        return MacFunction(self._ct, self.package.path, self._named(function), units)
+
+    def picture(self, pixels: NDArray[np.uint8]) -> Any:
+        if self.package.input == "float":
+            return self.package.array(pixels)
+        from PIL import Image
+
+        return Image.fromarray(pixels)
+
+    def placement(self, function: str, units: str) -> Sequence[PlacedOp]:
+        if function not in self._compiled:
+            file = self.work / f"{function}.mlpackage"
+            variant(self._ct, self.package.path, file, function=self._named(function), arrays=False)
+            compiled = str(self.work / f"{function}.mlmodelc")
+            self._compiled[function] = self._ct.models.utils.compile_model(
+                str(file), destination_path=compiled
+            )
+        try:
+            with quiet():
+                plan = self._ct.models.compute_plan.MLComputePlan.load_from_path(
+                    path=self._compiled[function], compute_units=self._ct.ComputeUnit[UNITS[units]]
+                )
+        except (RuntimeError, ValueError) as error:
+            raise TargetError(f"Core ML gives no compute plan of {function}: {error}") from None
+        return list(placed(plan, function))
+
+    def _named(self, function: str) -> str | None:
+        """A package of one function is loaded without naming it, which iOS 17 does not know."""
+        return function if self.package.adaptive else None
+
+
+def placed(plan: Any, function: str) -> Iterator[PlacedOp]:
+    """Operations of an MLComputePlan's function; those of which it says neither place nor cost run nowhere."""
+    program = plan.model_structure.program
+    if program is None or function not in program.functions:
+        raise TargetError(
+            f"Core ML's compute plan has no function {function!r}; nothing is said of its operations"
+        )
+    for op in _operations(program.functions[function].block):
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(op)
+        cost = plan.get_estimated_cost_for_mlprogram_operation(op)
+        if usage is None and cost is None:
+            continue
+        output = op.outputs[0].name if op.outputs else ""
+        weight = None if cost is None else float(cost.weight)
+        if usage is None:
+            yield PlacedOp(op.operator_name, output, NOT_TOLD, (), weight)
+        else:
+            supported = tuple(_device(one) for one in usage.supported_compute_devices)
+            yield PlacedOp(
+                op.operator_name, output, _device(usage.preferred_compute_device), supported, weight
+            )
+
+
+def _operations(block: Any) -> Iterator[Any]:
+    for operation in block.operations:
+        yield operation
+        for inner in operation.blocks:
+            yield from _operations(inner)
+
+
+def _device(device: Any) -> str:
+    return DEVICES.get(type(device).__name__, NOT_TOLD)

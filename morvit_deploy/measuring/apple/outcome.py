@@ -1,0 +1,64 @@
+"""What was measured of a package under one choice of compute units, in the vocabulary of `bench`. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from morvit_deploy.measuring.apple.goldens import Agreement
+from morvit_deploy.measuring.apple.placement import Placement
+from morvit_deploy.measuring.mix import Mix
+from morvit_deploy.measuring.results import Block, Measured, percentiles
+
+
+@dataclass(frozen=True)
+class FunctionTimes:
+    """One function: how long it loads, ms, and blocks of runs of it in a row."""
+
+    load_ms: float  # the first time: with what Core ML specialises, unless the system still had it
+    reload_ms: float
+    blocks: tuple[Block, ...]
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """Every run."""
+        return [ms for block in self.blocks for ms in block.ms]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Percentiles and every raw sample."""
+        return {
+            "load_ms": {"first": self.load_ms, "again": self.reload_ms},
+            "latency_ms": percentiles(self.samples_ms),
+            "blocks": [block.as_dict() for block in self.blocks],
+        }
+
+
+class HostMix(Mix):
+    """A mix whose bucket is chosen by who runs the functions: nothing but functions is timed, so choosing is free."""
+
+    @property
+    def switch(self) -> dict[str, Any] | None:
+        """Not measured: the stream itself changes its bucket from run to run."""
+        return None
+
+
+@dataclass(frozen=True)
+class AppleMeasured(Measured):
+    """A package under one choice of compute units; its name is the bundle's with the units in brackets."""
+
+    units: str = ""
+    functions: Mapping[str, FunctionTimes] = field(default_factory=dict)
+    placements: tuple[Placement, ...] = ()
+    not_placed: str = ""  # why there is no placement
+    parity: Mapping[str, Agreement] = field(default_factory=dict)  # by bucket
+
+    def as_dict(self) -> dict[str, Any]:
+        """As of any bundle, with what is of Core ML alone beside it."""
+        return super().as_dict() | {
+            "compute_units": self.units,
+            "functions": {name: times.as_dict() for name, times in self.functions.items()},
+            "placement": {one.function: one.as_dict() for one in self.placements} or None,
+            **({"placement_note": self.not_placed} if self.not_placed else {}),
+            "parity": {bucket: one.as_dict() for bucket, one in self.parity.items()},
+        }

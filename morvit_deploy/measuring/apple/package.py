@@ -1,0 +1,159 @@
+"""What the bench must know of a Core ML bundle, read from its manifest with the standard library alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.exporters.coreml_load import mil_name
+
+MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
+STEM = "stem"
+_CHUNK = 1 << 20
+
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class BucketShape:
+    """One bucket of the plan."""
+
+    name: str
+    macs: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class PlanShape:
+    """As much of a plan as a mix is made of."""
+
+    mode: str
+    buckets: tuple[BucketShape, ...]
+    calibration: Mapping[str, Any] | None
+
+    def bucket(self, name: str) -> BucketShape:
+        """The bucket called so."""
+        return next(bucket for bucket in self.buckets if bucket.name == name)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Core ML bundle: one package, its functions, and what they take."""
+
+    folder: Path
+    path: Path  # the .mlpackage
+    precision: str
+    form: str
+    input: str  # uint8: an RGB picture; float: normalised float32 (1, 3, height, width)
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    ios: int  # the oldest system that loads it
+    functions: tuple[str, ...]
+    carried: tuple[str, ...]  # Core ML's names of what the stem hands to a trunk
+    plan: PlanShape
+    file_bytes: int
+
+    @property
+    def adaptive(self) -> bool:
+        """Is a bucket chosen for each image?"""
+        return STEM in self.functions
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Of one image, for each bucket."""
+        return {bucket.name: bucket.macs for bucket in self.plan.buckets}
+
+    def trunk(self, bucket: str) -> str:
+        """The function that answers for a bucket."""
+        return bucket if self.adaptive else self.functions[0]
+
+    def array(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (height, width, 3) as the program's own float32 (1, 3, height, width): 0 … 255, or normalised."""
+        values = pixels.astype(np.float64)
+        if self.input == "float":
+            values = (values / 255 - np.asarray(self.mean)) / np.asarray(self.std)
+        return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def oldest_macos(ios: int) -> int:
+    """The macOS of the same year: 14 for iOS 17, 15 for iOS 18, 26 for iOS 26."""
+    return ios - 3 if ios <= 18 else ios
+
+
+def read_package(folder: Path) -> Package:
+    """Read the manifest and check every file; BundleError when it is not as exported, TargetError for others."""
+    try:
+        known = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {folder / MANIFEST}: {error}; expected an exported bundle") from None
+    if not isinstance(known, dict) or known.get("format") != BUNDLE_FORMAT:
+        raise BundleError(f"{folder / MANIFEST} is no {BUNDLE_FORMAT} manifest; expected an exported bundle")
+    check_target(folder, str(known.get("target")))
+    try:
+        package = _package(folder, known)
+        problems = [problem for file in known["files"] if (problem := _problem(folder, file))]
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise BundleError(
+            f"{folder / MANIFEST}: {error!r} is missing or of another kind; export it again"
+        ) from None
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise BundleError(f"{folder} is not as it was exported; export it again:\n{listed}")
+    return package
+
+
+def check_target(folder: Path, target: str) -> None:
+    """TargetError for a bundle that Core ML cannot run, with the line that makes one."""
+    if target != "coreml":
+        raise TargetError(
+            f"{folder} is a bundle of target {target!r}; a Mac and an iPhone measure target 'coreml': "
+            "make one with `morvit-deploy export CHECKPOINT --target coreml -o OTHER`"
+        )
+
+
+def _package(folder: Path, known: Mapping[str, Any]) -> Package:
+    config, coreml, plan = known["config"], known["coreml"], known["plan"]
+    buckets = [BucketShape(b["name"], known["macs"][b["name"]], b.get("share")) for b in plan["buckets"]]
+    tops = (Path(file["path"]).parts[0] for file in known["files"])
+    package = next(top for top in tops if top.endswith(".mlpackage"))
+    return Package(
+        folder=folder,
+        path=folder / package,
+        precision=known["precision"],
+        form=known["form"],
+        input=known["input"],
+        image_size=config["image_size"],
+        mean=tuple(known["preprocess"]["mean"]),
+        std=tuple(known["preprocess"]["std"]),
+        ios=coreml["ios"],
+        functions=tuple(coreml["functions"]),
+        carried=tuple(mil_name(port["name"]) for port in known["carried"]),
+        plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),
+        file_bytes=sum(file["bytes"] for file in known["files"]),
+    )
+
+
+def _problem(folder: Path, file: Mapping[str, Any]) -> str | None:
+    path = folder / file["path"]
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"{file['path']}: leaves the bundle"
+    if not path.is_file():
+        return f"{file['path']}: missing"
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+    return (
+        None
+        if digest.hexdigest() == file["sha256"]
+        else f"{file['path']}: content differs from the manifest's"
+    )

@@ -1,0 +1,150 @@
+"""Writes a benchmark project that runs on a Mac without this package: bundle, goldens, and the code that measures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from morvit_deploy.bundle import MANIFEST, Manifest
+from morvit_deploy.dependencies import PACKAGE, installed
+from morvit_deploy.errors import OutputError
+from morvit_deploy.files import new_folder
+from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
+from morvit_deploy.measuring.apple.package import oldest_macos
+from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
+
+# the modules that measure, copied as they are; they import numpy, coremltools and one another
+CARRIED = (
+    "morvit_deploy",
+    "morvit_deploy.errors",
+    "morvit_deploy.files",
+    "morvit_deploy.report",
+    "morvit_deploy.exporters",
+    "morvit_deploy.exporters.coreml_load",
+    "morvit_deploy.measuring",
+    *(f"morvit_deploy.measuring.{name}" for name in ("answers", "arithmetic", "mix", "results", "wording")),
+    "morvit_deploy.measuring.apple",
+    *(
+        f"morvit_deploy.measuring.apple.{name}"
+        for name in (
+            *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome", "package"),
+            *("phone", "placement", "running", "script", "units", "variants", "views"),
+        )
+    ),
+)
+BENCH = '''#!/usr/bin/env python3
+"""Measures the Core ML bundle of this folder; `python bench.py --help` says how."""
+
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+PROJECT = Path(__file__).resolve().parent
+sys.path.insert(0, str(PROJECT))  # the measuring code is here, whatever else is installed
+
+from morvit_deploy.measuring.apple.script import main  # noqa: E402
+
+sys.exit(main(PROJECT, sys.argv[1:]))
+'''
+README = """# Benchmark of {name}
+
+On a Mac with macOS {macos} or newer and Python 3.10 or newer, in this folder:
+
+```
+python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
+.venv/bin/python bench.py                    # this Mac, every choice of compute units
+.venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode
+```
+
+`bench.py` first has every bucket answer the pictures of `golden/` and compares the logits with the expected ones; a
+device that answers wrongly is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
+Tables are printed; `result.json` has every raw sample (`morvit-bench/1`). Bring it back, it is all that is needed.
+
+An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
+builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
+the screen on.
+
+- `bundle/`: the bundle, unchanged; its files are checked against their sha256 before anything runs
+- `golden/`: for each bucket pictures and expected logits, {source}; never unpickled
+- `morvit_deploy/`: the modules of morvit-deploy {version} that measure, unchanged; nothing else of it is needed
+- mix of the timed stream: {mix}
+"""
+REQUIREMENTS = "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}"
+PILLOW = "pillow>=10.3  # the package takes pictures\n"
+
+
+def write_project(
+    bundle: Path,
+    manifest: Manifest,
+    goldens: Goldens,
+    folder: Path,
+    *,
+    inputs: str,
+    expected: str,
+    force: bool = False,
+) -> Path:
+    """Write `folder`, whole or not at all; OutputError when it cannot be.
+
+    `bundle` has been checked. `inputs` says where the pictures come from, `expected` where the logits do.
+    """
+    check_place(bundle, folder)
+    assert manifest.coreml is not None  # the caller has checked the target
+    with new_folder(folder, marker=PROJECT, force=force) as partial:
+        for name in (MANIFEST, *(file.path for file in manifest.files)):
+            (partial / BUNDLE / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, partial / BUNDLE / name)  # follows links: a copy of its own
+        write_goldens(goldens, partial / GOLDEN)
+        carry(CARRIED, partial)
+        version = installed(PACKAGE) or ""
+        known = {
+            "format": PROJECT_FORMAT,
+            "made_by": f"{PACKAGE} {version}",
+            "buckets": list(goldens.buckets),
+            "shares": dict(goldens.shares),
+            "mix": goldens.shares_from,
+            "inputs": inputs,
+            "expected": expected,
+        }
+        readme = README.format(
+            name=bundle.resolve().name,
+            macos=oldest_macos(manifest.coreml.ios),
+            source=expected,
+            version=version,
+            mix=goldens.shares_from,
+        )
+        pillow = PILLOW if manifest.input == "uint8" else ""
+        for file, text in {
+            PROJECT: json.dumps(known, indent=1) + "\n",
+            "bench.py": BENCH,
+            "README.md": readme,
+            "requirements.txt": REQUIREMENTS.format(pillow=pillow),
+        }.items():
+            (partial / file).write_text(text, encoding="utf-8")
+    return folder
+
+
+def check_place(bundle: Path, folder: Path) -> None:
+    """OutputError for a project inside the bundle, which would change it, or around it."""
+    inner, outer = bundle.resolve(), folder.resolve()
+    if outer == inner or outer.is_relative_to(inner):
+        raise OutputError(
+            f"--emit-project {folder} lies inside the bundle {bundle}; choose a place outside of it"
+        )
+    if inner.is_relative_to(outer):
+        raise OutputError(f"--emit-project {folder} holds the bundle {bundle}; choose another place")
+
+
+def carry(modules: Sequence[str], folder: Path) -> None:
+    """Copy modules and packages of this installation, by their import names, into `folder`."""
+    for name in modules:
+        spec = find_spec(name)
+        assert spec is not None and spec.origin is not None, name
+        inside = Path(*name.split("."))
+        file = (
+            inside / "__init__.py" if Path(spec.origin).name == "__init__.py" else inside.with_suffix(".py")
+        )
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(spec.origin, folder / file)

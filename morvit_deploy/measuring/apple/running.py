@@ -1,0 +1,158 @@
+"""One measurement of a package on a Mac or an iPhone, from the checklist to the result. No torch.
+
+The command line and the emitted project both call `run_bench`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from morvit_deploy.errors import TargetError
+from morvit_deploy.measuring.apple.checklist import (
+    Facts,
+    Phone,
+    demand,
+    mac_items,
+    phone_items,
+    read_facts,
+    the_phone,
+)
+from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_about
+from morvit_deploy.measuring.apple.dispatching import Backend
+from morvit_deploy.measuring.apple.goldens import Goldens
+from morvit_deploy.measuring.apple.measure import Bench, Effort
+from morvit_deploy.measuring.apple.package import Package
+from morvit_deploy.measuring.results import BenchResult
+
+DEVICES = ("mac", "iphone")
+MIN_RUNS = 10  # of a block: a shorter one times a cold cache
+# a phone is asked through files, a second a run: fewer of them
+EFFORT = {"mac": Effort(runs=50, blocks=10, warmup=3), "iphone": Effort(runs=10, blocks=3, warmup=1)}
+CUT = "ended_early"  # in the conditions: why, and the exit status that it deserves
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for; None: what EFFORT says for the device."""
+
+    device: str
+    units: tuple[str, ...]
+    runs: int | None = None
+    blocks: int | None = None
+    warmup: int | None = None
+    phone: str | None = None  # name or UDID
+    team: str | None = None  # Apple developer team that signs the runner app
+
+    @property
+    def effort(self) -> Effort:
+        """Complete; TargetError for less than can be judged."""
+        usual = EFFORT[self.device]
+        given = {name: getattr(self, name) for name in ("runs", "blocks", "warmup")}
+        effort = replace(usual, **{name: value for name, value in given.items() if value is not None})
+        for name, least in (("runs", MIN_RUNS), ("blocks", 1), ("warmup", 0)):
+            if getattr(effort, name) < least:
+                raise TargetError(f"{name}: got {getattr(effort, name)}, expected at least {least}")
+        return effort
+
+
+def look(package: Package, wish: Wish, way_out: str) -> Phone | None:
+    """Check that the device can be measured from here; TargetError lists all that was looked for."""
+    facts = read_facts(phone=wish.device == "iphone")
+    if wish.device == "mac":
+        demand(mac_items(facts, package.ios, package.input == "uint8"), "mac", way_out)
+        return None
+    facts = _with_phones(facts)
+    demand(phone_items(facts, package.ios, wish.phone), "iphone", way_out)
+    found = the_phone(facts.phones or (), wish.phone)
+    assert isinstance(found, Phone)
+    return found
+
+
+def run_bench(
+    package: Package,
+    goldens: Goldens,
+    wish: Wish,
+    phone: Phone | None,
+    *,
+    inputs: str,
+    say: Callable[[str], None] = lambda stage: None,
+    share: Callable[[float], None] = lambda part: None,
+) -> BenchResult:
+    """Measure. ParityError when a bucket answers wrongly; a device that is lost midway is told in the conditions."""
+    with backend_for(package, wish, phone) as backend:
+        return measure_on(backend, package, goldens, wish, phone, inputs=inputs, say=say, share=share)
+
+
+def measure_on(
+    backend: Backend,
+    package: Package,
+    goldens: Goldens,
+    wish: Wish,
+    phone: Phone | None,
+    *,
+    inputs: str,
+    say: Callable[[str], None] = lambda stage: None,
+    share: Callable[[float], None] = lambda part: None,
+) -> BenchResult:
+    """The same on a backend that is ready."""
+    effort = wish.effort
+    conditions = read_conditions(wish.device) | {
+        "blocks": effort.blocks,
+        "warmup_runs_per_block": effort.warmup,
+        "runs_per_block": effort.runs,
+        "starts": 1,
+        "inputs": inputs,
+        "mix": goldens.shares_from,
+        "compute_units": list(wish.units),
+        **({"phone": asdict(phone)} if phone else {}),
+    }
+    bench = Bench(package, backend, goldens, effort, inputs_digest(goldens), say, share)
+    measured, cut = bench.measure(wish.units)
+    warnings = warnings_about(conditions, measured)
+    if cut is not None:
+        conditions[CUT] = {"why": str(cut), "exit_status": cut.exit_status}
+        warnings = (f"the measurement ended early, only what is listed was measured: {cut}", *warnings)
+    return BenchResult(wish.device, measured, conditions, warnings)
+
+
+@contextmanager
+def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
+    """Core ML here or on the phone; loads coremltools."""
+    with tempfile.TemporaryDirectory(prefix="morvit-bench-", ignore_cleanup_errors=True) as work:
+        if phone is None:
+            from morvit_deploy.measuring.apple.mac import Mac
+
+            yield Mac(package, Path(work))
+            return
+        from morvit_deploy.measuring.apple.phone import IPhone
+
+        device = IPhone(package, Path(work), phone, wish.team)
+        try:
+            yield device
+        finally:
+            device.close()
+
+
+def inputs_digest(goldens: Goldens) -> str:
+    """Short sha256 of all pictures, so that a report says which it saw."""
+    digest = hashlib.sha256()
+    for golden in goldens.buckets.values():
+        digest.update(golden.pixels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _with_phones(facts: Facts) -> Facts:
+    """Ask for phones where there are tools to ask with."""
+    if facts.devicectl is None or not facts.bridge:
+        return facts
+    from morvit_deploy.measuring.apple.phone import list_phones
+
+    try:
+        return replace(facts, phones=list_phones(facts.devicectl))
+    except TargetError as error:
+        return replace(facts, phones_problem=str(error))

@@ -1,0 +1,103 @@
+"""The `bench.py` of an emitted project: measures the bundle beside it. Python ≥ 3.10, numpy and coremltools alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from morvit_deploy.errors import BundleError, MorvitError, OutputError
+from morvit_deploy.files import write_text
+from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
+from morvit_deploy.measuring.apple.package import read_package
+from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
+from morvit_deploy.measuring.apple.units import COMPARE, UNITS, chosen_units
+from morvit_deploy.measuring.apple.views import apple_report
+
+PROJECT, PROJECT_FORMAT = "project.json", "morvit-bench-project/1"
+BUNDLE, GOLDEN = "bundle", "golden"
+WAY_OUT = "Copy this folder to a Mac that has what is missing, and run `python bench.py` there."
+
+
+def main(project: Path, arguments: Sequence[str]) -> int:
+    """Exit status: 0 measured, 1 the device answers wrongly, 2 something is missing or was lost, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(project, options)
+    except MorvitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(project: Path, options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    if out.exists() and not (options.force and out.is_file()):
+        raise OutputError(f"-o {out} exists; pass --force to replace it")
+    fields = {name: getattr(options, name) for name in ("runs", "blocks", "warmup", "phone", "team")}
+    wish = Wish(options.device, chosen_units(options.compute_units), **fields)
+    assert wish.effort  # before anything is loaded
+    package, goldens = read_package(project / BUNDLE), read_goldens(project)
+    phone = look(package, wish, WAY_OUT)
+    result = run_bench(
+        package,
+        goldens,
+        wish,
+        phone,
+        inputs=_known(project)["inputs"],
+        say=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
+    )
+    write_text(out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
+    print(apple_report(result).markdown())
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"every raw sample is in {out}", file=sys.stderr)
+    return int(result.conditions.get(CUT, {"exit_status": 0})["exit_status"])
+
+
+def read_goldens(project: Path) -> Goldens:
+    """Pictures and expected logits of every bucket; BundleError when they are not as they were written."""
+    known = _known(project)
+    try:
+        golden = {name: read_golden(project / GOLDEN / f"{name}.npz") for name in known["buckets"]}
+        return Goldens(golden, dict(known["shares"]), str(known["mix"]))
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{project / PROJECT} lacks {error}; write the project again") from None
+
+
+def _known(project: Path) -> dict:
+    try:
+        known = json.loads((project / PROJECT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {project / PROJECT}: {error}; write the project again") from None
+    if not isinstance(known, dict) or known.get("format") != PROJECT_FORMAT:
+        raise BundleError(f"{project / PROJECT} is no {PROJECT_FORMAT}; write the project again")
+    return known
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench.py",
+        description="Measure the Core ML bundle of this folder on this Mac or on an iPhone: parity first, then load "
+        "and latency of every function under every choice of compute units.",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="mac")
+    parser.add_argument(
+        "--compute-units",
+        action="append",
+        default=[],
+        metavar="UNITS",
+        help=f"{', '.join(UNITS)}; may be repeated; {COMPARE} (the default) takes all in turn",
+    )
+    parser.add_argument("--phone", metavar="NAME_OR_UDID", help="which iPhone, where several are connected")
+    parser.add_argument("--team", help="Apple developer team that signs the runner app on the phone")
+    parser.add_argument("--runs", type=int, help="runs of a block (default: 50 on a Mac, 10 on an iPhone)")
+    parser.add_argument("--blocks", type=int, help="blocks (default: 10 on a Mac, 3 on an iPhone)")
+    parser.add_argument("--warmup", type=int, help="runs before each block that are not counted")
+    parser.add_argument("-o", "--out", default="result.json", help="JSON file of every raw sample")
+    parser.add_argument("--force", action="store_true", help="replace the JSON file if it exists")
+    return parser
