@@ -83,6 +83,8 @@ def test_what_cannot_be_measured(
     bundle = bundle_of(exported, tmp_path)
     with pytest.raises(TargetError, match=r"holds TensorRT engines.*--device cuda"):
         bench(bundle)
+    with pytest.raises(TargetError, match=r"got device 'cuda'; from Python that is .*cuda_bench\.bench_cuda"):
+        bench(bundle, device="cuda")
     fake_gpu(monkeypatch)
     with pytest.raises(BundleError, match="no engines yet"):
         bench_cuda(bundle)

@@ -61,11 +61,7 @@ def bench(
     chooses a bucket for each image, the buckets are measured too: see `Mix`. `tell` hears the stage and `progress`
     the share done. Raises TargetError, BundleError or ImageError.
     """
-    check_device(device)
-    if device != "cpu":
-        raise TargetError(
-            f"got device {device!r}; from Python that is morvit_deploy.measuring.apple.bench.bench_apple"
-        )
+    check_here(device)
     amount = Amount(runs, blocks, warmup, starts)
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     if not folders:
@@ -105,6 +101,14 @@ def check_device(device: str) -> None:
     """Raise TargetError for a device that this version does not measure."""
     if device not in DEVICES:
         raise TargetError(f"got device {device!r}; this version measures on: {', '.join(DEVICES)}")
+
+
+def check_here(device: str) -> None:
+    """Raise TargetError for a device whose measurement is another module's: this one's is the processor's."""
+    check_device(device)
+    if device != "cpu":
+        own = "cuda_bench.bench_cuda" if device == "cuda" else "apple.bench.bench_apple"
+        raise TargetError(f"got device {device!r}; from Python that is morvit_deploy.measuring.{own}")
 
 
 def settings(images: str | Path | None, amount: Amount) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
-from morvit_deploy.measuring.benchmark import check_device, settings
+from morvit_deploy.measuring.benchmark import check_here, settings
 from morvit_deploy.measuring.conditions import read_conditions, warnings_about
 from morvit_deploy.measuring.contestants import (
     Batch,
@@ -66,7 +66,7 @@ def contest(
     `runs` and `warmup` are counted at batch 1; a larger batch takes as many images. Raises PlanError for a bundle
     of one bucket, TargetError for a batch that is not run at once, and what `bench` and `export` raise.
     """
-    check_device(device)
+    check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
     bundle, checkpoint = Path(bundle), Path(checkpoint)
