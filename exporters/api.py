@@ -15,8 +15,10 @@ from morvit_deploy.coreml import CoremlAsked
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported, Request
 from morvit_deploy.exporters.registry import find_target
+from morvit_deploy.trt import TrtAsked
 
 DEFAULT_LIMIT = 32  # images of a folder to verify with
+OWN: dict[str, Any] = {"coreml": CoremlAsked, "trt": TrtAsked}  # a target's own options
 CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
 
 
@@ -37,7 +39,9 @@ def export(
     It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. Below fp32 it is
     calibrated on at most `calibration_limit` others of the folder. `options` are those of `Request`: plan, dispatch,
     min_agreement, batch, input, with_depth, form, force, precision, int8_flavor, calibration, smooth, max_drop,
-    allow_worse; and with target `coreml` those of `CoremlAsked`: ios, layout, select, attention, weights, classifier.
+    allow_worse; with target `trt` those of `TrtAsked`: flavor, compute_capability, hardware_compatible,
+    version_compatible, max_batch, workspace_mib; and with target `coreml` those of `CoremlAsked`: ios, layout,
+    select, attention, weights, classifier, author, license.
     `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
     bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
     """
@@ -58,17 +62,20 @@ def export(
 
 
 def of_target(target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`Request`'s options with the target's own precision where none is asked for, and Core ML's put together.
+    """`Request`'s options with the target's own precision where none is asked for, and the target's own put together.
 
-    ConfigError for one of Core ML's with another target.
+    ConfigError for an option of another target.
     """
-    own = {name: value for name, value in options.items() if name in CoremlAsked.names()}
-    rest = {name: value for name, value in options.items() if name not in own}
+    rest = dict(options)
+    for owner, kind in OWN.items():
+        own = {name: rest.pop(name) for name in kind.names() & {*rest}}
+        if owner == target:
+            rest[owner] = kind(**own)
+        elif own:
+            raise ConfigError(f"{', '.join(sorted(own))}: only target {owner} has this; target is {target!r}")
     rest["precision"] = rest.get("precision") or find_target(target).precision
-    if target == "coreml":
-        return rest | {"coreml": CoremlAsked(**own)}
-    if own:
-        raise ConfigError(f"{', '.join(sorted(own))}: only target coreml has this; target is {target!r}")
+    if target == "trt" and rest["precision"] == "int8":
+        rest["int8_flavor"] = rest.get("int8_flavor") or "trt"
     return rest
 
 

@@ -29,6 +29,7 @@ from morvit_deploy.pixels import Pixels
 from morvit_deploy.plan import Plan, load_plan, own_plan
 from morvit_deploy.precision import PRECISIONS, Lowering, Precision
 from morvit_deploy.runtime import Session
+from morvit_deploy.trt import TrtAsked, TrtForm
 from morvit_deploy.unroll import StaticMoRViT
 from morvit_deploy.verdict import Verification
 
@@ -63,6 +64,7 @@ class Request:
     calibration_images: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
     allow_worse: bool = False  # let a bundle through that misses its gate, or is not faster
     coreml: CoremlAsked | None = None  # for target coreml, and only there
+    trt: TrtAsked | None = None  # for target trt, and only there
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no bundle can have, before any work is done."""
@@ -90,6 +92,7 @@ class Request:
 
         if self.coreml is not None:
             self._check_coreml()
+        self._check_trt()
         self._check_precision()
 
     @property
@@ -108,6 +111,20 @@ class Request:
             )
         if self.form != "unrolled":
             raise ConfigError(f"form: got {self.form!r}; baselines are exported to onnx")
+
+    def _check_trt(self) -> None:
+        if self.trt is None:
+            if self.precision == "bf16":
+                raise ConfigError(
+                    "precision: got 'bf16'; only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"
+                )
+            return
+        if self.int8_flavor == "cpu":
+            raise ConfigError("int8_flavor: got 'cpu'; TensorRT takes int8 around zero only: leave it out")
+        if self.trt.max_batch is not None and self.batch != "dynamic":
+            raise ConfigError(
+                f"max_batch: got {self.trt.max_batch} with batch {self.batch}; it is for batch 'dynamic'"
+            )
 
     def _check_precision(self) -> None:
         if self.precision == "int8" and self.calibration_images is None:
@@ -143,6 +160,7 @@ class Written:
     probes: tuple[str, ...]
     lowering: Lowering | None = None  # how it came below fp32
     coreml: CoremlForm | None = None  # target coreml: the package's form
+    trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
     remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
 
 
@@ -259,6 +277,7 @@ class Exporter(ABC):
             precision=request.precision,
             lowering=written.lowering,
             coreml=written.coreml,
+            trt=written.trt,
             form=request.form,
             dispatch=self.dispatch(request, plan),
             batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values

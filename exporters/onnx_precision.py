@@ -21,6 +21,7 @@ from morvit_deploy.precision import Lowering
 HALF_STEP = 0.5 * (1 + 1e-3)  # of rounding to nearest; the rest is the float32 division's own rounding
 FULL = 127  # int8 weights are symmetric
 WHOLE_IN_FP16 = ("LayerNormalization", "Softmax", "TopK", "Sigmoid")
+HALVES = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 ACTIVATION = {"cpu": TensorProto.UINT8, "trt": TensorProto.INT8}
 
 
@@ -102,12 +103,12 @@ def half_violations(model: onnx.ModelProto) -> list[str]:
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
     kinds |= {init.name: init.data_type for init in model.graph.initializer}
     routers = {init.name for init in model.graph.initializer if init.name.startswith(ROUTERS)}
-    return [
-        f"node {node.name!r} ({node.op_type}) computes in fp16, expected fp32"
-        for node in model.graph.node
-        if (node.op_type in WHOLE_IN_FP16 or routers.intersection(node.input))
-        and any(kinds.get(name) == TensorProto.FLOAT16 for name in (*node.input, *node.output))
-    ]
+    found = []
+    for node in model.graph.node:
+        narrow = [HALVES[kinds[n]] for n in (*node.input, *node.output) if kinds.get(n) in HALVES]
+        if narrow and (node.op_type in WHOLE_IN_FP16 or routers.intersection(node.input)):
+            found.append(f"node {node.name!r} ({node.op_type}) computes in {narrow[0]}, expected fp32")
+    return found
 
 
 def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Lowering) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper, shape_inference
 
@@ -33,6 +34,7 @@ from morvit_deploy.unroll import RESULTS, StaticMoRViT
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
 FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
+BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
 HELD_ELEMENTS = 4096  # an initializer of this size or more must be one of the model's own weights
 SIZE_FACTOR, SIZE_SLACK = 1.02, 500_000  # file set against the bytes of the unique parameters; slack a bucket
 
@@ -144,7 +146,7 @@ def _prove_bucket(
         violations += integer_violations(model, read, promised, manifest.lowering)
     elif read.keys or read.unknown:
         violations.append(f"{manifest.precision} with int8 weights: {sorted([*read.keys, *read.unknown])}")
-    if manifest.precision == "fp16":
+    if manifest.precision in ("fp16", "bf16"):
         violations += half_violations(fixed)
     macs = _promised_macs(graph, manifest)
     if not dynamic and facts.macs[bucket] != macs:
@@ -246,8 +248,9 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     hooks = []
     for name, module in graph.named_modules():
         if isinstance(module, StaticLinear):
-            key = _key(module.weight.numpy())
-            held[key] = weight_name(f"{name}.weight"), module.weight.numpy()
+            values = as_numpy(module.weight)
+            key = _key(values)
+            held[key] = weight_name(f"{name}.weight"), values
             hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
@@ -262,7 +265,7 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
 
 def _owned(graph: StaticMoRViT) -> set[str]:
     """Content keys of everything the static module holds, its position constants among them."""
-    return {_key(tensor.numpy()) for tensor in graph.state_dict().values()}
+    return {_key(as_numpy(tensor)) for tensor in graph.state_dict().values()}
 
 
 def _weight_uses(model: onnx.ModelProto, integers: Integers) -> dict[str, int]:
@@ -363,6 +366,13 @@ def _size_violations(facts: Facts, promised: dict[str, Promise], manifest: Manif
     if facts.file_bytes <= limit:
         return []
     return [f"the files take {facts.file_bytes:,} bytes, at most {limit:,} expected"]
+
+
+def as_numpy(tensor: torch.Tensor) -> NDArray:
+    """The tensor's values; NumPy itself has no bf16, the type that onnx reads it as does."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(BFLOAT16)
+    return tensor.numpy()
 
 
 def _key(array: NDArray) -> str:

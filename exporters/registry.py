@@ -46,6 +46,12 @@ TARGETS = {
         runs_on="Core ML; elsewhere an interpreter",
         precision="fp16",
     ),
+    "trt": Target(
+        exporter="morvit_deploy.exporters.to_trt:TrtExporter",
+        runner="morvit_deploy.exporters.run_trt:open_trt",
+        runs_on="TensorRT or TensorRT-RTX on an NVIDIA GPU; elsewhere ONNX Runtime on the same graph",
+        precision="fp16",
+    ),
 }
 
 

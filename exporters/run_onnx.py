@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.faults import Refused
 from morvit_deploy.agent.run_ort import OrtRunner
@@ -11,6 +12,9 @@ from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan
 from morvit_deploy.runtime import HostDispatch, Runner
+
+if TYPE_CHECKING:
+    import onnx  # noqa: TID251  # named only
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 
@@ -35,7 +39,11 @@ def open_onnx(
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
     settings = (folder, threads, manifest.versions.get("onnxruntime"))
     if not manifest.plan.adaptive or bucket is not None:
-        graph = _alone(folder, manifest, bucket, probes) if probes or bucket else folder / GRAPH
+        graph = (
+            alone(folder, manifest, bucket, probes).SerializeToString()
+            if probes or bucket
+            else folder / GRAPH
+        )
         runner = OnnxRunner(graph, *settings)
         if not probes and not bucket:
             _check_ports(folder, manifest, runner)
@@ -78,16 +86,18 @@ def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:
         raise BundleError(f"{folder}: its manifest says {told}, the graph has {found}; export it again")
 
 
-def _alone(folder: Path, manifest: Manifest, bucket: str | None, probes: bool) -> bytes:
+def alone(
+    folder: Path, manifest: Manifest, bucket: str | None, probes: bool, *, weights: bool = False
+) -> onnx.ModelProto:
     """One bucket's graph as the bundle holds it, perhaps with the values inside it as further outputs."""
     import onnx  # noqa: TID251  # only verify and bench ask for a bucket alone
 
     from morvit_deploy.exporters.onnx_plain import plain_graph
 
-    model = plain_graph(folder, manifest, bucket or manifest.plan.buckets[0].name)
+    model = plain_graph(folder, manifest, bucket or manifest.plan.buckets[0].name, weights=weights)
     if probes:
         inside = {name for node in model.graph.node for name in node.output}
         outputs = {value.name for value in model.graph.output}
         names = [name for name in manifest.probes_of(bucket) if name in inside and name not in outputs]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return model.SerializeToString()
+    return model

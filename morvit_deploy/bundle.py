@@ -17,6 +17,7 @@ from morvit_deploy.coreml import CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
 from morvit_deploy.precision import Gate, Lowering, Precision, gate_for
+from morvit_deploy.trt import TrtForm
 
 FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
@@ -64,6 +65,7 @@ class Manifest(Strict):
     precision: Precision
     lowering: Lowering | None = None  # how it came below fp32
     coreml: CoremlForm | None = None  # target coreml: the package's form
+    trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
     form: Form
     dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
@@ -98,6 +100,10 @@ class Manifest(Strict):
             problems.append(
                 f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
             )
+        if (self.target == "trt") != (self.trt is not None):
+            problems.append(f"trt: expected with target 'trt' and only there; target is {self.target!r}")
+        if self.precision == "bf16" and self.target != "trt":
+            problems.append(f"precision: 'bf16' with target {self.target!r}")
         if self.precision != "fp32" and self.form != "unrolled":
             problems.append(f"form: {self.form!r} in {self.precision}")
         if self.form == "unrolled":

@@ -48,6 +48,11 @@ NEEDS = {  # one entry for each target of the registry
             "torch",
         ),  # off macOS the interpreter runs on torch
     ),
+    "trt": Needs(
+        # engines are built where TensorRT is: here or on the device; without a GPU ONNX Runtime answers
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        run=("onnxruntime", "numpy", "pillow", "pydantic"),
+    ),
 }
 
 

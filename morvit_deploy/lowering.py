@@ -15,6 +15,7 @@ from morvit_deploy.precision import Lowering
 from morvit_deploy.unroll import StaticMoRViT
 
 PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: 1/255 is in their weights, most would be subnormal halves
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, and are exact
 
 
@@ -24,30 +25,32 @@ def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering
     assert graph.options.layout == "bsd", "channels first are lowered by Core ML's converter"
     if lowering is not None and lowering.smoothing:
         smooth(graph, lowering.smoothing)
-    if precision == "fp16":
-        halve(graph)
+    if precision in HALVES:
+        halve(graph, HALVES[precision])
     if lowering is not None and lowering.flavor == "trt":
         centre_pixels(graph)
 
 
-def halve(graph: StaticMoRViT) -> None:
-    """Weights to fp16 in place, but for the routers': products and GELU are fp16 then.
+def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
+    """Weights to fp16 or bf16 in place, but for the routers': products and GELU are of that type then.
 
     The residual stream, norms, softmax, routers, gates and logits stay as they were, in fp32. CheckpointError for a
-    weight that fp16 cannot hold.
+    weight that the type cannot hold; bf16 has the range of fp32.
     """
     stem = graph.stem
-    if isinstance(stem, Stem) and graph.options.input == "uint8" and graph.options.fold:
+    pixels = graph.options.input == "uint8" and graph.options.fold
+    if isinstance(stem, Stem) and pixels and dtype == torch.float16:  # the range of bf16 has room for 1/255
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
         if isinstance(module, StaticLinear) and not name.startswith("routers."):
             largest = max(float(part.abs().max()) for part in _parts(module))
-            if not largest <= torch.finfo(torch.float16).max:
+            if not largest <= torch.finfo(dtype).max:
                 raise CheckpointError(
-                    f"{name}: its largest weight is {largest:.3g}, that of fp16 is 65504; export in fp32"
+                    f"{name}: its largest weight is {largest:.3g}, that of {dtype} is "
+                    f"{torch.finfo(dtype).max:g}; export in fp32"
                 )
-            module.half()
+            module.to(dtype)
 
 
 def centre_pixels(graph: StaticMoRViT) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from morvit_deploy.config import Strict
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Number = Annotated[int, Field(ge=0)]
@@ -29,7 +29,8 @@ class Gate:
 
 # int8: what the digits model is held to; below it, a step's tokens are others often enough to be seen in top-1.
 # fp16: its rounding, 5e-4 of a value, moves only decisions that lay within it.
-GATES: dict[str, Gate] = {"int8": Gate(0.99, 0.99), "fp16": Gate(0.999, 0.999)}
+# bf16: its rounding is eight times that, 4e-3 of a value, as much as an int8 step of a full range.
+GATES: dict[str, Gate] = {"int8": Gate(0.99, 0.99), "fp16": Gate(0.999, 0.999), "bf16": Gate(0.99, 0.99)}
 
 
 def gate_for(precision: str, min_agreement: float | None) -> Gate | None:

@@ -82,7 +82,7 @@ def test_missing_psutil_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, **{"scikit-learn": None})
+    _pretend(monkeypatch, **{"scikit-learn": None, "tensorrt": "10.13.0", "cuda-python": "13.0.0"})
     result = _doctor("--json")
     assert result.exit_code == 0
     assert list(json.loads(result.stdout)["install"]) == ["train"]

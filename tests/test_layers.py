@@ -20,6 +20,7 @@ FLOORS = [
         "pixels",
         "precision",
         "coreml",
+        "trt",
         "options",
         "probes",
         "dependencies",
@@ -60,6 +61,7 @@ NO_TORCH = {
     *("calibration.points", "calibration.drafting", "pareto"),
     *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
     *("precision", "coreml", "options", "probes"),
+    *("agent.trt_build", "agent.trt_engines", "agent.jetson.conditions", "agent.jetson.watch"),
     *("exporters.registry", "exporters.run_onnx"),
     *(
         "measuring.benchmark",
@@ -71,6 +73,8 @@ NO_TORCH = {
     *("measuring.remote_process", "measuring.shipping", "measuring.device_parity"),
     *("remote.archive", "remote.connection", "remote.dialogue", "remote.host", "remote.loader"),
     *("remote.refusals", "remote.session", "remote.shipment"),
+    *("trt", "exporters.run_trt", "exporters.trt_engine", "exporters.trt_flavors", "exporters.cuda_driver"),
+    *("exporters.building", "exporters.trt_recipe"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),
     *("sources.given", "sources.names", "sources.preprocessing"),
 }

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 
-def tensorrt_complaints(bundle: Path, build: bool = True) -> list[str]:
+def tensorrt_complaints(bundle: Path, build: bool = True, name: str = "model.onnx") -> list[str]:
     """What its parser, and its builder for SM89, say against a bundle's graph; empty when they take it."""
     trt = pytest.importorskip("tensorrt_rtx", reason="the rtx extra, where NVIDIA has a wheel of it")
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, builder.logger)
-    parser.parse_from_file(str(bundle / "model.onnx"))
+    parser.parse_from_file(str(bundle / name))
     complaints = [str(parser.get_error(number)) for number in range(parser.num_errors)]
     if complaints or not build:  # building takes seconds
         return complaints

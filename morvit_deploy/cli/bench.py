@@ -25,6 +25,7 @@ from morvit_deploy.cli.sources import opened, said_options, takes_source
 from morvit_deploy.errors import ConfigError, LostError, OutputError
 
 if TYPE_CHECKING:
+    from morvit_deploy.measuring.cuda_results import CudaResult
     from morvit_deploy.measuring.judgement import Contest
     from morvit_deploy.measuring.results import BenchResult
     from morvit_deploy.remote.host import Host
@@ -38,7 +39,7 @@ def bench(
     device: Annotated[
         str,
         typer.Option(
-            help="Where to measure: cpu (this machine), ssh (a Linux board, with --host), mac or iphone."
+            help="Where to measure: cpu, cuda (the first GPU), mac, iphone, or ssh (a Linux board; with --host)."
         ),
     ] = "cpu",
     host: Annotated[
@@ -213,12 +214,16 @@ def bench(
         )
         return
     check_no_apple(device, apple)
+    if device == "cuda" and (verdict or threads is not None):
+        raise ConfigError("--verdict and --threads are for --device cpu; leave them out with --device cuda")
     feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
     from morvit_deploy.measuring.turns import BLOCKS, STARTS, WARMUP
 
     amount = counts | {"blocks": blocks or BLOCKS, "warmup": WARMUP if warmup is None else warmup}
-    result: BenchResult | Contest
-    if verdict:
+    result: BenchResult | Contest | CudaResult
+    if device == "cuda":
+        result, report = _on_gpu([bundle_folder(bundle), *(against or [])], images, upscale, batch, amount)
+    elif verdict:
         sizes = None if batches is None else _sizes(batches)
         result, report = _verdict(bundle, checkpoint, said, sizes, feed | amount)
     else:
@@ -282,6 +287,20 @@ def _keep(partial: BenchResult | None, out: Path | None) -> None:
         stderr().print(
             f"note: {blocks} blocks had been measured; {out} has them, marked as partial", markup=False
         )
+
+
+def _on_gpu(
+    folders: list[Path], images: Path | None, upscale: bool, batch: int | None, amount: dict[str, Any]
+) -> tuple[CudaResult, Report]:
+    from morvit_deploy.measuring.cuda_bench import bench_cuda
+    from morvit_deploy.measuring.cuda_results import cuda_report
+
+    batches = None if batch is None else [batch]
+    with progress_bar() as (tell, progress):
+        result = bench_cuda(
+            folders, images=images, upscale=upscale, batches=batches, tell=tell, progress=progress, **amount
+        )
+    return result, cuda_report(result)
 
 
 def _verdict(

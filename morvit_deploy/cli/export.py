@@ -24,14 +24,14 @@ from morvit_deploy.cli.common import (
 from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import ConfigError
 
-COREML = "Target coreml"  # heading of its own options
+COREML, TRT = "Target coreml", "Target trt"  # headings of their own options
 
 
 @command("export")
 @takes_source
 def export(
     checkpoint: CheckpointArg = None,
-    target: Annotated[str, typer.Option(help="Where it will run: onnx, coreml.")] = "onnx",
+    target: Annotated[str, typer.Option(help="Where it will run: onnx, coreml, trt.")] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -68,10 +68,10 @@ def export(
         typer.Option(help="unrolled, or a baseline to measure against."),
     ] = "unrolled",
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None,
+        Literal["fp32", "fp16", "int8", "bf16"] | None,
         typer.Option(
             help="onnx: fp32 (default); fp16, for GPUs; int8, a quarter of the size, needs --images; routers stay in "
-            "fp32. coreml: fp16 (default) or fp32.",
+            "fp32. coreml: fp16 (default) or fp32. trt: fp16 (default), fp32, int8 or bf16.",
             show_default=False,
         ),
     ] = None,
@@ -180,6 +180,61 @@ def export(
             "--license", help="Licence on the model card.", show_default=False, rich_help_panel=COREML
         ),
     ] = None,
+    flavor: Annotated[
+        Literal["tensorrt", "rtx"] | None,
+        typer.Option(
+            help="tensorrt, or rtx (TensorRT-RTX, which builds without a GPU); default: what is installed.",
+            show_default=False,
+            rich_help_panel=TRT,
+        ),
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-capability",
+            metavar="SM89",
+            help="rtx: a GPU to build for; may be repeated (default: this machine's; without one, every one from "
+            "Ampere on).",
+            show_default=False,
+            rich_help_panel=TRT,
+        ),
+    ] = None,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible",
+            help="tensorrt: engines also run on other GPUs, from Ampere on.",
+            rich_help_panel=TRT,
+        ),
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="tensorrt: engines also run with newer versions of the same major one.",
+            rich_help_panel=TRT,
+        ),
+    ] = False,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batch",
+            min=1,
+            help="Images that a run takes at most, with --batch dynamic (default: 32).",
+            show_default=False,
+            rich_help_panel=TRT,
+        ),
+    ] = None,
+    workspace_mib: Annotated[
+        int | None,
+        typer.Option(
+            "--workspace-mib",
+            min=1,
+            help="Memory that the builder may use to try kernels (default: TensorRT's own).",
+            show_default=False,
+            rich_help_panel=TRT,
+        ),
+    ] = None,
     images: ImagesOption = None,
     limit: LimitOption = None,
     min_agreement: MinAgreementOption = None,
@@ -205,6 +260,11 @@ def export(
         "ios": ios and int(ios), "layout": layout, "select": select, "attention": attention, "weights": weights,
         "classifier": classifier, "author": author, "license": licence,
     }  # fmt: skip
+    of_trt = {
+        "flavor": flavor, "compute_capability": tuple(compute_capability or ()) or None,
+        "hardware_compatible": hardware_compatible or None, "version_compatible": version_compatible or None,
+        "max_batch": max_batch, "workspace_mib": workspace_mib,
+    }  # fmt: skip
     with opened(checkpoint, said) as source:
         folder = out or Path("build") / f"{source.name}-{target}"
         with stages("loading PyTorch") as tell:
@@ -218,7 +278,7 @@ def export(
                 plan=plan, dispatch=dispatch, min_agreement=min_agreement, precision=precision,
                 int8_flavor=int8_flavor, calibration=calibration, smooth=smooth, max_drop=max_drop,
                 calibration_limit=calibration_limit or CALIBRATION_LIMIT, allow_worse=allow_worse,
-                **{name: value for name, value in of_coreml.items() if value is not None},
+                **{name: value for name, value in (of_coreml | of_trt).items() if value is not None},
             )  # fmt: skip  # seven lines read better than twenty
     for warning in exported.warnings:
         stderr().print(f"warning: {warning}", markup=False)

@@ -11,7 +11,7 @@ from typing import Any
 from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.conditions import read_conditions, warnings_about
-from morvit_deploy.measuring.devices import find_device
+from morvit_deploy.measuring.devices import check_targets, find_device
 from morvit_deploy.measuring.inputs import Source, prepare
 from morvit_deploy.measuring.mix_runs import MixRuns
 from morvit_deploy.measuring.remote import bench_remote
@@ -77,6 +77,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
         source = Source(images, upscale, batch)
         subjects = [prepare(folder, source, Path(scratch) / f"{i}.npy") for i, folder in enumerate(folders)]
+        check_targets(device, subjects)
         conditions = read_conditions()
         named = [(str(subject.bundle), subject) for subject in subjects]
         lanes = start_lanes(named, threads, amount.starts, stack, teller)

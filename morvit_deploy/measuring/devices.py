@@ -20,8 +20,10 @@ class Device:
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
+CUDA = "morvit_deploy.measuring.cuda_bench.bench_cuda"
 DEVICES = {
     "cpu": Device(("onnx",)),
+    "cuda": Device(("trt", "onnx"), measured_by=CUDA),
     "mac": Device(("coreml",), measured_by=APPLE),
     "iphone": Device(("coreml",), measured_by=APPLE),
     "ssh": Device(("onnx",), remote=True, readers=("linux",)),
@@ -46,18 +48,20 @@ def find_device(name: str, *, host: bool = False) -> Device:
 
 
 def check_here(name: str) -> None:
-    """TargetError for a device that is not this machine."""
-    here = [own for own, device in DEVICES.items() if not device.remote]
+    """TargetError for a device whose measurement is not `bench`'s own, on this machine."""
+    here = [own for own, device in DEVICES.items() if not device.remote and device.measured_by is None]
     if name not in here:
         raise TargetError(f"got device {name!r}; this is measured on: {', '.join(here)}")
 
 
 def check_targets(name: str, subjects: Iterable[Subject]) -> None:
-    """TargetError for a bundle that the device cannot run."""
+    """TargetError for a bundle that the device cannot run; it names the devices that can."""
     targets = DEVICES[name].targets
     for subject in subjects:
-        if subject.manifest.target not in targets:
+        target = subject.manifest.target
+        if target not in targets:
+            others = [f"--device {other}" for other, device in DEVICES.items() if target in device.targets]
             raise TargetError(
-                f"{subject.bundle} is for {subject.manifest.target}, and --device {name} runs "
-                f"{', '.join(targets)}; export it with --target {targets[0]}"
+                f"{subject.bundle} is for {target}, and --device {name} runs {', '.join(targets)}; export it with "
+                f"--target {targets[0]}, or measure it with {' or '.join(others)}"
             )

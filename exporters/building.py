@@ -1,0 +1,59 @@
+"""Building a bundle's engines on this machine, with the TensorRT that is installed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent import trt_build
+from morvit_deploy.bundle import open_manifest
+from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.trt import BUILD, LACKS
+
+Tell = Callable[[str], None]
+
+
+def build_here(
+    bundle: str | Path,
+    *,
+    flavor: str | None = None,
+    compute_capability: tuple[str, ...] = (),
+    rebuild: bool = False,
+    tell: Tell = lambda stage: None,
+) -> dict[str, Any]:
+    """Build what the recipe of a `trt` bundle asks for; the record that `engines.json` beside the engines holds.
+
+    `flavor` and `compute_capability` default to the recipe's. Engines that are up to date are kept, unless `rebuild`.
+    `tell` hears each stage. Raises BundleError for a damaged bundle or another target's, TargetError when TensorRT
+    is missing, of an unknown version, or refuses.
+    """
+    folder = Path(bundle)
+    manifest = open_manifest(folder)
+    if manifest.trt is None:
+        raise BundleError(f"{folder} is for target {manifest.target!r}, which has no engines to build")
+    if flavor == "rtx":
+        for name, instead in LACKS["rtx"].items():
+            if getattr(manifest.trt, name):
+                raise TargetError(f"the recipe asks for {name}, which flavor 'rtx' does not have: {instead}")
+    return build_engines(
+        folder / BUILD, tell, flavor=flavor, capabilities=compute_capability, rebuild=rebuild
+    )
+
+
+def build_engines(folder: Path, tell: Tell, **how: Any) -> dict[str, Any]:
+    """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
+    try:
+        return trt_build.build(folder, lambda event: _told(event, tell), **how)
+    except trt_build.BuildError as error:
+        raise TargetError(str(error)) from None
+
+
+def _told(event: dict[str, Any], tell: Tell) -> None:
+    kind, engine = event["event"], event.get("engine")
+    if kind == "progress":
+        tell(f"building {engine}: {event['percent']:.0f} %")
+    elif kind == "kept":
+        tell(f"{engine} is up to date")
+    elif kind == "note":
+        tell(event["message"])

@@ -1,0 +1,17 @@
+"""Conditions of a measurement on an NVIDIA Jetson. Standard library only: it travels to the device.
+
+before = describe()
+with Watch(idle_s=5) as watch:
+    with watch.block() as block:
+        block.images += run()
+report = summary(before, read_state(), watch)
+"""
+
+from __future__ import annotations
+
+from .conditions import describe, hints, read_state, summary, warnings
+from .identity import is_jetson
+from .system import System
+from .watch import Watch
+
+__all__ = ["System", "Watch", "describe", "hints", "is_jetson", "read_state", "summary", "warnings"]
