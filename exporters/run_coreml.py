@@ -124,7 +124,7 @@ def _probes(manifest: Manifest, function: str) -> list[str]:
     return [name for owner, _, name in parts if owner == ("" if function in (MAIN, STEM) else function)]
 
 
-def _interpreted(folder: Path, threads: int | None) -> Callable[[str], Answer]:
+def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
     from morvit_deploy.exporters.mil_interpreter import MilPackage
     from morvit_deploy.threads import using_threads
 

@@ -54,8 +54,8 @@ class CoremlAsked:
             raise ConfigError(
                 "attention: got 'fused' with layout 'bc1s', which has a chunk for each head; use layout 'bsd'"
             )
-        for name, values in NEEDS_18.items():
-            if self.ios < SEVERAL_FUNCTIONS and getattr(self, name) in values:
+        for name, newer in NEEDS_18.items():
+            if self.ios < SEVERAL_FUNCTIONS and getattr(self, name) in newer:
                 raise ConfigError(
                     f"ios: got {self.ios}; {name} {getattr(self, name)!r} needs iOS 18 or later"
                 )

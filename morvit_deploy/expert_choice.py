@@ -158,8 +158,8 @@ class ExpertChoice(StaticGraph):
         groups = [*walk.gone, walk.held]
         present = [group for group in groups if group.shape[-1]]
         if len(present) == 1:  # nobody has moved
-            steps = len(walk.gone)
-            return torch.full_like(present[0], steps, dtype=torch.int32) if walk.ran is None else walk.ran
+            everyone = torch.full_like(present[0], len(walk.gone), dtype=torch.int32)
+            return everyone if walk.ran is None else walk.ran
         numbers = torch.cat(present, dim=-1)
         if walk.ran is not None:
             return self.selection.back(torch.cat([*walk.gone_ran, walk.ran], dim=-1), numbers)
