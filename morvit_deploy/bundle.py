@@ -16,7 +16,7 @@ from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.coreml import CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
-from morvit_deploy.precision import Gate, Lowering, Precision, gate_for
+from morvit_deploy.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
 from morvit_deploy.trt import TrtForm
 
 FORMAT = "morvit-bundle/1"
@@ -159,8 +159,12 @@ class Manifest(Strict):
 
     def gate(self, min_agreement: float | None) -> Gate | None:
         """What the bundle must keep of decisions and classes; None for an exact one."""
-        compressed = self.coreml is not None and self.coreml.weights != "float"
-        return gate_for("int8" if compressed else self.precision, min_agreement)
+        kind: str = self.precision
+        if self.coreml is not None and self.coreml.weights != "float":
+            kind = "int8"
+        elif self.coreml is not None and kind == "fp16":
+            kind = ALL_FP16
+        return gate_for(kind, min_agreement)
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""
