@@ -331,7 +331,8 @@ def _judged(
     if missed and not request.allow_worse:
         listed = "\n".join(f"  - {line}" for line in missed)
         raise PrecisionError(
-            f"no bundle was made, because it is not worth having; {remedies}, --allow-worse lets it through:\n{listed}"
+            f"no bundle was made, because it is not worth having; {remedies}, --allow-worse lets it through:\n"
+            + listed
         )
     return lowering.model_copy(update={"accepted": tuple(missed)})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.probes import plain
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.mil_interpreter import MilPackage
 
 TYPES = {
     "overflow": np.bool_,
@@ -125,10 +129,9 @@ def _probes(manifest: Manifest, function: str) -> list[str]:
 
 
 def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
-    from morvit_deploy.exporters.mil_interpreter import MilPackage
     from morvit_deploy.threads import using_threads
 
-    package = MilPackage(folder / PACKAGE)
+    package = _read(folder / PACKAGE)
 
     def load(function: str) -> Answer:
         if function not in package.functions:
@@ -141,6 +144,19 @@ def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
         return answer
 
     return load
+
+
+def _read(path: Path) -> MilPackage:
+    """The package, read once for all who run it at a time: `verify` opens every bucket."""
+    from morvit_deploy.exporters.mil_interpreter import MilPackage
+
+    changed = tuple((file, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")))
+    if (package := _OPEN.get(changed)) is None:
+        package = _OPEN[changed] = MilPackage(path)
+    return package
+
+
+_OPEN: WeakValueDictionary[object, MilPackage] = WeakValueDictionary()
 
 
 def _native(folder: Path, manifest: Manifest) -> Callable[[str], Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +74,19 @@ def structure_tables(structure: dict[str, Any]) -> list[Table]:
 def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
     """Operations of each function of a Core ML package that are known to leave the Neural Engine, and who says so.
 
-    `functions` has for each name the number of its `operations` and, under `leave_neural_engine`, what leaves (`what`,
-    `count`, `said`, `source`). No tables for other targets.
+    `functions` has for each name the number of its `operations` and, under `leave_neural_engine`, what leaves:
+    `what`, `count`, `said`, `source`. No tables for other targets.
     """
     if not functions:
         return []
     leaving = {
         name: {one["what"]: one for one in told["leave_neural_engine"]} for name, told in functions.items()
     }
-    known = {what: one for of_one in leaving.values() for what, one in of_one.items()}
+    often = Counter[str]()
+    for of_one in leaving.values():
+        often.update({what: one["count"] for what, one in of_one.items()})
+    reasons = {what: one for of_one in leaving.values() for what, one in of_one.items()}
+    known = {what: reasons[what] for what, _ in often.most_common()}
     counts = [
         (what, *(str(one[what]["count"]) if what in one else "" for one in leaving.values()))
         for what in known
@@ -103,7 +108,9 @@ def _sources_table(known: dict[str, Any]) -> Table:
         alike.setdefault((one["said"], one["source"]), []).append(what)
     rows = [(", ".join(names), f"{said} [{sources[source]}]") for (said, source), names in alike.items()]
     listed = "\n".join(f"[{number}] {source}" for source, number in sources.items())
-    caption = f"findings of others, where to look first: `bench` on a Mac shows where each operation runs\n{listed}"
+    caption = (
+        f"findings of others, where to look first: `bench` on a Mac shows where each operation runs\n{listed}"
+    )
     return Table("What is known of them", ("operation", "what is known"), rows, caption=caption)
 
 
