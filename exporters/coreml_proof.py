@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
 from morvit_deploy.ends import ConvStem
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml_tools import mil_name
+from morvit_deploy.exporters.mil_classify import LABEL
 from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
 from morvit_deploy.exporters.mil_interpreter import MilPackage
 from morvit_deploy.exporters.mil_neural_engine import leaving
@@ -25,6 +26,7 @@ from morvit_deploy.exporters.mil_package import Function, Operation
 from morvit_deploy.exporters.mil_program import Weights
 from morvit_deploy.exporters.mil_save import WEIGHTS
 from morvit_deploy.exporters.mil_structure import count_macs, violations
+from morvit_deploy.exporters.mil_types import FLOATS
 from morvit_deploy.exporters.onnx_graphs import weight_name
 from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
 from morvit_deploy.plan import Plan
@@ -45,6 +47,7 @@ BY_INDEX = (
     "scatter_along_axis",
     "scatter_nd",
 )
+OPSETS_BEHIND = 10  # iOS 17 brought the operation set CoreML7, iOS 18 CoreML8
 HELD_ELEMENTS = 4096  # a constant of this size or more must be one of the model's own
 # of a weight's energy: below it a compressed copy is told from every other weight; int4 leaves about 0.1
 COMPRESSION_ERROR = 0.3
@@ -83,9 +86,9 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     """Hold a package's functions against the static modules they were written from.
 
     Checked for each bucket, stem included: every weight is multiplied by as often as its block is applied; MACs equal
-    the plan's. Checked for each function: no operation whose work depends on data, every dimension known, without
-    topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored once, however
-    many functions read it; thresholds and the dispatch table are the plan's; the size of the weight file.
+    the plan's. Checked for each function: its form is the manifest's; no operation whose work depends on data; every
+    dimension known; no topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored
+    once, however many functions read it; thresholds and the dispatch table are the plan's; the weight file's size.
     """
     assert manifest.coreml is not None
     package = MilPackage(folder / PACKAGE)
@@ -109,6 +112,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     if facts.violations:
         return facts  # with a dimension that is not known nothing can be counted
     for function in written.values():
+        facts.violations += _form_violations(function, manifest.precision, manifest.coreml)
         facts.violations += _index_violations(function, manifest)
     promised = {bucket: promised_uses(graph) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for of_one in promised.values() for weight in of_one}
@@ -311,6 +315,27 @@ def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
     if graph.options.select != "onehot" or not sorts:
         return 0
     return selection_macs(graph.config, graph.capacity, plan.thresholds, graph.options.with_depth)
+
+
+def _form_violations(function: Function, precision: str, form: CoremlForm) -> list[str]:
+    """Operation set, numbers, compression and classes are those that the manifest tells of."""
+    kinds = {value.type.dtype for op in computed(function) for value in op.outputs}
+    found = {
+        f"the operation set {function.opset}": function.opset == f"CoreML{form.ios - OPSETS_BEHIND}",
+        f"numbers in {', '.join(sorted(kinds.intersection(FLOATS)))}": ("fp16" in kinds)
+        == (precision == "fp16"),
+        "compressed weights": form.weights != "float"
+        or all(op.type not in CONSTEXPR for op in function.operations),
+        f"the outputs {', '.join(function.outputs)}": (LABEL in function.outputs) == form.classifier,
+    }
+    told = (
+        f"{precision}, weights {form.weights}, iOS {form.ios}, {'a' if form.classifier else 'no'} classifier"
+    )
+    return [
+        f"function {function.name!r} has {what}, which does not go with the manifest: {told}"
+        for what, fits in found.items()
+        if not fits
+    ]
 
 
 def _index_violations(function: Function, manifest: Manifest) -> list[str]:

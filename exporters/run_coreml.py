@@ -27,6 +27,9 @@ TYPES = {
     "runs": np.bool_,
     "depth": np.uint8,
 }  # Core ML answers neither: as elsewhere from here on
+CHANNELS_FIRST = (
+    4  # axes of every value inside in layout bc1s; without a batch axis there are at most two in bsd
+)
 INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on macOS only"
 
 
@@ -93,7 +96,12 @@ class Function(Runner):
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
     def plain(self, name: str, value: NDArray) -> NDArray:
-        """A value inside as graphs of other targets have it."""
+        """A value inside as graphs of other targets have it; BundleError when it is in another layout than told."""
+        if (value.ndim == CHANNELS_FIRST) != (self._form.layout == "bc1s"):
+            raise BundleError(
+                f"value {name!r} of the package has shape {list(value.shape)}, which is not of layout "
+                f"{self._form.layout!r}; the manifest was edited: export it again"
+            )
         return plain(name, value, self._form.layout, self._form.select)
 
     def _fed(self, name: str, value: NDArray) -> NDArray:

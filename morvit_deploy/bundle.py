@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
-from morvit_deploy.coreml import CoremlForm
+from morvit_deploy.coreml import MAIN, STEM, CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
 from morvit_deploy.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
@@ -99,6 +99,11 @@ class Manifest(Strict):
         if (self.target == "coreml") != (self.coreml is not None):
             problems.append(
                 f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
+            )
+        functions = (STEM, *(bucket.name for bucket in self.plan.buckets)) if self.plan.adaptive else (MAIN,)
+        if self.coreml is not None and self.coreml.functions != functions:
+            problems.append(
+                f"coreml.functions: {list(self.coreml.functions)}, the plan has {list(functions)}"
             )
         if (self.target == "trt") != (self.trt is not None):
             problems.append(f"trt: expected with target 'trt' and only there; target is {self.target!r}")

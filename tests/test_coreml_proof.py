@@ -22,6 +22,7 @@ from morvit_deploy.baselines import build_forms
 from morvit_deploy.bundle import Manifest, describe_files, open_manifest
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.coreml import PACKAGE
+from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters import coreml_proof
 from morvit_deploy.exporters.mil_interpreter import MilPackage
 from morvit_deploy.exporters.mil_save import MODEL, WEIGHTS
@@ -292,6 +293,43 @@ def test_products_select_tokens_or_indices_do(sound: Sound, tmp_path: Path) -> N
     assert any("where tokens are selected by products" in line for line in found(sound, folder))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"precision": "fp16"}, "has numbers in fp32, which does not go with the manifest: fp16"),
+        ({"ios": 17}, "has the operation set CoreML8, which does not go"),
+        ({"classifier": True}, "has the outputs logits, depth, overflow, which does not go"),
+    ],
+    ids=["precision", "ios", "classifier"],
+)
+def test_the_form_is_the_manifests(sound: Sound, changes: dict[str, Any], told: str) -> None:
+    form = sound.manifest.coreml
+    assert form is not None
+    own = {name: value for name, value in changes.items() if name != "precision"}
+    changed = {"coreml": form.model_copy(update=own), "precision": changes.get("precision", "fp32")}
+    manifest = sound.manifest.model_copy(update=changed)
+    violations = coreml_proof.prove(sound.bundle, manifest, sound.graphs).violations
+    assert any(told in line for line in violations), violations
+
+
+def test_another_layout_than_told_is_one_message(sound: Sound, tmp_path: Path) -> None:
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    told = json.loads((folder / "manifest.json").read_bytes())
+    told["coreml"]["layout"] = "bc1s"
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(BundleError, match="not of layout 'bc1s'; the manifest was edited"):
+        verified(sound, folder)
+
+
+def test_functions_are_those_of_the_plan(sound: Sound, tmp_path: Path) -> None:
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    told = json.loads((folder / "manifest.json").read_bytes())
+    told["coreml"]["functions"].append("b9")
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"coreml\.functions: .*'b9'.*, the plan has"):
+        open_manifest(folder)
+
+
 @pytest.fixture(scope="module")
 def small(exported: Exported) -> Sound:
     """Weights in int8, large enough to be compressed, in three functions."""
@@ -303,6 +341,14 @@ def small(exported: Exported) -> Sound:
 def test_compressed_weights_are_told_apart_in_every_function(small: Sound) -> None:
     assert found(small, small.bundle) == []
     assert small.manifest.structure["block_applications"] == {"first": 1, "cycle.0": 3, "last": 1}
+
+
+def test_compression_is_what_the_manifest_says(small: Sound) -> None:
+    assert small.manifest.coreml is not None
+    form = small.manifest.coreml.model_copy(update={"weights": "float"})
+    manifest = small.manifest.model_copy(update={"coreml": form})
+    violations = coreml_proof.prove(small.bundle, manifest, small.graphs).violations
+    assert any("has compressed weights, which does not go" in line for line in violations)
 
 
 def test_a_compressed_weight_is_stored_once(small: Sound, tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ def export(
         )
     if calibration_limit is not None and precision in (None, "fp32"):
         raise ConfigError("--calibration-limit: fp32 needs no calibration; give --precision, or leave it out")
+    if calibration_limit is not None and target == "coreml":
+        raise ConfigError("--calibration-limit: target coreml needs no calibration; leave it out")
     find_target(target)  # a wrong name is told before PyTorch loads
     number = _batch(batch)
     of_coreml = {
