@@ -185,6 +185,8 @@ class Exporter(ABC):
     """A target's writer: subclasses write the files of a plan's static graphs and prove their structure."""
 
     target: ClassVar[str]
+    # what to try when a bundle below fp32 misses its gate
+    remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
 
     dispatches: ClassVar[tuple[Dispatch, ...]] = (
         "graph",
@@ -251,7 +253,7 @@ class Exporter(ABC):
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
-                    "lowering": _judged(manifest, verification, request),
+                    "lowering": _judged(manifest, verification, request, self.remedies),
                 }
             )
             beside = self.accompany(model, manifest, request, folder, tell)
@@ -315,7 +317,9 @@ class Exporter(ABC):
         return verification
 
 
-def _judged(manifest: Manifest, verification: Verification, request: Request) -> Lowering | None:
+def _judged(
+    manifest: Manifest, verification: Verification, request: Request, remedies: str
+) -> Lowering | None:
     """The record of a bundle below fp32 with what it was let through with; PrecisionError when it was not to be."""
     lowering = manifest.lowering
     if lowering is None:
@@ -327,8 +331,8 @@ def _judged(manifest: Manifest, verification: Verification, request: Request) ->
     if missed and not request.allow_worse:
         listed = "\n".join(f"  - {line}" for line in missed)
         raise PrecisionError(
-            f"no bundle was made, because it is not worth having; more or better --images, --calibration, --smooth "
-            f"or --max-drop may help, --allow-worse lets it through:\n{listed}"
+            f"no bundle was made, because it is not worth having; {remedies}, --allow-worse lets it through:\n"
+            + listed
         )
     return lowering.model_copy(update={"accepted": tuple(missed)})
 

@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from morvit_deploy.bundle import Manifest
-from morvit_deploy.coreml import MAIN, PACKAGE, STEM
+from morvit_deploy.coreml import MAIN, PACKAGE, STEM, CoremlForm
 from morvit_deploy.ends import ConvStem
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml_tools import mil_name
+from morvit_deploy.exporters.mil_classify import LABEL
 from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
 from morvit_deploy.exporters.mil_interpreter import MilPackage
 from morvit_deploy.exporters.mil_neural_engine import leaving
 from morvit_deploy.exporters.mil_package import Function, Operation
+from morvit_deploy.exporters.mil_program import Weights
 from morvit_deploy.exporters.mil_save import WEIGHTS
 from morvit_deploy.exporters.mil_structure import count_macs, violations
+from morvit_deploy.exporters.mil_types import FLOATS
 from morvit_deploy.exporters.onnx_graphs import weight_name
 from morvit_deploy.macs import last_step_is_cls_alone, schedule_macs, selection_macs
 from morvit_deploy.plan import Plan
@@ -44,9 +47,11 @@ BY_INDEX = (
     "scatter_along_axis",
     "scatter_nd",
 )
+OPSETS_BEHIND = 10  # iOS 17 brought the operation set CoreML7, iOS 18 CoreML8
 HELD_ELEMENTS = 4096  # a constant of this size or more must be one of the model's own
 # of a weight's energy: below it a compressed copy is told from every other weight; int4 leaves about 0.1
 COMPRESSION_ERROR = 0.3
+IN_MODEL = "the model itself"  # where a constant is that is not in the weight file
 SIZE_FACTOR, SIZE_SLACK = 1.03, 200_000  # weight file against the bytes of the unique parameters
 
 
@@ -81,9 +86,9 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     """Hold a package's functions against the static modules they were written from.
 
     Checked for each bucket, stem included: every weight is multiplied by as often as its block is applied; MACs equal
-    the plan's. Checked for each function: no operation whose work depends on data, every dimension known, without
-    topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored once, however
-    many functions read it; thresholds and the dispatch table are the plan's; the size of the weight file.
+    the plan's. Checked for each function: its form is the manifest's; no operation whose work depends on data; every
+    dimension known; no topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored
+    once, however many functions read it; thresholds and the dispatch table are the plan's; the weight file's size.
     """
     assert manifest.coreml is not None
     package = MilPackage(folder / PACKAGE)
@@ -103,18 +108,26 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
             f"the package has the functions {list(written)}, expected {manifest.coreml.functions}"
         )
         return facts
+    facts.violations += [problem for function in written.values() for problem in violations(function)]
+    if facts.violations:
+        return facts  # with a dimension that is not known nothing can be counted
     for function in written.values():
-        facts.violations += violations(function)
+        facts.violations += _form_violations(function, manifest.precision, manifest.coreml)
         facts.violations += _index_violations(function, manifest)
-    promised: dict[str, Weight] = {}
+    promised = {bucket: promised_uses(graph) for bucket, graph in graphs.items()}
+    weights = {weight.name: weight for of_one in promised.values() for weight in of_one}
+    known = _Owners(list(weights.values()), manifest)
+    unpacked = Weights()
+    held = {name: held_by(function, unpacked) for name, function in written.items()}
     for bucket, graph in graphs.items():
-        parts = [written[STEM], written[bucket]] if manifest.plan.adaptive else [written[MAIN]]
-        weights = promised_uses(graph)
-        promised |= {weight.name: weight for weight in weights}
+        names = [STEM, bucket] if manifest.plan.adaptive else [MAIN]
         where = f"bucket {bucket}: " if manifest.plan.adaptive else ""
-        found = _prove_bucket(parts, bucket, graph, weights, manifest, facts)
+        found = _product_violations(
+            [(written[name], held[name]) for name in names], promised[bucket], known, facts
+        )
+        found += _prove_bucket([written[name] for name in names], bucket, graph, manifest, facts)
         facts.violations += [where + violation for violation in found]
-    facts.violations += _storage_violations(written, list(promised.values()), manifest)
+    facts.violations += _storage_violations(written, held, list(weights.values()), known, manifest)
     facts.violations += _threshold_violations(written, manifest)
     facts.violations += _table_violations(written, manifest)
     return facts
@@ -155,20 +168,14 @@ def promised_uses(graph: StaticMoRViT) -> list[Weight]:
     ]
 
 
-def _prove_bucket(
-    parts: list[Function],
-    bucket: str,
-    graph: StaticMoRViT,
-    weights: list[Weight],
-    manifest: Manifest,
-    facts: Facts,
+def _product_violations(
+    parts: list[tuple[Function, dict[str, Held]]], weights: list[Weight], known: _Owners, facts: Facts
 ) -> list[str]:
-    """Prove the functions that answer one bucket's images; notes its MACs and block applications in `facts`."""
+    """Each weight is multiplied by as often as promised, and nothing else of its size is; notes the applications."""
     violations = []
     uses: Counter[str] = Counter()
-    known = _Weights(weights, manifest)
-    for function in parts:
-        for operation, name, values in factors(function):
+    for function, held in parts:
+        for operation, name, values in factors(function, held):
             owner = known.owner(values)
             if owner is not None:
                 uses[owner] += 1
@@ -177,16 +184,25 @@ def _prove_bucket(
                     f"{operation.type} {operation.name!r} multiplies by {name!r} {list(values.shape)}, which is no "
                     "weight of the model"
                 )
+    promised = {weight.name: weight.uses for weight in weights}
     violations += [
-        f"weight {weight.name!r} is applied {uses[weight.name]} times, expected {weight.uses}"
-        for weight in weights
-        if uses[weight.name] != weight.uses
+        f"weight {name!r} is applied {uses[name]} times, expected {promised.get(name, 0)}"
+        for name in dict.fromkeys([*promised, *uses])
+        if uses[name] != promised.get(name, 0)
     ]
     facts.block_applications = {
         name.removesuffix(".fc2.weight"): times
         for name, times in uses.items()
         if name.endswith(".fc2.weight")
     }
+    return violations
+
+
+def _prove_bucket(
+    parts: list[Function], bucket: str, graph: StaticMoRViT, manifest: Manifest, facts: Facts
+) -> list[str]:
+    """Prove the functions that answer one bucket's images; notes its MACs in `facts`."""
+    violations = []
     counted = [count_macs(function) for function in parts]
     found, selecting = sum(one.products for one in counted), sum(one.selection for one in counted)
     facts.macs[bucket] = found
@@ -205,22 +221,43 @@ def _prove_bucket(
     return violations
 
 
-def factors(function: Function) -> Iterator[tuple[Operation, str, NDArray]]:
-    """Each product with the constant that it multiplies by: the operation, the constant's name and its values."""
-    unpacked: dict[str, NDArray] = {}
+@dataclass(frozen=True, eq=False)
+class Held:
+    """An array that a function holds, as its operations read it."""
+
+    values: NDArray
+    places: tuple[Any, ...]  # where its parts are stored: in the weight file, or in the model itself
+
+
+def held_by(function: Function, unpacked: Weights) -> dict[str, Held]:
+    """Name of a value -> the constant it is; what is compressed is unpacked, once for all functions."""
+    held: dict[str, Held] = {}
     for operation in function.operations:
         if operation.type in CONSTEXPR:
-            given = {name: function.constant(operation, name) for name in operation.inputs}
-            unpacked[operation.outputs[0].name] = CONSTEXPR[operation.type](**given)
+            reads = {name: item for name, (item,) in operation.inputs.items()}
+            parts = {
+                n: function.constants[item] if isinstance(item, str) else item for n, item in reads.items()
+            }
+            places = tuple(part.stored for part in parts.values() if part.stored)
+            held[operation.outputs[0].name] = Held(unpacked.unpack(operation, parts).value, places)
+        elif operation.type == "const" and isinstance(operation.constant.value, np.ndarray):
+            constant = operation.constant
+            held[operation.outputs[0].name] = Held(constant.value, (constant.stored or IN_MODEL,))
+    return held
+
+
+def factors(function: Function, held: dict[str, Held]) -> Iterator[tuple[Operation, str, NDArray]]:
+    """Each product with the constant that it multiplies by: the operation, the constant's name and its values."""
+    for operation in function.operations:
         for parameter in FACTORS.get(operation.type, ()):
-            (name,) = operation.inputs[parameter]
-            if isinstance(name, str) and name in unpacked:
-                yield operation, name, unpacked[name]
-            elif isinstance(value := function.constant(operation, parameter), np.ndarray):
-                yield operation, str(name), value
+            (item,) = operation.inputs[parameter]
+            if isinstance(item, str) and item in held:
+                yield operation, item, held[item].values
+            elif not isinstance(item, str) and isinstance(item.value, np.ndarray):
+                yield operation, parameter, item.value
 
 
-class _Weights:
+class _Owners:
     """Finds the weight of the model that a stored constant is, whichever way round it is stored."""
 
     def __init__(self, weights: list[Weight], manifest: Manifest) -> None:
@@ -231,29 +268,32 @@ class _Weights:
         self._shapes: dict[tuple[int, ...], list[Weight]] = {}
         for weight in weights:
             self._shapes.setdefault(_shape(weight.values), []).append(weight)
-        self._found: dict[int, str | None] = {}
+        # identity -> the array, so that no other one gets its identity, and what was found
+        self._found: dict[int, tuple[NDArray, str | None]] = {}
 
     def owner(self, values: NDArray) -> str | None:
         """Name of the weight; None where it is none of them."""
         if id(values) not in self._found:
             owner = self._keys.get(self._key(values))
-            self._found[id(values)] = owner or (self._nearest(values) if self._compressed else None)
-        return self._found[id(values)]
+            self._found[id(values)] = values, owner or (self._nearest(values) if self._compressed else None)
+        return self._found[id(values)][1]
 
     def _key(self, values: NDArray) -> str:
         return content_key(values.astype(np.float16) if self._half else values)
 
     def _nearest(self, values: NDArray) -> str | None:
-        """The weight that a compressed copy is of."""
+        """The weight that a compressed copy is of: the one that it differs least from, and little."""
+        errors: dict[str, float] = {}
         for weight in self._shapes.get(_shape(values), []):
             wanted = np.squeeze(weight.values).astype(np.float64)
-            for turned in (np.squeeze(values), np.squeeze(values).T):
-                if turned.shape != wanted.shape:
-                    continue
-                error = np.square(turned.astype(np.float64) - wanted).sum() / np.square(wanted).sum()
-                if error <= COMPRESSION_ERROR**2:
-                    return weight.name
-        return None
+            ways = (np.squeeze(values), np.squeeze(values).T)
+            fitting = [way.astype(np.float64) for way in ways if way.shape == wanted.shape]
+            energy = max(np.square(wanted).sum(), np.finfo(np.float64).tiny)
+            errors[weight.name] = (
+                min((np.square(way - wanted).sum() for way in fitting), default=np.inf) / energy
+            )
+        best = min(errors, key=errors.__getitem__, default=None)
+        return best if best is not None and errors[best] <= COMPRESSION_ERROR**2 else None
 
 
 def _shape(values: NDArray) -> tuple[int, ...]:
@@ -277,6 +317,27 @@ def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
     return selection_macs(graph.config, graph.capacity, plan.thresholds, graph.options.with_depth)
 
 
+def _form_violations(function: Function, precision: str, form: CoremlForm) -> list[str]:
+    """Operation set, numbers, compression and classes are those that the manifest tells of."""
+    kinds = {value.type.dtype for op in computed(function) for value in op.outputs}
+    found = {
+        f"the operation set {function.opset}": function.opset == f"CoreML{form.ios - OPSETS_BEHIND}",
+        f"numbers in {', '.join(sorted(kinds.intersection(FLOATS)))}": ("fp16" in kinds)
+        == (precision == "fp16"),
+        "compressed weights": form.weights != "float"
+        or all(op.type not in CONSTEXPR for op in function.operations),
+        f"the outputs {', '.join(function.outputs)}": (LABEL in function.outputs) == form.classifier,
+    }
+    told = (
+        f"{precision}, weights {form.weights}, iOS {form.ios}, {'a' if form.classifier else 'no'} classifier"
+    )
+    return [
+        f"function {function.name!r} has {what}, which does not go with the manifest: {told}"
+        for what, fits in found.items()
+        if not fits
+    ]
+
+
 def _index_violations(function: Function, manifest: Manifest) -> list[str]:
     """With `onehot` nothing is taken by index."""
     assert manifest.coreml is not None
@@ -290,26 +351,24 @@ def _index_violations(function: Function, manifest: Manifest) -> list[str]:
 
 
 def _storage_violations(
-    written: dict[str, Function], promised: list[Weight], manifest: Manifest
+    written: dict[str, Function],
+    held: dict[str, dict[str, Held]],
+    promised: list[Weight],
+    known: _Owners,
+    manifest: Manifest,
 ) -> list[str]:
     """Each weight has one place in the weight file."""
-    known = _Weights(promised, manifest)
     places: dict[str, set[Any]] = {}
-    total = 0
-    seen: set[Any] = set()
-    for function in written.values():
-        for constant in function.constants.values():
-            if constant.stored is None or constant.stored in seen:
-                continue
-            seen.add(constant.stored)
-            total += constant.value.nbytes
-            if constant.value.ndim > 1 and (owner := known._keys.get(known._key(constant.value))):
-                places.setdefault(owner, set()).add(constant.stored)
+    for array in (array for of_one in held.values() for array in of_one.values()):
+        if array.values.ndim > 1 and (owner := known.owner(array.values)):
+            places.setdefault(owner, set()).add(array.places)
     violations = [
-        f"weight {name!r} is stored {len(where)} times, expected once: {sorted(where)}"
+        f"weight {name!r} is stored {len(where)} times, expected once: {sorted(map(str, where))}"
         for name, where in places.items()
         if len(where) > 1
     ]
+    constants = (constant for function in written.values() for constant in function.constants.values())
+    total = sum({c.stored: c.value.nbytes for c in constants if c.stored is not None}.values())
     width = 2 if manifest.precision == "fp16" else 4
     limit = int(SIZE_FACTOR * width * sum(weight.values.size for weight in promised)) + SIZE_SLACK
     if total > limit:

@@ -1,15 +1,13 @@
-"""What a saved Core ML package says of itself: multiply-accumulates, uses of weights, operations that must not be."""
+"""What a saved Core ML package says of itself: multiply-accumulates, and operations that must not be."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from morvit_deploy.exporters.mil_constexpr import CONSTEXPR
 from morvit_deploy.exporters.mil_package import Constant, Function, Operation
-from morvit_deploy.exporters.mil_types import ValueType, bytes_of
+from morvit_deploy.exporters.mil_types import ValueType
 
 SCATTERS = ("scatter", "scatter_nd", "scatter_along_axis")
 LISTS = ("make_list", "list_gather", "list_length", "list_read", "list_scatter", "list_write")
@@ -29,7 +27,6 @@ _HANDS_ON = (
     "split",
 )
 _OF_TWO = ("linear", "matmul", "einsum")  # products that may pick rows
-_NO_TENSORS = ("list", "dictionary", "state")
 
 
 @dataclass(frozen=True)
@@ -38,24 +35,6 @@ class Macs:
 
     products: int
     selection: int
-
-    @property
-    def total(self) -> int:
-        return self.products + self.selection
-
-
-@dataclass
-class WeightUse:
-    """One constant by its content, whatever its names."""
-
-    type: ValueType
-    names: set[str] = field(default_factory=set)
-    uses: Counter[str] = field(default_factory=Counter)  # function -> how many operations read it there
-
-    @property
-    def bytes(self) -> int:
-        """As it is stored."""
-        return bytes_of(self.type.dtype, self.type.elements)
 
 
 def count_macs(function: Function) -> Macs:
@@ -69,20 +48,6 @@ def count_macs(function: Function) -> Macs:
         else:
             products += macs
     return Macs(products, selection)
-
-
-def weight_uses(functions: Mapping[str, Function]) -> dict[str, WeightUse]:
-    """Digest of a constant array -> its uses in each function.
-
-    A compressed weight is used wherever what it unpacks to is read. Constants without axes and texts are left out.
-    """
-    found: dict[str, WeightUse] = {}
-    for name, function in functions.items():
-        for constant, value, reads in _reads_of_constants(function):
-            use = found.setdefault(constant.digest, WeightUse(constant.type))
-            use.names.add(value)
-            use.uses[name] += reads
-    return found
 
 
 def violations(function: Function) -> list[str]:
@@ -146,22 +111,3 @@ def _selects(makers: Mapping[str, Operation], name: str) -> bool:
         (read, *_) = operation.inputs["x"]
         operation = makers.get(read) if isinstance(read, str) else None
     return operation is not None and operation.type in ("equal", "one_hot")
-
-
-def _reads_of_constants(function: Function) -> Iterator[tuple[Constant, str, int]]:
-    """Constant arrays, a name and how many operations read each, through what unpacks it."""
-    readers = Counter(name for op in function.operations if op.type not in CONSTEXPR for name in op.reads)
-    readers.update(function.outputs)
-    for operation in reversed(function.operations):  # what unpacks comes after what it unpacks
-        if operation.type in CONSTEXPR:
-            for name in operation.reads:
-                readers[name] += readers[operation.outputs[0].name]
-            yield from (
-                (item, operation.outputs[0].name, readers[operation.outputs[0].name])
-                for argument in operation.inputs.values()
-                for item in argument
-                if isinstance(item, Constant) and item.type.shape and item.type.dtype != "string"
-            )
-    for name, constant in function.constants.items():
-        if constant.type.shape and constant.type.dtype not in ("string", *_NO_TENSORS):
-            yield constant, name, readers[name]

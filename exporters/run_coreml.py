@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,17 @@ from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.probes import plain
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.mil_interpreter import MilPackage
+
 TYPES = {
     "overflow": np.bool_,
     "runs": np.bool_,
     "depth": np.uint8,
 }  # Core ML answers neither: as elsewhere from here on
+CHANNELS_FIRST = (
+    4  # axes of every value inside in layout bc1s; without a batch axis there are at most two in bsd
+)
 INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on macOS only"
 
 
@@ -89,7 +96,12 @@ class Function(Runner):
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
     def plain(self, name: str, value: NDArray) -> NDArray:
-        """A value inside as graphs of other targets have it."""
+        """A value inside as graphs of other targets have it; BundleError when it is in another layout than told."""
+        if (value.ndim == CHANNELS_FIRST) != (self._form.layout == "bc1s"):
+            raise BundleError(
+                f"value {name!r} of the package has shape {list(value.shape)}, which is not of layout "
+                f"{self._form.layout!r}; the manifest was edited: export it again"
+            )
         return plain(name, value, self._form.layout, self._form.select)
 
     def _fed(self, name: str, value: NDArray) -> NDArray:
@@ -125,10 +137,9 @@ def _probes(manifest: Manifest, function: str) -> list[str]:
 
 
 def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
-    from morvit_deploy.exporters.mil_interpreter import MilPackage
     from morvit_deploy.threads import using_threads
 
-    package = MilPackage(folder / PACKAGE)
+    package = _read(folder / PACKAGE)
 
     def load(function: str) -> Answer:
         if function not in package.functions:
@@ -141,6 +152,19 @@ def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
         return answer
 
     return load
+
+
+def _read(path: Path) -> MilPackage:
+    """The package, read once for all who run it at a time: `verify` opens every bucket."""
+    from morvit_deploy.exporters.mil_interpreter import MilPackage
+
+    changed = tuple((file, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")))
+    if (package := _OPEN.get(changed)) is None:
+        package = _OPEN[changed] = MilPackage(path)
+    return package
+
+
+_OPEN: WeakValueDictionary[object, MilPackage] = WeakValueDictionary()
 
 
 def _native(folder: Path, manifest: Manifest) -> Callable[[str], Answer]:

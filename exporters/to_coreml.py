@@ -46,6 +46,7 @@ class CoremlExporter(Exporter):
     """Target `coreml`: an ML program whose functions share their weights, and a Swift package that runs it."""
 
     target = "coreml"
+    remedies = "--precision fp32, or --weights with more bits, may help"
     dispatches = ("host",)  # Core ML has no branches that stay on the Neural Engine
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:

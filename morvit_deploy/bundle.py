@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from morvit_deploy.config import Config, Count, Preprocess, Strict, explain
-from morvit_deploy.coreml import CoremlForm
+from morvit_deploy.coreml import MAIN, STEM, CoremlForm
 from morvit_deploy.errors import BundleError
 from morvit_deploy.plan import Plan, plan_problems
-from morvit_deploy.precision import Gate, Lowering, Precision, gate_for
+from morvit_deploy.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
 from morvit_deploy.trt import TrtForm
 
 FORMAT = "morvit-bundle/1"
@@ -100,6 +100,11 @@ class Manifest(Strict):
             problems.append(
                 f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
             )
+        functions = (STEM, *(bucket.name for bucket in self.plan.buckets)) if self.plan.adaptive else (MAIN,)
+        if self.coreml is not None and self.coreml.functions != functions:
+            problems.append(
+                f"coreml.functions: {list(self.coreml.functions)}, the plan has {list(functions)}"
+            )
         if (self.target == "trt") != (self.trt is not None):
             problems.append(f"trt: expected with target 'trt' and only there; target is {self.target!r}")
         if self.precision == "bf16" and self.target != "trt":
@@ -159,8 +164,12 @@ class Manifest(Strict):
 
     def gate(self, min_agreement: float | None) -> Gate | None:
         """What the bundle must keep of decisions and classes; None for an exact one."""
-        compressed = self.coreml is not None and self.coreml.weights != "float"
-        return gate_for("int8" if compressed else self.precision, min_agreement)
+        kind: str = self.precision
+        if self.coreml is not None and self.coreml.weights != "float":
+            kind = "int8"
+        elif self.coreml is not None and kind == "fp16":
+            kind = ALL_FP16
+        return gate_for(kind, min_agreement)
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""

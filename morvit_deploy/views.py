@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
         [
             bundle_table(folder, manifest),
             *lowering_tables(manifest),
-            structure_table(parity["structure"]),
+            *structure_tables(parity["structure"]),
             *parity_tables(parity),
         ],
     )
@@ -35,7 +36,7 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
             f"{manifest.target}, {manifest.precision}, form {manifest.form}, batch {manifest.batch}"
             + (f", dispatch {manifest.dispatch}" if manifest.plan.adaptive else ""),
         ),
-        ("files", ", ".join(f"{file.path} {size(file.bytes)}" for file in manifest.files)),
+        ("files", ", ".join(_files(manifest))),
         *((f"input {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.inputs),
         *((f"output {p.name}", f"{p.dtype} {_shape(p.shape)}") for p in manifest.outputs),
     ]
@@ -53,6 +54,64 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
             )
         )
     return Table(f"Bundle {folder}", ("what", "value"), rows)
+
+
+def _files(manifest: Manifest) -> list[str]:
+    """Each file with its size; of a folder inside the bundle only how many it holds, and their size together."""
+    told = []
+    for top in dict.fromkeys(Path(file.path).parts[0] for file in manifest.files):
+        held = [file for file in manifest.files if Path(file.path).parts[0] == top]
+        inside = "" if held[0].path == top else f" in {len(held)} files"
+        told.append(f"{top} {size(sum(file.bytes for file in held))}{inside}")
+    return told
+
+
+def structure_tables(structure: dict[str, Any]) -> list[Table]:
+    """What was read off the written graph; of a Core ML package also what is known to leave the Neural Engine."""
+    return [structure_table(structure), *neural_engine_tables(structure.get("functions"))]
+
+
+def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
+    """Operations of each function of a Core ML package that are known to leave the Neural Engine, and who says so.
+
+    `functions` has for each name the number of its `operations` and, under `leave_neural_engine`, what leaves:
+    `what`, `count`, `said`, `source`. No tables for other targets.
+    """
+    if not functions:
+        return []
+    leaving = {
+        name: {one["what"]: one for one in told["leave_neural_engine"]} for name, told in functions.items()
+    }
+    often = Counter[str]()
+    for of_one in leaving.values():
+        often.update({what: one["count"] for what, one in of_one.items()})
+    reasons = {what: one for of_one in leaving.values() for what, one in of_one.items()}
+    known = {what: reasons[what] for what, _ in often.most_common()}
+    counts = [
+        (what, *(str(one[what]["count"]) if what in one else "" for one in leaving.values()))
+        for what in known
+    ]
+    leave = ("all of these", *(str(sum(one["count"] for one in told.values())) for told in leaving.values()))
+    total = ("all operations", *(str(told["operations"]) for told in functions.values()))
+    numeric = tuple(range(1, len(functions) + 1))
+    title = "Operations known to leave the Neural Engine, by function"
+    tables = [Table(title, ("operation", *functions), [*counts, leave, total], numeric=numeric)]
+    return [*tables, _sources_table(known)] if known else tables
+
+
+def _sources_table(known: dict[str, Any]) -> Table:
+    """What is known of each operation, and under the table where it is said."""
+    cited = dict.fromkeys(one["source"] for one in known.values())
+    sources = {source: number for number, source in enumerate(cited, start=1)}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for what, one in known.items():
+        alike.setdefault((one["said"], one["source"]), []).append(what)
+    rows = [(", ".join(names), f"{said} [{sources[source]}]") for (said, source), names in alike.items()]
+    listed = "\n".join(f"[{number}] {source}" for source, number in sources.items())
+    caption = (
+        f"findings of others, where to look first: `bench` on a Mac shows where each operation runs\n{listed}"
+    )
+    return Table("What is known of them", ("operation", "what is known"), rows, caption=caption)
 
 
 def structure_table(structure: dict[str, Any]) -> Table:

@@ -185,6 +185,11 @@ def test_a_plan_that_cannot_be_used_is_one_message(
         (["--plan", "plan.json", "--dispatch", "disk"], "--dispatch"),
         (["--plan", "plan.json", "--form", "masked"], "got 'masked' with a plan"),
         (["--plan", "plan.json", "--min-agreement", "1.5"], "--min-agreement"),
+        (["--target", "coreml", "--calibration-limit", "9"], "target coreml needs no calibration"),
+        (
+            ["--target", "coreml", "--precision", "fp16", "--calibration-limit", "9"],
+            "target coreml needs no calibration",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,11 +22,14 @@ from morvit_deploy.coreml import PACKAGE
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreml_native import expose
+from morvit_deploy.exporters.coreml_tools import untested
 from morvit_deploy.exporters.mil_interpreter import MilPackage
+from morvit_deploy.exporters.mil_package import read_package
 from morvit_deploy.exporters.mil_save import MODEL, WEIGHTS
 from morvit_deploy.exporters.registry import open_bundle
 from morvit_deploy.exporters.run_coreml import INTERPRETED
 from morvit_deploy.plan import Plan
+from morvit_deploy.precision import ALL_FP16, GATES
 from morvit_deploy.verdict import MARGIN
 from morvit_deploy.verification import verify
 
@@ -33,6 +37,7 @@ FP32 = (
     1e-3  # × max(1, max |logit|) against the float64 reference: the bar; what is seen is a thousandth of it
 )
 FORMS = [{"layout": layout, "select": select} for layout in ("bsd", "bc1s") for select in ("topk", "onehot")]
+EXAMPLES = Path(__file__).parent.parent / "examples"
 LABELS = tuple(f"class {number}" for number in range(10))
 
 Exported = Callable[..., Path]
@@ -283,6 +288,52 @@ def test_core_mls_options_are_for_core_ml(tiny_checkpoint: Path, tmp_path: Path)
 
 def test_a_package_that_loses_too_much_is_refused(tmp_path: Path) -> None:
     save_checkpoint(random_model(make_config(embed_dim=64, mlp_dim=128)), tmp_path / "checkpoint")
-    with pytest.raises(PrecisionError, match="allow-worse"):
+    with pytest.raises(
+        PrecisionError, match="--precision fp32, or --weights with more bits, may help, --allow-worse"
+    ):
         export(tmp_path / "checkpoint", tmp_path / "out", target="coreml", weights="palette4")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_gate_is_that_of_what_is_computed_in_fp16_throughout(exported: Exported) -> None:
+    manifest = open_manifest(exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True))
+    assert manifest.gate(None) == GATES[ALL_FP16]
+    assert manifest.coreml is not None
+    small = manifest.coreml.model_copy(update={"weights": "int8"})
+    assert manifest.model_copy(update={"coreml": small}).gate(None) == GATES["int8"]
+    assert manifest.model_copy(update={"precision": "fp32"}).gate(None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits-expert", "digits-token"])
+def test_the_shipped_examples_need_no_option(name: str, tmp_path: Path) -> None:
+    bundle = export(EXAMPLES / name, tmp_path / "bundle", target="coreml", images=EXAMPLES / "digits-test")
+    assert bundle.verification.passed and not bundle.warnings
+
+
+def test_sessions_of_one_bundle_read_it_once(exported: Exported) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True)
+    with (
+        patch("morvit_deploy.exporters.mil_interpreter.read_package", wraps=read_package) as reading,
+        open_bundle(bundle, bucket="b0"),
+        open_bundle(bundle),
+    ):
+        assert reading.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("installed", "told"),
+    [
+        ({"coremltools": "9.0", "torch": "2.13.0+cpu"}, []),
+        ({"coremltools": "10.1", "torch": "2.13.1"}, ["coremltools 10.1", ">=9.0,<9.1"]),
+        ({"coremltools": "9.0", "torch": "2.11.0"}, ["torch 2.11.0", ">=2.13,<2.14"]),
+    ],
+    ids=["tested", "coremltools", "torch"],
+)
+def test_versions_that_were_not_tested_are_named_beside_those_that_were(
+    installed: dict[str, str], told: list[str]
+) -> None:
+    with patch("morvit_deploy.exporters.coreml_tools.versions", return_value=installed):
+        sentences = untested()
+    assert len(sentences) == bool(told)
+    assert all(word in sentences[0] for word in told)

@@ -34,7 +34,7 @@ from morvit_deploy.exporters.onnx_graphs import every_graph
 from morvit_deploy.exporters.onnx_speed import Speed, overall_ratio
 from morvit_deploy.measuring.contest import contest
 from morvit_deploy.plan import Plan
-from morvit_deploy.precision import GATES, Gate, gate_for
+from morvit_deploy.precision import ALL_FP16, GATES, Gate, gate_for
 from morvit_deploy.verdict import Fidelity, Gap, Verification
 from morvit_deploy.verification import verify
 
@@ -373,6 +373,7 @@ def test_a_gate_judges_tokens_and_classes() -> None:
 def test_gates_of_precisions() -> None:
     assert gate_for("fp32", 0.5) is None
     assert gate_for("int8", None) == Gate(0.99, 0.99) and gate_for("fp16", None) == Gate(0.999, 0.999)
+    assert gate_for(ALL_FP16, None) == Gate(0.995, 0.995)
     assert gate_for("int8", 0.9) == Gate(0.9, 0.9)
     assert [Gate(0.99, 0.99).allowed_flips(n) for n in (8, 100, 1000)] == [1, 1, 10]
     assert Gate(1.0, 1.0).allowed_flips(1000) == 0

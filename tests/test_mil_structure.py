@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mil_programs import ct, mb, save_program
+from mil_programs import mb, save_program
 
-from morvit_deploy.exporters.coreml_tools import quiet
 from morvit_deploy.exporters.mil_neural_engine import OPERATIONS, leaving
 from morvit_deploy.exporters.mil_package import Function, read_package
-from morvit_deploy.exporters.mil_structure import Macs, count_macs, violations, weight_uses
+from morvit_deploy.exporters.mil_structure import Macs, count_macs, violations
 from morvit_deploy.exporters.mil_types import Value, ValueType
 
 WEIGHT = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
-OTHER = WEIGHT[::-1].copy()
 KERNEL = np.zeros((8, 2, 3, 5), np.float32)
 ROWS = {"x": ((6, 32), "fp32")}
 
@@ -121,38 +119,6 @@ def test_work_that_depends_on_the_image_is_told(tmp_path: Path) -> None:
 
     told = violations(read(tmp_path, body, ROWS))
     assert [line.split()[2] for line in told] == ["scatter", "while_loop", "scatter"]
-
-
-def test_uses_of_weights_across_functions(tmp_path: Path) -> None:
-    def twice(x: Any) -> Any:
-        first = mb.linear(x=x, weight=WEIGHT)
-        return mb.linear(x=mb.linear(x=first, weight=WEIGHT.T.copy()), weight=WEIGHT)
-
-    def once(x: Any) -> Any:
-        return mb.add(x=mb.linear(x=x, weight=WEIGHT), y=mb.linear(x=x, weight=OTHER))
-
-    both = ct.utils.MultiFunctionDescriptor()
-    for name, body in (("twice", twice), ("once", once)):
-        both.add_function(str(save_program(tmp_path / f"{name}.mlpackage", body, ROWS, 18)), "main", name)
-    both.default_function_name = "once"
-    with quiet():
-        ct.utils.save_multifunction(both, str(tmp_path / "both.mlpackage"))
-    uses = weight_uses(read_package(tmp_path / "both.mlpackage"))
-    large = {digest: use for digest, use in uses.items() if use.type.elements == WEIGHT.size}
-    counted = sorted(sorted(use.uses.items()) for use in large.values())
-    assert counted == [[("once", 1)], [("once", 1), ("twice", 2)], [("twice", 1)]]
-    assert sum(use.bytes for use in large.values()) == 3 * WEIGHT.nbytes
-
-
-def test_uses_of_a_compressed_weight(tmp_path: Path) -> None:
-    def body(x: Any) -> Any:
-        codes, scale = np.arange(64 * 32).reshape(64, 32).astype(np.int8), np.full((64, 1), 0.5, np.float32)
-        weight = mb.constexpr_blockwise_shift_scale(data=codes, scale=scale)
-        return mb.add(x=mb.linear(x=x, weight=weight), y=mb.linear(x=x, weight=weight))
-
-    uses = weight_uses({"main": read(tmp_path, body, ROWS)})
-    (codes,) = [use for use in uses.values() if use.type.dtype == "int8"]
-    assert codes.uses == {"main": 2} and codes.bytes == 64 * 32
 
 
 def test_what_leaves_the_engine_is_counted(tmp_path: Path) -> None:

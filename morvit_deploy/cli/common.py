@@ -62,7 +62,7 @@ MinAgreementOption = Annotated[
         min=0.0,
         max=1.0,
         help="Top-1 agreement that a plan's model must have with the trained one (default: reported only); below "
-        "fp32 also the gate of decisions and classes (default: int8 0.99, fp16 0.999).",
+        "fp32 also the gate of decisions and classes (default: int8 0.99, fp16 0.999, of coreml 0.995).",
         show_default=False,
     ),
 ]

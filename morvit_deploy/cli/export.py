@@ -252,9 +252,12 @@ def export(
         raise ConfigError(
             "--dispatch says who chooses between the buckets of a plan; give --plan, or leave it out"
         )
-    if calibration_limit is not None and precision in (None, "fp32"):
-        raise ConfigError("--calibration-limit: fp32 needs no calibration; give --precision, or leave it out")
-    find_target(target)  # a wrong name is told before PyTorch loads
+    own = find_target(target).precision  # a wrong name is told before PyTorch loads
+    if calibration_limit is not None and (target == "coreml" or (precision or own) == "fp32"):
+        what = "target coreml" if target == "coreml" else "fp32"
+        raise ConfigError(
+            f"--calibration-limit: {what} needs no calibration; give another --precision or target, or leave it out"
+        )
     number = _batch(batch)
     of_coreml = {
         "ios": ios and int(ios), "layout": layout, "select": select, "attention": attention, "weights": weights,

@@ -51,7 +51,7 @@ def verify(
             from morvit_deploy.report import Report
             from morvit_deploy.verification import DEFAULT_LIMIT
             from morvit_deploy.verification import verify as run
-            from morvit_deploy.views import parity_tables, structure_table
+            from morvit_deploy.views import parity_tables, structure_tables
 
             verification = run(
                 folder, source.folder, images=images, limit=limit or DEFAULT_LIMIT, threads=threads, upscale=upscale,
@@ -63,7 +63,7 @@ def verify(
         stderr().print("note: no --images given; compared on synthetic pictures")
     if not verification.same_checkpoint:
         stderr().print("note: the bundle was made from other files than this checkpoint's (sha256 differs)")
-    emit(Report("Verification", [structure_table(data["structure"]), *parity_tables(data)]), data, as_json)
+    emit(Report("Verification", [*structure_tables(data["structure"]), *parity_tables(data)]), data, as_json)
     if not verification.passed:
         from morvit_deploy.errors import ParityError, PrecisionError
 
