@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.agent import trt_build
-from morvit_deploy.bundle import open_manifest
+from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.trt import BUILD, LACKS
 
@@ -29,6 +29,14 @@ def build_here(
     is missing, of an unknown version, or refuses.
     """
     folder = Path(bundle)
+    checked(folder, flavor)
+    return build_engines(
+        folder / BUILD, tell, flavor=flavor, capabilities=compute_capability, rebuild=rebuild
+    )
+
+
+def checked(folder: Path, flavor: str | None) -> Manifest:
+    """The manifest of a bundle whose engines that flavor can build; BundleError or TargetError for another."""
     manifest = open_manifest(folder)
     if manifest.trt is None:
         raise BundleError(f"{folder} is for target {manifest.target!r}, which has no engines to build")
@@ -36,20 +44,19 @@ def build_here(
         for name, instead in LACKS["rtx"].items():
             if getattr(manifest.trt, name):
                 raise TargetError(f"the recipe asks for {name}, which flavor 'rtx' does not have: {instead}")
-    return build_engines(
-        folder / BUILD, tell, flavor=flavor, capabilities=compute_capability, rebuild=rebuild
-    )
+    return manifest
 
 
 def build_engines(folder: Path, tell: Tell, **how: Any) -> dict[str, Any]:
     """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
     try:
-        return trt_build.build(folder, lambda event: _told(event, tell), **how)
+        return trt_build.build(folder, lambda event: told(event, tell), **how)
     except trt_build.BuildError as error:
         raise TargetError(str(error)) from None
 
 
-def _told(event: dict[str, Any], tell: Tell) -> None:
+def told(event: dict[str, Any], tell: Tell) -> None:
+    """The sentence for what `trt_build` tells of."""
     kind, engine = event["event"], event.get("engine")
     if kind == "progress":
         tell(f"building {engine}: {event['percent']:.0f} %")
@@ -57,3 +64,8 @@ def _told(event: dict[str, Any], tell: Tell) -> None:
         tell(f"{engine} is up to date")
     elif kind == "note":
         tell(event["message"])
+    elif kind == "start":
+        where = event["device"]["name"] if event["device"] else "no GPU there"
+        tell(f"building with {trt_build.PRODUCT[event['flavor']]} {event['tensorrt']}, {where}")
+    elif kind == "built":
+        tell(f"built {event['engine']}: {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.1f} s")

@@ -32,10 +32,10 @@ def open_trt(
     assert manifest.trt is not None, "the manifest has been checked"
     here = look(manifest.trt.flavor)
     if here.device is None:
-        return _on_cpu(folder, manifest, threads, probes, bucket)
+        return on_cpu(folder, manifest, threads, probes, bucket)
     engines = open_engines(folder, manifest, here)
     if probes or (bucket is not None and manifest.dispatch == "graph"):
-        inside = _on_cpu(folder, manifest, threads, probes, bucket)
+        inside = on_cpu(folder, manifest, threads, probes, bucket)
         inside.runtime = INSIDE.format(engine=f"{here.product} on {here.device['name']}")
         return inside if manifest.dispatch == "graph" else Probed(_alone(manifest, engines, bucket), inside)
     return (
@@ -138,8 +138,12 @@ def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str 
     return Chained(engines("stem"), engines(bucket), carried, results)
 
 
-def _on_cpu(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None
+def on_cpu(
+    folder: Path,
+    manifest: Manifest,
+    threads: int | None = None,
+    probes: bool = False,
+    bucket: str | None = None,
 ) -> Runner:
     """The bundle's own graphs in ONNX Runtime."""
     inside, build = graphs_of(manifest), folder / BUILD

@@ -36,6 +36,7 @@ class Watch:
         self.idle_s = idle_s
         self.interval_ms = interval_ms
         self.blocks: list[Block] = []
+        self.labels: dict[str, list[Block]] = {}
         self._meter: Meter | None = None
         self._total: Total | None = None
         self._reasons: list[str] = []
@@ -56,15 +57,20 @@ class Watch:
             self._meter.stop()
 
     @contextmanager
-    def block(self, images: int = 0) -> Iterator[Counter]:
-        """Around measured work; one that ends in an error is not counted."""
+    def block(self, images: int = 0, label: str | None = None) -> Iterator[Counter]:
+        """Around measured work; one that ends in an error is not counted. Those of a label are also told apart."""
         counter = Counter(images)
         start_s = time.monotonic()
         yield counter
         self.blocks.append(Block(start_s, time.monotonic(), counter.images))
+        if label is not None:
+            self.labels.setdefault(label, []).append(self.blocks[-1])
 
-    def energy(self) -> dict[str, Any]:
-        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise."""
+    def energy(self, label: str | None = None) -> dict[str, Any]:
+        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise.
+
+        Of all blocks, or of those of a label.
+        """
         if self._meter is None or self._total is None:
             return {
                 "per_image_mj": None,
@@ -76,7 +82,7 @@ class Watch:
         powers = [(at_s, total_mw(reading, total)) for at_s, reading in self._meter.readings]
         samples = [Sample(at_s, float(mw)) for at_s, mw in powers if mw is not None]
         return {
-            **energy_per_image(samples, self._idle, self.blocks),
+            **energy_per_image(samples, self._idle, self.blocks if label is None else self.labels[label]),
             "source": self._meter.name,
             "rails": list(total.rails),
             "rails_why": total.why,
