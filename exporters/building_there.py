@@ -56,7 +56,7 @@ def build_on(
     def settle(session: Session) -> Shipment:
         look = {"do": "check_builder", "flavor": asked, "strict": True}
         head = session.ask(look, "looking for TensorRT")
-        return {} if rebuild else fitting_engines(folder, head, f"{_PLACE}/{BUILD}")
+        return {} if rebuild else fitting_engines(build, head, f"{_PLACE}/{BUILD}")
 
     try:
         with (
@@ -84,9 +84,8 @@ def build_there(session: Session, folder: str, options: list[str], shared: str =
     return session.ask(request, "building engines", BUILD_TIMEOUT_S)
 
 
-def fitting_engines(bundle: Path, head: dict[str, Any], place: str) -> Shipment:
-    """Engines of a bundle that the device with this head of a record would keep, to lie in `place`; perhaps none."""
-    build = bundle / BUILD
+def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
+    """Engines of a folder that the device with this head of a record would keep, to lie in `place`; perhaps none."""
     try:
         record = read_engines(build)
     except EngineError:

@@ -60,9 +60,9 @@ def open_engines(
             record, here.flavor, here.version, here.device["compute_capability"]
         )
     except trt_engines.EngineError as error:
-        raise BundleError(str(error)) from None
+        raise BundleError(f"{error}, or `morvit-deploy build {folder}`") from None
     if refused is not None:
-        raise BundleError(f"{build}: {refused}")
+        raise BundleError(f"{build}: {refused}, or `morvit-deploy build {folder}`")
     cuda = Cuda()
     graphs = manifest.dispatch != "graph" if cuda_graphs is None else cuda_graphs
 

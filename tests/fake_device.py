@@ -1,7 +1,7 @@
 """A Jetson that is not there: a `python` whose TensorRT builds and runs made-up engines, over a made-up file tree.
 
-The agent's processes start with that `python` and import the module `tensorrt` that it has. Energy is real arithmetic:
-tegrastats prints what stands in a file, which the first launch of an engine changes.
+The agent's processes start with that `python` and import the module `tensorrt` that it has. tegrastats prints the
+power that stands in a file, and the first launch of an engine changes it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,14 @@ def tegrastats(mw: Path, lines: str) -> str:
     return f"while true; do read -r mw < '{mw}'; echo \"{lines}\" | /bin/sed s/POWER/$mw/g; /bin/sleep 0.005; done"
 
 
-def become(root: str = "/", commands: str | None = None, mw: str | None = None, no_gpu: bool = False) -> None:
+def become(
+    root: str = "/",
+    commands: str | None = None,
+    mw: str | None = None,
+    no_gpu: bool = False,
+    build_s: float = 0.0,
+    refuses: bool = False,
+) -> None:
     """Make this process one of the device's; called by the module `tensorrt` there."""
     import fake_cuda
     import fake_tensorrt
@@ -52,11 +60,13 @@ def become(root: str = "/", commands: str | None = None, mw: str | None = None, 
     patch = pytest.MonkeyPatch()
     builds, runs = fake_tensorrt.fake_tensorrt(patch, VERSION), fake_cuda.fake_gpu(patch, VERSION)
     patch.undo()
+    builds.refuses = refuses
     trt = ModuleType("tensorrt")
     vars(trt).update(vars(builds))
     vars(trt).update(vars(runs))
-    trt.Builder = _builder(builds)
+    trt.Builder = _builder(builds, build_s)
     trt.OnnxParser = _parser(builds)
+    trt.Runtime = _runtime(runs)
     sys.modules["tensorrt"] = trt
     real = ctypes.CDLL
 
@@ -95,7 +105,17 @@ def _parser(builds: Any) -> Any:
     return Parser
 
 
-def _builder(builds: Any) -> Any:
+def _runtime(runs: Any) -> Any:
+    class Runtime(runs.Runtime):  # type: ignore[misc]
+        def deserialize_cuda_engine(self, content: bytes) -> Any:
+            told = json.loads(content)
+            whole = told | {"onnx": str(Path(sys.argv[2], told["onnx"]))}  # of `agent.pyz worker FOLDER …`
+            return super().deserialize_cuda_engine(json.dumps(whole).encode())
+
+    return Runtime
+
+
+def _builder(builds: Any, build_s: float) -> Any:
     import fake_tensorrt
 
     class Builder(fake_tensorrt.Builder):
@@ -104,6 +124,8 @@ def _builder(builds: Any) -> Any:
 
         def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
             built = super().build_serialized_network(network, config)
-            return built and json.dumps({"onnx": network.path, "batch": 1}).encode()
+            time.sleep(build_s)
+            path = Path(network.path)  # below the bundle's folder, which is another one for the next agent
+            return built and json.dumps({"onnx": f"{path.parent.name}/{path.name}", "batch": 1}).encode()
 
     return Builder

@@ -19,6 +19,7 @@ from loopback import Loopback
 from test_agent import gone
 from test_jetson import Board
 from test_jetson import board as jetson  # noqa: F401  # the fixture: an Orin Nano whose clocks are free
+from test_ssh import when
 from typer.testing import CliRunner
 
 from morvit_deploy.cli import app
@@ -26,23 +27,32 @@ from morvit_deploy.errors import BundleError, ConfigError, TargetError
 from morvit_deploy.exporters.building_there import build_on
 from morvit_deploy.measuring import devices
 from morvit_deploy.measuring.benchmark import bench
+from morvit_deploy.measuring.turns import Lane
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.remote.host import Host
 from morvit_deploy.report import Table
 
-needs_sshd = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
 QUICK: dict[str, Any] = {"threads": 1, "runs": 150, "blocks": 3, "warmup": 1, "starts": 1}
 LINE = outputs.ORIN_NANO_6.replace("VDD_IN 4556mW/4556mW", "VDD_IN POWERmW/POWERmW")
 CONFIG = make_config()
 
 
 @pytest.fixture
-def behind(tmp_path: Path, jetson: Board) -> Iterator[Callable[..., Host]]:  # noqa: F811
+def server(tmp_path: Path) -> Iterator[Loopback]:
+    """An sshd where one can be; `device` in its folder is for the agent."""
+    (tmp_path / "a board" / "device").mkdir(parents=True)
+    if loopback.why_not():
+        pytest.skip(loopback.why_not())
+    server = Loopback(tmp_path / "a board")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def behind(tmp_path: Path, jetson: Board, server: Loopback) -> Iterator[Callable[..., Host]]:  # noqa: F811
     """How to reach a made-up Jetson, over SSH; `here` is the same without."""
     jetson.command("tegrastats", fake_device.tegrastats(tmp_path / "mw", LINE))
-    server = Loopback(tmp_path / "a board")
-    (server.folder / "device").mkdir()
-    server.start()
 
     def reach(*, here: bool = False, **how: Any) -> Host:
         tree = {"root": str(jetson.root), "commands": str(jetson.commands), "mw": str(tmp_path / "mw")}
@@ -52,7 +62,6 @@ def behind(tmp_path: Path, jetson: Board) -> Iterator[Callable[..., Host]]:  # n
 
     yield reach
     assert gone(server.folder / "device")
-    server.kill()
 
 
 @pytest.fixture
@@ -67,7 +76,6 @@ def recipe(exported: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]
     return make
 
 
-@needs_sshd
 def test_it_builds_compares_measures_and_tells_of_the_board(
     behind: Callable[..., Host], recipe: Callable[..., Path]
 ) -> None:
@@ -102,7 +110,7 @@ def test_it_builds_compares_measures_and_tells_of_the_board(
     assert conditions["clocks"].startswith("not locked (CPU up to 1344 MHz, GPU up to 918 MHz")
 
 
-@needs_sshd
+@pytest.mark.slow
 @pytest.mark.parametrize("dispatch", ["graph", "host"])
 def test_a_bundle_that_chooses_buckets(
     behind: Callable[..., Host], recipe: Callable[..., Path], dispatch: str
@@ -111,11 +119,11 @@ def test_a_bundle_that_chooses_buckets(
     bundle = recipe(plan=threshold_ladder(), dispatch=dispatch)
     heard: list[str] = []
     result = bench(
-        bundle, device="jetson", host=behind(), tell=heard.append, **QUICK | {"runs": 10, "blocks": 2}
+        bundle, device="jetson", host=behind(), tell=heard.append, **QUICK | {"runs": 10, "blocks": 1}
     )
     (measured,) = result.measured
     assert measured.mix is not None and set(measured.mix.alone) == set(measured.macs)
-    assert all(len(blocks) == 2 for blocks in measured.mix.alone.values())
+    assert all(len(blocks) == 1 for blocks in measured.mix.alone.values())
     engines = result.conditions["engines"][str(bundle)]["engines"]
     assert [one["name"] for one in engines] == (
         ["model"] if dispatch == "graph" else ["stem", *measured.macs]
@@ -145,7 +153,6 @@ def test_here_on_a_jetson(
     assert json.loads(answer.stdout)["conditions"]["host"] == "this machine"
 
 
-@needs_sshd
 def test_engines_that_were_built_there_travel(
     behind: Callable[..., Host], recipe: Callable[..., Path]
 ) -> None:
@@ -162,20 +169,38 @@ def test_engines_that_were_built_there_travel(
     assert "model is up to date" not in heard, "of another version: built again"
 
 
-@needs_sshd
+def test_a_drop_goes_on_with_the_same_engines(
+    behind: Callable[..., Host],
+    recipe: Callable[..., Path],
+    server: Loopback,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(Lane, "take", when(2, server.drop))
+    result = bench(recipe(), device="jetson", host=behind(), tell=heard.append, **QUICK | {"runs": 10})
+    assert heard.count("model is up to date") == 1, "by the second agent"
+    (measured,) = result.measured
+    assert len(measured.blocks) == 3
+    assert measured.energy is not None and measured.energy["per_image_mj"] is None
+    reasons = (
+        "connection was lost meanwhile, and with it what read the power",
+        "and the measurement went on",
+    )
+    for reason in reasons:
+        assert any(reason in warning for warning in result.warnings)
+
+
 def test_what_is_no_jetson(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
     bundle = recipe()
     with pytest.raises(TargetError, match=r"board is no Jetson: neither .*measure it with --device ssh"):
         bench(bundle, device="jetson", host=behind(root="/nothing"), **QUICK)
 
 
-@needs_sshd
 def test_without_a_gpu(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
     with pytest.raises(BundleError, match="no GPU that its driver answers for"):
         bench(recipe(), device="jetson", host=behind(no_gpu=True), **QUICK)
 
 
-@needs_sshd
 def test_without_tensorrt(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
     host = behind()
     (Path(host.python).parent / "tensorrt.py").write_text("raise ImportError('No module named tensorrt')")
@@ -192,7 +217,7 @@ def test_this_machine_is_no_jetson() -> None:
     assert answer.exit_code == 2
     said = " ".join(answer.stderr.split())
     assert "this machine is no Jetson" in said
-    assert "`morvit-deploy bench BUNDLE --device jetson --host user@jetson`" in said
+    assert "`morvit-deploy bench --device jetson --host user@jetson`" in said
     with pytest.raises(ConfigError, match="no Jetson"):
         bench("nothing", device="jetson")
     answer = CliRunner().invoke(app, ["bench", "--device", "cpu", "--host", "user@jetson"])

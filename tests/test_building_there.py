@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_device
 import loopback
 import pytest
 from conftest import make_config
-from ladders import threshold_ladder
 from loopback import Loopback
 from test_agent import gone
 from typer.testing import CliRunner, Result
@@ -19,13 +21,16 @@ from typer.testing import CliRunner, Result
 from morvit_deploy.agent.trt_engines import read_engine, read_engines
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.cli import app
+from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.exporters.building_there import build_on
 from morvit_deploy.exporters.trt_flavors import is_installed
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.session import Session
 
 pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
 
 CONFIG = make_config()
+MOST_S = 30.0  # from a lost network to the end of the command
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def recipe(exported: Callable[..., Path], tmp_path: Path) -> Path:
     """A copy of an RTX bundle whose engines were not built."""
     if not is_installed("rtx"):
         pytest.skip("tensorrt-rtx is not installed: pip install morvit-deploy[rtx]")
-    bundle = exported(CONFIG, target="trt", precision="fp16", flavor="rtx", plan=threshold_ladder())
+    bundle = exported(CONFIG, target="trt", precision="fp16", flavor="rtx")
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
     for path in [*(copy / "build").glob("*.engine"), copy / "build" / "engines.json"]:
@@ -50,13 +55,20 @@ def recipe(exported: Callable[..., Path], tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.fixture
+def made_up(exported: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy of a bundle for TensorRT, which is not here; for a made-up one on the device."""
+    bundle = exported(CONFIG, target="trt", precision="fp32", flavor="tensorrt")
+    return Path(shutil.copytree(bundle, tmp_path / "made up"))
+
+
 def at(board: Loopback, **changes: Any) -> Host:
     return board.host(**{"folder": str(board.folder / "device"), "python": sys.executable} | changes)
 
 
-def run(board: Loopback, bundle: Path, *more: str) -> Result:
+def tool(board: Loopback, bundle: Path, *more: str, python: str | Path = sys.executable) -> Result:
     words = ["build", str(bundle), "--host", "board", "--ssh-config", str(board.folder / "ssh_config")]
-    words += ["--remote-dir", str(board.folder / "device"), "--python", sys.executable, *more]
+    words += ["--remote-dir", str(board.folder / "device"), "--python", str(python), *more]
     return CliRunner().invoke(app, words)
 
 
@@ -65,15 +77,124 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_engines_come_back_whole(board: Loopback, recipe: Path) -> None:
+    """TensorRT-RTX builds without a GPU: nothing is made up here."""
     before, heard = contents(recipe / "build"), list[str]()
     manifest = (recipe / "manifest.json").read_bytes()
     record = build_on(recipe, at(board), tell=heard.append)
-    assert any("building" in stage and "%" in stage for stage in heard), "progress is streamed"
+    assert any(stage.startswith("building model: ") for stage in heard), "progress is streamed"
     stored = read_engines(recipe / "build")
     assert stored == record and [one["name"] for one in stored["engines"]] == ["model"]
     assert len(read_engine(recipe / "build", stored, "model")) == record["engines"][0]["bytes"]
-    assert {**contents(recipe / "build"), **before} == contents(recipe / "build"), "nothing else changed"
-    assert set(contents(recipe / "build")) == {*before, "model.engine", "engines.json"}
+    after = contents(recipe / "build")
+    assert {name: after.pop(name) for name in before} == before, "nothing else changed"
+    assert set(after) == {"model.engine", "engines.json"}
     assert (recipe / "manifest.json").read_bytes() == manifest
-    open_manifest(recipe)
+    assert open_manifest(recipe).target == "trt"
     assert gone(board.folder / "device")
+    again = tool(board, recipe, "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout) == {"bundle": str(recipe), **record}, "what is up to date is kept"
+
+
+def test_the_same_here(recipe: Path) -> None:
+    words = ["build", str(recipe), "--compute-capability", "SM89", "--json"]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.stderr
+    record = json.loads(answer.stdout)
+    assert record["engines"][0]["compute_capability"] == ["SM89"]
+    assert read_engines(recipe / "build")["engines"] == record["engines"]
+    shown = CliRunner().invoke(app, [*words[:-1]]).stdout
+    assert "model.engine" in shown and "SM89" in shown and "TensorRT-RTX" in shown
+
+
+def test_rebuild_and_another_flavor(board: Loopback, made_up: Path, tmp_path: Path) -> None:
+    python = fake_device.make_python(tmp_path / "fakes")
+    first = build_on(made_up, at(board, python=str(python)))
+    assert (first["flavor"], first["tensorrt"]) == ("tensorrt", fake_device.VERSION)
+    assert (made_up / "build" / "timing.cache").is_file()
+    seconds = [
+        json.loads(tool(board, made_up, "--json", *more, python=python).stdout)["engines"][0]["seconds"]
+        for more in ((), ("--rebuild",))
+    ]
+    assert seconds[0] == first["engines"][0]["seconds"] != seconds[1]
+
+
+def test_a_flavor_that_the_device_lacks(board: Loopback, recipe: Path, tmp_path: Path) -> None:
+    """A bundle for RTX and a device with JetPack's TensorRT alone."""
+    python = fake_device.make_python(tmp_path / "fakes")
+    (python.parent / "tensorrt_rtx.py").write_text("raise ImportError('none here')")
+    refused = tool(board, recipe, python=python)
+    assert refused.exit_code == 2 and not (recipe / "build" / "engines.json").exists()
+    assert "or build with what is there: --flavor tensorrt" in " ".join(refused.stderr.split())
+    assert build_on(recipe, at(board, python=str(python)), flavor="tensorrt")["flavor"] == "tensorrt"
+    assert gone(board.folder / "device")
+
+
+def test_a_network_that_is_pulled(board: Loopback, made_up: Path, tmp_path: Path) -> None:
+    python = fake_device.make_python(tmp_path / "fakes", build_s=60.0)
+    before = contents(made_up / "build")
+    pulled: list[float] = []
+
+    def pull(stage: str) -> None:
+        if stage.startswith("building model") and not pulled:
+            pulled.append(time.monotonic())
+            board.kill()
+
+    with pytest.raises(
+        LostError, match=r"board was lost while building engines.*the bundle here is as it was"
+    ):
+        build_on(made_up, at(board, python=str(python)), tell=pull)
+    assert time.monotonic() - pulled[0] < MOST_S
+    assert contents(made_up / "build") == before
+    assert gone(board.folder / "device"), "the builder ends with its agent"
+
+
+def test_interrupted(board: Loopback, made_up: Path, tmp_path: Path) -> None:
+    python = fake_device.make_python(tmp_path / "fakes", build_s=60.0)
+    before = contents(made_up / "build")
+
+    def stop(stage: str) -> None:
+        if stage.startswith("building model"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_on(made_up, at(board, python=str(python)), tell=stop)
+    assert contents(made_up / "build") == before
+    assert gone(board.folder / "device")
+
+
+def test_engines_that_are_damaged_on_their_way(
+    board: Loopback, made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, fetch = contents(made_up / "build"), Session.fetch
+
+    def torn(session: Session, place: str, names: Any, into: Path) -> None:
+        fetch(session, place, names, into)
+        (into / "model.engine").write_bytes(b"torn")
+
+    monkeypatch.setattr(Session, "fetch", torn)
+    python = fake_device.make_python(tmp_path / "fakes")
+    with pytest.raises(TargetError, match=r"came from the device is damaged: .*sha256 differs"):
+        build_on(made_up, at(board, python=str(python)))
+    assert contents(made_up / "build") == before
+
+
+def test_what_tensorrt_refuses_is_told(board: Loopback, made_up: Path, tmp_path: Path) -> None:
+    python = fake_device.make_python(tmp_path / "fakes", refuses=True)
+    refused = tool(board, made_up, python=python)
+    assert refused.exit_code == 2 and refused.stderr.count("error:") == 1
+    assert "could not find any implementation for node" in refused.stderr
+    assert gone(board.folder / "device")
+
+
+def test_what_cannot_be_built(tiny_bundle: Path, made_up: Path) -> None:
+    for words, says in (
+        ([str(tiny_bundle)], "is for target 'onnx', which has no engines to build"),
+        ([str(made_up), "--flavor", "lite"], "got 'lite', expected one of tensorrt, rtx"),
+        ([str(made_up), "--compute-capability", "89"], "got '89', expected SM and a number"),
+        ([str(made_up), "--ssh-option", "Port=1"], "say how to reach --host"),
+        ([str(made_up), "--python", "python3.8"], "say how to reach --host"),
+    ):
+        refused = CliRunner().invoke(app, ["build", *words])
+        assert refused.exit_code == 2, words
+        assert says in " ".join(refused.stderr.split())

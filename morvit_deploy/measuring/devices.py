@@ -39,7 +39,7 @@ DEVICES = {
 
 _SAY_HOST = {
     "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, nor does its device tree name one); say "
-    "how ssh reaches yours, as in `morvit-deploy bench BUNDLE --device jetson --host user@jetson`, or type it there "
+    "how ssh reaches yours, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
     "without --host"
 }
 

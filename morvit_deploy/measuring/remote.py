@@ -54,7 +54,7 @@ def bench_remote(
             shipment: dict[str, Path | bytes] = {}
             for place, subject in places.items():
                 shipment |= pack(subject, str(subject.bundle), place)
-            engines = DeviceEngines(places, tell)
+            engines = DeviceEngines(places, Path(scratch) / "engines", tell)
             session = stack.enter_context(
                 Session(
                     host,
