@@ -47,9 +47,11 @@ def build(
 ) -> None:
     """Build the engines of a TensorRT bundle, here or on the device that runs them.
 
-    Engines run with the TensorRT version and on the kind of GPU that they were built for. With --host the graphs and
-    their recipe go to the device, its own TensorRT builds, and the engines come back into the bundle; nothing is left
-    there. Engines that are up to date are kept.
+    Engines run with the TensorRT version and on the kind of GPU that they were built for.
+
+    --host: the device's own TensorRT builds, the engines come back into the bundle, and nothing is left there.
+
+    Engines that are up to date are kept.
     """
     place = host_of(host, ssh_option, ssh_config, remote_dir, python)
     folder = bundle_folder(bundle)
