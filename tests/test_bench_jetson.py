@@ -100,6 +100,9 @@ def test_it_builds_compares_measures_and_tells_of_the_board(
     assert energy["idle_mw"] == fake_device.IDLE_MW
     expected_mj = (fake_device.BUSY_MW - fake_device.IDLE_MW) * energy["seconds"] / energy["images"]
     assert energy["per_image_mj"] == pytest.approx(expected_mj, rel=1e-6)
+    raw = read["after"]["jetson"]["power"]
+    assert len(raw["samples"]) == energy["samples"] and {mw for _, mw in raw["samples"]} == {4000.0, 9000.0}
+    assert [images for *_, images in raw["blocks"]["0"]] == [151] * 3
     assert any("sudo nvpmodel -m 2 && sudo jetson_clocks" in warning for warning in result.warnings)
     shown = {part.title: part for part in bench_report(result).parts}
     energies, told = shown["Energy"], shown["Conditions"]

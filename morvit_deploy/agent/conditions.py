@@ -84,12 +84,13 @@ class JetsonReader:
         self._watch: Watch | None = None
 
     def __call__(self) -> dict[str, Any]:
-        """First: `describe`. Then: `read_state`, with `seen` and `energy` by label."""
+        """First: `describe`. Then: `read_state`, with `seen`, `energy` by label, and the `power` that was read."""
         if self._watch is not None:
             watch = self._watch
             self.stop()
             energy = {label: watch.energy(label) for label in watch.labels}
-            return {**read_state(watch.system), "seen": watch.seen(), "energy": energy}
+            more = {"seen": watch.seen(), "energy": energy, "power": watch.raw()}
+            return {**read_state(watch.system), **more}
         system = System()
         found = describe(system)
         if found["jetson"] is not None:

@@ -33,8 +33,10 @@ class DeviceEngines:
         """Ask what builds there, and add the engines that it would not build again."""
         more: dict[str, Path | bytes] = {}
         for place, subject in self._subjects.items():
-            assert subject.manifest.trt is not None, "the manifest has been checked"
-            asked = {"do": "check_builder", "flavor": subject.manifest.trt.flavor, "strict": False}
+            form = subject.manifest.trt
+            assert form is not None, "the manifest has been checked"
+            alone = form.version_compatible or form.hardware_compatible  # which the other flavor has not
+            asked = {"do": "check_builder", "flavor": form.flavor, "strict": alone}
             head = session.ask(asked, "looking for TensorRT")
             self._flavors[place] = head["flavor"]
             session.versions |= {MODULES[head["flavor"]]: head["tensorrt"]}

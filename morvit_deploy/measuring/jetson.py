@@ -52,6 +52,7 @@ def jetson_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     if before is None:
         return []
     board, mode = before["jetson"], before["power_mode"]
+    named = mode["number"] if mode["name"] is None else mode["name"]
     locked = {True: "locked", False: "not locked", None: "locked or not: not readable"}[
         before["clocks"]["locked"]
     ]
@@ -60,7 +61,7 @@ def jetson_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Jetson", board["module"] or board["model"] or "unknown"),
         ("JetPack", f"{board['jetpack'] or 'unknown'}, L4T {board['l4t'] or 'unknown'}"),
-        ("power mode", str(mode["name"] if mode["name"] is not None else mode["number"] or "not readable")),
+        ("power mode", "not readable" if named is None else str(named)),
         ("clocks", f"{locked} ({_units(before['clocks']['units'])})"),
         ("hottest sensor", " → ".join(told) or "not readable"),
         ("throttling", _throttling(before, after)),

@@ -78,16 +78,29 @@ class Watch:
                 + "; ".join(self._reasons or ["nothing was watched"]),
                 "source": None,
             }
-        total = self._total
-        powers = [(at_s, total_mw(reading, total)) for at_s, reading in self._meter.readings]
-        samples = [Sample(at_s, float(mw)) for at_s, mw in powers if mw is not None]
+        total, samples = self._total, self._samples()
         return {
             **energy_per_image(samples, self._idle, self.blocks if label is None else self.labels[label]),
             "source": self._meter.name,
             "rails": list(total.rails),
             "rails_why": total.why,
-            "skipped": self._meter.skipped + len(powers) - len(samples),
+            "skipped": self._meter.skipped + len(self._meter.readings) - len(samples),
             "not_used": self._reasons,
+        }
+
+    def raw(self) -> dict[str, Any] | None:
+        """What the energy was made from: input power in mW at seconds from the start, and the stretches of time."""
+        if self._meter is None:
+            return None
+        zero_s = self._idle[0]
+        blocks = {
+            label: [[block.start_s - zero_s, block.end_s - zero_s, block.images] for block in own]
+            for label, own in self.labels.items()
+        }
+        return {
+            "samples": [[sample.at_s - zero_s, sample.mw] for sample in self._samples()],
+            "idle": [0.0, self._idle[1] - zero_s],
+            "blocks": blocks,  # start, end, images
         }
 
     def seen(self) -> dict[str, Any]:
@@ -101,6 +114,14 @@ class Watch:
             "gpu_mhz": [min(gpu), max(gpu)] if gpu else None,
             "emc_mhz": [min(emc), max(emc)] if emc else None,
         }
+
+    def _samples(self) -> list[Sample]:
+        """Input power of every reading that has all of its rails."""
+        if self._total is None:
+            return []
+        total = self._total
+        powers = [(at_s, total_mw(reading, total)) for at_s, reading in self._readings()]
+        return [Sample(at_s, float(mw)) for at_s, mw in powers if mw is not None]
 
     def _readings(self) -> list[tuple[float, Reading]]:
         return [] if self._meter is None else self._meter.readings
