@@ -14,16 +14,20 @@ import fake_device
 import loopback
 import pytest
 from conftest import make_config
+from ladders import threshold_ladder
 from loopback import Loopback
-from test_agent import gone
+from test_agent import gone, unpacked
 from typer.testing import CliRunner, Result
 
+from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.building import share
 from morvit_deploy.agent.trt_engines import read_engine, read_engines
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.cli import app
 from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.exporters.building_there import build_on
 from morvit_deploy.exporters.trt_flavors import is_installed
+from morvit_deploy.measuring.inputs import Source, prepare
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
 
@@ -105,6 +109,22 @@ def test_the_same_here(recipe: Path) -> None:
     assert read_engines(recipe / "build")["engines"] == record["engines"]
     shown = CliRunner().invoke(app, [*words[:-1]]).stdout
     assert "model.engine" in shown and "SM89" in shown and "TensorRT-RTX" in shown
+
+
+@pytest.mark.slow
+def test_a_bucket_of_a_self_dispatching_bundle_is_built(
+    exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By TensorRT-RTX from what `bench` sends: the graph of a bucket, and the weights that the bundle's own have."""
+    if not is_installed("rtx"):
+        pytest.skip("tensorrt-rtx is not installed: pip install morvit-deploy[rtx]")
+    plan = threshold_ladder()
+    bundle = exported(CONFIG, target="trt", precision="fp16", flavor="rtx", plan=plan, dispatch="graph")
+    folder = unpacked(prepare(bundle, Source(), tmp_path / "pixels.npy"), tmp_path / "device")
+    share(folder / "build", folder / "alone")
+    record = trt_build.build(folder / "alone", lambda event: None)
+    assert [one["name"] for one in record["engines"]] == [bucket.name for bucket in plan.buckets]
+    assert (folder / "alone" / "weights.bin").samefile(folder / "build" / "weights.bin")
 
 
 def test_rebuild_and_another_flavor(board: Loopback, made_up: Path, tmp_path: Path) -> None:
