@@ -30,7 +30,7 @@ types: $(READY)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
 
 unit: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert

@@ -16,6 +16,7 @@ from morvit_deploy.calibration.images import ImageFolder, open_images
 from morvit_deploy.checkpoint import load_checkpoint
 from morvit_deploy.config import Config
 from morvit_deploy.demo_names import IMAGES, MODELS
+from morvit_deploy.dependencies import installed
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import Exported
@@ -66,6 +67,18 @@ class Adaptive:
 
 
 @dataclass
+class Packaged:
+    """The adaptive model as a Core ML package in fp16, answered by whatever runs it here."""
+
+    exported: Exported
+    top1: float  # of the package, on the test images
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return {"verification": self.exported.verification.as_dict(), "top1": self.top1}
+
+
+@dataclass
 class Walked:
     """One model's way through the tool."""
 
@@ -77,6 +90,7 @@ class Walked:
     reference_top1: float  # of the eager reference, on the same
     same_answers: float  # share of images with the same class
     adaptive: Adaptive
+    packaged: Packaged | None = None
     bench: BenchResult | None = None
     warning: str = ""
 
@@ -91,6 +105,7 @@ class Walked:
             "verification": self.verification.as_dict(),
             "routing_warning": self.warning,
             "adaptive": self.adaptive.as_dict(),
+            "coreml": None if self.packaged is None else self.packaged.as_dict(),
             "bench": None if self.bench is None else self.bench.as_dict(),
         }
 
@@ -131,6 +146,9 @@ def run_demo(
         for name in MODELS:
             demo.walked.append(_walk(examples / name, examples / IMAGES, folder, tell))
         first = demo.walked[0]
+        if installed("coremltools") is not None:
+            tell(f"exporting {first.name} to Core ML")
+            first.packaged = _package(examples / first.name, examples / IMAGES, folder, first.name)
         tell("timing against the naive export")
         first.bench = bench(
             [folder / first.name, folder / f"{first.name}-naive", folder / f"{first.name}-adaptive"],
@@ -243,6 +261,8 @@ def _summary(walked: list[Walked]) -> Table:
             )
         )
         rows.append(_adaptive_row(one, dense))
+        if one.packaged is not None:
+            rows.append(_packaged_row(one, one.packaged, dense))
     columns = ("model", "routing", "top-1", "eager top-1", "MACs", "of dense", "files", "verified")
     caption = (
         "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer. With fitted "
@@ -264,6 +284,33 @@ def _adaptive_row(one: Walked, dense: int) -> tuple[str, ...]:
         size(sum(file.bytes for file in manifest.files)),
         "yes" if one.adaptive.exported.verification.passed else "NO",
     )
+
+
+def _packaged_row(one: Walked, packaged: Packaged, dense: int) -> tuple[str, ...]:
+    chosen, manifest = one.adaptive.calibrated.chosen, packaged.exported.manifest
+    return (
+        f"  as a Core ML package, {manifest.precision}",
+        manifest.plan.mode,
+        share(packaged.top1),
+        "",
+        count(chosen.expected_macs),
+        f"{chosen.expected_macs / dense:.0%}",
+        size(sum(file.bytes for file in manifest.files)),
+        "yes" if packaged.exported.verification.passed else "NO",
+    )
+
+
+def _package(checkpoint: Path, pictures: Path, folder: Path, name: str) -> Packaged:
+    """Export the fitted plan to Core ML and classify the pictures with the package."""
+    out = folder / f"{name}-coreml"
+    exported = export(
+        checkpoint, out, target="coreml", plan=folder / f"{name}.plan.json", images=pictures, with_depth=True,
+        allow_worse=True,
+    )  # fmt: skip  # a row of the table says whether it passed
+    images = open_images(pictures, exported.manifest.config)
+    with open_bundle(out) as session:
+        found = session.logits(images.all()).argmax(axis=-1)
+    return Packaged(exported, float((found == np.array(images.labels)).mean()))
 
 
 def _pictures(walked: list[Walked], folder: Path) -> list[Picture]:

@@ -45,7 +45,7 @@ def made(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_leaves_bundles_pictures_and_a_report(made: Path) -> None:
-    for name in ("digits-expert", "digits-expert-naive", "digits-token"):
+    for name in ("digits-expert", "digits-expert-naive", "digits-expert-coreml", "digits-token"):
         assert (made / name / "manifest.json").is_file()
     for name in ("digits-expert", "digits-token"):
         assert np.asarray(Image.open(made / f"{name}-depth.png")).ndim == 3

@@ -410,7 +410,9 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "words"), EDITS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "change", "words"), EDITS, ids=lambda value: value[:40] if isinstance(value, str) else ""
+)
 def test_a_falsified_plan_does_not_pass(
     name: str, change: Any, words: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
