@@ -12,7 +12,7 @@ from typing import Any
 from morvit_deploy.agent.trt_build import RECORD
 from morvit_deploy.agent.trt_engines import EngineError, read_engine, read_engines
 from morvit_deploy.errors import LostError, OutputError, TargetError
-from morvit_deploy.exporters.building import checked, told
+from morvit_deploy.exporters.building import checked, may_change, told
 from morvit_deploy.remote.dialogue import Dropped
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
@@ -38,14 +38,16 @@ def build_on(
 ) -> dict[str, Any]:
     """As `build_here`, on `host`: its engines and their record come back into the bundle, whole or not at all.
 
-    Engines of the bundle that were built there before, and are up to date, are kept. Raises BundleError, TargetError
-    where the device cannot build, OutputError where they cannot be written here, LostError when it goes away.
+    The recipe's flavor builds where the device has it, else the one that it has. Engines of the bundle that were
+    built there before, and are up to date, are kept. Raises BundleError, TargetError where the device cannot build,
+    OutputError where they cannot be written here, LostError when it goes away.
     """
     folder = Path(bundle)
     manifest = checked(folder, flavor)
     assert manifest.trt is not None, "`checked` looks for it"
     asked, build = flavor or manifest.trt.flavor, folder / BUILD
-    options = ["--flavor", asked, *(["--rebuild"] if rebuild else [])]
+    strict = flavor is not None or not may_change(manifest)
+    options = ["--rebuild"] if rebuild else []
     options += [word for name in compute_capability for word in ("--compute-capability", name)]
     shipment = {
         f"{_PLACE}/{file.path}": folder / file.path
@@ -54,8 +56,9 @@ def build_on(
     }
 
     def settle(session: Session) -> Shipment:
-        look = {"do": "check_builder", "flavor": asked, "strict": True}
+        look = {"do": "check_builder", "flavor": asked, "strict": strict}
         head = session.ask(look, "looking for TensorRT")
+        options[:0] = ["--flavor", head["flavor"]]
         return {} if rebuild else fitting_engines(build, head, f"{_PLACE}/{BUILD}")
 
     try:
@@ -67,7 +70,7 @@ def build_on(
             names = [engine["engine"] for engine in record["engines"]]
             session.fetch(f"{_PLACE}/{BUILD}", [*names, RECORD], scratch)
             with contextlib.suppress(TargetError, Dropped):  # RTX has none
-                if asked == "tensorrt":
+                if record["flavor"] == "tensorrt":
                     session.fetch(f"{_PLACE}/{BUILD}", [TIMING_CACHE], scratch)
             _take_over(scratch, build)
     except Dropped as drop:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from morvit_deploy.agent import trt_engines
 from morvit_deploy.bundle import Manifest
@@ -11,9 +13,9 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.cuda_driver import Cuda
 from morvit_deploy.exporters.run_onnx import OnnxRunner, alone, graph_files, open_onnx
 from morvit_deploy.exporters.trt_engine import TrtEngine
-from morvit_deploy.exporters.trt_flavors import Here, load, look
+from morvit_deploy.exporters.trt_flavors import Here, is_installed, load, look
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
-from morvit_deploy.trt import BUILD
+from morvit_deploy.trt import BUILD, Flavor
 
 ON_CPU = "ONNX Runtime's, on the CPU and on the same graph; there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
@@ -30,7 +32,7 @@ def open_trt(
     Raises BundleError for engines of another machine, TargetError when a GPU is here and the runtime is not.
     """
     assert manifest.trt is not None, "the manifest has been checked"
-    here = look(manifest.trt.flavor)
+    here = look_for(folder, manifest)
     if here.device is None:
         return on_cpu(folder, manifest, threads, probes, bucket)
     engines = open_engines(folder, manifest, here)
@@ -43,6 +45,17 @@ def open_trt(
         if bucket or not manifest.plan.adaptive
         else _whole(manifest, engines)
     )
+
+
+def look_for(folder: Path, manifest: Manifest) -> Here:
+    """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
+    assert manifest.trt is not None, "the manifest has been checked"
+    if not is_installed(manifest.trt.flavor):
+        with contextlib.suppress(trt_engines.EngineError):
+            built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
+            if built in get_args(Flavor) and is_installed(built):
+                return look(built)
+    return look(manifest.trt.flavor)
 
 
 def open_engines(

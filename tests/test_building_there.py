@@ -14,6 +14,7 @@ import fake_device
 import loopback
 import pytest
 from conftest import make_config
+from fake_cuda import fake_gpu, put_engines
 from ladders import threshold_ladder
 from loopback import Loopback
 from test_agent import gone, unpacked
@@ -25,6 +26,7 @@ from morvit_deploy.agent.trt_engines import read_engine, read_engines
 from morvit_deploy.bundle import open_manifest
 from morvit_deploy.cli import app
 from morvit_deploy.errors import LostError, TargetError
+from morvit_deploy.exporters import building, run_trt
 from morvit_deploy.exporters.building_there import build_on
 from morvit_deploy.exporters.trt_flavors import is_installed
 from morvit_deploy.measuring.inputs import Source, prepare
@@ -127,26 +129,26 @@ def test_a_bucket_of_a_self_dispatching_bundle_is_built(
     assert (folder / "alone" / "weights.bin").samefile(folder / "build" / "weights.bin")
 
 
-def test_rebuild_and_another_flavor(board: Loopback, made_up: Path, tmp_path: Path) -> None:
+def test_what_is_up_to_date_is_kept_unless_rebuilt(board: Loopback, made_up: Path, tmp_path: Path) -> None:
     python = fake_device.make_python(tmp_path / "fakes")
     first = build_on(made_up, at(board, python=str(python)))
     assert (first["flavor"], first["tensorrt"]) == ("tensorrt", fake_device.VERSION)
     assert (made_up / "build" / "timing.cache").is_file()
-    seconds = [
-        json.loads(tool(board, made_up, "--json", *more, python=python).stdout)["engines"][0]["seconds"]
-        for more in ((), ("--rebuild",))
-    ]
-    assert seconds[0] == first["engines"][0]["seconds"] != seconds[1]
+    for rebuild in (False, True):
+        heard: list[str] = []
+        again = build_on(made_up, at(board, python=str(python)), rebuild=rebuild, tell=heard.append)
+        assert ("model is up to date" in heard) is not rebuild
+        assert again["engines"][0]["sha256"] == first["engines"][0]["sha256"]
 
 
 def test_a_flavor_that_the_device_lacks(board: Loopback, recipe: Path, tmp_path: Path) -> None:
     """A bundle for RTX and a device with JetPack's TensorRT alone."""
     python = fake_device.make_python(tmp_path / "fakes")
     (python.parent / "tensorrt_rtx.py").write_text("raise ImportError('none here')")
-    refused = tool(board, recipe, python=python)
+    refused = tool(board, recipe, "--flavor", "rtx", python=python)
     assert refused.exit_code == 2 and not (recipe / "build" / "engines.json").exists()
     assert "or build with what is there: --flavor tensorrt" in " ".join(refused.stderr.split())
-    assert build_on(recipe, at(board, python=str(python)), flavor="tensorrt")["flavor"] == "tensorrt"
+    assert build_on(recipe, at(board, python=str(python)))["flavor"] == "tensorrt"
     assert gone(board.folder / "device")
 
 
@@ -205,6 +207,23 @@ def test_what_tensorrt_refuses_is_told(board: Loopback, made_up: Path, tmp_path:
     assert refused.exit_code == 2 and refused.stderr.count("error:") == 1
     assert "could not find any implementation for node" in refused.stderr
     assert gone(board.folder / "device")
+
+
+def test_engines_of_the_flavor_that_is_here_run(made_up: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle for RTX whose engines a machine's own TensorRT has built, on that machine."""
+    manifest = open_manifest(made_up)
+    assert manifest.trt is not None
+    rtx = manifest.model_copy(update={"trt": manifest.trt.model_copy(update={"flavor": "rtx"})})
+    fake_gpu(monkeypatch)
+    put_engines(made_up)
+    monkeypatch.setattr(run_trt, "is_installed", lambda flavor: flavor == "tensorrt")
+    assert run_trt.look_for(made_up, rtx).flavor == "tensorrt"
+    monkeypatch.setattr(building, "is_installed", lambda flavor: flavor == "tensorrt")
+    assert building.flavor_here(rtx) == "tensorrt"
+    monkeypatch.setattr(building, "is_installed", lambda flavor: False)
+    assert building.flavor_here(rtx) == "rtx", "whose message says how to install it"
+    compatible = rtx.model_copy(update={"trt": manifest.trt.model_copy(update={"version_compatible": True})})
+    assert building.may_change(rtx) and not building.may_change(compatible)
 
 
 def test_what_cannot_be_built(tiny_bundle: Path, made_up: Path) -> None:

@@ -31,7 +31,11 @@ def build(
     python: PythonOption = None,
     flavor: Annotated[
         str | None,
-        typer.Option("--flavor", help="tensorrt or rtx (default: the bundle's).", show_default=False),
+        typer.Option(
+            "--flavor",
+            help="tensorrt or rtx (default: the bundle's, else what is there).",
+            show_default=False,
+        ),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,

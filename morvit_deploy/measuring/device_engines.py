@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.agent.trt_build import MODULES, RECORD
-from morvit_deploy.exporters.building import told
+from morvit_deploy.exporters.building import may_change, told
 from morvit_deploy.exporters.building_there import HEAD, build_there, fitting_engines
 from morvit_deploy.measuring.inputs import Subject
 from morvit_deploy.remote.session import Session
@@ -33,10 +33,9 @@ class DeviceEngines:
         """Ask what builds there, and add the engines that it would not build again."""
         more: dict[str, Path | bytes] = {}
         for place, subject in self._subjects.items():
-            form = subject.manifest.trt
-            assert form is not None, "the manifest has been checked"
-            alone = form.version_compatible or form.hardware_compatible  # which the other flavor has not
-            asked = {"do": "check_builder", "flavor": form.flavor, "strict": alone}
+            assert subject.manifest.trt is not None, "the manifest has been checked"
+            strict = not may_change(subject.manifest)
+            asked = {"do": "check_builder", "flavor": subject.manifest.trt.flavor, "strict": strict}
             head = session.ask(asked, "looking for TensorRT")
             self._flavors[place] = head["flavor"]
             session.versions |= {MODULES[head["flavor"]]: head["tensorrt"]}
