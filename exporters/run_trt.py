@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from morvit_deploy.agent import trt_engines
 from morvit_deploy.bundle import Manifest
@@ -11,9 +13,9 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.cuda_driver import Cuda
 from morvit_deploy.exporters.run_onnx import OnnxRunner, alone, graph_files, open_onnx
 from morvit_deploy.exporters.trt_engine import TrtEngine
-from morvit_deploy.exporters.trt_flavors import Here, load, look
+from morvit_deploy.exporters.trt_flavors import Here, is_installed, load, look
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
-from morvit_deploy.trt import BUILD
+from morvit_deploy.trt import BUILD, Flavor
 
 ON_CPU = "ONNX Runtime's, on the CPU and on the same graph; there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
@@ -30,12 +32,12 @@ def open_trt(
     Raises BundleError for engines of another machine, TargetError when a GPU is here and the runtime is not.
     """
     assert manifest.trt is not None, "the manifest has been checked"
-    here = look(manifest.trt.flavor)
+    here = look_for(folder, manifest)
     if here.device is None:
-        return _on_cpu(folder, manifest, threads, probes, bucket)
+        return on_cpu(folder, manifest, threads, probes, bucket)
     engines = open_engines(folder, manifest, here)
     if probes or (bucket is not None and manifest.dispatch == "graph"):
-        inside = _on_cpu(folder, manifest, threads, probes, bucket)
+        inside = on_cpu(folder, manifest, threads, probes, bucket)
         inside.runtime = INSIDE.format(engine=f"{here.product} on {here.device['name']}")
         return inside if manifest.dispatch == "graph" else Probed(_alone(manifest, engines, bucket), inside)
     return (
@@ -43,6 +45,17 @@ def open_trt(
         if bucket or not manifest.plan.adaptive
         else _whole(manifest, engines)
     )
+
+
+def look_for(folder: Path, manifest: Manifest) -> Here:
+    """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
+    assert manifest.trt is not None, "the manifest has been checked"
+    if not is_installed(manifest.trt.flavor):
+        with contextlib.suppress(trt_engines.EngineError):
+            built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
+            if built in get_args(Flavor) and is_installed(built):
+                return look(built)
+    return look(manifest.trt.flavor)
 
 
 def open_engines(
@@ -60,9 +73,9 @@ def open_engines(
             record, here.flavor, here.version, here.device["compute_capability"]
         )
     except trt_engines.EngineError as error:
-        raise BundleError(str(error)) from None
+        raise BundleError(f"{error}, or `morvit-deploy build {folder}`") from None
     if refused is not None:
-        raise BundleError(f"{build}: {refused}")
+        raise BundleError(f"{build}: {refused}, or `morvit-deploy build {folder}`")
     cuda = Cuda()
     graphs = manifest.dispatch != "graph" if cuda_graphs is None else cuda_graphs
 
@@ -138,8 +151,12 @@ def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str 
     return Chained(engines("stem"), engines(bucket), carried, results)
 
 
-def _on_cpu(
-    folder: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None
+def on_cpu(
+    folder: Path,
+    manifest: Manifest,
+    threads: int | None = None,
+    probes: bool = False,
+    bucket: str | None = None,
 ) -> Runner:
     """The bundle's own graphs in ONNX Runtime."""
     inside, build = graphs_of(manifest), folder / BUILD

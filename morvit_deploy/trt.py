@@ -14,6 +14,7 @@ from morvit_deploy.errors import ConfigError
 Flavor = Literal["tensorrt", "rtx"]
 
 BUILD = "build"  # the bundle's folder with the graphs, their recipe and the engines
+ALONE = "alone"  # beside it on a device: engines of one bucket each, where the bundle's own chooses
 RECIPE, SCRIPT = "build.json", "build.py"
 TIMING_CACHE = "timing.cache"
 LARGEST_BATCH = 32  # of a dynamic batch unless another is asked for: what a session runs at a time

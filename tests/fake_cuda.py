@@ -1,7 +1,7 @@
-"""A GPU that is not there: cuda-python's functions over host memory, and TensorRT engines that ONNX Runtime answers.
+"""A GPU that is not there: the driver's functions over host memory, and TensorRT engines that ONNX Runtime answers.
 
-Statuses come first, as cuda-python has it; addresses and streams are integers; captured work runs at launch and not
-before; memory that was not allocated, or too little of it, is an error.
+Addresses and handles are integers; captured work runs at launch and not before; memory that was not allocated, or too
+little of it, is an error.
 """
 
 from __future__ import annotations
@@ -20,89 +20,132 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from morvit_deploy.agent import trt_build
-from morvit_deploy.exporters import cuda_driver
+from morvit_deploy.agent import cuda_driver, trt_build
 
 GPU = {"name": "Fake 4090", "compute_capability": "8.9"}
-Status = enum.IntEnum(
-    "cudaError_t", {"cudaSuccess": 0, "cudaErrorInvalidValue": 1, "cudaErrorMemoryAllocation": 2}
-)
-OK = Status.cudaSuccess
+OUT_OF_MEMORY, INVALID_VALUE = 2, 1  # CUresult of cuda.h
+NAMES = {INVALID_VALUE: b"CUDA_ERROR_INVALID_VALUE", OUT_OF_MEMORY: b"CUDA_ERROR_OUT_OF_MEMORY"}
 
 
-class FakeCudart:
-    """The part of `cuda.bindings.runtime` that is called."""
-
-    cudaMemcpyKind = enum.IntEnum(
-        "cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2}
-    )
-    cudaStreamCaptureMode = enum.IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
+class FakeDriver:
+    """The part of libcuda that is called, with ctypes arguments as the driver gets them."""
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
+        self.work: dict[int, Any] = {}  # graphs, graphs that are ready, and events, by handle
         self.launches, self.streams, self.devices, self.room = 0, set[int](), 1, 1 << 30
 
-    def cudaGetDeviceCount(self) -> tuple[Any, ...]:
-        return OK, self.devices
+    def cuInit(self, flags: Any) -> int:
+        return 0
 
-    def cudaMalloc(self, size: int) -> tuple[Any, ...]:
-        if size > self.room:
-            return Status.cudaErrorMemoryAllocation, 0
-        block = ctypes.create_string_buffer(size)
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.devices
+        return 0
+
+    def cuDeviceGet(self, device: Any, number: Any) -> int:
+        return 0
+
+    def cuDeviceGetName(self, name: Any, length: int, device: Any) -> int:
+        name.value = GPU["name"].encode()
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+        value._obj.value = dict(zip((75, 76), map(int, GPU["compute_capability"].split(".")), strict=True))[
+            attribute
+        ]
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
+        context._obj.value = 7
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:
+        return 0 if context.value == 7 else INVALID_VALUE
+
+    def cuGetErrorName(self, status: Any, name: Any) -> int:
+        name._obj.value = NAMES.get(status.value)
+        return 0
+
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:
+        if size.value > self.room:
+            return OUT_OF_MEMORY
+        block = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(block)
         self.memory[ctypes.addressof(block)] = block
-        return OK, ctypes.addressof(block)
+        return 0
 
-    def cudaFree(self, address: int) -> tuple[Any, ...]:
-        del self.memory[address]
-        return (OK,)
+    def cuMemFree_v2(self, address: Any) -> int:
+        del self.memory[address.value]
+        return 0
 
-    def cudaStreamCreate(self) -> tuple[Any, ...]:
-        self.streams.add(len(self.streams) + 1)
-        return OK, len(self.streams)
+    def cuStreamCreate(self, stream: Any, flags: Any) -> int:
+        stream._obj.value = len(self.streams) + 1
+        self.streams.add(stream._obj.value)
+        return 0
 
-    def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
-        self.streams.discard(stream)
-        return (OK,)
+    def cuStreamDestroy_v2(self, stream: Any) -> int:
+        self.streams.discard(stream.value)
+        return 0
 
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
-        device = to if kind == 1 else source
-        if device not in self.memory or len(self.memory[device]) < size:
-            return (Status.cudaErrorInvalidValue,)
-        ctypes.memmove(to, source, size)
-        return (OK,)
+    def cuMemcpyHtoDAsync_v2(self, to: Any, source: Any, size: Any, stream: Any) -> int:
+        return self._copied(to.value, to.value, source.value, size.value)
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        return (OK,)
+    def cuMemcpyDtoHAsync_v2(self, to: Any, source: Any, size: Any, stream: Any) -> int:
+        return self._copied(source.value, to.value, source.value, size.value)
 
-    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
-        self.recording[stream] = []
-        return (OK,)
+    def cuStreamSynchronize(self, stream: Any) -> int:
+        return 0
 
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
-        return OK, self.recording.pop(stream)
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:
+        self.recording[stream.value] = []
+        return 0
 
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
-        return OK, graph
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        graph._obj.value = self._keep(self.recording.pop(stream.value))
+        return 0
 
-    def cudaGraphLaunch(self, graph: Any, stream: int) -> tuple[Any, ...]:
+    def cuGraphInstantiateWithFlags(self, ready: Any, graph: Any, flags: Any) -> int:
+        ready._obj.value = self._keep([*self.work[graph.value]])
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        del self.work[graph.value]
+        return 0
+
+    cuGraphExecDestroy = cuGraphDestroy
+
+    def cuGraphLaunch(self, graph: Any, stream: Any) -> int:
         self.launches += 1
-        for work in graph:
+        for work in self.work[graph.value]:
             work()
-        return (OK,)
+        return 0
 
-    def cudaEventCreate(self) -> tuple[Any, ...]:
-        return OK, {"at": None}
+    def cuEventCreate(self, event: Any, flags: Any) -> int:
+        event._obj.value = self._keep(None)
+        return 0
 
-    def cudaEventRecord(self, event: Any, stream: int) -> tuple[Any, ...]:
-        event["at"] = time.perf_counter()
-        return (OK,)
+    def cuEventRecord(self, event: Any, stream: Any) -> int:
+        self.work[event.value] = time.perf_counter()
+        return 0
 
-    def cudaEventSynchronize(self, event: Any) -> tuple[Any, ...]:
-        return (OK,)
+    def cuEventSynchronize(self, event: Any) -> int:
+        return 0
 
-    def cudaEventElapsedTime(self, before: Any, after: Any) -> tuple[Any, ...]:
-        return OK, 1e3 * (after["at"] - before["at"])
+    def cuEventElapsedTime(self, ms: Any, before: Any, after: Any) -> int:
+        ms._obj.value = 1e3 * (self.work[after.value] - self.work[before.value])
+        return 0
+
+    def _copied(self, device: int, to: int, source: int, size: int) -> int:
+        if device not in self.memory or len(self.memory[device]) < size:
+            return INVALID_VALUE
+        ctypes.memmove(to, source, size)
+        return 0
+
+    def _keep(self, work: Any) -> int:
+        handle = 1000 + max(self.work, default=0)
+        self.work[handle] = work
+        return handle
 
 
 class FakeEngine:
@@ -158,7 +201,7 @@ class FakeContext:
         if self.engine.trt.refuses_to_run:
             self.engine.trt.log.log(self.engine.trt.ILogger.ERROR, "enqueueV3: illegal memory access")
             return False
-        recording = self.engine.trt.cudart.recording.get(stream)
+        recording = self.engine.trt.driver.recording.get(stream)
         if recording is None:
             self.work()
         else:
@@ -190,9 +233,9 @@ TYPES = {
 
 
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
-    """A module `tensorrt` that runs fake engines, a GPU, and cuda-python over host memory; the module."""
+    """A module `tensorrt` that runs fake engines, a GPU, and its driver over host memory; the module."""
     trt: Any = ModuleType("tensorrt")
-    trt.__version__, trt.cudart, trt.refuses_to_run, trt.log = version, FakeCudart(), False, None
+    trt.__version__, trt.driver, trt.refuses_to_run, trt.log = version, FakeDriver(), False, None
     severity = enum.IntEnum("Severity", ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"), start=0)
     trt.ILogger = type("ILogger", (), dict(severity.__members__))
     trt.TensorIOMode = enum.Enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT"))
@@ -212,7 +255,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     trt.Runtime = Runtime
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(trt_build, "this_device", lambda: GPU)
-    monkeypatch.setattr(cuda_driver, "_runtime", lambda: trt.cudart)
+    monkeypatch.setattr(cuda_driver, "library", lambda: trt.driver)
     return trt
 
 

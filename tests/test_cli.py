@@ -15,6 +15,7 @@ COMMANDS = [
     "inspect",
     "calibrate",
     "export",
+    "build",
     "verify",
     "predict",
     "bench",

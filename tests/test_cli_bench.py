@@ -52,7 +52,7 @@ def test_images_of_a_folder(tiny_bundle: Path, image_files: list[Path]) -> None:
     assert "synthetic" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("device", ["jetson", "toaster"])
+@pytest.mark.parametrize("device", ["nano", "toaster"])
 def test_device_that_this_version_does_not_measure(tiny_bundle: Path, device: str) -> None:
     message = only_message(run(tiny_bundle, "--device", device))
     assert f"got device '{device}'" in message

@@ -65,7 +65,7 @@ def test_every_part_is_timed_both_ways(
         assert [len(block) for block in timing.blocks_ms] == [10, 10]
         assert all(ms > 0 for ms in timing.samples_ms) and timing.images_per_s > 0
     assert shares == sorted(shares) and shares[-1] == 1.0
-    assert not trt.cudart.memory and not trt.cudart.streams, "nothing is left on the device"
+    assert not trt.driver.memory and not trt.driver.streams, "nothing is left on the device"
     data = json.loads(json.dumps(result.as_dict()))
     assert data["device"] == "cuda" and "transfers excluded" in data["conditions"]["timed"]
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_measured(
     exported: Exported, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = bundle_of(exported, tmp_path)
-    with pytest.raises(TargetError, match=r"holds TensorRT engines.*--device cuda"):
+    with pytest.raises(TargetError, match=r"is for trt.*--device cuda"):
         bench(bundle)
     with pytest.raises(TargetError, match=r"got device 'cuda'; from Python that is .*cuda_bench\.bench_cuda"):
         bench(bundle, device="cuda")

@@ -61,6 +61,7 @@ NO_TORCH = {
     *("calibration.points", "calibration.drafting", "pareto"),
     *("calibration.ranges", "calibration.smoothing", "calibration.sensitivity", "calibration.channels"),
     *("precision", "coreml", "options", "probes"),
+    *("agent.building", "agent.cuda_driver", "agent.engine", "agent.run_trt"),
     *("agent.trt_build", "agent.trt_engines", "agent.jetson.conditions", "agent.jetson.watch"),
     *("exporters.registry", "exporters.run_onnx"),
     *(
@@ -72,7 +73,8 @@ NO_TORCH = {
     ),
     *("measuring.remote_process", "measuring.shipping", "measuring.device_parity"),
     *("remote.archive", "remote.connection", "remote.dialogue", "remote.host", "remote.loader"),
-    *("remote.refusals", "remote.session", "remote.shipment"),
+    *("remote.refusals", "remote.session", "remote.shipment", "remote.local"),
+    *("measuring.device_engines", "measuring.jetson", "exporters.building_there"),
     *("trt", "exporters.run_trt", "exporters.trt_engine", "exporters.trt_flavors", "exporters.cuda_driver"),
     *("exporters.building", "exporters.trt_recipe"),
     *("inspecting.depth_maps", "inspecting.degeneracy"),

@@ -14,6 +14,7 @@ from conftest import make_config, random_pixels
 from fake_cuda import GPU, fake_gpu, put_engines
 from ladders import threshold_ladder
 
+from morvit_deploy.agent import cuda_driver as agent_driver
 from morvit_deploy.agent import trt_build
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters import cuda_driver
@@ -68,10 +69,10 @@ def test_engines_answer_as_their_graphs(
         np.testing.assert_allclose(found[name], value, atol=SAME, rtol=0)
         np.testing.assert_array_equal(found[name], again[name])
     fixed = case not in ("self-dispatching", "dynamic")
-    assert (trt.cudart.launches > 0) == fixed, (
+    assert (trt.driver.launches > 0) == fixed, (
         "a CUDA graph where shapes are fixed and nothing is conditional"
     )
-    assert not trt.cudart.memory and not trt.cudart.streams, "closed sessions leave nothing on the device"
+    assert not trt.driver.memory and not trt.driver.streams, "closed sessions leave nothing on the device"
 
 
 def test_a_bucket_alone_and_the_values_inside(
@@ -166,31 +167,26 @@ def test_what_tensorrt_says_is_told(recipe: Callable[..., Path], monkeypatch: py
     trt.refuses_to_run = True
     with open_bundle(bundle) as session, pytest.raises(TargetError, match="illegal memory access"):
         session.run(random_pixels(CONFIG, 1))
-    trt.cudart.room = 10
+    trt.driver.room = 10
     with pytest.raises(
-        TargetError, match="cudaMalloc failed: cudaErrorMemoryAllocation; the GPU's memory is full"
+        TargetError, match="cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY; the GPU's memory is full"
     ):
         open_bundle(bundle)
-    trt.cudart.devices = 0
+    trt.driver.devices = 0
     with pytest.raises(TargetError, match="CUDA sees no GPU"):
         open_bundle(bundle)
 
 
-def test_cuda_python_is_asked_for_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setitem(sys.modules, "cuda", None)
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(TargetError, match=r'pip install "cuda-python>=12.3"'):
+    monkeypatch.setattr(agent_driver.ctypes, "CDLL", missing)
+    with pytest.raises(TargetError, match=r"NVIDIA's driver \(libcuda\.so\.1: cannot open"):
         cuda_driver.Cuda()
-
-
-def test_the_functions_that_are_called_are_cuda_pythons() -> None:
-    """The made-up CUDA has no function of its own invention."""
-    real = pytest.importorskip("cuda.bindings.runtime", reason="the trt extra")
-    from fake_cuda import FakeCudart
-
-    assert [name for name in vars(FakeCudart) if name.startswith("cuda") and not hasattr(real, name)] == []
+    monkeypatch.setattr(agent_driver.ctypes, "CDLL", lambda name: object())
+    with pytest.raises(TargetError, match=r"has no cuInit: it is older than CUDA 11\.4"):
+        cuda_driver.Cuda()
 
 
 @pytest.mark.gpu

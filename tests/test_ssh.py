@@ -28,6 +28,7 @@ from morvit_deploy.measuring.benchmark import bench
 from morvit_deploy.measuring.results import BenchResult
 from morvit_deploy.measuring.turns import MIN_RUNS, Lane
 from morvit_deploy.remote import dialogue
+from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.host import Host
 
@@ -281,7 +282,8 @@ class TestRefusals:
 
     def test_full_disk(self, board: Loopback, tiny_bundle: Path) -> None:
         device = board.folder / "device"
-        options = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(device)]
+        room = len(agent_archive()) + (32 << 10)  # for the agent, and not for what it measures
+        options = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(device)]
         mounted = subprocess.run(options, capture_output=True, text=True)
         if mounted.returncode:
             pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")

@@ -7,12 +7,14 @@ in READERS.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.jetson import System, Watch, describe, read_state
 from morvit_deploy.agent.machine import board, machine, text_of
 from morvit_deploy.agent.processor import usage
 
@@ -72,4 +74,52 @@ def _temperatures() -> dict[str, float] | None:
     return found or None
 
 
-READERS: dict[str, Callable[[], dict[str, Any]]] = {"linux": linux}
+class JetsonReader:
+    """A Jetson's conditions: at the first call all there is, and power is read from then on; at the next, the energy.
+
+    Blocks that are `counting` in between are added up by their label.
+    """
+
+    def __init__(self) -> None:
+        self._watch: Watch | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """First: `describe`. Then: `read_state`, with `seen`, `energy` by label, and the `power` that was read."""
+        if self._watch is not None:
+            watch = self._watch
+            self.stop()
+            energy = {label: watch.energy(label) for label in watch.labels}
+            more = {"seen": watch.seen(), "energy": energy, "power": watch.raw()}
+            return {**read_state(watch.system), **more}
+        system = System()
+        found = describe(system)
+        if found["jetson"] is not None:
+            self._watch = Watch(system)
+            self._watch.__enter__()  # the calls that begin and end it are requests apart
+        return found
+
+    def stop(self) -> None:
+        """Read power no more; may be called again."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.__exit__(None, None, None)
+
+
+JETSON = JetsonReader()
+READERS: dict[str, Callable[[], dict[str, Any]]] = {"linux": linux, "jetson": JETSON}
+
+
+@contextlib.contextmanager
+def counting(label: str | None, images: int) -> Iterator[None]:
+    """Around work whose energy counts under a label, where power is read; None: it does not count."""
+    watch = JETSON._watch
+    if label is None or watch is None:
+        yield
+        return
+    with watch.block(images, label):
+        yield
+
+
+def stop() -> None:
+    """End whatever reads in between."""
+    JETSON.stop()

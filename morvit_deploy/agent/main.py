@@ -1,4 +1,4 @@
-"""The agent's commands: `serve FOLDER`, `receive FOLDER`, and `worker …`, which `serve` starts."""
+"""The agent's commands: `serve FOLDER`, `receive FOLDER`, `send FOLDER NAMES`; `worker` and `build` are `serve`'s."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def main() -> None:
 
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             worker.main(arguments)
+    elif command == "build":
+        from morvit_deploy.agent import trt_build
+
+        sys.exit(trt_build.main(arguments))
+    elif command == "send":
+        from morvit_deploy.agent import transfer
+
+        transfer.send(Path(arguments[0]), arguments[1:], sys.stdout.buffer)
     elif command == "receive":
         from morvit_deploy.agent import transfer
 

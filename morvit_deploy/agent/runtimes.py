@@ -28,12 +28,13 @@ class Runtime:
     """What one target runs on."""
 
     module: str  # of its runner
-    imports: str  # the library's own module
+    imports: str | None  # the library's own module; None: `building.check_builder` looks for it
     least: tuple[int, ...]  # version that reads what this package exports
     install: str  # what a person runs on the device
 
 
 RUNTIMES = {
+    "trt": Runtime("morvit_deploy.agent.run_trt", None, (), "sudo apt-get install python3-numpy"),
     "onnx": Runtime(
         "morvit_deploy.agent.run_ort",
         "onnxruntime",
@@ -59,12 +60,12 @@ def check_runtime(target: str) -> dict[str, str]:
         "or name an interpreter that has it with --python"
     )
     found = {"python": platform.python_version()}
-    for name in ("numpy", runtime.imports):
+    for name in ("numpy", *([runtime.imports] if runtime.imports else [])):
         try:
             found[name] = str(import_module(name).__version__)
         except ImportError as error:
             raise Lacking(f"{sys.executable} on the device cannot import {name}: {error}{fix}") from None
-    version = found[runtime.imports]
+    version = found[runtime.imports or "numpy"]
     if _numbers(version) < runtime.least:
         wanted = ".".join(map(str, runtime.least))
         raise Lacking(f"the device has {runtime.imports} {version}, expected {wanted} or newer{fix}")

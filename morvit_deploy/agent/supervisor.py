@@ -2,7 +2,7 @@
 
 It ends, and removes its folder, when it is told to, when stdin or stdout is closed, when nothing was heard for
 SILENCE_S, or on a signal. While a request is worked on it answers {"beat"} every BEAT_S, so that the asking side can
-tell a long run from a dead device.
+tell a long run from a dead device, and while it builds {"event"} with what the builder tells.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from morvit_deploy.agent import conditions
+from morvit_deploy.agent.building import Builder, check_builder, share
 from morvit_deploy.agent.child import Child
 from morvit_deploy.agent.faults import AgentError
 from morvit_deploy.agent.folder import ARCHIVE, boot_id, remove, sweep
@@ -39,10 +40,14 @@ class Supervisor:
         self._answers, self._speaking = own_stdout(), threading.Lock()
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
         self._workers: dict[int, Child] = {}
+        command = [sys.executable, str(folder / ARCHIVE), "build"]
+        self._builder = Builder(command, self._say)  # its events have a key of their own
         self._heard, self._leaving = time.monotonic(), threading.Lock()
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "check": lambda asked: check_runtime(asked["target"]),
             "threads": lambda asked: {"threads": checked_threads(asked["threads"], available_cores())},
+            "check_builder": lambda asked: check_builder(asked["flavor"], strict=asked["strict"]),
+            "build": self._build,
             "conditions": lambda asked: conditions.read(asked["names"]),
             "start": self._start,
             "ask": self._ask,
@@ -74,10 +79,17 @@ class Supervisor:
         for worker in list(self._workers.values()):
             worker.process.kill()
             worker.process.wait()
+        self._builder.kill()
+        conditions.stop()
         remove(self.folder)
         if status == 0:
             say(self._answers, {"ended": True})
         os._exit(status)  # other threads may be waiting for input
+
+    def _build(self, asked: dict[str, Any]) -> dict[str, Any]:
+        folder = self.folder / asked["folder"]
+        share(self.folder / asked["shared"], folder)
+        return self._builder.build(folder, asked["options"])
 
     def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
         forced = [] if asked["bucket"] is None else [asked["bucket"]]
@@ -93,7 +105,8 @@ class Supervisor:
     def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
         worker = self._workers[asked["worker"]]
         before = usage(worker.process.pid)
-        answer = worker.ask(asked["request"], asked["doing"], asked["timeout_s"])
+        with conditions.counting(asked.get("counted"), asked.get("images", 0)):
+            answer = worker.ask(asked["request"], asked["doing"], asked["timeout_s"])
         return {**answer, "others_percent": before.others_percent(usage(worker.process.pid))}
 
     def _close(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Takes the files of a measurement: a tar stream on stdin, into the agent's folder."""
+"""Takes the files of a measurement, and gives what was made of them: tar streams on stdin and stdout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -44,6 +45,13 @@ def _extract(folder: Path, stream: BinaryIO) -> int:
                 ) from None
             total += os.path.getsize(str(place))  # noqa: PTH202
     return total
+
+
+def send(folder: Path, names: Sequence[str], stream: BinaryIO) -> None:
+    """Files of a folder, by names inside it."""
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name in names:
+            archive.add(str(folder / name), arcname=name, recursive=False)
 
 
 def main(folder: str) -> dict[str, int]:

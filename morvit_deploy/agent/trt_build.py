@@ -69,8 +69,9 @@ def build(
     wanted = _wanted(recipe, only)
     check_files(folder, recipe["files"])
     flavor, trt = load_tensorrt(flavor or recipe.get("flavor"))
-    capabilities = capabilities or tuple(recipe.get("compute_capability") or ())
-    if capabilities and flavor != "rtx":
+    if flavor == "rtx":  # the recipe's are for it alone: a Jetson may have TensorRT in its place
+        capabilities = capabilities or tuple(recipe.get("compute_capability") or ())
+    elif capabilities:
         raise BuildError(
             "--compute-capability is for --flavor rtx: TensorRT builds for the GPU that it runs on"
         )

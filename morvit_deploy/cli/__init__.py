@@ -11,6 +11,7 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
     inspect,
     calibrate,
     export,
+    build,
     verify,
     predict,
     bench,
@@ -20,6 +21,7 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
 __all__ = [
     "app",
     "bench",
+    "build",
     "calibrate",
     "convert",
     "demo",

@@ -22,13 +22,20 @@ from morvit_deploy.cli.common import (
     stderr,
 )
 from morvit_deploy.cli.sources import opened, said_options, takes_source
+from morvit_deploy.cli.ssh import (
+    HostOption,
+    PythonOption,
+    RemoteDirOption,
+    SshConfigOption,
+    SshOption,
+    host_of,
+)
 from morvit_deploy.errors import ConfigError, LostError, OutputError
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.cuda_results import CudaResult
     from morvit_deploy.measuring.judgement import Contest
     from morvit_deploy.measuring.results import BenchResult
-    from morvit_deploy.remote.host import Host
     from morvit_deploy.report import Report
 
 
@@ -39,38 +46,15 @@ def bench(
     device: Annotated[
         str,
         typer.Option(
-            help="Where to measure: cpu, cuda (the first GPU), mac, iphone, or ssh (a Linux board; with --host)."
+            help="Where to measure: cpu, cuda (the first GPU), mac, iphone, jetson (this one, or with --host), "
+            "or ssh (a Linux board; with --host)."
         ),
     ] = "cpu",
-    host: Annotated[
-        str | None,
-        typer.Option(
-            "--host",
-            help="The device, as ssh takes it: user@board, or a name of your ssh config.",
-            show_default=False,
-        ),
-    ] = None,
-    ssh_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ssh-option", help="For ssh -o, as in Port=2222; may be repeated.", show_default=False
-        ),
-    ] = None,
-    ssh_config: Annotated[
-        Path | None, typer.Option("--ssh-config", help="For ssh -F (default: your own).", show_default=False)
-    ] = None,
-    remote_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--remote-dir",
-            help="Folder on the device for a temporary one (default: $TMPDIR or /tmp).",
-            show_default=False,
-        ),
-    ] = None,
-    python: Annotated[
-        str | None,
-        typer.Option("--python", help="Interpreter on the device (default: python3).", show_default=False),
-    ] = None,
+    host: HostOption = None,
+    ssh_option: SshOption = None,
+    ssh_config: SshConfigOption = None,
+    remote_dir: RemoteDirOption = None,
+    python: PythonOption = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -191,6 +175,8 @@ def bench(
 
     --verdict times adaptive, top-k and dense forms of one checkpoint; PyTorch is loaded only for it.
 
+    On jetson the engines are built on it first, and power mode, clocks, temperature and energy are told.
+
     On mac and iphone: parity first, then every function of a Core ML bundle under every choice of compute units.
     """
     if out is not None and out.exists() and not (force and out.is_file()):
@@ -200,10 +186,10 @@ def bench(
     from morvit_deploy.measuring.devices import check_here, find_device
 
     _check_together(verdict, against, batch, checkpoint, batches, said)
-    place = _host(host, ssh_option, ssh_config, remote_dir, python)
     if verdict:
         check_here(device)  # before a bundle is looked for
-    find_device(device, host=place is not None)
+    here = find_device(device, host=host is not None).remote and host is None
+    place = host_of(host, ssh_option, ssh_config, remote_dir, python, here=here)
     counts = {"runs": runs, "blocks": blocks, "warmup": warmup}
     apple = {"compute_units": compute_units, "phone": phone, "team": team}
     if device in APPLE or emit_project is not None:
@@ -251,24 +237,6 @@ def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, R
     with progress_bar() as (tell, progress):
         result = measure(folders, tell=tell, progress=progress, **options)
     return result, bench_report(result)
-
-
-def _host(
-    address: str | None,
-    options: list[str] | None,
-    config: Path | None,
-    folder: str | None,
-    python: str | None,
-) -> Host | None:
-    """The device to reach; ConfigError for options of ssh without one."""
-    given = {"--ssh-option": options, "--ssh-config": config, "--remote-dir": folder, "--python": python}
-    if address is None:
-        if words := [name for name, value in given.items() if value is not None]:
-            raise ConfigError(f"{', '.join(words)} say how to reach --host; give it too, or leave them out")
-        return None
-    from morvit_deploy.remote.host import Host
-
-    return Host(address, tuple(options or ()), config, folder or "", python or "python3")
 
 
 def _keep(partial: BenchResult | None, out: Path | None) -> None:

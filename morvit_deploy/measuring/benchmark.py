@@ -59,8 +59,9 @@ def bench(
     bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
     runs before each block are not counted; `starts` new processes are timed for each bundle. Of a bundle that
     chooses a bucket for each image, the buckets are measured too: see `Mix`. `host` is where a device is reached over
-    SSH. `tell` hears the stage and `progress` the share done. Raises TargetError, BundleError or ImageError; of a
-    remote device ParityError where it computes something else, and LostError when it goes away in the middle.
+    SSH; a Jetson may be this machine. `tell` hears the stage and `progress` the share done. Raises TargetError,
+    BundleError or ImageError; of a remote device ParityError where it computes something else, and LostError when it
+    goes away in the middle.
     """
     if (other := find_device(device, host=host is not None).measured_by) is not None:
         raise TargetError(f"got device {device!r}; from Python that is {other}")
@@ -68,6 +69,8 @@ def bench(
     folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     if not folders:
         raise TargetError("got no bundle, expected one or more")
+    if host is None and find_device(device).remote:  # one that this machine is
+        host = Host.here()
     if host is not None:
         source, settled = Source(images, upscale, batch), settings(images, amount, timed=TIMED_THERE)
         return bench_remote(folders, device, host, source, amount, threads, settled, tell, progress)

@@ -14,9 +14,8 @@ from morvit_deploy.bundle import Manifest, open_manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.cuda_driver import Cuda
 from morvit_deploy.exporters.run_onnx import graph_files
-from morvit_deploy.exporters.run_trt import open_engines
+from morvit_deploy.exporters.run_trt import look_for, open_engines
 from morvit_deploy.exporters.trt_engine import TrtEngine
-from morvit_deploy.exporters.trt_flavors import look
 from morvit_deploy.measuring.cuda_sessions import CudaSession
 from morvit_deploy.measuring.inputs import Source, draw
 from morvit_deploy.pixels import normalise
@@ -142,8 +141,7 @@ def _at_batch(
 
 def _opener(folder: Path, manifest: Manifest, cuda: Cuda, captured: bool) -> Opener:
     if manifest.target == "trt":
-        assert manifest.trt is not None
-        here = look(manifest.trt.flavor)
+        here = look_for(folder, manifest)
         if not here.runs:
             lacking = "is not installed" if here.version is None else "sees no GPU"
             raise TargetError(f"{folder}: {here.product} {lacking} here, so its engines cannot be measured")

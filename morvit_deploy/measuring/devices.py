@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from morvit_deploy.agent.jetson import System, is_jetson
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.measuring.inputs import Subject
 
@@ -15,8 +16,13 @@ class Device:
 
     targets: tuple[str, ...]
     remote: bool = False  # reached with --host
+    is_here: Callable[[], bool] = lambda: False  # is this machine one, so that --host may be left out?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
     measured_by: str | None = None  # the function that measures it, where that is not `bench`
+
+
+def _on_jetson() -> bool:
+    return is_jetson(System())
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
@@ -26,7 +32,15 @@ DEVICES = {
     "cuda": Device(("trt", "onnx"), measured_by=CUDA),
     "mac": Device(("coreml",), measured_by=APPLE),
     "iphone": Device(("coreml",), measured_by=APPLE),
+    "jetson": Device(("trt", "onnx"), remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
     "ssh": Device(("onnx",), remote=True, readers=("linux",)),
+}
+
+
+_SAY_HOST = {
+    "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, nor does its device tree name one); say "
+    "how ssh reaches yours, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
+    "without --host"
 }
 
 
@@ -42,8 +56,10 @@ def find_device(name: str, *, host: bool = False) -> Device:
         raise ConfigError(
             f"--device {name} is this machine; leave out --host, or measure the other one with --device ssh"
         )
-    if device.remote and not host:
-        raise ConfigError(f"--device {name} is reached over SSH; say which with --host user@host")
+    if device.remote and not host and not device.is_here():
+        raise ConfigError(
+            _SAY_HOST.get(name, f"--device {name} is reached over SSH; say which with --host user@host")
+        )
     return device
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 from morvit_deploy.dependencies import installed
 from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.measuring.conditions import warnings_about
+from morvit_deploy.measuring.device_engines import DeviceEngines
 from morvit_deploy.measuring.device_parity import judged
 from morvit_deploy.measuring.devices import check_targets, find_device
 from morvit_deploy.measuring.inputs import Source, Subject, prepare
+from morvit_deploy.measuring.jetson import check_jetson, jetson_warnings, with_energy
 from morvit_deploy.measuring.mix_runs import MixRuns
 from morvit_deploy.measuring.remote_process import RemoteWorker
 from morvit_deploy.measuring.results import BenchResult, Measured
@@ -40,6 +42,7 @@ def bench_remote(
     teller = Teller(tell, progress, total=len(folders) * (amount.starts + amount.blocks))
     lanes: list[Lane] = []
     known: dict[str, Any] = {}
+    counting: dict[int, Callable[[], AbstractContextManager[None]]] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
             tell("checking bundles and inputs")
@@ -51,15 +54,31 @@ def bench_remote(
             shipment: dict[str, Path | bytes] = {}
             for place, subject in places.items():
                 shipment |= pack(subject, str(subject.bundle), place)
-            session = stack.enter_context(Session(host, shipment, subjects[0].manifest.target, tell))
+            engines = DeviceEngines(places, Path(scratch) / "engines", tell)
+            session = stack.enter_context(
+                Session(
+                    host,
+                    shipment,
+                    list(dict.fromkeys(subject.manifest.target for subject in subjects)),
+                    tell,
+                    settle=engines.settle,
+                    prepare=engines.prepare,
+                    hear=engines.hear,
+                )
+            )
             readers = list(find_device(device, host=True).readers)
             known |= _before(session, host, readers)
+            check_jetson(host.address, known["device_conditions"]["before"])
+            if facts := engines.facts():
+                known["engines"] = facts
             threads = _ask(session, {"do": "threads", "threads": threads}, "counting cores")["threads"]
             known |= {"threads": threads, **settings, "runs_per_block": amount.runs}
 
             def open_worker(subject: Subject, threads: int, bucket: str | None = None) -> RemoteWorker:
                 place = next(place for place, own in places.items() if own is subject)
-                return RemoteWorker(session, place, threads, bucket)
+                worker = RemoteWorker(session, place, threads, bucket, subject.batch)
+                counting[id(worker)] = worker.counting
+                return worker
 
             known["parity"] = {}
             for subject in subjects:
@@ -69,6 +88,7 @@ def bench_remote(
             lanes += start_lanes(named, threads, amount.starts, stack, teller, open_worker)
             runs = known["runs_per_block"] = amount.runs or fitting_runs(lanes, amount.warmup)
             for lane in lanes:
+                lane.counted = counting[id(lane.worker)]
                 if lane.subject.manifest.plan.adaptive:
                     tell(f"looking at the buckets of {lane.name}")
                     more = (runs, amount.warmup, open_worker)
@@ -76,6 +96,7 @@ def bench_remote(
             take_in_turn(lanes, runs, amount.warmup, amount.blocks, teller)
             measured = tuple(lane.measured(lane.worker.memory_mib()) for lane in lanes)
             known["device_conditions"]["after"] = _read(session, readers)
+            measured = with_energy(measured, known["device_conditions"]["after"])
             known["drops"] = list(session.drops)
     except (LostError, TargetError) as error:
         if isinstance(error, TargetError) and not any(lane.blocks for lane in lanes):
@@ -130,4 +151,5 @@ def _warnings(known: dict[str, Any], measured: Sequence[Measured]) -> tuple[str,
         f"the connection was lost {why}, and the measurement went on in new processes"
         for why in known.get("drops", ())
     ]
-    return (*(warnings_about(known, measured) if measured else ()), *dropped)
+    usual = warnings_about(known, measured) if measured else ()
+    return (*usual, *jetson_warnings(known, measured), *dropped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from morvit_deploy.agent.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
@@ -18,8 +18,11 @@ class RemoteWorker:
 
     _made = 0
 
-    def __init__(self, session: Session, place: str, threads: int, bucket: str | None = None) -> None:
+    def __init__(
+        self, session: Session, place: str, threads: int, bucket: str | None = None, batch: int = 1
+    ) -> None:
         RemoteWorker._made += 1
+        self._batch, self._counted = batch, False
         self._number, self._session = RemoteWorker._made, session
         self._request = {"subject": place, "threads": threads, "bucket": bucket}
         self.start = session.resuming(self._started)
@@ -27,8 +30,18 @@ class RemoteWorker:
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
         """As `Worker.run`; a block that a drop cut off is taken again as a whole."""
         asked = run_request(self.start, runs, warmup, order)
-        answer = self._session.resuming(lambda: self._ask(*asked))
+        images = (runs + warmup) * self._batch if self._counted else None
+        answer = self._session.resuming(lambda: self._ask(*asked, images=images))
         return block_of(answer, answer["others_percent"])
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Around runs whose energy counts, warm-up included, where the device reads power."""
+        self._counted = True
+        try:
+            yield
+        finally:
+            self._counted = False
 
     def memory_mib(self) -> dict[str, float]:
         """As `Worker.memory_mib`."""
@@ -53,7 +66,9 @@ class RemoteWorker:
         self._generation = self._session.generation
         return Start(**answer)
 
-    def _ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
+    def _ask(
+        self, request: dict[str, Any], doing: str, timeout_s: float, images: int | None = None
+    ) -> dict[str, Any]:
         if self._generation != self._session.generation:
             self._started()
         asked = {
@@ -63,4 +78,6 @@ class RemoteWorker:
             "doing": doing,
             "timeout_s": timeout_s,
         }
+        if images is not None:
+            asked |= {"counted": self._request["subject"], "images": images}
         return self._session.ask(asked, doing, timeout_s + ANSWER_TIMEOUT_S)

@@ -94,6 +94,9 @@ class Measured:
     blocks: tuple[Block, ...]
     memory_mib: dict[str, float]
     mix: Mix | None = None  # where a bucket is chosen for each image
+    energy: dict[str, Any] | None = (
+        None  # where the device reads power: mJ per image, how, and from which rails
+    )
 
     @property
     def samples_ms(self) -> list[float]:
@@ -157,6 +160,7 @@ class Measured:
             "starts": [asdict(start) for start in self.starts],
             "blocks": [block.as_dict() for block in self.blocks],
             **({"mix": self.mix.as_dict()} if self.mix else {}),
+            **({"energy": self.energy} if self.energy else {}),
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,13 @@ from numpy.typing import NDArray
 from morvit_deploy.agent.recipe import EXPECTED, PIXELS, RECIPE, Recipe
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.registry import open_bundle
-from morvit_deploy.exporters.run_onnx import graph_files
+from morvit_deploy.exporters.run_onnx import WEIGHTS, graph_files
+from morvit_deploy.exporters.run_trt import graphs_of, on_cpu
 from morvit_deploy.measuring.inputs import Subject
 from morvit_deploy.remote.shipment import Shipment
+from morvit_deploy.runtime import Session
+from morvit_deploy.trt import ALONE, BUILD
+from morvit_deploy.trt import RECIPE as RECIPE_OF_ENGINES
 
 PARITY_IMAGES = 16  # at least one round
 
@@ -29,6 +34,8 @@ class Parts:
     graphs: dict[str, str]  # part of the bundle to its file
     alone: dict[str, bytes]  # each bucket's graph without the choice, where there is one
     logits: NDArray[np.float32]  # (images, classes) of the first rounds, as the bundle answers them here
+    alone_file: str = "alone-{}.onnx"  # of a bucket
+    files: dict[str, bytes] = field(default_factory=dict)  # that the bundle itself does not have
     more: dict[str, Any] = field(default_factory=dict)  # plain JSON that only that runner reads
 
 
@@ -40,11 +47,10 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
             f"{subject.bundle} is for {manifest.target}; what can be sent to a device: {', '.join(PARTS)}"
         )
     parts = PARTS[manifest.target](subject)
-    own = {bucket: f"alone-{bucket}.onnx" for bucket in parts.alone}
+    own = {bucket: parts.alone_file.format(bucket) for bucket in parts.alone}
+    made = {own[bucket]: graph for bucket, graph in parts.alone.items()} | parts.files
     files = {file.path: (file.bytes, file.sha256) for file in manifest.files}
-    files |= {
-        own[bucket]: (len(graph), hashlib.sha256(graph).hexdigest()) for bucket, graph in parts.alone.items()
-    }
+    files |= {file: (len(it), hashlib.sha256(it).hexdigest()) for file, it in made.items()}
     recipe = Recipe(
         name=name,
         target=manifest.target,
@@ -64,7 +70,7 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
     expected = io.BytesIO()
     np.savez(expected, logits=parts.logits)
     content: dict[str, Path | bytes] = {file.path: subject.bundle / file.path for file in manifest.files}
-    content |= {own[bucket]: graph for bucket, graph in parts.alone.items()}
+    content |= made
     content |= {RECIPE: recipe.to_json().encode(), PIXELS: subject.pixels, EXPECTED: expected.getvalue()}
     return {f"{place}/{file}": it for file, it in content.items()}
 
@@ -85,11 +91,37 @@ def onnx_parts(subject: Subject) -> Parts:
     return Parts(graph_files(manifest.dispatch, manifest.plan), alone, _logits(subject))
 
 
-PARTS: dict[str, Callable[[Subject], Parts]] = {"onnx": onnx_parts}  # by target
+def trt_parts(subject: Subject) -> Parts:
+    """Of a TensorRT bundle. A bucket of a self-dispatching engine gets an engine and a recipe of its own.
+
+    Logits are ONNX Runtime's on the same graphs: a GPU here may have no engines.
+    """
+    manifest, build = subject.manifest, subject.bundle / BUILD
+    inside = Session(subject.bundle, manifest, on_cpu(subject.bundle, manifest))
+    if not manifest.plan.adaptive or manifest.dispatch == "host":
+        return Parts({}, {}, _logits(subject, inside))
+    from morvit_deploy.exporters.onnx_plain import plain_graph
+
+    names = [bucket.name for bucket in manifest.plan.buckets]
+    alone = {name: plain_graph(build, graphs_of(manifest), name).SerializeToString() for name in names}
+    recipe = json.loads((build / RECIPE_OF_ENGINES).read_text(encoding="utf-8"))
+    (like,) = recipe["engines"]
+    weights = [file for file in recipe["files"] if file["name"] == WEIGHTS]
+    graphs = [
+        {"name": f"{name}.onnx", "bytes": len(graph), "sha256": hashlib.sha256(graph).hexdigest()}
+        for name, graph in alone.items()
+    ]
+    engines = [like | {"name": name, "onnx": f"{name}.onnx", "engine": f"{name}.engine"} for name in names]
+    own = json.dumps(recipe | {"files": [*weights, *graphs], "engines": engines}).encode()
+    place = f"{ALONE}/{RECIPE_OF_ENGINES}"
+    return Parts({}, alone, _logits(subject, inside), alone_file=ALONE + "/{}.onnx", files={place: own})
 
 
-def _logits(subject: Subject) -> NDArray[np.float32]:
+PARTS: dict[str, Callable[[Subject], Parts]] = {"onnx": onnx_parts, "trt": trt_parts}  # by target
+
+
+def _logits(subject: Subject, session: Session | None = None) -> NDArray[np.float32]:
     """Of the bundle's own runner here, one round after the other."""
     pixels = np.load(subject.pixels, mmap_mode="r", allow_pickle=False)[: parity_rounds(subject)]
-    with open_bundle(subject.bundle) as session:
+    with session or open_bundle(subject.bundle) as session:
         return np.concatenate([session.logits(np.ascontiguousarray(batch)) for batch in pixels])

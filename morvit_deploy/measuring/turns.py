@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from morvit_deploy.errors import TargetError
@@ -70,15 +70,18 @@ class Lane:
     starts: list[Start]
     blocks: list[Block] = field(default_factory=list)
     mix: MixRuns | None = None
+    counted: Callable[[], AbstractContextManager[object]] = nullcontext  # around blocks whose energy counts
 
     def take(self, number: int, runs: int, warmup: int) -> None:
         """Block `number`, at least `runs` long; of a bundle that chooses buckets in whole passes over its stream."""
         stream = self.subject.stream
         if stream is None:
-            self.blocks.append(self.worker.run(runs, warmup))
+            with self.counted():
+                self.blocks.append(self.worker.run(runs, warmup))
             return
         passes = math.ceil(runs / len(stream))
-        self.blocks.append(self.worker.run(passes * len(stream), warmup, stream))
+        with self.counted():
+            self.blocks.append(self.worker.run(passes * len(stream), warmup, stream))
         if self.mix is not None:
             self.mix.take(number)
 

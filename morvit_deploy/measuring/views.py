@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.measuring.jetson import energy_table, jetson_rows
 from morvit_deploy.measuring.mix_views import mix_tables
 from morvit_deploy.measuring.results import BenchResult, Measured
 from morvit_deploy.measuring.wording import spread, three_digits
@@ -22,6 +23,7 @@ def bench_report(result: BenchResult) -> Report:
         *(table for name, one in named if one.mix for table in mix_tables(name, one.mix)),
         start_table(result),
         cost_table(result),
+        *([energy] if (energy := energy_table(short_names(result), result.measured)) else []),
         conditions_table(result.device, result.conditions, result.measured),
     ]
     return Report("Measurement", list(tables))
@@ -117,7 +119,7 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
         ),
         ("date", known["date"]),
     ]
-    rows[1:1] = _there(known)
+    rows[1:1] = [*_there(known), *jetson_rows(known)]
     return Table("Conditions", ("what", "value"), rows)
 
 

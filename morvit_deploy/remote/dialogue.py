@@ -8,11 +8,13 @@ import queue
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import IO, Any
 
 from morvit_deploy.agent.child import how
 from morvit_deploy.errors import TargetError
 from morvit_deploy.remote.connection import Connection
+from morvit_deploy.remote.local import LocalConnection
 from morvit_deploy.remote.refusals import spoken
 
 SILENT_S = 15.0  # the agent gives a sign of life every 4 s: after so long the device is gone, or hangs
@@ -28,9 +30,14 @@ class Dropped(Exception):
 
 
 class Dialogue:
-    """Requests and answers in turn; signs of life from both sides meanwhile, from `begin_beats` on."""
+    """Requests and answers in turn; signs of life from both sides meanwhile, from `begin_beats` on.
 
-    def __init__(self, connection: Connection, command: str) -> None:
+    `hear` gets the events that the agent tells of before it answers.
+    """
+
+    hear: Callable[[dict[str, Any]], None] = staticmethod(lambda event: None)
+
+    def __init__(self, connection: Connection | LocalConnection, command: str) -> None:
         self._connection = connection
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up; closed in `close`
         self._process = connection.start(command, self._stderr.fileno())
@@ -75,7 +82,9 @@ class Dialogue:
                 raise self._end(doing)
             with contextlib.suppress(ValueError):
                 answer = json.loads(line)
-                if isinstance(answer, dict) and "beat" not in answer:
+                if isinstance(answer, dict) and "event" in answer:
+                    self.hear(answer)
+                elif isinstance(answer, dict) and "beat" not in answer:
                     return answer
 
     def begin_beats(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,12 @@ class Host:
     config: Path | None = None  # for `ssh -F`
     folder: str = ""  # on the device, for the agent's own folder; empty: $TMPDIR or /tmp
     python: str = "python3"  # on the device
+    is_here: bool = False  # no SSH: the device is this machine
+
+    @staticmethod
+    def here(folder: str = "", python: str | None = None) -> Host:
+        """This machine, with this interpreter unless another is named."""
+        return Host("this machine", folder=folder, python=python or sys.executable, is_here=True)
 
     def __post_init__(self) -> None:
         if not self.address.strip() or self.address.startswith("-"):

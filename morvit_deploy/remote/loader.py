@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Sequence
 
 from morvit_deploy.remote.host import Host
 
@@ -67,3 +68,8 @@ def load_command(host: Host, size: int) -> str:
 def receive_command(host: Host, folder: str) -> str:
     """The shell command that takes the measurement's files from stdin, as a tar stream."""
     return shlex.join([host.python, f"{folder}/agent.pyz", "receive", folder])
+
+
+def send_command(host: Host, folder: str, place: str, names: Sequence[str]) -> str:
+    """The shell command that gives files of a folder inside the agent's, as a tar stream on stdout."""
+    return shlex.join([host.python, f"{folder}/agent.pyz", "send", f"{folder}/{place}", *names])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,7 +17,8 @@ from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection
 from morvit_deploy.remote.dialogue import Dialogue, Dropped
 from morvit_deploy.remote.host import Host
-from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command
+from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command, send_command
+from morvit_deploy.remote.local import LocalConnection
 from morvit_deploy.remote.shipment import Shipment, size_of, write_to
 
 RECONNECT_S = 10.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
@@ -26,28 +30,45 @@ _UPLOAD_SILENT_S = 600.0  # a tar stream has no signs of life; a dead network en
 
 T = TypeVar("T")
 
+Settle = Callable[["Session"], Shipment]  # asks the new agent what it has, and says what else to send
+Act = Callable[["Session"], None]
+
 
 class Session:
     """The agent on `host`, with the files of `shipment` in its folder; a context manager that leaves nothing there.
 
+    Every agent, also one that is set up after a drop, is first asked whether it has the runtimes of `targets`; then
+    `settle`, which may add to the shipment, and, when the files are there, `prepare`. `hear` gets the agent's events.
     Raises TargetError when the device cannot be used, LostError when it was, and then could not be reached again.
     """
 
     def __init__(
-        self, host: Host, shipment: Shipment, target: str, tell: Callable[[str], None] = lambda stage: None
+        self,
+        host: Host,
+        shipment: Shipment,
+        targets: Sequence[str],
+        tell: Callable[[str], None] = lambda stage: None,
+        *,
+        settle: Settle = lambda session: {},
+        prepare: Act = lambda session: None,
+        hear: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
-        self.host, self._shipment, self._target, self._tell = host, shipment, target, tell
+        self.host, self._own, self._targets, self._tell = host, shipment, tuple(targets), tell
+        self._shipment, self._settle, self._prepare, self._hear = shipment, settle, prepare, hear
+        self.versions: dict[str, str] = {}
         self.generation = 0  # of the agent: a new one has no workers
         self.drops: list[str] = []  # why it was set up again
         self.swept = 0  # folders of earlier agents that were removed
         self.started_s = 0.0  # from the command to the agent's first line, archive sent
-        self._connection: Connection | None = None
+        self._connection: Connection | LocalConnection | None = None
         self._dialogue: Dialogue | None = None
+        self._prepares = False
         try:
             self._open(CONNECT_TIMEOUT_S)
         except Dropped as drop:
             self.close()
-            raise TargetError(f"{host.address} was lost {drop}; nothing was measured yet") from None
+            error = LostError if self._prepares else TargetError
+            raise error(f"{host.address} was lost {drop}; nothing was measured yet") from None
         except BaseException:
             self.close()
             raise
@@ -76,6 +97,32 @@ class Session:
             except Dropped as drop:
                 self._reopen(str(drop))
 
+    def fetch(self, place: str, names: Sequence[str], into: Path) -> None:
+        """Files of a folder inside the agent's; Dropped where the device goes away meanwhile."""
+        if self._connection is None:
+            raise Dropped("before fetching files")
+        sender = self._connection.start(send_command(self.host, self.folder, place, names))
+        try:
+            assert sender.stdout is not None
+            with tarfile.open(fileobj=sender.stdout, mode="r|") as archive:
+                for member in archive:
+                    if member.name not in names or not member.isfile():
+                        raise TargetError(
+                            f"{self.host.address} sent {member.name!r}, expected one of {names}"
+                        )
+                    source = archive.extractfile(member)
+                    assert source is not None
+                    with source, (into / member.name).open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                    self._tell(f"fetched {member.name}, {member.size / 2**20:.1f} MiB")
+        except (tarfile.TarError, EOFError) as error:
+            raise Dropped(f"while fetching files: {error}") from None
+        finally:
+            sender.kill()
+            sender.communicate()
+        if absent := [name for name in names if not (into / name).is_file()]:
+            raise Dropped(f"while fetching files: {', '.join(absent)} did not come")
+
     def close(self, *, dropped: bool = False) -> None:
         """Have the agent remove its folder and end; may be called again. One that was dropped notices by itself."""
         dialogue, connection = self._dialogue, self._connection
@@ -97,9 +144,12 @@ class Session:
 
     def _open(self, timeout_s: float) -> None:
         self._tell(f"connecting to {self.host.address}")
-        self._connection = Connection(self.host, timeout_s)
+        self._connection = (
+            LocalConnection(self.host) if self.host.is_here else Connection(self.host, timeout_s)
+        )
         archive, started = agent_archive(), time.perf_counter()
         self._dialogue = Dialogue(self._connection, load_command(self.host, len(archive)))
+        self._dialogue.hear = self._hear
         self._dialogue.send(archive)
         try:
             hello = _checked(self._dialogue.answer("starting", _LOAD_TIMEOUT_S, silent_s=_LOAD_TIMEOUT_S))
@@ -109,8 +159,12 @@ class Session:
         self._dialogue.begin_beats()
         self.folder, self.swept = hello["hello"], self.swept + hello["swept"]
         self._boots = (*getattr(self, "_boots", ()), hello["boot"])
-        self.versions = self.ask({"do": "check", "target": self._target}, "checking versions")
+        for target in self._targets:
+            self.versions |= self.ask({"do": "check", "target": target}, "checking versions")
+        self._shipment = {**self._own, **self._settle(self)}
         self._upload()
+        self._prepares = True
+        self._prepare(self)
         self.generation += 1
 
     def _no_agent(self, error: TargetError) -> TargetError:

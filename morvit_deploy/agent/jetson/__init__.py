@@ -10,8 +10,19 @@ report = summary(before, read_state(), watch)
 from __future__ import annotations
 
 from .conditions import describe, hints, read_state, summary, warnings
+from .heat import throttled
 from .identity import is_jetson
 from .system import System
 from .watch import Watch
 
-__all__ = ["System", "Watch", "describe", "hints", "is_jetson", "read_state", "summary", "warnings"]
+__all__ = [
+    "System",
+    "Watch",
+    "describe",
+    "hints",
+    "is_jetson",
+    "read_state",
+    "summary",
+    "throttled",
+    "warnings",
+]

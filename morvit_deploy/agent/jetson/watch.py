@@ -36,6 +36,7 @@ class Watch:
         self.idle_s = idle_s
         self.interval_ms = interval_ms
         self.blocks: list[Block] = []
+        self.labels: dict[str, list[Block]] = {}
         self._meter: Meter | None = None
         self._total: Total | None = None
         self._reasons: list[str] = []
@@ -56,15 +57,20 @@ class Watch:
             self._meter.stop()
 
     @contextmanager
-    def block(self, images: int = 0) -> Iterator[Counter]:
-        """Around measured work; one that ends in an error is not counted."""
+    def block(self, images: int = 0, label: str | None = None) -> Iterator[Counter]:
+        """Around measured work; one that ends in an error is not counted. Those of a label are also told apart."""
         counter = Counter(images)
         start_s = time.monotonic()
         yield counter
         self.blocks.append(Block(start_s, time.monotonic(), counter.images))
+        if label is not None:
+            self.labels.setdefault(label, []).append(self.blocks[-1])
 
-    def energy(self) -> dict[str, Any]:
-        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise."""
+    def energy(self, label: str | None = None) -> dict[str, Any]:
+        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise.
+
+        Of all blocks, or of those of a label.
+        """
         if self._meter is None or self._total is None:
             return {
                 "per_image_mj": None,
@@ -72,16 +78,29 @@ class Watch:
                 + "; ".join(self._reasons or ["nothing was watched"]),
                 "source": None,
             }
-        total = self._total
-        powers = [(at_s, total_mw(reading, total)) for at_s, reading in self._meter.readings]
-        samples = [Sample(at_s, float(mw)) for at_s, mw in powers if mw is not None]
+        total, samples = self._total, self._samples()
         return {
-            **energy_per_image(samples, self._idle, self.blocks),
+            **energy_per_image(samples, self._idle, self.blocks if label is None else self.labels[label]),
             "source": self._meter.name,
             "rails": list(total.rails),
             "rails_why": total.why,
-            "skipped": self._meter.skipped + len(powers) - len(samples),
+            "skipped": self._meter.skipped + len(self._meter.readings) - len(samples),
             "not_used": self._reasons,
+        }
+
+    def raw(self) -> dict[str, Any] | None:
+        """What the energy was made from: input power in mW at seconds from the start, and the stretches of time."""
+        if self._meter is None:
+            return None
+        zero_s = self._idle[0]
+        blocks = {
+            label: [[block.start_s - zero_s, block.end_s - zero_s, block.images] for block in own]
+            for label, own in self.labels.items()
+        }
+        return {
+            "samples": [[sample.at_s - zero_s, sample.mw] for sample in self._samples()],
+            "idle": [0.0, self._idle[1] - zero_s],
+            "blocks": blocks,  # start, end, images
         }
 
     def seen(self) -> dict[str, Any]:
@@ -95,6 +114,14 @@ class Watch:
             "gpu_mhz": [min(gpu), max(gpu)] if gpu else None,
             "emc_mhz": [min(emc), max(emc)] if emc else None,
         }
+
+    def _samples(self) -> list[Sample]:
+        """Input power of every reading that has all of its rails."""
+        if self._total is None:
+            return []
+        total = self._total
+        powers = [(at_s, total_mw(reading, total)) for at_s, reading in self._readings()]
+        return [Sample(at_s, float(mw)) for at_s, mw in powers if mw is not None]
 
     def _readings(self) -> list[tuple[float, Reading]]:
         return [] if self._meter is None else self._meter.readings
