@@ -17,7 +17,7 @@ from morvit_deploy.exporters.trt_flavors import Here, is_installed, load, look
 from morvit_deploy.runtime import Arrays, HostDispatch, Runner
 from morvit_deploy.trt import BUILD, Flavor
 
-ON_CPU = "ONNX Runtime's, on the CPU and on the same graph; there is no GPU here, so no engine was run"
+ON_CPU = "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
 ROUNDED = " (it has no bf16 kernels: computed in fp32, every bf16 value rounded where it arises)"
 
