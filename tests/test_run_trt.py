@@ -107,7 +107,7 @@ def test_without_a_gpu_it_says_who_answers(recipe: Callable[..., Path]) -> None:
     verification = verify((bundle := recipe()), bundle.parent / "checkpoint")
     assert verification.passed
     assert verification.runtime == (
-        "ONNX Runtime's, on the CPU and on the same graph; there is no GPU here, so no engine was run"
+        "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
     )
 
 
