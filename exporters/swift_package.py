@@ -19,6 +19,7 @@ from morvit_deploy.coreml import PACKAGE
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml_tools import mil_name
 from morvit_deploy.exporters.swift_vectors import test_vectors
+from morvit_deploy.measuring.apple.package import oldest_macos
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
@@ -122,14 +123,9 @@ def golden_files(golden: Golden) -> dict[str, bytes]:
     }
 
 
-def macos_of(ios: int) -> int:
-    """The macOS that came with an iOS: their numbers differed by three until both were called by the year."""
-    return ios if ios >= 26 else ios - 3
-
-
 def _for_systems(text: str, ios: int) -> str:
     """Package.swift with the oldest systems that load the model."""
-    return _replaced(text, {'"17.0"': f'"{ios}.0"', '"14.0"': f'"{macos_of(ios)}.0"'})
+    return _replaced(text, {'"17.0"': f'"{ios}.0"', '"14.0"': f'"{oldest_macos(ios)}.0"'})
 
 
 def _filled_in(text: str, manifest: Manifest) -> str:
@@ -142,7 +138,7 @@ def _filled_in(text: str, manifest: Manifest) -> str:
     size = config.image_size
     facts = {
         "{{MODEL}}": PACKAGE,
-        "{{SYSTEMS}}": f"iOS {form.ios} or macOS {macos_of(form.ios)}",
+        "{{SYSTEMS}}": f"iOS {form.ios} or macOS {oldest_macos(form.ios)}",
         "{{IMAGE}}": f"{size}×{size}",
         "{{CLASSES}}": f"{config.num_classes:,}",
         "{{PRECISION}}": f"{manifest.precision}, weights {form.weights}",

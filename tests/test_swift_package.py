@@ -27,10 +27,10 @@ from morvit_deploy.exporters.swift_package import (
     TEMPLATE,
     VECTORS,
     choose_golden,
-    macos_of,
     write_swift_package,
 )
 from morvit_deploy.exporters.swift_vectors import geometry_case
+from morvit_deploy.measuring.apple.package import oldest_macos
 
 DENSE = make_config(routing="none", labels=None, preprocess={"resize": None, "interpolation": "bilinear"})
 MODELS: dict[str, Callable[[], Manifest]] = {
@@ -178,7 +178,7 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ios", "macos"), [(17, 14), (18, 15), (26, 26)])
 def test_the_oldest_systems_are_the_packages(ios: int, macos: int, tmp_path: Path) -> None:
-    assert macos_of(ios) == macos
+    assert oldest_macos(ios) == macos
     manifest = coreml_manifest(make_config(), ios=ios)
     write_swift_package(tmp_path, manifest, made_up_golden(manifest.config, [0]))
     assert f'platforms: [.iOS("{ios}.0"), .macOS("{macos}.0")]' in (tmp_path / "Package.swift").read_text()
