@@ -183,7 +183,7 @@ class TestMeasurement:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        "options", [{"device": "jetson"}, {"runs": 9}, {"blocks": 0}, {"warmup": -1}, {"starts": 0}], ids=str
+        "options", [{"device": "nano"}, {"runs": 9}, {"blocks": 0}, {"warmup": -1}, {"starts": 0}], ids=str
     )
     def test_options_that_cannot_be_measured(self, tiny_bundle: Path, options: dict[str, object]) -> None:
         with pytest.raises(TargetError, match="got"):
