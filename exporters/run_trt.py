@@ -53,7 +53,7 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
     if not is_installed(manifest.trt.flavor):
         with contextlib.suppress(trt_engines.EngineError):
             built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
-            if built in get_args(Flavor) and is_installed(built):
+            if built is not None and built in get_args(Flavor) and is_installed(built):
                 return look(built)
     return look(manifest.trt.flavor)
 
