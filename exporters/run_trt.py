@@ -52,8 +52,9 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
     assert manifest.trt is not None, "the manifest has been checked"
     if not is_installed(manifest.trt.flavor):
         with contextlib.suppress(trt_engines.EngineError):
-            built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
-            if built in get_args(Flavor) and is_installed(built):
+            record = trt_engines.read_engines(folder / BUILD)
+            known: tuple[Flavor, ...] = get_args(Flavor)
+            for built in (name for name in known if name == record.get("flavor") and is_installed(name)):
                 return look(built)
     return look(manifest.trt.flavor)
 
