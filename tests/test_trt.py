@@ -80,7 +80,7 @@ def test_a_recipe_is_no_engine(exported: Exported, tmp_path: Path) -> None:
     (warning,) = (line for line in done.warnings if line.startswith("no engine was built"))
     assert "python3 build/build.py" in warning and "morvit-deploy build" in warning
     with pytest.raises(TargetError, match=r"no TensorRT for this Python.*pip install tensorrt"):
-        build_here(bundle)
+        build_here(bundle, flavor="tensorrt")
 
 
 def test_the_recipe_is_carried_out_for_another_flavor(exported: Exported, tmp_path: Path) -> None:
