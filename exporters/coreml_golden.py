@@ -41,10 +41,13 @@ def golden_of(model: MoRViT, manifest: Manifest, folder: Path, images: Pixels | 
     ):  # another model than the checkpoint
         with Session(folder, manifest, open_runner(folder, manifest)) as session:
             logits = session.logits(pixels[chosen])
-    counts = np.array([outcome.traces[number].counts for number in chosen])
+    bucket = np.zeros(len(chosen), dtype=np.int32)
+    if plan.adaptive:
+        counts = np.array([outcome.traces[number].counts for number in chosen])
+        bucket = plan.dispatched(counts)[0].astype(np.int32)
     return Golden(
         pixels=pixels[chosen],
         logits=logits,
-        bucket=plan.dispatched(counts)[0].astype(np.int32),
+        bucket=bucket,
         tolerance=TOLERANCE[manifest.precision] * max(1.0, float(np.abs(logits).max())),
     )

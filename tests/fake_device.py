@@ -32,7 +32,7 @@ def make_python(folder: Path, **how: Any) -> Path:
     text = _MODULE.format(tests=str(Path(__file__).parent), how=how)
     (folder / "tensorrt.py").write_text(text)
     command = folder / "python"
-    command.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec {sys.executable} "$@"\n')
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
     command.chmod(0o755)
     return command
 

@@ -164,7 +164,7 @@ class TestMeasurement:
 
     def test_a_shell_that_talks(self, board: Loopback, tiny_bundle: Path) -> None:
         chatty = board.folder / "chatty"
-        chatty.write_text(f'#!/bin/sh\necho "Welcome!"\necho 17\nexec {sys.executable} "$@"\n')
+        chatty.write_text(f'#!/bin/sh\necho "Welcome!"\necho 17\nexec "{sys.executable}" "$@"\n')
         chatty.chmod(0o755)
         assert measure(board, tiny_bundle, host=at(board, python=str(chatty))).measured
 
