@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.exporters.coreml_tools import coremltools, mil_name, quiet
 from morvit_deploy.exporters.mil_classify import PROBABILITIES
-from morvit_deploy.exporters.onnx_pieces import Named
+from morvit_deploy.exporters.parts import Named
 
 IMAGE = "image"
 COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
@@ -93,22 +93,11 @@ def is_whole(name: str, value: Tensor) -> bool:
     return name in COUNTED or not value.is_floating_point()
 
 
-def _where_scalar(condition: Tensor, value: Tensor, other: float) -> Tensor:
-    return torch.where(condition, value, torch.scalar_tensor(other, dtype=value.dtype))
-
-
-_REWRITTEN = {  # operators that the frontend has no word for
-    torch.ops.aten.where.ScalarOther: _where_scalar,
-    torch.ops.aten.__and__.Tensor: torch.logical_and,
-    torch.ops.aten.__or__.Tensor: torch.logical_or,
-}
-
-
 def _exported(module: nn.Module, example: Sequence[Tensor]) -> Any:
     """The program that coremltools' frontend reads, without the nodes it has no word for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
-        program = torch.export.export(module.eval(), tuple(example)).run_decompositions(_REWRITTEN)
+        program = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:  # what is left of a slice that takes everything
             node.replace_all_uses_with(node.args[0])

@@ -13,8 +13,8 @@ from morvit_deploy.bundle import Port
 from morvit_deploy.exporters.base import Written
 from morvit_deploy.exporters.onnx_dispatch import ORDER, integers_inside, self_dispatching, separate
 from morvit_deploy.exporters.onnx_files import write_graphs
-from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Unanswered, Whole, name_carried
 from morvit_deploy.exporters.onnx_pieces import trace
+from morvit_deploy.exporters.parts import StemPart, TrunkPart, Unanswered, Whole, name_carried
 from morvit_deploy.exporters.run_onnx import GRAPH, graph_files
 from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import StaticMoRViT

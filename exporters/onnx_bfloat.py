@@ -11,22 +11,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from morvit_deploy.exporters.onnx_graphs import branches
-from morvit_deploy.exporters.onnx_types import element_types
+from morvit_deploy.exporters.onnx_types import MOVES, element_types
 
 BF16, FP32 = TensorProto.BFLOAT16, TensorProto.FLOAT
 NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
-MOVES = (
-    "Reshape",
-    "Transpose",
-    "Slice",
-    "Concat",
-    "Split",
-    "Gather",
-    "Squeeze",
-    "Unsqueeze",
-    "Identity",
-    "If",
-)
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,19 +15,9 @@ from torch import Tensor, nn
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx_graphs import drop_unread, merge_equal, rename, weight_name
 from morvit_deploy.exporters.onnx_macs import quiet_stderr
+from morvit_deploy.exporters.parts import Named
 
 OPSET, IR_VERSION = 20, 10  # what ONNX Runtime, TensorRT and OpenVINO all take
-
-
-class Named(nn.Module):
-    """A function of tensors to named tensors, over a static module that holds the weights."""
-
-    inputs: tuple[str, ...]
-    results: tuple[str, ...]  # its outputs; every other name is a probe
-
-    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Inputs in the order of `inputs`."""
-        raise NotImplementedError
 
 
 def trace(

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, shape_inference
 
-MOVES = (
-    "Cast",
+MOVES = (  # values are handed on as they are
     "Reshape",
     "Transpose",
     "Slice",
@@ -37,6 +36,7 @@ def whole_operators(model: onnx.ModelProto) -> dict[str, int]:
     found = Counter(
         node.op_type
         for node in inferred.graph.node
-        if node.op_type not in MOVES and any(kinds.get(name) == TensorProto.FLOAT for name in node.output)
+        if node.op_type not in ("Cast", *MOVES)
+        and any(kinds.get(name) == TensorProto.FLOAT for name in node.output)
     )
     return dict(found.most_common())

@@ -31,8 +31,7 @@ from morvit_deploy.exporters.mil_classify import classify
 from morvit_deploy.exporters.mil_compress import compress
 from morvit_deploy.exporters.mil_convert import IMAGE, Wanted, convert, is_whole
 from morvit_deploy.exporters.mil_save import complete, save_package
-from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Whole, name_carried
-from morvit_deploy.exporters.onnx_pieces import Named
+from morvit_deploy.exporters.parts import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.exporters.swift_package import write_swift_package
 from morvit_deploy.model import MoRViT
 from morvit_deploy.options import Options, coreml_options

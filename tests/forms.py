@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from morvit_deploy.coreml import LAYOUTS, SELECTS
 
-from morvit_deploy.coreml import Layout, Select
-
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-SELECTS: tuple[Select, ...] = get_args(Select)
+__all__ = ["FORMS", "LAYOUTS", "SELECTS"]
 FORMS = [(layout, select) for layout in LAYOUTS for select in SELECTS]

@@ -15,8 +15,7 @@ from plans import depth_plan, threshold_plan
 from morvit_deploy.coreml import Layout, Select
 from morvit_deploy.exporters.coreml_proof import BY_INDEX
 from morvit_deploy.exporters.mil_convert import Wanted, convert
-from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, Whole, name_carried
-from morvit_deploy.exporters.onnx_pieces import Named
+from morvit_deploy.exporters.parts import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.options import coreml_options
 from morvit_deploy.unroll import unroll, unroll_plan
 

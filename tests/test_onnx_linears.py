@@ -15,8 +15,8 @@ from morvit_deploy.ends import Options
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx_linears import as_gemms, linears
 from morvit_deploy.exporters.onnx_macs import infer_shapes
-from morvit_deploy.exporters.onnx_parts import Whole
 from morvit_deploy.exporters.onnx_pieces import trace
+from morvit_deploy.exporters.parts import Whole
 from morvit_deploy.unroll import unroll
 
 CLOSE = 1e-5  # the same float32 products, biases added in another kernel

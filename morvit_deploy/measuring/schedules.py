@@ -17,8 +17,8 @@ from morvit_deploy.config import Config
 from morvit_deploy.ends import Options
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx_files import write_graphs
-from morvit_deploy.exporters.onnx_parts import StemPart, TrunkPart, name_carried
 from morvit_deploy.exporters.onnx_pieces import trace
+from morvit_deploy.exporters.parts import StemPart, TrunkPart, name_carried
 from morvit_deploy.exporters.run_onnx import OnnxRunner
 from morvit_deploy.plan import FULL, Bucket, Plan
 from morvit_deploy.runtime import Arrays

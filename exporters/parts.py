@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from morvit_deploy.dispatch import cheapest_fitting, predicted
-from morvit_deploy.exporters.onnx_pieces import Named
 from morvit_deploy.plan import Plan
 from morvit_deploy.unroll import RESULTS, StaticMoRViT
+
+
+class Named(nn.Module):
+    """A function of tensors to named tensors, over a static module that holds the weights."""
+
+    inputs: tuple[str, ...]
+    results: tuple[str, ...]  # its outputs; every other name is a probe
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Inputs in the order of `inputs`."""
+        raise NotImplementedError
 
 
 class Whole(Named):
