@@ -22,20 +22,21 @@ from typing import Any
 
 from rich.console import Console
 
-from morvit_deploy.checkpoint import init_model, save_checkpoint
-from morvit_deploy.coreml import LAYOUTS, PACKAGE, SELECTS
+from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.exporters.api import export
-from morvit_deploy.exporters.mil_convert import Wanted, convert
-from morvit_deploy.exporters.mil_save import WEIGHTS
-from morvit_deploy.exporters.to_coreml import functions
+from morvit_deploy.exporters.coreml.convert import Wanted, convert
+from morvit_deploy.exporters.coreml.export import functions
+from morvit_deploy.exporters.coreml.options import coreml_options
+from morvit_deploy.exporters.coreml.save import WEIGHTS
 from morvit_deploy.files import write_text
-from morvit_deploy.options import coreml_options
-from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
-from morvit_deploy.planning import Wish, calibrate
-from morvit_deploy.presets import preset
+from morvit_deploy.graph.options import LAYOUTS, SELECTS
+from morvit_deploy.graph.unroll import unroll_plan
+from morvit_deploy.model.checkpoint import init_model, save_checkpoint
+from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
+from morvit_deploy.model.presets import preset
+from morvit_deploy.planning.rounds import Wish, calibrate
 from morvit_deploy.report import Table, size
-from morvit_deploy.unroll import unroll_plan
-from morvit_deploy.verdict import Verification
+from morvit_deploy.verifying.outcome import Verification
 
 BUCKETS = 5
 WEIGHT_BAR, PACKAGE_BAR = 1.03, 1.06  # × the bytes of the unique fp16 parameters

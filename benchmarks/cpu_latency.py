@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from morvit_deploy.bundle import MANIFEST
+from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.benchmark import bench
-from morvit_deploy.measuring.results import BenchResult, Measured
-from morvit_deploy.measuring.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, Measured
+from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
 from morvit_deploy.report import Table, count, size
 
 BAR = 4.3  # times as fast as the plain ViT-B/16
@@ -111,9 +111,9 @@ def _costs(one: Measured) -> tuple[str, ...]:
 
 
 def _export(folder: Path, name: str, preset: str, form: str) -> None:
-    from morvit_deploy.checkpoint import init_model, save_checkpoint
     from morvit_deploy.exporters.api import export
-    from morvit_deploy.presets import preset as find
+    from morvit_deploy.model.checkpoint import init_model, save_checkpoint
+    from morvit_deploy.model.presets import preset as find
 
     checkpoint = folder / "checkpoints" / preset
     if not checkpoint.exists():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.model import MoRViT
+from morvit_deploy.model.reference import MoRViT
 
 SPREAD = 3.0  # layers, standard deviation; depths evenly over 1 … 12 have 3.5, and digits-token has 1.7 in 6 layers
 CONSTANT = 1.0  # length of the constant direction; embeddings of `init_model` are about 15 long

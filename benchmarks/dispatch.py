@@ -24,21 +24,21 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from morvit_deploy.calibration.images import open_images
-from morvit_deploy.checkpoint import fingerprint, init_model, save_checkpoint
+from morvit_deploy.bundle.images import open_images
+from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.api import export
-from morvit_deploy.exporters.registry import open_bundle
+from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.benchmark import bench
-from morvit_deploy.measuring.results import BenchResult, Measured
-from morvit_deploy.measuring.views import conditions_table, three_digits
-from morvit_deploy.model import MoRViT, Routing
-from morvit_deploy.pixels import Pixels, normalise, synthetic_images
-from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
-from morvit_deploy.planning import Wish, calibrate
-from morvit_deploy.presets import preset
+from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, Measured
+from morvit_deploy.measuring.core.views import conditions_table, three_digits
+from morvit_deploy.model.checkpoint import fingerprint, init_model, save_checkpoint
+from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
+from morvit_deploy.model.presets import preset
+from morvit_deploy.model.reference import MoRViT, Routing
+from morvit_deploy.planning.rounds import Wish, calibrate
 from morvit_deploy.report import Table, size
-from morvit_deploy.runtime import Session
 
 BUCKETS, PICTURES, WARMUP = 5, 40, 2
 FILE_BAR = 1.05  # × the bytes of one bucket's bundle

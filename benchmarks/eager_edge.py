@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morvit_deploy import model as reference
-from morvit_deploy.bundle import MANIFEST, Manifest, describe_files
-from morvit_deploy.compare import LOGIT_TOLERANCE
+from morvit_deploy.bundle.manifest import MANIFEST, Manifest, describe_files
+from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.errors import ParityError
-from morvit_deploy.exporters.onnx_macs import count_macs
-from morvit_deploy.exporters.registry import open_bundle
-from morvit_deploy.exporters.run_onnx import GRAPH, WEIGHTS
+from morvit_deploy.exporters.onnx.macs import count_macs
+from morvit_deploy.exporters.onnx.names import GRAPH, WEIGHTS
+from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.pixels import Pixels, normalise
+from morvit_deploy.model import reference as reference
+from morvit_deploy.verifying.comparison import LOGIT_TOLERANCE
 
 OPSET = 20  # as our own exports
 

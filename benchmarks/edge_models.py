@@ -16,17 +16,17 @@ from eager_edge import write_eager
 from numpy.typing import NDArray
 from PIL import Image
 
-from morvit_deploy.bundle import open_manifest
-from morvit_deploy.calibration.images import open_images
-from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
+from morvit_deploy.bundle.images import open_images
+from morvit_deploy.bundle.manifest import open_manifest
+from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.exporters.api import export
 from morvit_deploy.files import write_text
-from morvit_deploy.macs import schedule_macs
-from morvit_deploy.model import MoRViT
-from morvit_deploy.pixels import Pixels, normalise, synthetic_images
-from morvit_deploy.plan import Plan
-from morvit_deploy.planning import Wish, calibrate
-from morvit_deploy.presets import preset
+from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
+from morvit_deploy.model.macs import schedule_macs
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.presets import preset
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.planning.rounds import Wish, calibrate
 
 PRESET, PICTURES = "edge_recvit_b16", "pictures"
 PICTURE_SIZE = 256  # before the centre crop

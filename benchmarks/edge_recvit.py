@@ -23,18 +23,18 @@ from edge_models import EAGER, MASKED, PICTURES, PRESET, Subject, write_all
 from edge_plot import Point, draw
 from rich.console import Console
 
-from morvit_deploy.devices import checked_threads
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_bytes, write_text
-from morvit_deploy.macs import dense_macs
-from morvit_deploy.measuring.arithmetic import shares_of
-from morvit_deploy.measuring.benchmark import settings
-from morvit_deploy.measuring.conditions import read_conditions, warnings_about
-from morvit_deploy.measuring.inputs import Source, prepare
-from morvit_deploy.measuring.results import BenchResult, Measured, Ratio, ratio_of
-from morvit_deploy.measuring.turns import Amount, Teller, start_lanes, take_in_turn
-from morvit_deploy.measuring.views import conditions_table, spread, three_digits
-from morvit_deploy.presets import preset
+from morvit_deploy.machine.this import checked_threads
+from morvit_deploy.measuring.core.arithmetic import shares_of
+from morvit_deploy.measuring.core.bench import settings
+from morvit_deploy.measuring.core.blocks import Amount, Teller, start_lanes, take_in_turn
+from morvit_deploy.measuring.core.conditions import read_conditions, warnings_about
+from morvit_deploy.measuring.core.inputs import Source, prepare
+from morvit_deploy.measuring.core.results import BenchResult, Measured, Ratio, ratio_of
+from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.model.macs import dense_macs
+from morvit_deploy.model.presets import preset
 from morvit_deploy.report import Table, count, share
 
 BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth

@@ -22,29 +22,29 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from morvit_deploy.bundle import MANIFEST
-from morvit_deploy.calibration.images import open_images
-from morvit_deploy.calibration.sensitivity import snr_db
-from morvit_deploy.checkpoint import init_model, load_checkpoint, save_checkpoint
-from morvit_deploy.config import load_config
+from morvit_deploy.bundle.images import open_images
+from morvit_deploy.bundle.manifest import MANIFEST
+from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.calibration.ranges.sensitivity import snr_db
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx_assembly import trace_pieces
-from morvit_deploy.exporters.onnx_calibrate import ranges_of
-from morvit_deploy.exporters.onnx_observe import Observer
-from morvit_deploy.exporters.registry import open_bundle
+from morvit_deploy.exporters.onnx.assembly import trace_pieces
+from morvit_deploy.exporters.onnx.low.observe import Observer
+from morvit_deploy.exporters.onnx.low.ranges import ranges_of
+from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.benchmark import bench
-from morvit_deploy.measuring.results import BenchResult, Measured
-from morvit_deploy.measuring.views import conditions_table, spread, three_digits
-from morvit_deploy.pixels import synthetic_images
-from morvit_deploy.plan import own_plan
-from morvit_deploy.presets import preset
+from morvit_deploy.graph.unroll import unroll_plan
+from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, Measured
+from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
+from morvit_deploy.model.config import load_config
+from morvit_deploy.model.plan import own_plan
+from morvit_deploy.model.presets import preset
 from morvit_deploy.report import Table, size
-from morvit_deploy.runtime import Arrays
-from morvit_deploy.unroll import unroll_plan
-from morvit_deploy.walk import Walk
+from morvit_deploy.verifying.routes import Walk
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_BAR = 0.55  # int8's time over fp32's

@@ -17,17 +17,18 @@ from pathlib import Path
 from rich.console import Console
 
 from morvit_deploy.agent import trt_build
-from morvit_deploy.baselines import build_forms
-from morvit_deploy.checkpoint import init_model
-from morvit_deploy.exporters.base import Request
-from morvit_deploy.exporters.building import build_engines
-from morvit_deploy.exporters.to_trt import TrtExporter
+from morvit_deploy.bundle.trt import BUILD
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.exporters.trt.build import build_engines
+from morvit_deploy.exporters.trt.export import TrtExporter
+from morvit_deploy.exporters.trt.options import TrtAsked
 from morvit_deploy.files import write_text
-from morvit_deploy.model import MoRViT
-from morvit_deploy.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
-from morvit_deploy.presets import preset
+from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.model.checkpoint import init_model
+from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
+from morvit_deploy.model.presets import preset
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Table, size
-from morvit_deploy.trt import BUILD, TrtAsked
 
 BARS = {
     "one bucket": 1.25,

@@ -14,8 +14,8 @@ from optimise import normalise
 from routing_quality import routing_quality
 from torch import Tensor
 
-from morvit_deploy.macs import dense_macs, schedule_macs
-from morvit_deploy.model import MoRViT
+from morvit_deploy.model.macs import dense_macs, schedule_macs
+from morvit_deploy.model.reference import MoRViT
 
 PLACEMENTS = 10  # pictures of each test digit
 SEED = 7

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from trainable import Pass
 
-from morvit_deploy.config import Config
+from morvit_deploy.model.config import Config
 
 LABEL_SMOOTHING = 0.05
 Z_WEIGHT = 1e-3

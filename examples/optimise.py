@@ -13,7 +13,7 @@ import torch
 import trainable
 from torch import Tensor, nn
 
-from morvit_deploy.model import MoRViT
+from morvit_deploy.model.reference import MoRViT
 
 POSITION_SCALE = 0.3
 EMBEDDINGS = ("cls_token", "pos_embed")

@@ -25,12 +25,12 @@ from optimise import Recipe, initialise, train
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from morvit_deploy.checkpoint import save_checkpoint
-from morvit_deploy.config import Config, parse_config
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import check_free
-from morvit_deploy.model import MoRViT
-from morvit_deploy.presets import PRESETS
+from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.model.config import Config, parse_config
+from morvit_deploy.model.presets import PRESETS
+from morvit_deploy.model.reference import MoRViT
 
 EXPERT_CHOICE: dict[str, Any] = {}  # the preset as it is
 TOKEN_CHOICE: dict[str, Any] = {

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.calibration.images import ImageFolder, open_images
-from morvit_deploy.config import load_config
-from morvit_deploy.coreml import CoremlAsked
+from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.base import Exported, Request
-from morvit_deploy.exporters.registry import find_target
-from morvit_deploy.trt import TrtAsked
+from morvit_deploy.exporters.base import Exported
+from morvit_deploy.exporters.coreml.options import CoremlAsked
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.exporters.targets import find_target
+from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.model.config import load_config
 
 DEFAULT_LIMIT = 32  # images of a folder to verify with
 OWN: dict[str, Any] = {"coreml": CoremlAsked, "trt": TrtAsked}  # a target's own options

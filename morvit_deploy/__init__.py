@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from morvit_deploy.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.exporters.api import export
-    from morvit_deploy.exporters.registry import open_bundle
-    from morvit_deploy.measuring.benchmark import bench
-    from morvit_deploy.planning import calibrate
+    from morvit_deploy.exporters.targets import open_bundle
+    from morvit_deploy.exporters.verification import verify
+    from morvit_deploy.measuring.core.bench import bench
+    from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+    from morvit_deploy.planning.rounds import calibrate
     from morvit_deploy.sources.conversion import convert
-    from morvit_deploy.verification import verify
 
 __all__ = [
     "bench",
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bench": "morvit_deploy.measuring.benchmark",
-    "calibrate": "morvit_deploy.planning",
+    "bench": "morvit_deploy.measuring.core.bench",
+    "calibrate": "morvit_deploy.planning.rounds",
     "convert": "morvit_deploy.sources.conversion",
     "export": "morvit_deploy.exporters.api",
-    "load_checkpoint": "morvit_deploy.checkpoint",
-    "open_bundle": "morvit_deploy.exporters.registry",
-    "save_checkpoint": "morvit_deploy.checkpoint",
-    "verify": "morvit_deploy.verification",
+    "load_checkpoint": "morvit_deploy.model.checkpoint",
+    "open_bundle": "morvit_deploy.exporters.targets",
+    "save_checkpoint": "morvit_deploy.model.checkpoint",
+    "verify": "morvit_deploy.exporters.verification",
 }
 
 

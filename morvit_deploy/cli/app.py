@@ -31,7 +31,7 @@ _debug = False
 
 def _version(asked: bool) -> None:
     if asked:
-        from morvit_deploy.dependencies import installed
+        from morvit_deploy.machine.dependencies import installed
 
         typer.echo(f"morvit-deploy {installed('morvit-deploy')}")
         raise typer.Exit

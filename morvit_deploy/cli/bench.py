@@ -33,9 +33,9 @@ from morvit_deploy.cli.ssh import (
 from morvit_deploy.errors import ConfigError, LostError, OutputError
 
 if TYPE_CHECKING:
-    from morvit_deploy.measuring.cuda_results import CudaResult
-    from morvit_deploy.measuring.judgement import Contest
-    from morvit_deploy.measuring.results import BenchResult
+    from morvit_deploy.measuring.core.results import BenchResult
+    from morvit_deploy.measuring.cuda.results import CudaResult
+    from morvit_deploy.measuring.payoff.result import Contest
     from morvit_deploy.report import Report
 
 
@@ -183,7 +183,7 @@ def bench(
         what = "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
         raise OutputError(f"-o {out} {what}")
     from morvit_deploy.files import write_text
-    from morvit_deploy.measuring.devices import check_here, find_device
+    from morvit_deploy.measuring.core.devices import check_here, find_device
 
     _check_together(verdict, against, batch, checkpoint, batches, said)
     if verdict:
@@ -203,7 +203,7 @@ def bench(
     if device == "cuda" and (verdict or threads is not None):
         raise ConfigError("--verdict and --threads are for --device cpu; leave them out with --device cuda")
     feed = {"device": device, "threads": threads, "images": images, "upscale": upscale}
-    from morvit_deploy.measuring.turns import BLOCKS, STARTS, WARMUP
+    from morvit_deploy.measuring.core.blocks import BLOCKS, STARTS, WARMUP
 
     amount = counts | {"blocks": blocks or BLOCKS, "warmup": WARMUP if warmup is None else warmup}
     result: BenchResult | Contest | CudaResult
@@ -231,8 +231,8 @@ def bench(
 
 
 def _bench(folders: list[Path], options: dict[str, Any]) -> tuple[BenchResult, Report]:
-    from morvit_deploy.measuring.benchmark import bench as measure
-    from morvit_deploy.measuring.views import bench_report
+    from morvit_deploy.measuring.core.bench import bench as measure
+    from morvit_deploy.measuring.core.views import bench_report
 
     with progress_bar() as (tell, progress):
         result = measure(folders, tell=tell, progress=progress, **options)
@@ -260,8 +260,8 @@ def _keep(partial: BenchResult | None, out: Path | None) -> None:
 def _on_gpu(
     folders: list[Path], images: Path | None, upscale: bool, batch: int | None, amount: dict[str, Any]
 ) -> tuple[CudaResult, Report]:
-    from morvit_deploy.measuring.cuda_bench import bench_cuda
-    from morvit_deploy.measuring.cuda_results import cuda_report
+    from morvit_deploy.measuring.cuda.bench import bench_cuda
+    from morvit_deploy.measuring.cuda.results import cuda_report
 
     batches = None if batch is None else [batch]
     with progress_bar() as (tell, progress):
@@ -283,8 +283,8 @@ def _verdict(
             "--verdict exports other forms of the model; give --checkpoint, the one that BUNDLE was made from"
         )
     folder = bundle_folder(bundle)
-    from morvit_deploy.measuring.contest import BATCHES, contest
-    from morvit_deploy.measuring.contest_views import contest_report
+    from morvit_deploy.measuring.payoff.rounds import BATCHES, contest
+    from morvit_deploy.measuring.payoff.views import contest_report
 
     with opened(checkpoint, said) as source, progress_bar() as (tell, progress):
         result = contest(

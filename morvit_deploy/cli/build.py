@@ -59,9 +59,9 @@ def build(
     """
     place = host_of(host, ssh_option, ssh_config, remote_dir, python)
     folder = bundle_folder(bundle)
-    from morvit_deploy.exporters.building import build_here
-    from morvit_deploy.exporters.building_there import build_on
-    from morvit_deploy.trt import TrtAsked
+    from morvit_deploy.exporters.trt.build import build_here
+    from morvit_deploy.exporters.trt.build_remote import build_on
+    from morvit_deploy.exporters.trt.options import TrtAsked
 
     wanted = tuple(compute_capability or ())
     TrtAsked(flavor=flavor, compute_capability=wanted)  # type: ignore[arg-type]  # which it checks

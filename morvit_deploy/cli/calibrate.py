@@ -23,8 +23,8 @@ from morvit_deploy.cli.sources import opened, takes_source
 from morvit_deploy.errors import OutputError, PlanError
 
 if TYPE_CHECKING:
-    from morvit_deploy.calibration.statistics import Shard
-    from morvit_deploy.planning import Calibrated, Waiting
+    from morvit_deploy.calibration.routing.statistics import Shard
+    from morvit_deploy.planning.rounds import Calibrated, Waiting
 
 Files = tuple[Path, Path, Path]  # plan, its front as numbers, as a picture
 COUNTING = ("--limit", "--seed", "--upscale")
@@ -151,7 +151,7 @@ def calibrate(
         _check_free(files, force)
     with opened(checkpoint, said) as source, progress_bar() as (tell, progress):
         tell("loading PyTorch")
-        from morvit_deploy import planning
+        from morvit_deploy.planning import rounds as planning
 
         wish = planning.Wish(
             mode=(mode or Mode.threshold).value, buckets=buckets, cost=cost.value, budget_macs=budget_macs,
@@ -181,7 +181,7 @@ def calibrate(
 
 
 def _parse(shard: str) -> Shard:
-    from morvit_deploy.calibration.statistics import Shard
+    from morvit_deploy.calibration.routing.statistics import Shard
 
     return Shard.parse(shard)
 
@@ -196,7 +196,7 @@ def _files(out: Path) -> Files:
 def _write(calibrated: Calibrated, files: Files) -> None:
     """All or nothing: everything is made first, and the plan, which names the rest, is written last."""
     from morvit_deploy.files import write_bytes
-    from morvit_deploy.pareto import draw
+    from morvit_deploy.planning.front import draw
 
     out, pareto, picture = files
     numbers = json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n"
@@ -216,7 +216,7 @@ def _write(calibrated: Calibrated, files: Files) -> None:
 
 
 def _report(calibrated: Calibrated, files: Files, as_json: bool) -> None:
-    from morvit_deploy.pareto import calibration_report
+    from morvit_deploy.planning.front import calibration_report
 
     out, _, picture = files
     console = stderr()

@@ -134,8 +134,8 @@ def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
     """Say so when a folder holds more images than were looked at."""
     if images is None:
         return
-    from morvit_deploy.calibration.images import open_images
-    from morvit_deploy.config import load_config
+    from morvit_deploy.bundle.images import open_images
+    from morvit_deploy.model.config import load_config
 
     found = len(open_images(images, load_config(source)))
     if used < found:

@@ -29,7 +29,7 @@ def demo(
     folder = _examples(examples)
     started = time.monotonic()
     with stages("loading PyTorch") as tell:
-        from morvit_deploy.demo import run_demo
+        from morvit_deploy.cli.demo_steps import run_demo
 
         made = run_demo(folder, out, force=force, tell=tell)
     emit(made.brief, made.as_dict(), as_json)
@@ -40,7 +40,7 @@ def demo(
 
 
 def _examples(given: Path | None) -> Path:
-    from morvit_deploy.demo_names import IMAGES, MODELS
+    from morvit_deploy.cli.demo_names import IMAGES, MODELS
 
     tried = [given] if given is not None else [Path("examples"), BESIDE_THE_PACKAGE]
     for folder in tried:

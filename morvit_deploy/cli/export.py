@@ -245,7 +245,7 @@ def export(
     said: dict[str, Any],
 ) -> None:
     """Export a checkpoint to a bundle of static graphs, and verify it before it gets its name."""
-    from morvit_deploy.exporters.registry import find_target
+    from morvit_deploy.exporters.targets import find_target
 
     check_image_options(images, limit, upscale)
     if dispatch is not None and plan is None:
@@ -273,7 +273,7 @@ def export(
         with stages("loading PyTorch") as tell:
             from morvit_deploy.exporters.api import CALIBRATION_LIMIT, DEFAULT_LIMIT
             from morvit_deploy.exporters.api import export as run
-            from morvit_deploy.views import export_report
+            from morvit_deploy.exporters.views import export_report
 
             exported = run(
                 source.folder, folder, target=target, images=images, limit=limit or DEFAULT_LIMIT, upscale=upscale,

@@ -9,7 +9,7 @@ import typer
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.common import ForceOption, stages, stdout
-from morvit_deploy.presets import PRESETS
+from morvit_deploy.model.presets import PRESETS
 
 
 @command("init")
@@ -23,13 +23,13 @@ def init(
     force: ForceOption = False,
 ) -> None:
     """Write a randomly initialised checkpoint, to judge an architecture's speed before anyone trains it."""
-    from morvit_deploy.presets import preset as find
+    from morvit_deploy.model.presets import preset as find
     from morvit_deploy.report import count
 
     config = find(preset)
     folder = out or Path(preset)
     with stages("loading PyTorch") as tell:
-        from morvit_deploy.checkpoint import init_model, save_checkpoint
+        from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 
         tell(f"initialising {preset}")
         model = init_model(config, seed)

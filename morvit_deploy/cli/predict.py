@@ -24,9 +24,9 @@ from morvit_deploy.errors import ImageError, TargetError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from morvit_deploy.bundle import Manifest
-    from morvit_deploy.pixels import Pixels
-    from morvit_deploy.runtime import Arrays, Session
+    from morvit_deploy.bundle.manifest import Manifest
+    from morvit_deploy.bundle.pixels import Pixels
+    from morvit_deploy.bundle.session import Arrays, Session
 
 
 @command("predict")
@@ -55,9 +55,9 @@ def predict(
     bundle, images = _split(paths)
     import numpy as np
 
-    from morvit_deploy.exporters.registry import open_bundle
+    from morvit_deploy.bundle.views import prediction_table
+    from morvit_deploy.exporters.targets import open_bundle
     from morvit_deploy.report import Report
-    from morvit_deploy.views import prediction_table
 
     warning = ""
     with stages("opening the bundle") as tell, open_bundle(bundle, threads=threads) as session:

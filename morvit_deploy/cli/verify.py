@@ -48,10 +48,10 @@ def verify(
     with opened(checkpoint, said) as source:
         with progress_bar() as (tell, progress):
             tell("loading PyTorch")
+            from morvit_deploy.exporters.verification import DEFAULT_LIMIT
+            from morvit_deploy.exporters.verification import verify as run
             from morvit_deploy.report import Report
-            from morvit_deploy.verification import DEFAULT_LIMIT
-            from morvit_deploy.verification import verify as run
-            from morvit_deploy.views import parity_tables, structure_tables
+            from morvit_deploy.verifying.views import parity_tables, structure_tables
 
             verification = run(
                 folder, source.folder, images=images, limit=limit or DEFAULT_LIMIT, threads=threads, upscale=upscale,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from morvit_deploy.config import Config
-from morvit_deploy.macs import applications, block_macs, dense_macs, schedule_macs
-from morvit_deploy.plan import own_plan
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.macs import applications, block_macs, dense_macs, schedule_macs
+from morvit_deploy.model.plan import own_plan
 
 _PARTS = {  # a tensor's first name -> the part it belongs to
     "patch_embed": "stem",

@@ -13,6 +13,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.files import write_bytes
 from morvit_deploy.inspecting.depth_panels import (
     Depth,
@@ -27,7 +28,6 @@ from morvit_deploy.inspecting.depth_panels import (
     side_of,
     write,
 )
-from morvit_deploy.pixels import Pixels
 
 OVERVIEW_IMAGES = 8  # two rows of four: more are too small to read
 _CELL, _PAIR = 1.75, 3.75  # inches: a column of the overview, and an image above its map

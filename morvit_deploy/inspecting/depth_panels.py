@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from morvit_deploy.pixels import Pixels
+from morvit_deploy.bundle.pixels import Pixels
 
 Depth = NDArray[np.integer[Any]]  # (N,) of one image or (n, N) of many, row by row
 

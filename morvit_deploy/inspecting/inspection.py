@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from morvit_deploy.calibration.images import Entry, ImageFolder, open_images
-from morvit_deploy.checkpoint import fingerprint, load_checkpoint
-from morvit_deploy.config import Config
+from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
+from morvit_deploy.bundle.pixels import Pixels, digest, normalise
 from morvit_deploy.files import check_free, new_folder
 from morvit_deploy.inspecting.anatomy import (
     AtDepth,
@@ -30,10 +29,11 @@ from morvit_deploy.inspecting.anatomy import (
 )
 from morvit_deploy.inspecting.degeneracy import judge
 from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
-from morvit_deploy.macs import schedule_macs
-from morvit_deploy.model import MoRViT, Trace
-from morvit_deploy.pixels import Pixels, digest, normalise
-from morvit_deploy.threads import fitting_threads
+from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.macs import schedule_macs
+from morvit_deploy.model.reference import MoRViT, Trace
+from morvit_deploy.model.threads import fitting_threads
 
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
 DEFAULT_DRAW = 8  # pictures of single images

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.config import Config
+from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.inspecting.degeneracy import Judgement
-from morvit_deploy.pixels import Pixels
+from morvit_deploy.model.config import Config
 
 OVERVIEW = "overview.png"
 Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morvit_deploy.config import Config
 from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name
+from morvit_deploy.model.config import Config
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morvit_deploy.checkpoint import build_model, save_checkpoint
-from morvit_deploy.config import parse_config
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import check_free
-from morvit_deploy.model import MoRViT
+from morvit_deploy.model.checkpoint import build_model, save_checkpoint
+from morvit_deploy.model.config import parse_config
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Given, Questions, Settled

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.config import Preprocess
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.model.config import Preprocess
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 GATES = ("block", "delta", "hard")

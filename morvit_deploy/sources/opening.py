@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from morvit_deploy.checkpoint import LFS
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.model.checkpoint import LFS
 from morvit_deploy.sources.unwrapping import Unwrapped, unwrap
 
 HEAD = 4096  # bytes by which a file's kind is told

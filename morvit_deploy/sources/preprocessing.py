@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from morvit_deploy.config import Preprocess, explain
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.model.config import Preprocess, explain
 
 # mean, std, crop ratio (image size / resize), interpolation
 PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {

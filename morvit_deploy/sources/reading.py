@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.checkpoint import LFS
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import is_ours
+from morvit_deploy.model.checkpoint import LFS
 from morvit_deploy.sources.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
 from morvit_deploy.sources.opening import open_weights
 from morvit_deploy.sources.unwrapping import Unwrapped, without_prefixes

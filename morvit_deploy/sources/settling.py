@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.config import Preprocess
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.model.config import Preprocess
 from morvit_deploy.sources import preprocessing
 from morvit_deploy.sources.family import Draft, listed
 from morvit_deploy.sources.given import Questions

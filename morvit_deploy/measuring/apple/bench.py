@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from morvit_deploy.bundle import Manifest, open_manifest
+from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.run_coreml import open_coreml
+from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
 from morvit_deploy.measuring.apple.package import check_target, read_package
 from morvit_deploy.measuring.apple.project import check_place, write_project
 from morvit_deploy.measuring.apple.running import Wish, look, run_bench
-from morvit_deploy.measuring.inputs import Source, draw
-from morvit_deploy.measuring.results import BenchResult
-from morvit_deploy.pixels import Pixels
-from morvit_deploy.runtime import Arrays, Session
+from morvit_deploy.measuring.core.inputs import Source, draw
+from morvit_deploy.measuring.core.results import BenchResult
 
 PICTURES = 5  # of each bucket: the median one is judged, so one flipped decision does not fail a device
 SURVEYED = 64  # pictures that are looked at to find some for each bucket

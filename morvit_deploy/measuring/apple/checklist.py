@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml_load import INSTALL, quiet
+from morvit_deploy.exporters.coreml.load import INSTALL, quiet
 from morvit_deploy.measuring.apple.package import oldest_macos
 
 XCODE = (

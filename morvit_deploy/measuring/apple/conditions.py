@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
-from morvit_deploy.measuring.results import DRIFT
+from morvit_deploy.measuring.core.results import DRIFT
 
 LIBRARIES = ("morvit-deploy", "coremltools", "numpy", "pillow")
 TIMED = {

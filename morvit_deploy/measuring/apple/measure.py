@@ -18,7 +18,7 @@ from morvit_deploy.measuring.apple.goldens import Agreement, Goldens, agreement
 from morvit_deploy.measuring.apple.outcome import AppleMeasured, FunctionTimes, HostMix
 from morvit_deploy.measuring.apple.package import STEM, Package
 from morvit_deploy.measuring.apple.placement import Placement, place
-from morvit_deploy.measuring.results import Block, Start
+from morvit_deploy.measuring.core.samples import Block, Start
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from morvit_deploy.measuring.apple.goldens import Agreement
 from morvit_deploy.measuring.apple.placement import Placement
-from morvit_deploy.measuring.mix import Mix
-from morvit_deploy.measuring.results import Block, Measured, percentiles
+from morvit_deploy.measuring.core.results import Measured
+from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.measuring.mix.mix import Mix
 
 
 @dataclass(frozen=True)

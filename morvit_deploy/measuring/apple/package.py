@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml_load import mil_name
+from morvit_deploy.exporters.coreml.load import mil_name
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
 STEM = "stem"

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from morvit_deploy.bundle import MANIFEST, Manifest
-from morvit_deploy.dependencies import PACKAGE, installed
+from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
 from morvit_deploy.files import new_folder
+from morvit_deploy.machine.dependencies import PACKAGE, installed
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
 from morvit_deploy.measuring.apple.package import oldest_macos
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
@@ -23,7 +23,7 @@ CARRIED = (
     "morvit_deploy.files",
     "morvit_deploy.report",
     "morvit_deploy.exporters",
-    "morvit_deploy.exporters.coreml_load",
+    "morvit_deploy.exporters.coreml.load",
     "morvit_deploy.measuring",
     *(f"morvit_deploy.measuring.{name}" for name in ("answers", "arithmetic", "mix", "results", "wording")),
     "morvit_deploy.measuring.apple",

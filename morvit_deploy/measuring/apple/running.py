@@ -27,7 +27,7 @@ from morvit_deploy.measuring.apple.dispatching import Backend
 from morvit_deploy.measuring.apple.goldens import Goldens
 from morvit_deploy.measuring.apple.measure import Bench, Effort
 from morvit_deploy.measuring.apple.package import Package
-from morvit_deploy.measuring.results import BenchResult
+from morvit_deploy.measuring.core.results import BenchResult
 
 DEVICES = ("mac", "iphone")
 MIN_RUNS = 10  # of a block: a shorter one times a cold cache

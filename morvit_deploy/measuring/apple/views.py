@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from morvit_deploy.measuring.answers import Over, samples_of
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD
 from morvit_deploy.measuring.apple.units import NEURAL_ENGINE
-from morvit_deploy.measuring.results import BenchResult
-from morvit_deploy.measuring.wording import spread, three_digits
+from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.measuring.core.wording import spread, three_digits
+from morvit_deploy.measuring.mix.answers import Over, samples_of
 from morvit_deploy.report import Report, Table, count, share
 
 MOST_LEAVERS = 8  # operators a function; the JSON has them all

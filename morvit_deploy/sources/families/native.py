@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from morvit_deploy.config import Config, parse_config
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.model.config import Config, parse_config
 from morvit_deploy.sources.family import Draft, Family
 from morvit_deploy.sources.given import Questions
 from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, copy

@@ -1,0 +1,93 @@
+"""From a chosen point to a plan file, with what was learned about it. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from morvit_deploy.calibration.buckets.costs import expand
+from morvit_deploy.calibration.buckets.points import Point
+from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled, target
+from morvit_deploy.calibration.routing.statistics import Statistics
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs, own_plan, topk_plan
+
+
+def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Plan:
+    """The plan of a point, from the last round's joined statistics; `cost` is what its buckets were fitted to."""
+    facts: dict[str, Any] = {
+        "images": last.images,
+        "unreadable": len(last.bad),
+        "scale": chosen.scale,
+        "cost": cost,
+        "expected": chosen.expected,
+        "expected_macs": chosen.expected_macs,
+        "overflow": chosen.overflow,
+        "top1": chosen.top1,
+        "trained_top1": last.trained_top1,
+        "top1_agreement": chosen.agreement,
+    }
+    if chosen.kind == "topk":
+        scale = chosen.scale or OWN
+        plan = own_plan(config) if scale == OWN else topk_plan(config, scaled(config, scale))
+        return plan.model_copy(update={"checkpoint": last.run.checkpoint, "calibration": facts})
+    assert last.counts is not None
+    i = _number(last, chosen)
+    facts["keep_share"] = (last.counts[:, i].mean(axis=0) / config.num_patches).tolist()
+    if chosen.kind == "threshold":
+        alike = last.tallies["threshold.decisions"][i] / (last.images * config.num_patches)
+        facts["decision_agreement"] = alike.tolist()
+    return Plan(
+        format="morvit-plan/1",
+        mode="threshold" if chosen.kind == "threshold" else "depth",
+        thresholds=chosen.thresholds,
+        buckets=_buckets(config, chosen),
+        checkpoint=last.run.checkpoint,
+        calibration=facts,
+    )
+
+
+def _buckets(config: Config, chosen: Point) -> tuple[Bucket, ...]:
+    ladder = chosen.ladder
+    assert ladder is not None
+    steps = routed(config) if chosen.kind == "threshold" else range(config.num_steps)
+    schedules = expand(np.array(ladder.schedules), steps, config.num_steps, config.num_patches).tolist()
+    bounds = ladder.upto or (None,) * len(schedules)
+    names = [*(f"b{i}" for i in range(len(schedules) - 1)), FULL]
+    return tuple(
+        Bucket(
+            name=name,
+            capacity=tuple(schedule),
+            macs=bucket_macs(config, tuple(schedule), chosen.thresholds),
+            share=portion,
+            upto=bound,
+        )
+        for name, schedule, portion, bound in zip(names, schedules, ladder.shares, bounds, strict=True)
+    )
+
+
+def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
+    """Thresholds that should part the tokens and do not: they keep every token, or none."""
+    if chosen.kind != "threshold":
+        return []
+    assert last.counts is not None and chosen.thresholds is not None
+    i = _number(last, chosen)
+    ran = last.counts[:, i].sum(axis=0, dtype=int).tolist()
+    totals = [last.images * config.num_patches, *ran]
+    remarks = []
+    for step in routed(config):
+        before, after = totals[step], totals[step + 1]
+        wanted = target(config, last.run.scales[i], step, last.images)
+        if after in (0, before) and 0 < wanted < before:
+            what = "keeps every token" if after else "keeps no token"
+            remarks.append(
+                f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, so it decides "
+                "nothing: the router's logits hardly differ (`inspect --images` shows the depths)"
+            )
+    return remarks
+
+
+def _number(last: Statistics, chosen: Point) -> int:
+    """Where the point's scale stands among the run's."""
+    return 0 if chosen.scale is None else last.run.scales.index(chosen.scale)

@@ -1,0 +1,195 @@
+"""The ways of routing that one checkpoint can be deployed with, and what each costs and is worth. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.calibration.buckets.costs import Costs, MacCost, expand
+from morvit_deploy.calibration.buckets.fitting import (
+    Cost,
+    Ladder,
+    choose_buckets,
+    evaluate_exact,
+    evaluate_predicted,
+    fit_exact,
+    fit_predicted,
+)
+from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled
+from morvit_deploy.calibration.routing.statistics import Statistics, Thresholds
+from morvit_deploy.errors import PlanError
+from morvit_deploy.model.config import Config
+from morvit_deploy.report import count
+
+MAX_BUCKETS = 6  # tried when the number is not given
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to deploy: expected cost of an image, and its worth on the calibration images."""
+
+    kind: str  # "topk", "threshold" or "depth": a plan's mode
+    scale: float | None  # of the checkpoint's capacities
+    expected: float  # MACs or ms
+    expected_macs: float
+    agreement: float  # top-1, with the model as it was trained
+    top1: float | None  # where every image has a label
+    preferred: bool = False  # of its kind, where there is no budget
+    unpadded: float | None = None  # expected cost if each image had a bucket of its own: no ladder is cheaper
+    overflow: float = 0.0
+    thresholds: Thresholds | None = None
+    ladder: Ladder | None = None
+
+    @property
+    def worth(self) -> float:
+        """What to choose by: top-1 where there are labels, otherwise agreement with the trained model."""
+        return self.agreement if self.top1 is None else self.top1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the Pareto file."""
+        return asdict(self)
+
+
+def points_of(
+    config: Config, last: Statistics, thresholds: Sequence[Thresholds], costs: Costs, buckets: int | None
+) -> list[Point]:
+    """Every point of a calibration, from its last round and the thresholds of each scale.
+
+    `buckets` is the number of a ladder's buckets, None for as many as pay.
+    """
+    if last.run.mode == "depth":
+        return _depth_points(config, last, costs, buckets)
+    points = [_topk_point(config, last, i, costs) for i in range(len(last.run.scales))]
+    if last.run.mode == "threshold":
+        for i, own in enumerate(thresholds):
+            points.append(_threshold_point(config, last, i, own, costs, buckets))
+    return points
+
+
+def choose(
+    points: Sequence[Point], kind: str, budget_ms: float | None = None, budget_macs: float | None = None
+) -> Point:
+    """The preferred point of `kind`; with a budget the worthiest within it, of equals the cheapest.
+
+    Where only the number of buckets differs, a budget buys the preferred ladder, or one with no more buckets than it
+    takes. `budget_ms` is for points that cost milliseconds. PlanError names the nearest when none is within.
+    """
+    own = [point for point in points if point.kind == kind]
+    limit = budget_ms if budget_macs is None else budget_macs
+    if limit is None:
+        return next(point for point in own if point.preferred)
+
+    def price(point: Point) -> float:
+        return point.expected if budget_macs is None else point.expected_macs
+
+    within = [point for point in own if price(point) <= limit]
+    if within and kind == "depth":
+        return max(within, key=lambda point: (point.preferred, price(point)))
+    if within:
+        return max(within, key=lambda point: (point.worth, -price(point)))
+    nearest = min(own, key=price)
+    if nearest.scale is not None:
+        which = f"{nearest.scale:g} × the trained capacities"
+    else:
+        assert nearest.ladder is not None
+        which = f"with {len(nearest.ladder.schedules)} buckets"
+    say = _ms if budget_macs is None else _macs
+    raise PlanError(
+        f"no {kind} plan is expected to cost {say(limit)} an image or less; the nearest costs {say(price(nearest))} "
+        f"({which})"
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.4g} ms"
+
+
+def _macs(value: float) -> str:
+    return f"{count(value)}MACs" if value >= 1000 else f"{value:g} MACs"
+
+
+def _topk_point(config: Config, last: Statistics, i: int, costs: Costs) -> Point:
+    scale = last.run.scales[i]
+    schedule = np.array([scaled(config, scale)])
+    return Point(
+        "topk",
+        scale,
+        expected=float(costs.of(schedule)[0]),
+        expected_macs=float(MacCost(config).of(schedule)[0]),
+        agreement=last.agreement("topk", i),
+        top1=last.top1("topk", i),
+        preferred=scale == OWN,
+    )
+
+
+def _threshold_point(
+    config: Config, last: Statistics, i: int, thresholds: Thresholds, costs: Costs, buckets: int | None
+) -> Point:
+    assert last.counts is not None
+    steps, everyone = routed(config), config.num_patches
+    counts = _held(last.counts[:, i, list(steps)])
+
+    def cost_by(costs: Costs) -> tuple[Cost, float]:
+        """What a schedule of the routed steps costs, and what a second run, in full, does."""
+
+        def cost(schedules: NDArray[np.int64]) -> NDArray[np.float64]:
+            return costs.of(expand(schedules, steps, config.num_steps, everyone), thresholds)
+
+        return cost, float(cost(np.full((1, len(steps)), everyone))[0]) - costs.stem(steps[0])
+
+    cost, again = cost_by(costs)
+    ladder = _fitted(lambda number: fit_predicted(counts, 0, number, cost, again, everyone), buckets)
+    assert ladder.upto is not None
+    macs = evaluate_predicted(counts, 0, ladder.schedules, ladder.upto, *cost_by(MacCost(config)))
+    return Point(
+        "threshold",
+        last.run.scales[i],
+        expected=ladder.expected,
+        expected_macs=macs.expected,
+        agreement=last.agreement("threshold", i),
+        top1=last.top1("threshold", i),
+        preferred=last.run.scales[i] == OWN,
+        unpadded=float(cost(counts).mean()),
+        overflow=ladder.overflow,
+        thresholds=thresholds,
+        ladder=ladder,
+    )
+
+
+def _held(counts: NDArray) -> NDArray[np.int64]:
+    """Slots that an image's counts (images, steps) need: a graph holds at least one patch token."""
+    return np.maximum(counts.astype(np.int64), 1)
+
+
+def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> list[Point]:
+    """A point for each number of buckets: the answers are the same, so only the cost differs."""
+    assert last.counts is not None
+    counts = _held(last.counts[:, 0])
+    fits = [
+        fit_exact(counts, number, costs.of, config.num_patches)
+        for number in range(1, (buckets or MAX_BUCKETS) + 1)
+    ]
+    preferred = fits[-1] if buckets else choose_buckets(fits)
+    return [
+        Point(
+            "depth",
+            None,
+            expected=ladder.expected,
+            expected_macs=evaluate_exact(counts, ladder.schedules, MacCost(config).of).expected,
+            agreement=last.agreement("depth"),
+            top1=last.top1("depth"),
+            preferred=ladder == preferred,
+            unpadded=float(costs.of(counts).mean()),
+            ladder=ladder,
+        )
+        for ladder in dict.fromkeys(fits)  # one more bucket may bring nothing
+    ]
+
+
+def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:
+    """At most `buckets`, or as many as pay."""
+    return fit(buckets) if buckets else choose_buckets([fit(number) for number in range(1, MAX_BUCKETS + 1)])

@@ -1,0 +1,1 @@
+"""Activation ranges for int8."""

@@ -1,0 +1,1 @@
+"""What the routers do on images: scores, counts, thresholds."""

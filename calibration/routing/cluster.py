@@ -1,0 +1,69 @@
+"""The shards of each round on a Ray cluster, for images beyond one machine. Ray schedules; nothing of ours does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from morvit_deploy.calibration.routing.gathering import Task, gather
+from morvit_deploy.calibration.routing.statistics import Shard, Statistics, join
+from morvit_deploy.errors import TargetError
+
+LOCAL = "local"
+
+
+class Cluster:
+    """A connection to Ray; a context manager. `address` is Ray's own, or `local` for a cluster of this machine.
+
+    `shards` is the number of parts, by default one for each of its CPUs. A connection that the process already has is
+    used, and left open.
+    """
+
+    def __init__(self, address: str, shards: int | None = None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise TargetError("--ray needs Ray; pip install 'morvit-deploy[ray]'") from None
+        self._ray, self._own = ray, not ray.is_initialized()
+        if self._own:
+            _connect(ray, address)
+        self.shards = shards or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._gather = ray.remote(num_cpus=1)(gather)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own:
+            self._ray.shutdown()
+
+    def gather(self, task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
+        """One round over all shards. The checkpoint and the images must be where every node sees them."""
+        return join(self._parts(task, progress))
+
+    def _parts(self, task: Task, progress: Callable[[float], None]) -> Iterator[Statistics]:
+        """Shards as they are done, one at a time: what is joined need not be kept."""
+        shards = [Shard(number, self.shards) for number in range(1, self.shards + 1)]
+        pending = [self._gather.remote(replace(task, shard=shard)) for shard in shards]
+        while pending:
+            ready, pending = self._ray.wait(pending)
+            try:
+                part = self._ray.get(ready[0])
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from None  # ours, with its own message
+            except self._ray.exceptions.RayError as error:
+                raise TargetError(f"--ray: a shard was lost: {error}; calibrate again") from None
+            yield part
+            progress(1 - len(pending) / self.shards)
+
+
+def _connect(ray: Any, address: str) -> None:
+    if address == LOCAL:  # nobody looks at it, and nothing is reported to anyone
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"include_dashboard": False} if address == LOCAL else {}
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise TargetError(f"--ray {address}: no such cluster: {error}") from None

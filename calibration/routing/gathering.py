@@ -1,0 +1,254 @@
+"""One pass over a shard of the images: what a round counts, in constant memory.
+
+Images go through in units of UNIT, each in one thread, and a shard is whole units. So an image is always computed
+in the same company, and its router logits have the same bits whatever the number of shards and of cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.calibration.routing.histograms import Histogram
+from morvit_deploy.calibration.routing.scout import Scout, Walked
+from morvit_deploy.calibration.routing.sequence import rounds_of, scaled
+from morvit_deploy.calibration.routing.statistics import (
+    DIGESTS,
+    WHOLE,
+    Run,
+    Shard,
+    Statistics,
+    Thresholds,
+    add_tallies,
+)
+from morvit_deploy.errors import CheckpointError, ImageError
+from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.config import Config, load_config
+from morvit_deploy.model.threads import fitting_threads
+
+UNIT = 16  # images
+MOST_WORKERS = 16  # each holds a unit's activations, a quarter of a gigabyte for a ViT-B/16
+NO_LABEL = -1
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, the images to calibrate it on, and how to read them."""
+
+    checkpoint: Path
+    images: Path
+    limit: int | None = None
+    seed: int = 0
+    upscale: bool = False
+    max_bad: int = 0  # images that may be unreadable
+
+    def folder(self) -> ImageFolder:
+        """The chosen images."""
+        config = load_config(self.checkpoint)
+        return open_images(self.images, config, limit=self.limit, seed=self.seed, upscale=self.upscale)
+
+    def run(self, mode: str, scales: tuple[float, ...]) -> Run:
+        """What tells this calibration from another."""
+        folder = self.folder()
+        return Run(fingerprint(self.checkpoint), listing_digest(folder), len(folder), mode, scales)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One round over one shard. Thresholds are those known so far, for each of the run's scales."""
+
+    source: Source
+    run: Run
+    round: int
+    thresholds: tuple[Thresholds, ...]
+    shard: Shard = WHOLE
+
+
+@dataclass
+class Unit:
+    """Some images: what was read of them, and what they showed."""
+
+    names: int  # readable or not
+    pixels: Pixels  # (images, height, width, 3)
+    labels: NDArray[np.int64]  # (images,)
+    digest: int
+    bad: list[tuple[str, str]]
+    logits: dict[Thresholds, NDArray[np.float32]] = field(default_factory=dict)
+    counts: NDArray[Any] | None = None
+    tallies: dict[str, Any] = field(default_factory=dict)
+
+
+def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
+    """Carry out a task. Raises ImageError when more than `max_bad` images cannot be read."""
+    scout, folder = _scout(task.source.checkpoint, task.run.checkpoint), task.source.folder()
+    if listing_digest(folder) != task.run.images:
+        raise ImageError(
+            f"{folder.folder} holds other images than when the run began; every process must see the same ones, and "
+            "they must not change while calibrating"
+        )
+    units = _units(folder, task.shard)
+    total, done = sum(map(len, units)) or 1, 0
+    statistics = Statistics(task.run, task.round, (task.shard,), task.thresholds)
+    histograms = {thresholds: Histogram.empty() for thresholds in task.thresholds}  # at first all the same
+    counts: NDArray[Any] | None = None
+    with _one_thread_each(scout.config) as workers:
+        read = (_read(folder, entries) for entries in units)
+        for unit in in_order(lambda unit: _look(scout, task, unit), read, workers):
+            statistics.digest = (statistics.digest + unit.digest) % DIGESTS
+            statistics.bad += unit.bad
+            statistics.check_bad(task.source.max_bad)
+            for thresholds, logits in unit.logits.items():
+                histograms[thresholds].add(logits)
+            if unit.counts is not None:
+                if counts is None:  # made once: small arrays that stay would pin the memory of large ones
+                    counts = np.empty((total, *unit.counts.shape[1:]), unit.counts.dtype)
+                counts[statistics.images :][: len(unit.counts)] = unit.counts
+            statistics.images += len(unit.labels)
+            statistics.tallies = add_tallies(statistics.tallies, unit.tallies)
+            done += unit.names
+            progress(done / total)
+    statistics.bad.sort()
+    statistics.counts = None if counts is None else counts[: statistics.images]
+    if not _is_last(scout.config, task):
+        statistics.histograms = [histograms[thresholds] for thresholds in task.thresholds]
+    return statistics
+
+
+def listing_digest(folder: ImageFolder) -> str:
+    """sha256 over what is to be read: names, labels and how."""
+    listed = "\n".join(f"{_name(folder, entry)}\t{entry.label}" for entry in folder.entries)
+    return hashlib.sha256(f"{listed}\nupscale {folder.upscale}".encode()).hexdigest()
+
+
+def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
+    """`work` of each, in their order, by several threads; only so many are ahead, so that memory stays constant.
+
+    `given` is drawn from in the caller's thread. A product parted among cores can have other bits than one that is
+    not: each thread is told to use one, since not every library asks what the main thread was told.
+    """
+    ahead: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for each in given:
+            ahead.append(pool.submit(work, each))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@contextmanager
+def _one_thread_each(config: Config) -> Iterator[int]:
+    """How many units to compute at once, instead of one by as many threads."""
+    with fitting_threads(config):  # restores what is set here, and in the threads of `in_order`
+        workers = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield min(workers, MOST_WORKERS)
+
+
+def _is_last(config: Config, task: Task) -> bool:
+    return task.round + 1 == rounds_of(config, task.run.mode)
+
+
+def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
+    """Images that cannot be read are noted as bad."""
+    size = folder.config.image_size
+    pixels, labels, digest, bad = [], [], 0, []
+    for entry in entries:
+        name = _name(folder, entry)
+        try:
+            image = folder.read(entry)
+        except ImageError as error:
+            bad.append((name, str(error).replace(str(entry.path), name)))
+            continue
+        pixels.append(image)
+        labels.append(NO_LABEL if entry.label is None else entry.label)
+        own = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=8)
+        digest += int.from_bytes(own.digest(), "big")
+    stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+    return Unit(len(entries), stacked, np.array(labels, dtype=np.int64), digest, bad)
+
+
+@torch.no_grad()
+def _look(scout: Scout, task: Task, unit: Unit) -> Unit:
+    """Run what the round asks for."""
+    if not len(unit.labels):
+        return unit
+    if _is_last(scout.config, task):
+        unit.counts, unit.tallies = _answers(scout, task, unit.pixels, unit.labels)
+    else:
+        h = scout.start(unit.pixels)
+        unit.logits = {thresholds: scout.router_logits(h, thresholds) for thresholds in set(task.thresholds)}
+    return unit
+
+
+def _answers(
+    scout: Scout, task: Task, pixels: Pixels, labels: NDArray[np.int64]
+) -> tuple[NDArray[Any] | None, dict[str, Any]]:
+    """Counts (images, scales, steps) where they are to be fitted, and tallies, as in `Statistics`."""
+    config, run = scout.config, task.run
+    walks: dict[str, list[Walked]]
+    if run.mode == "depth":
+        trained = scout.by_depth(pixels)
+        walks = {"depth": [trained]}
+    else:
+        assert config.capacity is not None
+        h = scout.start(pixels)
+        schedules = [scaled(config, scale) for scale in run.scales]
+        topk = {schedule: scout.by_top_k(h, schedule) for schedule in {config.capacity, *schedules}}
+        trained = topk[config.capacity]
+        walks = {"topk": [topk[schedule] for schedule in schedules]}
+        if run.mode == "threshold":
+            walks["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
+    tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
+    tallies["right"] = (trained.predictions == labels).sum()
+    for kind, walked in walks.items():
+        predictions = np.stack([one.predictions for one in walked])  # (scales, images)
+        tallies[f"{kind}.alike"] = (predictions == trained.predictions).sum(axis=1)
+        tallies[f"{kind}.right"] = (predictions == labels).sum(axis=1)
+    if run.mode == "threshold":
+        decisions = [_decisions_alike(trained, one, config.num_steps) for one in walks["threshold"]]
+        tallies["threshold.decisions"] = np.stack(decisions)
+    if run.mode == "topk":
+        return None, tallies
+    return np.stack([one.counts for one in walks[run.mode]], axis=1), tallies
+
+
+def _decisions_alike(trained: Walked, planned: Walked, steps: int) -> NDArray[np.int64]:
+    """(steps,) patch tokens that both run, or both do not run; a token of depth d runs steps 1 … d."""
+    numbers = np.arange(1, steps + 1)
+    return ((trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)).sum(axis=(0, 1))
+
+
+def _units(folder: ImageFolder, shard: Shard) -> list[tuple[Entry, ...]]:
+    starts = range((shard.number - 1) * UNIT, len(folder), shard.of * UNIT)
+    return [folder.entries[start : start + UNIT] for start in starts]
+
+
+def _name(folder: ImageFolder, entry: Entry) -> str:
+    return entry.path.relative_to(folder.folder).as_posix()
+
+
+@lru_cache(maxsize=1)
+def _scout(checkpoint: Path, sha256: str) -> Scout:
+    """Loaded once for all rounds; the hash is part of the key, so that a changed file is read again."""
+    if fingerprint(checkpoint) != sha256:
+        raise CheckpointError(
+            f"{checkpoint}: sha256 differs from that of this run; every process must see the same checkpoint"
+        )
+    return Scout(load_checkpoint(checkpoint))

@@ -1,0 +1,181 @@
+"""Static graphs to Core ML: one package, of one function or of a stem and a function for each bucket."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from morvit_deploy.bundle.coreml import MAIN, PACKAGE, SEVERAL_FUNCTIONS, STEM, SWIFT, SYSTEMS, CoremlForm
+from morvit_deploy.bundle.manifest import Manifest, Port
+from morvit_deploy.bundle.session import RESULTS
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
+from morvit_deploy.exporters.coreml import proof as coreml_proof
+from morvit_deploy.exporters.coreml.card import Subject, model_card
+from morvit_deploy.exporters.coreml.classify import classify
+from morvit_deploy.exporters.coreml.compress import compress
+from morvit_deploy.exporters.coreml.convert import IMAGE, Wanted, convert, is_whole
+from morvit_deploy.exporters.coreml.golden import golden_of
+from morvit_deploy.exporters.coreml.kit import write_swift_package
+from morvit_deploy.exporters.coreml.options import CoremlAsked, coreml_options
+from morvit_deploy.exporters.coreml.save import complete, save_package
+from morvit_deploy.exporters.coreml.tools import coremltools, untested
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.graph.options import Options
+from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.checkpoint import fingerprint
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.precision import Lowering
+from morvit_deploy.model.reference import MoRViT
+
+
+class CoremlExporter(Exporter):
+    """Target `coreml`: an ML program whose functions share their weights, and a Swift package that runs it."""
+
+    target = "coreml"
+    remedies = "--precision fp32, or --weights with more bits, may help"
+    dispatches = ("host",)  # Core ML has no branches that stay on the Neural Engine
+
+    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
+        asked = _asked(request)
+        coremltools()
+        if request.dispatch == "graph":
+            raise ConfigError(
+                "dispatch: got 'graph'; in a Core ML package each bucket is a function and the app, or MoRViTKit, "
+                "chooses: 'host'"
+            )
+        if plan.adaptive and asked.ios < SEVERAL_FUNCTIONS:
+            raise ConfigError(
+                f"ios: got {asked.ios}, and a plan with {len(plan.buckets)} buckets; a package of several functions "
+                f"needs {SYSTEMS[SEVERAL_FUNCTIONS]}: export with ios {SEVERAL_FUNCTIONS}, or a plan of one bucket"
+            )
+        labels = model.config.labels
+        if not _classifies(asked, labels, plan):
+            if asked.classifier:
+                why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
+                raise ConfigError(f"classifier: {why}, so no function can answer a class; leave it out")
+            return
+        doubled = [name for name, times in Counter(labels).items() if times > 1]
+        if doubled:
+            raise ConfigError(
+                f"labels: {', '.join(map(repr, doubled))} stand for more than one class each, and Core ML answers "
+                "probabilities by label; rename them in config.json, or export with classifier=False "
+                "(--no-classifier): logits only, and MoRViTKit names the classes"
+            )
+
+    def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
+        form = asked.coreml
+        assert form is not None, "a request and a manifest of this target have one"
+        return coreml_options(
+            asked.input, form.layout, form.select, with_depth=with_depth, attention=form.attention
+        )
+
+    def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
+        """Nothing to do: coremltools lowers, and the proof knows how."""
+
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        asked, config = _asked(request), next(iter(graphs.values())).config
+        labels = config.labels if _classifies(asked, config.labels, plan) else None
+        wanted = Wanted(asked.ios, request.precision, request.input == "uint8", labels is not None)
+        models: dict[str, Any] = {}
+        probes: list[str] = []
+        inputs: dict[str, Port] = {}
+        outputs: dict[str, Port] = {}
+        for function, part, example in functions(graphs, plan):
+            tell(f"converting {function}")
+            converted = convert(part, example, wanted)
+            model = compress(converted, asked.weights, next(iter(graphs.values())))
+            models[function] = classify(model, labels) if labels else model
+            inside = [name for name in converted.probes if name not in part.results]
+            probes += [name if function in (MAIN, STEM) else f"{function}/{name}" for name in inside]
+            inputs |= {
+                name: _port(name, value, request) for name, value in zip(part.inputs, example, strict=True)
+            }
+            out = part(*example)
+            outputs |= {name: _port(name, out[name], request) for name in part.results}
+        tell("joining the functions")
+        carried = tuple(port for name, port in outputs.items() if name not in RESULTS)
+        results = tuple(outputs[name] for name in RESULTS if name in outputs)
+        form = CoremlForm(
+            ios=asked.ios,
+            layout=asked.layout,
+            select=asked.select,
+            attention=asked.attention,
+            weights=asked.weights,
+            classifier=labels is not None,
+            functions=tuple(models),
+        )
+        about = Subject(
+            config,
+            plan,
+            form,
+            request.precision,
+            request.input,
+            fingerprint(request.checkpoint),
+            tuple(port.name for port in carried),
+        )
+        package = folder / PACKAGE
+        save_package(models, package)
+        complete(package, model_card(about, asked))
+        return Written(
+            files=sorted(
+                path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file()
+            ),
+            inputs=(inputs[IMAGE],),
+            outputs=results,
+            carried=carried,
+            probes=tuple(probes),
+            lowering=None if request.exact else Lowering(),
+            remarks=untested(),
+            coreml=form,
+        )
+
+    def accompany(
+        self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
+    ) -> list[str]:
+        tell("writing the Swift package")
+        golden = golden_of(model, manifest, folder, request.images)
+        return [f"{SWIFT}/{name}" for name in write_swift_package(folder / SWIFT, manifest, golden)]
+
+    def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
+        return coreml_proof.prove(folder, manifest, graphs).as_dict()
+
+
+def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str, Named, list[Tensor]]]:
+    """Each function of a package: its name, what it computes, and inputs to trace it with."""
+    first = next(iter(graphs.values()))
+    image = example_image(first, 1)
+    if not plan.adaptive:
+        yield MAIN, Whole(first), [image]
+        return
+    carried, examples = name_carried(first, image)
+    yield STEM, StemPart(first, plan, carried), [image]
+    for bucket, graph in graphs.items():
+        yield bucket, TrunkPart(graph, carried, inside=True), examples
+
+
+def _asked(request: Request) -> CoremlAsked:
+    assert request.coreml is not None, "`export` asks for it"
+    return request.coreml
+
+
+def _classifies(asked: CoremlAsked, labels: tuple[str, ...] | None, plan: Plan) -> bool:
+    """Does the package answer a class? Where one function answers every image, and classes have names."""
+    return asked.classifier is not False and labels is not None and not plan.adaptive
+
+
+def _port(name: str, value: Tensor, request: Request) -> Port:
+    """A function's input or output as an app sees it; a picture is RGB pixels, rows first."""
+    if name == IMAGE and request.input == "uint8":
+        height, width = value.shape[-2:]
+        return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
+    half = request.precision == "fp16" and name not in (IMAGE, "logits")
+    dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
+    return Port(name=name, dtype=dtype, shape=tuple(value.shape))

@@ -1,0 +1,132 @@
+"""What MoRViTCore's unit tests check the Swift arithmetic with: questions, and the answers from Python. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.bundle.pixels import crop_centre, normalise, resize_shorter
+from morvit_deploy.bundle.session import softmax
+from morvit_deploy.model.config import Preprocess
+from morvit_deploy.model.plan import Plan
+
+ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATIONS = range(1, 9)
+
+
+def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[str, Any]:
+    """`vectors.json`: lists of cases, each with its inputs and the expected values."""
+    size, preprocess = manifest.config.image_size, manifest.preprocess
+    return {
+        "geometry": [geometry_case(preprocess, size, side) for side in picture_sides(preprocess, size)],
+        "normalised": normalised_case(preprocess),
+        "orientation": [orientation_case(number) for number in ORIENTATIONS],
+        "dispatch": dispatch_cases(manifest.plan),
+        "softmax": [softmax_case(logits) for logits in some_logits(manifest.config.num_classes)],
+        "colours": colour_cases(manifest.config.num_steps),
+        "goldenBuckets": golden_buckets.tolist(),
+    }
+
+
+def picture_sides(preprocess: Preprocess, size: int) -> list[tuple[int, int]]:
+    """Widths and heights: of cameras, of the model, and where rounding decides."""
+    near = preprocess.resize or size
+    sides = [(size, size), (size, size + 1), (size + 3, size), (near, near + 1), (near + 3, near)]
+    sides += [(2 * near + 1, 3 * near + 2), (3 * near - 1, 2 * near - 1)]
+    cameras = [(640, 480), (480, 640), (1280, 720), (1080, 1920), (1179, 2556), (4032, 3024)]
+    return [*sides, *(pair for pair in cameras if min(pair) >= size)]
+
+
+def geometry_case(preprocess: Preprocess, size: int, side: tuple[int, int]) -> dict[str, int]:
+    """What `pixels.py` resizes and crops a picture of `side` (width, height) to.
+
+    Where the crop begins is read off a picture whose pixels are their own places.
+    """
+    resized = resize_shorter(
+        Image.new("1", side), preprocess.model_copy(update={"interpolation": "nearest"}), size
+    )
+    width, height = resized.size
+    places = Image.fromarray(np.arange(width * height, dtype=np.int32).reshape(height, width))
+    top, left = divmod(int(np.asarray(crop_centre(places, size))[0, 0]), width)
+    return {
+        "width": side[0],
+        "height": side[1],
+        "resizedWidth": width,
+        "resizedHeight": height,
+        "left": left,
+        "top": top,
+    }
+
+
+def normalised_case(preprocess: Preprocess) -> dict[str, Any]:
+    """A picture of 2 × 3 pixels as normalised numbers."""
+    pixels = np.linspace(0, 255, 18).astype(np.uint8).reshape(1, 2, 3, 3)
+    return {
+        "width": 3,
+        "height": 2,
+        "pixels": pixels.ravel().tolist(),
+        "numbers": normalise(pixels, preprocess).ravel().tolist(),
+    }
+
+
+def orientation_case(orientation: int) -> dict[str, Any]:
+    """A picture of 2 × 3 pixels as Pillow turns it upright."""
+    stored = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    stored.getexif()[ORIENTATION] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(stored))
+    return {"orientation": orientation, "stored": np.asarray(stored).tolist(), "upright": upright.tolist()}
+
+
+def dispatch_cases(plan: Plan) -> list[dict[str, Any]]:
+    """Counts around every capacity, and the bucket that answers for them."""
+    counts = {
+        tuple(max(count + change, 0) for count in bucket.capacity)
+        for bucket in plan.buckets
+        for change in (-1, 0, 1)
+    }
+    most = plan.buckets[-1].capacity
+    asked = [
+        list(row) for row in sorted(counts) if all(n <= limit for n, limit in zip(row, most, strict=True))
+    ]
+    asked += [[row[0], *(0 for _ in row[1:])] for row in asked]
+    asked += [[*row[:-1], most[-1]] for row in asked]
+    bucket, overflow = plan.dispatched(np.array(asked))
+    return [
+        {"counts": row, "bucket": int(number), "overflow": bool(flag)}
+        for row, number, flag in zip(asked, bucket, overflow, strict=True)
+    ]
+
+
+def some_logits(classes: int) -> list[NDArray[np.float32]]:
+    """Spread, equal and far apart."""
+    spread = np.random.default_rng(0).normal(0, 3, classes)
+    far = np.zeros(classes)
+    far[0] = 1000
+    return [row.astype(np.float32) for row in (spread, np.zeros(classes), far)]
+
+
+def softmax_case(logits: NDArray[np.float32]) -> dict[str, Any]:
+    """The best five classes of logits."""
+    probability = softmax(logits)
+    best = np.argsort(-probability, kind="stable")[:5]
+    return {
+        "logits": logits.tolist(),
+        "indices": best.tolist(),
+        "probabilities": probability[best].tolist(),
+    }
+
+
+def colour_cases(steps: int) -> list[dict[str, Any]]:
+    """The colour of each depth, as `predict --depth-map` draws it."""
+    from morvit_deploy.inspecting.depth_panels import Scale  # loads matplotlib
+
+    scales = [Scale(lowest, steps) for lowest in (0, 1)]
+    return [
+        {"depth": int(depth), "lowest": scale.lowest, "highest": steps, "rgb": scale.colours(depth).tolist()}
+        for scale in scales
+        for depth in scale.depths
+    ]

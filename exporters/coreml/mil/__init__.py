@@ -1,0 +1,1 @@
+"""Reading, interpreting and proving ML programs (MIL) without Core ML."""

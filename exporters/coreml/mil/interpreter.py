@@ -1,0 +1,109 @@
+"""A saved Core ML package, evaluated where there is no Core ML.
+
+What it shows: that the graph as it was written computes what it should, weights and their compression included.
+fp16 is emulated operation by operation: the inputs of an operation are fp16 values, it is computed in float32 and its
+answer is rounded to fp16, to the nearest and ties to even, to infinity from 65520 on and with subnormal numbers. That
+goes for products, norms, softmax and attention too, each as one operation.
+
+What it does not show: how Apple's kernels round. They may add up in fp16, in another order or in wider numbers, keep
+what is between two operations that they fuse, flush subnormal numbers to zero, or approximate functions; the Neural
+Engine's differ from the GPU's. Only a run on the device tells.
+
+fp32 is computed in float32. Integers of every width and bool are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreml.mil.ops import dense
+from morvit_deploy.exporters.coreml.mil.package import Function, Operation, read_package
+from morvit_deploy.exporters.coreml.mil.program import Program, Weights
+from morvit_deploy.exporters.coreml.mil.types import NUMPY, ValueType
+
+
+class MilPackage:
+    """A saved package of one function or several, read once; a function is made ready when it first runs.
+
+    BundleError for a damaged package or one of another kind.
+    """
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+        self._functions = read_package(package)
+        self._weights = Weights()
+        self._programs: dict[str, Program] = {}
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Their names, in the package's order."""
+        return tuple(self._functions)
+
+    def function(self, name: str) -> Function:
+        """One function as it is written; BundleError for a name that the package has not."""
+        if name not in self._functions:
+            raise BundleError(f"{self.package}: no function {name!r}; it has {', '.join(self.functions)}")
+        return self._functions[name]
+
+    def inputs(self, function: str) -> dict[str, ValueType]:
+        """Name of an input -> its type."""
+        return {value.name: value.type for value in self.function(function).inputs}
+
+    def outputs(self, function: str) -> dict[str, ValueType]:
+        """Name of an output -> its type."""
+        written = self.function(function)
+        return {name: written.types[name] for name in written.outputs}
+
+    def operations(self, function: str) -> tuple[Operation, ...]:
+        """The operations in their order; weights are those of type `const`."""
+        return self.function(function).operations
+
+    def run(self, function: str, feeds: Arrays, keep: Collection[str] = ()) -> Arrays:
+        """Named arrays in, named arrays out; with `keep`, also values inside the function by their names.
+
+        Outputs have the package's types. A classifier's label is an array of one string or number without axes, its
+        dictionary of probabilities an array in the order of the labels. TargetError for an operation that is not
+        known here, BundleError for feeds or a name that the function has not.
+        """
+        written = self.function(function)
+        if unknown := sorted(set(keep) - set(written.types)):
+            raise BundleError(f"{self.package}: function {function!r} has no value {', '.join(unknown)}")
+        tensors = self._checked(function, feeds)
+        if function not in self._programs:
+            self._programs[function] = Program(written, self._weights)
+        with torch.inference_mode():
+            values = self._programs[function].run(tensors, keep)
+        return {name: _array(values[name], written.types[name]) for name in (*written.outputs, *keep)}
+
+    def _checked(self, function: str, feeds: Arrays) -> dict[str, torch.Tensor]:
+        inputs = self.inputs(function)
+        if set(feeds) != set(inputs):
+            raise BundleError(
+                f"{self.package}: function {function!r} takes {sorted(inputs)}, it was given {sorted(feeds)}"
+            )
+        for name, kind in inputs.items():
+            given = np.asarray(feeds[name])
+            fits = len(kind.shape) == given.ndim and all(
+                size in (None, found) for size, found in zip(kind.shape, given.shape, strict=True)
+            )
+            if not fits or not np.can_cast(given.dtype, NUMPY[kind.dtype], "safe"):
+                raise BundleError(
+                    f"{self.package}: input {name!r} of function {function!r} is {kind.dtype} {kind.shape}, it was "
+                    f"given {given.dtype} {given.shape}"
+                )
+        return {name: dense(np.asarray(feeds[name])) for name in inputs}
+
+
+def _array(value: Any, kind: ValueType) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return np.array(value)
+    if kind.dtype == "dictionary":
+        return value.numpy()
+    return value.numpy().astype(NUMPY[kind.dtype])

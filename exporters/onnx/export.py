@@ -1,0 +1,71 @@
+"""Static graphs to ONNX: `model.onnx`, or a stem and trunks, beside one `weights.bin` that holds each weight once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.calibration.ranges.ranges import DEFAULT
+from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
+from morvit_deploy.exporters.onnx import proof
+from morvit_deploy.exporters.onnx.assembly import Pieces, trace_pieces, write_pieces
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.graph.lowering import lower
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.precision import Lowering
+
+
+class OnnxExporter(Exporter):
+    """Target `onnx`: opset 20, one initializer for each unique weight."""
+
+    target = "onnx"
+
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        lower(graphs, request.precision, _asked(request))
+        dynamic = request.batch == "dynamic"
+        image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
+
+        def traced() -> Pieces:
+            return trace_pieces(
+                graphs, plan, image, dynamic=dynamic, inside=self.dispatch(request, plan) == "graph"
+            )
+
+        if request.precision == "fp32":
+            return write_pieces(traced(), plan, folder)
+        if request.precision == "bf16":  # the range of fp32: nothing to probe
+            return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
+        from morvit_deploy.exporters.onnx.low.lower import How, Stream, probe_halves, to_int8
+
+        images = request.calibration_images
+        stream = None if images is None else Stream(images, request.batch, request.input == "uint8")
+        if request.precision == "fp16":
+            pieces = traced()
+            lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
+        else:
+            assert stream is not None, "Request asks for images"
+            how = How(
+                _flavor(request),
+                request.calibration or DEFAULT,  # type: ignore[arg-type]  # Request has checked the value
+                request.smooth,
+                request.max_drop,
+            )
+            pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
+        written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
+        return replace(written, lowering=lowering)
+
+    def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
+        return proof.prove(folder, manifest, graphs).as_dict()
+
+
+def _asked(request: Request) -> Lowering | None:
+    """What is known of an int8 bundle before its images are: for whom it is."""
+    return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
+
+
+def _flavor(request: Request) -> Literal["cpu", "trt"]:
+    return "trt" if request.int8_flavor == "trt" else "cpu"

@@ -1,0 +1,219 @@
+"""Runs traced pieces on a folder of images and shows the values inside them, a few images at a time.
+
+Each image goes through the stem and then through the trunk of its bucket, as the bundle will send it. Nothing is
+kept but one number an image: memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.images import ImageFolder
+from morvit_deploy.bundle.pixels import Pixels, normalise
+from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.errors import CheckpointError, TargetError
+from morvit_deploy.exporters.onnx.assembly import STEM, WHOLE, Pieces
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.precision import Calibrated
+
+ENOUGH = 16  # images behind a bucket's ranges; with fewer of its own, others are run in it too
+AT_A_TIME = 8  # of a dynamic batch
+
+Feeds = dict[str, NDArray]
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+
+
+class Observer:
+    """Pieces of one plan and the images to run them on."""
+
+    def __init__(
+        self, pieces: Pieces, plan: Plan, folder: ImageFolder, *, batch: int | str, uint8: bool
+    ) -> None:
+        self.pieces, self.plan, self.folder, self.uint8 = pieces, plan, folder, uint8
+        self.batch = AT_A_TIME if batch == "dynamic" else int(batch)
+        self.served: dict[str, list[int]] = {}  # bucket to the images that it answers
+
+    def images_of(self, part: str) -> list[int]:
+        """Images that a part is run on: those it serves and, where these are too few, others."""
+        everyone = list(range(len(self.folder)))
+        if part in (WHOLE, STEM):
+            return everyone
+        own = self.served[part]
+        others = [image for image in everyone if image not in own] if len(own) < ENOUGH else []
+        return sorted(own + others[: ENOUGH - len(own)])
+
+    def facts(self) -> dict[str, Calibrated]:
+        """Where each part's values came from."""
+        return {
+            (self.plan.buckets[0].name if part == WHOLE else part): Calibrated(
+                images=len(images := self.images_of(part)),
+                forced=len(set(images) - set(self.served[part])) if part in self.served else 0,
+            )
+            for part in self.pieces.parts
+        }
+
+    def choose(self, see: Callable[[Pixels], None] = lambda pixels: None) -> None:
+        """Find each image's bucket. `see` gets every image's pixels once."""
+        chosen: list[int] = []
+        stem = None if WHOLE in self.pieces.parts else self._session(STEM, ["bucket"])
+        for images, pixels in self._batches(range(len(self.folder))):
+            see(pixels[: len(images)])
+            if stem is not None:
+                chosen += self._run(stem, {"image": self._fed(pixels)})["bucket"][: len(images)].tolist()
+        names = [bucket.name for bucket in self.plan.buckets]
+        self.served = {
+            name: [image for image, number in enumerate(chosen) if number == place]
+            for place, name in enumerate(names)
+        }
+        for name in names[:-1] if stem is not None and self.plan.mode == "threshold" else ():
+            again = [i for i, answer in self._answers(name, self.served[name]) if answer["overflow"].any()]
+            self.served[names[-1]] = sorted({*self.served[names[-1]], *again})
+
+    def visit(self, watched: Mapping[str, Sequence[str]], see: Callable[[str, str, NDArray], None]) -> None:
+        """Show part, name and value of everything watched, part by part, for every image of the part.
+
+        CheckpointError naming the node when a value is NaN or infinite.
+        """
+        for part, names in watched.items():
+            if not names:
+                continue
+            images = self.images_of(part)
+            session = self._session(part, list(names))
+            stem = None if part in (WHOLE, STEM) else self._session(STEM, list(self.pieces.carried))
+            for numbers, pixels in self._batches(images):
+                feeds: Feeds = {"image": self._fed(pixels)}
+                if stem is not None:
+                    feeds = self._run(stem, feeds)
+                for name, value in self._run(session, feeds).items():
+                    if not np.isfinite(value).all():
+                        raise self._broken(part, feeds, numbers)
+                    see(part, name, value)
+
+    def first_feeds(self) -> Feeds:
+        """One batch, to time a run with."""
+        _, pixels = next(self._batches(range(min(self.batch, len(self.folder)))))
+        return {"image": self._fed(pixels)}
+
+    def few(self, most: int) -> Observer:
+        """The same with at most so many images, evenly taken."""
+        if len(self.folder) <= most:
+            return self
+        chosen = np.linspace(0, len(self.folder) - 1, most).astype(int).tolist()
+        fewer = Observer(
+            self.pieces, self.plan, part_of(self.folder, chosen), batch=self.batch, uint8=self.uint8
+        )
+        places = {image: place for place, image in enumerate(chosen)}
+        fewer.served = {
+            bucket: [places[image] for image in images if image in places]
+            for bucket, images in self.served.items()
+        }
+        return fewer
+
+    def logits(self) -> NDArray:
+        """(images, classes), every image from the bucket that serves it, as `choose` found them."""
+        rows: dict[int, NDArray] = {}
+        for part in self.pieces.parts:
+            if part != STEM:
+                images = self.served[part] if part in self.served else range(len(self.folder))
+                rows |= {image: answer["logits"][0] for image, answer in self._answers(part, images)}
+        return np.stack([rows[image] for image in range(len(self.folder))])
+
+    def _answers(self, part: str, images: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+        """Results of single images, each with a batch axis of one."""
+        names = [value.name for value in self.pieces.parts[part].graph.output]
+        session = self._session(part, names)
+        stem = None if part == WHOLE else self._session(STEM, list(self.pieces.carried))
+        for numbers, pixels in self._batches(images):
+            feeds: Feeds = {"image": self._fed(pixels)}
+            if stem is not None:
+                feeds = self._run(stem, feeds)
+            answer = self._run(session, feeds)
+            for row, image in enumerate(numbers):
+                yield image, {name: value[row : row + 1] for name, value in answer.items()}
+
+    def _batches(self, images: Sequence[int]) -> Iterator[tuple[list[int], Pixels]]:
+        """Numbers of some images, and their pixels filled up to the batch."""
+        for start in range(0, len(images), self.batch):
+            numbers = list(images[start : start + self.batch])
+            filled = numbers + numbers[-1:] * (self.batch - len(numbers))
+            yield numbers, np.stack([self.folder.read(self.folder.entries[image]) for image in filled])
+
+    def _fed(self, pixels: Pixels) -> NDArray:
+        return pixels if self.uint8 else normalise(pixels, self.folder.config.preprocess)
+
+    def _session(self, part: str, names: list[str]) -> ort.InferenceSession:
+        """A session that answers these values; it takes no cores between runs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.pieces.parts[part])
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        return open_session(model)
+
+    def _run(self, session: ort.InferenceSession, feeds: Feeds) -> Arrays:
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    def _broken(self, part: str, feeds: Feeds, numbers: Sequence[int]) -> CheckpointError:
+        node = first_not_finite(self.pieces.parts[part], feeds)
+        files = ", ".join(self.folder.entries[number].path.name for number in numbers)
+        where = f"bucket {part}: " if part in self.served and self.plan.adaptive else ""
+        return CheckpointError(
+            f"{where}node {node} answers NaN or Inf for {files}: there is no range to quantise it over; the "
+            "checkpoint's weights are damaged or too large"
+        )
+
+
+def observer_of(other: Observer, pieces: Pieces) -> Observer:
+    """The same images, each in the same bucket, through other pieces."""
+    observer = Observer(pieces, other.plan, other.folder, batch=other.batch, uint8=other.uint8)
+    observer.served = other.served
+    return observer
+
+
+def part_of(folder: ImageFolder, images: Sequence[int]) -> ImageFolder:
+    """Some images of a folder."""
+    return replace(folder, entries=tuple(folder.entries[image] for image in images))
+
+
+def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A graph in memory on the CPU; its threads sleep between runs, so that several sessions share the cores.
+
+    TargetError with the runtime's own words, which name the operator, when it cannot take the graph.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises types of its own
+        raise TargetError(
+            f"ONNX Runtime {ort.__version__} cannot take the graph (opset {model.opset_import[0].version}): {error}"
+        ) from error
+
+
+def first_not_finite(model: onnx.ModelProto, feeds: Feeds) -> str:
+    """The first node, in the order of computation, that makes NaN or Inf of finite inputs: its kind and name.
+
+    A mask's constant −∞ is one of its inputs, so it is not taken for an overflow.
+    """
+    every = onnx.ModelProto()
+    every.CopyFrom(model)
+    typed = onnx.shape_inference.infer_shapes(every).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*typed.value_info, *typed.output)}
+    names = [name for node in model.graph.node for name in node.output if kinds.get(name) in FLOATS]
+    del every.graph.output[:]
+    every.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    answers = dict(zip(names, open_session(every).run(names, feeds), strict=True))
+    held = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type in FLOATS}
+    bad = {name for name, value in (held | answers).items() if not np.isfinite(value).all()}
+    for node in model.graph.node:
+        made = bad.intersection(node.output)
+        if made and not bad.intersection(node.input):
+            return f"{node.name!r} ({node.op_type}, value {min(made)!r})"
+    return "that is not to be found when it is run again"

@@ -1,0 +1,148 @@
+"""What the structure proof asks of a graph below fp32: integers where they were promised, floats where they must be.
+
+An int8 weight is known by what it stands for: widened by its scales, it is the static module's weight to within half
+a step in every element, and its largest element fills the range. So the proof needs no quantiser to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper, shape_inference
+
+from morvit_deploy.exporters.onnx.low.linears import PRODUCTS, ROUTERS, layer_of
+from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
+from morvit_deploy.model.precision import Lowering
+
+HALF_STEP = 0.5 * (1 + 1e-3)  # of rounding to nearest; the rest is the float32 division's own rounding
+FULL = 127  # int8 weights are symmetric
+WHOLE_IN_FP16 = ("LayerNormalization", "Softmax", "TopK", "Sigmoid")
+HALVES = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+ACTIVATION = {"cpu": TensorProto.UINT8, "trt": TensorProto.INT8}
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A weight of the static module: its name, how many products read it in one run, its size and its values."""
+
+    name: str
+    uses: int
+    bytes: int
+    values: NDArray = field(compare=False, repr=False)
+
+    def is_int8(self, lowering: Lowering | None) -> bool:
+        """Is it stored as integers? Routers never are, nor what was lifted."""
+        if lowering is None or lowering.flavor is None or self.name.startswith(ROUTERS):
+            return False
+        return layer_of(self.name) not in lowering.lifted
+
+    def stored_bytes(self, lowering: Lowering | None) -> int:
+        """In the file: an int8 weight with a float scale and an int8 zero point for each output channel."""
+        if not self.is_int8(lowering):
+            return self.bytes
+        return self.values.size + 5 * self.values.shape[1]
+
+
+@dataclass(frozen=True)
+class Integers:
+    """The int8 weights of a plain graph."""
+
+    keys: dict[str, str]  # initializer to the key of the weight that it stands for
+    factor: dict[str, str]  # widened value to the initializer it comes from
+    parameters: frozenset[str]  # initializers that are scales and zero points
+    unknown: tuple[str, ...]  # int8 initializers that stand for no weight of the model
+
+
+def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise]) -> Integers:
+    """Find what each int8 weight stands for, by content."""
+    held = {init.name: init for init in model.graph.initializer}
+    keys, factor, parameters, unknown = {}, {}, set(), []
+    for node in model.graph.node:
+        if node.op_type not in (Q, DQ):
+            continue
+        parameters.update(node.input[1:])
+        if node.op_type == Q or node.input[0] not in held:
+            continue
+        name = node.input[0]
+        factor[node.output[0]] = name
+        if name in keys:
+            continue
+        values, scale = numpy_helper.to_array(held[name]), numpy_helper.to_array(held[node.input[1]])
+        key = next((key for key, promise in promised.items() if _stands_for(values, scale, promise)), None)
+        if key is None:
+            unknown.append(name)
+        else:
+            keys[name] = key
+    return Integers(keys, factor, frozenset(parameters), tuple(unknown))
+
+
+def integer_violations(
+    model: onnx.ModelProto, integers: Integers, promised: Mapping[str, Promise], lowering: Lowering
+) -> list[str]:
+    """Each promised weight is int8 or float as it should be, and only products of int8 weights read integers."""
+    violations = [
+        f"initializer {name!r} is int8 and stands for no weight of the model" for name in integers.unknown
+    ]
+    stored = set(integers.keys.values())
+    for key, promise in promised.items():
+        if promise.is_int8(lowering) and key not in stored:
+            violations.append(f"weight {promise.name!r} is not stored as int8")
+        if not promise.is_int8(lowering) and key in stored:
+            violations.append(f"weight {promise.name!r} is stored as int8, expected float")
+    return violations + _wiring_violations(model, integers, lowering)
+
+
+def half_violations(model: onnx.ModelProto) -> list[str]:
+    """Norms, softmax and what routes are fp32."""
+    inferred = shape_inference.infer_shapes(model)
+    values = (*inferred.graph.value_info, *inferred.graph.output)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    kinds |= {init.name: init.data_type for init in model.graph.initializer}
+    routers = {init.name for init in model.graph.initializer if init.name.startswith(ROUTERS)}
+    found = []
+    for node in model.graph.node:
+        narrow = [HALVES[kinds[n]] for n in (*node.input, *node.output) if kinds.get(n) in HALVES]
+        if narrow and (node.op_type in WHOLE_IN_FP16 or routers.intersection(node.input)):
+            found.append(f"node {node.name!r} ({node.op_type}) computes in {narrow[0]}, expected fp32")
+    return found
+
+
+def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Lowering) -> list[str]:
+    """Q, DQ, product; nothing else reads a narrow or a widened value, and each pair has one scale."""
+    violations = []
+    makers = {name: node for node in model.graph.node for name in node.output}
+    held = {init.name: init for init in model.graph.initializer}
+    wanted = ACTIVATION[str(lowering.flavor)]
+    for node in model.graph.node:
+        sources = [makers[name] for name in node.input if name in makers]
+        wide = [source for source in sources if source.op_type == DQ]
+        if node.op_type == DQ and any(source.op_type != Q for source in sources):
+            violations.append(f"node {node.name!r} widens what {sources[0].name!r} answers, expected {Q}")
+        elif node.op_type == DQ and sources and list(sources[0].input[1:]) != list(node.input[1:]):
+            violations.append(f"nodes {sources[0].name!r} and {node.name!r} have other scales")
+        elif node.op_type != DQ and any(source.op_type == Q for source in sources):
+            violations.append(f"node {node.name!r} ({node.op_type}) reads integers, expected {DQ} only")
+        elif wide and (node.op_type not in PRODUCTS or len(wide) != 2):
+            violations.append(
+                f"node {node.name!r} ({node.op_type}) reads a quantised value; only a product of a quantised "
+                "activation and an int8 weight may"
+            )
+        if node.op_type == Q and (len(node.input) < 3 or held[node.input[2]].data_type != wanted):
+            violations.append(
+                f"node {node.name!r} rounds to another type than flavor {lowering.flavor!r} asks for"
+            )
+    return violations
+
+
+def _stands_for(values: NDArray, scale: NDArray, promise: Promise) -> bool:
+    """Is each element the nearest step, and every channel's range full?"""
+    if values.dtype != np.int8 or values.shape != promise.values.shape or scale.shape != values.shape[1:]:
+        return False
+    full = (np.abs(values.astype(np.int16)).max(axis=0) == FULL) | (np.abs(promise.values).max(axis=0) == 0)
+    if not full.all():
+        return False
+    return bool((np.abs(values * scale - promise.values) <= HALF_STEP * scale).all())

@@ -1,0 +1,94 @@
+"""Runs an ONNX bundle with ONNX Runtime on the CPU. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.run_ort import OrtRunner
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.bundle.session import HostDispatch, Runner
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.onnx.names import GRAPH, WEIGHTS, graph_files
+from morvit_deploy.machine.this import checked_threads
+
+if TYPE_CHECKING:
+    import onnx  # named only
+
+
+def open_onnx(
+    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+) -> Runner:
+    """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone.
+
+    With `probes` the graph of one bucket also answers the values inside it.
+    """
+    files = graph_files(manifest.dispatch, manifest.plan)
+    unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
+    if unlisted:  # what is not listed was not checked
+        raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
+    settings = (folder, threads, manifest.versions.get("onnxruntime"))
+    if not manifest.plan.adaptive or bucket is not None:
+        graph = (
+            alone(folder, manifest, bucket, probes).SerializeToString()
+            if probes or bucket
+            else folder / GRAPH
+        )
+        runner = OnnxRunner(graph, *settings)
+        if not probes and not bucket:
+            _check_ports(folder, manifest, runner)
+        return runner
+    if manifest.dispatch == "graph":
+        runner = OnnxRunner(folder / GRAPH, *settings)
+        _check_ports(folder, manifest, runner)
+        return runner
+    stem = OnnxRunner(folder / files["stem"], *settings, alone=False)
+    handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
+    if handed != (told := {port.name for port in manifest.carried}):
+        raise BundleError(f"{folder}: its manifest says that the stem hands on {told}, it does {handed}")
+    return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings, alone=False))
+
+
+class OnnxRunner(OrtRunner):
+    """One ONNX Runtime session on the CPU provider; BundleError where it refuses the graph."""
+
+    def __init__(
+        self,
+        graph: Path | bytes,
+        folder: Path,
+        threads: int | None,
+        written_with: str | None = None,
+        *,
+        alone: bool = True,
+    ) -> None:
+        try:
+            super().__init__(graph, folder, checked_threads(threads), written_with, alone=alone)
+        except Refused as error:
+            raise BundleError(str(error)) from error
+
+
+def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:
+    """The graph's inputs and outputs are those of the manifest."""
+    told = {port.name: list(port.shape) for port in (*manifest.inputs, *manifest.outputs)}
+    values = (*runner.session.get_inputs(), *runner.session.get_outputs())
+    found = {value.name: list(value.shape) for value in values}
+    if told != found:
+        raise BundleError(f"{folder}: its manifest says {told}, the graph has {found}; export it again")
+
+
+def alone(
+    folder: Path, manifest: Manifest, bucket: str | None, probes: bool, *, weights: bool = False
+) -> onnx.ModelProto:
+    """One bucket's graph as the bundle holds it, perhaps with the values inside it as further outputs."""
+    import onnx  # only verify and bench ask for a bucket alone
+
+    from morvit_deploy.exporters.onnx.plain import plain_graph
+
+    model = plain_graph(folder, manifest, bucket or manifest.plan.buckets[0].name, weights=weights)
+    if probes:
+        inside = {name for node in model.graph.node for name in node.output}
+        outputs = {value.name for value in model.graph.output}
+        names = [name for name in manifest.probes_of(bucket) if name in inside and name not in outputs]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return model

@@ -1,0 +1,85 @@
+"""Building a bundle's engines on this machine, with the TensorRT that is installed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from morvit_deploy.agent import trt_build
+from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.trt import BUILD, LACKS, Flavor
+from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.exporters.trt.flavors import is_installed
+
+Tell = Callable[[str], None]
+
+
+def build_here(
+    bundle: str | Path,
+    *,
+    flavor: str | None = None,
+    compute_capability: tuple[str, ...] = (),
+    rebuild: bool = False,
+    tell: Tell = lambda stage: None,
+) -> dict[str, Any]:
+    """Build what the recipe of a `trt` bundle asks for; the record that `engines.json` beside the engines holds.
+
+    `flavor` defaults to the recipe's where that is installed, else to the other one; `compute_capability` to the
+    recipe's. Engines that are up to date are kept, unless `rebuild`.
+    `tell` hears each stage. Raises BundleError for a damaged bundle or another target's, TargetError when TensorRT
+    is missing, of an unknown version, or refuses.
+    """
+    folder = Path(bundle)
+    manifest = checked(folder, flavor)
+    used = flavor or (flavor_here(manifest) if may_change(manifest) else None)
+    return build_engines(folder / BUILD, tell, flavor=used, capabilities=compute_capability, rebuild=rebuild)
+
+
+def checked(folder: Path, flavor: str | None) -> Manifest:
+    """The manifest of a bundle whose engines that flavor can build; BundleError or TargetError for another."""
+    manifest = open_manifest(folder)
+    if manifest.trt is None:
+        raise BundleError(f"{folder} is for target {manifest.target!r}, which has no engines to build")
+    if flavor == "rtx":
+        for name, instead in LACKS["rtx"].items():
+            if getattr(manifest.trt, name):
+                raise TargetError(f"the recipe asks for {name}, which flavor 'rtx' does not have: {instead}")
+    return manifest
+
+
+def may_change(manifest: Manifest) -> bool:
+    """May another flavor build what the recipe is for? Not where it asks for what RTX lacks."""
+    return manifest.trt is not None and not any(getattr(manifest.trt, name) for name in LACKS["rtx"])
+
+
+def flavor_here(manifest: Manifest) -> Flavor:
+    """The recipe's flavor, unless only the other one is installed."""
+    assert manifest.trt is not None
+    others: list[Flavor] = [name for name in get_args(Flavor) if is_installed(name)]
+    own = manifest.trt.flavor
+    return own if own in others or not others else others[0]
+
+
+def build_engines(folder: Path, tell: Tell, **how: Any) -> dict[str, Any]:
+    """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
+    try:
+        return trt_build.build(folder, lambda event: told(event, tell), **how)
+    except trt_build.BuildError as error:
+        raise TargetError(str(error)) from None
+
+
+def told(event: dict[str, Any], tell: Tell) -> None:
+    """The sentence for what `trt_build` tells of."""
+    kind, engine = event["event"], event.get("engine")
+    if kind == "progress":
+        tell(f"building {engine}: {event['percent']:.0f} %")
+    elif kind == "kept":
+        tell(f"{engine} is up to date")
+    elif kind == "note":
+        tell(event["message"])
+    elif kind == "start":
+        where = event["device"]["name"] if event["device"] else "no GPU there"
+        tell(f"building with {trt_build.PRODUCT[event['flavor']]} {event['tensorrt']}, {where}")
+    elif kind == "built":
+        tell(f"built {event['engine']}: {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.1f} s")

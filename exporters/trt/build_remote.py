@@ -1,0 +1,132 @@
+"""Building a bundle's engines on a device over SSH, with the TensorRT that is there. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent.trt_build import RECORD
+from morvit_deploy.agent.trt_engines import EngineError, read_engine, read_engines
+from morvit_deploy.bundle.trt import BUILD, TIMING_CACHE
+from morvit_deploy.errors import LostError, OutputError, TargetError
+from morvit_deploy.exporters.trt.build import checked, may_change, told
+from morvit_deploy.remote.dialogue import Dropped
+from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.session import Session
+from morvit_deploy.remote.shipment import Shipment
+
+BUILD_TIMEOUT_S = (
+    4 * 3600.0
+)  # TensorRT tries kernels for long; a device that is gone is noticed by its silence
+HEAD = ("flavor", "tensorrt", "device")  # of a record: the builder keeps engines of the same, and no others
+_PLACE = "0"  # of the bundle in the agent's folder
+_PARTIAL = ".engines.partial-"
+
+
+def build_on(
+    bundle: str | Path,
+    host: Host,
+    *,
+    flavor: str | None = None,
+    compute_capability: tuple[str, ...] = (),
+    rebuild: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """As `build_here`, on `host`: its engines and their record come back into the bundle, whole or not at all.
+
+    The recipe's flavor builds where the device has it, else the one that it has. Engines of the bundle that were
+    built there before, and are up to date, are kept. Raises BundleError, TargetError where the device cannot build,
+    OutputError where they cannot be written here, LostError when it goes away.
+    """
+    folder = Path(bundle)
+    manifest = checked(folder, flavor)
+    assert manifest.trt is not None, "`checked` looks for it"
+    asked, build = flavor or manifest.trt.flavor, folder / BUILD
+    strict = flavor is not None or not may_change(manifest)
+    options = ["--rebuild"] if rebuild else []
+    options += [word for name in compute_capability for word in ("--compute-capability", name)]
+    shipment = {
+        f"{_PLACE}/{file.path}": folder / file.path
+        for file in manifest.files
+        if file.path.startswith(f"{BUILD}/")
+    }
+
+    def settle(session: Session) -> Shipment:
+        look = {"do": "check_builder", "flavor": asked, "strict": strict}
+        head = session.ask(look, "looking for TensorRT")
+        options[:0] = ["--flavor", head["flavor"]]
+        return {} if rebuild else fitting_engines(build, head, f"{_PLACE}/{BUILD}")
+
+    try:
+        with (
+            _beside(build) as scratch,
+            Session(host, shipment, (), tell, settle=settle, hear=lambda event: told(event, tell)) as session,
+        ):
+            record = build_there(session, f"{_PLACE}/{BUILD}", options)
+            names = [engine["engine"] for engine in record["engines"]]
+            session.fetch(f"{_PLACE}/{BUILD}", [*names, RECORD], scratch)
+            with contextlib.suppress(TargetError, Dropped):  # RTX has none
+                if record["flavor"] == "tensorrt":
+                    session.fetch(f"{_PLACE}/{BUILD}", [TIMING_CACHE], scratch)
+            _take_over(scratch, build)
+    except Dropped as drop:
+        raise LostError(
+            f"{host.address} was lost {drop}; the bundle here is as it was. Repeat it; what the agent left there is "
+            "removed then"
+        ) from None
+    return record
+
+
+def build_there(session: Session, folder: str, options: list[str], shared: str = "") -> dict[str, Any]:
+    """Have the agent build a folder of the session; the record of its engines. Dropped where the device is gone."""
+    request = {"do": "build", "folder": folder, "shared": shared or folder, "options": options}
+    return session.ask(request, "building engines", BUILD_TIMEOUT_S)
+
+
+def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
+    """Engines of a folder that the device with this head of a record would keep, to lie in `place`; perhaps none."""
+    try:
+        record = read_engines(build)
+    except EngineError:
+        return {}
+    if any(record.get(name) != head[name] for name in HEAD):
+        return {}
+    names = [RECORD, TIMING_CACHE, *(engine["engine"] for engine in record["engines"])]
+    return {f"{place}/{name}": build / name for name in names if (build / name).is_file()}
+
+
+@contextlib.contextmanager
+def _beside(build: Path) -> Iterator[Path]:
+    """A folder for what comes, on the same disk; what killed runs left there is removed."""
+    try:
+        for stale in build.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=build))
+    except OSError as error:
+        raise OutputError(f"cannot write to {build}: {error.strerror}; make it writable") from None
+    try:
+        yield scratch
+    except OSError as error:
+        raise OutputError(
+            f"the engines were not written to {build}: {error.strerror}; free some space, or make it writable"
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _take_over(scratch: Path, build: Path) -> None:
+    """Compare with the hashes, then put everything in its place: the record goes first and comes last."""
+    try:
+        record = read_engines(scratch)
+        for engine in record["engines"]:
+            read_engine(scratch, record, engine["name"])
+    except EngineError as error:
+        raise TargetError(f"what came from the device is damaged: {error}; repeat it") from None
+    (build / RECORD).unlink(missing_ok=True)
+    places = sorted(scratch.iterdir(), key=lambda path: path.name == RECORD)
+    for path in places:
+        path.replace(build / path.name)

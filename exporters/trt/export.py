@@ -1,0 +1,97 @@
+"""Static graphs to TensorRT: the ONNX that engines are built from, the recipe, and the engines where they can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.bundle.trt import BUILD, TrtForm
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.base import Tell, Written
+from morvit_deploy.exporters.onnx.export import OnnxExporter
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.exporters.trt.build import build_engines
+from morvit_deploy.exporters.trt.flavors import EVERY, Here, choose, form_of
+from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.exporters.trt.proof import prove_engines
+from morvit_deploy.exporters.trt.recipe import write_recipe
+from morvit_deploy.exporters.trt.run import graphs_of
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.reference import MoRViT
+
+
+class TrtExporter(OnnxExporter):
+    """Target `trt`: strongly typed, so every value has the type that the verified ONNX says.
+
+    Engines are no files of the manifest: another machine builds its own, and `engines.json` has their hashes.
+    """
+
+    target = "trt"
+    dispatches = ("graph", "host")  # one engine is half the bytes of an engine a bucket
+
+    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
+        super().check(request, model, plan)
+        here = choose(_asked(request))
+        if request.precision in ("fp32", "bf16") and "SM75" in _asked(request).compute_capability:
+            raise ConfigError(
+                f"precision: got {request.precision!r} for SM75, for which {here.product} builds fp16 only"
+            )
+
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        here = choose(_asked(request))
+        form = form_of(_asked(request), here, request.batch == "dynamic")
+        build = folder / BUILD
+        build.mkdir()
+        written = super().write(graphs, plan, request, build, tell)
+        files = written.files + write_recipe(
+            build,
+            written.files,
+            form,
+            precision=request.precision,
+            batch=request.batch,
+            workspace_mib=_asked(request).workspace_mib,
+        )
+        if here.builds:
+            tell(f"building engines with {here.product}")
+            build_engines(build, tell)
+        remarks = (*written.remarks, *_remarks(here, form, request, self.dispatch(request, plan)))
+        return replace(written, files=[f"{BUILD}/{name}" for name in files], trt=form, remarks=remarks)
+
+    def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
+        inside, build = graphs_of(manifest), folder / BUILD
+        facts = super().prove(graphs, inside, build)
+        engines = prove_engines(build, inside, facts["weight_bytes"], facts["nodes"])
+        facts["violations"] += engines.pop("violations")
+        return facts | {"proved": not facts["violations"], **engines}
+
+
+def _asked(request: Request) -> TrtAsked:
+    assert request.trt is not None, "`export` asks for it"
+    return request.trt
+
+
+def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tuple[str, ...]:
+    """What was built with what, or who builds it; what runs it."""
+    found = []
+    if here.builds:
+        gpus = ", ".join(form.compute_capability) or (EVERY if here.flavor == "rtx" else "this GPU")
+        found.append(f"engines were built with {here.product}, for {gpus}")
+    else:
+        found.append(
+            f"no engine was built: {here.why_not}. On the device type `python3 {BUILD}/build.py` in the bundle, or "
+            f"here `morvit-deploy build {request.out} --host user@device`"
+        )
+    if here.builds and not here.runs:
+        found.append(
+            "there is no GPU here, so the engines were built but not run: answers are ONNX Runtime's"
+        )
+    if dispatch == "graph":
+        found.append(
+            "an engine that chooses its bucket cannot be captured in a CUDA graph; dispatch 'host' can"
+        )
+    return tuple(found)

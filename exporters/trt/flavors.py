@@ -1,0 +1,117 @@
+"""TensorRT and TensorRT-RTX behind one adapter: which is used, what it offers, and what this machine can do with it.
+
+Both are built through `agent/trt_build.py`, the file that a bundle carries as `build.py`. No torch, and neither SDK
+is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, get_args
+
+from morvit_deploy.agent import trt_build
+from morvit_deploy.bundle.trt import LARGEST_BATCH, Flavor, TrtForm
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.trt.options import TrtAsked
+
+MODULES: dict[str, str] = trt_build.MODULES
+EVERY = "every GPU of compute capability 8.0, 8.6, 8.9, 12.0 or later"  # RTX's own default
+
+
+@dataclass(frozen=True)
+class Here:
+    """What this machine has of a flavor."""
+
+    flavor: Flavor
+    version: str | None  # None: not installed
+    device: dict[str, str] | None  # name and compute_capability of the first GPU
+
+    @property
+    def product(self) -> str:
+        """Its name, with the version where there is one."""
+        name = trt_build.PRODUCT[self.flavor]
+        return name if self.version is None else f"{name} {self.version}"
+
+    @property
+    def builds(self) -> bool:
+        """Can engines be built here? RTX needs no GPU for it."""
+        return self.version is not None and (self.flavor == "rtx" or self.device is not None)
+
+    @property
+    def runs(self) -> bool:
+        """Can engines be run here?"""
+        return self.version is not None and self.device is not None
+
+    @property
+    def why_not(self) -> str:
+        """Why engines are not built here, and what would change it."""
+        if self.version is None:
+            return (
+                f"{self.product} is not installed here; it comes with `{trt_build.install_line(self.flavor)}`"
+            )
+        return f"{self.product} builds for the GPU that it runs on, and there is none here"
+
+
+def is_installed(flavor: str) -> bool:
+    """Is the flavor's Python module here?"""
+    try:
+        return find_spec(MODULES[flavor]) is not None
+    except ValueError:  # a module that was put in place without a spec
+        return True
+
+
+def load(flavor: str) -> Any:
+    """The flavor's module; TargetError with the line that installs it, or for a version that is not supported."""
+    try:
+        return trt_build.load_tensorrt(flavor)[1]
+    except trt_build.BuildError as error:
+        raise TargetError(str(error)) from None
+
+
+def look(flavor: Flavor) -> Here:
+    """What is here of one flavor. TargetError for an installed version that is not supported."""
+    version = str(load(flavor).__version__) if is_installed(flavor) else None
+    return Here(flavor, version, trt_build.this_device())
+
+
+def choose(asked: TrtAsked) -> Here:
+    """The flavor that was asked for, else the one that is installed, TensorRT first; with neither, TensorRT.
+
+    ConfigError for an option that it does not have.
+    """
+    installed = [flavor for flavor in get_args(Flavor) if is_installed(flavor)]
+    flavor: Flavor = asked.flavor or (installed or ["tensorrt"])[0]
+    asked.check(flavor)
+    here = look(flavor)
+    unknown = {*asked.compute_capability} - {*capabilities(here)}
+    if here.version is not None and unknown:
+        raise TargetError(
+            f"compute_capability: got {', '.join(sorted(unknown))}; {here.product} builds for "
+            f"{', '.join(capabilities(here))}"
+        )
+    return here
+
+
+def capabilities(here: Here) -> list[str]:
+    """GPUs that RTX builds for by name."""
+    if here.flavor != "rtx" or here.version is None:
+        return []
+    members = load("rtx").ComputeCapability.__members__
+    return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
+
+
+def form_of(asked: TrtAsked, here: Here, dynamic: bool) -> TrtForm:
+    """What the recipe asks: for rtx without a named GPU this machine's, without a GPU every one from Ampere on."""
+    named = asked.compute_capability
+    if here.flavor == "rtx" and not named and here.device is not None:
+        own = "SM" + here.device["compute_capability"].replace(".", "")
+        named = (own,) if own in capabilities(here) else ()
+
+    return TrtForm(
+        flavor=here.flavor,
+        compute_capability=named,
+        hardware_compatible=asked.hardware_compatible,
+        version_compatible=asked.version_compatible,
+        max_batch=(asked.max_batch or LARGEST_BATCH) if dynamic else None,
+    )

@@ -1,0 +1,50 @@
+"""What the engines of a bundle are held to: present as recorded, and weights in them once. No TensorRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent.trt_engines import RECORD, EngineError, read_engine, read_engines
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.onnx.plain import plain_graph
+from morvit_deploy.exporters.onnx.types import whole_operators
+
+# An RTX engine carries source code for its kernels beside the weights: 10 to 30 kB a node in all that was measured.
+# One more copy of a shared block in every step would be tens of kB a node of the smallest preset, MB of morvit_b16.
+KERNELS_PER_NODE = 48_000
+STORED = 1.1  # × the bytes of the unique weights
+
+
+def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: int) -> dict[str, Any]:
+    """Facts and `violations` of the engines in a build folder; without any, it says so and nothing else."""
+    whole = {
+        bucket.name: whole_operators(plain_graph(folder, manifest, bucket.name))
+        for bucket in manifest.plan.buckets
+    }
+    facts: dict[str, Any] = {"in_fp32": whole}
+    if not (folder / RECORD).is_file():
+        return facts | {"engines": [], "violations": []}
+    violations = []
+    try:
+        record = read_engines(folder)
+        for engine in record["engines"]:
+            read_engine(folder, record, engine["name"])
+    except EngineError as error:
+        return facts | {"engines": [], "violations": [str(error)]}
+    limit = int(STORED * weight_bytes + KERNELS_PER_NODE * nodes)
+    for engine in record["engines"]:
+        if engine["bytes"] > limit:
+            violations.append(
+                f"{engine['engine']} takes {engine['bytes']:,} bytes, at most {limit:,} expected: weights are in it "
+                "more than once"
+            )
+    told = ("name", "engine", "bytes", "seconds", "compute_capability", "complaints")
+    total = sum(engine["bytes"] for engine in record["engines"])
+    return facts | {
+        "engines": [{key: engine[key] for key in told} for engine in record["engines"]],
+        "engine_bytes": total,
+        "engine_to_weights": round(total / weight_bytes, 3) if weight_bytes else None,
+        "built_with": {key: record[key] for key in ("flavor", "tensorrt", "device")},
+        "violations": violations,
+    }

@@ -1,0 +1,112 @@
+"""Is the bundle the checkpoint? The structure of the written files, and the answers of a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morvit_deploy.bundle.images import open_images
+from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.session import Session
+from morvit_deploy.errors import BundleError, ConfigError
+from morvit_deploy.exporters.targets import find_target, open_runner
+from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.ends import Options
+from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import own_plan
+from morvit_deploy.verifying.comparison import compare
+from morvit_deploy.verifying.outcome import Verification
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.base import Exporter
+
+DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
+
+
+def verify(
+    bundle: str | Path,
+    checkpoint: str | Path,
+    *,
+    images: str | Path | None = None,
+    limit: int | None = DEFAULT_LIMIT,
+    threads: int | None = None,
+    upscale: bool = False,
+    min_agreement: float | None = None,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Verification:
+    """Prove a bundle on disk equal to a checkpoint folder, on the pictures of a folder or on synthetic ones.
+
+    The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
+    from a checkpoint of another architecture; a failed check is in the answer, not raised. `min_agreement` is the
+    top-1 agreement that a plan's model must have with the trained one (None: reported only); below fp32 it replaces
+    the precision's gate, of decisions and of classes. `tell` hears each stage, `progress` the share of images done.
+    """
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
+        raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")
+    tell("loading the checkpoint")
+    model = load_checkpoint(checkpoint)
+    folder, manifest = Path(bundle), open_manifest(bundle)
+    differing = _differences(manifest.config, model.config)
+    if differing:
+        listed = "\n".join(f"  - {line}" for line in differing)
+        raise BundleError(
+            f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
+        )
+    tell("proving the structure of the written graph")
+    exporter = find_target(manifest.target).load_exporter()
+    graphs = build_forms(manifest.form, model, manifest.plan, options_of(exporter, manifest))
+    try:
+        exporter.restore(graphs, manifest)
+    except ConfigError as error:
+        raise BundleError(f"{bundle}: {error}; the manifest was edited") from None
+    structure = exporter.prove(graphs, manifest, folder)
+    if manifest.form != "unrolled" and manifest.plan != own_plan(model.config):
+        raise BundleError(f"{bundle}: the manifest's plan is not the one exported; it was edited")
+    macs = structure.pop("macs") or manifest.macs  # none: the proof ended before it could count
+    told = (manifest.macs, manifest.checkpoint.parameters)
+    found = (macs, sum(p.numel() for p in model.parameters()))
+    if told != found:
+        raise BundleError(
+            f"{bundle}: the manifest says {told} MACs and parameters, found {found}; it was edited"
+        )
+    pixels = None
+    if images is not None:
+        pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
+    tell("comparing images with the float64 reference")
+
+    def open_session(bucket: str | None = None, probes: bool = False) -> Session:
+        runner = open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
+        return Session(folder, manifest, runner)
+
+    try:
+        verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
+    except (IndexError, KeyError, ValueError) as error:  # answers that do not fit what the manifest says
+        if structure["proved"]:
+            raise
+        raise BundleError(f"{bundle}: {structure['violations'][0]}; it was edited") from error
+    same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
+    return replace(
+        verification,
+        same_checkpoint=same,
+        min_agreement=min_agreement or 0.0,
+        gate=manifest.gate(min_agreement),
+    )
+
+
+def _differences(bundled: Config, own: Config) -> list[str]:
+    """Fields that differ; where the weights came from changes no answer."""
+    a, b = (config.model_dump(mode="json", exclude={"provenance"}) for config in (bundled, own))
+    return [
+        f"{field}: the bundle has {a[field]!r}, the checkpoint {b[field]!r}"
+        for field in a
+        if a[field] != b[field]
+    ]
+
+
+def options_of(exporter: Exporter, manifest: Manifest) -> Options:
+    """The unroll's options that a bundle was written with."""
+    return exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))

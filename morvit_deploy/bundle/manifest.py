@@ -1,0 +1,242 @@
+"""The bundle: a folder with the graphs, the weights once, and `manifest.json`. No torch.
+
+Opening checks the format, and each file's name, size and hash. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from morvit_deploy.bundle.coreml import MAIN, STEM, CoremlForm
+from morvit_deploy.bundle.trt import TrtForm
+from morvit_deploy.errors import BundleError
+from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
+from morvit_deploy.model.plan import Plan, plan_problems
+from morvit_deploy.model.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
+
+FORMAT = "morvit-bundle/1"
+MANIFEST = "manifest.json"
+
+Form = Literal["unrolled", "gather_scatter", "masked"]
+Dispatch = Literal["single", "graph", "host"]
+
+
+class BundleFile(Strict):
+    """One file of the bundle, by name inside the folder."""
+
+    path: str
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+            raise ValueError(f"files: got path {path!r}, expected a name inside the bundle")
+        return path
+
+
+class Port(Strict):
+    """An input or output of the graph; a dimension is a number or the name of a dynamic one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Source(Strict):
+    """The checkpoint the bundle was made from."""
+
+    sha256: str
+    parameters: Count
+
+
+class Manifest(Strict):
+    """All that a program needs to use the bundle, and all that is known about it."""
+
+    format: Literal["morvit-bundle/1"]
+    target: str
+    precision: Precision
+    lowering: Lowering | None = None  # how it came below fp32
+    coreml: CoremlForm | None = None  # target coreml: the package's form
+    trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
+    form: Form
+    dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
+    batch: Count | Literal["dynamic"]
+    input: Literal["uint8", "float"]
+    config: Config
+    plan: Plan
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+    checkpoint: Source
+    files: Annotated[tuple[BundleFile, ...], Field(min_length=1)]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    carried: tuple[Port, ...]  # what a stem hands to a trunk, with dispatch `host`
+    probes: tuple[
+        str, ...
+    ]  # values inside the graphs; those of one of several buckets begin with its name and a slash
+    macs: dict[str, Count]
+    structure: dict[str, Any]
+    parity: dict[str, Any] | None
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agrees_with_config(self) -> Manifest:
+        problems = [
+            f"{field}: differs from config.{field}"
+            for field in ("preprocess", "labels")
+            if getattr(self, field) != getattr(self.config, field)
+        ]
+        if self.exact != (self.lowering is None):
+            problems.append(f"lowering: expected below fp32 and only there; precision is {self.precision!r}")
+        if (self.target == "coreml") != (self.coreml is not None):
+            problems.append(
+                f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
+            )
+        functions = (STEM, *(bucket.name for bucket in self.plan.buckets)) if self.plan.adaptive else (MAIN,)
+        if self.coreml is not None and self.coreml.functions != functions:
+            problems.append(
+                f"coreml.functions: {list(self.coreml.functions)}, the plan has {list(functions)}"
+            )
+        if (self.target == "trt") != (self.trt is not None):
+            problems.append(f"trt: expected with target 'trt' and only there; target is {self.target!r}")
+        if self.precision == "bf16" and self.target != "trt":
+            problems.append(f"precision: 'bf16' with target {self.target!r}")
+        if self.precision != "fp32" and self.form != "unrolled":
+            problems.append(f"form: {self.form!r} in {self.precision}")
+        if self.form == "unrolled":
+            problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
+        if self.plan.checkpoint not in (None, self.checkpoint.sha256):
+            problems.append("plan.checkpoint: differs from checkpoint.sha256")
+        size = self.config.image_size
+        nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
+        wanted = nhwc if self.input == "uint8" else nchw
+        for port in self.inputs:
+            if (
+                len(port.shape) != 4
+                or (port.dtype, port.shape[1:]) != wanted
+                or isinstance(port.shape[0], str) != (self.batch == "dynamic")
+            ):
+                problems.append(
+                    f"inputs.{port.name}: {port.dtype} {list(port.shape)} is not {self.input} input"
+                )
+            elif self.batch != "dynamic" and port.shape[0] != self.batch:
+                problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
+        whole, truth = ("int32", "int32") if self.target == "coreml" else ("uint8", "bool")
+        outputs: dict[str, tuple[str | int, ...]] = {
+            "logits": ("float32", self.config.num_classes),
+            "depth": (whole, self.config.num_patches),
+            "bucket": ("int32",),
+            "overflow": (truth,),
+        }
+        names = {port.name for port in self.outputs}
+        needed = {"logits", "bucket"} if self.plan.adaptive else {"logits"}
+        problems += [f"outputs: {name} is missing" for name in sorted(needed - names)]
+        if self.form != "unrolled" and self.plan.adaptive:
+            problems.append(f"form: {self.form!r} with {len(self.plan.buckets)} buckets in the plan")
+        if (self.dispatch == "single") == self.plan.adaptive:
+            problems.append(f"dispatch: {self.dispatch!r} with {len(self.plan.buckets)} buckets in the plan")
+        for port in self.outputs:
+            if port.name in outputs and (port.dtype, *port.shape[1:]) != outputs[port.name]:
+                dtype, *rest = outputs[port.name]
+                problems.append(
+                    f"outputs.{port.name}: {port.dtype} {list(port.shape)}, expected {dtype} "
+                    f"[{', '.join(['batch', *map(str, rest)])}]"
+                )
+        ports = {port.name for port in (*self.inputs, *self.outputs)}
+        if len({*self.probes}) != len(self.probes) or ports & {*self.probes}:
+            problems.append("probes: expected each once, and none that is an input or output")
+        if problems:
+            raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Are weights and arithmetic those of fp32, so that each image's logits can be held to a tolerance?"""
+        return self.precision == "fp32" and (self.coreml is None or self.coreml.weights == "float")
+
+    def gate(self, min_agreement: float | None) -> Gate | None:
+        """What the bundle must keep of decisions and classes; None for an exact one."""
+        kind: str = self.precision
+        if self.coreml is not None and self.coreml.weights != "float":
+            kind = "int8"
+        elif self.coreml is not None and kind == "fp16":
+            kind = ALL_FP16
+        return gate_for(kind, min_agreement)
+
+    def probes_of(self, bucket: str | None) -> list[str]:
+        """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""
+        parts = [name.rpartition("/") for name in self.probes]
+        return [name for owner, _, name in parts if owner in ("", bucket)]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def describe_files(folder: Path, names: list[str]) -> tuple[BundleFile, ...]:
+    """Size and hash of each named file."""
+    return tuple(
+        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name))
+        for name in names
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def open_manifest(folder: str | Path) -> Manifest:
+    """Read and check a bundle; BundleError says which file differs and how."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        if (folder / "config.json").is_file():
+            raise BundleError(
+                f"{folder} is a checkpoint, not a bundle; `morvit-deploy export` makes one of it"
+            ) from None
+        raise BundleError(
+            f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
+        ) from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
+    names = [bucket.name for bucket in manifest.plan.buckets]
+    if sorted(manifest.macs) != sorted(names):
+        raise BundleError(
+            f"{path}: got macs of {sorted(manifest.macs)}, expected the buckets {sorted(names)}"
+        )
+    problems = [problem for file in manifest.files if (problem := _file_problem(folder, file))]
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise BundleError(f"{folder} is not as it was exported; export it again:\n{listed}")
+    return manifest
+
+
+def _file_problem(folder: Path, file: BundleFile) -> str | None:
+    path = folder / file.path
+    if not os.path.isfile(path):  # noqa: PTH113  # False for a name that is too long, too
+        return f"{file.path}: missing"
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        return f"{file.path}: is a link that leaves the bundle"
+    size = path.stat().st_size
+    if size != file.bytes:
+        return f"{file.path}: {size:,} bytes, expected {file.bytes:,}"
+    if sha256(path) != file.sha256:
+        return f"{file.path}: content differs from the manifest's sha256"
+    return None

@@ -1,0 +1,1 @@
+"""The static graph: exact rewrites, layouts and selections, one module per routing."""

@@ -1,0 +1,41 @@
+"""Flat expert choice: each step's router chooses among all tokens, CLS too; who sat out may come back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.graph.rewrites import cls_only, one_row
+from morvit_deploy.graph.step import Carried, StaticGraph
+
+
+class FlatChoice(StaticGraph):
+    """The walk of `expert_choice_flat`."""
+
+    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        """Each step runs the first rows of an order of its own over all tokens; the rest stand behind them."""
+        layout, selection, h = self.layout, self.selection, carried["h"]
+        everyone = layout.count(h)
+        numbers = selection.places(h, everyone)  # who stands at each row; CLS is 0
+        ran = torch.zeros_like(numbers, dtype=torch.int32)
+        for step, capacity in enumerate(self.capacity):
+            running, rest = h, None
+            if self.routed[step]:
+                z = carried["z"] if step == 0 else self._router(step)(h)
+                out[f"step{step + 1}.router_logits"] = z
+                order = out[f"step{step + 1}.order"] = selection.rank(layout.scores(z), everyone, 0)[1]
+                running, rest = selection.partition_all(h, order, capacity)
+                numbers = selection.numbers(numbers, order)
+                ran = selection.numbers(ran, order) if self.options.with_depth else ran
+            for i in range(self.config.cycle_depth):
+                running = self._block(f"cycle.{i}")(running)
+            h = running if rest is None else layout.join([running, rest])
+            out[f"step{step + 1}.state"] = h
+            ran = ran + (torch.arange(everyone) < capacity).to(torch.int32)
+        if self.options.with_depth:
+            out["depth"] = selection.back(ran, numbers)[..., 1:]
+        cls = selection.lowest_number(numbers) if any(self.routed) else None
+        last = self._block("last")
+        if self.options.cls_only:
+            return cls_only(last, h, row=cls, layout=layout, rows=selection.rows)
+        return one_row(last(h), cls, layout, selection.rows)

@@ -1,0 +1,112 @@
+"""A static module below fp32: weights halved, channels smoothed. Exporters and proofs start from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.graph.blocks import StaticBlock, StaticLinear, StaticNorm
+from morvit_deploy.graph.ends import Stem
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.precision import Lowering
+
+PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: 1/255 is in their weights, most would be subnormal halves
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, and are exact
+
+
+def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
+    """Bring the buckets' modules, which share their weights, to a bundle's precision, in place; of rows alone."""
+    graph = next(iter(graphs.values()))
+    assert graph.options.layout == "bsd", "channels first are lowered by Core ML's converter"
+    if lowering is not None and lowering.smoothing:
+        smooth(graph, lowering.smoothing)
+    if precision in HALVES:
+        halve(graph, HALVES[precision])
+    if lowering is not None and lowering.flavor == "trt":
+        centre_pixels(graph)
+
+
+def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
+    """Weights to fp16 or bf16 in place, but for the routers': products and GELU are of that type then.
+
+    The residual stream, norms, softmax, routers, gates and logits stay as they were, in fp32. CheckpointError for a
+    weight that the type cannot hold; bf16 has the range of fp32.
+    """
+    stem = graph.stem
+    pixels = graph.options.input == "uint8" and graph.options.fold
+    if isinstance(stem, Stem) and pixels and dtype == torch.float16:  # the range of bf16 has room for 1/255
+        stem.shrink = PIXEL_SHRINK
+        stem.patch.weight.mul_(1 / PIXEL_SHRINK)
+    for name, module in graph.named_modules():
+        if isinstance(module, StaticLinear) and not name.startswith("routers."):
+            largest = max(float(part.abs().max()) for part in _parts(module))
+            if not largest <= torch.finfo(dtype).max:
+                raise CheckpointError(
+                    f"{name}: its largest weight is {largest:.3g}, that of {dtype} is "
+                    f"{torch.finfo(dtype).max:g}; export in fp32"
+                )
+            module.to(dtype)
+
+
+def centre_pixels(graph: StaticMoRViT) -> None:
+    """Raw pixels from −128 to 127 into the patch projection, in place; positions bring back what is taken off."""
+    stem = graph.stem
+    if isinstance(stem, Stem) and graph.options.input == "uint8" and graph.options.fold:
+        stem.centre = PIXEL_CENTRE
+        moved = PIXEL_CENTRE * stem.patch.weight.double().sum(dim=0)
+        stem.positions.copy_((stem.positions.double() + moved).to(stem.positions.dtype))
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels that a factor can move through: what writes them, and the layers that read them."""
+
+    name: str
+    written_by: tuple[Tensor, ...]  # (…, channels) each
+    read_by: tuple[tuple[str, StaticLinear], ...]  # weights (channels, out)
+
+
+def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
+    """Divide channels by 2^exponents where they are written, multiply where they are read; in place.
+
+    Exact in any precision: powers of two. ConfigError for channels that there are not, or another number of them.
+    """
+    places = {place.name: place for place in smoothable(graph)}
+    for name, powers in exponents.items():
+        if name not in places or len(powers) != places[name].written_by[0].shape[-1]:
+            raise ConfigError(
+                f"smoothing: got {len(powers)} channels of {name!r}; this model's are {', '.join(places)}"
+            )
+        factors = torch.exp2(torch.tensor(powers, dtype=places[name].written_by[0].dtype))
+        for tensor in places[name].written_by:
+            tensor.div_(factors)
+        for _, linear in places[name].read_by:
+            linear.weight.mul_(factors[:, None])
+
+
+def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
+    """Norms with the layers that read them, and V with proj: attention mixes tokens, never channels.
+
+    Between fc1 and fc2 stands GELU, which a factor cannot pass.
+    """
+    for key, module in graph.blocks.items():
+        assert isinstance(module, StaticBlock)
+        block = key.replace("cycle_", "cycle.")
+        first = ("qkv",) if module.fused else ("q", "kv")
+        readers = tuple((f"{block}.{name}", getattr(module, name)) for name in first)
+        yield Channels(f"{block}.norm1", _parts(module.norm1), readers)
+        values = [part[..., -module.proj.weight.shape[0] :] for part in _parts(getattr(module, first[-1]))]
+        yield Channels(f"{block}.v", tuple(values), ((f"{block}.proj", module.proj),))
+        yield Channels(f"{block}.norm2", _parts(module.norm2), ((f"{block}.fc1", module.fc1),))
+    head = graph.classifier.head[0]
+    assert isinstance(head, StaticLinear)
+    yield Channels("classifier.norm", _parts(graph.classifier.norm), (("classifier.head.0", head),))
+
+
+def _parts(module: StaticNorm | StaticLinear) -> tuple[Tensor, ...]:
+    return (module.weight,) if module.bias is None else (module.weight, module.bias)

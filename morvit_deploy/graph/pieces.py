@@ -1,0 +1,121 @@
+"""The parts of a static graph as they are traced: the whole of one bucket, or a stem and a trunk for each bucket."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from morvit_deploy.graph.dispatch import cheapest_fitting, predicted
+from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
+from morvit_deploy.model.plan import Plan
+
+
+class Named(nn.Module):
+    """A function of tensors to named tensors, over a static module that holds the weights."""
+
+    inputs: tuple[str, ...]
+    results: tuple[str, ...]  # its outputs; every other name is a probe
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Inputs in the order of `inputs`."""
+        raise NotImplementedError
+
+
+class Whole(Named):
+    """One bucket from image to results."""
+
+    inputs = ("image",)
+
+    def __init__(self, static: StaticMoRViT) -> None:
+        super().__init__()
+        self.static = static
+        self.results = results_of(static)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.static(*inputs)
+
+
+class StemPart(Named):
+    """Image to what the trunks carry on with, and the number of the bucket that each image needs."""
+
+    inputs = ("image",)
+
+    def __init__(self, static: StaticMoRViT, plan: Plan, carried: dict[str, str]) -> None:
+        super().__init__()
+        self.static, self.plan, self.carried = static, plan, carried
+        self.results = ("bucket", *carried.values(), *_stem_results(static))
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        (image,) = inputs
+        out: dict[str, Tensor] = {}
+        carried = self.static.begin(image, out)
+        bucket = choose(self.plan, self.static.counts(carried))
+        out["bucket"] = bucket[None] if self.static.options.single else bucket
+        return self.static.with_batch_axis(out) | {self.carried[key]: value for key, value in carried.items()}
+
+
+class TrunkPart(Named):
+    """One bucket from what the stem hands over to results; `inside` another graph, depths are int32."""
+
+    def __init__(self, static: StaticMoRViT, carried: dict[str, str], *, inside: bool = False) -> None:
+        super().__init__()
+        self.static, self.carried, self.inside = static, carried, inside
+        self.inputs = tuple(carried.values())
+        stem = _stem_results(static)
+        self.results = tuple(name for name in results_of(static) if name not in stem)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        self.static.finish(dict(zip(self.carried, inputs, strict=True)), out)
+        return self.static.with_batch_axis(out, last=not self.inside)
+
+
+class Unanswered(Named):
+    """Results in the trunks' shapes where no predicted bucket is run: `full` will answer."""
+
+    def __init__(self, trunk: TrunkPart) -> None:
+        super().__init__()
+        self.inputs, self.results, self.static = trunk.inputs, trunk.results, trunk.static
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        config = self.static.config
+        batch = 1 if self.static.options.single else inputs[0].shape[0]
+        empty = {
+            "logits": torch.zeros(batch, config.num_classes),
+            "overflow": torch.zeros(batch, dtype=torch.bool),
+            "depth": torch.zeros(batch, config.num_patches, dtype=torch.int32),
+        }
+        return {name: empty[name] for name in self.results}
+
+
+def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], list[Tensor]]:
+    """What the stem hands over: its key to its name in the graph, a probe's own where it is one; and examples."""
+    out: dict[str, Tensor] = {}
+    carried = static.begin(image, out)
+    names = {
+        key: next(
+            (name for name, probe in out.items() if probe is value and name not in RESULTS), f"stem.{key}"
+        )
+        for key, value in carried.items()
+    }
+    return names, list(carried.values())
+
+
+def choose(plan: Plan, counts: Tensor) -> Tensor:
+    """int32 (…) bucket numbers from the stem's counts (…, steps)."""
+    if plan.mode == "threshold":
+        return predicted(counts[..., 0], tuple(bucket.upto or 0 for bucket in plan.buckets))
+    return cheapest_fitting(counts, tuple(bucket.capacity for bucket in plan.buckets))
+
+
+def results_of(static: StaticMoRViT) -> tuple[str, ...]:
+    """Outputs of a graph; `overflow` where a chosen bucket can turn out too small: only under thresholds."""
+    overflows = any(threshold is not None for threshold in static.thresholds or ())
+    has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
+    return tuple(name for name in RESULTS if has[name])
+
+
+def _stem_results(static: StaticMoRViT) -> tuple[str, ...]:
+    """Results that are known before the bucket."""
+    known = static.options.with_depth and static.config.routing == "token_choice"
+    return ("depth",) if known else ()

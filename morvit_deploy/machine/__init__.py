@@ -1,0 +1,1 @@
+"""This machine: processor, cores, memory, libraries. No torch."""

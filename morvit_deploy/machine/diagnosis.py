@@ -1,0 +1,168 @@
+"""What this machine can export, run and measure, from metadata alone: nothing heavy is imported, no torch.
+
+Works where dependencies are missing: that is when it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.machine.dependencies import Library, libraries, own, within
+
+BUSY_SHARE = (
+    0.5  # of the cores in use by others: medians of a latency measurement then drift by tens of percent
+)
+_GPU_TIMEOUT_S = 5.0
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_MEMORY = Path("/proc/self/smaps_rollup")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Distributions that a target needs, by what is done with it."""
+
+    export: tuple[str, ...]
+    run: tuple[str, ...]
+
+
+NEEDS = {  # one entry for each target of the registry
+    "onnx": Needs(
+        # exporting runs too: it verifies what it wrote
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        run=("onnxruntime", "numpy", "pillow", "pydantic"),
+    ),
+    "coreml": Needs(
+        export=("torch", "safetensors", "coremltools"),
+        run=(
+            "coremltools",
+            "numpy",
+            "pillow",
+            "pydantic",
+            "torch",
+        ),  # off macOS the interpreter runs on torch
+    ),
+    "trt": Needs(
+        # engines are built where TensorRT is: here or on the device; without a GPU ONNX Runtime answers
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        run=("onnxruntime", "numpy", "pillow", "pydantic"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """What can be done with one target here."""
+
+    name: str
+    runs_on: str
+    export: bool
+    run: bool
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was found."""
+
+    version: str
+    python: str
+    python_fits: bool
+    machine: dict[str, Any] | None  # None while psutil is missing
+    gpus: tuple[str, ...] | None  # None where there is no nvidia-smi to ask
+    measures: dict[str, str]  # by `bench`
+    conditions: dict[str, str]  # of a measurement made now
+    libraries: tuple[Library, ...]
+    targets: tuple[TargetState, ...]
+
+    @property
+    def missing(self) -> tuple[Library, ...]:
+        """Core dependencies that are not installed."""
+        return tuple(lib for lib in self.libraries if not lib.extra and lib.installed is None)
+
+    @property
+    def install(self) -> dict[str, str]:
+        """The line that installs what is missing or out of range: by group, "core" first."""
+        groups: dict[str, list[str]] = {}
+        for lib in self.libraries:
+            if not lib.fits:
+                groups.setdefault(lib.extra or "core", []).append(f'"{lib.name}{lib.wanted}"')
+        return {group: f"python -m pip install {' '.join(names)}" for group, names in groups.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        states = [{**asdict(lib), "state": lib.state} for lib in self.libraries]
+        return {**asdict(self), "libraries": states, "install": self.install}
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine. TargetError when the package's own metadata cannot be read."""
+    found = tuple(libraries())
+    have = {lib.name for lib in found if lib.installed is not None}
+    machine = _machine() if "psutil" in have else None
+    return Diagnosis(
+        version=own().version,
+        python=platform.python_version(),
+        python_fits=within(platform.python_version(), own().metadata["Requires-Python"]),
+        machine=machine,
+        gpus=_gpus(),
+        measures=_measures(),
+        conditions=_conditions(machine["cores"] if machine else None),
+        libraries=found,
+        targets=tuple(_targets(have)),
+    )
+
+
+def _machine() -> dict[str, Any]:
+    from morvit_deploy.machine.this import this_machine
+
+    return this_machine().as_dict()
+
+
+def _targets(have: set[str]) -> Iterator[TargetState]:
+    """Each target of the registry; none while a dependency of the registry itself is missing."""
+    try:
+        from morvit_deploy.exporters.targets import TARGETS
+    except ModuleNotFoundError:
+        return
+    for name, target in TARGETS.items():
+        needs = NEEDS[name]
+        yield TargetState(name, target.runs_on, have.issuperset(needs.export), have.issuperset(needs.run))
+
+
+def _gpus() -> tuple[str, ...] | None:
+    """Names and memory of NVIDIA devices; None where there is no nvidia-smi, or it does not answer."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
+
+
+def _measures() -> dict[str, str]:
+    """What `bench` can measure here."""
+    memory = "resident, peak and anonymous" if _MEMORY.exists() else "resident only"
+    return {"latency, throughput, load time": "yes", "memory": memory}
+
+
+def _conditions(cores: int | None) -> dict[str, str]:
+    """What would disturb a measurement now."""
+    found = {}
+    if cores is not None and hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0]
+        calm = load <= BUSY_SHARE * cores
+        found["load"] = f"{load:.1f} on {cores} cores: " + (
+            "quiet" if calm else "others compute, timings will be high"
+        )
+    if _GOVERNOR.is_file():
+        found["clock governor"] = _GOVERNOR.read_text().strip()
+    return found

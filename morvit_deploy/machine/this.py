@@ -1,0 +1,69 @@
+"""What machine this is: processor, cores, instruction sets, memory, library versions. No torch is imported."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from morvit_deploy.agent import machine
+from morvit_deploy.agent.machine import available_cores
+from morvit_deploy.errors import TargetError
+from morvit_deploy.machine.dependencies import installed
+
+LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The conditions under which something was measured."""
+
+    system: str
+    processor: str
+    cores: int  # that this process may use
+    memory_gib: float
+    instruction_sets: tuple[str, ...]
+    python: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self)
+
+
+def this_machine() -> Machine:
+    """Read from the operating system; unknown parts are named so."""
+    return Machine(
+        system=machine.system(),
+        processor=machine.processor(),
+        cores=available_cores(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        instruction_sets=machine.instruction_sets(),
+        python=platform.python_version(),
+    )
+
+
+def checked_threads(asked: int | None) -> int:
+    """`asked`, or every core there is; TargetError for more than CROWD threads a core."""
+    cores = available_cores()
+    if asked is not None and not 1 <= asked <= CROWD * cores:
+        raise TargetError(
+            f"got {asked} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
+        )
+    return asked or cores
+
+
+def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
+    """Installed versions of `names`; those absent are left out."""
+    return {name: version for name in names if (version := installed(name)) is not None}
+
+
+def memory_mib() -> dict[str, float]:
+    """This process: resident now, resident peak, and anonymous (not backed by a file), in MiB.
+
+    Anonymous is what the process itself costs; resident also counts mapped weights that the kernel may drop.
+    Linux only for the last two; elsewhere they are left out.
+    """
+    return {"resident": psutil.Process().memory_info().rss / 2**20} | machine.memory_mib()

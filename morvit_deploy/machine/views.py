@@ -1,0 +1,53 @@
+"""How a diagnosis reads. No torch."""
+
+from __future__ import annotations
+
+from morvit_deploy.machine.diagnosis import Diagnosis
+from morvit_deploy.report import Report, Table
+
+
+def doctor_report(found: Diagnosis) -> Report:
+    """Machine, measuring, libraries, targets, and what to install."""
+    parts = [machine_table(found), library_table(found), target_table(found)]
+    if found.install:
+        rows = [(group, line) for group, line in found.install.items()]
+        parts.append(Table("To install", ("for", "line"), rows))
+    return Report(f"morvit-deploy {found.version}", [*parts])
+
+
+def machine_table(found: Diagnosis) -> Table:
+    """What this machine is, and what can be measured on it."""
+    rows = [("Python", found.python + ("" if found.python_fits else ": outside the range of this version"))]
+    if found.machine is not None:
+        sets = ", ".join(found.machine["instruction_sets"]) or "none that matter here"
+        rows += [
+            ("system", found.machine["system"]),
+            ("processor", found.machine["processor"]),
+            ("cores", str(found.machine["cores"])),
+            ("instruction sets", sets),
+            ("memory", f"{found.machine['memory_gib']:g} GiB"),
+        ]
+    gpus = "not seen: no nvidia-smi that answers" if found.gpus is None else "; ".join(found.gpus) or "none"
+    rows.append(("NVIDIA GPU", gpus))
+    rows += [(f"bench: {what}", answer) for what, answer in found.measures.items()]
+    rows += found.conditions.items()
+    return Table("This machine", ("what", "value"), rows)
+
+
+def library_table(found: Diagnosis) -> Table:
+    """Each dependency against the range this version requires."""
+    rows = [
+        (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", lib.state)
+        for lib in found.libraries
+    ]
+    return Table("Libraries", ("library", "installed", "required", "for", ""), rows)
+
+
+def target_table(found: Diagnosis) -> Table:
+    """What each target of this version can do here."""
+    words = {True: "yes", False: "no"}
+    rows = [(state.name, words[state.export], words[state.run], state.runs_on) for state in found.targets]
+    caption = f"this version exports to: {', '.join(state.name for state in found.targets)}"
+    if not rows:
+        caption = "unknown until the core libraries are installed"
+    return Table("Targets", ("target", "can export", "can run", "runs on"), rows, caption=caption)

@@ -1,0 +1,79 @@
+"""Engines of TensorRT bundles on a device: sent where they were built there, and built there otherwise. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent.trt_build import MODULES, RECORD
+from morvit_deploy.bundle.trt import ALONE, BUILD
+from morvit_deploy.exporters.trt.build import may_change, told
+from morvit_deploy.exporters.trt.build_remote import HEAD, build_there, fitting_engines
+from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.remote.session import Session
+from morvit_deploy.remote.shipment import Shipment
+
+
+class DeviceEngines:
+    """`settle`, `prepare` and `hear` of a Session for the bundles, by place, that are for TensorRT; perhaps none.
+
+    The recipe's flavor is used where it is installed, else the other one. What is built there is also kept in
+    `scratch`: after a drop the measurement goes on with the same engines, as another build may choose other kernels.
+    `records` are what the device has.
+    """
+
+    def __init__(self, subjects: Mapping[str, Subject], scratch: Path, tell: Callable[[str], None]) -> None:
+        self._subjects = {place: one for place, one in subjects.items() if one.manifest.target == "trt"}
+        self._scratch, self._tell = scratch, tell
+        self._flavors: dict[str, str] = {}
+        self.records: dict[str, dict[str, Any]] = {}
+
+    def settle(self, session: Session) -> Shipment:
+        """Ask what builds there, and add the engines that it would not build again."""
+        more: dict[str, Path | bytes] = {}
+        for place, subject in self._subjects.items():
+            assert subject.manifest.trt is not None, "the manifest has been checked"
+            strict = not may_change(subject.manifest)
+            asked = {"do": "check_builder", "flavor": subject.manifest.trt.flavor, "strict": strict}
+            head = session.ask(asked, "looking for TensorRT")
+            self._flavors[place] = head["flavor"]
+            session.versions |= {MODULES[head["flavor"]]: head["tensorrt"]}
+            more |= fitting_engines(subject.bundle / BUILD, head, f"{place}/{BUILD}")
+            for folder in (f"{place}/{BUILD}", f"{place}/{ALONE}"):
+                more |= fitting_engines(self._scratch / folder, head, folder)
+        return more
+
+    def prepare(self, session: Session) -> None:
+        """Build what is missing: the bundle's engines, and one for each bucket of those that choose inside."""
+        for place, subject in self._subjects.items():
+            self._tell(f"building the engines of {subject.bundle} on {session.host.address}")
+            self.records[place] = self._build(session, place, BUILD)
+            if subject.manifest.plan.adaptive and subject.manifest.dispatch != "host":
+                self._tell(f"building an engine for each bucket of {subject.bundle}")
+                self._build(session, place, ALONE)
+
+    def _build(self, session: Session, place: str, part: str) -> dict[str, Any]:
+        folder, kept = f"{place}/{part}", self._scratch / place / part
+        options = ["--flavor", self._flavors[place]]
+        record = build_there(session, folder, options, shared=f"{place}/{BUILD}")
+        if not (kept / RECORD).is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            session.fetch(folder, [*(engine["engine"] for engine in record["engines"]), RECORD], kept)
+        return record
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Progress of the builder."""
+        told(event, self._tell)
+
+    def facts(self) -> dict[str, Any]:
+        """By bundle: flavor, version and GPU, and of each engine its bytes and seconds of building."""
+        return {
+            str(self._subjects[place].bundle): {
+                **{name: record[name] for name in HEAD},
+                "engines": [
+                    {key: one[key] for key in ("name", "bytes", "seconds")} for one in record["engines"]
+                ],
+            }
+            for place, record in self.records.items()
+        }

@@ -1,0 +1,83 @@
+"""The asking side of a worker on a device: what `process.Worker` is for one here. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from morvit_deploy.agent.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
+from morvit_deploy.measuring.core.process import block_of, run_request
+from morvit_deploy.measuring.core.samples import Block, Start
+from morvit_deploy.remote.dialogue import Dropped
+from morvit_deploy.remote.session import Session
+
+
+class RemoteWorker:
+    """A worker process on the device. Where the agent was set up again, it is started again when it is next asked."""
+
+    _made = 0
+
+    def __init__(
+        self, session: Session, place: str, threads: int, bucket: str | None = None, batch: int = 1
+    ) -> None:
+        RemoteWorker._made += 1
+        self._batch, self._counted = batch, False
+        self._number, self._session = RemoteWorker._made, session
+        self._request = {"subject": place, "threads": threads, "bucket": bucket}
+        self.start = session.resuming(self._started)
+
+    def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
+        """As `Worker.run`; a block that a drop cut off is taken again as a whole."""
+        asked = run_request(self.start, runs, warmup, order)
+        images = (runs + warmup) * self._batch if self._counted else None
+        answer = self._session.resuming(lambda: self._ask(*asked, images=images))
+        return block_of(answer, answer["others_percent"])
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Around runs whose energy counts, warm-up included, where the device reads power."""
+        self._counted = True
+        try:
+            yield
+        finally:
+            self._counted = False
+
+    def memory_mib(self) -> dict[str, float]:
+        """As `Worker.memory_mib`."""
+        request: dict[str, Any] = {"memory": True}
+        answer = self._session.resuming(lambda: self._ask(request, "reading memory", ANSWER_TIMEOUT_S))
+        return {name: value for name, value in answer.items() if name != "others_percent"}
+
+    def parity(self, rounds: int) -> dict[str, Any]:
+        """How far the logits of the first rounds are from those expected."""
+        request, doing = {"parity": rounds}, "comparing its answers with those expected"
+        return self._session.resuming(lambda: self._ask(request, doing, START_TIMEOUT_S))
+
+    def close(self) -> None:
+        """End the process, if the agent still has it; after a drop there is nothing to end."""
+        if self._session.is_open and self._generation == self._session.generation:
+            with contextlib.suppress(Dropped):
+                self._session.ask({"do": "close", "worker": self._number}, "closing")
+
+    def _started(self) -> Start:
+        request = {"do": "start", "worker": self._number, **self._request}
+        answer = self._session.ask(request, "loading", START_TIMEOUT_S)
+        self._generation = self._session.generation
+        return Start(**answer)
+
+    def _ask(
+        self, request: dict[str, Any], doing: str, timeout_s: float, images: int | None = None
+    ) -> dict[str, Any]:
+        if self._generation != self._session.generation:
+            self._started()
+        asked = {
+            "do": "ask",
+            "worker": self._number,
+            "request": request,
+            "doing": doing,
+            "timeout_s": timeout_s,
+        }
+        if images is not None:
+            asked |= {"counted": self._request["subject"], "images": images}
+        return self._session.ask(asked, doing, timeout_s + ANSWER_TIMEOUT_S)

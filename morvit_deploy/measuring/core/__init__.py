@@ -1,0 +1,1 @@
+"""The measuring loop, its samples and conditions, whatever the device."""

@@ -1,0 +1,83 @@
+"""What `bench` can measure on: a table by the name that --device takes. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from morvit_deploy.agent.jetson import System, is_jetson
+from morvit_deploy.errors import ConfigError, TargetError
+from morvit_deploy.measuring.core.inputs import Subject
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device: the targets that run there, and how its conditions are read."""
+
+    targets: tuple[str, ...]
+    remote: bool = False  # reached with --host
+    is_here: Callable[[], bool] = lambda: False  # is this machine one, so that --host may be left out?
+    readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
+    measured_by: str | None = None  # the function that measures it, where that is not `bench`
+
+
+def _on_jetson() -> bool:
+    return is_jetson(System())
+
+
+APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
+CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
+DEVICES = {
+    "cpu": Device(("onnx",)),
+    "cuda": Device(("trt", "onnx"), measured_by=CUDA),
+    "mac": Device(("coreml",), measured_by=APPLE),
+    "iphone": Device(("coreml",), measured_by=APPLE),
+    "jetson": Device(("trt", "onnx"), remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
+    "ssh": Device(("onnx",), remote=True, readers=("linux",)),
+}
+
+
+_SAY_HOST = {
+    "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, nor does its device tree name one); say "
+    "how ssh reaches yours, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
+    "without --host"
+}
+
+
+def find_device(name: str, *, host: bool = False) -> Device:
+    """The device called `name`; TargetError for one that this version does not measure.
+
+    ConfigError where a host is given for this machine, or none for another.
+    """
+    if name not in DEVICES:
+        raise TargetError(f"got device {name!r}; this version measures on: {', '.join(DEVICES)}")
+    device = DEVICES[name]
+    if host and not device.remote:
+        raise ConfigError(
+            f"--device {name} is this machine; leave out --host, or measure the other one with --device ssh"
+        )
+    if device.remote and not host and not device.is_here():
+        raise ConfigError(
+            _SAY_HOST.get(name, f"--device {name} is reached over SSH; say which with --host user@host")
+        )
+    return device
+
+
+def check_here(name: str) -> None:
+    """TargetError for a device whose measurement is not `bench`'s own, on this machine."""
+    here = [own for own, device in DEVICES.items() if not device.remote and device.measured_by is None]
+    if name not in here:
+        raise TargetError(f"got device {name!r}; this is measured on: {', '.join(here)}")
+
+
+def check_targets(name: str, subjects: Iterable[Subject]) -> None:
+    """TargetError for a bundle that the device cannot run; it names the devices that can."""
+    targets = DEVICES[name].targets
+    for subject in subjects:
+        target = subject.manifest.target
+        if target not in targets:
+            others = [f"--device {other}" for other, device in DEVICES.items() if target in device.targets]
+            raise TargetError(
+                f"{subject.bundle} is for {target}, and --device {name} runs {', '.join(targets)}; export it with "
+                f"--target {targets[0]}, or measure it with {' or '.join(others)}"
+            )

@@ -1,0 +1,93 @@
+"""What `bench` feeds: a bundle whose files were checked, and pixels in a file that its process reads. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from morvit_deploy.bundle.images import open_images
+from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.pixels import Pixels, digest, synthetic_images
+from morvit_deploy.errors import TargetError
+from morvit_deploy.model.config import Config
+
+IMAGES = 16  # different pictures in turn, and at least one batch
+MOST_SURVEYED = 256  # of a folder, to find the bucket mix where a bucket is chosen for each
+STREAM = 64  # of these are timed: a block is passes over all of them, so that every block meets the same mix
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures come from: a folder, or synthetic when None; `batch` is for bundles of dynamic batch."""
+
+    images: str | Path | None = None
+    upscale: bool = False
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle to measure and its inputs, uint8 (rounds, batch, height, width, 3), as a .npy file."""
+
+    bundle: Path
+    manifest: Manifest
+    pixels: Path
+    batch: int  # images a run
+    images: int  # different ones in the file
+    inputs_digest: str
+
+    @property
+    def rounds(self) -> range:
+        """Numbers of the rounds that hold each picture."""
+        return range(math.ceil(self.images / self.batch))
+
+    @property
+    def stream(self) -> range | None:
+        """The rounds of a timed pass where a bucket is chosen for each image; elsewhere any run is like another."""
+        if not self.manifest.plan.adaptive:
+            return None
+        return self.rounds[: max(1, STREAM // self.batch)]
+
+
+def prepare(bundle: Path, source: Source, file: Path) -> Subject:
+    """Check the bundle and write its inputs to `file`; raises BundleError, ImageError or TargetError."""
+    manifest = open_manifest(bundle)
+    batch = _batch(bundle, manifest, source.batch)
+    enough = (STREAM if source.images is None else MOST_SURVEYED) if manifest.plan.adaptive else IMAGES
+    pixels = draw(source, manifest.config, max(enough, batch), shuffled=manifest.plan.adaptive)
+    np.save(file, in_rounds(pixels, batch), allow_pickle=False)
+    return Subject(bundle, manifest, file, batch, len(pixels), digest(pixels))
+
+
+def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -> Pixels:
+    """uint8 (n, height, width, 3): at most so many pictures of a folder, or as many synthetic ones.
+
+    They are shuffled where a bucket is chosen for each: neighbours in a folder are often alike.
+    """
+    if source.images is None:
+        return synthetic_images(most, config.image_size)
+    pixels = open_images(source.images, config, limit=most, upscale=source.upscale).all()
+    return np.random.default_rng(0).permutation(pixels) if shuffled else pixels
+
+
+def in_rounds(pixels: Pixels, batch: int) -> Pixels:
+    """(n, height, width, 3) to (rounds, batch, height, width, 3): every picture, then from the start."""
+    rounds = math.ceil(len(pixels) / batch)
+    order = np.arange(rounds * batch) % len(pixels)
+    return pixels[order].reshape(rounds, batch, *pixels.shape[1:])
+
+
+def _batch(bundle: Path, manifest: Manifest, asked: int | None) -> int:
+    if asked is not None and asked < 1:
+        raise TargetError(f"batch: got {asked}, expected at least 1")
+    if manifest.batch == "dynamic":
+        return asked or 1
+    if asked not in (None, manifest.batch):
+        raise TargetError(
+            f"got batch {asked}, but {bundle} was exported for batch {manifest.batch}; "
+            "export it again with --batch dynamic"
+        )
+    return manifest.batch

@@ -1,0 +1,106 @@
+"""What a schedule costs in milliseconds on this machine: trunks of several sizes, measured in blocks in turn."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.calibration.buckets.costs import MeasuredCost
+from morvit_deploy.calibration.routing.statistics import Thresholds
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.files import write_graphs
+from morvit_deploy.exporters.onnx.run import OnnxRunner
+from morvit_deploy.exporters.onnx.trace import trace
+from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.pieces import StemPart, TrunkPart, name_carried
+from morvit_deploy.graph.unroll import unroll
+from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import FULL, Bucket, Plan
+
+PARTS = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the N patch tokens, held at every step
+BLOCKS, RUNS, WARMUP = 5, 10, 3
+
+
+def measure_costs(
+    checkpoint: Path,
+    thresholds: Thresholds | None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> MeasuredCost:
+    """Median milliseconds of the stem, and of trunks that hold the same number of tokens at every step they have.
+
+    For one image in float32 on ONNX Runtime. Of `thresholds` only which steps are routed matters; None stands for
+    a top-k schedule, timed as if every step were routed, or for token_choice.
+    """
+    model = load_checkpoint(checkpoint)
+    plan = equal_steps(model.config, thresholds)
+    graph = unroll(model, plan.buckets[0], Options(), plan)
+    image = example_image(graph, 1)
+    carried, examples = name_carried(graph, image)
+    rungs = len(plan.buckets)
+    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch, ExitStack() as opened:
+        folder = Path(scratch)
+        graphs = {"stem.onnx": trace(StemPart(graph, plan, carried), [image], dynamic=False)[0]}
+        for done, bucket in enumerate(plan.buckets, start=1):
+            part = TrunkPart(graph.for_bucket(bucket), carried)
+            graphs[f"{bucket.name}.onnx"] = trace(part, examples, dynamic=False)[0]
+            progress(done / (rungs + BLOCKS))
+        write_graphs(folder, graphs)
+        runners = [OnnxRunner(folder / name, folder, threads) for name in graphs]
+        for runner in runners:
+            opened.enter_context(runner)
+        inputs = dict(zip(carried.values(), (example.numpy() for example in examples), strict=True))
+        feeds: list[Arrays] = [{"image": image.numpy()}, *[inputs] * rungs]
+        medians: list[list[float]] = [[] for _ in runners]
+        for block in range(1, BLOCKS + 1):
+            for runner, feed, own in zip(runners, feeds, medians, strict=True):
+                own.append(_block_ms(runner, feed))
+            progress((rungs + block) / (rungs + BLOCKS))
+    stem_ms, *trunks_ms = map(median, medians)
+    held = tuple(bucket.capacity[-1] for bucket in plan.buckets)
+    return MeasuredCost(held, tuple(trunks_ms), stem_ms, unrouted(model.config, thresholds))
+
+
+def unrouted(config: Config, thresholds: Thresholds | None) -> int:
+    """How many steps come first that every token runs in every bucket: for token_choice the first layer."""
+    if config.routing == "token_choice":
+        return min(1, config.num_steps - 1)
+    return next((step for step, tau in enumerate(thresholds or ()) if tau is not None), 0)
+
+
+def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
+    """A ladder of equal capacities after the unrouted steps, to be measured; not one to deploy."""
+    mode: Literal["threshold", "depth"] = "depth" if config.routing == "token_choice" else "threshold"
+    everyone = (config.num_patches,) * config.num_steps
+    held = sorted({max(1, round(part * config.num_patches)) for part in PARTS})
+    given = (0.0,) * config.num_steps if thresholds is None else thresholds
+    taus = tuple(None if threshold is None else 0.0 for threshold in given)
+    plan = Plan(
+        format="morvit-plan/1",
+        mode=mode,
+        thresholds=taus if mode == "threshold" else None,
+        buckets=(Bucket(name=FULL, capacity=everyone, macs=1, upto=config.num_patches),),
+    )
+    lead = unrouted(config, thresholds)
+    rungs = [everyone[:lead] + (number,) * (config.num_steps - lead) for number in held[:-1]]
+    buckets = [Bucket(name=f"b{i}", capacity=rung, macs=1, upto=held[i]) for i, rung in enumerate(rungs)]
+    return plan.model_copy(update={"buckets": (*buckets, *plan.buckets)})
+
+
+def _block_ms(runner: OnnxRunner, feed: Arrays) -> float:
+    for _ in range(WARMUP):
+        runner.run(feed)
+    samples = []
+    for _ in range(RUNS):
+        started = time.perf_counter_ns()
+        runner.run(feed)
+        samples.append((time.perf_counter_ns() - started) / 1e6)
+    return median(samples)

@@ -1,0 +1,144 @@
+"""How a measurement reads: latency, ratios, start, cost and conditions. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
+from morvit_deploy.measuring.core.results import BenchResult, Measured
+from morvit_deploy.measuring.core.wording import spread, three_digits
+from morvit_deploy.measuring.mix.views import mix_tables
+from morvit_deploy.report import Report, Table, count, size
+
+
+def bench_report(result: BenchResult) -> Report:
+    """All tables of one measurement."""
+    ratios = [ratio_table(result)] if result.ratios else []
+    named = zip(short_names(result), result.measured, strict=True)
+    tables = [
+        latency_table(result),
+        *ratios,
+        *(table for name, one in named if one.mix for table in mix_tables(name, one.mix)),
+        start_table(result),
+        cost_table(result),
+        *([energy] if (energy := energy_table(short_names(result), result.measured)) else []),
+        conditions_table(result.device, result.conditions, result.measured),
+    ]
+    return Report("Measurement", list(tables))
+
+
+def latency_table(result: BenchResult) -> Table:
+    """Warm runs: percentiles, the spread of the blocks' medians, throughput."""
+    rows = [
+        (
+            name,
+            *(three_digits(one.latency_ms[rank]) for rank in ("p50", "p90", "p99")),
+            spread(one.block_medians_ms),
+            three_digits(one.images_per_s),
+        )
+        for name, one in zip(short_names(result), result.measured, strict=True)
+    ]
+    columns = ("bundle", "p50 ms", "p90 ms", "p99 ms", "blocks' medians", "images/s")
+    batches = ", ".join(str(batch) for batch in dict.fromkeys(one.batch for one in result.measured))
+    runs = " or ".join(str(runs) for runs in dict.fromkeys(len(one.blocks[0].ms) for one in result.measured))
+    caption = f"{result.conditions['blocks']} blocks of {runs} runs each, batch {batches}"
+    return Table("Warm latency", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
+
+
+def ratio_table(result: BenchResult) -> Table:
+    """How many times as fast the first bundle is as each of the others."""
+    names = short_names(result)
+    rows = [
+        (name, f"{ratio.median:.2f}×", spread(ratio.per_block))
+        for name, ratio in zip(names[1:], result.ratios, strict=True)
+    ]
+    columns = ("against", "times as fast", "over the blocks")
+    kinds = " or ".join(dict.fromkeys(ratio.statistic for ratio in result.ratios))
+    caption = f"per image, {kinds} of a block to {kinds} of a block"
+    return Table(f"Speed of {names[0]}", columns, rows, numeric=(1, 2), caption=caption)
+
+
+def start_table(result: BenchResult) -> Table:
+    """A new process: to its first answer, and of that loading and the first run."""
+    kinds = ("cold_start_ms", "load_ms", "first_run_ms")
+    rows = [
+        (name, *(three_digits(one.start_ms(kind)) for kind in kinds))
+        for name, one in zip(short_names(result), result.measured, strict=True)
+    ]
+    columns = ("bundle", "cold start ms", "load ms", "first run ms")
+    caption = f"medians of {result.conditions['starts']}; a cold start includes interpreter and imports"
+    return Table("Start of a new process", columns, rows, numeric=(1, 2, 3), caption=caption)
+
+
+def cost_table(result: BenchResult) -> Table:
+    """MACs of an image and how fast they go, files, and memory after the warm runs."""
+    rows = [
+        (
+            name,
+            _macs(one),
+            "" if one.gmacs_per_s is None else three_digits(one.gmacs_per_s),
+            size(one.file_bytes),
+            *(
+                f"{one.memory_mib[kind]:.0f}" if kind in one.memory_mib else ""
+                for kind in ("peak", "anonymous")
+            ),
+        )
+        for name, one in zip(short_names(result), result.measured, strict=True)
+    ]
+    columns = ("bundle", "MACs", "GMAC/s", "files", "peak MiB", "anonymous MiB")
+    caption = "anonymous: held after the warm runs, mapped files not counted"
+    return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
+
+
+def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Measured]) -> Table:
+    """What must be the same for the figures to come again."""
+    machine = known["machine"]
+    load, clock = known["load_average_before"], known["cpu_mhz"]
+    rows = [
+        (
+            "device",
+            f"{device}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+        ),
+        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("instruction sets", ", ".join(machine["instruction_sets"]) or "unknown"),
+        ("threads", str(known["threads"])),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in known["versions"].items())),
+        ("inputs", known["inputs"]),
+        ("clock", f"{clock['current']:.0f} MHz" if clock else "not readable"),
+        ("governor", known["cpu_governor"] or "not readable"),
+        (
+            "busy before",
+            (f"load average {load[0]:.2f}, " if load else "")
+            + f"{known['cpu_used_before_percent']:.0f} % in use",
+        ),
+        (
+            "others meanwhile",
+            f"{spread([b.others_percent for m in measured for b in m.blocks])} % in use",
+        ),
+        ("date", known["date"]),
+    ]
+    rows[1:1] = [*_there(known), *jetson_rows(known)]
+    return Table("Conditions", ("what", "value"), rows)
+
+
+def _there(known: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a remote device: how it was reached, and its hottest sensor before and after."""
+    if "host" not in known:
+        return []
+    read = [known["device_conditions"].get(when, {}) for when in ("before", "after")]
+    hottest = [max((one.get("linux", {}).get("temperatures_c") or {"": None}).values()) for one in read]
+    degrees = [f"{one:.1f} °C" for one in hottest if one is not None]
+    return [("host", known["host"]), ("temperature", " → ".join(degrees) or "not readable")]
+
+
+def short_names(result: BenchResult) -> list[str]:
+    """Folder names, or the paths as given where two folders have one name."""
+    names = [Path(one.bundle).name for one in result.measured]
+    return names if len(set(names)) == len(names) else [one.bundle for one in result.measured]
+
+
+def _macs(one: Measured) -> str:
+    least, most = min(one.macs.values()), max(one.macs.values())
+    return count(least) if least == most else f"{count(least)}–{count(most)}"

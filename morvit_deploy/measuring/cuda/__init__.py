@@ -1,0 +1,1 @@
+"""Measuring TensorRT engines on the local GPU."""

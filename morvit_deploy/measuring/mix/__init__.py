@@ -1,0 +1,1 @@
+"""Latency over the bucket mix of a set of images."""

@@ -1,0 +1,176 @@
+"""A bundle that chooses a bucket for each image: latency by bucket, over a mix, and what choosing costs. No torch.
+
+Four measurements are kept apart. The stream is the bundle as a user runs it. `repeated` feeds it with pictures of one
+kind of answer, and that bucket alone with the same pictures: the difference is the cost of dispatch, or of a wrong
+prediction. `alone` has a bucket run whatever it is fed. `orders` feeds the same pictures with the bucket changing
+from run to run, and grouped by bucket: the difference is the cost of switching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from morvit_deploy.measuring.core.arithmetic import (
+    OVERFLOWED,
+    Difference,
+    after_overflow,
+    expected_over,
+    percentile_over,
+    shares_of,
+)
+from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
+
+if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
+    from morvit_deploy.model.plan import Plan
+
+# where the samples of a kind of answer come from
+IN_STREAM = "stream"
+IN_A_ROW = "in a row"  # the stream met none, the other pictures did
+WITH_DISPATCH = "alone plus dispatch"  # no picture was answered so; the median cost of those that were
+ALONE = "alone"  # and no dispatch cost is known
+AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which counts the stem twice
+ONE_BUCKET = "the pictures meet only one bucket without overflow"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What was measured of an adaptive bundle; at more than one image a run, only shares and buckets alone."""
+
+    plan: Plan
+    batch: int
+    kinds: tuple[str, ...]  # of the answer to each picture that was looked at
+    stream: tuple[Block, ...]
+    alone: dict[str, tuple[Block, ...]]  # by bucket
+    repeated: dict[str, Pair]  # by kind: the bundle, and the bucket that answers alone
+    orders: Pair | None  # changing from run to run, and grouped; None where one bucket is met
+
+    @property
+    def full(self) -> str:
+        """Name of the bucket that has room for every image."""
+        return self.plan.buckets[-1].name
+
+    @property
+    def predicts(self) -> bool:
+        """Is the bucket a prediction that can be wrong?"""
+        return self.plan.mode == "threshold"
+
+    @property
+    def calibrated_shares(self) -> dict[str, float] | None:
+        """The part of the calibration images that each bucket is chosen for; None if the plan does not say."""
+        shares = {bucket.name: bucket.share for bucket in self.plan.buckets if bucket.share is not None}
+        return shares if len(shares) == len(self.plan.buckets) and any(shares.values()) else None
+
+    @property
+    def calibrated_overflow(self) -> float | None:
+        """The part of the calibration images that overflowed; None if the plan does not say."""
+        told = (self.plan.calibration or {}).get("overflow") if self.predicts else 0.0
+        return float(told) if isinstance(told, (int, float)) and 0 <= told <= 1 else None
+
+    @cached_property
+    def answering(self) -> dict[str, Answering]:
+        """By kind, every bucket included; empty at more than one image a run, whose answers may differ in kind."""
+        if self.batch > 1:
+            return {}
+        own = {kind: self._own(kind) for kind in (*self.alone, *([OVERFLOWED] if self.predicts else []))}
+        return {kind: found or self._of_parts(kind) for kind, found in own.items()}
+
+    def dispatch(self, bucket: str) -> Difference | None:
+        """The bundle when it answers with a bucket, minus that bucket alone; None if no picture was answered so."""
+        return self.repeated[bucket].of_medians if bucket in self.repeated else None
+
+    @property
+    def misprediction(self) -> dict[str, Any] | None:
+        """What an overflowed image costs on top of `full` alone, ms; None where nothing is predicted."""
+        if not self.predicts or self.batch > 1:
+            return None
+        if OVERFLOWED in self.repeated:
+            measured = self.repeated[OVERFLOWED].of_medians
+            return {**measured.as_dict(), "from": IN_A_ROW}
+        return {"ms": self._predicted_ms(), "from": AT_MOST}
+
+    @property
+    def switch(self) -> dict[str, Any] | None:
+        """Mean ms an image more when the bucket changes from run to run than when runs are grouped by bucket."""
+        if self.batch > 1:
+            return None
+        if self.orders is None:
+            return {"ms": 0.0, "note": ONE_BUCKET}
+        return self.orders.of_kinds.as_dict()
+
+    @property
+    def calibrated(self) -> Over | None:
+        """Over the mix of the calibration images; None if the plan does not say it."""
+        if self.calibrated_shares is None:
+            return None
+        overflow, note = self.calibrated_overflow, ""
+        if overflow is None:
+            note = "without mispredictions: the plan does not say how many there were"
+        return self._over(after_overflow(self.calibrated_shares, overflow or 0.0, self.full), overflow, note)
+
+    @property
+    def fed(self) -> Over:
+        """Over the mix of the pictures that were fed."""
+        shares = shares_of(self.kinds)
+        ordered = {kind: shares[kind] for kind in (*self.alone, OVERFLOWED) if kind in shares}
+        return self._over(ordered, shares.get(OVERFLOWED, 0.0))
+
+    def _over(self, shares: Mapping[str, float], overflow: float | None, note: str = "") -> Over:
+        if not self.answering:
+            return Over(shares, overflow, None, None, "latencies of a mix are measured at one image a run")
+        samples = {kind: answer.samples_ms for kind, answer in self.answering.items()}
+        medians = {kind: answer.median_ms for kind, answer in self.answering.items()}
+        p99 = percentile_over(shares, samples, 99)
+        return Over(shares, overflow, expected_over(shares, medians), p99, note)
+
+    def _own(self, kind: str) -> Answering | None:
+        """Samples of the bundle itself."""
+        if stream := samples_of_kind(self.stream, kind):
+            return Answering(stream, IN_STREAM)
+        return Answering(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
+
+    def _of_parts(self, kind: str) -> Answering:
+        """Samples of a bucket alone, shifted by what else such an answer takes."""
+        known = [cost.median_ms for bucket in self.alone if (cost := self.dispatch(bucket))]
+        bucket, more_ms, source = kind, median(known) if known else 0.0, WITH_DISPATCH if known else ALONE
+        if kind == OVERFLOWED:
+            bucket, more_ms, source = self.full, self._predicted_ms(), AT_MOST
+        return Answering(tuple(ms + more_ms for ms in samples_of(self.alone[bucket])), source)
+
+    def _predicted_ms(self) -> float:
+        """Median of a bucket before `full` alone, each by the share it is chosen for."""
+        early = {name: median(samples_of(own)) for name, own in self.alone.items() if name != self.full}
+        told = self.calibrated_shares or {}
+        shares = {name: told.get(name, 0.0) for name in early}
+        return expected_over(shares if any(shares.values()) else dict.fromkeys(early, 1.0), early)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure, and every raw sample that is not the bundle's own stream."""
+        calibrated, overflowed = self.calibrated, self.repeated.get(OVERFLOWED)
+        return {
+            "batch": self.batch,
+            "images": len(self.kinds),
+            "calibrated": calibrated.as_dict() if calibrated else None,
+            "fed": self.fed.as_dict(),
+            "answering_ms": {kind: answer.as_dict() for kind, answer in self.answering.items()},
+            "buckets": {bucket.name: self._bucket_dict(bucket.name) for bucket in self.plan.buckets},
+            "misprediction": self.misprediction,
+            "switch": self.switch,
+            "overflowed": overflowed.as_dict("repeated", "full_alone") if overflowed else None,
+            "orders": self.orders.as_dict("changing", "grouped") if self.orders else None,
+        }
+
+    def _bucket_dict(self, name: str) -> dict[str, Any]:
+        cost, samples = self.dispatch(name), samples_of(self.alone[name])
+        pair = self.repeated.get(name)
+        return {
+            "alone_ms": percentiles(samples),
+            "alone_images_per_s": 1e3 * self.batch * len(samples) / sum(samples),
+            "dispatch": cost.as_dict() if cost else None,
+            "alone_blocks": [block.as_dict() for block in self.alone[name]],
+            "repeated_blocks": [block.as_dict() for block in pair.ones] if pair else None,
+        }

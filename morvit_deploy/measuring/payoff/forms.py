@@ -1,0 +1,115 @@
+"""What a verdict compares: exports of one checkpoint that differ in how much they compute. Exporting loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import BundleError, CheckFailed, PlanError
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import Plan, own_plan, topk_plan, why_one_bucket
+
+ADAPTIVE, TOPK, DENSE = "adaptive", "top-k", "dense"
+Batch = int | Literal["dynamic"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to run the checkpoint."""
+
+    kind: str  # ADAPTIVE, TOPK or DENSE
+    plan: Plan
+    dispatch: Literal["graph", "host"] | None = None  # who chooses the bucket, where one is chosen
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.kind} ({self.dispatch})" if self.dispatch else self.kind
+
+
+def forms_of(plan: Plan, config: Config) -> list[Form]:
+    """Adaptive by this plan, the checkpoint's own schedule where it has one, and every token in every step."""
+    adaptive = [Form(ADAPTIVE, plan, "graph"), Form(ADAPTIVE, plan, "host")]
+    if config.capacity is None:
+        return [*adaptive, Form(DENSE, own_plan(config))]
+    everyone = (config.routed_tokens,) * config.num_steps
+    return [*adaptive, Form(TOPK, own_plan(config)), Form(DENSE, topk_plan(config, everyone))]
+
+
+def left_out(config: Config) -> list[str]:
+    """Which forms there are not, and why."""
+    if config.capacity is not None:
+        return []
+    return [f"{TOPK}: routing {config.routing!r} has no schedule of its own"]
+
+
+def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
+    """PlanError when no bucket is chosen or the bundle is below fp32, BundleError when the checkpoint is another."""
+    if reason := why_one_bucket(manifest.config):
+        raise PlanError(
+            f"{bundle} has one bucket, so there is no adaptivity to judge, and with routing "
+            f"{manifest.config.routing!r} there can be no other: {reason}; compare it with `bench --against`"
+        )
+    if not manifest.plan.adaptive:
+        raise PlanError(
+            f"{bundle} has one bucket, so there is no adaptivity to judge; fit a plan of several with "
+            "`morvit-deploy calibrate`, export with --plan, and give that bundle"
+        )
+    if manifest.precision != "fp32":
+        raise PlanError(
+            f"{bundle} is in {manifest.precision}, its rivals would be exported in fp32: the verdict would be of "
+            "precisions; give the fp32 bundle of the same plan"
+        )
+    from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+
+    load_checkpoint(checkpoint)  # its own errors say what is missing
+    if (found := fingerprint(checkpoint)) != manifest.checkpoint.sha256:
+        raise BundleError(
+            f"{bundle} was made from another checkpoint (sha256 {manifest.checkpoint.sha256[:12]}…) than "
+            f"{checkpoint} ({found[:12]}…); give the one that it was exported from"
+        )
+
+
+def export_forms(
+    bundle: Path,
+    manifest: Manifest,
+    checkpoint: Path,
+    batches: Sequence[Batch],
+    scratch: Path,
+    part: Callable[[str], AbstractContextManager[None]],
+) -> dict[tuple[str, Batch], Path]:
+    """A verified bundle of each form for each batch, by name and batch; `bundle` itself where it is that.
+
+    `part` is entered around each export, with what is done.
+    """
+    from morvit_deploy.exporters.api import export
+
+    made: dict[tuple[str, Batch], Path] = {}
+    for form in forms_of(manifest.plan, manifest.config):
+        plan = scratch / f"{form.kind}.json"
+        plan.write_text(form.plan.to_json(), encoding="utf-8")
+        for batch in batches:
+            if is_form(manifest, form, batch):
+                made[form.name, batch] = bundle
+                continue
+            folder = scratch / f"{form.kind}-{form.dispatch}-{batch}"
+            with part(f"exporting {form.name}, batch {batch}"):
+                try:
+                    export(
+                        checkpoint, folder, target=manifest.target, plan=plan, dispatch=form.dispatch or "graph",
+                        batch=batch, input=manifest.input,
+                    )  # fmt: skip  # two lines read better than eight
+                except CheckFailed as error:
+                    raise type(error)(f"exporting {form.name} for batch {batch}: {error}") from error
+            made[form.name, batch] = folder
+    return made
+
+
+def is_form(manifest: Manifest, form: Form, batch: Batch) -> bool:
+    """Is the bundle this form as it would be exported here, without further outputs?"""
+    same = (manifest.plan, manifest.dispatch, manifest.batch) == (form.plan, form.dispatch, batch)
+    return same and not any(port.name == "depth" for port in manifest.outputs)

@@ -1,0 +1,138 @@
+"""Who wins at each batch size, and by how much: the outcome of a contest, from raw samples. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from morvit_deploy.measuring.core.arithmetic import OVERFLOWED, shares_of
+from morvit_deploy.measuring.core.results import FORMAT, Measured, Ratio, ratio_of
+from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, TOPK, Form
+
+PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
+RULE = (
+    "adaptivity pays where its faster form is faster than every other in every block, and does not where another is "
+    "faster in every block; speed only: the forms answer differently, see `verify`"
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One form at one batch size."""
+
+    form: Form
+    measured: Measured
+
+    @property
+    def block_ms(self) -> list[float]:
+        """Milliseconds per image, the mean of each block: what a stream of such pictures takes."""
+        return [block.mean_ms / self.measured.batch for block in self.measured.blocks]
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds per image, the middle one of the blocks."""
+        return median(self.block_ms)
+
+    @property
+    def mix(self) -> dict[str, float] | None:
+        """Part of the timed images by kind of answer; None where no bucket is chosen."""
+        kinds = [kind for block in self.measured.blocks for kind in block.kinds]
+        return shares_of(kinds) if kinds else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures per image, and every raw sample."""
+        mix = self.mix
+        overflow = None if mix is None else mix.get(OVERFLOWED, 0.0)
+        return {
+            "form": self.form.kind,
+            "dispatch": self.form.dispatch,
+            "ms_per_image": self.median_ms,
+            "block_ms_per_image": self.block_ms,
+            "mix": None if mix is None else {"shares": mix, "overflow": overflow},
+            "measured": self.measured.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Match:
+    """All forms at one batch size."""
+
+    batch: int
+    contenders: tuple[Contender, ...]
+
+    @property
+    def best(self) -> Contender:
+        """The adaptive form that takes less time."""
+        adaptive = [one for one in self.contenders if one.form.kind == ADAPTIVE]
+        return min(adaptive, key=lambda one: one.median_ms)
+
+    def against(self, one: Contender, kind: str) -> Ratio | None:
+        """How many times as fast a contender is as top-k or dense; None where that is not there, or itself."""
+        other = next((other for other in self.contenders if other.form.kind == kind), None)
+        return None if other in (None, one) else ratio_of(one.measured, other.measured, means=True)
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """The faster adaptive form against each of the others."""
+        found = {kind: self.against(self.best, kind) for kind in (TOPK, DENSE)}
+        return {kind: ratio for kind, ratio in found.items() if ratio}
+
+    @property
+    def outcome(self) -> str:
+        """PAYS, DOES_NOT or UNDECIDED; see RULE."""
+        ranges = [ratio.per_block for ratio in self.ratios.values()]
+        if all(min(ratios) > 1 for ratios in ranges):
+            return PAYS
+        return DOES_NOT if any(max(ratios) < 1 for ratios in ranges) else UNDECIDED
+
+    @property
+    def sentence(self) -> str:
+        """The outcome and its reason, in words."""
+        found = {PAYS: "adaptivity pays", DOES_NOT: "adaptivity does not pay", UNDECIDED: "undecided"}
+        reasons = [f"{in_words(ratio)} as fast as {kind}" for kind, ratio in self.ratios.items()]
+        return f"{found[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "batch": self.batch,
+            "outcome": self.outcome,
+            "sentence": self.sentence,
+            "best": self.best.form.name,
+            "ratios": {kind: ratio.as_dict() for kind, ratio in self.ratios.items()},
+            "contenders": [one.as_dict() for one in self.contenders],
+        }
+
+
+def in_words(ratio: Ratio) -> str:
+    """Median and extremes: 1.31× (1.27–1.36)."""
+    return f"{ratio.median:.2f}× ({min(ratio.per_block):.2f}–{max(ratio.per_block):.2f})"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The matches of one run, with the conditions."""
+
+    device: str
+    bundle: str  # whose plan is judged
+    matches: tuple[Match, ...]
+    left_out: tuple[str, ...]  # forms that there are not, with the reason
+    conditions: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `bench --verdict --json` prints."""
+        verdict = {
+            "bundle": self.bundle,
+            "rule": RULE,
+            "left_out": list(self.left_out),
+            "batches": [match.as_dict() for match in self.matches],
+        }
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            "conditions": self.conditions,
+            "warnings": list(self.warnings),
+            "verdict": verdict,
+        }

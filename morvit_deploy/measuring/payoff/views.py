@@ -1,0 +1,52 @@
+"""How a verdict reads. No torch."""
+
+from __future__ import annotations
+
+from morvit_deploy.measuring.core.views import conditions_table
+from morvit_deploy.measuring.core.wording import spread, three_digits
+from morvit_deploy.measuring.payoff.forms import DENSE, TOPK
+from morvit_deploy.measuring.payoff.result import RULE, Contender, Contest, Match, in_words
+from morvit_deploy.report import Report, Table, share
+
+
+def contest_report(contest: Contest) -> Report:
+    """The verdict, each batch size, and the conditions."""
+    measured = [one.measured for match in contest.matches for one in match.contenders]
+    tables = [
+        verdict_table(contest),
+        *map(match_table, contest.matches),
+        conditions_table(contest.device, contest.conditions, measured),
+    ]
+    return Report("Verdict", list(tables))
+
+
+def verdict_table(contest: Contest) -> Table:
+    """A sentence for each batch size."""
+    rows = [(str(match.batch), match.sentence) for match in contest.matches]
+    caption = "; ".join([RULE, *contest.left_out])
+    return Table(f"Verdict on the plan of {contest.bundle}", ("batch", "verdict"), rows, (0,), caption)
+
+
+def match_table(match: Match) -> Table:
+    """Every form at one batch size."""
+    rows = [_row(match, one) for one in match.contenders]
+    columns = ("form", "ms an image", "over the blocks", "images/s", f"× {TOPK}", f"× {DENSE}")
+    mixes = [f"{one.form.name} answered by {_mix(one)}" for one in match.contenders if one.mix]
+    blocks = len(match.best.measured.blocks)
+    caption = "; ".join([f"means of {blocks} blocks, ratios block by block, and their ranges", *mixes])
+    return Table(f"Batch {match.batch}", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
+
+
+def _row(match: Match, one: Contender) -> tuple[str, ...]:
+    ratios = [match.against(one, kind) for kind in (TOPK, DENSE)]
+    return (
+        one.form.name,
+        three_digits(one.median_ms),
+        spread(one.block_ms),
+        three_digits(one.measured.images_per_s),
+        *("" if ratio is None else in_words(ratio) for ratio in ratios),
+    )
+
+
+def _mix(one: Contender) -> str:
+    return ", ".join(f"{kind} {share(part)}" for kind, part in (one.mix or {}).items())

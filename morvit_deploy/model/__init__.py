@@ -1,0 +1,1 @@
+"""The model: configuration, presets, the float64 reference, plan, precision, MACs and checkpoint."""

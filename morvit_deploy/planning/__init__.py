@@ -1,0 +1,1 @@
+"""From checkpoint and images to a plan."""

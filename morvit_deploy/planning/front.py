@@ -1,0 +1,235 @@
+"""What a calibration found, to choose by looking: worth against cost, as a picture and as tables. No torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.report import Picture, Report, Table, count, share
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from morvit_deploy.calibration.buckets.points import Point
+    from morvit_deploy.planning.rounds import Calibrated
+
+Floats = NDArray[np.float64]
+
+NAMES = {
+    "topk": "top-k: the same number of tokens for every image",
+    "threshold": "thresholds: easy images take a smaller bucket",
+    "depth": "the tokens' own depths, with fitted buckets",
+}
+COLOURS = {"topk": "#858b93", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
+FAINT, MARK = "#a9aeb5", "#c0392b"
+SMALL = 7.5  # points of type
+AWAY, RING = 4.0, 8.0  # points between a point, or the ringed one, and its label
+# where a label may stand beside its point, the first of equals: above, below, then right and left
+SIDES = np.array([(0, 1), (0, -1), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8), (-0.8, -0.8), (1, 0), (-1, 0)])
+WEIGHT = 5  # a label under another is worse than one on a line
+REACH = 1.0  # of the points' span: how far right `every token` may lie and still be drawn
+LEAST_SPAN = 1.0  # percentage points: less would make noise look like a slope
+
+
+def draw(calibrated: Calibrated) -> bytes:
+    """Worth against expected cost of every point, each labelled with its scale, the chosen one ringed: PNG bytes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    divisor, unit = _unit(calibrated)
+    kinds = dict.fromkeys(point.kind for point in calibrated.points)
+    lines = [_cheapest_first(point for point in calibrated.points if point.kind == kind) for kind in kinds]
+    places = [np.array([(p.expected / divisor, 100 * p.worth) for p in line]) for line in lines]
+    for kind, place in zip(kinds, places, strict=True):
+        axes.plot(*place.T, "o-", color=COLOURS[kind], ms=4.5, lw=1.4, label=NAMES[kind], zorder=3)
+    chosen = calibrated.chosen
+    at = (chosen.expected / divisor, 100 * chosen.worth)
+    axes.plot(*at, "o", ms=12, mfc="none", mec=MARK, mew=1.8, label="this plan", zorder=4)
+    _set_ranges(axes, calibrated, divisor)
+    labelled = chosen.top1 is not None
+    if labelled and calibrated.trained_top1 is not None:
+        level = 100 * calibrated.trained_top1
+        axes.axhline(level, color=FAINT, ls=":", lw=1, zorder=1)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, level, "as\ntrained", transform=beside, va="center", fontsize=SMALL)
+    images = (calibrated.plan.calibration or {}).get("images", 0)
+    axes.set_xlabel(f"expected cost of an image, {unit}, on {images:,} calibration images")
+    axes.set_ylabel("top-1, %" if labelled else "agreement with the trained model, %")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, ncols=2, columnspacing=1.6)
+    figure.draw_without_rendering()  # the layout settles, so that labels can be placed
+    _label(axes, lines, places, chosen)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: Point) -> None:
+    """Each point's scale, beside it where least else is: lines, points and other labels."""
+    told = "×: of the trained capacities" if chosen.scale is not None else "numbers: of buckets"
+    axes.text(0, 1.01, told, transform=axes.transAxes, fontsize=SMALL)
+    dots = axes.figure.dpi / 72  # pixels in a point of type
+    drawn = np.concatenate([axes.transData.transform(_along(place)) for place in places]) / dots
+    for line, place in zip(lines, places, strict=True):
+        for point, (x, y) in zip(line, axes.transData.transform(place) / dots, strict=True):
+            text = f"{point.scale:g}×" if point.scale is not None else str(len(_schedules(point)))
+            half = np.array([0.3 * SMALL * len(text) + 1, 0.5 * SMALL + 1])  # of its width and height
+            tried = np.array([x, y]) + SIDES * (half + (RING if point is chosen else AWAY))
+            inside = (np.abs(drawn - tried[:, None]) < half).all(axis=2).sum(axis=1)
+            best = tried[inside.argmin()]
+            axes.annotate(
+                text, best * dots, xycoords="figure pixels", ha="center", va="center", fontsize=SMALL,
+                color=COLOURS[point.kind],
+            )  # fmt: skip
+            corners = best + half * np.array(list(product((-1, 0, 1), repeat=2)))
+            drawn = np.concatenate([drawn, *[corners] * WEIGHT])
+
+
+def _schedules(point: Point) -> tuple[tuple[int, ...], ...]:
+    return () if point.ladder is None else point.ladder.schedules
+
+
+def _along(place: Floats) -> Floats:
+    """Many places on the line through some (n, 2)."""
+    at = np.linspace(0, len(place) - 1, 60 * len(place))
+    return np.stack([np.interp(at, np.arange(len(place)), column) for column in place.T], axis=1)
+
+
+def _set_ranges(axes: Axes, calibrated: Calibrated, divisor: float) -> None:
+    """Around the points; `every token` is drawn where it is near, and named where it is not."""
+    costs = [point.expected / divisor for point in calibrated.points]
+    dense, low, high = calibrated.dense / divisor, min(costs), max(costs)
+    near = dense <= high + REACH * max(high - low, 0.25 * high)
+    right = max(high, dense) if near else high
+    margin = 0.06 * max(right - low, 0.1 * right)
+    axes.set_xlim(low - margin, right + margin)
+    text = "every token in every step" if near else f"every token in every step: {dense:.3g} →"
+    if near:
+        axes.axvline(dense, color=FAINT, ls="--", lw=1, zorder=1)
+    above = axes.get_xaxis_transform()
+    axes.text(dense if near else right + margin, 1.01, text, transform=above, ha="right", fontsize=SMALL)
+    worths = [100 * point.worth for point in calibrated.points]
+    worths += [] if calibrated.trained_top1 is None else [100 * calibrated.trained_top1]
+    middle, span = (min(worths) + max(worths)) / 2, max(max(worths) - min(worths), LEAST_SPAN)
+    axes.set_ylim(middle - 0.6 * span, middle + 0.6 * span)
+
+
+def _unit(calibrated: Calibrated) -> tuple[float, str]:
+    """What the axis divides by, and its name."""
+    if calibrated.unit != "MACs":
+        return 1.0, "milliseconds"
+    most = max(point.expected for point in calibrated.points)
+    return (1e9, "billion MACs") if most >= 1e9 else (1e6, "million MACs")
+
+
+def _cheapest_first(points: Iterable[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: point.expected)
+
+
+def calibration_report(calibrated: Calibrated, plan_file: Path, picture: Path) -> Report:
+    """The plan, its buckets and the front."""
+    parts: list[Table | Picture] = [_plan_table(calibrated, plan_file)]
+    if calibrated.plan.mode != "topk":
+        parts.append(_bucket_table(calibrated))
+    parts += [front_table(calibrated), Picture("Pareto front", picture)]
+    return Report(f"Calibration: {plan_file}", parts)
+
+
+def front_table(calibrated: Calibrated) -> Table:
+    """Every point, cheapest first; the chosen one is marked."""
+    rows = [
+        (
+            "►" if point is calibrated.chosen else "",
+            point.kind,
+            "" if point.scale is None else f"{point.scale:g}",
+            _cost(point.expected, calibrated.unit),
+            f"{calibrated.dense / point.expected:.2f}×",
+            "" if point.unpadded is None else _cost(point.unpadded, calibrated.unit),
+            _share(point.top1),
+            share(point.agreement),
+            "" if point.kind != "threshold" else share(point.overflow),
+            "" if point.ladder is None else str(len(point.ladder.schedules)),
+        )
+        for point in _cheapest_first(calibrated.points)
+    ]
+    columns = (
+        "",
+        "routing",
+        "scale",
+        "cost",
+        "cheaper",
+        "unpadded",
+        "top-1",
+        "agreement",
+        "overflow",
+        "buckets",
+    )
+    caption = (
+        "scale: of the checkpoint's capacities; cheaper: than every token in every step; unpadded: if each image had "
+        "a bucket of its own, so what no ladder can beat; agreement: top-1 with the model as trained; on the "
+        "calibration images"
+    )
+    return Table("Worth and cost", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9), caption=caption)
+
+
+def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
+    plan, facts = calibrated.plan, calibrated.plan.calibration or {}
+    rows = [
+        ("plan", str(plan_file)),
+        ("mode", plan.mode),
+        ("images", f"{facts['images']}" + (f", {facts['unreadable']} unreadable" if calibrated.bad else "")),
+        ("expected cost", f"{_cost(calibrated.chosen.expected, calibrated.unit)} an image"),
+    ]
+    if plan.thresholds is not None:
+        taus = ", ".join("–" if threshold is None else f"{threshold:.4g}" for threshold in plan.thresholds)
+        rows.append(("thresholds", taus))
+    if "keep_share" in facts:
+        rows.append(("tokens kept, mean", ", ".join(share(kept) for kept in facts["keep_share"])))
+    if "decision_agreement" in facts:
+        agreement = ", ".join(share(alike) for alike in facts["decision_agreement"])
+        rows.append(("decisions as trained", agreement))
+    if calibrated.trained_top1 is not None:
+        rows.append(
+            ("top-1", f"{_share(calibrated.chosen.top1)}; as trained {share(calibrated.trained_top1)}")
+        )
+    rows.append(("top-1 agreement", share(calibrated.chosen.agreement)))
+    return Table("Plan", ("what", "value"), rows)
+
+
+def _bucket_table(calibrated: Calibrated) -> Table:
+    plan, chosen = calibrated.plan, calibrated.chosen
+    rows = [
+        (
+            bucket.name,
+            ", ".join(map(str, bucket.capacity)),
+            f"{count(bucket.macs)}MACs",
+            _share(bucket.share),
+            "" if bucket.upto is None else f"≤ {bucket.upto}",
+        )
+        for bucket in plan.buckets
+    ]
+    caption = ""
+    if plan.mode == "threshold":
+        caption = (
+            f"chosen for: by the tokens that run step {plan.lead + 1}; {share(chosen.overflow)} of the images need "
+            "more than their bucket holds and are run again in `full`"
+        )
+    columns = ("bucket", "holds", "MACs", "images", "chosen for")
+    return Table("Buckets", columns, rows, numeric=(2, 3, 4), caption=caption)
+
+
+def _cost(value: float, unit: str) -> str:
+    return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else share(value)

@@ -1,0 +1,267 @@
+"""From a checkpoint and images to a plan: rounds of statistics, thresholds, buckets, and the front to choose from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morvit_deploy.calibration.buckets.costs import Costs, MacCost
+from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
+from morvit_deploy.calibration.buckets.points import Point, choose, points_of
+from morvit_deploy.calibration.routing.cluster import Cluster
+from morvit_deploy.calibration.routing.gathering import Source, Task, gather
+from morvit_deploy.calibration.routing.sequence import OWN, SCALES, Rounds, routed
+from morvit_deploy.calibration.routing.shards import StatisticsFolder
+from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, told_of
+from morvit_deploy.errors import PlanError
+from morvit_deploy.model.checkpoint import fingerprint
+from morvit_deploy.model.config import Config, load_config
+from morvit_deploy.model.plan import Plan, why_one_bucket
+
+POLL_S = 1.0
+
+Tell = Callable[[str], None]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the plan shall be like."""
+
+    mode: str = "threshold"  # or "topk"; token_choice has its own, "depth"
+    buckets: int | None = None  # `full` among them; None: as many as pay
+    cost: str = "macs"  # or "measured"
+    budget_macs: float | None = None  # of an image, expected
+    budget_ms: float | None = None
+    threads: int | None = None  # for measured costs
+
+    def __post_init__(self) -> None:
+        """PlanError for what cannot be wished for, before any work is done."""
+        for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
+            if getattr(self, name) not in allowed:
+                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
+        if self.buckets is not None and self.buckets < 1:
+            raise PlanError(f"buckets: got {self.buckets}, expected at least 1, `full`")
+        if self.budget_macs is not None and self.budget_ms is not None:
+            raise PlanError("got a budget in MACs and one in ms, expected one of them")
+        for name in ("budget_macs", "budget_ms"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise PlanError(f"{name}: got {value}, expected a number above 0")
+
+    @property
+    def measured(self) -> bool:
+        """Are costs milliseconds?"""
+        return self.cost == "measured" or self.budget_ms is not None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A plan, and what it was chosen from."""
+
+    plan: Plan
+    chosen: Point
+    points: list[Point]
+    unit: str  # of the points' expected cost: "MACs" or "ms"
+    dense: float  # cost of every token in every step
+    trained_top1: float | None
+    bad: list[tuple[str, str]]
+    remarks: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The Pareto file and `calibrate --json`."""
+        return {
+            "format": "morvit-pareto/1",
+            "unit": self.unit,
+            "dense": self.dense,
+            "trained_top1": self.trained_top1,
+            "chosen": {"kind": self.chosen.kind, "scale": self.chosen.scale},
+            "points": [point.as_dict() for point in self.points],
+            "unreadable": [reason for _, reason in self.bad],
+            "remarks": self.remarks,
+        }
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """This shard has done what it can: the next round needs the others."""
+
+    round: int  # done, from 1
+    rounds: int
+    missing: list[Shard]
+
+
+def calibrate(
+    checkpoint: str | Path,
+    images: str | Path,
+    *,
+    wish: Wish | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    upscale: bool = False,
+    max_bad: int = 0,
+    ray: str | None = None,
+    shards: int | None = None,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Calibrated:
+    """Thresholds and buckets for a checkpoint, from a folder of images, in constant memory.
+
+    At most `limit` images, a seeded choice; up to `max_bad` may be unreadable. `ray` is a cluster's address, or
+    `local`, and `shards` the number of parts there (default: one for each of its CPUs). Raises PlanError, ImageError,
+    CheckpointError, TargetError.
+    """
+    wish = wish or Wish()
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    config, rounds = _begin(source, wish)
+    with ExitStack() as stack:
+        count = gather
+        if ray is not None:
+            tell("starting Ray")
+            count = stack.enter_context(Cluster(ray, shards)).gather
+        while not rounds.complete:
+            task = _next(source, rounds)
+            tell(f"round {task.round + 1} of {rounds.needed}")
+            rounds.add(count(task, progress))
+    return make_plan(source.checkpoint, config, rounds, wish, tell, progress)
+
+
+def calibrate_shard(
+    checkpoint: str | Path,
+    images: str | Path,
+    folder: str | Path,
+    shard: Shard,
+    *,
+    wish: Wish | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    upscale: bool = False,
+    max_bad: int = 0,
+    wait_s: float = 0.0,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Waiting | None:
+    """Count one shard of the images, round by round, into `folder`, which all shards share.
+
+    Goes as far as the other shards allow, waiting up to `wait_s` seconds for each round; what is already there is not
+    counted again. None when all rounds of this shard are done.
+    """
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    rounds = _begin(source, wish or Wish())[1]
+    store = StatisticsFolder(Path(folder))
+    store.make()
+    while not rounds.complete:
+        task = _next(source, rounds, shard)
+        whole = store.joined(task.round)
+        if whole is None:
+            if not store.has(task.round, shard, rounds.run):
+                tell(f"round {task.round + 1} of {rounds.needed}, shard {shard}")
+                gather(task, progress).save(store.path(task.round, shard))
+            if task.round + 1 == rounds.needed:
+                break  # nothing follows; --merge reads it
+            whole = _awaited(store, task.round, wait_s, tell)
+            if whole is None:
+                return Waiting(task.round + 1, rounds.needed, store.missing(task.round))
+        rounds.add(whole)
+    return None
+
+
+def merge_shards(
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    wish: Wish | None = None,
+    max_bad: int = 0,
+    tell: Tell = lambda stage: None,
+    progress: Progress = lambda share: None,
+) -> Calibrated:
+    """Join the statistics of all shards to the plan that one pass would have made."""
+    checkpoint, store, wish = Path(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
+    config, first = load_config(checkpoint), _joined(store, 0)
+    if fingerprint(checkpoint) != first.run.checkpoint:
+        raise PlanError(f"{folder} was counted for another checkpoint than {checkpoint} (sha256 differs)")
+    if (wanted := mode_of(config, wish)) != first.run.mode:
+        raise PlanError(f"{folder} was counted for --mode {first.run.mode}, got --mode {wanted}")
+    rounds = Rounds(config, first.run, max_bad)
+    rounds.add(first)
+    while not rounds.complete:
+        rounds.add(_joined(store, len(rounds.done)))
+    return make_plan(checkpoint, config, rounds, wish, tell, progress)
+
+
+def make_plan(
+    checkpoint: Path, config: Config, rounds: Rounds, wish: Wish, tell: Tell, progress: Progress
+) -> Calibrated:
+    """The plan that the statistics of all rounds and the wish lead to."""
+    last, thresholds = rounds.last, rounds.thresholds
+    costs: Costs = MacCost(config)
+    if wish.measured:
+        from morvit_deploy.measuring.core.schedule_costs import measure_costs
+
+        tell("measuring graphs of several sizes")
+        own = thresholds[last.run.scales.index(OWN)] if last.run.mode == "threshold" else None
+        costs = measure_costs(checkpoint, own, threads=wish.threads, progress=progress)
+    tell("fitting buckets")
+    points = points_of(config, last, thresholds, costs, wish.buckets)
+    chosen = choose(points, last.run.mode, wish.budget_ms, wish.budget_macs)
+    everyone = np.full((1, config.num_steps), config.num_patches)
+    return Calibrated(
+        plan=draft_plan(config, last, chosen, "measured" if wish.measured else "macs"),
+        chosen=chosen,
+        points=points,
+        unit=costs.unit,
+        dense=float(costs.of(everyone, chosen.thresholds)[0]),
+        trained_top1=last.trained_top1,
+        bad=last.bad,
+        remarks=remarks_on(config, last, chosen),
+    )
+
+
+def mode_of(config: Config, wish: Wish) -> str:
+    """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
+    if reason := why_one_bucket(config):
+        raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
+    if config.capacity is not None and not routed(config):
+        raise PlanError(
+            f"capacity {list(config.capacity)}: no token ever leaves, so there is nothing to calibrate"
+        )
+    return "depth" if config.routing == "token_choice" else wish.mode
+
+
+def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
+    """The configuration, and no round done yet."""
+    config = load_config(source.checkpoint)
+    scales = (OWN,) if config.capacity is None else SCALES  # token_choice has no schedule to scale
+    return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
+
+
+def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:
+    """What the round after those that are done has to count."""
+    return Task(source, rounds.run, len(rounds.done), rounds.thresholds, shard)
+
+
+def _joined(store: StatisticsFolder, round: int) -> Statistics:
+    whole = store.joined(round)
+    if whole is None:
+        missing = store.missing(round)
+        what = f"shards {told_of(missing)} are missing" if missing else "no shard has done it"
+        raise PlanError(
+            f"{store.folder}: round {round + 1} is not complete: {what}; run them with `morvit-deploy calibrate "
+            "--shard i/n --stats` and this folder"
+        )
+    return whole
+
+
+def _awaited(store: StatisticsFolder, round: int, wait_s: float, tell: Tell) -> Statistics | None:
+    """The joined round, once all shards are there; None when the time is up."""
+    until = time.monotonic() + wait_s
+    while (whole := store.joined(round)) is None and time.monotonic() < until:
+        tell(f"round {round + 1}: waiting for shards {told_of(store.missing(round))}")
+        time.sleep(POLL_S)
+    return whole

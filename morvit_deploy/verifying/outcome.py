@@ -1,0 +1,316 @@
+"""The outcome of a verification: two gaps, judged apart, and the routers' agreement. No torch."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.model.precision import Gate
+
+MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
+MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram
+SHOWN_VIOLATIONS = 3
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far two answers are apart over the judged images."""
+
+    max_abs: float
+    tolerance: float  # the largest difference allowed, already scaled
+    top1_agreement: float
+
+    @property
+    def passed(self) -> bool:
+        """Within tolerance, and every judged image gets the same class; without a tolerance, it is only measured."""
+        if math.isinf(self.tolerance):
+            return True
+        return bool(self.max_abs <= self.tolerance and self.top1_agreement == 1.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "max_abs": _finite(self.max_abs),
+            "tolerance": _finite(self.tolerance),
+            "top1_agreement": self.top1_agreement,
+            "passed": self.passed,
+        }
+
+
+@dataclass
+class RoutingChange:
+    """How the plan's model routes otherwise than the trained one, over the images compared; NumPy counts only."""
+
+    alike: NDArray[np.int64]  # (steps,) routed tokens that both run, or both do not run, a step
+    tokens: int  # routed tokens compared at each step
+    counts: NDArray[np.int64]  # (steps,) tokens that ran each step in the plan's model
+    margins: list[float]  # the images' routing margins in the plan's model
+
+    @classmethod
+    def empty(cls, steps: int) -> RoutingChange:
+        """Before the first image."""
+        return cls(np.zeros(steps, dtype=np.int64), 0, np.zeros(steps, dtype=np.int64), [])
+
+    def add(self, trained: Any, planned: Any) -> None:
+        """Two `Outcome`s of the same images."""
+        one, other = (outcome.runs.numpy() for outcome in (trained, planned))  # (steps, images, tokens)
+        self.alike += (one == other).sum(axis=(1, 2))
+        self.counts += other.sum(axis=(1, 2))
+        self.tokens += one.shape[1] * one.shape[2]
+        self.margins += [trace.margin for trace in planned.traces]
+
+    @property
+    def agreement(self) -> list[float]:
+        """Share of routed tokens treated alike at each step."""
+        return [int(same) / self.tokens if self.tokens else 1.0 for same in self.alike]
+
+    @property
+    def kept_share(self) -> list[float]:
+        """Mean share of routed tokens that run each step in the plan's model."""
+        return [int(count) / self.tokens if self.tokens else 1.0 for count in self.counts]
+
+    @property
+    def margin_histogram(self) -> dict[str, int]:
+        """Images by routing margin, in router logits."""
+        named = [f"<{MARGIN_EDGES[0]:g}", *(f"≥{edge:g}" for edge in MARGIN_EDGES)]
+        places = [bisect_right(MARGIN_EDGES, margin) for margin in self.margins]
+        return {name: places.count(place) for place, name in enumerate(named)}
+
+
+@dataclass(frozen=True)
+class BucketSeen:
+    """What one bucket was tried with."""
+
+    name: str
+    served: int  # images that the bundle's own choice answered with it
+    fitting: int  # images that need no more than it holds
+    judged: int  # images run in it and compared; where they need more, all sides keep the highest
+    max_abs: float  # of its conversion gap
+    wrong_overflow: int  # judged images whose overflow flag is wrong
+    wrong_depth: int = 0  # judged images with a wrong depth, where the bundle answers depths
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self) | {"max_abs": _finite(self.max_abs)}
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """The bundle as a user runs it, against the plan's model: it chooses the bucket of each image."""
+
+    gap: Gap
+    overflowed: int  # images whose predicted bucket was too small, so that `full` was run too
+    misdirected: int  # judged images answered by another bucket, or with another overflow, than the plan says
+
+    @property
+    def passed(self) -> bool:
+        """The answers are those of the plan's model, and come from the buckets it names."""
+        return self.gap.passed and not self.misdirected
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return {**self.gap.as_dict(), "overflowed": self.overflowed, "misdirected": self.misdirected}
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What one bucket below fp32 keeps of its static graph in float64, over every image compared."""
+
+    bucket: str
+    images: int
+    snr_db: float  # of the logits
+    token_agreement: list[
+        float
+    ]  # part of all patch tokens that run, or do not run, each step as the reference says
+    flips: list[float]  # of images that change their class: how far the reference's two best logits are apart
+    decisions: list[list[float]]  # the same of router decisions, in router logits, for each step
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports: counts, medians and the largest."""
+        steps = [{"flips": len(step), **_margins(step)} for step in self.decisions]
+        known: dict[str, Any] = {"bucket": self.bucket, "images": self.images, "snr_db": _finite(self.snr_db)}
+        known |= {"token_agreement": self.token_agreement}
+        return known | {"class_flips": len(self.flips), **_margins(self.flips), "steps": steps}
+
+
+def _margins(margins: list[float]) -> dict[str, float | None]:
+    return {
+        "median_margin": _finite(float(np.median(margins)) if margins else None),
+        "largest_margin": _finite(max(margins, default=None)),
+    }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a comparison."""
+
+    structure: dict[str, Any]
+    routing_gap: (
+        Gap  # trained model -> the plan's; measured, not judged, where the plan's is an approximation
+    )
+    conversion_gap: Gap  # static graphs in float64 -> the runtime
+    router_agreement: list[float] | None  # per step; None where the graph has no probes (baseline forms)
+    images: int
+    ambiguous: int  # images whose routing margin is below MARGIN, not judged
+    synthetic: bool
+    first_divergence: str | None = None
+    margins: list[float] = field(default_factory=list)
+    same_checkpoint: bool = True  # the weights are those the bundle was made from, byte for byte
+    unrolling_gap: Gap | None = None  # the plan's model -> static graphs; None where that is the routing gap
+    routing_change: RoutingChange | None = None  # where the plan's model is an approximation
+    min_agreement: float = 0.0  # top-1 agreement asked for across the routing gap
+    buckets: list[BucketSeen] = field(default_factory=list)
+    dispatched: Dispatched | None = None
+    precision: str = "fp32"
+    gate: Gate | None = (
+        None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
+    )
+    fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
+    runtime: str = ""  # what answered for the bundle
+
+    @property
+    def passed(self) -> bool:
+        """Structure proved, both gaps closed and every decision alike, on at least one judged image.
+
+        Below fp32 the conversion gap is measured, and decisions and classes are held to the gate.
+        """
+        return (
+            self.structure.get("proved") is True
+            and all(gap.passed for _, gap in self.gaps)
+            and self.routing_gap.top1_agreement >= self.min_agreement
+            and not any(not b.judged for b in self.buckets)
+            and (self._exact if self.gate is None else not self.missed)
+            and self.images > self.ambiguous
+        )
+
+    @property
+    def _exact(self) -> bool:
+        return (
+            not any(b.wrong_overflow or b.wrong_depth for b in self.buckets)
+            and (self.dispatched is None or self.dispatched.passed)
+            and all(share == 1.0 for share in self.router_agreement or ())
+        )
+
+    @property
+    def missed(self) -> list[str]:
+        """What a bundle below fp32 misses of its gate, a phrase each."""
+        if self.gate is None:
+            return []
+        lines = []
+        for seen in self.fidelity:
+            where = f"bucket {seen.bucket}, " if len(self.fidelity) > 1 else ""
+            lines += [
+                f"{self.precision}, {where}step {step}: {share:.2%} of the tokens are routed alike, at least "
+                f"{self.gate.tokens:.2%} expected"
+                for step, share in enumerate(seen.token_agreement, start=1)
+                if not share >= self.gate.tokens
+            ]
+            if len(seen.flips) > self.gate.allowed_flips(seen.images):
+                lines.append(
+                    f"{self.precision}, {where}{len(seen.flips)} of {seen.images} images change their class, at "
+                    f"most {self.gate.allowed_flips(seen.images)} expected (top-1 agreement {self.gate.top1:.2%})"
+                )
+            if not math.isfinite(seen.snr_db) and seen.snr_db < 0:
+                lines.append(f"{self.precision}, {where}logits are not finite")
+        return lines
+
+    @property
+    def only_gate_missed(self) -> bool:
+        """Would it have passed with a lower gate? Only that can be let through."""
+        return not self.passed and replace(self, gate=Gate(0.0, 0.0)).passed
+
+    @property
+    def gaps(self) -> list[tuple[str, Gap]]:
+        """Name and gap, in the order of the way from the checkpoint to the runtime."""
+        unrolling = [] if self.unrolling_gap is None else [("unrolling", self.unrolling_gap)]
+        return [("routing", self.routing_gap), *unrolling, ("conversion", self.conversion_gap)]
+
+    @property
+    def failure(self) -> str:
+        """What failed, a sentence each."""
+        if self.images == self.ambiguous:
+            return f"all {self.images} images have a routing margin below {MARGIN}; give others with --images"
+        lines = (
+            [] if self.same_checkpoint else ["the bundle was made from other weights than this checkpoint's"]
+        )
+        if self.routing_gap.top1_agreement < self.min_agreement:
+            lines.append(
+                f"routing gap: top-1 agreement {self.routing_gap.top1_agreement:.1%} of the plan's model with the "
+                f"trained one, at least {self.min_agreement:.1%} asked for"
+            )
+        for name, gap in self.gaps:
+            if not gap.passed:
+                lines.append(
+                    f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
+                    f"top-1 agreement {gap.top1_agreement:.1%}"
+                )
+        if self.gate is not None:
+            lines += self.missed
+        for step, share in enumerate(self.router_agreement or (), start=1):
+            if self.gate is None and share < 1:
+                lines.append(f"step {step}: {share:.2%} of the routers' decisions are alike, expected all")
+        for bucket in self.buckets:
+            if not bucket.judged:
+                lines.append(f"bucket {bucket.name}: no image could be judged in it; give more with --images")
+            if self.gate is not None:
+                continue
+            if bucket.wrong_overflow:
+                lines.append(f"bucket {bucket.name}: overflow is wrong for {bucket.wrong_overflow} images")
+            if bucket.wrong_depth:
+                lines.append(f"bucket {bucket.name}: depth is wrong for {bucket.wrong_depth} images")
+        if self.gate is None and self.dispatched is not None and not self.dispatched.passed:
+            gap = self.dispatched.gap
+            lines.append(
+                f"dispatch: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
+                f"{self.dispatched.misdirected} images in another bucket than the plan says"
+            )
+        if self.first_divergence:
+            lines.append(f"first to diverge: {self.first_divergence}")
+        violations = self.structure.get("violations", [])
+        lines += violations[:SHOWN_VIOLATIONS]
+        if len(violations) > SHOWN_VIOLATIONS:
+            lines.append(f"and {len(violations) - SHOWN_VIOLATIONS} more violations of the structure")
+        return "the bundle is not the checkpoint:\n" + "\n".join(f"  - {line}" for line in lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `verify --json` report."""
+        return {
+            "passed": self.passed,
+            "structure": self.structure,
+            "routing_gap": self.routing_gap.as_dict() | self._change(),
+            "unrolling_gap": self.unrolling_gap.as_dict() if self.unrolling_gap else None,
+            "conversion_gap": self.conversion_gap.as_dict(),
+            "router_agreement": self.router_agreement,
+            "first_divergence": self.first_divergence,
+            "images": self.images,
+            "ambiguous": self.ambiguous,
+            "synthetic": self.synthetic,
+            "runtime": self.runtime,
+            "same_checkpoint": self.same_checkpoint,
+            "min_margin": _finite(min(self.margins, default=None)),
+            "buckets": [bucket.as_dict() for bucket in self.buckets],
+            "dispatch": self.dispatched.as_dict() if self.dispatched else None,
+            "precision": self.precision,
+            "gate": asdict(self.gate) if self.gate else None,
+            "fidelity": [seen.as_dict() for seen in self.fidelity],
+        }
+
+    def _change(self) -> dict[str, Any]:
+        change = self.routing_change
+        if change is None:
+            return {}
+        return {
+            "decision_agreement": change.agreement,
+            "kept_share": change.kept_share,
+            "margin_histogram": change.margin_histogram,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity and no NaN: null stands for a number that is not one."""
+    return value if value is not None and math.isfinite(value) else None

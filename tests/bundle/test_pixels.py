@@ -1,0 +1,223 @@
+"""From a picture file to pixels: modes, damage, and the crop's geometry computed by hand."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tiny_models import make_config
+
+from morvit_deploy.bundle.pixels import (
+    crop_centre,
+    digest,
+    normalise,
+    read_image,
+    resize_shorter,
+    synthetic_images,
+)
+from morvit_deploy.errors import ImageError
+from morvit_deploy.model.config import Preprocess
+
+AS_IT_IS = make_config(preprocess={"resize": None}).preprocess
+
+
+def resizing(resize: int | None, interpolation: str = "bicubic") -> Preprocess:
+    return make_config(image_size=8, capacity=[1, 1, 1],
+                       preprocess={"resize": resize, "interpolation": interpolation}).preprocess  # fmt: skip
+
+
+def noise(height: int, width: int, *channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def test_rgb_comes_back_as_it_is(tmp_path: Path) -> None:
+    picture = noise(32, 32, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png", AS_IT_IS, 32)
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, picture)
+
+
+def test_grey_is_repeated(tmp_path: Path) -> None:
+    grey = noise(32, 32)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", AS_IT_IS, 32), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_black_and_white_is_repeated(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32)).convert("1").save(tmp_path / "a.png")
+    assert set(np.unique(read_image(tmp_path / "a.png", AS_IT_IS, 32))) == {0, 255}
+
+
+def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(noise(32, 32, 3)).quantize(16)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", AS_IT_IS, 32), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [4, 2], ids=["RGBA", "LA"])
+def test_transparency_is_dropped_as_training_loaders_do(tmp_path: Path, channels: int) -> None:
+    picture = noise(32, 32, channels)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png", AS_IT_IS, 32)
+    assert np.array_equal(read, np.broadcast_to(picture[..., :-1], read.shape))
+
+
+def test_the_orientation_tag_is_not_applied(tmp_path: Path) -> None:
+    picture = noise(32, 32, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90°
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png", AS_IT_IS, 32), picture)
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (32, 32), (0, 255, 255, 0))  # red
+    image.save(tmp_path / "a.jpg")
+    middle = read_image(tmp_path / "a.jpg", AS_IT_IS, 32)[16, 16].astype(int)
+    assert middle[0] > 200 and middle[1:].max() < 60
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "I"])
+def test_more_than_eight_bits_is_refused(tmp_path: Path, mode: str) -> None:
+    dtype = {"I;16": np.uint16, "F": np.float32, "I": np.int32}[mode]
+    Image.fromarray(noise(32, 32).astype(dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"not 8 bits a channel.*convert it"):
+        read_image(tmp_path / "a.tif", AS_IT_IS, 32)
+
+
+def png_16_bit_rgb() -> bytes:
+    """Pillow cannot write one: 32 × 32, three channels of 16 bits."""
+    header = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(range(192))) * 32)
+    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_a_16_bit_colour_png_is_read_by_its_high_bytes_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_16_bit_rgb())
+    read = read_image(tmp_path / "a.png", AS_IT_IS, 32)
+    assert np.array_equal(read[0, :, 0], np.arange(0, 192, 6))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
+def test_a_truncated_picture_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise(64, 64, 3)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ImageError, match=str(path.name)):
+        read_image(path, AS_IT_IS, 32)
+
+
+def test_text_with_a_pictures_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("this is no picture")
+    with pytest.raises(ImageError, match="is not an image"):
+        read_image(tmp_path / "a.png", AS_IT_IS, 32)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(tmp_path / "a.png", AS_IT_IS, 32)
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path, AS_IT_IS, 32)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    content = bytearray(png_16_bit_rgb())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match="more pixels than is safe"):
+        read_image(tmp_path / "a.png", AS_IT_IS, 32)
+
+
+@pytest.mark.parametrize("shape", [(31, 40), (40, 31), (8, 8)])
+def test_a_picture_smaller_than_the_crop_is_refused_or_enlarged(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    Image.fromarray(noise(*shape, 3)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=f"{shape[1]}×{shape[0]} pixels, smaller than the model's 32×32"):
+        read_image(tmp_path / "a.png", AS_IT_IS, 32)
+    assert read_image(tmp_path / "a.png", AS_IT_IS, 32, upscale=True).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((10, 8), slice(1, 9), slice(0, 8)),
+        ((8, 13), slice(0, 8), slice(2, 10)),  # 2.5 rounds to the even 2, as torchvision's center_crop
+        ((11, 15), slice(2, 10), slice(4, 12)),  # 1.5 -> 2, 3.5 -> 4
+        ((9, 9), slice(0, 8), slice(0, 8)),  # 0.5 -> 0
+    ],
+)
+def test_the_centre_is_cropped(shape: tuple[int, int], rows: slice, columns: slice) -> None:
+    picture = noise(*shape, 3)
+    cropped = np.asarray(crop_centre(Image.fromarray(picture), 8))
+    assert np.array_equal(cropped, picture[rows, columns])
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [
+        ((100, 50), (20, 10)),
+        ((50, 100), (10, 20)),
+        ((33, 47), (10, 14)),
+        ((10, 99), (10, 99)),
+        ((7, 7), (10, 10)),
+    ],
+)
+def test_the_shorter_side_is_resized_and_the_longer_truncated(
+    size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    assert resize_shorter(Image.new("RGB", size), resizing(10), 8).size == resized
+
+
+def test_nearest_resize_and_crop_by_hand(tmp_path: Path) -> None:
+    """24 × 32 halved is 12 × 16; nearest takes pixel 2i + 1; the crop of 8 starts at row 2 and column 4."""
+    picture = noise(24, 32, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png", resizing(12, "nearest"), 8)
+    rows, columns = 2 * np.arange(2, 10) + 1, 2 * np.arange(4, 12) + 1
+    assert np.array_equal(read, picture[np.ix_(rows, columns)])
+
+
+def test_box_resize_is_the_mean_of_each_square(tmp_path: Path) -> None:
+    picture = noise(16, 16, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    mean = picture.reshape(8, 2, 8, 2, 3).astype(float).mean(axis=(1, 3))
+    read = read_image(tmp_path / "a.png", resizing(8, "box"), 8)
+    assert np.abs(read - mean).max() <= 1  # two roundings, one for each axis
+
+
+def test_without_resize_a_large_picture_is_only_cropped(tmp_path: Path) -> None:
+    picture = noise(40, 64, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", AS_IT_IS, 32), picture[4:36, 16:48])
+
+
+def test_normalise_by_hand() -> None:
+    preprocess = make_config().preprocess
+    pixels = noise(4, 5, 3)[None]
+    normal = normalise(pixels, preprocess)
+    assert (normal.shape, normal.dtype, normal.flags.c_contiguous) == ((1, 3, 4, 5), np.float32, True)
+    for c in range(3):
+        expected = (pixels[0, 2, 3, c] / 255 - preprocess.mean[c]) / preprocess.std[c]
+        assert normal[0, c, 2, 3] == np.float32(expected)
+
+
+def test_synthetic_pictures_are_seeded_and_smooth() -> None:
+    a, b, c = synthetic_images(3, 32), synthetic_images(3, 32), synthetic_images(3, 32, seed=1)
+    assert digest(a) == digest(b) != digest(c)
+    assert a.shape == (3, 32, 32, 3) and a.dtype == np.uint8
+    steps = np.abs(np.diff(a.astype(int), axis=1)).mean()
+    assert steps < np.abs(a.astype(int) - a.mean()).mean(), "neighbours should be more alike than strangers"

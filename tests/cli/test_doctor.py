@@ -1,0 +1,129 @@
+"""`doctor`: every requirement is looked at, what is missing gets its install line, and torch stays unloaded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from morvit_deploy.cli import app
+from morvit_deploy.exporters.targets import TARGETS
+from morvit_deploy.machine import dependencies, diagnosis
+
+
+def _doctor(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Let named distributions have another version, or none."""
+    real = dependencies.installed
+    monkeypatch.setattr(
+        dependencies, "installed", lambda name: versions[name] if name in versions else real(name)
+    )
+
+
+def test_this_machine_is_complete() -> None:
+    result = _doctor("--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    core = [library for library in found["libraries"] if not library["extra"]]
+    assert {library["state"] for library in core} == {"ok"}
+    assert found["python_fits"]
+    assert found["machine"]["cores"] >= 1
+
+
+def test_every_requirement_is_looked_at_once() -> None:
+    names = [library.name for library in dependencies.libraries()]
+    assert len(names) == len(importlib.metadata.requires("morvit-deploy") or [])
+    torch = next(library for library in dependencies.libraries() if library.name == "torch")
+    assert torch.wanted.startswith(">=")
+    assert "<2.14" in torch.wanted
+
+
+def test_every_target_of_the_registry_and_no_other() -> None:
+    assert set(diagnosis.NEEDS) == set(TARGETS)
+    found = json.loads(_doctor("--json").stdout)
+    assert [target["name"] for target in found["targets"]] == list(TARGETS)
+    assert f"this version exports to: {', '.join(TARGETS)}" in _doctor().stdout
+
+
+def test_needs_are_requirements_of_the_package() -> None:
+    names = {library.name for library in dependencies.libraries()}
+    for needs in diagnosis.NEEDS.values():
+        assert names.issuperset(needs.export + needs.run)
+
+
+def test_missing_core_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, onnxsim=None)
+    result = _doctor("--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["targets"][0] | {"runs_on": ""} == {
+        "name": "onnx",
+        "runs_on": "",
+        "export": False,
+        "run": True,
+    }
+    assert found["install"]["core"].startswith('python -m pip install "onnxsim>=')
+    assert found["install"]["core"] in result.stderr
+
+
+def test_missing_psutil_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, psutil=None)
+    result = _doctor()
+    assert result.exit_code == 1
+    assert '"psutil>=' in result.stderr
+
+
+def test_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, **{"scikit-learn": None, "tensorrt": "10.13.0", "cuda-python": "13.0.0"})
+    result = _doctor("--json")
+    assert result.exit_code == 0
+    assert list(json.loads(result.stdout)["install"]) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [("2.14.0", "untested"), ("2.13.0+cu130", "ok"), ("2.8.1", "untested")]
+)
+def test_versions_against_the_tested_range(monkeypatch: pytest.MonkeyPatch, version: str, state: str) -> None:
+    _pretend(monkeypatch, torch=version)
+    result = _doctor("--json")
+    assert result.exit_code == 0  # it may work: nothing is missing
+    found = json.loads(result.stdout)
+    torch = next(library for library in found["libraries"] if library["name"] == "torch")
+    assert torch["state"] == state
+    assert ("core" in found["install"]) == (state == "untested")
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("echo 'NVIDIA H200, 143771 MiB'", ("NVIDIA H200, 143771 MiB",)), ("exit 9", None), (None, None)],
+    ids=["one", "broken driver", "no tool"],
+)
+def test_gpu_is_asked_of_nvidia_smi(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, expected: tuple[str, ...] | None
+) -> None:
+    if script is not None:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert diagnosis.diagnose().gpus == expected
+
+
+def test_no_torch_and_nothing_else_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from morvit_deploy.machine.diagnosis import diagnose\n"
+        "from morvit_deploy.machine.views import doctor_report\n"
+        "doctor_report(diagnose())\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,140 @@
+"""`predict` on the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adaptive_plans import threshold_plan
+from bucket_plans import EXPERT, threshold_ladder
+from commands import answer, refused, run
+from PIL import Image
+from tiny_models import make_config, normalised
+
+from morvit_deploy import open_bundle
+from morvit_deploy.bundle.pixels import read_image
+from morvit_deploy.model.checkpoint import load_checkpoint
+
+
+def test_predict_json(tiny_bundle: Path, tiny_checkpoint: Path, image_files: list[Path]) -> None:
+    told = answer("predict", tiny_bundle, *image_files, "--logits", "--top", 3)
+    assert [row["image"] for row in told] == [str(path) for path in image_files]
+    model = load_checkpoint(tiny_checkpoint).double()
+    config = model.config
+    pixels = np.stack([read_image(path, config.preprocess, config.image_size) for path in image_files])
+    expected = model(normalised(config, pixels)).logits
+    for row, logits in zip(told, expected, strict=True):
+        assert len(row["logits"]) == 10
+        assert np.abs(np.array(row["logits"]) - logits.numpy()).max() < 1e-4
+        assert [guess["index"] for guess in row["top"]] == logits.argsort(descending=True)[:3].tolist()
+        assert row["top"][0]["label"] == config.labels[row["top"][0]["index"]]
+        assert row["top"][0]["probability"] == pytest.approx(logits.softmax(0).max().item(), abs=1e-4)
+
+
+def test_predict_leaves_logits_out_unless_asked(tiny_bundle: Path, image_files: list[Path]) -> None:
+    (row,) = answer("predict", tiny_bundle, image_files[0])
+    assert set(row) == {"image", "bucket", "top"}
+
+
+def test_a_depth_map_of_tokens_that_come_back(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
+) -> None:
+    bundle = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
+    told = answer("predict", bundle, *image_files, "--depth-map", tmp_path / "maps")
+    assert all(Path(row["depth_map"]).is_file() for row in told)
+
+
+def test_predict_takes_the_newest_bundle(tiny_bundle: Path, image_files: list[Path], inside: Path) -> None:
+    for age, name in ((100, "new"), (200, "old")):
+        shutil.copytree(tiny_bundle, inside / "build" / name)
+        stamp = (inside / "build" / name / "manifest.json").stat().st_mtime - age
+        os.utime(inside / "build" / name / "manifest.json", (stamp, stamp))
+    (inside / "build" / "old" / "weights.bin").write_bytes(b"")
+    answer("predict", image_files[0])
+
+
+@pytest.mark.parametrize("what", ["text", "truncated", "small", "16 bit", "missing", "folder", "none"])
+def test_predict_refuses_a_bad_image(
+    tiny_bundle: Path, image_files: list[Path], tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "bad.png"
+    words = {"text": "is not an image", "truncated": "cut off", "small": "smaller than", "16 bit": "8 bits a channel",
+             "missing": "does not exist", "folder": "is a folder", "none": "no IMAGE given"}[what]  # fmt: skip
+    if what == "text":
+        path.write_text("no picture")
+    elif what == "truncated":
+        path.write_bytes(image_files[0].read_bytes()[:900])
+    elif what == "small":
+        Image.new("RGB", (9, 9)).save(path)
+    elif what == "16 bit":
+        Image.fromarray(np.zeros((40, 40), np.uint16)).save(path)
+    elif what == "folder":
+        path.mkdir()
+    images = [] if what == "none" else [image_files[0], path]
+    assert words in refused("predict", tiny_bundle, *images)
+
+
+def test_predict_upscales_when_asked(tiny_bundle: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
+    assert len(answer("predict", tiny_bundle, tmp_path / "small.png", "--upscale")) == 1
+
+
+def test_predict_draws_depth_maps(tiny_bundle: Path, image_files: list[Path], tmp_path: Path) -> None:
+    told = answer("predict", tiny_bundle, *image_files[:2], "--depth-map", tmp_path / "maps")
+    for row in told:
+        with Image.open(row["depth_map"]) as picture:
+            picture.load()
+    assert len(list((tmp_path / "maps").iterdir())) == 2
+
+
+def test_a_depth_map_needs_a_bundle_with_depth(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    bundle = exported(make_config(routing="none", sharing="middle_cycle"))
+    message = refused("predict", bundle, image_files[0], "--depth-map", tmp_path / "maps")
+    assert "--with-depth" in message
+    assert not (tmp_path / "maps").exists()
+
+
+def test_predict_warns_of_degenerate_routing(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """Everybody runs every step (paper, Figure 5); a healthy schedule draws no warning."""
+    uniform = exported(make_config(capacity=[16, 16, 16]), with_depth=True)
+    for bundle, expected in ((uniform, True), (tiny_bundle, False)):
+        result = run("predict", bundle, image_files[0], "--depth-map", tmp_path / bundle.parent.name)
+        assert result.exit_code == 0, result.output
+        assert ("warning: " in result.stderr) == expected, result.stderr
+
+
+def test_predict_names_the_bucket_that_answered(
+    exported: Callable[..., Path], image_files: list[Path]
+) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    with open_bundle(bundle) as session:
+        pixels = np.stack([session.read(path) for path in image_files])
+        numbers = session.run(pixels)["bucket"]
+    names = [threshold_ladder().buckets[number].name for number in numbers]
+    assert len(set(names)) > 1, "choose pictures that need different buckets"
+    assert [row["bucket"] for row in answer("predict", bundle, *image_files)] == names
+    result = run("predict", bundle, *image_files, "--top", 1)
+    assert result.exit_code == 0, result.output
+    for path, name in zip(image_files, names, strict=True):
+        line = next(line for line in result.stdout.splitlines() if path.name in line)
+        assert name in line.split()
+
+
+def test_degenerate_thresholds_are_not_blamed_on_a_capacity(
+    exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
+) -> None:
+    """Under thresholds no schedule fixes the depths; here everybody leaves at once."""
+    config = make_config()
+    bundle = exported(config, plan=threshold_plan(config, (1e30, 0.0, 0.2), []), with_depth=True)
+    result = run("predict", bundle, image_files[0], "--depth-map", tmp_path / "maps")
+    assert result.exit_code == 0, result.output
+    assert "warning: " in result.stderr
+    assert "capacity" not in result.stderr

@@ -1,0 +1,361 @@
+"""The proof of a Core ML package finds what was changed in the saved file; what it cannot see, parity does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adaptive_plans import threshold_plan
+from bucket_plans import EXPERT, threshold_ladder
+from coremltools.proto import Model_pb2
+from numpy.typing import NDArray
+from tiny_models import make_config
+
+from morvit_deploy.bundle.coreml import PACKAGE
+from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreml import proof as coreml_proof
+from morvit_deploy.exporters.coreml.export import CoremlExporter
+from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
+from morvit_deploy.exporters.coreml.save import MODEL, WEIGHTS
+from morvit_deploy.exporters.verification import options_of, verify
+from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.verifying.outcome import Verification
+
+Exported = Callable[..., Path]
+_ENTRY = 64  # bytes before an array in the weight file: mark, type, size, place
+FORM = {"layout": "bsd", "select": "topk", "with_depth": True, "target": "coreml"}
+
+
+@dataclass
+class Sound:
+    """A package that was proved, and what it was written from."""
+
+    bundle: Path
+    manifest: Manifest
+    graphs: dict[str, StaticMoRViT]
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """A weight of the static graphs."""
+        weights = {w.name: w.values for w in coreml_proof.promised_uses(next(iter(self.graphs.values())))}
+        return weights[name]
+
+    def places(self, name: str) -> list[int]:
+        """Where a weight is stored, in either orientation."""
+        wanted = coreml_proof.content_key(self.weight(name))
+        package = MilPackage(self.bundle / PACKAGE)
+        return sorted(
+            {
+                constant.stored[1]
+                for function in package.functions
+                for constant in package.function(function).constants.values()
+                if constant.stored and coreml_proof.content_key(constant.value) == wanted
+            }
+        )
+
+
+def sound_of(bundle: Path) -> Sound:
+    manifest = open_manifest(bundle)
+    model = load_checkpoint(bundle.parent / "checkpoint")
+    options = options_of(CoremlExporter(), manifest)
+    return Sound(bundle, manifest, build_forms(manifest.form, model, manifest.plan, options))
+
+
+@pytest.fixture(scope="module")
+def sound(exported: Exported) -> Sound:
+    """Thresholds and three buckets in fp32."""
+    return sound_of(exported(EXPERT, plan=threshold_ladder(), precision="fp32", **FORM))
+
+
+@dataclass
+class Edit:
+    """A saved package under change."""
+
+    package: Path
+
+    def __post_init__(self) -> None:
+        self.spec = Model_pb2.Model()
+        self.spec.ParseFromString((self.package / MODEL).read_bytes())
+
+    def save(self) -> None:
+        (self.package / MODEL).write_bytes(self.spec.SerializeToString())
+
+    @property
+    def program(self) -> Any:
+        return self.spec.mlProgram
+
+    def block(self, function: str) -> Any:
+        (block,) = self.program.functions[function].block_specializations.values()
+        return block
+
+    def blocks(self) -> Iterator[Any]:
+        for function in self.program.functions:
+            yield self.block(function)
+
+    def stored(self, block: Any) -> Iterator[Any]:
+        """The references of a function to the weight file."""
+        for op in block.operations:
+            values = [*op.attributes.values(), *(b.value for a in op.inputs.values() for b in a.arguments)]
+            yield from (v.blobFileValue for v in values if v.WhichOneof("value") == "blobFileValue")
+
+    def move(self, changes: dict[int, int], functions: tuple[str, ...] = ()) -> None:
+        """Point references to other places of the weight file, in some functions or in all."""
+        for name in functions or tuple(self.program.functions):
+            for reference in self.stored(self.block(name)):
+                reference.offset = changes.get(reference.offset, reference.offset)
+
+    def append_copy(self, place: int) -> int:
+        """Store an array a second time; its new place."""
+        path = self.package / WEIGHTS
+        data = bytearray(path.read_bytes())
+        mark, code, size, start = struct.unpack_from("<IIQQ", data, place)
+        data.extend(bytes(-len(data) % _ENTRY))
+        new = len(data)
+        rest = bytes(data[place + 24 : place + _ENTRY])
+        data.extend(struct.pack("<IIQQ", mark, code, size, new + _ENTRY) + rest + data[start : start + size])
+        path.write_bytes(data)
+        return new
+
+    def write(self, place: int, first: np.float32) -> None:
+        """Another first element for a stored array."""
+        path = self.package / WEIGHTS
+        data = bytearray(path.read_bytes())
+        data[place + _ENTRY : place + _ENTRY + 4] = first.tobytes()
+        path.write_bytes(data)
+
+    def operation(self, function: str, kind: str, number: int = 0) -> Any:
+        """The nth operation of a kind."""
+        return [op for op in self.block(function).operations if op.type == kind][number]
+
+    def constant(self, function: str, operation: Any, parameter: str) -> Any:
+        """The values of the immediate constant that a parameter reads."""
+        (read,) = operation.inputs[parameter].arguments
+        value = read.value
+        if read.name:
+            maker = next(op for op in self.block(function).operations if op.outputs[0].name == read.name)
+            value = maker.attributes["val"]
+        tensor = value.immediateValue.tensor
+        return getattr(tensor, tensor.WhichOneof("value"))
+
+
+def edited(sound: Sound, tmp_path: Path, change: Callable[[Edit, Sound], None]) -> Path:
+    """A copy of the bundle with a changed package, whose manifest lists the files as they are now."""
+    folder = Path(shutil.copytree(sound.bundle, tmp_path / "edited"))
+    edit = Edit(folder / PACKAGE)
+    change(edit, sound)
+    edit.save()
+    files = describe_files(folder, [file.path for file in sound.manifest.files])
+    told = sound.manifest.model_copy(update={"files": tuple(files)})
+    (folder / "manifest.json").write_text(told.to_json(), encoding="utf-8")
+    return folder
+
+
+def found(sound: Sound, folder: Path) -> list[str]:
+    return coreml_proof.prove(folder, open_manifest(folder), sound.graphs).violations
+
+
+def verified(sound: Sound, folder: Path) -> Verification:
+    return verify(folder, sound.bundle.parent / "checkpoint", threads=1)
+
+
+def swapped(first: str, second: str) -> Callable[[Edit, Sound], None]:
+    def change(edit: Edit, sound: Sound) -> None:
+        (a,), (b,) = sound.places(first), sound.places(second)
+        edit.move({a: b, b: a})
+
+    return change
+
+
+def stored_twice(edit: Edit, sound: Sound) -> None:
+    (place,) = sound.places("cycle.0.fc1.weight")
+    edit.move({place: edit.append_copy(place)}, ("full",))
+
+
+def applied_once_more(edit: Edit, sound: Sound) -> None:
+    block = edit.block("b0")
+    at = max(number for number, op in enumerate(block.operations) if op.type == "linear")
+    once_more = type(block.operations[at])()
+    once_more.CopyFrom(block.operations[at])
+    once_more.outputs[0].name = "once_more"
+    block.operations.insert(at, once_more)
+
+
+def another_weight(edit: Edit, sound: Sound) -> None:
+    (place,) = sound.places("cycle.0.fc2.weight")
+    edit.write(place, np.float32(0.5))
+
+
+def another_threshold(edit: Edit, sound: Sound) -> None:
+    functions = [name for name in edit.program.functions if name != "stem"]
+    kinds = [op for op in edit.block(functions[0]).operations if op.type == "greater_equal"]
+    values = edit.constant(functions[0], kinds[0], "y").values
+    values[0] += 0.125
+
+
+def another_table(edit: Edit, sound: Sound) -> None:
+    operation = edit.operation("stem", "greater")
+    edit.constant("stem", operation, "y").values[0] += 1
+
+
+def without_a_probe(edit: Edit, sound: Sound) -> None:
+    rename(edit.block("b0"), "step2_router_logits", "step2_something")
+
+
+def rename(block: Any, old: str, new: str) -> None:
+    for op in block.operations:
+        for value in op.outputs:
+            value.name = new if value.name == old else value.name
+        for argument in op.inputs.values():
+            for read in argument.arguments:
+                if read.name == old:
+                    read.name = new
+
+
+def without_a_function(edit: Edit, sound: Sound) -> None:
+    del edit.program.functions["b1"]
+    kept = [told for told in edit.spec.description.functions if told.name != "b1"]
+    del edit.spec.description.functions[:]
+    edit.spec.description.functions.extend(kept)
+
+
+def an_open_dimension(edit: Edit, sound: Sound) -> None:
+    dims = edit.operation("full", "linear").outputs[0].type.tensorType.dimensions
+    dims[0].unknown.variadic = False
+
+
+def a_scatter(edit: Edit, sound: Sound) -> None:
+    edit.operation("b0", "add").type = "scatter"
+
+
+FAULTS: list[tuple[Callable[[Edit, Sound], None], str]] = [
+    (swapped("cycle.0.fc1.weight", "first.fc1.weight"), "weight 'first.fc1.weight' is applied 3 times, expected 1"),
+    (stored_twice, "weight 'cycle.0.fc1.weight' is stored 2 times"),
+    (applied_once_more, "bucket b0: weight 'classifier.head.0.weight' is applied 2 times, expected 1"),
+    (another_weight, "weight 'cycle.0.fc2.weight' is applied 0 times, expected 3"),
+    (another_threshold, "router logits are compared with"),
+    (another_table, "the stem chooses by"),
+    (without_a_probe, "probes and the graph's values differ in ['step2_router_logits']"),
+    (without_a_function, "the package has the functions ['stem', 'b0', 'full']"),
+    (an_open_dimension, "has an open dimension"),
+    (a_scatter, "b0: operation scatter"),
+]  # fmt: skip
+
+
+def test_the_package_itself_is_proved(sound: Sound, tmp_path: Path) -> None:
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    assert found(sound, folder) == []
+    assert verified(sound, folder).passed
+
+
+@pytest.mark.parametrize(("change", "told"), FAULTS, ids=[told.replace("/", " ") for _, told in FAULTS])
+def test_a_fault_is_found(
+    sound: Sound, tmp_path: Path, change: Callable[[Edit, Sound], None], told: str
+) -> None:
+    violations = found(sound, edited(sound, tmp_path, change))
+    assert any(told in violation for violation in violations), violations
+
+
+def test_weights_of_one_use_each_are_told_apart_by_their_answers(sound: Sound, tmp_path: Path) -> None:
+    """Each is applied once, as promised: only the logits tell that they changed places."""
+    folder = edited(sound, tmp_path, swapped("first.fc1.weight", "last.fc1.weight"))
+    assert found(sound, folder) == []
+    verification = verified(sound, folder)
+    assert not verification.passed and not verification.conversion_gap.passed
+
+
+def test_a_changed_bias_is_seen_in_the_answers(sound: Sound, tmp_path: Path) -> None:
+    def change(edit: Edit, sound: Sound) -> None:
+        function = MilPackage(edit.package).function("full")
+        last = [op for op in function.operations if op.type == "linear"][-1]
+        (bias,) = last.inputs["bias"]
+        edit.write(function.constants[str(bias)].stored[1], np.float32(0.5))
+
+    folder = edited(sound, tmp_path, change)
+    assert found(sound, folder) == []
+    assert not verified(sound, folder).passed
+
+
+def test_products_select_tokens_or_indices_do(sound: Sound, tmp_path: Path) -> None:
+    """A package that gathers is not one of products, whatever its manifest says."""
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    told = json.loads((folder / "manifest.json").read_bytes())
+    told["coreml"]["select"] = "onehot"
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    assert any("where tokens are selected by products" in line for line in found(sound, folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"precision": "fp16"}, "has numbers in fp32, which does not go with the manifest: fp16"),
+        ({"ios": 17}, "has the operation set CoreML8, which does not go"),
+        ({"classifier": True}, "has the outputs logits, depth, overflow, which does not go"),
+    ],
+    ids=["precision", "ios", "classifier"],
+)
+def test_the_form_is_the_manifests(sound: Sound, changes: dict[str, Any], told: str) -> None:
+    form = sound.manifest.coreml
+    assert form is not None
+    own = {name: value for name, value in changes.items() if name != "precision"}
+    changed = {"coreml": form.model_copy(update=own), "precision": changes.get("precision", "fp32")}
+    manifest = sound.manifest.model_copy(update=changed)
+    violations = coreml_proof.prove(sound.bundle, manifest, sound.graphs).violations
+    assert any(told in line for line in violations), violations
+
+
+def test_another_layout_than_told_is_one_message(sound: Sound, tmp_path: Path) -> None:
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    told = json.loads((folder / "manifest.json").read_bytes())
+    told["coreml"]["layout"] = "bc1s"
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(BundleError, match="not of layout 'bc1s'; the manifest was edited"):
+        verified(sound, folder)
+
+
+def test_functions_are_those_of_the_plan(sound: Sound, tmp_path: Path) -> None:
+    folder = edited(sound, tmp_path, lambda edit, _: None)
+    told = json.loads((folder / "manifest.json").read_bytes())
+    told["coreml"]["functions"].append("b9")
+    (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"coreml\.functions: .*'b9'.*, the plan has"):
+        open_manifest(folder)
+
+
+@pytest.fixture(scope="module")
+def small(exported: Exported) -> Sound:
+    """Weights in int8, large enough to be compressed, in three functions."""
+    config = make_config(embed_dim=64, mlp_dim=128)
+    plan = threshold_plan(config, (0.0, 0.0, 0.0), [(4, 4, 1)])
+    return sound_of(exported(config, plan=plan, weights="int8", allow_worse=True, **FORM))
+
+
+def test_compressed_weights_are_told_apart_in_every_function(small: Sound) -> None:
+    assert found(small, small.bundle) == []
+    assert small.manifest.structure["block_applications"] == {"first": 1, "cycle.0": 3, "last": 1}
+
+
+def test_compression_is_what_the_manifest_says(small: Sound) -> None:
+    assert small.manifest.coreml is not None
+    form = small.manifest.coreml.model_copy(update={"weights": "float"})
+    manifest = small.manifest.model_copy(update={"coreml": form})
+    violations = coreml_proof.prove(small.bundle, manifest, small.graphs).violations
+    assert any("has compressed weights, which does not go" in line for line in violations)
+
+
+def test_a_compressed_weight_is_stored_once(small: Sound, tmp_path: Path) -> None:
+    def change(edit: Edit, sound: Sound) -> None:
+        unpacks = next(op for op in edit.block("full").operations if op.type.startswith("constexpr_"))
+        reference = unpacks.inputs["data"].arguments[0].value.blobFileValue
+        reference.offset = edit.append_copy(reference.offset)
+
+    (told,) = found(small, edited(small, tmp_path, change))
+    assert "is stored 2 times, expected once" in told

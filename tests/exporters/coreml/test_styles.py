@@ -1,0 +1,89 @@
+"""What coremltools makes of every form: operations, ranks and shapes of the program, small models of each routing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from adaptive_plans import depth_plan, threshold_plan
+from config_matrix import named
+from graph_styles import FORMS, SELECTS
+from tiny_models import make_config, own_bucket, random_model
+
+from morvit_deploy.exporters.coreml.convert import Wanted, convert
+from morvit_deploy.exporters.coreml.options import coreml_options
+from morvit_deploy.exporters.coreml.proof import BY_INDEX
+from morvit_deploy.graph.options import Layout, Select
+from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
+from morvit_deploy.graph.unroll import unroll, unroll_plan
+
+MOST_AXES = 5  # of a tensor in Core ML
+SINGLE: list[dict[str, Any]] = [
+    {},
+    {"attention_scope": "all", "gate": "delta"},
+    {"sharing": "cycle", "gate": "hard"},
+    {"routing": "expert_choice_flat"},
+    {"routing": "none", "register_tokens": 2},
+]
+LADDERS = {
+    "thresholds": threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)]),
+    "depths": depth_plan(make_config(routing="token_choice"), [(16, 8, 5, 3, 1)]),
+}
+ROUTING = {"thresholds": "expert_choice", "depths": "token_choice"}
+
+
+def held(
+    module: Named, example: list[torch.Tensor], select: Select, *, ios: int, precision: str
+) -> Counter[str]:
+    """The operations of a converted function, in which every dimension is known and no rank too high."""
+    model = convert(module, example, Wanted(ios=ios, precision=precision, pixels=False)).model
+    (function,) = model.get_spec().mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    operations = [op for op in block.operations if op.type != "const"]
+    for value in (value for op in operations for value in op.outputs):
+        dimensions = value.type.tensorType.dimensions
+        assert len(dimensions) <= MOST_AXES, value.name
+        assert all(size.WhichOneof("dimension") == "constant" for size in dimensions), value.name
+    counts = Counter(op.type for op in operations)
+    if select == "onehot":
+        assert not counts.keys() & {*BY_INDEX}
+    return counts
+
+
+@pytest.mark.parametrize(("layout", "select"), FORMS)
+@pytest.mark.parametrize("changes", SINGLE, ids=named)
+def test_a_single_function(changes: dict[str, Any], layout: Layout, select: Select) -> None:
+    config = make_config(**changes)
+    options = coreml_options("uint8", layout, select, with_depth=True)
+    module = Whole(unroll(random_model(config), own_bucket(config), options))
+    found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=17, precision="fp16")
+    norms = 2 * config.num_layers + 1
+    assert found["layer_norm"] == norms  # recognised, over the channel axis too
+    assert found["softmax"] == config.num_layers * (config.num_heads if layout == "bc1s" else 1)
+    if layout == "bc1s":  # channels first throughout: what remains turns keys and one-hot labels
+        assert found["conv"] > 4 * config.num_layers and not {"linear", "matmul"} & found.keys()
+        assert found["transpose"] <= config.num_layers + 2 * config.num_steps + 2
+
+
+@pytest.mark.parametrize(("layout", "select"), FORMS)
+@pytest.mark.parametrize("name", LADDERS)
+def test_stem_and_trunks(name: str, layout: Layout, select: Select) -> None:
+    plan, config = LADDERS[name], make_config(routing=ROUTING[name])
+    options = coreml_options("uint8", layout, select, with_depth=True)
+    graphs = unroll_plan(random_model(config), plan, options)
+    image = torch.rand(1, 3, 32, 32)
+    names, carried = name_carried(graphs["b0"], image)
+    held(StemPart(graphs["b0"], plan, names), [image], select, ios=18, precision="fp32")
+    for graph in graphs.values():
+        held(TrunkPart(graph, names), carried, select, ios=18, precision="fp16")
+
+
+@pytest.mark.parametrize("select", SELECTS)
+def test_the_fused_operator_is_one(select: Select) -> None:
+    config = make_config()
+    options = coreml_options("uint8", "bsd", select, attention="fused")
+    module = Whole(unroll(random_model(config), own_bucket(config), options))
+    found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=18, precision="fp16")
+    assert found["scaled_dot_product_attention"] == config.num_layers and not found["softmax"]

@@ -1,0 +1,171 @@
+"""The model a second time, from the paper, in numpy: lists of token numbers, one token at a time, float64.
+
+It shares no code with the package: only the names and layouts of the tensors in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.model.reference import MoRViT
+
+Floats = NDArray[np.float64]
+ERF = np.vectorize(math.erf, otypes=[float])
+
+
+def gelu(x: Floats) -> Floats:
+    return x * (1 + ERF(x / math.sqrt(2))) / 2
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def relu(x: Floats) -> Floats:
+    return np.maximum(x, 0)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu}
+
+
+class Oracle:
+    """Logits and depths of one image at a time."""
+
+    def __init__(self, model: MoRViT) -> None:
+        self.config = model.config
+        self.w: dict[str, Floats] = {k: v.double().numpy() for k, v in model.state_dict().items()}
+
+    def __call__(self, image: Floats) -> tuple[Floats, list[int]]:
+        """Normalised image (3, height, width) to logits (classes,) and depths (N,)."""
+        h = self.embed(image)
+        walk: Any = getattr(self, f"walk_{self.config.routing}")
+        depth = walk(h)
+        return self.classify(h[0]), depth
+
+    def linear(self, name: str, x: Floats) -> Floats:
+        y = self.w[f"{name}.weight"] @ x
+        return y + self.w[f"{name}.bias"] if f"{name}.bias" in self.w else y
+
+    def norm(self, name: str, x: Floats) -> Floats:
+        centred = x - x.mean()
+        scaled = centred / math.sqrt((centred**2).mean() + self.config.norm_eps)
+        return scaled * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+
+    def embed(self, image: Floats) -> list[Floats]:
+        """A list of N + 1 states, CLS first, and the registers behind them."""
+        size, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
+        positions = self.w["pos_embed"][0]
+        h = [self.w["cls_token"][0, 0] + positions[0]]
+        for row in range(grid):
+            for column in range(grid):
+                patch = image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+                state = np.tensordot(self.w["patch_embed.proj.weight"], patch, axes=3)
+                h.append(state + self.w["patch_embed.proj.bias"] + positions[len(h)])
+        return h + list(self.w["register_tokens"][0] if "register_tokens" in self.w else [])
+
+    def block(self, name: str, x: Floats, context: list[Floats]) -> Floats:
+        """The new state of one token x, which attends to the states in context."""
+        dim = self.config.embed_dim
+        width = dim // self.config.num_heads
+        q = self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x))[:dim]
+        kv = [self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", c))[dim:] for c in context]
+        mixed = []
+        for start in range(0, dim, width):
+            part = slice(start, start + width)
+            logits = np.array([q[part] @ key_value[:dim][part] for key_value in kv]) / math.sqrt(width)
+            weights = np.exp(logits - logits.max())
+            weights /= weights.sum()
+            mixed.append(sum(a * key_value[dim:][part] for a, key_value in zip(weights, kv, strict=True)))
+        x = x + self.linear(f"{name}.attn.proj", np.concatenate(mixed))
+        hidden = ACTIVATIONS[self.config.activation](
+            self.linear(f"{name}.mlp.fc1", self.norm(f"{name}.norm2", x))
+        )
+        return x + self.linear(f"{name}.mlp.fc2", hidden)
+
+    def router(self, step: int, x: Floats) -> Floats:
+        router = self.config.router
+        assert router is not None
+        step = 0 if router.shared else step
+        for j in range(len(router.hidden) + 1):
+            x = self.linear(f"routers.{step}.{j}", (gelu(x) if j == 1 else relu(x)) if j else x)
+        return x
+
+    def classify(self, cls: Floats) -> Floats:
+        x = self.norm("norm", cls)
+        if not self.config.head_hidden:
+            return self.linear("head", x)
+        for j in range(len(self.config.head_hidden) + 1):
+            x = self.linear(f"head.{j}", np.tanh(x) if j else x)
+        return x
+
+    def walk_expert_choice(self, h: list[Floats]) -> list[int]:
+        config, router = self.config, self.config.router
+        assert router is not None and config.capacity is not None
+        depth = [0] * len(h)
+        if config.sharing == "middle_cycle":
+            h[:] = [self.block("first", x, h) for x in h]
+        active = list(range(1, len(h)))
+        for step, capacity in enumerate(config.capacity):
+            z = {t: float(self.router(step, h[t])[0]) for t in [0, *active]}
+            active = sorted(sorted(active, key=lambda t: (-z[t], t))[:capacity])
+            running = [0, *active]
+            new = list(h)
+            for i in range(config.cycle_depth):
+                context = [new[t] for t in (range(len(h)) if config.attention_scope == "all" else running)]
+                moved = {t: self.block(f"cycle.{i}", new[t], context) for t in running}
+                new = [moved.get(t, x) for t, x in enumerate(new)]
+            for t in running:
+                depth[t] += 1
+                g = router.alpha * (
+                    math.tanh(z[t]) if router.activation == "tanh" else 1 / (1 + math.exp(-z[t]))
+                )
+                h[t] = {"block": h[t] + g * new[t], "delta": h[t] + g * (new[t] - h[t]), "hard": new[t]}[
+                    config.gate
+                ]
+        if config.sharing == "middle_cycle":
+            h[:] = [self.block("last", x, h) for x in h]
+        return depth[1:]
+
+    def walk_expert_choice_flat(self, h: list[Floats]) -> list[int]:
+        assert self.config.capacity is not None
+        depth = [0] * len(h)
+        h[:] = [self.block("first", x, h) for x in h]
+        for step, capacity in enumerate(self.config.capacity):
+            z = [float(self.router(step, x)[0]) for x in h]
+            chosen = sorted(range(len(h)), key=lambda t: (-z[t], t))[:capacity]
+            for i in range(self.config.cycle_depth):
+                context = [h[t] for t in chosen]
+                for t, x in zip(
+                    chosen, [self.block(f"cycle.{i}", h[t], context) for t in chosen], strict=True
+                ):
+                    h[t] = x
+            for t in chosen:
+                depth[t] += 1
+        h[:] = [self.block("last", x, h) for x in h]
+        return depth[1:]
+
+    def layer_names(self) -> list[str]:
+        cycle = [
+            f"cycle.{i}" for _ in range(self.config.num_recursions) for i in range(self.config.cycle_depth)
+        ]
+        return ["first", *cycle, "last"] if self.config.sharing == "middle_cycle" else cycle
+
+    def walk_token_choice(self, h: list[Floats]) -> list[int]:
+        names = self.layer_names()
+        scores = [list(self.router(0, x)) for x in h]
+        depth = [len(names)] + [row.index(max(row)) + 1 for row in scores[1:]]
+        for layer, name in enumerate(names, start=1):
+            running = [t for t in range(len(h)) if depth[t] >= layer]
+            context = [h[t] for t in (range(len(h)) if self.config.attention_scope == "all" else running)]
+            moved = {t: self.block(name, h[t], context) for t in running}
+            h[:] = [moved.get(t, x) for t, x in enumerate(h)]
+        return depth[1:]
+
+    def walk_none(self, h: list[Floats]) -> list[int]:
+        for name in self.layer_names():
+            h[:] = [self.block(name, x, h) for x in h]
+        return [self.config.num_recursions] * self.config.num_patches

@@ -1,0 +1,141 @@
+"""The GPU bench up to the CUDA calls, over a made-up GPU; what it refuses where there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+from bucket_plans import threshold_ladder
+from commands import refused
+from fake_cuda import fake_gpu, put_engines
+from tiny_models import make_config
+
+from morvit_deploy.agent import trt_build
+from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.cuda import sessions
+from morvit_deploy.measuring.cuda.bench import bench_cuda
+from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
+
+Exported = Callable[..., Path]
+CONFIG = make_config()
+FEW: dict[str, Any] = {"runs": 10, "blocks": 2, "warmup": 1}
+
+
+def bundle_of(exported: Exported, tmp_path: Path, **options: Any) -> Path:
+    bundle = exported(CONFIG, target="trt", precision="fp32", flavor="tensorrt", **options)
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize(
+    ("options", "batches", "expected"),
+    [
+        ({}, None, [("model", 1, False), ("model", 1, True)]),
+        (
+            {"plan": threshold_ladder(), "dispatch": "host"},
+            None,
+            [(name, 1, graph) for graph in (False, True) for name in ("stem", "b0", "b1", "full")],
+        ),
+        ({"plan": threshold_ladder(), "dispatch": "graph"}, None, [("model", 1, False)]),
+        ({"batch": "dynamic", "max_batch": 4}, [1, 4], [("model", 1, False), ("model", 4, False)]),
+    ],
+    ids=["one bucket", "host", "self-dispatching", "dynamic"],
+)
+def test_every_part_is_timed_both_ways(
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    batches: list[int] | None,
+    expected: list[tuple[str, int, bool]],
+) -> None:
+    bundle = bundle_of(exported, tmp_path, **options)
+    trt = fake_gpu(monkeypatch)
+    put_engines(bundle, batch=(1, 4, 4))
+    shares: list[float] = []
+    result = bench_cuda(bundle, batches=batches, progress=shares.append, **FEW)
+    found = [(t.part, t.batch, t.cuda_graph, t.transfers) for t in result.timings]
+    assert found == [(*way, transfers) for way in expected for transfers in (False, True)]
+    for timing in result.timings:
+        assert [len(block) for block in timing.blocks_ms] == [10, 10]
+        assert all(ms > 0 for ms in timing.samples_ms) and timing.images_per_s > 0
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert not trt.driver.memory and not trt.driver.streams, "nothing is left on the device"
+    data = json.loads(json.dumps(result.as_dict()))
+    assert data["device"] == "cuda" and "transfers excluded" in data["conditions"]["timed"]
+
+
+def test_a_report_says_how_each_was_run() -> None:
+    timing = Timing("b", "model", "TensorRT 10.3.0 on Orin", 8, True, False, ((1.0, 2.0), (3.0,)))
+    text = cuda_report(CudaResult((timing,), {"timed": "by events"})).markdown()
+    assert "TensorRT 10.3.0 on Orin" in text and "by events" in text
+    assert "| 2.000 |" in text and timing.images_per_s == pytest.approx(8 * 3 / 6e-3)
+
+
+def test_what_cannot_be_measured(
+    exported: Exported, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(exported, tmp_path)
+    with pytest.raises(TargetError, match=r"is for trt.*--device cuda"):
+        bench(bundle)
+    with pytest.raises(TargetError, match=r"got device 'cuda'; from Python that is .*cuda_bench\.bench_cuda"):
+        bench(bundle, device="cuda")
+    fake_gpu(monkeypatch)
+    with pytest.raises(BundleError, match="no engines yet"):
+        bench_cuda(bundle)
+    put_engines(bundle)
+    for options, says in (
+        ({"batches": [8]}, r"got batches \[8\], but .* was exported for batch 1"),
+        ({"runs": 3}, "got 3 runs"),
+        ({"blocks": 0}, "0 blocks"),
+    ):
+        with pytest.raises(TargetError, match=says):
+            bench_cuda(bundle, **options)
+    with pytest.raises(TargetError, match="got no bundle"):
+        bench_cuda([])
+    monkeypatch.setattr(trt_build, "this_device", lambda: None)
+    with pytest.raises(TargetError, match=r"TensorRT 10.3.0 sees no GPU here"):
+        bench_cuda(bundle)
+
+
+def test_onnx_runtime_never_falls_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpu(monkeypatch)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(
+        TargetError, match=r"no CUDA provider here, only CPUExecutionProvider; run `.*onnxruntime-gpu"
+    ):
+        bench_cuda(tiny_bundle)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [sessions.PROVIDER])
+    real = ort.InferenceSession
+
+    def without_libraries(graph: str, options: Any, providers: Any) -> Any:
+        assert providers[0][0] == sessions.PROVIDER
+        return real(graph, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", without_libraries)
+    with pytest.raises(TargetError, match=r"fell back to CPUExecutionProvider.*nothing was measured"):
+        bench_cuda(tiny_bundle)
+
+
+def test_without_a_gpu_the_command_says_what_is_missing(tiny_bundle: Path) -> None:
+    if trt_build.this_device() is not None:
+        pytest.skip("there is a GPU here")
+    message = refused("bench", tiny_bundle, "--device", "cuda")
+    assert "cuda" in message.lower()
+    assert "--verdict and --threads are for --device cpu" in refused(
+        "bench", tiny_bundle, "--device", "cuda", "--threads", "1"
+    )
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_is_timed(exported: Exported, tiny_bundle: Path) -> None:
+    if trt_build.this_device() is None:
+        pytest.skip("no NVIDIA driver answers: nothing can be timed")
+    if sessions.PROVIDER not in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA provider")
+    assert all(timing.samples_ms for timing in bench_cuda(tiny_bundle, **FEW).timings)

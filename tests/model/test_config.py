@@ -1,0 +1,225 @@
+"""`config.json`: every impossible value is refused by a message that names field, what came and what was expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_matrix import EVERY, OPTIONS, named
+from tiny_models import make_config, make_fields
+
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.model.config import Config, load_config, parse_config
+from morvit_deploy.model.presets import PRESETS, preset
+
+REQUIRED = sorted(set(make_fields()) - {"provenance"})
+
+
+def refusal(fields: Any) -> str:
+    """The message with which a configuration is refused."""
+    text = fields if isinstance(fields, str | bytes) else json.dumps(fields)
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+def test_round_trip(changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    assert parse_config(config.to_json()) == config
+    assert parse_config(config.to_json()).to_json() == config.to_json()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_possible(name: str) -> None:
+    config = preset(name)
+    assert parse_config(config.to_json()) == config
+
+
+def test_an_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"'vit_b32', expected one of: morvit_b16, .*vit_b16"):
+        preset("vit_b32")
+
+
+def test_provenance_is_free_and_optional() -> None:
+    note = {"source": "a paper", "epochs": 300, "nested": {"a": [1, None]}}
+    config = make_config(provenance=note, labels=["zéro", *map(str, range(1, 10))])
+    assert parse_config(config.to_json()) == config
+    assert "provenance" not in json.loads(make_config().to_json())
+
+
+@pytest.mark.parametrize("field", REQUIRED)
+def test_a_missing_field_is_named(field: str) -> None:
+    fields = make_fields()
+    del fields[field]
+    assert f"{field}: missing" in refusal(fields)
+
+
+@pytest.mark.parametrize("field", ["hidden", "activation", "bias", "shared", "alpha"])
+def test_a_missing_router_field_is_named(field: str) -> None:
+    fields = make_fields()
+    del fields["router"][field]
+    assert f"router.{field}: missing" in refusal(fields)
+
+
+@pytest.mark.parametrize("field", ["mean", "std", "resize", "interpolation"])
+def test_a_missing_preprocess_field_is_named(field: str) -> None:
+    fields = make_fields()
+    del fields["preprocess"][field]
+    assert f"preprocess.{field}: missing" in refusal(fields)
+
+
+def test_unknown_fields_are_named() -> None:
+    fields = make_fields(dropout=0.1, router={"temperature": 1.0})
+    message = refusal(fields)
+    assert "dropout: unknown field" in message
+    assert "router.temperature: unknown field" in message
+
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    ("image_size", "32"),
+    ("image_size", 32.0),
+    ("image_size", True),
+    ("image_size", None),
+    ("num_heads", [2]),
+    ("norm_eps", "1e-6"),
+    ("norm_eps", True),
+    ("norm_eps", float("nan")),
+    ("norm_eps", float("inf")),
+    ("qkv_bias", 1),
+    ("qkv_bias", "true"),
+    ("capacity", 12),
+    ("capacity", "12,6,3"),
+    ("head_hidden", 3072),
+    ("labels", "digits"),
+    ("router", True),
+    ("preprocess", []),
+    ("provenance", "the paper"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_TYPES, ids=lambda value: repr(value))
+def test_a_wrong_type_is_never_converted(field: str, value: Any) -> None:
+    message = refusal(make_fields() | {field: value})
+    assert f"{field}: got " in message
+    if not (isinstance(value, float) and value != value):
+        assert repr(value) in message or json.dumps(value) in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("router.alpha", float("nan")),
+        ("router.alpha", "1"),
+        ("router.bias", 0),
+        ("router.activation", "softmax"),
+        ("router.hidden", [0]),
+        ("router.hidden", [1.5]),
+        ("preprocess.mean", [0.5, 0.5]),
+        ("preprocess.std", [0.5, 0.0, 0.5]),
+        ("preprocess.std", [0.5, float("nan"), 0.5]),
+        ("preprocess.interpolation", "cubic"),
+        ("preprocess.resize", 0),
+    ],
+)
+def test_a_wrong_value_inside_is_named_with_its_place(place: str, value: Any) -> None:
+    outer, inner = place.split(".")
+    fields = make_fields()
+    fields[outer][inner] = value
+    assert f"{place}" in refusal(fields)
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"format": "morvit/2"}, ["format", "'morvit/2'", "'morvit/1'"]),
+    ({"image_size": 0}, ["image_size", "got 0", "greater than or equal to 1"]),
+    ({"patch_size": -8}, ["patch_size", "got -8", "greater than or equal to 1"]),
+    ({"image_size": 33}, ["image_size", "got 33", "multiple of patch_size 8"]),
+    ({"patch_size": 64}, ["image_size", "got 32", "multiple of patch_size 64"]),
+    ({"in_channels": 1}, ["in_channels", "got 1", "3"]),
+    ({"num_heads": 3}, ["num_heads", "got 3", "divisor of embed_dim 16"]),
+    ({"norm_eps": 0}, ["norm_eps", "got 0", "greater than 0"]),
+    ({"activation": "silu"}, ["activation", "'silu'", "'gelu'", "'gelu_tanh'", "'relu'"]),
+    ({"sharing": "all"}, ["sharing", "'all'", "'middle_cycle'"]),
+    ({"routing": "soft"}, ["routing", "'soft'", "'expert_choice'"]),
+    ({"gate": "add"}, ["gate", "'add'", "'block'"]),
+    ({"attention_scope": "global"}, ["attention_scope", "'global'", "'active'"]),
+    ({"num_recursions": 0}, ["num_recursions", "got 0"]),
+    ({"sharing": "none", "num_recursions": 3}, ["num_recursions", "got 3", "expected 1"]),
+    ({"num_classes": 11}, ["labels", "got 10", "expected 11"]),
+    ({"labels": []}, ["labels", "got 0", "expected 10"]),
+    ({"capacity": None}, ["capacity", "got null", "expected 3"]),
+    ({"capacity": []}, ["capacity", "got 0 numbers", "expected 3"]),
+    ({"capacity": [12, 6]}, ["capacity", "got 2", "expected 3"]),
+    ({"capacity": [17, 6, 3]}, ["capacity", "got 17", "at most 16"]),
+    ({"capacity": [12, 6, 7]}, ["capacity[2]", "got 7 after 6"]),
+    ({"capacity": [12, 6, 0]}, ["capacity.2", "got 0", "greater than or equal to 1"]),
+    ({"router": None}, ["router", "got null", "'expert_choice'"]),
+    ({"preprocess": {"resize": 31}}, ["preprocess.resize", "got 31", "at least image_size 32"]),
+    ({"routing": "token_choice", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
+    ({"routing": "token_choice", "gate": "block"}, ["gate", "got 'block'", "hard"]),
+    ({"routing": "token_choice", "router": None}, ["router", "got null"]),
+    ({"routing": "expert_choice_flat", "capacity": None}, ["capacity", "got null", "expected 3"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 4]}, ["capacity", "got 2", "expected 3"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 18, 4]}, ["capacity", "got 18", "at most 17", "and CLS"]),
+    ({"routing": "expert_choice_flat", "capacity": [9, 0, 4]}, ["capacity.1", "got 0"]),
+    ({"routing": "expert_choice_flat", "gate": "block"}, ["gate", "got 'block'", "hard", "only form"]),
+    ({"routing": "expert_choice_flat", "attention_scope": "all"}, ["attention_scope", "got 'all'", "active"]),
+    ({"routing": "expert_choice_flat", "sharing": "cycle"}, ["sharing", "got 'cycle'", "middle_cycle"]),
+    ({"routing": "expert_choice_flat", "router": None}, ["router", "got null", "'expert_choice_flat'"]),
+    ({"routing": "none", "capacity": [12, 6, 3]}, ["capacity", "got [12, 6, 3]", "expected null"]),
+    ({"routing": "none", "gate": "delta"}, ["gate", "got 'delta'", "hard"]),
+    ({"routing": "none", "router": {}}, ["router", "got ", "expected null"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "words"), IMPOSSIBLE, ids=lambda value: str(value)[:60])
+def test_an_impossible_value_is_explained(changes: dict[str, Any], words: list[str]) -> None:
+    message = refusal(make_fields(**changes))
+    for word in words:
+        assert word in message
+
+
+def test_every_problem_is_told_at_once() -> None:
+    message = refusal(make_fields(num_heads=5, capacity=[3, 9], labels=["a"]))
+    assert all(field in message for field in ("num_heads:", "capacity:", "capacity[1]:", "labels:"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", '{"format": "morvit/1",}', b"\xff\xfe", b"\x89PNG\r\n"],
+    ids=repr,
+)
+def test_broken_json_is_one_message(text: str | bytes) -> None:
+    assert "is not a morvit/1 configuration" in refusal(text)
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json is not a morvit/1") as caught:
+        load_config(tmp_path)
+    assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_config().gate = "hard"  # type: ignore[misc]
+
+
+def test_derived_numbers() -> None:
+    config = make_config(cycle_depth=2)
+    assert (config.num_patches, config.num_layers, config.num_steps) == (16, 8, 3)
+    assert make_config(routing="token_choice").num_steps == 5
+    assert make_config(sharing="cycle").num_layers == 3
+
+
+def test_what_a_routing_implies() -> None:
+    """Does a token leave for good, is CLS routed, how many tokens are?"""
+
+    def implied(config: Config) -> tuple[bool, bool, int]:
+        return config.nested, config.routes_cls, config.routed_tokens
+
+    assert implied(make_config(routing="expert_choice_flat")) == (False, True, 17)
+    for routing in ("expert_choice", "token_choice", "none"):
+        assert implied(make_config(routing=routing)) == (True, False, 16)

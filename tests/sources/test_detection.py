@@ -1,0 +1,152 @@
+"""Families are told by their keys; what is of none is told apart from the nearest."""
+
+from __future__ import annotations
+
+import families
+import pytest
+import torch
+from foreign_checkpoints import block, contents, drawn, vit
+from third_party import third_party
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.model.checkpoint import init_model
+from morvit_deploy.model.presets import preset
+from morvit_deploy.sources.detection import FAMILIES, NAMES, recognise
+from morvit_deploy.sources.family import evidence
+
+
+def keys(*names: str) -> dict[str, Tensor]:
+    return {name: torch.ones(1) for name in names}
+
+
+def native() -> dict[str, Tensor]:
+    return dict(init_model(preset("morvit_tiny_digits")).state_dict())
+
+
+def hf(prefix: str = "vit.", layer: str = "encoder.layer") -> dict[str, Tensor]:
+    patches = f"{prefix}embeddings.patch_embeddings.projection.weight"
+    return keys(patches, f"{prefix}{layer}.0.layernorm_before.weight")
+
+
+KNOWN = {
+    "timm": (vit(), "timm_vit"),
+    "edge": (dict(families.EdgeRecViT().state_dict()), "edge_recvit"),
+    "vision-mor": (dict(families.VisionMoR().state_dict()), "vision_mor"),
+    "native": (native(), "native"),
+    "hf": (hf(), "hf_vit"),
+    "hf, version 5": (hf("deit.", "layers"), "hf_vit"),
+    "hf without a prefix": (hf(""), "hf_vit"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "family"), KNOWN.values(), ids=KNOWN)
+def test_a_family_is_told_by_its_keys(tensors: dict[str, Tensor], family: str) -> None:
+    found = recognise(contents(tensors))
+    assert found.family.name == family
+    assert found.because == evidence(found.family.signature, list(tensors))
+    assert all(key in tensors for key in found.because)
+
+
+def test_a_configuration_of_ours_says_so() -> None:
+    found = recognise(contents(vit(), config={"format": "morvit/1"}))
+    assert found.family.name == "native" and found.because == ["config.json says format 'morvit/1'"]
+
+
+def test_the_family_that_is_asked_for() -> None:
+    for name in NAMES:
+        found = recognise(contents(vit()), name)
+        assert found.family.name == name and found.because == [f"--family {name}"]
+    with pytest.raises(ConfigError, match="--family: got 'timm', expected one of edge_recvit, "):
+        recognise(contents(vit()), "timm")
+
+
+def refusal(tensors: dict[str, Tensor]) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        recognise(contents(tensors))
+    assert str(caught.value).startswith("model.pth ")
+    return str(caught.value)
+
+
+LLAMA = {
+    f"layers.{i}.{name}.weight": torch.ones(2)
+    for i in range(2)
+    for name in ("mlp.gate_proj", "mlp.up_proj", "input_layernorm", "self_attn.q_proj")
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model.base_model.", "vit."])
+def test_the_official_code_and_its_forks_are_refused_with_the_reason(prefix: str) -> None:
+    message = refusal({prefix + key: t for key, t in LLAMA.items()} | keys("lm_head.weight"))
+    assert "official Mixture-of-Recursions" in message and "RMSNorm" in message and "gated MLP" in message
+    assert f"{prefix}layers.0.mlp.gate_proj.weight" in message
+
+
+def test_vision_mors_transformers_variant_is_refused_with_the_reason() -> None:
+    message = refusal(keys("vit.encoder.first_block.attn.qkv.weight", "vit.encoder.routers.0.router.weight"))
+    assert "MoRViTModel" in message and "head mask" in message
+
+
+def test_two_families_in_one_file() -> None:
+    message = refusal(dict(families.EdgeRecViT().state_dict()) | vit())
+    assert "holds tensors of 2 families" in message
+    assert "an Edge-RecViT checkpoint: mor_vit" in message and "a ViT by timm's names" in message
+    assert "native" not in message and "morvit/1" not in message
+
+
+def test_unrolled_layers_are_ours_only_with_what_timm_has_no_place_for() -> None:
+    routed = vit() | keys("routers.0.0.weight")
+    assert recognise(contents(routed)).family.name == "native"
+    assert recognise(contents(vit() | keys("extra"))).family.name == "timm_vit", (
+        "whose rules name the extra key"
+    )
+
+
+def test_student_and_teacher_in_one_file() -> None:
+    both = {f"{who}.{key}": t for who in ("student", "teacher") for key, t in vit().items()}
+    message = refusal(both | keys("center"))
+    assert "holds 2 model(s) under names of their own" in message
+    assert "student.*: a ViT by timm's names" in message and "teacher.*" in message
+    assert "torch.save(model.state_dict(), PATH)" in message
+
+
+def test_a_model_inside_another() -> None:
+    message = refusal({f"backbone.{key}": t for key, t in vit().items()} | keys("neck.weight"))
+    assert "holds 1 model(s) under names of their own, and other tensors beside (neck)" in message
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
+def test_other_architectures(name: str) -> None:
+    model = third_party("timm").create_model(name, num_classes=3)
+    message = refusal(dict(model.state_dict()))
+    assert "is of no known family" in message
+    if name == "resnet18":
+        assert "not one of its 122 tensors" in message and "conv1.weight [64, 3, 7, 7]" in message
+    else:
+        assert "The nearest is a ViT by timm's names (timm, DeiT) (timm_vit)" in message
+        assert "missing: blocks.{i}.attn.qkv.weight" in message
+        assert "not known there: " in message and "more" in message
+
+
+def test_part_of_a_family_says_what_it_lacks() -> None:
+    lacking = {key: t for key, t in families.EdgeRecViT().state_dict().items() if ".router." not in key}
+    message = refusal(lacking)
+    assert "The nearest is an Edge-RecViT checkpoint" in message
+    assert "missing: mor_vit.router.router." in message
+
+
+def test_blocks_alone() -> None:
+    message = refusal({f"blocks.0.{name}": t for name, t in block(0).items()})
+    assert "timm_vit" in message and "missing: patch_embed.proj.weight" in message
+
+
+def test_signatures_tell_families_apart() -> None:
+    """No checkpoint is of two families, though timm's names are ours, too."""
+    for tensors, family in KNOWN.values():
+        told = [one.name for one in FAMILIES if evidence(one.signature, list(tensors)) is not None]
+        assert [name for name in told if not (name == "native" and "timm_vit" in told)] == [family]
+
+
+def test_names_are_matched_from_their_beginning() -> None:
+    tensors = drawn({f"x.{key}": tuple(t.shape) for key, t in vit().items()}, 0) | keys("y")
+    assert "x.*: a ViT by timm's names" in refusal(tensors)
