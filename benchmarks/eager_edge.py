@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, describe_files
 from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.errors import ParityError
-from morvit_deploy.exporters.onnx.macs import count_macs
-from morvit_deploy.exporters.onnx.names import GRAPH, WEIGHTS
+from morvit_deploy.exporters.onnx.graphs.macs import count_macs
+from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.model import reference as reference

@@ -30,7 +30,7 @@ from morvit_deploy.calibration.ranges.sensitivity import snr_db
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.assembly import trace_pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import trace_pieces
 from morvit_deploy.exporters.onnx.low.observe import Observer
 from morvit_deploy.exporters.onnx.low.ranges import ranges_of
 from morvit_deploy.exporters.targets import open_bundle

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.trt import BUILD
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines

@@ -20,8 +20,8 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_forms
-from morvit_deploy.graph.ends import Options
 from morvit_deploy.graph.lowering import lower
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint

@@ -19,6 +19,8 @@ from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
 
+pytest_plugins = ["fake_jetson"]
+
 settings.register_profile(
     "repeatable",
     derandomize=True,

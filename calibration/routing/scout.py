@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, Walk
 from morvit_deploy.model.macs import routed_steps
 from morvit_deploy.model.plan import FULL, Bucket, routed_by

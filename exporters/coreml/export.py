@@ -15,18 +15,18 @@ from morvit_deploy.bundle.session import RESULTS
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
-from morvit_deploy.exporters.coreml.card import Subject, model_card
-from morvit_deploy.exporters.coreml.classify import classify
-from morvit_deploy.exporters.coreml.compress import compress
-from morvit_deploy.exporters.coreml.convert import IMAGE, Wanted, convert, is_whole
-from morvit_deploy.exporters.coreml.golden import golden_of
-from morvit_deploy.exporters.coreml.kit import write_swift_package
+from morvit_deploy.exporters.coreml.kit.golden import golden_of
+from morvit_deploy.exporters.coreml.kit.write import write_swift_package
+from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
+from morvit_deploy.exporters.coreml.mlpackage.classify import classify
+from morvit_deploy.exporters.coreml.mlpackage.compress import compress
+from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, convert, is_whole
+from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
 from morvit_deploy.exporters.coreml.options import CoremlAsked, coreml_options
-from morvit_deploy.exporters.coreml.save import complete, save_package
-from morvit_deploy.exporters.coreml.tools import coremltools, untested
+from morvit_deploy.exporters.coreml.sdk.tools import coremltools, untested
 from morvit_deploy.exporters.request import Request
-from morvit_deploy.graph.options import Options
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
+from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan

@@ -15,8 +15,8 @@ from PIL import Image
 
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.save import MODEL
-from morvit_deploy.exporters.coreml.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.mlpackage.save import MODEL
+from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
 
 Answer = Callable[[Arrays, list[str]], Arrays]
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 from morvit_deploy.bundle.coreml import SEVERAL_FUNCTIONS, SYSTEMS, Weights
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.options import Attention, Layout, Options, Select
+from morvit_deploy.graph.style.options import Attention, Layout, Options, Select
 
 NEEDS_18 = {"weights": ("int4",), "attention": ("fused",)}  # operators of that system's opset
 

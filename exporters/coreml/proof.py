@@ -16,7 +16,6 @@ from torch import nn
 from morvit_deploy.bundle.coreml import MAIN, PACKAGE, STEM, CoremlForm
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.coreml.classify import LABEL
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
@@ -24,10 +23,11 @@ from morvit_deploy.exporters.coreml.mil.package import Function, Operation
 from morvit_deploy.exporters.coreml.mil.program import Weights
 from morvit_deploy.exporters.coreml.mil.structure import count_macs, violations
 from morvit_deploy.exporters.coreml.mil.types import FLOATS
-from morvit_deploy.exporters.coreml.save import WEIGHTS
-from morvit_deploy.exporters.coreml.tools import mil_name
-from morvit_deploy.exporters.onnx.graphs import weight_name
-from morvit_deploy.graph.ends import ConvStem
+from morvit_deploy.exporters.coreml.mlpackage.classify import LABEL
+from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
+from morvit_deploy.exporters.coreml.sdk.tools import mil_name
+from morvit_deploy.exporters.onnx.graphs.graphs import weight_name
+from morvit_deploy.graph.style.ends import ConvStem
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import last_step_is_cls_alone, schedule_macs, selection_macs
 from morvit_deploy.model.plan import Plan

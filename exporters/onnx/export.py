@@ -10,7 +10,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
-from morvit_deploy.exporters.onnx.assembly import Pieces, trace_pieces, write_pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.unroll import StaticMoRViT

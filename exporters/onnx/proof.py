@@ -17,10 +17,10 @@ from onnx import external_data_helper, numpy_helper, shape_inference
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.graphs import every_graph, weight_name
-from morvit_deploy.exporters.onnx.macs import PRODUCTS, at_batch, count_macs, infer_shapes
-from morvit_deploy.exporters.onnx.names import graph_files
-from morvit_deploy.exporters.onnx.plain import plain_graph, read_graph
+from morvit_deploy.exporters.onnx.graphs.graphs import every_graph, weight_name
+from morvit_deploy.exporters.onnx.graphs.macs import PRODUCTS, at_batch, count_macs, infer_shapes
+from morvit_deploy.exporters.onnx.graphs.names import graph_files
+from morvit_deploy.exporters.onnx.graphs.plain import plain_graph, read_graph
 from morvit_deploy.exporters.onnx.proof_precision import (
     Integers,
     Promise,
@@ -28,7 +28,7 @@ from morvit_deploy.exporters.onnx.proof_precision import (
     integer_violations,
     read_integers,
 )
-from morvit_deploy.graph.blocks import StaticLinear
+from morvit_deploy.graph.style.blocks import StaticLinear
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import dense_macs, last_step_is_cls_alone, schedule_macs
 

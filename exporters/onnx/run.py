@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.run_ort import OrtRunner
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import HostDispatch, Runner
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.onnx.names import GRAPH, WEIGHTS, graph_files
+from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS, graph_files
 from morvit_deploy.machine.this import checked_threads
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def alone(
     """One bucket's graph as the bundle holds it, perhaps with the values inside it as further outputs."""
     import onnx  # only verify and bench ask for a bucket alone
 
-    from morvit_deploy.exporters.onnx.plain import plain_graph
+    from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 
     model = plain_graph(folder, manifest, bucket or manifest.plan.buckets[0].name, weights=weights)
     if probes:

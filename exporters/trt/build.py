@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.trt import BUILD, LACKS, Flavor
 from morvit_deploy.errors import BundleError, TargetError

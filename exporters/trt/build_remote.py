@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.trt_build import RECORD
-from morvit_deploy.agent.trt_engines import EngineError, read_engine, read_engines
+from morvit_deploy.agent.trt.build import RECORD
+from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
 from morvit_deploy.bundle.trt import BUILD, TIMING_CACHE
 from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, told

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from morvit_deploy.agent import cuda_driver
-from morvit_deploy.agent.faults import AgentError, Refused
+from morvit_deploy.agent.core.faults import AgentError, Refused
+from morvit_deploy.agent.trt import driver as cuda_driver
 from morvit_deploy.errors import BundleError, TargetError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from morvit_deploy.agent import engine
+from morvit_deploy.agent.trt import engine
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.exporters.trt.driver import Cuda, own_errors
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.trt import LARGEST_BATCH, Flavor, TrtForm
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.trt.options import TrtAsked

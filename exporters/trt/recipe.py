@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import sha256
 from morvit_deploy.bundle.trt import RECIPE, SCRIPT, TIMING_CACHE, TrtForm
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from morvit_deploy.agent import trt_engines
+from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
 from morvit_deploy.bundle.trt import BUILD, Flavor
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.onnx.names import graph_files
+from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.run import OnnxRunner, alone, open_onnx
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
@@ -176,8 +176,8 @@ def _rounded(
     """A bf16 bundle's graphs, each rewritten in memory."""
     import onnx  # noqa: TID251  # only where there is no GPU that would run bf16
 
+    from morvit_deploy.exporters.onnx.graphs.plain import read_graph
     from morvit_deploy.exporters.onnx.low.bfloat import rounded_in_fp32
-    from morvit_deploy.exporters.onnx.plain import read_graph
 
     def runner(model: onnx.ModelProto) -> OnnxRunner:
         return OnnxRunner(rounded_in_fp32(model).SerializeToString(), build, threads)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.host.machine import board, machine, text_of
+from morvit_deploy.agent.host.processor import usage
 from morvit_deploy.agent.jetson import System, Watch, describe, read_state
-from morvit_deploy.agent.machine import board, machine, text_of
-from morvit_deploy.agent.processor import usage
 
 _LISTEN_S = 0.5
 _CPU = Path("/sys/devices/system/cpu")

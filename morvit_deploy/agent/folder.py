@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from morvit_deploy.agent.machine import text_of
+from morvit_deploy.agent.host.machine import text_of
 
 MARK = "morvit-agent-"
 ARCHIVE = "agent.pyz"

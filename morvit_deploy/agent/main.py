@@ -6,8 +6,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from morvit_deploy.agent.faults import AgentError
-from morvit_deploy.agent.lines import say
+from morvit_deploy.agent.core.faults import AgentError
+from morvit_deploy.agent.core.lines import say
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             worker.main(arguments)
     elif command == "build":
-        from morvit_deploy.agent import trt_build
+        from morvit_deploy.agent.trt import build as trt_build
 
         sys.exit(trt_build.main(arguments))
     elif command == "send":

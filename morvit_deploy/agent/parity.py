@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.agent.faults import Refused
+from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.serving import Model, Rounds
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from morvit_deploy.agent.faults import Refused
-from morvit_deploy.agent.recipe import Recipe
-from morvit_deploy.agent.running import Arrays, HostDispatch, Runner
+from morvit_deploy.agent.core.faults import Refused
+from morvit_deploy.agent.core.recipe import Recipe
+from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
 
 _STOP_SPINNING = "session.force_spinning_stop"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"

@@ -14,11 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.agent.faults import AgentError, Lacking
+from morvit_deploy.agent.core.faults import AgentError, Lacking
 
 if TYPE_CHECKING:  # they need numpy, which `check_runtime` looks for
-    from morvit_deploy.agent.recipe import Recipe
-    from morvit_deploy.agent.running import Runner
+    from morvit_deploy.agent.core.recipe import Recipe
+    from morvit_deploy.agent.core.running import Runner
 
 CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
 
@@ -34,7 +34,7 @@ class Runtime:
 
 
 RUNTIMES = {
-    "trt": Runtime("morvit_deploy.agent.run_trt", None, (), "sudo apt-get install python3-numpy"),
+    "trt": Runtime("morvit_deploy.agent.trt.run", None, (), "sudo apt-get install python3-numpy"),
     "onnx": Runtime(
         "morvit_deploy.agent.run_ort",
         "onnxruntime",

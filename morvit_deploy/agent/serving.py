@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from morvit_deploy.agent.lines import say
-from morvit_deploy.agent.running import Arrays
+from morvit_deploy.agent.core.lines import say
+from morvit_deploy.agent.core.running import Arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from morvit_deploy.agent import conditions
-from morvit_deploy.agent.building import Builder, check_builder, share
-from morvit_deploy.agent.child import Child
-from morvit_deploy.agent.faults import AgentError
+from morvit_deploy.agent.core.child import Child
+from morvit_deploy.agent.core.faults import AgentError
+from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.folder import ARCHIVE, boot_id, remove, sweep
-from morvit_deploy.agent.lines import own_stdout, say
-from morvit_deploy.agent.machine import available_cores
-from morvit_deploy.agent.processor import usage
+from morvit_deploy.agent.host.machine import available_cores
+from morvit_deploy.agent.host.processor import usage
 from morvit_deploy.agent.runtimes import check_runtime, checked_threads, environment
+from morvit_deploy.agent.trt.builder import Builder, check_builder, share
 
 BEAT_S = 4.0
 SILENCE_S = 30.0  # of an asking side that sends a beat every few seconds

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from morvit_deploy.agent.faults import AgentError, Lacking
+from morvit_deploy.agent.core.faults import AgentError, Lacking
 
 
 def receive(folder: Path, stream: BinaryIO) -> int:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.faults import AgentError
-from morvit_deploy.agent.lines import own_stdout, say
-from morvit_deploy.agent.machine import memory_mib
+from morvit_deploy.agent.core.faults import AgentError
+from morvit_deploy.agent.core.lines import own_stdout, say
+from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, Recipe, read_recipe
+from morvit_deploy.agent.core.running import normalise, run_in_batches
+from morvit_deploy.agent.host.machine import memory_mib
 from morvit_deploy.agent.parity import compared
-from morvit_deploy.agent.recipe import EXPECTED, PIXELS, Recipe, read_recipe
-from morvit_deploy.agent.running import normalise, run_in_batches
 from morvit_deploy.agent.runtimes import load_runner
 from morvit_deploy.agent.serving import Model, Rounds, serve
 

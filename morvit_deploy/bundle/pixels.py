@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from morvit_deploy.agent import running
+from morvit_deploy.agent.core import running
 from morvit_deploy.errors import ImageError
 from morvit_deploy.model.config import Preprocess
 

@@ -10,8 +10,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.agent import running
-from morvit_deploy.agent.running import AT_A_TIME, RESULTS, Arrays, Runner
+from morvit_deploy.agent.core import running
+from morvit_deploy.agent.core.running import AT_A_TIME, RESULTS, Arrays, Runner
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import ImageError

@@ -10,7 +10,7 @@ import typer
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import APPLE, check_no_apple, run_apple
-from morvit_deploy.cli.common import (
+from morvit_deploy.cli.shared.common import (
     BundleArg,
     ForceOption,
     JsonOption,
@@ -21,8 +21,8 @@ from morvit_deploy.cli.common import (
     progress_bar,
     stderr,
 )
-from morvit_deploy.cli.sources import opened, said_options, takes_source
-from morvit_deploy.cli.ssh import (
+from morvit_deploy.cli.shared.sources import opened, said_options, takes_source
+from morvit_deploy.cli.shared.ssh import (
     HostOption,
     PythonOption,
     RemoteDirOption,

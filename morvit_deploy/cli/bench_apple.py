@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.cli.common import bundle_folder, emit, progress_bar, stderr
+from morvit_deploy.cli.shared.common import bundle_folder, emit, progress_bar, stderr
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.report import Report, Table
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import BundleArg, JsonOption, bundle_folder, emit, stages
-from morvit_deploy.cli.ssh import (
+from morvit_deploy.cli.shared.common import BundleArg, JsonOption, bundle_folder, emit, stages
+from morvit_deploy.cli.shared.ssh import (
     HostOption,
     PythonOption,
     RemoteDirOption,
@@ -75,7 +75,7 @@ def build(
 
 
 def _report(record: dict[str, Any]) -> Report:
-    from morvit_deploy.agent.trt_build import PRODUCT
+    from morvit_deploy.agent.trt.build import PRODUCT
     from morvit_deploy.report import Report, Table, size
 
     rows = [

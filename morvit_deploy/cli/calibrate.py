@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import (
+from morvit_deploy.cli.shared.common import (
     CheckpointArg,
     ForceOption,
     JsonOption,
@@ -19,7 +19,7 @@ from morvit_deploy.cli.common import (
     progress_bar,
     stderr,
 )
-from morvit_deploy.cli.sources import opened, takes_source
+from morvit_deploy.cli.shared.sources import opened, takes_source
 from morvit_deploy.errors import OutputError, PlanError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import ForceOption, JsonOption, emit, stages
-from morvit_deploy.cli.sources import given_of, takes_source
+from morvit_deploy.cli.shared.common import ForceOption, JsonOption, emit, stages
+from morvit_deploy.cli.shared.sources import given_of, takes_source
 from morvit_deploy.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import ForceOption, JsonOption, emit, stages, stderr
+from morvit_deploy.cli.shared.common import ForceOption, JsonOption, emit, stages, stderr
 from morvit_deploy.errors import ConfigError
 
 BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import JsonOption, emit
+from morvit_deploy.cli.shared.common import JsonOption, emit
 from morvit_deploy.errors import CheckFailed
 
 

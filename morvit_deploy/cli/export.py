@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import (
+from morvit_deploy.cli.shared.common import (
     CheckpointArg,
     ForceOption,
     ImagesOption,
@@ -21,7 +21,7 @@ from morvit_deploy.cli.common import (
     stages,
     stderr,
 )
-from morvit_deploy.cli.sources import opened, takes_source
+from morvit_deploy.cli.shared.sources import opened, takes_source
 from morvit_deploy.errors import ConfigError
 
 COREML, TRT = "Target coreml", "Target trt"  # headings of their own options

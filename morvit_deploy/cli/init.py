@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import ForceOption, stages, stdout
+from morvit_deploy.cli.shared.common import ForceOption, stages, stdout
 from morvit_deploy.model.presets import PRESETS
 
 

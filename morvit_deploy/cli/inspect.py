@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import (
+from morvit_deploy.cli.shared.common import (
     CheckpointArg,
     ForceOption,
     ImagesOption,
@@ -20,7 +20,7 @@ from morvit_deploy.cli.common import (
     remark_on_limit,
     stderr,
 )
-from morvit_deploy.cli.sources import opened, takes_source
+from morvit_deploy.cli.shared.sources import opened, takes_source
 from morvit_deploy.errors import OutputError
 
 

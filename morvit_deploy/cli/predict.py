@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.common import (
+from morvit_deploy.cli.shared.common import (
     JsonOption,
     ThreadsOption,
     UpscaleOption,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morvit_deploy.graph.rewrites import cls_only
+from morvit_deploy.graph.maths.rewrites import cls_only
 from morvit_deploy.graph.step import Carried, StaticGraph, Walk
 from morvit_deploy.model.macs import scores_read
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, ConfigError
-from morvit_deploy.graph.blocks import StaticBlock, StaticLinear, StaticNorm
-from morvit_deploy.graph.ends import Stem
+from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, StaticNorm
+from morvit_deploy.graph.style.ends import Stem
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 

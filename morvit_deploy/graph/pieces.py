@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from morvit_deploy.graph.dispatch import cheapest_fitting, predicted
+from morvit_deploy.graph.maths.dispatch import cheapest_fitting, predicted
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.plan import Plan
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.blocks import StaticBlock
-from morvit_deploy.graph.channels_first import PARTS
-from morvit_deploy.graph.ends import Classifier, ConvStem, StaticRouter, Stem
-from morvit_deploy.graph.layouts import LAYOUTS
-from morvit_deploy.graph.options import Options
-from morvit_deploy.graph.rewrites import KV, cls_only, frozen_keys
-from morvit_deploy.graph.selection import MOST_BY_ONE_HOT, selection_of
+from morvit_deploy.graph.maths.layouts import LAYOUTS
+from morvit_deploy.graph.maths.rewrites import KV, cls_only, frozen_keys
+from morvit_deploy.graph.style.blocks import StaticBlock
+from morvit_deploy.graph.style.channels_first import PARTS
+from morvit_deploy.graph.style.ends import Classifier, ConvStem, StaticRouter, Stem
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.selection import MOST_BY_ONE_HOT, selection_of
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import layer_names, routed_steps

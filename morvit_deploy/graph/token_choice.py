@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morvit_deploy.graph.dispatch import counts_of
+from morvit_deploy.graph.maths.dispatch import counts_of
 from morvit_deploy.graph.step import Carried, StaticGraph
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from morvit_deploy.agent import machine
-from morvit_deploy.agent.machine import available_cores
+from morvit_deploy.agent.host import machine
+from morvit_deploy.agent.host.machine import available_cores
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.dependencies import installed
 

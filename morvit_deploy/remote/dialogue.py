@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from morvit_deploy.agent.child import how
+from morvit_deploy.agent.core.child import how
 from morvit_deploy.errors import TargetError
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.local import LocalConnection

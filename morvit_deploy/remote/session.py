@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from morvit_deploy.agent.child import ANSWER_TIMEOUT_S
+from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S
 from morvit_deploy.errors import BundleError, LostError, TargetError
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection

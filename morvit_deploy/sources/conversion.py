@@ -17,11 +17,11 @@ from morvit_deploy.model.checkpoint import build_model, save_checkpoint
 from morvit_deploy.model.config import parse_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.sources.detection import recognise
-from morvit_deploy.sources.family import Draft, Family
-from morvit_deploy.sources.given import Given, Questions, Settled
-from morvit_deploy.sources.keymap import Row
-from morvit_deploy.sources.names import CONFIG
-from morvit_deploy.sources.reading import Contents, read_source
+from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.settings.given import Given, Questions, Settled
+from morvit_deploy.sources.tensors.keymap import Row
+from morvit_deploy.sources.tensors.names import CONFIG
+from morvit_deploy.sources.tensors.reading import Contents, read_source
 
 Tell = Callable[[str], None]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.sources.families.edge_recvit import EdgeRecViT
+from morvit_deploy.sources.families.family import Family, evidence, listed
 from morvit_deploy.sources.families.hf_vit import TransformersViT
 from morvit_deploy.sources.families.native import Native
 from morvit_deploy.sources.families.refused import REFUSED
 from morvit_deploy.sources.families.timm_vit import TimmViT
 from morvit_deploy.sources.families.vision_mor import VisionMoR
-from morvit_deploy.sources.family import Family, evidence, listed
-from morvit_deploy.sources.keymap import assign
-from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.tensors.keymap import assign
+from morvit_deploy.sources.tensors.reading import Contents
 
 NATIVE = Native()
 # ours last: its names are timm's, too

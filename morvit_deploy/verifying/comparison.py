@@ -28,7 +28,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.graph.baselines import build_forms
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import Bucket, is_own

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,20 +20,21 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from shipped_bundles import gone, unpacked
 
 import morvit_deploy.agent as agent_package
-from morvit_deploy.agent import conditions, processor, runtimes
-from morvit_deploy.agent.faults import AgentError, Lacking, Refused
+from morvit_deploy.agent import conditions, runtimes
+from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
+from morvit_deploy.agent.core.recipe import RECIPE, read_recipe
 from morvit_deploy.agent.folder import MARK, boot_id, sweep
-from morvit_deploy.agent.machine import memory_mib
+from morvit_deploy.agent.host import processor
+from morvit_deploy.agent.host.machine import memory_mib
 from morvit_deploy.agent.parity import compared
-from morvit_deploy.agent.recipe import RECIPE, read_recipe
 from morvit_deploy.agent.serving import Model, Rounds
 from morvit_deploy.agent.transfer import receive
 from morvit_deploy.errors import ParityError
 from morvit_deploy.measuring.board.parity import DEVICE_TOLERANCE, judged
-from morvit_deploy.measuring.board.shipping import pack
-from morvit_deploy.measuring.core.inputs import Source, Subject, prepare
+from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import load_command
@@ -107,27 +107,11 @@ def talking(folder: Path, **options: Any) -> Iterator[Conversation]:
             pass
 
 
-def gone(folder: Path, within_s: float = 10.0) -> bool:
-    """Is the folder empty, soon?"""
-    end = time.monotonic() + within_s
-    while any(folder.iterdir()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(folder.iterdir())
-
-
 @pytest.fixture
 def shipped(tiny_bundle: Path, tmp_path: Path) -> Path:
     """The tiny bundle as it lies on a device."""
     subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
     return unpacked(subject, tmp_path / "shipped")
-
-
-def unpacked(subject: Subject, folder: Path) -> Path:
-    stream = io.BytesIO()
-    write_to(pack(subject, "tiny", "0"), stream, lambda size: None)  # type: ignore[arg-type]
-    stream.seek(0)
-    receive(folder, stream)
-    return folder / "0"
 
 
 class TestArchive:

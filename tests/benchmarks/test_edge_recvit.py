@@ -13,7 +13,7 @@ from tiny_models import EXACT, make_config, normalised, random_model, random_pix
 
 from morvit_deploy.errors import ConfigError, ParityError
 from morvit_deploy.exporters.api import export
-from morvit_deploy.exporters.onnx.macs import count_macs
+from morvit_deploy.exporters.onnx.graphs.macs import count_macs
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.config import Config

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import families
 import pytest
+import source_models
 import torch
 from calibration_setup import save_pictures
 from commands import ANSI, answer, refused, run
@@ -193,7 +193,7 @@ def test_a_plan_of_a_source_is_its_plan(
 ) -> None:
     """`calibrate SOURCE` and `export SOURCE` convert by themselves, to the same bytes."""
     monkeypatch.setattr(rounds, "SCALES", (0.5, 1.0))
-    model = families.randomise(families.EdgeRecViT(), seed=4, router_scale=2.0)
+    model = source_models.randomise(source_models.EdgeRecViT(), seed=4, router_scale=2.0)
     source = saved(model.state_dict(), tmp_path / "edge.pth")
     say = ("--preprocess", "cifar10", "--norm-eps", "1e-12", "--num-heads", 2, "--activation", "gelu")
     images = save_pictures(tmp_path / "images")

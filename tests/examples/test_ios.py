@@ -16,7 +16,7 @@ from places import EXAMPLES
 from swift import syntax_problems
 
 from morvit_deploy.bundle.coreml import PACKAGE
-from morvit_deploy.exporters.coreml.kit import TEMPLATE
+from morvit_deploy.exporters.coreml.kit.write import TEMPLATE
 
 IOS = EXAMPLES / "ios"
 PROJECT = IOS / "MoRViTCamera.xcodeproj" / "project.pbxproj"

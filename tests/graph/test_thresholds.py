@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
 
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan

@@ -20,7 +20,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from morvit_deploy.agent import cuda_driver, trt_build
+from morvit_deploy.agent.trt import build as trt_build
+from morvit_deploy.agent.trt import driver as cuda_driver
 
 GPU = {"name": "Fake 4090", "compute_capability": "8.9"}
 OUT_OF_MEMORY, INVALID_VALUE = 2, 1  # CUresult of cuda.h

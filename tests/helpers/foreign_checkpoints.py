@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morvit_deploy.sources.given import Given
-from morvit_deploy.sources.reading import Contents
+from morvit_deploy.sources.settings.given import Given
+from morvit_deploy.sources.tensors.reading import Contents
 
 DIM, HEADS, MLP, PATCH, GRID, CLASSES = 8, 2, 12, 4, 4, 5
 SIZE = PATCH * GRID

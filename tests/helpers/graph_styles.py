@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from morvit_deploy.graph.options import LAYOUTS, SELECTS
+from morvit_deploy.graph.style.options import LAYOUTS, SELECTS
 
 __all__ = ["FORMS", "LAYOUTS", "SELECTS"]
 FORMS = [(layout, select) for layout in LAYOUTS for select in SELECTS]

@@ -12,7 +12,7 @@ from tree_sitter import Language, Node, Parser
 
 from morvit_deploy.bundle.coreml import CoremlForm
 from morvit_deploy.bundle.manifest import Manifest, Port
-from morvit_deploy.exporters.coreml.kit import Golden
+from morvit_deploy.exporters.coreml.kit.write import Golden
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 

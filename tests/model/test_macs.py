@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (

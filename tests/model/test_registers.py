@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
 from morvit_deploy.model.config import MAX_REGISTERS, Config, parse_config

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import families
 import pytest
+import source_models
 import torch
 from foreign_checkpoints import block, contents, drawn, vit
 from third_party import third_party
@@ -13,7 +13,7 @@ from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.model.checkpoint import init_model
 from morvit_deploy.model.presets import preset
 from morvit_deploy.sources.detection import FAMILIES, NAMES, recognise
-from morvit_deploy.sources.family import evidence
+from morvit_deploy.sources.families.family import evidence
 
 
 def keys(*names: str) -> dict[str, Tensor]:
@@ -31,8 +31,8 @@ def hf(prefix: str = "vit.", layer: str = "encoder.layer") -> dict[str, Tensor]:
 
 KNOWN = {
     "timm": (vit(), "timm_vit"),
-    "edge": (dict(families.EdgeRecViT().state_dict()), "edge_recvit"),
-    "vision-mor": (dict(families.VisionMoR().state_dict()), "vision_mor"),
+    "edge": (dict(source_models.EdgeRecViT().state_dict()), "edge_recvit"),
+    "vision-mor": (dict(source_models.VisionMoR().state_dict()), "vision_mor"),
     "native": (native(), "native"),
     "hf": (hf(), "hf_vit"),
     "hf, version 5": (hf("deit.", "layers"), "hf_vit"),
@@ -88,7 +88,7 @@ def test_vision_mors_transformers_variant_is_refused_with_the_reason() -> None:
 
 
 def test_two_families_in_one_file() -> None:
-    message = refusal(dict(families.EdgeRecViT().state_dict()) | vit())
+    message = refusal(dict(source_models.EdgeRecViT().state_dict()) | vit())
     assert "holds tensors of 2 families" in message
     assert "an Edge-RecViT checkpoint: mor_vit" in message and "a ViT by timm's names" in message
     assert "native" not in message and "morvit/1" not in message
@@ -129,7 +129,7 @@ def test_other_architectures(name: str) -> None:
 
 
 def test_part_of_a_family_says_what_it_lacks() -> None:
-    lacking = {key: t for key, t in families.EdgeRecViT().state_dict().items() if ".router." not in key}
+    lacking = {key: t for key, t in source_models.EdgeRecViT().state_dict().items() if ".router." not in key}
     message = refusal(lacking)
     assert "The nearest is an Edge-RecViT checkpoint" in message
     assert "missing: mor_vit.router.router." in message

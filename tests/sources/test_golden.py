@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import families
 import numpy as np
 import pytest
+import source_models
 import torch
 from commands import run
 from safetensors.torch import save_file
@@ -56,7 +56,7 @@ def tensors_only(model: nn.Module, folder: Path) -> Path:
 
 
 def by_training(model: nn.Module, folder: Path) -> Path:
-    torch.save(families.wrapped_by_training(model), folder / "checkpoint_7.pth")
+    torch.save(source_models.wrapped_by_training(model), folder / "checkpoint_7.pth")
     return folder / "checkpoint_7.pth"
 
 
@@ -96,7 +96,7 @@ def timm_vit(name: str = "vit_tiny_patch16_224", **options: Any) -> nn.Module:
     model = third_party("timm").create_model(
         name, num_classes=10, img_size=SIZE, patch_size=8, embed_dim=16, num_heads=2, depth=3, **options
     )
-    return families.randomise(model, seed=1)
+    return source_models.randomise(model, seed=1)
 
 
 def tied_timm_vit(middle: bool) -> nn.Module:
@@ -104,7 +104,7 @@ def tied_timm_vit(middle: bool) -> nn.Module:
     model: Any = timm_vit()
     model.blocks.append(third_party("timm").models.vision_transformer.Block(16, 2, qkv_bias=True).eval())
     inside = model.blocks[1:-1] if middle else model.blocks
-    families.randomise(model.blocks[-1], seed=9)
+    source_models.randomise(model.blocks[-1], seed=9)
     for block in inside:
         block.load_state_dict(inside[0].state_dict())
     model.blocks[0].norm1.eps = 1e-6
@@ -119,19 +119,19 @@ def hf_vit(kind: str = "ViT", **options: Any) -> nn.Module:
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, image_size=SIZE,
         patch_size=8, num_labels=10, **options,
     )  # fmt: skip  # two lines read better than eight
-    return families.randomise(getattr(transformers, f"{kind}ForImageClassification")(config), seed=2)
+    return source_models.randomise(getattr(transformers, f"{kind}ForImageClassification")(config), seed=2)
 
 
 def edge(act: str = "gelu", dora: tuple[str, ...] = ()) -> nn.Module:
-    model = families.EdgeRecViT(act=act)
-    families.randomise(model, seed=4, router_scale=2.0)
+    model = source_models.EdgeRecViT(act=act)
+    source_models.randomise(model, seed=4, router_scale=2.0)
     for block in dora:
         model.add_dora(block, rank=4, alpha=6.0)
     return model
 
 
 def vision_mor(shared: int = 1) -> nn.Module:
-    return families.randomise(families.VisionMoR(shared=shared), seed=5, router_scale=0.3)
+    return source_models.randomise(source_models.VisionMoR(shared=shared), seed=5, router_scale=0.3)
 
 
 def hf_logits(model: nn.Module, images: Tensor) -> Tensor:
@@ -291,8 +291,8 @@ def full_hf(kind: str) -> nn.Module:
 
 
 def full_edge() -> nn.Module:
-    model = families.EdgeRecViT(image=224, patch=16, dim=768, heads=12, mlp=3072, layers=12)
-    families.randomise(model, seed=1)
+    model = source_models.EdgeRecViT(image=224, patch=16, dim=768, heads=12, mlp=3072, layers=12)
+    source_models.randomise(model, seed=1)
     for block in ("shared", "tail"):
         model.add_dora(block, rank=64, alpha=64.0)
     return model

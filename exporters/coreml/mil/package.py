@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.mil.blob import BlobFile
 from morvit_deploy.exporters.coreml.mil.types import NUMPY, OF_PROTO, SUB_BYTE, Value, ValueType, unpack
-from morvit_deploy.exporters.coreml.tools import coremltools
+from morvit_deploy.exporters.coreml.sdk.tools import coremltools
 
 MANIFEST = "Manifest.json"
 _MODEL_PATH = "@model_path"  # the folder of the model file, in the names of weight files

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.macs import Shapes, infer_shapes
+from morvit_deploy.exporters.onnx.graphs.macs import Shapes, infer_shapes
 
 PRODUCTS = ("MatMul", "Gemm")
 ROUTERS = "routers."  # a router's error flips a decision: they stay in float

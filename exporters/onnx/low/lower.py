@@ -14,7 +14,7 @@ from morvit_deploy.calibration.ranges.channels import Channels
 from morvit_deploy.calibration.ranges.ranges import DEFAULT, Method
 from morvit_deploy.calibration.ranges.sensitivity import Search, score, search
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.exporters.onnx.assembly import Pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import Pieces
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, linears
 from morvit_deploy.exporters.onnx.low.observe import Observer, observer_of
 from morvit_deploy.exporters.onnx.low.quantize import Flavor, Ranges, lift, quantise

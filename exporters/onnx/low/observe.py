@@ -18,7 +18,7 @@ from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import CheckpointError, TargetError
-from morvit_deploy.exporters.onnx.assembly import STEM, WHOLE, Pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Calibrated
 

@@ -19,9 +19,9 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.graphs import drop_unread, rename
+from morvit_deploy.exporters.onnx.graphs.graphs import drop_unread, rename
+from morvit_deploy.exporters.onnx.graphs.trace import IR_VERSION, OPSET
 from morvit_deploy.exporters.onnx.low.linears import Linear, linears
-from morvit_deploy.exporters.onnx.trace import IR_VERSION, OPSET
 
 Flavor = Literal["cpu", "trt"]
 FLAVORS: tuple[Flavor, ...] = get_args(Flavor)

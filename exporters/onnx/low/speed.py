@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from morvit_deploy.exporters.onnx.assembly import STEM, WHOLE, Pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.exporters.onnx.low.observe import Feeds, open_session
 from morvit_deploy.model.plan import Plan
 

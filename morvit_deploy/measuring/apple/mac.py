@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.load import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.dispatching import Reply
 from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp

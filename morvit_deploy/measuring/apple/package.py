@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml.load import mil_name
+from morvit_deploy.exporters.coreml.sdk.load import mil_name
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
 STEM = "stem"
@@ -82,11 +82,6 @@ class Package:
         if self.input == "float":
             values = (values / 255 - np.asarray(self.mean)) / np.asarray(self.std)
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
-
-
-def oldest_macos(ios: int) -> int:
-    """The macOS of the same year: 14 for iOS 17, 15 for iOS 18, 26 for iOS 26."""
-    return ios - 3 if ios <= 18 else ios
 
 
 def read_package(folder: Path) -> Package:

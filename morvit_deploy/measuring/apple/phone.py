@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.load import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone
 from morvit_deploy.measuring.apple.dispatching import Reply
 from morvit_deploy.measuring.apple.mac import NS_PER_MS, placed

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
+from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 from morvit_deploy.files import new_folder
 from morvit_deploy.machine.dependencies import PACKAGE, installed
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
-from morvit_deploy.measuring.apple.package import oldest_macos
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
 
 # the modules that measure, copied as they are; they import numpy, coremltools and one another
@@ -23,9 +23,15 @@ CARRIED = (
     "morvit_deploy.files",
     "morvit_deploy.report",
     "morvit_deploy.exporters",
-    "morvit_deploy.exporters.coreml.load",
+    "morvit_deploy.exporters.coreml",
+    "morvit_deploy.exporters.coreml.sdk",
+    "morvit_deploy.exporters.coreml.sdk.load",
+    "morvit_deploy.exporters.coreml.sdk.systems",
     "morvit_deploy.measuring",
-    *(f"morvit_deploy.measuring.{name}" for name in ("answers", "arithmetic", "mix", "results", "wording")),
+    "morvit_deploy.measuring.core",
+    *(f"morvit_deploy.measuring.core.{name}" for name in ("arithmetic", "results", "samples", "wording")),
+    "morvit_deploy.measuring.mix",
+    *(f"morvit_deploy.measuring.mix.{name}" for name in ("answers", "mix")),
     "morvit_deploy.measuring.apple",
     *(
         f"morvit_deploy.measuring.apple.{name}"

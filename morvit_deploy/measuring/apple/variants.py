@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.exporters.coreml.load import quiet
+from morvit_deploy.exporters.coreml.sdk.load import quiet
 
 
 def variant(ct: Any, package: Path, file: Path, *, function: str | None, arrays: bool) -> Any:

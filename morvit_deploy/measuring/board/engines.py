@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.trt_build import MODULES, RECORD
+from morvit_deploy.agent.trt.build import MODULES, RECORD
 from morvit_deploy.bundle.trt import ALONE, BUILD
 from morvit_deploy.exporters.trt.build import may_change, told
 from morvit_deploy.exporters.trt.build_remote import HEAD, build_there, fitting_engines

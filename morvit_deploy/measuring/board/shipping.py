@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.agent.recipe import EXPECTED, PIXELS, RECIPE, Recipe
+from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, RECIPE, Recipe
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.bundle.trt import ALONE, BUILD
 from morvit_deploy.bundle.trt import RECIPE as RECIPE_OF_ENGINES
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.onnx.names import WEIGHTS, graph_files
+from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS, graph_files
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 from morvit_deploy.measuring.core.inputs import Subject
@@ -84,7 +84,7 @@ def onnx_parts(subject: Subject) -> Parts:
     """Of an ONNX bundle. The device has no onnx to take a bucket's graph out of a larger one: that is done here."""
     manifest, alone = subject.manifest, {}
     if manifest.plan.adaptive:
-        from morvit_deploy.exporters.onnx.plain import plain_graph
+        from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 
         names = [bucket.name for bucket in manifest.plan.buckets]
         alone = {name: plain_graph(subject.bundle, manifest, name).SerializeToString() for name in names}
@@ -100,7 +100,7 @@ def trt_parts(subject: Subject) -> Parts:
     inside = Session(subject.bundle, manifest, on_cpu(subject.bundle, manifest))
     if not manifest.plan.adaptive or manifest.dispatch == "host":
         return Parts({}, {}, _logits(subject, inside))
-    from morvit_deploy.exporters.onnx.plain import plain_graph
+    from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 
     names = [bucket.name for bucket in manifest.plan.buckets]
     alone = {name: plain_graph(build, graphs_of(manifest), name).SerializeToString() for name in names}

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from morvit_deploy.agent.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
+from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 from morvit_deploy.measuring.core.process import block_of, run_request
 from morvit_deploy.measuring.core.samples import Block, Start
 from morvit_deploy.remote.dialogue import Dropped

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from morvit_deploy.agent.processor import Usage
+from morvit_deploy.agent.host.processor import Usage
 from morvit_deploy.machine.this import this_machine, versions
 from morvit_deploy.measuring.core.results import DRIFT, Measured
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from morvit_deploy.agent.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
-from morvit_deploy.agent.faults import AgentError, Refused
+from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
+from morvit_deploy.agent.core.faults import AgentError, Refused
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.measuring.core.conditions import usage
 from morvit_deploy.measuring.core.inputs import Subject

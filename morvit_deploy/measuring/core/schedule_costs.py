@@ -14,11 +14,11 @@ from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
 from morvit_deploy.calibration.routing.statistics import Thresholds
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.files import write_graphs
+from morvit_deploy.exporters.onnx.graphs.files import write_graphs
+from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.exporters.onnx.run import OnnxRunner
-from morvit_deploy.exporters.onnx.trace import trace
-from morvit_deploy.graph.ends import Options
 from morvit_deploy.graph.pieces import StemPart, TrunkPart, name_carried
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config

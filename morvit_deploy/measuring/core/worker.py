@@ -11,7 +11,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from morvit_deploy.agent.lines import own_stdout, say
+from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.targets import find_target, open_bundle

@@ -15,7 +15,7 @@ from morvit_deploy.bundle.pixels import normalise
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.bundle.trt import LARGEST_BATCH
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.onnx.names import graph_files
+from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
 from morvit_deploy.exporters.trt.run import look_for, open_engines

@@ -6,12 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.sources.dora import SLOTS, merging
-from morvit_deploy.sources.family import Draft, Family
-from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, recipe
-from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import (
+from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.families.settling import (
     hold_to_config,
     labels_of,
     need,
@@ -20,6 +16,10 @@ from morvit_deploy.sources.settling import (
     settle_preprocess,
     width_fields,
 )
+from morvit_deploy.sources.settings.given import Questions
+from morvit_deploy.sources.tensors.dora import SLOTS, merging
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, recipe
+from morvit_deploy.sources.tensors.reading import Contents
 
 _BLOCKS = {"head": "first", "shared": "cycle.0", "tail": "last"}
 

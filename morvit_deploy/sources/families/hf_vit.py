@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources import preprocessing
-from morvit_deploy.sources.family import Draft, Family
-from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, refuse
-from morvit_deploy.sources.layers import settle_layers
-from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import (
+from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.families.layers import settle_layers
+from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
     hold_to_config,
@@ -22,6 +18,10 @@ from morvit_deploy.sources.settling import (
     settle_preprocess,
     width_fields,
 )
+from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.given import Questions
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.tensors.reading import Contents
 
 _AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without its classifier has no prefix
 _ACTIVATIONS = {  # hidden_act -> ours; of what it does, not of what it is called

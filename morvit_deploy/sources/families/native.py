@@ -6,13 +6,13 @@ import json
 
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.model.config import Config, parse_config
-from morvit_deploy.sources.family import Draft, Family
-from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, copy
-from morvit_deploy.sources.layers import take_layers, tie
-from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import settle_positions, settle_preprocess
-from morvit_deploy.sources.ties import Tying
+from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.families.layers import take_layers, tie
+from morvit_deploy.sources.families.settling import settle_positions, settle_preprocess
+from morvit_deploy.sources.settings.given import Questions
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, copy
+from morvit_deploy.sources.tensors.reading import Contents
+from morvit_deploy.sources.tensors.ties import Tying
 
 
 class Native(Family):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from morvit_deploy.sources.family import Foreign
+from morvit_deploy.sources.families.family import Foreign
 
 _LLAMA = (
     "its blocks are Llama's: RMSNorm without shift, a gated MLP (SiLU), rotary or no positions in the block. A "

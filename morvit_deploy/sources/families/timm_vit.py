@@ -7,13 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources import preprocessing
-from morvit_deploy.sources.family import Draft, Family, listed, rename
-from morvit_deploy.sources.given import Questions
-from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
-from morvit_deploy.sources.layers import settle_layers
-from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import (
+from morvit_deploy.sources.families.family import Draft, Family, listed, rename
+from morvit_deploy.sources.families.layers import settle_layers
+from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
     hold_to_config,
@@ -23,6 +19,10 @@ from morvit_deploy.sources.settling import (
     settle_preprocess,
     width_fields,
 )
+from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.given import Questions
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.tensors.reading import Contents
 
 _GATED = "the MLP is gated (SwiGLU)"
 _AVERAGE = "the answer is read off the mean of all tokens, not off CLS"

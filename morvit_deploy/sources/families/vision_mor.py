@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources.family import Draft, Family
-from morvit_deploy.sources.given import Questions, option
-from morvit_deploy.sources.keymap import COPIED, KIND, LAYER, copy
-from morvit_deploy.sources.layers import count_of
-from morvit_deploy.sources.reading import Contents
-from morvit_deploy.sources.settling import (
+from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.families.layers import count_of
+from morvit_deploy.sources.families.settling import (
     need,
     settle_heads,
     settle_positions,
     settle_preprocess,
     width_fields,
 )
+from morvit_deploy.sources.settings.given import Questions, option
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, copy
+from morvit_deploy.sources.tensors.reading import Contents
 
 FACTORS = "capacity_factors"
 

@@ -24,7 +24,7 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml import proof as coreml_proof
 from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
-from morvit_deploy.exporters.coreml.save import MODEL, WEIGHTS
+from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_forms
 from morvit_deploy.graph.unroll import StaticMoRViT

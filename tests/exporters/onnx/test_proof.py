@@ -14,7 +14,7 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.exporters.onnx.export import OnnxExporter
-from morvit_deploy.exporters.onnx.graphs import every_graph
+from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.proof import Facts, prove
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_forms

@@ -16,13 +16,13 @@ import pytest
 from bucket_plans import threshold_ladder
 from fake_cuda import fake_gpu, put_engines
 from loopback import Loopback
-from test_agent import gone, unpacked
+from shipped_bundles import gone, unpacked
 from tiny_models import make_config
 from typer.testing import CliRunner, Result
 
-from morvit_deploy.agent import trt_build
-from morvit_deploy.agent.building import share
-from morvit_deploy.agent.trt_engines import read_engine, read_engines
+from morvit_deploy.agent.trt import build as trt_build
+from morvit_deploy.agent.trt.builder import share
+from morvit_deploy.agent.trt.engines import read_engine, read_engines
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.cli import app
 from morvit_deploy.errors import LostError, TargetError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.trt import TrtForm
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.exporters.trt import flavors

@@ -14,8 +14,8 @@ from bucket_plans import threshold_ladder
 from fake_cuda import GPU, fake_gpu, put_engines
 from tiny_models import make_config, random_pixels
 
-from morvit_deploy.agent import cuda_driver as agent_driver
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build as trt_build
+from morvit_deploy.agent.trt import driver as agent_driver
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.trt import driver as cuda_driver

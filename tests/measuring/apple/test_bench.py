@@ -16,12 +16,12 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
+from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE, oldest_macos
 from morvit_deploy.measuring.apple.bench import PICTURES, bundle_answers, find_goldens
 from morvit_deploy.measuring.apple.checklist import Facts, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
 from morvit_deploy.measuring.apple.dispatching import answer
 from morvit_deploy.measuring.apple.goldens import (
-    TOLERANCE,
     Golden,
     Goldens,
     agreement,
@@ -30,7 +30,7 @@ from morvit_deploy.measuring.apple.goldens import (
     write_goldens,
 )
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
-from morvit_deploy.measuring.apple.package import Package, oldest_macos, read_package
+from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp, place
 from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
 from morvit_deploy.measuring.apple.units import UNITS, chosen_units

@@ -14,11 +14,10 @@ import jetson_outputs as outputs
 import loopback
 import pytest
 from bucket_plans import threshold_ladder
+from fake_jetson import Board
+from lanes import when
 from loopback import Loopback
-from test_agent import gone
-from test_jetson import Board
-from test_jetson import board as jetson  # noqa: F401  # the fixture: an Orin Nano whose clocks are free
-from test_ssh import when
+from shipped_bundles import gone
 from tiny_models import make_config
 from typer.testing import CliRunner
 
@@ -38,6 +37,12 @@ CONFIG = make_config()
 
 
 @pytest.fixture
+def jetson(board: Board) -> Board:
+    """An Orin Nano whose clocks are free."""
+    return board
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Loopback]:
     """An sshd where one can be; `device` in its folder is for the agent."""
     (tmp_path / "a board" / "device").mkdir(parents=True)
@@ -50,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def behind(tmp_path: Path, jetson: Board, server: Loopback) -> Iterator[Callable[..., Host]]:  # noqa: F811
+def behind(tmp_path: Path, jetson: Board, server: Loopback) -> Iterator[Callable[..., Host]]:
     """How to reach a made-up Jetson, over SSH; `here` is the same without."""
     jetson.command("tegrastats", fake_device.tegrastats(tmp_path / "mw", LINE))
 

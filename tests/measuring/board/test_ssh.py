@@ -15,8 +15,9 @@ from typing import Any
 import loopback
 import pytest
 from bucket_plans import EXPERT, threshold_ladder
+from lanes import when
 from loopback import Loopback
-from test_agent import gone
+from shipped_bundles import gone
 from tiny_models import make_config
 from typer.testing import CliRunner, Result
 
@@ -85,18 +86,6 @@ def reach(board: Loopback) -> list[str]:
         *("--device", "ssh", "--host", "board", "--ssh-config", str(board.folder / "ssh_config")),
         *("--remote-dir", str(board.folder / "device"), "--python", sys.executable),
     ]
-
-
-def when(block: int, act: Callable[[], None]) -> Callable[[Lane, int, int, int], None]:
-    """`Lane.take` that acts once, before it takes that block."""
-    take, todo = Lane.take, [act]
-
-    def acting(lane: Lane, number: int, runs: int, warmup: int) -> None:
-        if number == block and todo:
-            todo.pop()()
-        take(lane, number, runs, warmup)
-
-    return acting
 
 
 class TestMeasurement:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from measurements import measured
 
 from morvit_deploy.errors import BundleError, ImageError, TargetError
 from morvit_deploy.measuring.core import process as bench_process
@@ -22,27 +23,9 @@ from morvit_deploy.measuring.core.conditions import Usage, usage, warnings_about
 from morvit_deploy.measuring.core.inputs import Source, in_rounds, prepare
 from morvit_deploy.measuring.core.process import Worker
 from morvit_deploy.measuring.core.results import BenchResult, Measured, Ratio
-from morvit_deploy.measuring.core.samples import Block, Start, percentiles
+from morvit_deploy.measuring.core.samples import Block, percentiles
 
 QUICK = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
-
-
-def measured(
-    *blocks: tuple[float, ...], batch: int = 1, bundle: str = "a", macs: int = 2_000_000
-) -> Measured:
-    return Measured(
-        bundle=bundle,
-        target="onnx",
-        precision="fp32",
-        form="unrolled",
-        batch=batch,
-        macs={"topk": macs},
-        file_bytes=1000,
-        inputs_digest="0",
-        starts=(Start(3.0, 2.0, 1.0, None), Start(5.0, 2.0, 1.0, None), Start(90.0, 2.0, 1.0, None)),
-        blocks=tuple(Block(ms) for ms in blocks),
-        memory_mib={"resident": 10.0},
-    )
 
 
 def conditions(load: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from commands import refused
 from fake_cuda import fake_gpu, put_engines
 from tiny_models import make_config
 
-from morvit_deploy.agent import trt_build
+from morvit_deploy.agent.trt import build
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.measuring.core.bench import bench
 from morvit_deploy.measuring.cuda import sessions
@@ -98,7 +98,7 @@ def test_what_cannot_be_measured(
             bench_cuda(bundle, **options)
     with pytest.raises(TargetError, match="got no bundle"):
         bench_cuda([])
-    monkeypatch.setattr(trt_build, "this_device", lambda: None)
+    monkeypatch.setattr(build, "this_device", lambda: None)
     with pytest.raises(TargetError, match=r"TensorRT 10.3.0 sees no GPU here"):
         bench_cuda(bundle)
 
@@ -123,7 +123,7 @@ def test_onnx_runtime_never_falls_back(tiny_bundle: Path, monkeypatch: pytest.Mo
 
 
 def test_without_a_gpu_the_command_says_what_is_missing(tiny_bundle: Path) -> None:
-    if trt_build.this_device() is not None:
+    if build.this_device() is not None:
         pytest.skip("there is a GPU here")
     message = refused("bench", tiny_bundle, "--device", "cuda")
     assert "cuda" in message.lower()
@@ -134,7 +134,7 @@ def test_without_a_gpu_the_command_says_what_is_missing(tiny_bundle: Path) -> No
 
 @pytest.mark.gpu
 def test_a_real_gpu_is_timed(exported: Exported, tiny_bundle: Path) -> None:
-    if trt_build.this_device() is None:
+    if build.this_device() is None:
         pytest.skip("no NVIDIA driver answers: nothing can be timed")
     if sessions.PROVIDER not in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA provider")

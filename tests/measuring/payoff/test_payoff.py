@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
-from test_bench import measured
+from measurements import measured
 from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.manifest import open_manifest

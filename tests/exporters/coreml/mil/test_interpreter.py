@@ -16,7 +16,7 @@ from torch import nn
 
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
-from morvit_deploy.exporters.coreml.tools import quiet
+from morvit_deploy.exporters.coreml.sdk.tools import quiet
 
 SINGLE = 1e-5  # float32 against float32, summed in another order
 MODEL = Path("Data") / "com.apple.CoreML" / "model.mlmodel"

@@ -6,18 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from config_matrix import named
-from tiny_models import make_config, own_bucket, random_model, random_pixels
+from tiny_models import make_config, random_pixels
+from traced_graphs import logits, traced
 
-from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, linears
-from morvit_deploy.exporters.onnx.macs import infer_shapes
-from morvit_deploy.exporters.onnx.trace import trace
-from morvit_deploy.graph.ends import Options
-from morvit_deploy.graph.pieces import Whole
-from morvit_deploy.graph.unroll import unroll
 
 CLOSE = 1e-5  # the same float32 products, biases added in another kernel
 MODELS: list[dict[str, Any]] = [
@@ -26,18 +21,6 @@ MODELS: list[dict[str, Any]] = [
     {"routing": "token_choice", "router": {"hidden": [12]}},
     {"qkv_bias": False},
 ]
-
-
-def traced(changes: dict[str, Any], batch: int | str) -> onnx.ModelProto:
-    config = make_config(**changes)
-    static = unroll(random_model(config), own_bucket(config), Options(single=batch == 1))
-    image = example_image(static, 2 if batch == "dynamic" else int(batch))
-    return trace(Whole(static), [image], dynamic=batch == "dynamic")[0]
-
-
-def logits(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"image": pixels})[0]
 
 
 @pytest.mark.parametrize("changes", MODELS, ids=named)

@@ -29,7 +29,7 @@ from morvit_deploy.errors import (
 )
 from morvit_deploy.exporters import base
 from morvit_deploy.exporters.api import held_apart
-from morvit_deploy.exporters.onnx.graphs import every_graph
+from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.low import lower
 from morvit_deploy.exporters.onnx.low.speed import Speed, overall_ratio
 from morvit_deploy.exporters.verification import verify

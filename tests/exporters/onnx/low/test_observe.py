@@ -14,11 +14,11 @@ from tiny_models import make_config, normalised, random_model
 from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.assembly import STEM, WHOLE, Pieces, trace_pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces, trace_pieces
 from morvit_deploy.exporters.onnx.low.linears import linears
 from morvit_deploy.exporters.onnx.low.observe import ENOUGH, Observer, first_not_finite, open_session
 from morvit_deploy.exporters.onnx.low.ranges import PIXELS, ranges_of, smoothing_of
-from morvit_deploy.graph.ends import Options
+from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.reference import Routing

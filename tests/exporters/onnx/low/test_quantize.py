@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
-from test_onnx_linears import logits, traced
 from tiny_models import make_config, random_pixels
+from traced_graphs import logits, traced
 
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, layer_of, linears
 from morvit_deploy.exporters.onnx.low.quantize import DQ, FLAVORS, Flavor, Q, Ranges, lift, quantise

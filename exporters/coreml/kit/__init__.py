@@ -1,0 +1,1 @@
+"""MoRViTKit: the Swift package beside a Core ML package."""

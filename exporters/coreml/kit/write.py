@@ -1,0 +1,161 @@
+"""MoRViTKit: the Swift package that opens a Core ML bundle's model in an app. No torch.
+
+Its Swift sources are the same for every model and lie under `exporters/swift/`; what differs from model to model is
+data: `model.json` (the description), the README's facts, and what the unit tests compare with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.coreml import PACKAGE
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
+from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
+from morvit_deploy.exporters.coreml.sdk.tools import mil_name
+
+FORMAT = "morvit-kit/1"
+TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
+DESCRIPTION = "Sources/MoRViTCore/Resources/model.json"
+VECTORS = "Tests/MoRViTCoreTests/Resources/vectors.json"
+GOLDEN = "Tests/MoRViTKitTests/Resources"
+MOST_IMAGES, MOST_BYTES = 4, 300_000  # of golden images, which go where the app's sources go
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What the package's unit tests compare the model with."""
+
+    pixels: NDArray[np.uint8]  # (n, height, width, 3), already resized and cropped
+    logits: NDArray[np.float32]  # (n, classes), of the float64 reference of the static graph
+    bucket: NDArray[np.int32]  # (n,) number of the bucket that answers
+    tolerance: float  # absolute, on logits; by precision
+
+
+def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> list[str]:
+    """Write MoRViTKit into `folder` (beside the bundle's MoRViT.mlpackage): the names of its files, sorted.
+
+    The same manifest and golden images give the same bytes. TargetError for a manifest of another target.
+    """
+    if manifest.coreml is None:
+        raise TargetError(f"got a manifest of target {manifest.target!r}; MoRViTKit opens Core ML packages")
+    chosen = choose_golden(golden)
+    files = {
+        source.relative_to(TEMPLATE).as_posix(): source.read_bytes()
+        for source in sorted(TEMPLATE.rglob("*"))
+        if source.is_file()
+    }
+    files["Package.swift"] = _for_systems(files["Package.swift"].decode(), manifest.coreml.ios).encode()
+    files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
+    files[DESCRIPTION] = _json(describe_model(manifest))
+    files[VECTORS] = _json(test_vectors(manifest, golden.bucket))
+    files |= {f"{GOLDEN}/{name}": content for name, content in golden_files(chosen).items()}
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return sorted(files)
+
+
+def describe_model(manifest: Manifest) -> dict[str, Any]:
+    """What `ModelDescription.swift` decodes: names are Swift's, values the manifest's."""
+    config, plan, form = manifest.config, manifest.plan, manifest.coreml
+    assert form is not None
+    return {
+        "format": FORMAT,
+        "checkpoint": manifest.checkpoint.sha256,
+        "precision": manifest.precision,
+        "weights": form.weights,
+        "minimumIOS": form.ios,
+        "input": "image" if manifest.input == "uint8" else "normalised",
+        "imageSize": config.image_size,
+        "patchSize": config.patch_size,
+        "classes": config.num_classes,
+        "labels": manifest.labels,
+        "preprocessing": {"imageSize": config.image_size, **manifest.preprocess.model_dump(mode="json")},
+        "dispatch": {
+            "mode": plan.mode,
+            "lead": plan.lead,
+            "buckets": [bucket.model_dump(mode="json") for bucket in plan.buckets],
+        },
+        "functions": list(form.functions),
+        "carried": [mil_name(port.name) for port in manifest.carried],
+        "steps": config.num_steps,
+        "answersDepth": any(port.name == "depth" for port in manifest.outputs),
+    }
+
+
+def choose_golden(golden: Golden) -> Golden:
+    """At most so many images, and bytes, as a package should carry: of each bucket one before a second of any."""
+    seen: dict[int, int] = {}
+    turn = []  # how many images of the same bucket come before each
+    for bucket in golden.bucket.tolist():
+        turn.append(seen.get(bucket, 0))
+        seen[bucket] = turn[-1] + 1
+    order = sorted(range(len(turn)), key=turn.__getitem__)
+    each = golden.pixels[0].nbytes + golden.logits[0].nbytes
+    chosen = sorted(order[: max(1, min(MOST_IMAGES, MOST_BYTES // each))])
+    return Golden(golden.pixels[chosen], golden.logits[chosen], golden.bucket[chosen], golden.tolerance)
+
+
+def golden_files(golden: Golden) -> dict[str, bytes]:
+    """The golden images as the Swift tests read them: raw bytes, float32 little-endian, and their shape."""
+    count, height, width, _ = golden.pixels.shape
+    facts = {
+        "count": count,
+        "height": height,
+        "width": width,
+        "classes": golden.logits.shape[1],
+        "buckets": golden.bucket.tolist(),
+        "tolerance": golden.tolerance,
+    }
+    return {
+        "golden.json": _json(facts),
+        "golden-pixels.bin": np.ascontiguousarray(golden.pixels).tobytes(),
+        "golden-logits.bin": golden.logits.astype("<f4").tobytes(),
+    }
+
+
+def _for_systems(text: str, ios: int) -> str:
+    """Package.swift with the oldest systems that load the model."""
+    return _replaced(text, {'"17.0"': f'"{ios}.0"', '"14.0"': f'"{oldest_macos(ios)}.0"'})
+
+
+def _filled_in(text: str, manifest: Manifest) -> str:
+    form, plan, config = manifest.coreml, manifest.plan, manifest.config
+    assert form is not None
+    rows = [
+        f"| `{name}` | {', '.join(map(str, bucket.capacity))} | {bucket.macs:,} |"
+        for name, bucket in zip(form.functions[-len(plan.buckets) :], plan.buckets, strict=True)
+    ]
+    size = config.image_size
+    facts = {
+        "{{MODEL}}": PACKAGE,
+        "{{SYSTEMS}}": f"iOS {form.ios} or macOS {oldest_macos(form.ios)}",
+        "{{IMAGE}}": f"{size}×{size}",
+        "{{CLASSES}}": f"{config.num_classes:,}",
+        "{{PRECISION}}": f"{manifest.precision}, weights {form.weights}",
+        "{{CHECKPOINT}}": manifest.checkpoint.sha256,
+        "{{INTERPOLATION}}": manifest.preprocess.interpolation,
+        "{{BUCKETS}}": "\n".join(rows),
+    }
+    return _replaced(text, facts)
+
+
+def _replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        if old not in text:
+            raise AssertionError(f"the Swift template lost {old}")
+        text = text.replace(old, new)
+    return text
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,86 @@
+"""The model card inside a Core ML package: what Xcode and a stranger see of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from morvit_deploy.bundle.coreml import STEM, CoremlForm
+from morvit_deploy.exporters.coreml.options import CoremlAsked
+from morvit_deploy.exporters.coreml.sdk.tools import mil_name
+from morvit_deploy.machine.this import versions
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import Plan
+
+PREFIX = "morvit"  # of our keys in the user's part of the metadata
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about."""
+
+    config: Config
+    plan: Plan
+    form: CoremlForm
+    precision: str
+    input: str
+    checkpoint: str  # sha256
+    carried: tuple[str, ...]
+
+
+def model_card(about: Subject, asked: CoremlAsked) -> dict[str, Any]:
+    """Author, licence, description, a sentence for each port, and facts as text."""
+    provenance = about.config.provenance or {}
+    form = {"precision": about.precision, **about.form.model_dump(mode="json")}
+    facts = {
+        "plan": about.plan.model_dump(mode="json", exclude={"calibration"}),
+        "preprocess": about.config.preprocess.model_dump(mode="json"),
+        "form": form,
+    }
+    return {
+        "author": asked.author or str(provenance.get("author", "")),
+        "license": asked.license or str(provenance.get("license", "")),
+        "version": about.checkpoint[:12],
+        "description": _description(about),
+        "ports": _ports(about),
+        "facts": {
+            f"{PREFIX}.checkpoint.sha256": about.checkpoint,
+            f"{PREFIX}.version": versions().get("morvit-deploy", "unknown"),
+            **{f"{PREFIX}.{name}": json.dumps(fact, separators=(",", ":")) for name, fact in facts.items()},
+        },
+    }
+
+
+def _description(about: Subject) -> str:
+    config, plan, size = about.config, about.plan, about.config.image_size
+    told = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
+    if not plan.adaptive:
+        return f"{told} One function answers every picture."
+    names = ", ".join(bucket.name for bucket in plan.buckets)
+    return (
+        f"{told} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
+        f"function ({names}) goes on with; a picture that overflows is run again in `{plan.buckets[-1].name}`."
+    )
+
+
+def _ports(about: Subject) -> dict[str, str]:
+    config, size = about.config, about.config.image_size
+    preprocess = config.preprocess
+    crop = f"the central {size}×{size} pixels"
+    if preprocess.resize:
+        crop = f"its shorter side resized to {preprocess.resize} ({preprocess.interpolation}), then {crop}"
+    if about.input == "uint8":
+        image = f"An RGB picture: {crop}. Normalisation is inside."
+    else:
+        image = f"A picture, {crop}, as (pixel / 255 − mean) / std, channels first."
+    handed = {mil_name(name): "Handed from the stem to a bucket's function." for name in about.carried}
+    return {
+        "image": image,
+        "logits": f"One number for each of the {config.num_classes} classes, before softmax.",
+        "classLabel": "The most probable class.",
+        "classLabel_probs": "The probability of each class.",
+        "bucket": "Number of the bucket that the picture needs; the cheapest is 0.",
+        "overflow": "1: the picture needs more tokens than this bucket holds; run it in the last one.",
+        "depth": f"Steps (of {config.num_steps}) that each of the {config.num_patches} patches ran, row by row.",
+    } | handed

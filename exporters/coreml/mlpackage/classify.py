@@ -1,0 +1,58 @@
+"""A class label instead of probabilities: the operation `classify`, put at the end of a converted function.
+
+coremltools adds it while it converts, and then can neither name further outputs nor compress the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+
+PROBABILITIES = "probabilities"  # the output that it reads and replaces
+LABEL, BY_LABEL = "classLabel", "classLabel_probs"  # the outputs that it makes
+
+
+def classify(model: Any, labels: Sequence[str]) -> Any:
+    """The same function answering the label of the highest of its probabilities, and all of them by label."""
+    ct = coremltools()
+    spec = model.get_spec()
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    _operation(block.operations.add(), labels)
+    block.outputs.remove(PROBABILITIES)
+    block.outputs[:] = [LABEL, BY_LABEL, *block.outputs]
+    ports = [port for port in spec.description.output if port.name != PROBABILITIES]
+    del spec.description.output[:]
+    label, by_label = spec.description.output.add(name=LABEL), spec.description.output.add(name=BY_LABEL)
+    label.type.stringType.SetInParent()
+    by_label.type.dictionaryType.stringKeyType.SetInParent()
+    spec.description.output.extend(ports)
+    spec.description.predictedFeatureName = LABEL
+    spec.description.predictedProbabilitiesName = BY_LABEL
+    with quiet():
+        return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+
+
+def _operation(operation: Any, labels: Sequence[str]) -> None:
+    from coremltools.proto.MIL_pb2 import DataType
+
+    operation.type = "classify"
+    _text(operation.attributes["name"], "classify")
+    operation.inputs["probabilities"].arguments.add(name=PROBABILITIES)
+    classes = operation.inputs["classes"].arguments.add().value
+    classes.type.listType.type.tensorType.dataType = DataType.STRING
+    classes.type.listType.length.constant.size = len(labels)
+    for label in labels:
+        _text(classes.immediateValue.list.values.add(), label)
+    operation.outputs.add(name=LABEL).type.tensorType.dataType = DataType.STRING
+    by_label = operation.outputs.add(name=BY_LABEL).type.dictionaryType
+    by_label.keyType.tensorType.dataType = DataType.STRING
+    by_label.valueType.tensorType.dataType = DataType.FLOAT64
+
+
+def _text(value: Any, text: str) -> None:
+    from coremltools.proto.MIL_pb2 import DataType
+
+    value.type.tensorType.dataType = DataType.STRING
+    value.immediateValue.tensor.strings.values.append(text)

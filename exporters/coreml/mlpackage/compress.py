@@ -1,0 +1,55 @@
+"""Weights of a Core ML function in fewer bits, by coremltools' own compression; routers keep theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.coreml import Weights
+from morvit_deploy.exporters.coreml.mlpackage.convert import Converted
+from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.graph.unroll import StaticMoRViT
+
+BLOCK = 32  # int4: elements that share a scale; with one for a whole channel its 16 levels cost classes
+PALETTES = {
+    "palette8": 8,
+    "palette6": 6,
+    "palette4": 4,
+}  # bits of an index into a table of the weight's own values
+
+
+def compress(converted: Converted, weights: Weights, graph: StaticMoRViT) -> Any:
+    """The same function with its large weights in int8, int4 or a palette; computed with as floats."""
+    if weights == "float":
+        return converted.model
+    coreml = coremltools().optimize.coreml
+    kept = dict.fromkeys(_routers(converted.constants, graph))
+    with quiet():
+        config = coreml.OptimizationConfig(global_config=_how(coreml, weights), op_name_configs=kept)
+        how = coreml.palettize_weights if weights in PALETTES else coreml.linear_quantize_weights
+        return how(converted.model, config)
+
+
+def _how(coreml: Any, weights: Weights) -> Any:
+    if weights in PALETTES:
+        return coreml.OpPalettizerConfig(mode="kmeans", nbits=PALETTES[weights])
+    if weights == "int4":
+        return coreml.OpLinearQuantizerConfig(
+            mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=BLOCK
+        )
+    return coreml.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
+
+
+def _routers(constants: Mapping[str, NDArray], graph: StaticMoRViT) -> list[str]:
+    """Names of the constants that routers read: what decides keeps its precision."""
+    keys = {_key(parameter.numpy()) for parameter in graph.routers.parameters() if parameter.ndim > 1}
+    return [name for name, held in constants.items() if _key(held) in keys]
+
+
+def _key(weight: NDArray) -> tuple[bytes, ...]:
+    """The same for a weight and its transpose, in either precision."""
+    half = np.squeeze(weight).astype(np.float16)
+    return tuple(sorted((half.tobytes(), half.T.tobytes())))

@@ -1,0 +1,1 @@
+"""coremltools, loaded when it is used, and what is known of Apple's systems."""

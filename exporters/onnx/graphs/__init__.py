@@ -1,0 +1,1 @@
+"""ONNX graphs: traced, joined, written, read."""

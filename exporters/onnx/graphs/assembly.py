@@ -1,0 +1,96 @@
+"""A plan's graphs as traced pieces, and pieces put together as a bundle's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import torch
+
+from morvit_deploy.bundle.manifest import Port
+from morvit_deploy.exporters.base import Written
+from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, integers_inside, self_dispatching, separate
+from morvit_deploy.exporters.onnx.graphs.files import write_graphs
+from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
+from morvit_deploy.exporters.onnx.graphs.trace import trace
+from morvit_deploy.graph.pieces import StemPart, TrunkPart, Unanswered, Whole, name_carried
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
+
+WHOLE, STEM = "whole graph", "stem"  # names of pieces; every other is a bucket's trunk
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The only bucket's graph as WHOLE, or STEM and a trunk for each bucket; probes are named as in the files."""
+
+    parts: dict[str, onnx.ModelProto]
+    probes: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+    unanswered: onnx.ModelProto | None = None  # for one graph that dispatches itself
+
+    def map(self, change: Callable[[str, onnx.ModelProto], onnx.ModelProto]) -> Pieces:
+        """The same with each part changed."""
+        return replace(self, parts={name: change(name, part) for name, part in self.parts.items()})
+
+    @property
+    def trunks(self) -> dict[str, onnx.ModelProto]:
+        """Bucket to its trunk."""
+        return {name: part for name, part in self.parts.items() if name not in (WHOLE, STEM)}
+
+
+def trace_pieces(
+    graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, *, dynamic: bool, inside: bool
+) -> Pieces:
+    """Trace the static graphs one after the other; `inside` one self-dispatching graph, or for several files."""
+    first = next(iter(graphs.values()))
+    if not plan.adaptive:
+        model, probes = trace(Whole(first), [image], dynamic=dynamic)
+        return Pieces({WHOLE: model}, probes)
+    carried, examples = name_carried(first, image)
+    parts = {}
+    parts[STEM], probes = trace(StemPart(first, plan, carried), [image], dynamic=dynamic)
+    named = (*(name for name in carried.values() if not name.startswith("stem.")), *probes)
+    for bucket, graph in graphs.items():
+        trunk = TrunkPart(graph, carried, inside=inside)
+        parts[bucket], probes = trace(trunk, examples, dynamic=dynamic)
+        named += tuple(f"{bucket}/{name}" for name in probes)
+    unanswered = trace(Unanswered(trunk), examples, dynamic=dynamic)[0] if inside else None
+    return Pieces(parts, named, tuple(carried.values()), unanswered)
+
+
+def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = False) -> Written:
+    """Put the pieces together and write a bundle's graph files and weights; with int8 weights `inside` branches."""
+    if not plan.adaptive:
+        model = pieces.parts[WHOLE]
+        return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
+    if pieces.unanswered is None:
+        parts = separate(pieces.parts[STEM], pieces.trunks)
+        names = graph_files("host", plan)
+        files = write_graphs(folder, {names[part]: model for part, model in parts.items()})
+        return _written(files, [parts[STEM], parts[plan.buckets[-1].name]], pieces)
+    model = self_dispatching(pieces.parts[STEM], pieces.trunks, pieces.unanswered)
+    if inside:
+        integers_inside(model)
+    return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
+
+
+def _written(files: list[str], models: list[onnx.ModelProto], pieces: Pieces) -> Written:
+    outputs = {value.name: value for model in models for value in model.graph.output}
+    carried = pieces.carried if pieces.unanswered is None else ()
+    return Written(
+        files=files,
+        inputs=tuple(_port(value) for value in models[0].graph.input),
+        outputs=tuple(_port(outputs[name]) for name in ORDER if name in outputs),
+        carried=tuple(_port(value) for name, value in outputs.items() if name in carried),
+        probes=pieces.probes,
+    )
+
+
+def _port(value: onnx.ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return Port(name=value.name, dtype=dtype, shape=shape)

@@ -1,0 +1,126 @@
+"""A child process that answers JSON lines: bounded waiting, and a failure that shows what it wrote to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from morvit_deploy.agent.core.faults import AgentError, Refused
+
+START_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 60.0  # and SLACK times what the runs should take
+SLACK = 20
+_STDERR_LINES = 15
+
+
+class Child:
+    """A running process; a context manager that leaves none behind. Its first line is `first`.
+
+    Raises Refused when a line has an "error", AgentError when the process dies, hangs or answers nonsense.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        what: str,
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self._what = what
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up; closed in `close`
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            universal_newlines=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the one who asks, who then ends the child
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        try:
+            self.first = self._answer("loading", timeout_s)
+        except BaseException:
+            self.close()
+            raise
+        self.until_first_ms = (time.perf_counter() - started) * 1e3
+
+    def ask(self, request: Mapping[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
+        """Send a line, wait for the answer."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it has died: the missing answer says how
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        return self._answer(doing, timeout_s)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing; may be called again."""
+        self._kill()
+        self._listener.join()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # a request that the dead process never read
+            self.process.stdin.close()
+        self._stderr.close()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as answers:
+            for line in answers:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _answer(self, doing: str, timeout_s: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise self._failure(f"gave no answer for {timeout_s:.0f} s while {doing}") from None
+        if line is None:
+            raise self._failure(f"ended while {doing}: {how(self.process.wait())}")
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self._failure(f"answered {line[:80]!r} while {doing}, expected JSON") from None
+        if "error" in answer:
+            raise Refused(answer["error"])
+        return answer
+
+    def _failure(self, what: str) -> AgentError:
+        self._kill()
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
+        listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
+        return AgentError(f"{self._what} {what}; it wrote to stderr:\n{listed}")
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def how(status: int) -> str:
+    """How a process ended, from its status."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name

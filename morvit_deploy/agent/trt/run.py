@@ -1,0 +1,91 @@
+"""Runs a TensorRT bundle's engines on the device's GPU: numpy, TensorRT's Python module and the driver."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
+from morvit_deploy.agent.core.recipe import Recipe
+from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
+from morvit_deploy.agent.trt.build import MODULES, PRODUCT, BuildError, load_tensorrt, this_device
+from morvit_deploy.agent.trt.driver import Cuda
+from morvit_deploy.agent.trt.engine import TrtEngine
+from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines, why_refused
+
+BUILD, ALONE = (
+    "build",
+    "alone",
+)  # folders of a bundle on the device: its engines, and those of one bucket each
+
+with contextlib.suppress(BuildError):  # importing it is no part of loading; a record may name the other one
+    load_tensorrt(None)
+
+
+class Chained(Runner):
+    """A stem and one trunk, whatever bucket an image needs; of the stem's outputs those that are no hand-over."""
+
+    def __init__(self, stem: Runner, trunk: Runner, carried: Any) -> None:
+        self.stem, self.trunk, self.carried, self.runtime = stem, trunk, list(carried), stem.runtime
+
+    def run(self, feeds: Arrays) -> Arrays:
+        begun = self.stem.run(feeds)
+        found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
+        return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
+
+    def close(self) -> None:
+        self.stem.close()
+        self.trunk.close()
+
+
+def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
+    """The runner of a bundle whose files have been checked and whose engines are built; `bucket`: of that one alone.
+
+    A self-dispatching engine has no bucket apart: each has an engine of its own, in ALONE. Where shapes are fixed and
+    nothing is conditional, a run is one launch of a CUDA graph.
+    """
+    alone = bucket is not None and recipe.dispatch != "host"
+    engines = Engines(folder / (ALONE if alone else BUILD), graphs=alone or recipe.dispatch != "graph")
+    if alone:
+        return engines.open(str(bucket))
+    if recipe.dispatch != "host":
+        return engines.open("model")
+    if bucket is not None:
+        return Chained(engines.open("stem"), engines.open(bucket), recipe.carried)
+    return HostDispatch(recipe.buckets, recipe.batch, recipe.carried, engines.open("stem"), engines.open)
+
+
+class Engines:
+    """The engines of a folder. Refused for those of another version, flavor or GPU, Lacking without a GPU."""
+
+    def __init__(self, folder: Path, *, graphs: bool) -> None:
+        self._folder, self._graphs = folder, graphs
+        device = this_device()
+        if device is None:
+            raise Lacking("the device has no GPU that its driver answers for, so engines cannot be run there")
+        try:
+            self._record = read_engines(folder)
+            flavor = self._record["flavor"]
+            if flavor not in MODULES:
+                raise Refused(f"the engines are for {flavor!r}, expected one of {', '.join(MODULES)}")
+            self._trt = load_tensorrt(flavor)[1]
+            version = str(self._trt.__version__)
+            refused = why_refused(self._record, flavor, version, device["compute_capability"])
+        except EngineError as error:
+            raise Refused(str(error)) from None
+        except BuildError as error:
+            raise Lacking(str(error)) from None
+        if refused is not None:
+            raise Refused(refused)
+        self._runtime, self._cuda = f"{PRODUCT[flavor]} {version} on {device['name']}", Cuda()
+
+    def open(self, name: str) -> Runner:
+        """The engine of a part."""
+        try:
+            content = read_engine(self._folder, self._record, name)
+        except EngineError as error:
+            raise AgentError(str(error)) from None
+        engine = TrtEngine(self._trt, self._cuda, content, name, graph=self._graphs)
+        engine.runtime = self._runtime
+        return engine

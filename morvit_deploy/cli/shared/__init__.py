@@ -1,0 +1,1 @@
+"""What several commands share: options, terminal, source and SSH settings."""

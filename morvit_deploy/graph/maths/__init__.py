@@ -1,0 +1,1 @@
+"""The exact rewrites and the dispatch as pure functions."""

@@ -1,0 +1,186 @@
+"""The five exact rewrites from the dynamic model to a static graph, each a pure function.
+
+All are exact in real arithmetic; `tests/test_rewrites.py` holds each to the reference in float64.
+Shapes: h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading
+axis is the batch, or absent: a graph for one image has none, so that its products are plain matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.graph.maths.layouts import BSD, RowLayout
+
+
+class KV(NamedTuple):
+    """Keys and values of some tokens under one block, each (…, heads, tokens, head_dim)."""
+
+    k: Tensor
+    v: Tensor
+
+
+class KeyedBlock(Protocol):
+    """What rewrites 3 and 4 need of a block: its parts, so that fewer tokens pass through some of them."""
+
+    def norm1(self, x: Tensor) -> Tensor: ...
+    def queries(self, normed: Tensor) -> Tensor: ...
+    def keys(self, normed: Tensor) -> KV: ...
+    def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor: ...
+
+
+# 1 ---------------------------------------------------------------------------------------------------------
+
+
+def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rewrite 1, top-k of fixed k: the k highest of z (…, n), best first, and their positions.
+
+    Stands for the paper's percentile (§3.2). Ties go to the lower position in ONNX; where a runtime promises
+    nothing on ties, decisions are compared only on images whose routing margin is above zero.
+    """
+    values, order = torch.topk(z, k, dim=-1)
+    return values, order
+
+
+# 2 ---------------------------------------------------------------------------------------------------------
+
+
+def take(h: Tensor, index: Tensor) -> Tensor:
+    """Rows index (…, k) of h (…, n, dim) as one Gather of whole rows, without expanded indices."""
+    return h.index_select(0, index) if h.ndim == 2 else _take_batch(h, index)
+
+
+def _take_batch(h: Tensor, index: Tensor) -> Tensor:
+    batch, tokens, dim = h.shape
+    base = torch.arange(batch, device=h.device)[:, None] * tokens
+    rows = h.reshape(-1, dim).index_select(0, (index + base).reshape(-1))
+    return rows.reshape(batch, index.shape[1], dim)
+
+
+def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
+    """Rewrite 2, partition instead of scatter: CLS and the first k of order, and the rest set aside.
+
+    Attention and MLP do not care about token order once positions are embedded, so the active tokens stay in
+    routed order and nothing is written back. The leavers are None when `order` names only those kept.
+    """
+    kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
+    leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
+    return take(h, kept), leavers
+
+
+def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rewrite 2 where CLS is routed like every other token: the first k of order (…, tokens), and the rest.
+
+    Whoever sits the step out is asked again at the next one, so the caller puts the rest behind those that ran:
+    every row moves, none is written back. CLS, too, stands where the order puts it.
+    """
+    return take(h, order[..., :k]), take(h, order[..., k:])
+
+
+# 3 ---------------------------------------------------------------------------------------------------------
+
+
+def cls_only(
+    block: KeyedBlock,
+    h: Tensor,
+    mask: Tensor | None = None,
+    row: Tensor | None = None,
+    *,
+    layout: RowLayout = BSD,
+    rows: Callable[[Tensor, Tensor], Tensor] = take,
+) -> Tensor:
+    """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
+
+    Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)
+    is where CLS stands, by default first, and `rows` takes it from h.
+    """
+    normed = block.norm1(h)
+    x, asked = (one_row(states, row, layout, rows) for states in (h, normed))
+    return block.finish(x, block.queries(asked), block.keys(normed), mask)
+
+
+def one_row(
+    h: Tensor,
+    row: Tensor | None,
+    layout: RowLayout = BSD,
+    rows: Callable[[Tensor, Tensor], Tensor] = take,
+) -> Tensor:
+    """The row (…, 1) of h (…, n, dim), by default the first: (…, 1, dim)."""
+    return layout.first(h, 1) if row is None else rows(h, row)
+
+
+# 4 ---------------------------------------------------------------------------------------------------------
+
+
+def frozen_keys(
+    block: KeyedBlock,
+    x: Tensor,
+    fresh: Tensor | None,
+    carried: KV | None,
+    queries: int,
+    layout: RowLayout = BSD,
+) -> tuple[Tensor, KV | None]:
+    """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
+
+    `fresh` (…, m, dim) are the tokens that left since this block last ran: their state stands still, so
+    their K and V under this block never change. They join `carried`, which is returned for the next step.
+    """
+    running = layout.count(x)
+    normed = block.norm1(x if fresh is None else layout.join([x, fresh]))
+    # in any order, so that one Concat does: running, fresh, carried
+    kv = join(block.keys(normed), carried, layout)
+    if fresh is not None:
+        carried = KV(layout.beyond(kv.k, running), layout.beyond(kv.v, running))
+    return block.finish(layout.first(x, queries), block.queries(layout.first(normed, queries)), kv), carried
+
+
+def join(a: KV, b: KV | None, layout: RowLayout = BSD) -> KV:
+    """The keys of two groups of tokens as one."""
+    return a if b is None else KV(layout.join([a.k, b.k]), layout.join([a.v, b.v]))
+
+
+# 5 ---------------------------------------------------------------------------------------------------------
+
+
+class Affine(NamedTuple):
+    """x @ weight + bias, weight (in, out): the layout in which the product reads it."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def fold_norm(scale: Tensor, shift: Tensor, linear: Affine) -> Affine:
+    """Rewrite 5: a LayerNorm's scale and shift into the linear layer that follows it."""
+    bias = shift @ linear.weight
+    return Affine(scale[:, None] * linear.weight, bias if linear.bias is None else linear.bias + bias)
+
+
+def fold_scale(factor: float, linear: Affine) -> Affine:
+    """Rewrite 5: a constant factor on the output, for the attention scale into Q."""
+    return Affine(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
+
+
+def fold_pixels(
+    patch: Affine, mean: tuple[float, ...], std: tuple[float, ...], white: float = 255.0
+) -> Affine:
+    """Rewrite 5: (x / white - mean) / std into the patch projection, whose rows are (row, column, channel).
+
+    The projection then takes raw pixels, 0 … 255, or as they come: `white` is the highest.
+    """
+    repeats = patch.weight.shape[0] // len(mean)
+    means = patch.weight.new_tensor(mean).repeat(repeats)
+    scales = 1 / patch.weight.new_tensor(std).repeat(repeats)
+    bias = -(means * scales) @ patch.weight
+    weight = (scales / white)[:, None] * patch.weight
+    return Affine(weight, bias if patch.bias is None else patch.bias + bias)
+
+
+def fold_positions(cls_token: Tensor, pos_embed: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewrite 5: CLS with its position, and the patch positions with the patch bias, as two constants.
+
+    cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim).
+    """
+    return cls_token + pos_embed[:, :1], pos_embed[:, 1:] + bias

@@ -1,0 +1,1 @@
+"""How a static graph is laid out: layout, selection, blocks, ends."""

@@ -1,0 +1,155 @@
+"""What the families share on the way from tensors to config.json: sizes, positions, preprocessing, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.model.config import Preprocess
+from morvit_deploy.sources.families.family import Draft, listed
+from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.given import Questions
+from morvit_deploy.sources.tensors.positions import side_of, split_positions
+from morvit_deploy.sources.tensors.reading import Contents
+
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published ViTs, by width
+
+PLAIN = {  # fields of a model without routing
+    "routing": "none",
+    "router": None,
+    "gate": "hard",
+    "attention_scope": "active",
+    "capacity": None,
+}
+NEEDED = (  # of a model without routing, whose layers are not yet blocks
+    *("patch_embed.proj.weight", "cls_token", "pos_embed"),
+    *("layers.0.mlp.fc1.weight", "norm.weight", "head.weight"),
+)
+AXES = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "norm.weight": 1}  # of others: 2
+WITHOUT = {  # what a model is that has everything but this
+    "cls_token": "its answer is not read off CLS, as morvit/1 reads it",
+    "pos_embed": "its positions are not learned embeddings",
+    "head.weight": "it was saved without its head, so it answers features and not classes",
+}
+
+
+def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: str) -> None:
+    """CheckpointError when tensors that the rest depends on are missing or have other axes; `names` are targets."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        why = WITHOUT.get(missing[0], "") if len(missing) == 1 else ""
+        raise CheckpointError(
+            f"{contents.path} is {title}, but has nothing for {', '.join(missing)}: {why or 'it is not whole'}"
+        )
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, expected {axes} axes"
+        for name in names
+        if tensors[name].ndim != (axes := AXES.get(name, 2))
+    ]
+    if wrong:
+        raise CheckpointError(f"{contents.path} is {title}, but:\n{listed(wrong)}")
+
+
+def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
+    """CheckpointError where numbers that the tensors show are not those of the config.json beside them."""
+    stored = contents.config or {}
+    wrong = [
+        f"{name}: config.json says {stored[name]}, the tensors {value}"
+        for name, value in found.items()
+        if stored.get(name) not in (None, value, [value, value])  # sizes may be pairs
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{contents.path} and its config.json are of different models:\n{listed(wrong)}"
+        )
+
+
+def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
+    """embed_dim, mlp_dim, patch_size and qkv_bias as the tensors show them; `block` is any block's name."""
+    dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    return {
+        "format": "morvit/1",
+        "patch_size": patch,
+        "in_channels": tensors["patch_embed.proj.weight"].shape[1],
+        "embed_dim": dim,
+        "mlp_dim": tensors[f"{block}.mlp.fc1.weight"].shape[0],
+        "qkv_bias": f"{block}.attn.qkv.bias" in tensors,
+    }
+
+
+def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed") -> int:
+    """Position embeddings for the image size that is asked for, and registers with theirs added; sets `image_size`.
+
+    Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
+    """
+    rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
+    if registers is not None and registers.ndim != 3:
+        raise CheckpointError(f"register tokens are {list(registers.shape)}, expected [1, tokens, dim]")
+    prefix = 1 + (0 if registers is None else registers.shape[1])
+    positions = split_positions(rows, prefix, name)
+    if rows.shape[1] == positions.side**2:
+        draft.remarks.append("only patches have positions in the file: CLS's is zero")
+    patch, trained = draft.fields["patch_size"], positions.side
+    asked = questions.given.image_size
+    draft.fields["image_size"] = asked or trained * patch
+    if asked is not None:
+        side = side_of(asked, patch)
+        questions.note("image_size", asked, f"command line, --image-size; trained with {trained * patch}")
+        if side != trained:
+            positions = positions.resized(side)
+            draft.remarks.append(
+                f"position embeddings resampled from {trained}×{trained} to {side}×{side} patches (bicubic, "
+                "antialiased)"
+            )
+    draft.tensors["pos_embed"] = positions.joined()
+    if registers is not None:
+        draft.tensors["register_tokens"] = registers + positions.prefix[1:]
+        draft.fields["register_tokens"] = prefix - 1
+    return trained
+
+
+def settle_preprocess(
+    fields: dict[str, Any],
+    questions: Questions,
+    *,
+    stored: Preprocess | None = None,
+    origin: str = "",
+    published: str,
+    example: str,
+) -> None:
+    """Set `preprocess`: what the command line says, else what is stored beside the weights, else asked for."""
+    said, value = questions.given.preprocess, stored
+    if said is not None:
+        value = preprocessing.chosen(said, fields["image_size"])
+        name = "" if isinstance(said, Preprocess) else f" {Path(said).name}"
+        instead = f", instead of {origin}" if stored not in (None, value) else ""
+        origin = f"command line, --preprocess{name}{instead}"
+    if value is None:
+        questions.ask("preprocess", published, example)
+        return
+    fields["preprocess"] = value.model_dump(mode="json")
+    questions.note("preprocess", fields["preprocess"], origin)
+
+
+def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
+    """The number of heads, which no tensor shows."""
+    known = HEADS.get(dim)
+    published = f"{known} at width {dim}" if known else "64 columns a head, in ViT and DeiT"
+    return questions.settle(
+        "num_heads", stored=stored, published=published, example=str(known or dim // 64 or 1)
+    )
+
+
+def labels_of(config: dict[str, Any] | None, classes: int) -> list[str] | None:
+    """Class names from `id2label`, unless they are Transformers' placeholders."""
+    found = (config or {}).get("id2label")
+    if not isinstance(found, dict) or len(found) != classes:
+        return None
+    names = [found.get(str(i)) for i in range(classes)]
+    if not all(isinstance(name, str) for name in names) or names == [f"LABEL_{i}" for i in range(classes)]:
+        return None
+    return [str(name) for name in names]

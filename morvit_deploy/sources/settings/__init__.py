@@ -1,0 +1,1 @@
+"""Settings that a checkpoint does not hold and the user must give."""

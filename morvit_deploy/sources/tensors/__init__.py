@@ -1,0 +1,1 @@
+"""Tensors of other code's checkpoints: opened, unwrapped, renamed, tied."""

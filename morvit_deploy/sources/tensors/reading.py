@@ -1,0 +1,166 @@
+"""Finds the weights in what a user points at, one file, shards, or a folder, and the JSON files beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError
+from morvit_deploy.files import is_ours
+from morvit_deploy.model.checkpoint import LFS
+from morvit_deploy.sources.tensors.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
+from morvit_deploy.sources.tensors.opening import open_weights
+from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
+
+SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found: tensors by name, the JSON files beside them, and how they were packed."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    files: dict[str, str]  # name -> sha256
+    config: dict[str, Any] | None = None
+    processor: dict[str, Any] | None = None
+    wrapper: str | None = None  # the entry of a training file that held the tensors
+    prefix: str = ""  # that every key carried
+    dropped: dict[str, str] = field(default_factory=dict)  # what is no tensor of the model -> by which rule
+
+
+def read_source(path: Path, *, ema: bool = True) -> Contents:
+    """Read a file or a folder; `ema` false takes the trained weights where a file also has averaged ones.
+
+    Raises CheckpointError for what is missing, cut short, no file of weights, or more than tensors.
+    """
+    if not path.is_file() and not path.is_dir():
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
+    if path.is_dir() and is_ours(path / "manifest.json"):
+        raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was made from")
+    folder = path if path.is_dir() else path.parent
+    weights = _shards(path) if path.is_dir() or path.name in INDEXES else {path.name: None}
+    packed = [open_weights(folder / name, ema) for name in weights]
+    tensors, prefix = without_prefixes(_joined(folder, weights, packed))
+    beside = [name for name in (CONFIG, PROCESSOR) if (folder / name).is_file()]
+    return Contents(
+        path=path,
+        tensors=tensors,
+        files={name: _sha256(folder / name) for name in [*beside, *weights]},
+        config=_fields(folder / CONFIG) if CONFIG in beside else None,
+        processor=_fields(folder / PROCESSOR) if PROCESSOR in beside else None,
+        wrapper=packed[0].wrapper,
+        prefix=prefix,
+        dropped={name: why for one in packed for name, why in one.dropped.items()},
+    )
+
+
+def _shards(path: Path) -> Mapping[str, list[str] | None]:
+    """The files of weights in a folder, or of an index, each with the keys that the index promises."""
+    folder = path if path.is_dir() else path.parent
+    indexes = [name for name in INDEXES if (folder / name).is_file()] if path.is_dir() else [path.name]
+    named = [name for name in WHOLE if (folder / name).is_file()] if path.is_dir() else []
+    if indexes:
+        placed = _indexed(folder, indexes[0])
+        if stale := [name for name in named if name not in placed]:
+            raise CheckpointError(
+                f"{folder} holds {stale[0]} and {indexes[0]}, an index of other files; name the one you want"
+            )
+        return placed
+    if named:
+        return {named[0]: None}
+    found = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
+    if len(found) == 1 and not SHARD.search(found[0]):
+        return {found[0]: None}
+    if any(SHARD.search(name) for name in found):
+        raise CheckpointError(
+            f"{folder} holds shards ({_some(found)}) without their index, {' or '.join(INDEXES)}; copy it, too"
+        )
+    if found:
+        raise CheckpointError(
+            f"{folder} holds {len(found)} files of weights: {_some(found)}; name one of them"
+        )
+    raise CheckpointError(
+        f"{folder} holds no weights; expected one file that ends in {', '.join(SUFFIXES)}, or an index of shards"
+    )
+
+
+def _indexed(folder: Path, index: str) -> Mapping[str, list[str] | None]:
+    placed = _fields(folder / index).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(v, str) for v in placed.values()):
+        raise CheckpointError(
+            f"{folder / index} has no weight_map from tensor to file; copy the folder again"
+        )
+    keys: dict[str, list[str]] = defaultdict(list)
+    for key, name in placed.items():
+        if Path(name).name != name or "\\" in name:
+            raise CheckpointError(
+                f"{folder / index} names {name!r}, expected the name of a file beside it; an index that leaves its "
+                "folder is not read"
+            )
+        keys[name].append(key)
+    absent = [name for name in keys if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{folder / index} names {len(keys)} shards, and {len(absent)} are missing: {_some(absent)}; copy them, "
+            "too"
+        )
+    return dict(sorted(keys.items()))
+
+
+def _joined(
+    folder: Path, weights: Mapping[str, list[str] | None], packed: list[Unwrapped]
+) -> dict[str, Tensor]:
+    """All shards' tensors in one dictionary; CheckpointError when a shard lacks a tensor that the index promises."""
+    tensors: dict[str, Tensor] = {}
+    for (name, promised), one in zip(weights.items(), packed, strict=True):
+        lacking = [key for key in promised or [] if key not in one.tensors]
+        if lacking:
+            raise CheckpointError(
+                f"{folder / name} lacks {len(lacking)} tensors that the index promises: {_some(lacking)}; copy it "
+                "again"
+            )
+        twice = sorted(tensors.keys() & one.tensors.keys())
+        if twice:
+            raise CheckpointError(f"{folder / name} repeats tensors of another shard: {_some(twice)}")
+        tensors |= one.tensors
+    return tensors
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """A JSON file's object."""
+    try:
+        text = path.read_bytes()
+        if text.startswith(LFS):
+            raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
+        found = json.loads(text)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not a JSON file: {error}; copy it again, or take it away if it is not this checkpoint's"
+        ) from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected a JSON object; copy it again")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _some(names: list[str], shown: int = 6) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,231 @@
+"""MoRViTKit: what is generated parses, agrees with the manifest and passes its own tests where Swift is installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adaptive_plans import answered_by
+from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
+from swift import coreml_manifest, made_up_golden, syntax_problems
+from tiny_models import make_config
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.kit.vectors import geometry_case
+from morvit_deploy.exporters.coreml.kit.write import (
+    DESCRIPTION,
+    GOLDEN,
+    MOST_BYTES,
+    TEMPLATE,
+    VECTORS,
+    choose_golden,
+    write_swift_package,
+)
+from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
+
+DENSE = make_config(routing="none", labels=None, preprocess={"resize": None, "interpolation": "bilinear"})
+MODELS: dict[str, Callable[[], Manifest]] = {
+    "threshold": lambda: coreml_manifest(EXPERT, threshold_ladder()),
+    "depth": lambda: coreml_manifest(TOKEN, depth_ladder()),
+    "single": lambda: coreml_manifest(make_config(), ios=17),
+    "dense, float input": lambda: float_input(coreml_manifest(DENSE)),
+}
+
+
+def float_input(manifest: Manifest) -> Manifest:
+    size = manifest.config.image_size
+    port = manifest.inputs[0].model_copy(update={"dtype": "float32", "shape": (1, 3, size, size)})
+    changed = manifest.model_copy(update={"input": "float", "inputs": (port,)})
+    return Manifest.model_validate(changed.model_dump())
+
+
+@pytest.fixture(params=MODELS, scope="module")
+def written(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest]:
+    """A package and the manifest it was made of."""
+    manifest = MODELS[request.param]()
+    folder = tmp_path_factory.mktemp("bundle") / "MoRViTKit"
+    golden = made_up_golden(manifest.config, [0, len(manifest.plan.buckets) - 1])
+    names = write_swift_package(folder, manifest, golden)
+    assert names == sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return folder, manifest
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_swift_file_parses(written: tuple[Path, Manifest]) -> None:
+    sources = sorted(written[0].rglob("*.swift"))
+    assert len(sources) > 15
+    assert [problem for source in sources for problem in syntax_problems(source)] == []
+
+
+def test_the_parser_sees_mistakes(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.swift"
+    broken.write_text("public struct Guess {\n    let index: = Int\n}\n")
+    assert syntax_problems(broken)
+
+
+def test_the_description_is_the_manifest(written: tuple[Path, Manifest]) -> None:
+    folder, manifest = written
+    model = read(folder / DESCRIPTION)
+    config, plan, form = manifest.config, manifest.plan, manifest.coreml
+    assert form is not None
+    assert model["functions"] == list(form.functions)
+    assert model["minimumIOS"] == form.ios
+    assert model["carried"] == [port.name.replace(".", "_") for port in manifest.carried]
+    assert (model["imageSize"], model["patchSize"]) == (config.image_size, config.patch_size)
+    assert model["labels"] == (list(config.labels) if config.labels else None)
+    assert model["preprocessing"]["resize"] == config.preprocess.resize
+    assert model["preprocessing"]["mean"] == list(config.preprocess.mean)
+    assert model["input"] == {"uint8": "image", "float": "normalised"}[manifest.input]
+    assert model["dispatch"]["mode"] == plan.mode and model["dispatch"]["lead"] == plan.lead
+    for told, bucket in zip(model["dispatch"]["buckets"], plan.buckets, strict=True):
+        assert (told["name"], told["capacity"], told["upto"]) == (
+            bucket.name,
+            list(bucket.capacity),
+            bucket.upto,
+        )
+    assert model["answersDepth"] and model["steps"] == config.num_steps
+    assert model["checkpoint"] == manifest.checkpoint.sha256
+
+
+def test_the_swift_type_has_every_field(written: tuple[Path, Manifest]) -> None:
+    """Decoding ignores what it does not know: a field that Swift lacks would be lost unseen."""
+    source = (written[0] / "Sources/MoRViTCore/ModelDescription.swift").read_text(encoding="utf-8")
+    fields = set(re.findall(r"^    public let (\w+):", source, re.MULTILINE))
+    assert fields == set(read(written[0] / DESCRIPTION))
+
+
+def test_no_depth_is_said(tmp_path: Path) -> None:
+    manifest = coreml_manifest(make_config())
+    manifest = manifest.model_copy(update={"outputs": manifest.outputs[:1]})
+    write_swift_package(tmp_path, manifest, made_up_golden(manifest.config, [0]))
+    assert read(tmp_path / DESCRIPTION)["answersDepth"] is False
+
+
+def test_dispatch_cases_are_those_of_the_definition(written: tuple[Path, Manifest]) -> None:
+    """Against the plain-Python definition of the tests; both answers of each kind occur."""
+    folder, manifest = written
+    cases = read(folder / VECTORS)["dispatch"]
+    for case in cases:
+        bucket, overflow = (
+            answered_by(manifest.plan, [case["counts"]]) if manifest.plan.adaptive else ([0], [False])
+        )
+        assert (case["bucket"], case["overflow"]) == (bucket[0], overflow[0])
+    if manifest.plan.adaptive:
+        assert {case["bucket"] for case in cases} == set(range(len(manifest.plan.buckets)))
+    if manifest.plan.mode == "threshold":
+        assert {case["overflow"] for case in cases} == {False, True}
+
+
+def test_geometry_by_hand() -> None:
+    """36 of 48 rows: 81.0 → 81 wide; (81 − 32) / 2 = 24.5, to the even 24; (36 − 32) / 2 = 2."""
+    assert geometry_case(EXPERT.preprocess, 32, (108, 48)) == {
+        "width": 108,
+        "height": 48,
+        "resizedWidth": 81,
+        "resizedHeight": 36,
+        "left": 24,
+        "top": 2,
+    }
+
+
+def test_orientations_are_all_different(written: tuple[Path, Manifest]) -> None:
+    cases = read(written[0] / VECTORS)["orientation"]
+    assert len({json.dumps(case["upright"]) for case in cases}) == 8
+
+
+def test_golden_files_are_what_was_given(written: tuple[Path, Manifest]) -> None:
+    folder, manifest = written
+    golden = made_up_golden(manifest.config, [0, len(manifest.plan.buckets) - 1])
+    facts = read(folder / GOLDEN / "golden.json")
+    shape = (facts["count"], facts["height"], facts["width"], 3)
+    pixels = np.fromfile(folder / GOLDEN / "golden-pixels.bin", dtype=np.uint8).reshape(shape)
+    logits = np.fromfile(folder / GOLDEN / "golden-logits.bin", dtype="<f4").reshape(facts["count"], -1)
+    assert np.array_equal(pixels, golden.pixels) and np.array_equal(logits, golden.logits)
+    assert facts["buckets"] == golden.bucket.tolist() and facts["tolerance"] == golden.tolerance
+
+
+def test_few_golden_images_of_every_bucket() -> None:
+    golden = made_up_golden(EXPERT, [0, 0, 0, 2, 0, 1, 2])
+    assert choose_golden(golden).bucket.tolist() == [0, 0, 2, 1]
+
+
+def test_golden_images_stay_small() -> None:
+    large = made_up_golden(make_config(image_size=224, patch_size=16, preprocess={"resize": 256}), [0, 0, 0])
+    chosen = choose_golden(large)
+    assert len(chosen.pixels) == 1 and chosen.pixels.nbytes + chosen.logits.nbytes < MOST_BYTES
+
+
+def test_the_same_bytes_again(tmp_path: Path) -> None:
+    manifest, golden = MODELS["threshold"](), made_up_golden(EXPERT, [0, 1, 2])
+    for name in ("one", "two"):
+        names = write_swift_package(tmp_path / name, manifest, golden)
+    assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
+
+
+@pytest.mark.parametrize(("ios", "macos"), [(17, 14), (18, 15), (26, 26)])
+def test_the_oldest_systems_are_the_packages(ios: int, macos: int, tmp_path: Path) -> None:
+    assert oldest_macos(ios) == macos
+    manifest = coreml_manifest(make_config(), ios=ios)
+    write_swift_package(tmp_path, manifest, made_up_golden(manifest.config, [0]))
+    assert f'platforms: [.iOS("{ios}.0"), .macOS("{macos}.0")]' in (tmp_path / "Package.swift").read_text()
+    assert f"iOS {ios} or macOS {macos}" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_left_to_fill_in(written: tuple[Path, Manifest]) -> None:
+    readme = (written[0] / "README.md").read_text(encoding="utf-8")
+    assert "{{" not in readme and "}}" not in readme
+    assert all(f"| `{name}` |" in readme for name in written[1].coreml.functions if name != "stem")  # type: ignore[union-attr]
+
+
+def test_another_target_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:
+    from morvit_deploy.bundle.manifest import open_manifest
+
+    with pytest.raises(TargetError, match="onnx"):
+        write_swift_package(tmp_path, open_manifest(tiny_bundle), made_up_golden(EXPERT, [0]))
+
+
+def test_every_public_symbol_is_documented() -> None:
+    """A public declaration follows a line of documentation; conformances to a protocol's own members need none."""
+    public = re.compile(r"\s*(public (?!var (errorDescription|recoverySuggestion))|case \w+(\(.*\))?$)")
+    bare = []
+    for source in sorted((TEMPLATE / "Sources").rglob("*.swift")):
+        lines = source.read_text(encoding="utf-8").splitlines()
+        for above, line in pairwise(lines):
+            if public.match(line) and not above.strip().startswith("///"):
+                bare.append(f"{source.name}: {line.strip()}")
+    assert bare == []
+
+
+def test_the_wheel_has_the_template() -> None:
+    """The pattern in pyproject.toml, matched as setuptools does, finds every file of the template."""
+    text = (TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    pattern = re.search(r'"morvit_deploy.exporters" = \["([^"]+)"\]', text)
+    assert pattern is not None
+    exporters = TEMPLATE.parents[1]
+    found = set(exporters.glob(pattern[1]))
+    files = {path for path in TEMPLATE.rglob("*") if path.is_file()}
+    assert len(files) > 20 and files <= found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("swift") is None, reason="needs a Swift toolchain on PATH")
+def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], tmp_path: Path) -> None:
+    command = ["swift", "test", "--scratch-path", str(tmp_path)]
+    run = subprocess.run(command, cwd=written[0], capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    executed = re.findall(r"Executed (\d+) tests?, with 0 failures", run.stdout + run.stderr)
+    assert max(map(int, executed), default=0) >= 20

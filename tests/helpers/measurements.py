@@ -1,0 +1,24 @@
+"""Measurements made of given samples."""
+
+from __future__ import annotations
+
+from morvit_deploy.measuring.core.results import Measured
+from morvit_deploy.measuring.core.samples import Block, Start
+
+
+def measured(
+    *blocks: tuple[float, ...], batch: int = 1, bundle: str = "a", macs: int = 2_000_000
+) -> Measured:
+    return Measured(
+        bundle=bundle,
+        target="onnx",
+        precision="fp32",
+        form="unrolled",
+        batch=batch,
+        macs={"topk": macs},
+        file_bytes=1000,
+        inputs_digest="0",
+        starts=(Start(3.0, 2.0, 1.0, None), Start(5.0, 2.0, 1.0, None), Start(90.0, 2.0, 1.0, None)),
+        blocks=tuple(Block(ms) for ms in blocks),
+        memory_mib={"resident": 10.0},
+    )

@@ -1,0 +1,571 @@
+"""Each family's rules: what it reads off tensors and config.json, and each refusal with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import source_models
+import torch
+from foreign_checkpoints import (
+    BLOCK,
+    CLASSES,
+    DIM,
+    GRID,
+    HEADS,
+    MLP,
+    PATCH,
+    SIZE,
+    block,
+    contents,
+    drawn,
+    said,
+    vit,
+)
+from source_models import randomise
+from third_party import third_party
+from torch import Tensor
+
+from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.sources.detection import FAMILIES
+from morvit_deploy.sources.families.family import Draft
+from morvit_deploy.sources.families.vision_mor import capacities
+from morvit_deploy.sources.settings.given import Given, Questions
+
+FAMILY = {family.name: family for family in FAMILIES}
+Tensors = dict[str, Tensor]
+EDGE_SAID: dict[str, Any] = {"preprocess": "cifar10", "norm_eps": 1e-12, "num_heads": 2, "activation": "gelu"}
+
+
+def draft(family: str, tensors: Tensors, given: Given, **fields: Any) -> Draft:
+    """A family's draft, with every question answered."""
+    questions = Questions(given)
+    made = FAMILY[family].draft(contents(tensors, **fields), questions)
+    questions.close(contents({}).path, FAMILY[family].title)
+    return made
+
+
+def refused(family: str, tensors: Tensors, given: Given | None = None, **fields: Any) -> str:
+    with pytest.raises((CheckpointError, ConfigError)) as caught:
+        draft(family, tensors, given or said(), **fields)
+    return str(caught.value)
+
+
+# ---- timm
+
+
+def test_timm_fields_are_read_off_the_tensors() -> None:
+    made = draft("timm_vit", vit("abc"), said())
+    expected = {
+        "image_size": SIZE, "patch_size": PATCH, "embed_dim": DIM, "mlp_dim": MLP, "num_heads": HEADS,
+        "qkv_bias": True, "num_classes": CLASSES, "sharing": "none", "cycle_depth": 3, "num_recursions": 1,
+        "routing": "none", "head_hidden": [], "labels": None,
+    }  # fmt: skip  # a block of fields
+    assert expected.items() <= made.fields.items()
+    assert torch.equal(made.tensors["cycle.1.mlp.fc2.bias"], vit("abc")["blocks.1.mlp.fc2.bias"])
+    assert {row.source for row in made.rows} == set(vit("abc"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "sharing", "depth", "times"),
+    [("aaa", "cycle", 1, 3), ("xaay", "middle_cycle", 1, 2), ("abab", "cycle", 2, 2), ("abc", "none", 3, 1)],
+)
+def test_bit_identical_layers_are_one_block(layers: str, sharing: str, depth: int, times: int) -> None:
+    made = draft("timm_vit", vit(layers), said())
+    assert (made.fields["sharing"], made.fields["cycle_depth"], made.fields["num_recursions"]) == (
+        sharing,
+        depth,
+        times,
+    )
+    assert ("bit-identical" in made.tied) == (sharing != "none")
+    copies = sum("the same bits as layer" in row.how for row in made.rows)
+    assert copies == len(BLOCK) * (len(layers) - len(set(layers)))
+
+
+def test_a_tie_that_is_asked_for_is_proved() -> None:
+    made = draft("timm_vit", vit("abab"), said(sharing="cycle", cycle_depth=2))
+    assert made.fields["num_recursions"] == 2
+    message = refused("timm_vit", vit("abab"), said(sharing="cycle"))
+    assert "layer 1 against layer 0" in message and "leave --sharing out" in message
+    message = refused("timm_vit", vit("aaa"), said(sharing="middle_cycle", cycle_depth=2))
+    assert "the file has 3 layers, and 1 of them are no whole number of cycles" in message
+
+
+def test_ties_may_be_left_apart() -> None:
+    made = draft("timm_vit", vit("aaa"), said(sharing="none"))
+    assert (
+        made.fields["sharing"] == "none" and made.tied == "3 layers, each loaded by itself: nothing is tied"
+    )
+    assert "--cycle-depth: says nothing" in refused(
+        "timm_vit", vit("aaa"), said(sharing="none", cycle_depth=1)
+    )
+    assert "--cycle-depth: says nothing" in refused("timm_vit", vit("aaa"), said(cycle_depth=1))
+
+
+def test_a_near_tie_is_loaded_apart_with_a_remark() -> None:
+    tensors = vit("xaay")
+    tensors["blocks.2.mlp.fc1.weight"] = tensors["blocks.2.mlp.fc1.weight"] + 0.5
+    made = draft("timm_vit", tensors, said())
+    assert made.fields["sharing"] == "none"
+    assert made.remarks == [
+        "layers 1 and 2 are equal but for mlp.fc1.weight (max |Δ| 0.5); loaded as two blocks"
+    ]
+
+
+REFUSED_BY_TIMM: dict[str, tuple[tuple[str, ...], str]] = {
+    "distilled": (("dist_token", "head_dist.weight"), "mean of two heads"),
+    "average pool": (("fc_norm.weight",), "mean of all tokens"),
+    "attention pool": (("attn_pool.latent",), "attention pool"),
+    "norm before (CLIP)": (("norm_pre.weight",), "LayerNorm before the first block"),
+    "norm of patches": (("patch_embed.norm.weight",), "after the patch projection"),
+    "qk-norm": (("blocks.0.attn.q_norm.weight", "blocks.0.attn.k_norm.weight"), "queries and keys are normalised"),
+    "norm in attention": (("blocks.0.attn.norm.weight",), "inside the attention or the MLP"),
+    "norm in MLP": (("blocks.1.mlp.norm.bias",), "inside the attention or the MLP"),
+    "SwiGLU": (("blocks.0.mlp.fc1_g.weight",), "gated (SwiGLU)"),
+    "BEiT": (("blocks.0.attn.relative_position_bias_table",), "positions act on attention"),
+    "relative positions": (("blocks.0.attn.rel_pos.mlp.fc1.weight",), "positions act on attention"),
+    "EVA": (("rope.bands",), "positions act on attention"),
+}  # fmt: skip  # a line each
+
+
+@pytest.mark.parametrize(("names", "why"), REFUSED_BY_TIMM.values(), ids=REFUSED_BY_TIMM)
+def test_timm_models_that_cannot_be_said(names: tuple[str, ...], why: str) -> None:
+    message = refused("timm_vit", vit() | {name: torch.ones(DIM) for name in names})
+    assert "with parts that morvit/1 cannot say" in message and why in message and names[0] in message
+    draft("timm_vit", vit(), said())
+
+
+REAL = {
+    "deit_tiny_distilled_patch16_224": "mean of two heads",
+    "vit_tiny_patch16_224 avg": "mean of all tokens",
+    "vit_base_patch16_clip_224": "LayerNorm before the first block",
+    "vit_base_patch16_siglip_224": "attention pool",
+    "vit_small_patch16_224 qk": "queries and keys are normalised",
+    "vit_giant_patch14_dinov2": "gated (SwiGLU)",
+    "vit_relpos_small_patch16_224": "positions act on attention",
+    "vit_small_patch16_224 no CLS": "not read off CLS",
+    "vit_small_patch16_224 headless": "saved without its head",
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_timm_models_that_cannot_be_said(name: str) -> None:
+    options = {
+        "avg": {"global_pool": "avg"}, "qk": {"qk_norm": True}, "headless": {"num_classes": 0},
+        "no CLS": {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    }  # fmt: skip
+    arch, _, what = name.partition(" ")
+    make = third_party("timm").create_model
+    size = {} if "relpos" in arch else {"embed_dim": 12, "num_heads": 2}
+    model = make(arch, **({"num_classes": 3, "depth": 1} | size | options.get(what, {})))
+    message = refused("timm_vit", dict(model.state_dict()))
+    assert REAL[name] in message
+
+
+def test_a_gated_mlp_behind_plain_names() -> None:
+    tensors = vit("a")
+    tensors |= drawn({"blocks.0.mlp.fc1.weight": (2 * MLP, DIM), "blocks.0.mlp.fc1.bias": (2 * MLP,)}, 0)
+    assert "gated (SwiGLU)" in refused("timm_vit", tensors)
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "average": ({"global_pool": "avg"}, "global_pool 'avg': the answer is read off the mean"),
+    "average by argument": ({"global_pool": "token", "model_args": {"global_pool": "avg"}}, "global_pool 'avg'"),
+    "another width": ({"num_features": 768}, "num_features: config.json says 768, the tensors 8"),
+    "other classes": ({"num_classes": 1000}, "num_classes: config.json says 1000, the tensors 5"),
+    "another activation": ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer 'quick_gelu'"),
+    "oblong pictures": ({"pretrained_cfg": {"input_size": [3, 32, 8]}}, "images are 32×8, expected squares"),
+    "oblong by argument": ({"model_args": {"img_size": [8, 32]}}, "images are 8×32, expected squares"),
+    "other heads": ({"model_args": {"num_heads": 4}}, "--num-heads: got 2, but config.json says 4"),
+}  # fmt: skip  # a line each
+
+
+@pytest.mark.parametrize(("config", "why"), CONFIGS.values(), ids=CONFIGS)
+def test_a_configuration_of_another_model(config: dict[str, Any], why: str) -> None:
+    assert why in refused("timm_vit", vit(), config=config)
+
+
+def test_what_timms_configuration_says_is_not_asked() -> None:
+    cfg = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "crop_pct": 0.8, "interpolation": "bilinear"}
+    names = [f"name {i}" for i in range(CLASSES)]
+    config = {
+        "num_classes": CLASSES,
+        "model_args": {"num_heads": 2},
+        "pretrained_cfg": cfg,
+        "label_names": names,
+    }
+    made = draft("timm_vit", vit(), said(preprocess=None, num_heads=None), config=config)
+    assert made.fields["preprocess"]["resize"] == math.floor(SIZE / 0.8)
+    assert made.fields["labels"] == names and made.fields["num_heads"] == 2
+
+
+def test_a_stored_preprocess_may_be_overruled_and_it_is_recorded() -> None:
+    cfg = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "crop_pct": 0.8, "interpolation": "bilinear"}
+    questions = Questions(said())
+    FAMILY["timm_vit"].draft(contents(vit(), config={"pretrained_cfg": cfg}), questions)
+    origin = questions.settled["preprocess"].origin
+    assert origin == "command line, --preprocess imagenet, instead of config.json, pretrained_cfg"
+
+
+# ---- every family: tensors that are no weights, or not all there
+
+
+BROKEN: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    "NaN": (lambda t: t["head.weight"].view(-1)[0].fill_(math.nan), "head.weight: 1 of 40 values are NaN"),
+    "infinite": (lambda t: t["cls_token"].fill_(math.inf), "cls_token: 8 of 8 values"),
+    "int8": (lambda t: t.update({"head.bias": t["head.bias"].to(torch.int8)}), "head.bias: int8, expected float32"),
+    "float8": (lambda t: t.update({"head.bias": t["head.bias"].to(torch.float8_e4m3fn)}), "head.bias: float8"),
+    "complex": (lambda t: t.update({"head.bias": t["head.bias"].to(torch.complex64)}), "head.bias: complex64"),
+    "sparse": (lambda t: t.update({"head.weight": t["head.weight"].to_sparse()}), "head.weight: sparse_coo"),
+    "nothing in it": (lambda t: t.update({"pos_embed": torch.ones(1, 0, DIM)}), r"pos_embed: shape [1, 0, 8]"),
+    "a number": (lambda t: t.update({"norm.bias": torch.tensor(1.0)}), "norm.bias: shape []"),
+    "flat patches": (lambda t: t.update({"patch_embed.proj.weight": torch.ones(DIM, 48)}), "expected 4 axes"),
+    "flat CLS": (lambda t: t.update({"cls_token": torch.ones(DIM)}), "cls_token is [8], expected 3 axes"),
+    "flat head": (lambda t: t.update({"head.weight": torch.ones(DIM)}), "head.weight is [8], expected 2 axes"),
+    "no patches": (lambda t: t.pop("patch_embed.proj.weight"), "has nothing for patch_embed.proj.weight"),
+    "no head": (lambda t: t.pop("head.weight"), "saved without its head"),
+    "no positions": (lambda t: t.pop("pos_embed"), "not learned embeddings"),
+    "two things missing": (lambda t: (t.pop("pos_embed"), t.pop("cls_token")), "cls_token, pos_embed: it is not"),
+    "no first layer": (lambda t: [t.pop(k) for k in list(t) if "blocks.0." in k], "nothing for layers.0"),
+    "a hole": (lambda t: [t.pop(k) for k in list(t) if "blocks.1." in k], "up to 2, but number 1 is missing"),
+    "a far layer": (lambda t: t.update({"blocks.999999999.norm1.bias": torch.ones(DIM)}), "up to 999999999"),
+    "no square": (lambda t: t.update({"pos_embed": torch.ones(1, 99, DIM)}), "no square grid"),
+    "misspelt": (lambda t: t.update({"blocks.0.norm1.weigth": torch.ones(DIM)}), "(near blocks.0.norm1.weight)"),
+    "not ours": (lambda t: t.update({"extra": torch.ones(DIM)}), "unexpected: extra"),
+    "registers": (lambda t: t.update({"reg_token": torch.ones(DIM)}), "register tokens are [8]"),
+}  # fmt: skip  # a line each
+
+
+@pytest.mark.parametrize(("damage", "why"), BROKEN.values(), ids=BROKEN)
+def test_tensors_that_are_wrong_are_named(damage: Callable[[Tensors], object], why: str) -> None:
+    tensors = vit("abc")
+    damage(tensors)
+    assert why in refused("timm_vit", tensors)
+
+
+# ---- Hugging Face
+
+
+def hf(
+    kind: str = "ViT", of: str = "ForImageClassification", **options: Any
+) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors by version 5's names, and the fields of config.json."""
+    transformers = third_party("transformers")
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=DIM, num_hidden_layers=2, num_attention_heads=HEADS, intermediate_size=MLP, image_size=SIZE,
+        patch_size=PATCH, num_labels=CLASSES, **options,
+    )  # fmt: skip
+    model = randomise(getattr(transformers, f"{kind}{of}")(config), seed=1)
+    return dict(model.state_dict()), config.to_dict()
+
+
+def test_hf_sizes_are_held_to_the_configuration_beside_them() -> None:
+    tensors, config = hf()
+    made = draft("hf_vit", tensors, Given(preprocess="imagenet"), config=config)
+    assert made.fields["norm_eps"] == 1e-12 and made.fields["num_heads"] == HEADS
+    pair = config | {"image_size": [SIZE, SIZE], "patch_size": [PATCH, PATCH]}
+    assert draft("hf_vit", tensors, Given(preprocess="imagenet"), config=pair).fields == made.fields
+    for name in ("num_hidden_layers", "hidden_size", "intermediate_size", "patch_size", "image_size"):
+        message = refused("hf_vit", tensors, Given(preprocess="imagenet"), config=config | {name: 99})
+        assert f"are of different models:\n  - {name}: config.json says 99" in message
+    message = refused(
+        "hf_vit", tensors, Given(preprocess="imagenet"), config=config | {"image_size": [SIZE, 99]}
+    )
+    assert "image_size" in message
+
+
+def test_hf_models_that_cannot_be_said() -> None:
+    tensors, config = hf("DeiT", "ForImageClassificationWithTeacher")
+    assert "mean of two heads" in refused("hf_vit", tensors, Given(preprocess="imagenet"), config=config)
+    tensors, config = hf(of="Model")
+    assert any(key.startswith("embeddings.") for key in tensors)
+    message = refused("hf_vit", tensors, Given(preprocess="imagenet"), config=config)
+    assert "saved without its head" in message
+    tensors, config = hf()
+    message = refused(
+        "hf_vit", tensors, Given(preprocess="imagenet"), config=config | {"hidden_act": "quick_gelu"}
+    )
+    assert "hidden_act 'quick_gelu'; expected one of gelu" in message
+    message = refused("hf_vit", tensors | {"decoder.mask_token": torch.ones(1)}, Given(preprocess="imagenet"))
+    assert "masked-image model" in message
+
+
+def test_a_masked_image_tokens_and_a_pooler_are_dropped_by_name() -> None:
+    tensors, config = hf()
+    extra = {
+        "vit.embeddings.mask_token": torch.ones(1, 1, DIM),
+        "vit.pooler.dense.weight": torch.ones(DIM, DIM),
+    }
+    made = draft("hf_vit", tensors | extra, Given(preprocess="imagenet"), config=config)
+    told = {row.source: row.how for row in made.rows if row.target is None}
+    assert told.keys() == extra.keys() and all(how.startswith("dropped: ") for how in told.values())
+
+
+def test_a_layer_without_a_key_bias_is_half_a_layer() -> None:
+    tensors, config = hf()
+    key = next(key for key in tensors if key.endswith("k_proj.bias") or key.endswith("attention.key.bias"))
+    del tensors[key]
+    message = refused("hf_vit", tensors, Given(preprocess="imagenet"), config=config)
+    assert "half of layers.0.attn.qkv.bias (q, k, v as one)" in message and "missing k" in message
+
+
+def test_class_names_but_no_placeholders() -> None:
+    tensors, config = hf()
+    names = {str(i): f"kind {i}" for i in range(CLASSES)}
+    given = Given(preprocess="imagenet")
+    assert draft("hf_vit", tensors, given, config=config).fields["labels"] is None
+    assert (
+        draft("hf_vit", tensors, given, config=config | {"id2label": names}).fields["labels"][4] == "kind 4"
+    )
+
+
+# ---- Edge-RecViT
+
+
+def edge(dora: bool = False) -> Tensors:
+    model = source_models.EdgeRecViT()
+    randomise(model, seed=1)
+    if dora:
+        model.add_dora("shared", rank=4, alpha=6.0)
+    return dict(model.state_dict())
+
+
+EDGE_CONFIG: dict[str, Any] = {
+    "model_type": "mor_vit", "hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2,
+    "intermediate_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+
+
+def test_edge_is_asked_for_what_no_file_says() -> None:
+    message = refused("edge_recvit", edge(dora=True), Given(), config=EDGE_CONFIG)
+    assert "--dora-alpha  published: the rank, here 4" in message
+    assert "--preprocess  published: cifar10" in message and "--norm-eps" not in message
+    assert message.endswith("--dora-alpha 4 --preprocess cifar10")
+    message = refused("edge_recvit", edge(), Given())
+    for option in ("--num-heads", "--norm-eps", "--activation", "--preprocess"):
+        assert option in message
+    assert "--dora-alpha" not in message
+
+
+def test_edge_takes_relu_for_every_other_name() -> None:
+    made = draft(
+        "edge_recvit", edge(), Given(preprocess="cifar10"), config=EDGE_CONFIG | {"hidden_act": "swish"}
+    )
+    assert made.fields["activation"] == "relu"
+
+
+@pytest.mark.parametrize(
+    "name", ["num_hidden_layers", "hidden_size", "intermediate_size", "patch_size", "image_size"]
+)
+def test_edge_sizes_are_held_to_the_configuration_beside_them(name: str) -> None:
+    message = refused("edge_recvit", edge(), Given(preprocess="cifar10"), config=EDGE_CONFIG | {name: 99})
+    assert f"are of different models:\n  - {name}: config.json says 99" in message
+
+
+def test_edge_drops_the_router_of_its_loss() -> None:
+    extra = {"mor_vit.mlp_router.0.weight": torch.ones(2, 2), "mlp_router.1.bias": torch.ones(2)}
+    made = draft("edge_recvit", edge() | extra, Given(**EDGE_SAID))
+    assert {row.source for row in made.rows if row.target is None} == extra.keys()
+
+
+def test_edge_without_positions() -> None:
+    tensors = edge()
+    del tensors["mor_vit.embeddings.position_embeddings"]
+    made = draft(
+        "edge_recvit", tensors, Given(preprocess="cifar10"), config=EDGE_CONFIG | {"use_abs_pos_emb": False}
+    )
+    assert made.tensors["pos_embed"].shape == (1, 17, 16) and not made.tensors["pos_embed"].any()
+    assert made.remarks == ["config.json says use_abs_pos_emb false: position embeddings are zero"]
+    for config in (EDGE_CONFIG, {"use_abs_pos_emb": False}, {"use_abs_pos_emb": False, "image_size": "x"}):
+        assert "nothing for pos_embed" in refused("edge_recvit", tensors, Given(**EDGE_SAID), config=config)
+
+
+PROJ = "mor_vit.block_shared.attention.proj."
+HALF: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    **{
+        slot: (lambda t, slot=slot: t.pop(PROJ + slot), f"missing {slot}")
+        for slot in ("dora_A", "dora_B", "rho", "W_hat_init")
+    },
+    "base weight": (lambda t: t.pop(PROJ + "base_layer.weight"), "missing base"),
+    "no A and no B": (
+        lambda t: (t.pop(PROJ + "dora_A"), t.pop(PROJ + "dora_B")),
+        "missing dora_A, missing dora_B",
+    ),
+    "merged beside it": (
+        lambda t: t.update({PROJ + "weight": t.pop(PROJ + "base_layer.weight")}),
+        f"missing base, too much: {PROJ}weight",
+    ),
+    "both biases": (lambda t: t.update({PROJ + "bias": torch.ones(16)}), "two sources for one tensor"),
+    "another base": (lambda t: t[PROJ + "base_layer.weight"].mul_(-1), "half-merged DoRA"),
+}
+
+
+@pytest.mark.parametrize(("damage", "why"), HALF.values(), ids=HALF)
+def test_half_merged_dora(damage: Callable[[Tensors], object], why: str) -> None:
+    tensors = edge(dora=True)
+    draft("edge_recvit", dict(tensors), Given(dora_alpha=6.0, **EDGE_SAID))
+    damage(tensors)
+    said_alpha = {"dora_alpha": 6.0} if any("dora_A" in k or "dora_B" in k for k in tensors) else {}
+    assert why in refused("edge_recvit", tensors, Given(**said_alpha, **EDGE_SAID))
+
+
+def test_an_alpha_without_dora_is_said_in_vain() -> None:
+    assert "--dora-alpha: says nothing" in refused("edge_recvit", edge(), Given(dora_alpha=4.0, **EDGE_SAID))
+
+
+# ---- Vision-MoR
+
+
+def mor() -> Tensors:
+    return dict(randomise(source_models.VisionMoR(), seed=1).state_dict())
+
+
+MOR_SAID: dict[str, Any] = {"preprocess": "imagenet", "norm_eps": 1e-5, "num_heads": 2, "activation": "gelu"}
+
+
+def test_vision_mor_is_asked_how_it_selects_and_gates() -> None:
+    message = refused("vision_mor", mor(), Given())
+    assert "--selection   published: flat" in message and "--gate        published: hard" in message
+    assert "--capacity" not in message, "its buffer says it"
+    without = {key: t for key, t in mor().items() if key != "capacity_factors"}
+    assert "--capacity 17,11,5" in refused("vision_mor", without, Given())
+
+
+def test_vision_mor_nested_is_plain_expert_choice() -> None:
+    said_so = Given(selection="nested", gate="block", alpha=1.0, **MOR_SAID)
+    made = draft("vision_mor", mor(), said_so)
+    assert made.fields["routing"] == "expert_choice" and made.fields["gate"] == "block"
+    assert made.fields["capacity"] == [16, 10, 5], "of the patches alone"
+    assert "capacity_factors" not in made.tensors
+    assert "use_kv_sharing" in made.remarks[0] and "ranked by router logits" in made.remarks[1]
+
+
+def test_float32_sigmoids_saturate_where_the_remark_says() -> None:
+    assert torch.sigmoid(torch.tensor([17.5, 40.0])).unique().tolist() == [1.0]
+    assert torch.sigmoid(torch.tensor([12.0, 13.0])).unique().numel() == 2
+
+
+def test_a_hard_gate_has_no_alpha() -> None:
+    message = refused("vision_mor", mor(), Given(selection="nested", gate="hard", alpha=1.0, **MOR_SAID))
+    assert "--alpha: says nothing" in message
+
+
+def test_capacities_are_counted_in_float32_as_its_code_does() -> None:
+    assert capacities(torch.tensor([1.0, 2 / 3, 1 / 3, 0.001]), 65) == (65, 43, 21, 1)
+    assert capacities(torch.tensor([0.7]), 10) == (7,), "in float64 0.7 of float32 is a little less"
+
+
+def test_as_many_capacities_as_routers() -> None:
+    without = {key: t for key, t in mor().items() if key != "capacity_factors"}
+    given = Given(selection="nested", gate="hard", capacity=(9, 3), **MOR_SAID)
+    assert "2 capacities for 3 routers" in refused("vision_mor", without, given)
+
+
+def test_a_router_that_is_missing() -> None:
+    tensors = mor()
+    del tensors["routers.1.router.weight"], tensors["routers.1.router.bias"]
+    assert "routers: there are 2, numbered up to 2, but number 1 is missing" in refused(
+        "vision_mor", tensors, Given()
+    )
+
+
+# ---- native
+
+
+NATIVE: dict[str, Any] = {
+    "format": "morvit/1", "image_size": SIZE, "patch_size": PATCH, "in_channels": 3, "num_classes": CLASSES,
+    "embed_dim": DIM, "num_heads": HEADS, "mlp_dim": MLP, "qkv_bias": True, "norm_eps": 1e-6, "activation": "gelu",
+    "sharing": "cycle", "cycle_depth": 1, "num_recursions": 3, "routing": "none", "router": None, "gate": "hard",
+    "attention_scope": "active", "capacity": None, "head_hidden": [], "labels": None,
+    "preprocess": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": 20, "interpolation": "bicubic"},
+}  # fmt: skip  # a block of fields
+EXPERT: dict[str, Any] = NATIVE | {
+    "routing": "expert_choice", "gate": "block", "capacity": [12, 6, 3],
+    "router": {"hidden": [], "activation": "sigmoid", "bias": True, "shared": True, "alpha": 1.0},
+}  # fmt: skip
+
+
+def rolled() -> Tensors:
+    """The cycle once, as morvit/1 holds it."""
+    return vit("") | {f"cycle.0.{name}": t for name, t in block(ord("a")).items()}
+
+
+def test_native_names_without_a_configuration() -> None:
+    message = refused("native", rolled(), Given())
+    assert "no config.json of that format beside it" in message and "docs/format.md" in message
+
+
+def test_unrolled_native_layers_that_are_copies() -> None:
+    made = draft("native", vit("aaa"), Given(), config=NATIVE)
+    assert made.tied == "3 unrolled layers: every tensor of every copy is bit-identical"
+    assert torch.equal(made.tensors["cycle.0.mlp.fc1.weight"], vit("aaa")["blocks.2.mlp.fc1.weight"])
+    assert not any(name.startswith("layers.") for name in made.tensors)
+
+
+def test_unrolled_native_layers_that_are_none() -> None:
+    message = refused("native", vit("aab"), Given(), config=NATIVE)
+    assert "12 tensor(s) differ" in message and "layer 2 against layer 0, attn.proj.bias: max |Δ|" in message
+    assert "--sharing" not in message and 'sharing "none"' in message
+    assert "2 blocks in the file, expected 3" in refused("native", vit("aa"), Given(), config=NATIVE)
+
+
+def test_native_layers_in_both_forms() -> None:
+    tensors = vit("aaa") | {f"cycle.0.{name}": t for name, t in block(ord("b")).items()}
+    message = refused("native", tensors, Given(), config=NATIVE)
+    assert "unrolled and cycle.0 beside them" in message
+
+
+def test_native_options_in_vain() -> None:
+    message = refused("native", rolled(), Given(norm_eps=1e-6, sharing="cycle"), config=NATIVE)
+    assert "--norm-eps: says nothing" in message and "--sharing: says nothing" in message
+
+
+def test_native_keeps_the_provenance_it_had() -> None:
+    made = draft("native", rolled(), Given(), config=NATIVE | {"provenance": {"family": "timm_vit"}})
+    assert made.before == {"family": "timm_vit"} and "provenance" not in made.fields
+
+
+def test_native_at_another_size_asks_for_what_depends_on_it() -> None:
+    message = refused("native", rolled(), Given(image_size=24), config=EXPERT)
+    assert "[12, 6, 3] of 16 patch tokens; now there are 36" in message
+    assert "--capacity 27,14,7" in message and "resize 20 at 16" in message
+    given = Given(image_size=24, capacity=(27, 14, 7), preprocess="imagenet")
+    made = draft("native", rolled(), given, config=EXPERT)
+    assert made.fields["capacity"] == [27, 14, 7] and made.fields["image_size"] == 24
+    assert made.tensors["pos_embed"].shape == (1, 37, DIM)
+
+
+# ---- image size
+
+
+@pytest.mark.parametrize("prefix", [0, 2], ids=["plain", "registers"])
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_another_image_size_is_timms_own(size: int, prefix: int) -> None:
+    tensors = vit()
+    if prefix:
+        tensors |= drawn({"reg_token": (1, prefix, DIM), "pos_embed": (1, 1 + prefix + GRID**2, DIM)}, 5)
+    made = draft("timm_vit", tensors, said(image_size=size))
+    resample = third_party("timm").layers.resample_abs_pos_embed
+    wanted = resample(tensors["pos_embed"], new_size=[size // PATCH] * 2, num_prefix_tokens=1 + prefix)
+    found = made.tensors["pos_embed"]
+    assert torch.equal(found[:, 0], wanted[:, 0]) and torch.equal(found[:, 1:], wanted[:, 1 + prefix :])
+    if prefix:
+        assert torch.equal(made.tensors["register_tokens"], tensors["reg_token"] + wanted[:, 1 : 1 + prefix])
+        assert made.fields["register_tokens"] == prefix
+    assert made.fields["image_size"] == size
+    assert [r.split(" (")[0] for r in made.remarks] == (
+        [] if size == SIZE else [f"position embeddings resampled from 4×4 to {size // 4}×{size // 4} patches"]
+    )
+
+
+def test_image_sizes_of_the_other_families() -> None:
+    made = draft("edge_recvit", edge(), Given(preprocess="cifar10", image_size=64), config=EDGE_CONFIG)
+    assert made.tensors["pos_embed"].shape == (1, 65, 16), "config.json's image_size is that of training"
+    tensors, config = hf("DeiT")
+    made = draft("hf_vit", tensors, Given(preprocess="imagenet", image_size=24), config=config)
+    assert made.fields["image_size"] == 24 and made.fields["register_tokens"] == 1
+    for family, held, fields in (("edge_recvit", edge(), EDGE_CONFIG), ("hf_vit", tensors, config)):
+        message = refused(family, held, Given(preprocess="imagenet", image_size=30), config=fields)
+        assert "--image-size: got 30, expected a multiple of the patch size" in message
