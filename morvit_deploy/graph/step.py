@@ -1,4 +1,4 @@
-"""What the static graphs of every decisions are made of: weights, layout, selection, and how tokens meet a block."""
+"""What the static graphs of every routing are made of: weights, layout, selection, and how tokens meet a block."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Walk:
 
 
 class StaticGraph(nn.Module):
-    """The weights of one bucket's graph, once, and one step of its tokens. Each decisions adds its walk."""
+    """The weights of one bucket's graph, once, and one step of its tokens. Each routing adds its walk."""
 
     def __init__(self, model: MoRViT, bucket: Bucket, options: Options, plan: Plan | None) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class StaticGraph(nn.Module):
             else routed_by(model.config, self.thresholds)
         )
         ladder = [bucket.capacity] if plan is None else [b.capacity for b in plan.buckets]
-        self.sorts = model.config.decisions == "token_choice" and any(
+        self.sorts = model.config.routing == "token_choice" and any(
             min(capacity) < model.config.num_patches for capacity in ladder
         )
         self.layout = LAYOUTS[options.layout]
@@ -133,7 +133,7 @@ class StaticGraph(nn.Module):
 def _blocks_in_parts(config: Config, names: list[str], options: Options, sorts: bool) -> set[str]:
     """Blocks that are asked for fewer queries than keys."""
     parts = {names[-1]} if options.cls_only else set()
-    if sorts or (config.decisions == "expert_choice" and config.attention_scope == "all"):
+    if sorts or (config.routing == "expert_choice" and config.attention_scope == "all"):
         parts |= {name for name in names if name.startswith("cycle")}
     return parts
 
