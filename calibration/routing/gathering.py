@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.calibration.routing.histograms import Histogram
-from morvit_deploy.calibration.routing.scout import Scout, Walked
+from morvit_deploy.calibration.routing.scout import Scout, Scouted
 from morvit_deploy.calibration.routing.sequence import rounds_of, scaled
 from morvit_deploy.calibration.routing.statistics import (
     DIGESTS,
@@ -202,34 +202,34 @@ def _answers(
 ) -> tuple[NDArray[Any] | None, dict[str, Any]]:
     """Counts (images, scales, steps) where they are to be fitted, and tallies, as in `Statistics`."""
     config, run = scout.config, task.run
-    walks: dict[str, list[Walked]]
+    found: dict[str, list[Scouted]]
     if run.mode == "depth":
         trained = scout.by_depth(pixels)
-        walks = {"depth": [trained]}
+        found = {"depth": [trained]}
     else:
         assert config.capacity is not None
         h = scout.start(pixels)
         schedules = [scaled(config, scale) for scale in run.scales]
         topk = {schedule: scout.by_top_k(h, schedule) for schedule in {config.capacity, *schedules}}
         trained = topk[config.capacity]
-        walks = {"topk": [topk[schedule] for schedule in schedules]}
+        found = {"topk": [topk[schedule] for schedule in schedules]}
         if run.mode == "threshold":
-            walks["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
+            found["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
     tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
     tallies["right"] = (trained.predictions == labels).sum()
-    for kind, walked in walks.items():
-        predictions = np.stack([one.predictions for one in walked])  # (scales, images)
+    for kind, scouted in found.items():
+        predictions = np.stack([one.predictions for one in scouted])  # (scales, images)
         tallies[f"{kind}.alike"] = (predictions == trained.predictions).sum(axis=1)
         tallies[f"{kind}.right"] = (predictions == labels).sum(axis=1)
     if run.mode == "threshold":
-        decisions = [_decisions_alike(trained, one, config.num_steps) for one in walks["threshold"]]
+        decisions = [_decisions_alike(trained, one, config.num_steps) for one in found["threshold"]]
         tallies["threshold.decisions"] = np.stack(decisions)
     if run.mode == "topk":
         return None, tallies
-    return np.stack([one.counts for one in walks[run.mode]], axis=1), tallies
+    return np.stack([one.counts for one in found[run.mode]], axis=1), tallies
 
 
-def _decisions_alike(trained: Walked, planned: Walked, steps: int) -> NDArray[np.int64]:
+def _decisions_alike(trained: Scouted, planned: Scouted, steps: int) -> NDArray[np.int64]:
     """(steps,) patch tokens that both run, or both do not run; a token of depth d runs steps 1 … d."""
     numbers = np.arange(1, steps + 1)
     return ((trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)).sum(axis=(0, 1))

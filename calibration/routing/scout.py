@@ -1,4 +1,4 @@
-"""The model on batches of images under thresholds that are still being set: router logits, counts, answers.
+"""The model on batches of images under thresholds that are still being set: router logits, counts, classes.
 
 It is the static graph's own arithmetic, with each step as wide as the batch's neediest image. So calibration costs
 what the tokens that run cost, and the logits are those that the exported graph will see.
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.graph.expert_choice import ExpertChoice
+from morvit_deploy.graph.step import TokenState
 from morvit_deploy.graph.style.ends import Options
-from morvit_deploy.graph.unroll import StaticMoRViT, Walk
-from morvit_deploy.model.macs import routed_steps
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import FULL, Bucket, routed_by
 from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.routings.counting import routed_steps
 
 
 @dataclass(frozen=True)
-class Walked:
+class Scouted:
     """What became of a batch."""
 
     counts: NDArray[np.uint8 | np.uint16]  # (batch, steps) patch tokens that ran each step
@@ -32,82 +35,89 @@ class Walked:
     predictions: NDArray[np.int64]  # (batch,)
 
 
-class Scout(StaticMoRViT):
-    """A model to be calibrated; no fixed capacity. Several threads may ask it at once."""
+class Scout:
+    """A model to be calibrated; no fixed capacity. Several threads may use it at once."""
 
     def __init__(self, model: MoRViT) -> None:
+        self.config = model.config
         everyone = (model.config.num_patches,) * model.config.num_steps
         options = Options(input="uint8", single=False, with_depth=True)
-        super().__init__(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
-        self._went: list[Tensor] = []  # (batch,) tokens that went on at each threshold
+        self.graph = StaticMoRViT(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
 
     def start(self, pixels: Pixels) -> Tensor:
         """uint8 (batch, height, width, 3) to the states before step 1 (batch, N+1, dim), whatever the thresholds."""
-        h = self.stem(torch.from_numpy(pixels))
-        return self._block("first")(h) if self.config.sharing == "middle_cycle" else h
+        h = self.graph.stem(torch.from_numpy(pixels))
+        return self.graph.block("first")(h) if self.config.sharing == "middle_cycle" else h
 
     def router_logits(self, h: Tensor, thresholds: Sequence[float | None]) -> NDArray[np.float32]:
         """The logits (n,) of all tokens that face the router after as many steps as there are thresholds."""
-        walk = self._under(thresholds)._walked(h, len(thresholds))
-        z = self._router(len(thresholds))(walk.h)[..., 1:, 0]
-        return z.numpy().ravel() if walk.runs is None else z[walk.runs].numpy()
+        state = self._under(thresholds).after(h, len(thresholds))
+        z = self.graph.router(len(thresholds))(state.h)[..., 1:, 0]
+        return z.numpy().ravel() if state.runs is None else z[state.runs].numpy()
 
-    def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Walked:
+    def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Scouted:
         """Every step under its threshold (None: all go on)."""
-        scout = self._under(thresholds)
-        walk = scout._walked(h, len(thresholds))
-        return scout._answer(walk, torch.stack(scout._counts(len(h), thresholds), dim=1))
+        steps = self._under(thresholds)
+        state = steps.after(h, len(thresholds))
+        return self._finished(steps, state, torch.stack(steps.counts_under(len(h), thresholds), dim=1))
 
-    def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Walked:
+    def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Scouted:
         """The paper's percentile: a fixed number at each step."""
-        scout = copy.copy(self)
-        scout.capacity, scout.routed = capacity, routed_steps(self.config, capacity)
-        return scout._answer(scout._walked(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))
+        graph = copy.copy(self.graph)
+        graph.capacity, graph.routed = capacity, routed_steps(self.config, capacity)
+        steps = _WideSteps(graph)
+        return self._finished(steps, steps.after(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))
 
-    def by_depth(self, pixels: Pixels) -> Walked:
-        """token_choice: the tokens' own depths."""
+    def by_depth(self, pixels: Pixels) -> Scouted:
+        """Where depth is chosen up front: the tokens' own depths."""
         out: dict[str, Tensor] = {}
-        carried = self.begin(torch.from_numpy(pixels), out)
-        self.finish(carried, out)
-        return self._told(self.counts(carried), out["depth"], out["logits"])
+        carried = self.graph.begin(torch.from_numpy(pixels), out)
+        self.graph.finish(carried, out)
+        return self._scouted(self.graph.counts(carried), out["depth"], out["logits"])
 
-    def _under(self, thresholds: Sequence[float | None]) -> Scout:
-        """The same weights, with these thresholds for the first steps; at the others all go on."""
-        scout = copy.copy(self)
-        scout.thresholds = (*thresholds, *[None] * (self.config.num_steps - len(thresholds)))
-        scout.routed, scout._went = routed_by(self.config, scout.thresholds), []
-        return scout
+    def _under(self, thresholds: Sequence[float | None]) -> _WideSteps:
+        """The steps with these thresholds for the first of them; at the others all go on."""
+        graph = copy.copy(self.graph)
+        graph.thresholds = (*thresholds, *[None] * (self.config.num_steps - len(thresholds)))
+        graph.routed = routed_by(self.config, graph.thresholds)
+        return _WideSteps(graph)
 
-    def _walked(self, h: Tensor, steps: int) -> Walk:
-        """The walk after the first `steps`."""
-        walk = self._walk(h)
+    def _finished(self, steps: _WideSteps, state: TokenState, counts: Tensor) -> Scouted:
+        cls = steps.last(state) if self.config.sharing == "middle_cycle" else state.h
+        logits = self.graph.classifier(self.graph.layout.cls(cls))
+        return self._scouted(counts, steps.depths(state), logits)
+
+    def _scouted(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Scouted:
+        small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))
+        return Scouted(small, depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy())
+
+
+class _WideSteps(ExpertChoice):
+    """Expert choice whose steps are, under thresholds, as wide as the batch's neediest image."""
+
+    def __init__(self, graph: StaticWeights) -> None:
+        super().__init__(graph)
+        self.went: list[Tensor] = []  # (batch,) tokens that went on at each threshold
+
+    def after(self, h: Tensor, steps: int) -> TokenState:
+        """The tokens after the first `steps`."""
+        state = self.state(h)
         if self.thresholds is not None:
-            walk.ran = torch.zeros(walk.held.shape, dtype=torch.uint8)
+            state.ran = torch.zeros(state.held.shape, dtype=torch.uint8)
         for step in range(steps):
-            self._step(step, walk, None, {})
-        return walk
+            self.step(step, state, None, {})
+        return state
 
-    def _capacity(self, step: int, going: Tensor | None) -> int:
-        """As wide as the batch's neediest image; without thresholds, as the schedule says."""
-        if going is None:
-            return self.capacity[step]
-        self._went.append(going.sum(dim=-1))
-        return max(1, int(self._went[-1].max()))  # a graph holds one at least
+    def width(self, step: int, going: Tensor) -> int:
+        self.went.append(going.sum(dim=-1))
+        return max(1, int(self.went[-1].max()))  # a graph holds one at least
 
-    def _counts(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
+    def counts_under(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
         """Tokens that ran each step (batch,): without a threshold, as many as before."""
-        went = iter(self._went)
+        went = iter(self.went)
         counts, now = [], torch.full((batch,), self.config.num_patches)
         for threshold in thresholds:
             if threshold is not None:
                 now = next(went)
             counts.append(now)
         return counts
-
-    def _answer(self, walk: Walk, counts: Tensor) -> Walked:
-        cls = self._last(walk) if self.config.sharing == "middle_cycle" else walk.h
-        return self._told(counts, self._depth_output(walk), self.classifier(self.layout.cls(cls)))
-
-    def _told(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Walked:
-        small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))
-        return Walked(small, depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy())

@@ -310,11 +310,11 @@ def content_key(values: NDArray) -> str:
 
 
 def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
-    """MACs that one-hot selection adds; none where tokens are gathered, or where no bucket holds fewer than all."""
-    sorts = graph.config.routing != "token_choice" or graph.sorts
-    if graph.options.select != "onehot" or not sorts:
+    """MACs that one-hot selection adds; none where tokens are gathered."""
+    if graph.options.select != "onehot":
         return 0
-    return selection_macs(graph.config, graph.capacity, plan.thresholds, graph.options.with_depth)
+    with_depth = graph.options.with_depth
+    return selection_macs(graph.config, graph.capacity, plan.thresholds, with_depth, sorts=graph.sorts)
 
 
 def _form_violations(function: Function, precision: str, form: CoremlForm) -> list[str]:

@@ -177,7 +177,7 @@ def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], 
     tell(f"{name}: exporting")
     images = open_images(pictures, load_checkpoint(checkpoint).config)
     manifest = export(checkpoint, folder / name, with_depth=True).manifest
-    if manifest.config.routing == "expert_choice":
+    if manifest.config.record.has_schedule:
         tell(f"{name}: exporting as without this tool")
         export(checkpoint, folder / f"{name}-naive", form="masked")
     tell(f"{name}: verifying")

@@ -285,7 +285,7 @@ def export(
             )  # fmt: skip  # seven lines read better than twenty
     for warning in exported.warnings:
         stderr().print(f"warning: {warning}", markup=False)
-    if exported.manifest.config.routing == "token_choice" and form == "unrolled" and plan is None:
+    if exported.manifest.config.record.depth_upfront and form == "unrolled" and plan is None:
         stderr().print(
             "note: without a plan, token_choice exports the `full` bucket: exact, but every token runs every "
             "layer, so nothing is saved; `morvit-deploy calibrate` fits one"

@@ -117,7 +117,7 @@ def _draw(
     drawn = draw_all(folder, images, pixels, depth, config.num_steps, titles)
     for answer, picture in zip(answers, drawn, strict=True):
         answer["depth_map"] = str(picture)
-    if config.routing == "none":
+    if not config.record.routes:
         return ""
     schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
     judgement = judge(depth, config.num_steps, capacity=schedule)

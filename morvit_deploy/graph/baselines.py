@@ -13,109 +13,125 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
+from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.ends import Options
-from morvit_deploy.graph.unroll import Carried, StaticMoRViT, unroll, unroll_plan
+from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 
 
-class MaskedMoRViT(StaticMoRViT):
+class MaskedExpertChoice(ExpertChoice):
     """Every token in every layer; who has left is masked out as a key and keeps its state."""
 
-    def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
-        super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False, fold=False))
-
-    def _lead_in(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
         return {"h": h}  # nothing is shared with another bucket
 
-    def _recursion(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h, middle = carried["h"], self.config.sharing == "middle_cycle"
-        h = self._block("first")(h) if middle else h
+        h = self.graph.block("first")(h) if middle else h
         active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
         depth = torch.zeros_like(active, dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
-            z = self._router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
+            z = self.graph.router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
             if z is not None and capacity < self.config.num_patches:  # the paper's percentile as a threshold
                 scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
                 active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
             depth = depth + active.to(torch.int32)
-            h = self._masked_step(h, z, F.pad(active, (1, 0), value=True))
+            h = _masked_step(self, h, z, F.pad(active, (1, 0), value=True))
         if self.options.with_depth:
             out["depth"] = depth
-        return self._block("last")(h) if middle else h
+        return self.graph.block("last")(h) if middle else h
 
-    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h = self._block("first")(carried["h"])
+
+class MaskedFlatChoice(StaticRouting):
+    """The same where every step chooses among all tokens."""
+
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self.graph.block("first")(carried["h"])
         depth = torch.zeros(h.shape[:-1], dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
             runs = torch.ones(h.shape[:-1], dtype=torch.bool)  # (…, N+1)
             if self.routed[step]:
-                scores = self._router(step)(h)[..., 0]
+                scores = self.graph.router(step)(h)[..., 0]
                 runs = scores >= scores.topk(capacity, dim=-1).values[..., -1:]
             depth = depth + runs.to(torch.int32)
-            h = self._masked_step(h, None, runs)
+            h = _masked_step(self, h, None, runs)
         if self.options.with_depth:
             out["depth"] = depth[..., 1:]
-        return self._block("last")(h)
-
-    def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
-        mask = None if self.config.attention_scope == "all" else key_mask(runs, h.dtype)
-        after = h
-        for i in range(self.config.cycle_depth):
-            after = torch.where(runs[..., None], self._block(f"cycle.{i}")(after, mask), h)
-        return torch.where(runs[..., None], self._gate(h, after, z), h)
+        return self.graph.block("last")(h)
 
 
-class GatherScatterMoRViT(StaticMoRViT):
+def _masked_step(routing: StaticRouting, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
+    mask = None if routing.config.attention_scope == "all" else key_mask(runs, h.dtype)
+    after = h
+    for i in range(routing.config.cycle_depth):
+        after = torch.where(runs[..., None], routing.graph.block(f"cycle.{i}")(after, mask), h)
+    return torch.where(runs[..., None], routing.gate(h, after, z), h)
+
+
+class GatherScatterExpertChoice(ExpertChoice):
     """Active tokens are gathered at each step and scattered back after it; last runs on all tokens."""
 
-    def __init__(self, model: MoRViT, bucket: Bucket, options: Options) -> None:
-        super().__init__(model, bucket, replace(options, cls_only=False, frozen_keys=False))
-
-    def _lead_in(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
         return {"h": h}  # nothing is shared with another bucket
 
-    def _recursion(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h, middle = carried["h"], self.config.sharing == "middle_cycle"
-        h = self._block("first")(h) if middle else h
+        h = self.graph.block("first")(h) if middle else h
         held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
         for step, capacity in enumerate(self.capacity):
             x = take(h, held)
-            z = self._router(step)(x) if self.routed[step] else None
+            z = self.graph.router(step)(x) if self.routed[step] else None
             if z is not None and capacity < held.shape[-1] - 1:
                 order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
                 held, z, x = held.gather(-1, order), take(z, order), take(x, order)
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = _put(h, rows, self._gate(x, self._cycle(h, x, rows), z))
-        return self._block("last")(h) if middle else h
+            h = _put(h, rows, self.gate(x, _cycle(self, h, x, rows), z))
+        return self.graph.block("last")(h) if middle else h
 
-    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h = self._block("first")(carried["h"])
+
+class GatherScatterFlatChoice(StaticRouting):
+    """The same where every step chooses among all tokens."""
+
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        h = self.graph.block("first")(carried["h"])
         for step, capacity in enumerate(self.capacity):
             held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)
             if self.routed[step]:
-                held = self._router(step)(h)[..., 0].topk(capacity, dim=-1).indices
+                held = self.graph.router(step)(h)[..., 0].topk(capacity, dim=-1).indices
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = _put(h, rows, self._cycle(h, take(h, held), rows))
-        return self._block("last")(h)
+            h = _put(h, rows, _cycle(self, h, take(h, held), rows))
+        return self.graph.block("last")(h)
 
-    def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
-        """The cycle on the running tokens x, which are the rows `rows` of h."""
-        for i in range(self.config.cycle_depth):
-            block = self._block(f"cycle.{i}")
-            if self.config.attention_scope == "all":
-                normed = block.norm1(_put(h, rows, x))
-                x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
-            else:
-                x = block(x)
-        return x
+
+def _cycle(routing: StaticRouting, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    """The cycle on the running tokens x, which are the rows `rows` of h."""
+    for i in range(routing.config.cycle_depth):
+        block = routing.graph.block(f"cycle.{i}")
+        if routing.config.attention_scope == "all":
+            normed = block.norm1(_put(h, rows, x))
+            x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
+        else:
+            x = block(x)
+    return x
 
 
 def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
     """h (…, n, dim) with the tokens x at its `rows`; x itself where that is everyone, in their own order."""
     return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
+
+
+MASKED: dict[str, type[StaticRouting]] = {
+    "expert_choice": MaskedExpertChoice,
+    "expert_choice_flat": MaskedFlatChoice,
+}
+GATHER_SCATTER: dict[str, type[StaticRouting]] = {
+    "expert_choice": GatherScatterExpertChoice,
+    "expert_choice_flat": GatherScatterFlatChoice,
+}
 
 
 def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
@@ -131,11 +147,13 @@ def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> St
     if form == "unrolled":
         return unroll(model, bucket, options)
     if form == "masked":
-        return MaskedMoRViT(model, bucket, options).eval()
+        plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
+        return StaticMoRViT(model, bucket, plain, routing=MASKED.get(model.config.routing)).eval()
     if model.config.capacity is None or options.with_depth:
         raise TargetError(
             f"form {form!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
             "'expert_choice_flat') without depth output; "
             f"got routing {model.config.routing!r}, depth output {options.with_depth}"
         )
-    return GatherScatterMoRViT(model, bucket, options).eval()
+    plain = replace(options, cls_only=False, frozen_keys=False)
+    return StaticMoRViT(model, bucket, plain, routing=GATHER_SCATTER[model.config.routing]).eval()

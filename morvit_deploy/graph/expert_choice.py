@@ -6,103 +6,125 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.graph.maths.rewrites import cls_only
-from morvit_deploy.graph.step import Carried, StaticGraph, Walk
-from morvit_deploy.model.macs import scores_read
+from morvit_deploy.graph.step import Carried, StaticRouting, TokenState
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.routings.expert_choice import scores_read
 
 
-class ExpertChoice(StaticGraph):
-    """The walk of `expert_choice` (paper §3.2, §3.4), by top-k or under thresholds (§5.3)."""
+class ExpertChoice(StaticRouting):
+    """Routing `expert_choice` (paper §3.2, §3.4), by top-k or under thresholds (§5.3)."""
 
-    def _lead_in(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+    @staticmethod
+    def splits_cycle(config: Config, sorts: bool) -> bool:
+        return config.attention_scope == "all"
+
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
         """first, the steps before the first routed one, and that one's router."""
         if self.config.sharing == "middle_cycle":
-            h = out["first"] = self._block("first")(h)
-        walk = self._walk(h)
+            h = out["first"] = self.graph.block("first")(h)
+        state = self.state(h)
         for step in range(self.lead):
-            self._step(step, walk, None, out)
+            self.step(step, state, None, out)
         if not self.routed[self.lead]:
-            return {"h": walk.h}
-        z = out[f"step{self.lead + 1}.router_logits"] = self._router(self.lead)(walk.h)
-        return {"h": walk.h, "z": z}
+            return {"h": state.h}
+        z = out[f"step{self.lead + 1}.router_logits"] = self.graph.router(self.lead)(state.h)
+        return {"h": state.h, "z": z}
 
-    def _recursion(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         """The routed steps with their leavers set aside, then last (paper §3.2, §3.4)."""
-        walk = self._walk(carried["h"])
+        state = self.state(carried["h"])
         if self.thresholds is not None and self.options.with_depth:
-            walk.ran = torch.full(walk.held.shape, self.lead, dtype=torch.int32)
-        walk.gone = [walk.held[..., :0]] * self.lead
+            state.ran = torch.full(state.held.shape, self.lead, dtype=torch.int32)
+        state.gone = [state.held[..., :0]] * self.lead
         for step in range(self.lead, len(self.capacity)):
-            self._step(step, walk, carried.get("z") if step == self.lead else None, out)
+            self.step(step, state, carried.get("z") if step == self.lead else None, out)
         if self.options.with_depth:
-            out["depth"] = self._depth_output(walk)
-        if walk.overflow is not None:
-            out["overflow"] = walk.overflow
-        return self._last(walk) if self.config.sharing == "middle_cycle" else walk.h
+            out["depth"] = self.depths(state)
+        if state.overflow is not None:
+            out["overflow"] = state.overflow
+        return self.last(state) if self.config.sharing == "middle_cycle" else state.h
 
-    def _step(self, step: int, walk: Walk, z: Tensor | None, out: dict[str, Tensor]) -> None:
-        """One routed step; z (…, 1 + held, 1) are its router logits where the stem has computed them."""
+    def counts(self, carried: Carried) -> Tensor:
+        """How many tokens run the first routed step: under thresholds the bucket is predicted from this number."""
+        assert self.thresholds is not None
+        threshold = self.thresholds[self.lead]
+        assert threshold is not None
+        scores = self.layout.vector(self.layout.patch_scores(carried["z"]))
+        return (scores >= self.selection.threshold(threshold)).sum(dim=-1, keepdim=True)
+
+    def step(self, step: int, state: TokenState, z: Tensor | None, out: dict[str, Tensor]) -> None:
+        """One step of the paper: the router's choice, the cycle on who runs, the gate (§3.2, §3.4).
+
+        z (…, 1 + held, 1) are the router logits where the stem has computed them.
+        """
         if z is None and self.routed[step]:
-            z = out[f"step{step + 1}.router_logits"] = self._router(step)(walk.h)
+            z = out[f"step{step + 1}.router_logits"] = self.graph.router(step)(state.h)
         threshold = None if self.thresholds is None else self.thresholds[step]
-        if threshold is not None:
-            assert z is not None
-            z = self._route_by_threshold(step, threshold, z, walk, out)
-        elif z is not None:
-            z = self._route(step, z, walk, out)
+        if z is None:
+            state.gone.append(state.held[..., :0])
+        elif threshold is None:
+            z = self._choose_top_k(step, z, state, out)
         else:
-            walk.gone.append(walk.held[..., :0])
-        if walk.ran is not None:
-            walk.ran = walk.ran + (1 if walk.runs is None else walk.runs.to(torch.int32))
-        walk.h = out[f"step{step + 1}.state"] = self._gated_step(step, walk, z)
+            z = self._choose_by_threshold(step, threshold, z, state, out)
+        if state.ran is not None:
+            state.ran = state.ran + (1 if state.runs is None else state.runs.to(torch.int32))
+        state.h = out[f"step{step + 1}.state"] = self._gated_step(step, state, z)
 
-    def _route(self, step: int, z: Tensor, walk: Walk, out: dict[str, Tensor]) -> Tensor:
-        """Set aside who leaves before this step; the router logits (…, 1 + capacity, 1) of who runs it."""
-        capacity, candidates = self._capacity(step, None), self.layout.count(walk.h) - 1
+    def _choose_top_k(self, step: int, z: Tensor, state: TokenState, out: dict[str, Tensor]) -> Tensor:
+        """Hold the best tokens (paper §3.2); the router logits (…, 1 + capacity, 1) of who runs the step."""
+        capacity, candidates = self.capacity[step], self.layout.count(state.h) - 1
         if self.thresholds is not None or capacity == candidates:  # nobody leaves: nothing to route
-            walk.gone.append(walk.held[..., :0])
+            state.gone.append(state.held[..., :0])
             return z
-        read = self._scores_read(step)
-        scores, needed = self.layout.patch_scores(z), self._ranked(walk, capacity)
-        values, order = self.selection.rank(scores, needed, capacity if read else 0)
-        out[f"step{step + 1}.order"] = order
-        self._set_aside(order, capacity, walk)
-        if not read:
-            return z  # CLS is the first here too
-        return self.layout.with_cls_score(z, self.selection.leading(values, capacity))
+        held = self._hold_best(step, capacity, self.layout.patch_scores(z), state, out)
+        return z if held is None else self.layout.with_cls_score(z, held)  # CLS is the first of z either way
 
-    def _route_by_threshold(
-        self, step: int, threshold: float, z: Tensor, walk: Walk, out: dict[str, Tensor]
+    def _choose_by_threshold(
+        self, step: int, threshold: float, z: Tensor, state: TokenState, out: dict[str, Tensor]
     ) -> Tensor:
-        """Hold this step's capacity: first who reaches the threshold (paper §5.3), then pads.
+        """Hold who reaches the threshold (paper §5.3), then pads, up to the step's capacity.
 
         Returns the router logits (…, 1 + capacity, 1) of who is held.
         """
         threshold = self.selection.threshold(threshold)
         scores = self.layout.patch_scores(z)
         going = scores >= threshold
-        if walk.runs is not None:  # a token that left never returns
-            going = torch.logical_and(going, walk.runs)
-            scores = self.selection.where(walk.runs, scores, self.selection.lowest)
-        capacity, candidates = self._capacity(step, going), self.layout.count(walk.h) - 1
-        if walk.overflow is None:
-            walk.overflow = going.sum(dim=-1) > capacity
+        if state.runs is not None:  # a token that left never returns
+            going = torch.logical_and(going, state.runs)
+            scores = self.selection.where(state.runs, scores, self.selection.lowest)
+        capacity, candidates = self.width(step, going), self.layout.count(state.h) - 1
+        if state.overflow is None:
+            state.overflow = going.sum(dim=-1) > capacity
         elif capacity < candidates:
-            walk.overflow = torch.logical_or(walk.overflow, going.sum(dim=-1) > capacity)
+            state.overflow = torch.logical_or(state.overflow, going.sum(dim=-1) > capacity)
         if capacity == candidates:
-            walk.runs = going
-            walk.gone.append(walk.held[..., :0])
+            state.runs = going
+            state.gone.append(state.held[..., :0])
         else:
-            needed, read = self._ranked(walk, capacity), self._scores_read(step)
-            values, order = self.selection.rank(scores, needed, capacity if read else 0)
-            out[f"step{step + 1}.order"] = order
-            self._set_aside(order, capacity, walk)
-            if not read:
-                walk.runs = None
+            held = self._hold_best(step, capacity, scores, state, out)
+            if held is None:
+                state.runs = None
                 return z  # CLS is the first here too
-            walk.runs = self.selection.leading(values, capacity) >= threshold
-            z = self.layout.with_cls_score(z, self.selection.leading(values, capacity))
-        out[f"step{step + 1}.runs"] = walk.runs
+            state.runs = held >= threshold
+            z = self.layout.with_cls_score(z, held)
+        out[f"step{step + 1}.runs"] = state.runs
         return z
+
+    def width(self, step: int, going: Tensor) -> int:
+        """Patch tokens to hold at a step (from 0); `going` (…, held) says who of those held wants to run it."""
+        return self.capacity[step]
+
+    def _hold_best(
+        self, step: int, capacity: int, scores: Tensor, state: TokenState, out: dict[str, Tensor]
+    ) -> Tensor | None:
+        """Hold CLS and the best `capacity` by scores (…, candidates); their scores, None where nothing reads them."""
+        everyone = self._keeps_leavers() or self.options.with_depth  # the leavers' order is read, too
+        ranked = self.layout.count(state.h) - 1 if everyone else capacity
+        read = self._scores_read(step)
+        values, order = self.selection.rank(scores, ranked, capacity if read else 0)
+        out[f"step{step + 1}.order"] = order
+        self._set_aside(order, capacity, state)
+        return self.selection.leading(values, capacity) if read else None
 
     def _scores_read(self, step: int) -> bool:
         """Are the scores of the tokens that the step holds taken along?"""
@@ -110,58 +132,53 @@ class ExpertChoice(StaticGraph):
         read = scores_read(self.config, final, under, options.with_depth, options.cls_only)
         return read or not self.selection.frugal
 
-    def _ranked(self, walk: Walk, capacity: int) -> int:
-        """How many of the candidates are put in order: all, where those who leave are still asked for."""
-        everyone = self._keeps_leavers() or self.options.with_depth
-        return self.layout.count(walk.h) - 1 if everyone else capacity
-
-    def _set_aside(self, order: Tensor, capacity: int, walk: Walk) -> None:
+    def _set_aside(self, order: Tensor, capacity: int, state: TokenState) -> None:
         """Keep CLS and the first `capacity` of an order; the others leave what is held."""
-        walk.h, leavers = self.selection.partition(walk.h, order, capacity, self._keeps_leavers())
+        state.h, leavers = self.selection.partition(state.h, order, capacity, self._keeps_leavers())
         if leavers is not None:
-            walk.left.append(leavers)
+            state.left.append(leavers)
         if self.options.with_depth:
-            numbers = self.selection.numbers(walk.held, order)
-            walk.held = numbers[..., :capacity]
-            walk.gone.append(numbers[..., capacity:])
-            if walk.ran is not None:
-                ran = self.selection.numbers(walk.ran, order)
-                walk.ran = ran[..., :capacity]
-                walk.gone_ran.append(ran[..., capacity:])
+            numbers = self.selection.numbers(state.held, order)
+            state.held = numbers[..., :capacity]
+            state.gone.append(numbers[..., capacity:])
+            if state.ran is not None:
+                ran = self.selection.numbers(state.ran, order)
+                state.ran = ran[..., :capacity]
+                state.gone_ran.append(ran[..., capacity:])
 
     def _keeps_leavers(self) -> bool:
         """Without a last block, and unless they stay keys, those who leave feed nothing."""
         return self.config.sharing == "middle_cycle" or self.config.attention_scope == "all"
 
-    def _gated_step(self, step: int, walk: Walk, z: Tensor | None) -> Tensor:
+    def _gated_step(self, step: int, state: TokenState, z: Tensor | None) -> Tensor:
         """The cycle on the running tokens, then the gate; CLS alone where nothing else is read again."""
-        after = walk.h
+        after = state.h
         for i in range(self.config.cycle_depth):
             final = step == len(self.capacity) - 1 and i == self.config.cycle_depth - 1
             alone = final and self.config.sharing != "middle_cycle" and self.options.cls_only
-            before, after = after, self._attend(f"cycle.{i}", after, walk, alone)
+            before, after = after, self.attend(f"cycle.{i}", after, state, alone)
             if i < self.config.cycle_depth - 1:  # the next block may read the pads as keys
-                after = self._only_running(before, after, walk.runs)
+                after = self.only_running(before, after, state.runs)
         rows = self.layout.count(after)
-        h = self.layout.first(walk.h, rows)
+        h = self.layout.first(state.h, rows)
         gated = None if z is None else self.layout.first(z, rows)
-        return self._gate(h, after, gated, walk.runs)
+        return self.gate(h, after, gated, state.runs)
 
-    def _last(self, walk: Walk) -> Tensor:
+    def last(self, state: TokenState) -> Tensor:
         """The last block over all tokens, in any order: CLS first, leavers at the end."""
-        h = self.layout.join([walk.h, *walk.left])
-        last = self._block("last")
+        h = self.layout.join([state.h, *state.left])
+        last = self.graph.block("last")
         return cls_only(last, h, layout=self.layout) if self.options.cls_only else last(h)
 
-    def _depth_output(self, walk: Walk) -> Tensor:
+    def depths(self, state: TokenState) -> Tensor:
         """Steps that each patch token ran (…, N), in the tokens' own order."""
-        groups = [*walk.gone, walk.held]
+        groups = [*state.gone, state.held]
         present = [group for group in groups if group.shape[-1]]
         if len(present) == 1:  # nobody has moved
-            everyone = torch.full_like(present[0], len(walk.gone), dtype=torch.int32)
-            return everyone if walk.ran is None else walk.ran
+            everyone = torch.full_like(present[0], len(state.gone), dtype=torch.int32)
+            return everyone if state.ran is None else state.ran
         numbers = torch.cat(present, dim=-1)
-        if walk.ran is not None:
-            return self.selection.back(torch.cat([*walk.gone_ran, walk.ran], dim=-1), numbers)
+        if state.ran is not None:
+            return self.selection.back(torch.cat([*state.gone_ran, state.ran], dim=-1), numbers)
         steps = [step for step, group in enumerate(groups) for _ in range(group.shape[-1])]
         return self.selection.back_from(torch.tensor(steps, dtype=torch.int32), numbers)

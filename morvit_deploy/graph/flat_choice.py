@@ -6,13 +6,21 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.graph.maths.rewrites import cls_only, one_row
-from morvit_deploy.graph.step import Carried, StaticGraph
+from morvit_deploy.graph.step import Carried, StaticRouting
 
 
-class FlatChoice(StaticGraph):
-    """The walk of `expert_choice_flat`."""
+class FlatChoice(StaticRouting):
+    """Routing `expert_choice_flat`."""
 
-    def _flat(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+        """first, and the router of the first step."""
+        h = out["first"] = self.graph.block("first")(h)
+        if not self.routed[0]:
+            return {"h": h}
+        z = out["step1.router_logits"] = self.graph.router(0)(h)
+        return {"h": h, "z": z}
+
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         """Each step runs the first rows of an order of its own over all tokens; the rest stand behind them."""
         layout, selection, h = self.layout, self.selection, carried["h"]
         everyone = layout.count(h)
@@ -21,21 +29,21 @@ class FlatChoice(StaticGraph):
         for step, capacity in enumerate(self.capacity):
             running, rest = h, None
             if self.routed[step]:
-                z = carried["z"] if step == 0 else self._router(step)(h)
+                z = carried["z"] if step == 0 else self.graph.router(step)(h)
                 out[f"step{step + 1}.router_logits"] = z
                 order = out[f"step{step + 1}.order"] = selection.rank(layout.scores(z), everyone, 0)[1]
                 running, rest = selection.partition_all(h, order, capacity)
                 numbers = selection.numbers(numbers, order)
                 ran = selection.numbers(ran, order) if self.options.with_depth else ran
             for i in range(self.config.cycle_depth):
-                running = self._block(f"cycle.{i}")(running)
+                running = self.graph.block(f"cycle.{i}")(running)
             h = running if rest is None else layout.join([running, rest])
             out[f"step{step + 1}.state"] = h
             ran = ran + (torch.arange(everyone) < capacity).to(torch.int32)
         if self.options.with_depth:
             out["depth"] = selection.back(ran, numbers)[..., 1:]
         cls = selection.lowest_number(numbers) if any(self.routed) else None
-        last = self._block("last")
+        last = self.graph.block("last")
         if self.options.cls_only:
             return cls_only(last, h, row=cls, layout=layout, rows=selection.rows)
         return one_row(last(h), cls, layout, selection.rows)

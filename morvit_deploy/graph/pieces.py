@@ -117,5 +117,5 @@ def results_of(static: StaticMoRViT) -> tuple[str, ...]:
 
 def _stem_results(static: StaticMoRViT) -> tuple[str, ...]:
     """Results that are known before the bucket."""
-    known = static.options.with_depth and static.config.routing == "token_choice"
+    known = static.options.with_depth and static.config.record.depth_upfront
     return ("depth",) if known else ()

@@ -1,32 +1,23 @@
-"""What the static graphs of every routing are made of: weights, layout, selection, and how tokens meet a block."""
+"""One step of a static graph's tokens: who is held, who of them runs, how they meet a block, and the gate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.maths.layouts import LAYOUTS
 from morvit_deploy.graph.maths.rewrites import KV, cls_only, frozen_keys
-from morvit_deploy.graph.style.blocks import StaticBlock
-from morvit_deploy.graph.style.channels_first import PARTS
-from morvit_deploy.graph.style.ends import Classifier, ConvStem, StaticRouter, Stem
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.selection import MOST_BY_ONE_HOT, selection_of
+from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import layer_names, routed_steps
-from morvit_deploy.model.plan import Bucket, Plan, routed_by
-from morvit_deploy.model.reference import MoRViT
 
 Carried = dict[str, Tensor]  # what the stem hands to the trunk
 
 
 @dataclass
-class Walk:
-    """Where the tokens are during the recursion."""
+class TokenState:
+    """Where the tokens are between two steps."""
 
     h: Tensor  # (…, 1 + held, dim), CLS first: who is still held
     held: Tensor  # (…, held) their patch numbers, in the order of h
@@ -41,69 +32,53 @@ class Walk:
     )  # block -> keys of the first n of left
 
 
-class StaticGraph(nn.Module):
-    """The weights of one bucket's graph, once, and one step of its tokens. Each routing adds its walk."""
+class StaticRouting:
+    """How a routing takes tokens through a static graph: a class for each, over the graph's weights.
 
-    def __init__(self, model: MoRViT, bucket: Bucket, options: Options, plan: Plan | None) -> None:
-        super().__init__()
-        self.config, self.capacity, self.options = model.config, bucket.capacity, options
-        self.thresholds = None if plan is None else plan.thresholds
-        self.lead = 0 if plan is None else plan.lead
-        self.names = layer_names(model.config)
-        self.routed = (
-            routed_steps(model.config, bucket.capacity)
-            if self.thresholds is None
-            else routed_by(model.config, self.thresholds)
-        )
-        ladder = [bucket.capacity] if plan is None else [b.capacity for b in plan.buckets]
-        self.sorts = model.config.routing == "token_choice" and any(
-            min(capacity) < model.config.num_patches for capacity in ladder
-        )
-        self.layout = LAYOUTS[options.layout]
-        self.selection = selection_of(options, model.patch_embed.proj.weight.dtype)
-        if options.select == "onehot" and model.config.num_tokens > MOST_BY_ONE_HOT:
-            raise ConfigError(
-                f"select 'onehot': got {model.config.num_tokens} tokens, expected at most {MOST_BY_ONE_HOT}; "
-                "use select 'topk'"
-            )
-        split = _blocks_in_parts(model.config, self.names, options, self.sorts)
-        self.blocks = nn.ModuleDict(
-            {
-                _key(name): PARTS[options.layout].block(
-                    block, fold=options.fold, fused=name not in split, attention=options.attention
-                )
-                for name, block in dict(model.layers()).items()
-            }
-        )
-        stem: type[Stem | ConvStem] = ConvStem if options.patches == "conv" else Stem
-        self.stem = stem(model, options)
-        self.routers = nn.ModuleList(StaticRouter(router, options) for router in model.all_routers())
-        self.classifier = Classifier(model, options)
+    The stem ends where the bucket can be known, the trunk is the bucket's own.
+    """
 
-    def _block(self, name: str) -> StaticBlock:
-        return self.blocks[_key(name)]  # type: ignore[return-value]  # ModuleDict loses the type
+    def __init__(self, graph: StaticWeights) -> None:
+        self.graph, self.config, self.options = graph, graph.config, graph.options
+        self.capacity, self.thresholds, self.lead, self.routed = (
+            graph.capacity, graph.thresholds, graph.lead, graph.routed
+        )  # fmt: skip
+        self.layout, self.selection = graph.layout, graph.selection
 
-    def _router(self, step: int) -> nn.Module:
-        return self.routers[0 if len(self.routers) == 1 else step]
+    @staticmethod
+    def splits_cycle(config: Config, sorts: bool) -> bool:
+        """Have blocks of the cycle fewer queries than keys? `sorts`: some bucket holds fewer tokens than all."""
+        return False
 
-    def _walk(self, h: Tensor) -> Walk:
-        return Walk(h, self.selection.places(h, self.config.num_patches))
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+        """The stem, from embedded tokens h (…, 1 + N, dim) on."""
+        return {"h": h}
 
-    def _capacity(self, step: int, going: Tensor | None) -> int:
-        """Patch tokens to hold at a step (from 0); `going` (…, held) says who of those held wants to run it."""
-        return self.capacity[step]
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+        """The trunk: states (…, n, dim) of which the first is CLS's."""
+        raise NotImplementedError
 
-    def _gate(self, h: Tensor, after: Tensor, z: Tensor | None, runs: Tensor | None = None) -> Tensor:
+    def counts(self, carried: Carried) -> Tensor:
+        """What the bucket is chosen by, from the stem alone: int64 (…, steps)."""
+        raise NotImplementedError(f"routing {self.config.routing!r} has one bucket")
+
+    # parts of a step -------------------------------------------------------------------------------------------
+
+    def state(self, h: Tensor) -> TokenState:
+        """Everyone is held, nobody has left."""
+        return TokenState(h, self.selection.places(h, self.config.num_patches))
+
+    def gate(self, h: Tensor, after: Tensor, z: Tensor | None, runs: Tensor | None = None) -> Tensor:
         """The gated update (…, n, dim) of h, given the cycle's output, the router logits (…, n, 1) and who runs."""
         if self.config.gate == "hard":
-            return self._only_running(h, after, runs)
+            return self.only_running(h, after, runs)
         assert self.config.router is not None and z is not None
         g = decisions.score(z, self.config.router.activation, self.config.router.alpha)
         if runs is not None and self.layout.count(g) > 1:
             g = self.selection.where(self._running(runs), g, 0.0)  # a pad's state stands still
         return h + g * (after if self.config.gate == "block" else after - h)
 
-    def _only_running(self, before: Tensor, after: Tensor, runs: Tensor | None) -> Tensor:
+    def only_running(self, before: Tensor, after: Tensor, runs: Tensor | None) -> Tensor:
         """`after` (…, n, dim), where a pad keeps the state it had."""
         if runs is None or self.layout.count(after) == 1:
             return after
@@ -113,30 +88,18 @@ class StaticGraph(nn.Module):
         """Who of CLS and those held runs, for each channel of a state."""
         return self.layout.spread(self.selection.with_cls(runs))
 
-    def _attend(self, name: str, x: Tensor, walk: Walk, alone: bool) -> Tensor:
+    def attend(self, name: str, x: Tensor, state: TokenState, alone: bool) -> Tensor:
         """Block `name` on x, or on its CLS alone; with scope `all`, those who left are keys too."""
-        block = self._block(name)
+        block = self.graph.block(name)
         if self.config.attention_scope == "active":
-            runs = None if walk.runs is None else self.selection.with_cls(walk.runs)
+            runs = None if state.runs is None else self.selection.with_cls(state.runs)
             mask = None if runs is None else self.selection.mask(runs, x.dtype)
             return cls_only(block, x, mask, layout=self.layout) if alone else block(x, mask)
-        if not walk.left:
+        if not state.left:
             return cls_only(block, x, layout=self.layout) if alone else block(x)
-        carried, seen = walk.keyed.get(name, (None, 0)) if self.options.frozen_keys else (None, 0)
-        fresh = self.layout.join(walk.left[seen:]) if walk.left[seen:] else None
+        carried, seen = state.keyed.get(name, (None, 0)) if self.options.frozen_keys else (None, 0)
+        fresh = self.layout.join(state.left[seen:]) if state.left[seen:] else None
         queries = 1 if alone else self.layout.count(x)
         x, carried = frozen_keys(block, x, fresh, carried, queries, self.layout)
-        walk.keyed[name] = (carried, len(walk.left))
+        state.keyed[name] = (carried, len(state.left))
         return x
-
-
-def _blocks_in_parts(config: Config, names: list[str], options: Options, sorts: bool) -> set[str]:
-    """Blocks that are asked for fewer queries than keys."""
-    parts = {names[-1]} if options.cls_only else set()
-    if sorts or (config.routing == "expert_choice" and config.attention_scope == "all"):
-        parts |= {name for name in names if name.startswith("cycle")}
-    return parts
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_")  # a ModuleDict key has no dots

@@ -6,41 +6,50 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.graph.maths.dispatch import counts_of
-from morvit_deploy.graph.step import Carried, StaticGraph
+from morvit_deploy.graph.step import Carried, StaticRouting
+from morvit_deploy.model.config import Config
 
 
-class TokenChoice(StaticGraph):
-    """The walk of `token_choice` (Edge-RecViT)."""
+class TokenChoice(StaticRouting):
+    """Routing `token_choice` (Edge-RecViT)."""
 
-    def _choose_depths(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
+    @staticmethod
+    def splits_cycle(config: Config, sorts: bool) -> bool:
+        return sorts
+
+    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
         """Each token's depth; where a bucket holds fewer than all, the tokens in the order of it, deepest first."""
-        z = out["depth.router_logits"] = self._router(0)(h)
+        z = out["depth.router_logits"] = self.graph.router(0)(h)
         depth = self.layout.patch_depths(z)  # (…, N)
         if self.options.with_depth:
             out["depth"] = depth.to(torch.int32)
-        if self.sorts:
+        if self.graph.sorts:
             order = out["depth.order"] = self.selection.by_depth(depth)
             h = self.selection.partition(h, order, self.config.num_patches, both=True)[0]
             depth = self.selection.numbers(depth, order)
         return {"h": h, "depth": depth}
 
-    def _depths(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
+    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         """Layer s holds its capacity of tokens, deepest first, and updates those that are deep enough."""
         depth = carried["depth"]
-        walk = self._walk(carried["h"])
-        if self.sorts:
+        state = self.state(carried["h"])
+        if self.graph.sorts:
             needed = counts_of(self.layout.vector(depth), self.config.num_layers)
-            walk.overflow = (needed > torch.tensor(self.capacity)).any(dim=-1)
-        for layer, name in enumerate(self.names, start=1):
-            capacity = self._capacity(layer - 1, depth >= layer) if self.sorts else self.config.num_patches
-            if capacity < self.layout.count(walk.h) - 1:
+            state.overflow = (needed > torch.tensor(self.capacity)).any(dim=-1)
+        for layer, name in enumerate(self.graph.names, start=1):
+            capacity = self.capacity[layer - 1] if self.graph.sorts else self.config.num_patches
+            if capacity < self.layout.count(state.h) - 1:
                 if self.config.attention_scope == "all":
-                    walk.left.append(self.layout.beyond(walk.h, 1 + capacity))
-                walk.h = self.layout.first(walk.h, 1 + capacity)
-            walk.runs = depth[..., :capacity] >= layer if layer > 1 else None
-            final = layer == len(self.names) and self.options.cls_only
-            after = self._attend(name, walk.h, walk, final)
-            walk.h = out[f"step{layer}.state"] = self._only_running(walk.h, after, walk.runs)
-        if walk.overflow is not None:
-            out["overflow"] = walk.overflow
-        return walk.h
+                    state.left.append(self.layout.beyond(state.h, 1 + capacity))
+                state.h = self.layout.first(state.h, 1 + capacity)
+            state.runs = depth[..., :capacity] >= layer if layer > 1 else None
+            final = layer == len(self.graph.names) and self.options.cls_only
+            after = self.attend(name, state.h, state, final)
+            state.h = out[f"step{layer}.state"] = self.only_running(state.h, after, state.runs)
+        if state.overflow is not None:
+            out["overflow"] = state.overflow
+        return state.h
+
+    def counts(self, carried: Carried) -> Tensor:
+        """How many patch tokens run each layer."""
+        return counts_of(self.layout.vector(carried["depth"]), self.config.num_layers)

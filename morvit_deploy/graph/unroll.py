@@ -1,6 +1,6 @@
 """From a trained model and a bucket to a static graph: every step is written out, every shape is known.
 
-The static model reuses the trained weights and never learns of a target. It is an ordinary module: in float64
+The static model reuses the trained weights and imports no target. It is an ordinary module: in float64
 it is compared with the reference, in float32 an exporter writes it down. It has two parts, so that buckets can
 share the first: the stem ends where the bucket can be known, the trunk is the bucket's own.
 """
@@ -12,26 +12,33 @@ import copy
 import torch
 from torch import Tensor
 
+from morvit_deploy.graph.dense import Dense
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.flat_choice import FlatChoice
-from morvit_deploy.graph.maths.dispatch import counts_of
-from morvit_deploy.graph.maths.rewrites import cls_only
-from morvit_deploy.graph.step import Carried, Walk
+from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.ends import DEFAULTS, Options
 from morvit_deploy.graph.token_choice import TokenChoice
+from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 
-__all__ = ["RESULTS", "Carried", "Options", "StaticMoRViT", "Walk", "unroll", "unroll_plan"]
+__all__ = ["RESULTS", "STATIC_ROUTINGS", "Carried", "Options", "StaticMoRViT", "unroll", "unroll_plan"]
 
 RESULTS = ("logits", "depth", "overflow")
+STATIC_ROUTINGS: dict[str, type[StaticRouting]] = {
+    "expert_choice": ExpertChoice,
+    "expert_choice_flat": FlatChoice,
+    "token_choice": TokenChoice,
+    "none": Dense,
+}
 
 
-class StaticMoRViT(ExpertChoice, FlatChoice, TokenChoice):
+class StaticMoRViT(StaticWeights):
     """One bucket as a static graph. `forward` returns named tensors: logits, depth, overflow, and probes.
 
-    Under thresholds, and for token_choice, a bucket holds as many tokens as its capacity; of these, some run and
-    the others are pads: tokens that have left, whose state stands still. `overflow` says that an image needed more.
+    Under thresholds, and where depth is chosen up front, a bucket holds as many tokens as its capacity; some of them
+    run, the others are pads: tokens that have left, whose state does not change. `overflow` says that an image
+    needed more.
 
     Probes are what `verify` compares token by token: `step{r}.router_logits` (…, tokens held, 1),
     `step{r}.order` (…, n) positions of the candidates, best first, `step{r}.runs` (…, capacity), `step{r}.state`
@@ -40,9 +47,22 @@ class StaticMoRViT(ExpertChoice, FlatChoice, TokenChoice):
     """
 
     def __init__(
-        self, model: MoRViT, bucket: Bucket, options: Options = DEFAULTS, plan: Plan | None = None
+        self,
+        model: MoRViT,
+        bucket: Bucket,
+        options: Options = DEFAULTS,
+        plan: Plan | None = None,
+        routing: type[StaticRouting] | None = None,
     ) -> None:
-        super().__init__(model, bucket, options, plan)
+        """`routing` is by default the one that the configuration names."""
+        chosen = routing or STATIC_ROUTINGS[model.config.routing]
+        super().__init__(model, bucket, options, plan, chosen)
+        self._routing = chosen
+
+    @property
+    def routing(self) -> StaticRouting:
+        """The routing in this bucket's shapes."""
+        return self._routing(self)
 
     def for_bucket(self, bucket: Bucket) -> StaticMoRViT:
         """The same weights in the shapes of another bucket of the plan."""
@@ -71,48 +91,16 @@ class StaticMoRViT(ExpertChoice, FlatChoice, TokenChoice):
     def begin(self, image: Tensor, out: dict[str, Tensor]) -> Carried:
         """The stem: all that every bucket has in common, up to where the bucket can be known."""
         h = out["embed"] = self.stem(image)
-        if self.config.routing == "none":
-            return {"h": h}
-        if self.config.routing == "token_choice":
-            return self._choose_depths(h, out)
-        return self._lead_in(h, out)
+        return self.routing.begin(h, out)
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> None:
         """The trunk: the rest, in this bucket's shapes."""
-        trunks = {
-            "expert_choice": self._recursion,
-            "expert_choice_flat": self._flat,
-            "token_choice": self._depths,
-            "none": self._dense,
-        }
-        cls = trunks[self.config.routing](carried, out)
+        cls = self.routing.finish(carried, out)
         out["logits"] = self.classifier(self.layout.cls(cls))
 
     def counts(self, carried: Carried) -> Tensor:
-        """What the bucket is chosen by, from the stem alone: int64 (…, steps).
-
-        token_choice: how many patch tokens run each layer. expert_choice under thresholds: how many run the first
-        routed step, one number.
-        """
-        if self.config.routing == "token_choice":
-            return counts_of(self.layout.vector(carried["depth"]), self.config.num_layers)
-        assert self.thresholds is not None
-        threshold = self.thresholds[self.lead]
-        assert threshold is not None
-        scores = self.layout.vector(self.layout.patch_scores(carried["z"]))
-        return (scores >= self.selection.threshold(threshold)).sum(dim=-1, keepdim=True)
-
-    def _dense(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """Every token runs every layer."""
-        h = carried["h"]
-        if self.options.with_depth:
-            numbers = self.selection.places(h, self.config.num_patches)
-            out["depth"] = torch.full(numbers.shape, self.config.num_recursions, dtype=torch.int32)
-        for layer, name in enumerate(self.names, start=1):
-            if layer == len(self.names) and self.options.cls_only:
-                return cls_only(self._block(name), h, layout=self.layout)
-            h = out[f"layer{layer}.state"] = self._block(name)(h)
-        return h
+        """What the bucket is chosen by, from the stem alone: int64 (…, steps)."""
+        return self.routing.counts(carried)
 
 
 def unroll(

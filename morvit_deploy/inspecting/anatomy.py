@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import applications, block_macs, dense_macs, schedule_macs
+from morvit_deploy.model.macs import applications, dense_macs, schedule_macs
 from morvit_deploy.model.plan import own_plan
+from morvit_deploy.model.routings.counting import block_macs
 
 _PARTS = {  # a tensor's first name -> the part it belongs to
     "patch_embed": "stem",
@@ -43,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class AtDepth:
-    """The static graph of a token_choice model if every patch token had one depth."""
+    """The static graph of a model with depths chosen up front, if every patch token had one depth."""
 
     depth: int
     macs: int
@@ -82,7 +83,7 @@ def untied_parameters(parts: Mapping[str, int], ties: tuple[Tie, ...]) -> int:
 
 
 def mac_counts(config: Config) -> Macs:
-    """One image under the checkpoint's own schedule; for token_choice every token in every layer."""
+    """One image under the checkpoint's own schedule; without one, every token in every layer."""
     tokens, capacity = config.num_tokens, own_plan(config).buckets[0].capacity
     everything = config.num_layers * block_macs(config, tokens, tokens, tokens)
     return Macs(
@@ -112,7 +113,7 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 
 
 def depths_of(config: Config) -> tuple[AtDepth, ...]:
-    """A token_choice graph with every patch token at depth 1 … L; deeper layers hold one pad, as buckets do."""
+    """Depths chosen up front, with every patch token at 1 … L; deeper layers hold one pad, as buckets do."""
     patches, layers = config.num_patches, config.num_layers
     return tuple(
         AtDepth(depth, schedule_macs(config, (patches,) * depth + (1,) * (layers - depth)))

@@ -75,7 +75,7 @@ def judge(
     """Judge depths (n, N) of n different images that could be up to `num_steps`.
 
     spread: standard deviation of the router logits at each step, within an image, mean over images; for
-    token_choice over a token's logits. capacity: the schedule, where there is one.
+    depths chosen up front over a token's logits. capacity: the schedule, where there is one.
     """
     values, counts = np.unique(depth, return_counts=True)
     common_depth, common_share = int(values[counts.argmax()]), float(counts.max() / depth.size)

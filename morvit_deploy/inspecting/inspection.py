@@ -54,7 +54,9 @@ class Inspection:
     twins: tuple[tuple[str, str], ...]  # separate blocks whose weights are equal
     macs: Macs
     stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty where there is none
-    by_depth: tuple[AtDepth, ...]  # if every patch token had that depth; empty unless token_choice
+    by_depth: tuple[
+        AtDepth, ...
+    ]  # if every patch token had that depth; empty unless depth is chosen up front
     survey: Survey | None = None
     folder: Path | None = None  # where the pictures are
 
@@ -135,7 +137,7 @@ def _static(checkpoint: Path, model: MoRViT) -> Inspection:
         twins=_twins(model, [tie.block for tie in ties]),
         macs=mac_counts(config),
         stages=() if config.capacity is None else stages_of(config),
-        by_depth=depths_of(config) if config.routing == "token_choice" else (),
+        by_depth=depths_of(config) if config.record.depth_upfront else (),
     )
 
 
@@ -189,7 +191,7 @@ class _Walk:
     def survey(self) -> Survey:
         config, depth = self.model.config, np.stack(self.depths)
         judgement = None
-        if config.routing != "none":
+        if config.record.routes:
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
             judgement = judge(different, config.num_steps, spread, config.capacity)
@@ -203,8 +205,7 @@ class _Walk:
 
 def _spreads(trace: Trace, config: Config) -> list[float]:
     """Standard deviation of the patches' router logits at each step of one image; NaN where nothing is decided."""
-    # token_choice decides once, over depths
-    if trace.decisions and trace.decisions[0].router_logits.ndim == 2:
+    if config.record.depth_upfront:  # one decision, over depths
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
     first = 1 if config.routes_cls else 0  # CLS may stand far off where patches are all alike
     return [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name
-from morvit_deploy.model.config import Config
+from morvit_deploy.model.config import Config, RouterConfig
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:
@@ -96,15 +96,15 @@ def mac_table(found: Inspection) -> Table:
     """One image, four ways."""
     macs, config = found.macs, found.config
     rows = [("plain ViT of as many layers", macs.plain)]
-    if config.routing != "none":
+    if config.record.routes:
         rows.append(("exits only masked, as in eager code", macs.masked))
     if config.capacity is not None:
         rows.append(("only active tokens in each step", macs.gathered))
     rows.append(("static graph, after the exact rewrites", macs.static))
     caption = ""
-    if config.routing == "token_choice":
+    if config.record.depth_upfront:
         caption = "without a plan every token runs every layer, which saves nothing"
-    if config.routing == "token_choice" and found.survey is not None:
+    if config.record.depth_upfront and found.survey is not None:
         mean = float(np.mean([seen.macs for seen in found.survey.images]))
         rows.append((f"static graph that fits each image, mean of {len(found.survey.images)}", round(mean)))
     body = [(name, count(value), f"{macs.plain / value:.2f}×") for name, value in rows]
@@ -162,7 +162,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
 def depth_table(survey: Survey, config: Config) -> Table:
     """Share of patch tokens at each depth."""
     peak = max(survey.histogram)
-    lowest = 1 if config.routing == "token_choice" or survey.histogram[0] == 0 else 0
+    lowest = 1 if config.record.depth_upfront or survey.histogram[0] == 0 else 0
     rows = [
         (str(depth), share(part), "█" * round(_BAR * part / peak))
         for depth, part in list(enumerate(survey.histogram))[lowest:]
@@ -194,39 +194,29 @@ def _layers(config: Config) -> str:
 
 
 def _routing_rows(config: Config) -> list[tuple[str, str]]:
+    rows = [("routing", config.record.describe(config))]
     if config.router is None:
-        return [("routing", "none: every token runs every layer")]
-    router = config.router
-    hidden = " – ".join(str(width) for width in router.hidden)
-    kind = f"MLP {config.embed_dim} – {hidden}" if hidden else "linear"
-    if config.routing == "token_choice":
-        routing = f"token choice: one router gives each token a depth of 1 to {config.num_layers} layers"
-        scope = [("router", kind)]
-    else:
-        routing = _schedule(config)
-        factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
-        owner = "one for all steps" if router.shared else "one for each step"
-        scope = [("router", f"{kind}, {owner}; score g = {factor}{router.activation}(z)")]
+        return rows
     return [
-        ("routing", routing),
-        *scope,
+        *rows,
+        ("router", _router(config.router, config)),
         ("update", f"{_GATE[config.gate]} ({config.gate})"),
         ("attention", _SCOPE[config.attention_scope]),
     ]
 
 
+def _router(router: RouterConfig, config: Config) -> str:
+    hidden = " – ".join(str(width) for width in router.hidden)
+    kind = f"MLP {config.embed_dim} – {hidden}" if hidden else "linear"
+    if config.record.depth_upfront:
+        return kind
+    factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
+    owner = "one for all steps" if router.shared else "one for each step"
+    return f"{kind}, {owner}; score g = {factor}{router.activation}(z)"
+
+
 def _registers(config: Config) -> str:
     return f", {config.register_tokens} registers" if config.register_tokens else ""
-
-
-def _schedule(config: Config) -> str:
-    kept = ", ".join(str(k) for k in config.capacity or ())
-    if config.nested:
-        return f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
-    return (
-        f"flat expert choice: of all {config.routed_tokens} tokens, CLS among them, {kept} run, step by step; "
-        "who sits one out may run a later one"
-    )
 
 
 def _some_labels(config: Config) -> str:

@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.model.routings.registry import ROUTINGS
 
 FORMAT = "morvit/1"
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
@@ -20,6 +22,12 @@ Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a model: beyond it is a slip of the keyboard
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _known(routing: str) -> str:
+    if routing not in ROUTINGS:
+        raise ValueError(f"routing: got {routing!r}, expected one of {', '.join(map(repr, ROUTINGS))}")
+    return routing
 
 
 class Strict(BaseModel):
@@ -70,7 +78,7 @@ class Config(Strict):
     sharing: Literal["none", "cycle", "middle_cycle"]
     cycle_depth: Size
     num_recursions: Size
-    routing: Literal["expert_choice", "expert_choice_flat", "token_choice", "none"]
+    routing: Annotated[str, AfterValidator(_known)]
     router: RouterConfig | None
     gate: Literal["block", "delta", "hard"]
     attention_scope: Literal["active", "all"]
@@ -80,6 +88,11 @@ class Config(Strict):
     labels: tuple[str, ...] | None
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     provenance: dict[str, Any] | None = None
+
+    @property
+    def record(self) -> RoutingRecord:
+        """What is particular to the routing: code outside `model/` and `graph/` asks it, never the name."""
+        return ROUTINGS[self.routing]
 
     @property
     def num_patches(self) -> int:
@@ -99,18 +112,18 @@ class Config(Strict):
 
     @property
     def num_steps(self) -> int:
-        """Routed steps: recursions of the cycle; for token_choice a step is a layer."""
-        return self.num_layers if self.routing == "token_choice" else self.num_recursions
+        """Routed steps: recursions of the cycle, or layers where each token's depth counts those."""
+        return self.record.num_steps(self)
 
     @property
     def nested(self) -> bool:
         """Is a token that left at one step gone from all later ones?"""
-        return self.routing != "expert_choice_flat"
+        return self.record.nested
 
     @property
     def routes_cls(self) -> bool:
         """Does CLS face the router like every other token? Then a capacity counts it, and it may sit a step out."""
-        return self.routing == "expert_choice_flat"
+        return self.record.routes_cls
 
     @property
     def routed_tokens(self) -> int:
@@ -159,30 +172,20 @@ class Config(Strict):
         return problems
 
     def _routing_problems(self) -> list[str]:
-        problems, why = [], ""
-        if self.routing == "none":
-            wanted = {"router": None, "capacity": None, "gate": "hard"}
-        elif self.routing == "token_choice":
-            wanted = {"capacity": None, "gate": "hard"}
-        elif self.routing == "expert_choice_flat":
-            why = ", the only form that has been trained"
-            wanted = {"gate": "hard", "attention_scope": "active", "sharing": "middle_cycle"}
-        else:
-            wanted = {}
-        if self.register_tokens and self.routing != "none":
+        problems, record = [], self.record
+        if self.register_tokens and record.routes:
             problems.append(
                 f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: registers "
                 "are known of plain ViTs only"
             )
-        for field, value in wanted.items():
+        for field, value in record.fixed.items():
             if (got := getattr(self, field)) != value:
                 shown = _short(list(got) if isinstance(got, tuple) else got)
-                problems.append(
-                    f"{field}: got {shown}, expected {json.dumps(value)} with routing {self.routing!r}{why}"
-                )
-        if self.routing != "none" and self.router is None:
+                wanted = f"{json.dumps(value)} with routing {self.routing!r}{record.why_fixed}"
+                problems.append(f"{field}: got {shown}, expected {wanted}")
+        if record.routes and self.router is None:
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")
-        if self.routing in ("expert_choice", "expert_choice_flat"):
+        if record.has_schedule:
             problems += schedule_problems(self.capacity, self)
         return problems
 

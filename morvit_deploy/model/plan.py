@@ -13,17 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
+from morvit_deploy.model.routings.record import Mode
 
 FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `keep_NAME` is one too
 FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
-
-MODES = {
-    "expert_choice": ("topk", "threshold"),
-    "expert_choice_flat": ("topk",),
-    "token_choice": ("depth",),
-    "none": ("topk",),
-}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 FURTHEST = float(np.finfo(np.float32).max)
@@ -48,7 +42,7 @@ class Plan(Strict):
     """Routing mode, thresholds on router logits (null: this step is not routed), and the buckets."""
 
     format: Literal["morvit-plan/1"]
-    mode: Literal["topk", "threshold", "depth"]
+    mode: Mode
     thresholds: tuple[Threshold | None, ...] | None
     buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)]
     checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # the weights it was fitted to
@@ -121,13 +115,12 @@ class Plan(Strict):
 def own_plan(config: Config) -> Plan:
     """The plan that needs no calibration: the checkpoint's own schedule in one bucket.
 
-    token_choice has no schedule: its only exact bucket without calibration is `full`, every token in
-    every layer, which saves nothing.
+    Without a schedule the only exact bucket is `full`: every token in every step, which saves nothing.
     """
     if config.capacity is not None:
         return topk_plan(config, config.capacity)
     everyone = (config.num_patches,) * config.num_steps
-    return _one_bucket(config, "depth" if config.routing == "token_choice" else "topk", FULL, everyone)
+    return _one_bucket(config, config.record.own_mode, FULL, everyone)
 
 
 def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
@@ -135,20 +128,11 @@ def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
     return _one_bucket(config, "topk", "topk", capacity)
 
 
-def why_one_bucket(config: Config) -> str | None:
-    """Why a checkpoint can have no thresholds and no ladder of buckets to calibrate; None where it can."""
-    return {
-        "none": "every token runs every step, so there is nothing to calibrate",
-        "expert_choice_flat": "a token that sits a step out may run a later one, and CLS is chosen like any other, "
-        "while thresholds and buckets are built on patch tokens that leave for good",
-    }.get(config.routing)
-
-
 def is_own(plan: Plan, config: Config) -> bool:
     """Does the plan route as the checkpoint was trained to, so that its graph is exact and not an approximation?"""
     if plan.mode == "threshold":
         return False
-    return plan.mode == "depth" or config.routing == "none" or plan.buckets[0].capacity == config.capacity
+    return not config.record.has_schedule or plan.buckets[0].capacity == config.capacity
 
 
 def bucket_macs(
@@ -195,7 +179,7 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
 def plan_problems(plan: Plan, config: Config) -> list[str]:
     """What keeps a plan from being one for this configuration."""
     steps, patches = config.num_steps, config.num_patches
-    wanted = MODES[config.routing]
+    wanted = config.record.modes
     if plan.mode not in wanted:
         return [f"mode: got {plan.mode!r}, expected {' or '.join(wanted)} with routing {config.routing!r}"]
     problems = []
@@ -215,7 +199,7 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         problems += [f"buckets.{bucket.name}.{problem}" for problem in found]
         if found:
             continue
-        if config.routing == "none" and min(bucket.capacity) < patches:
+        if not config.record.routes and min(bucket.capacity) < patches:
             problems.append(f"buckets.{bucket.name}.capacity: expected {patches} at each step: nobody leaves")
         if plan.mode == "depth" and bucket.capacity[0] < patches:
             problems.append(
@@ -242,6 +226,6 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
     return problems
 
 
-def _one_bucket(config: Config, mode: Any, name: str, capacity: tuple[int, ...]) -> Plan:
+def _one_bucket(config: Config, mode: Mode, name: str, capacity: tuple[int, ...]) -> Plan:
     bucket = Bucket(name=name, capacity=capacity, macs=schedule_macs(config, capacity))
     return Plan(format="morvit-plan/1", mode=mode, thresholds=None, buckets=(bucket,))

@@ -22,7 +22,7 @@ from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistic
 from morvit_deploy.errors import PlanError
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
-from morvit_deploy.model.plan import Plan, why_one_bucket
+from morvit_deploy.model.plan import Plan
 
 POLL_S = 1.0
 
@@ -34,7 +34,7 @@ Progress = Callable[[float], None]
 class Wish:
     """What the plan shall be like."""
 
-    mode: str = "threshold"  # or "topk"; token_choice has its own, "depth"
+    mode: str = "threshold"  # or "topk"; a routing that knows neither has its own, "depth"
     buckets: int | None = None  # `full` among them; None: as many as pay
     cost: str = "macs"  # or "measured"
     budget_macs: float | None = None  # of an image, expected
@@ -224,20 +224,20 @@ def make_plan(
 
 
 def mode_of(config: Config, wish: Wish) -> str:
-    """The plan's mode: token_choice knows only depths. PlanError where there is nothing to calibrate."""
-    if reason := why_one_bucket(config):
+    """The plan's mode: the one asked for, if the routing allows it. PlanError where there is nothing to calibrate."""
+    if reason := config.record.why_one_bucket:
         raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
     if config.capacity is not None and not routed(config):
         raise PlanError(
             f"capacity {list(config.capacity)}: no token ever leaves, so there is nothing to calibrate"
         )
-    return "depth" if config.routing == "token_choice" else wish.mode
+    return wish.mode if wish.mode in config.record.modes else config.record.own_mode
 
 
 def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
     """The configuration, and no round done yet."""
     config = load_config(source.checkpoint)
-    scales = (OWN,) if config.capacity is None else SCALES  # token_choice has no schedule to scale
+    scales = SCALES if config.record.has_schedule else (OWN,)
     return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
 
 

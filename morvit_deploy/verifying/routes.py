@@ -48,10 +48,10 @@ class Walk:
     def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
         """(steps, images, routed tokens): does this token run this step? None where the graph has no probes."""
         shape = len(self.capacity), len(outputs["logits"]), self.config.routed_tokens
-        if self.config.routing == "none":
+        if not self.config.record.routes:
             return np.ones(shape, dtype=bool)
         held = self.held(outputs)
-        if self.config.routing == "token_choice":
+        if self.config.record.depth_upfront:
             z = outputs.get("depth.router_logits")
             if z is None or held is None:
                 return None
@@ -97,7 +97,7 @@ class Walk:
         those treated otherwise, in router logits, join `flips`, a list for each step.
         """
         runs = self.runs(actual)
-        if runs is None or self.config.routing == "none":
+        if runs is None or not self.config.record.routes:
             return None
         counts = np.zeros((len(runs), 2), dtype=np.int64)
         for image in np.flatnonzero(clear):
@@ -114,7 +114,7 @@ class Walk:
     def tokens_alike(self, reference: Outcome, actual: Arrays) -> NDArray[np.int64] | None:
         """(steps, 2): of all patch tokens of all images, how many run a step, or do not, as in the reference."""
         runs = self.runs(actual)
-        if runs is None or self.config.routing == "none":
+        if runs is None or not self.config.record.routes:
             return None
         alike = np.zeros(len(runs), dtype=np.int64)
         for image, trace in enumerate(reference.traces):
@@ -164,7 +164,7 @@ class Walk:
         logits: Stages = {"logits": reference.logits.numpy()}
         names = reference.traces[0].states
         states = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names}
-        if self.config.routing == "none":
+        if not self.config.record.routes:
             return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | logits
         stages: Stages = {name: states[name] for name in ("embed", "first") if name in states}
         everyone = self._everyone(len(reference.traces))

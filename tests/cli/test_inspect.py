@@ -19,8 +19,9 @@ from morvit_deploy.bundle.pixels import normalise
 from morvit_deploy.cli import app
 from morvit_deploy.inspecting.anatomy import depths_of, mac_counts, stages_of
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
-from morvit_deploy.model.macs import block_macs, dense_macs, schedule_macs
+from morvit_deploy.model.macs import dense_macs, schedule_macs
 from morvit_deploy.model.presets import preset
+from morvit_deploy.model.routings.counting import block_macs
 
 ROUTED = [changes for changes in (*EXPERT, *FLAT, *OPTIONS) if changes.get("routing") != "token_choice"]
 

@@ -20,15 +20,14 @@ from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
     applications,
-    block_macs,
     dense_macs,
     last_step_decides,
-    layer_names,
     schedule_macs,
 )
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.routings.counting import block_macs, layer_names
 
 GIGA = 1e9
 

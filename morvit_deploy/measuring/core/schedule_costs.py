@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
@@ -38,7 +37,7 @@ def measure_costs(
     """Median milliseconds of the stem, and of trunks that hold the same number of tokens at every step they have.
 
     For one image in float32 on ONNX Runtime. Of `thresholds` only which steps are routed matters; None stands for
-    a top-k schedule, timed as if every step were routed, or for token_choice.
+    a top-k schedule, timed as if every step were routed, or for depths chosen up front.
     """
     model = load_checkpoint(checkpoint)
     plan = equal_steps(model.config, thresholds)
@@ -70,15 +69,15 @@ def measure_costs(
 
 
 def unrouted(config: Config, thresholds: Thresholds | None) -> int:
-    """How many steps come first that every token runs in every bucket: for token_choice the first layer."""
-    if config.routing == "token_choice":
+    """How many steps come first that every token runs in every bucket."""
+    if config.record.depth_upfront:  # every token runs the first layer
         return min(1, config.num_steps - 1)
     return next((step for step, tau in enumerate(thresholds or ()) if tau is not None), 0)
 
 
 def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
     """A ladder of equal capacities after the unrouted steps, to be measured; not one to deploy."""
-    mode: Literal["threshold", "depth"] = "depth" if config.routing == "token_choice" else "threshold"
+    mode = config.record.ladder_mode
     everyone = (config.num_patches,) * config.num_steps
     held = sorted({max(1, round(part * config.num_patches)) for part in PARTS})
     given = (0.0,) * config.num_steps if thresholds is None else thresholds

@@ -11,7 +11,7 @@ from typing import Literal
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import BundleError, CheckFailed, PlanError
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import Plan, own_plan, topk_plan, why_one_bucket
+from morvit_deploy.model.plan import Plan, own_plan, topk_plan
 
 ADAPTIVE, TOPK, DENSE = "adaptive", "top-k", "dense"
 Batch = int | Literal["dynamic"]
@@ -49,7 +49,7 @@ def left_out(config: Config) -> list[str]:
 
 def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
     """PlanError when no bucket is chosen or the bundle is below fp32, BundleError when the checkpoint is another."""
-    if reason := why_one_bucket(manifest.config):
+    if reason := manifest.config.record.why_one_bucket:
         raise PlanError(
             f"{bundle} has one bucket, so there is no adaptivity to judge, and with routing "
             f"{manifest.config.routing!r} there can be no other: {reason}; compare it with `bench --against`"

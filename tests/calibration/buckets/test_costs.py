@@ -17,8 +17,9 @@ from morvit_deploy.calibration.buckets.costs import MacCost, MeasuredCost, expan
 from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import block_macs, schedule_macs, stem_macs
+from morvit_deploy.model.macs import schedule_macs, stem_macs
 from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs
+from morvit_deploy.model.routings.counting import block_macs
 
 N = 16
 EVERY = [*EXPERT, *TOKEN, *OPTIONS]

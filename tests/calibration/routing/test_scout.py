@@ -11,7 +11,7 @@ import torch
 from config_matrix import EXPERT, OPTIONS, TOKEN, named
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
 
-from morvit_deploy.calibration.routing.scout import Scout, Walked
+from morvit_deploy.calibration.routing.scout import Scout, Scouted
 from morvit_deploy.model.reference import Outcome, Routing
 
 IMAGES = 6
@@ -28,7 +28,7 @@ def scouted(changes: dict[str, Any]) -> tuple[Any, Scout, Any]:
     return model, Scout(model), random_pixels(model.config, IMAGES)
 
 
-def alike(walked: Walked, wanted: Outcome) -> None:
+def alike(walked: Scouted, wanted: Outcome) -> None:
     assert walked.counts.tolist() == [list(trace.counts) for trace in wanted.traces]
     assert walked.depth.tolist() == wanted.depth.tolist()
     assert walked.predictions.tolist() == wanted.logits.argmax(dim=-1).tolist()

@@ -1,0 +1,82 @@
+"""The weights of a static graph, once: stem, blocks, routers and classifier in the options' layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.graph.maths.layouts import LAYOUTS
+from morvit_deploy.graph.style.blocks import StaticBlock
+from morvit_deploy.graph.style.channels_first import PARTS
+from morvit_deploy.graph.style.ends import Classifier, ConvStem, StaticRouter, Stem
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.selection import MOST_BY_ONE_HOT, selection_of
+from morvit_deploy.model.plan import Bucket, Plan, routed_by
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.routings.counting import layer_names, routed_steps
+
+if TYPE_CHECKING:
+    from morvit_deploy.graph.step import StaticRouting
+
+
+class StaticWeights(nn.Module):
+    """The shapes of one bucket, and the weights that all buckets of its plan share."""
+
+    def __init__(
+        self,
+        model: MoRViT,
+        bucket: Bucket,
+        options: Options,
+        plan: Plan | None,
+        routing: type[StaticRouting],
+    ) -> None:
+        super().__init__()
+        self.config, self.capacity, self.options = model.config, bucket.capacity, options
+        self.thresholds = None if plan is None else plan.thresholds
+        self.lead = 0 if plan is None else plan.lead
+        self.names = layer_names(model.config)
+        self.routed = (
+            routed_steps(model.config, bucket.capacity)
+            if self.thresholds is None
+            else routed_by(model.config, self.thresholds)
+        )
+        ladder = [bucket] if plan is None else plan.buckets
+        self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)  # someone leaves
+        self.layout = LAYOUTS[options.layout]
+        self.selection = selection_of(options, model.patch_embed.proj.weight.dtype)
+        if options.select == "onehot" and model.config.num_tokens > MOST_BY_ONE_HOT:
+            raise ConfigError(
+                f"select 'onehot': got {model.config.num_tokens} tokens, expected at most {MOST_BY_ONE_HOT}; "
+                "use select 'topk'"
+            )
+        in_parts = (
+            {self.names[-1]} if options.cls_only else set()
+        )  # fewer queries than keys: Q apart from K and V
+        if routing.splits_cycle(model.config, self.sorts):
+            in_parts |= {name for name in self.names if name.startswith("cycle")}
+        self.blocks = nn.ModuleDict(
+            {
+                _key(name): PARTS[options.layout].block(
+                    block, fold=options.fold, fused=name not in in_parts, attention=options.attention
+                )
+                for name, block in dict(model.layers()).items()
+            }
+        )
+        stem: type[Stem | ConvStem] = ConvStem if options.patches == "conv" else Stem
+        self.stem = stem(model, options)
+        self.routers = nn.ModuleList(StaticRouter(router, options) for router in model.all_routers())
+        self.classifier = Classifier(model, options)
+
+    def block(self, name: str) -> StaticBlock:
+        """The block that the checkpoint calls `name`."""
+        return self.blocks[_key(name)]  # type: ignore[return-value]  # ModuleDict loses the type
+
+    def router(self, step: int) -> nn.Module:
+        """The router of step `step`, counted from 0."""
+        return self.routers[0 if len(self.routers) == 1 else step]
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # a ModuleDict key has no dots

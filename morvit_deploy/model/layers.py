@@ -1,0 +1,105 @@
+"""The layers of the reference: plain eager PyTorch, timm's names and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from morvit_deploy.model.config import Config, RouterConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, timm's names and layout."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (..., q, dim) attends to context (..., k, dim), by default to itself; returns (..., q, dim)."""
+        context = x if context is None else context
+        dim = x.shape[-1]
+        weight_q, weight_kv = self.qkv.weight.split((dim, 2 * dim))
+        bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split((dim, 2 * dim))
+        q = self._heads(F.linear(x, weight_q, bias_q))
+        k, v = (self._heads(part) for part in F.linear(context, weight_kv, bias_kv).chunk(2, dim=-1))
+        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (..., heads, q, k)
+        return self.proj((weights @ v).transpose(-3, -2).flatten(-2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)  # (..., heads, tokens, head_dim)
+
+
+class Mlp(nn.Module):
+    """fc1, activation, fc2."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
+        self.fc2 = nn.Linear(config.mlp_dim, config.embed_dim)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """One pre-norm Transformer block, residuals included."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """New states of x (..., q, dim); keys and values come from context (..., k, dim), by default from x."""
+        normed = self.norm1(x)
+        x = x + self.attn(normed, normed if context is None else self.norm1(context))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Image (batch, 3, height, width) to patch embeddings (batch, N, dim), row by row."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(
+            config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Router(nn.ModuleList):
+    """An MLP from a token's state to its router logits; GELU after the first layer, ReLU after the others."""
+
+    def __init__(self, config: RouterConfig, in_dim: int, out_dim: int) -> None:
+        widths = [in_dim, *config.hidden, out_dim]
+        super().__init__(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(widths))
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers in order."""
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., dim) to logits (..., out_dim)."""
+        for j, layer in enumerate(self.linears()):
+            if j:
+                x = F.gelu(x) if j == 1 else F.relu(x)
+            x = layer(x)
+        return x

@@ -1,0 +1,1 @@
+"""One record per routing: other code asks the record and never compares the name. No torch."""

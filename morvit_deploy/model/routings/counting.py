@@ -1,0 +1,78 @@
+"""Multiply-accumulates of a block, a router and a recursion, which the routings' own counts are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from morvit_deploy.model.config import Config
+
+
+@dataclass(frozen=True)
+class GraphShape:
+    """What the MACs of a static graph depend on, besides the configuration."""
+
+    capacity: tuple[int, ...]  # tokens held at each step
+    cls_only: bool = True  # the last layer computes CLS alone
+    frozen_keys: bool = True  # K and V of tokens that have left are computed once
+    routed: tuple[bool, ...] | None = None  # steps whose router is read; None: where the schedule needs it
+    thresholds: tuple[float | None, ...] | None = None
+    with_depth: bool = False
+    sorts: bool = True  # some bucket of the plan holds fewer tokens than all
+
+
+def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
+    """One block: `queries` tokens updated, K and V computed for `projected` tokens, attention over `keys`.
+
+    Attention over a single key is that key's value: there is nothing to multiply.
+    """
+    dim = config.embed_dim
+    per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
+    return queries * per_query + projected * 2 * dim * dim + (keys > 1) * 2 * queries * keys * dim
+
+
+def router_macs(config: Config) -> int:
+    """One router on one token."""
+    if config.router is None:
+        return 0
+    widths = [config.embed_dim, *config.router.hidden, config.record.router_width(config)]
+    return sum(a * b for a, b in pairwise(widths))
+
+
+def layer_names(config: Config) -> list[str]:
+    """The checkpoint's block name of each layer, in order of application."""
+    cycle = [f"cycle.{i}" for i in range(config.cycle_depth)] * config.num_recursions
+    return ["first", *cycle, "last"] if config.sharing == "middle_cycle" else cycle
+
+
+def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
+    """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
+    everyone = (config.routed_tokens,) * len(capacity)
+    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.nested else everyone
+    return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
+
+
+def recursion_macs(config: Config, graph: GraphShape) -> int:
+    """first, the steps and last."""
+    capacity = graph.capacity
+    routed = routed_steps(config, capacity) if graph.routed is None else graph.routed
+    tokens = held = config.num_tokens  # `held`: before each step's router
+    middle = config.sharing == "middle_cycle"
+    everywhere = config.attention_scope == "all"
+    total = block_macs(config, tokens, tokens, tokens) if middle else 0
+    for step, kept in enumerate(capacity):
+        running = kept + tokens - config.routed_tokens  # registers always run, and CLS where it is not routed
+        total += held * router_macs(config) if routed[step] else 0
+        # those who left now: K and V computed once, then carried
+        fresh = ((held if graph.frozen_keys else tokens) - running) if everywhere else 0
+        keys = tokens if everywhere else running
+        for i in range(config.cycle_depth):
+            final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
+            queries = 1 if final and graph.cls_only else running
+            total += block_macs(config, queries, running + fresh, keys)
+        held = running if config.nested else tokens
+    if middle:
+        total += block_macs(config, 1 if graph.cls_only else tokens, tokens, tokens)
+    return total

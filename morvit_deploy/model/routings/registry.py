@@ -1,0 +1,13 @@
+"""The routings there are, by the name that `config.json` gives them."""
+
+from __future__ import annotations
+
+from morvit_deploy.model.routings.expert_choice import EXPERT_CHOICE
+from morvit_deploy.model.routings.expert_choice_flat import EXPERT_CHOICE_FLAT
+from morvit_deploy.model.routings.none import NONE
+from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.model.routings.token_choice import TOKEN_CHOICE
+
+ROUTINGS: dict[str, RoutingRecord] = {
+    record.name: record for record in (EXPERT_CHOICE, EXPERT_CHOICE_FLAT, TOKEN_CHOICE, NONE)
+}
