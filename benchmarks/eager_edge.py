@@ -23,7 +23,7 @@ from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.model import reference as reference
-from morvit_deploy.verifying.comparison import LOGIT_TOLERANCE
+from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE
 
 OPSET = 20  # as our own exports
 

@@ -44,7 +44,7 @@ from morvit_deploy.model.config import load_config
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.report import Table, size
-from morvit_deploy.verifying.routes import Walk
+from morvit_deploy.verifying.routes import Routes
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_BAR = 0.55  # int8's time over fp32's
@@ -226,17 +226,17 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
                 export(checkpoint, bundle, images=folder / "first", limit=64, **options, **more)
             with open_bundle(bundle, probes=True) as session:
                 found = session.run(tested.all())
-                walk = Walk(session.manifest.config, session.manifest.plan.buckets[0].capacity)
+                routes = Routes(session.manifest.config, session.manifest.plan.buckets[0].capacity)
             whole = whole or found
-            answers.append(_answered(model, told, whole, found, labels, walk))
+            answers.append(_answered(model, told, whole, found, labels, routes))
     return answers
 
 
 def _answered(
-    model: str, told: str, whole: Arrays, found: Arrays, labels: np.ndarray, walk: Walk
+    model: str, told: str, whole: Arrays, found: Arrays, labels: np.ndarray, routes: Routes
 ) -> Answered:
     classes, wanted = found["logits"].argmax(axis=1), whole["logits"].argmax(axis=1)
-    runs, expected = walk.runs(found), walk.runs(whole)
+    runs, expected = routes.runs(found), routes.runs(whole)
     assert runs is not None and expected is not None, "the bundles have probes"
     top1 = float((classes == labels).mean())
     return Answered(

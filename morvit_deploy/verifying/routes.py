@@ -14,8 +14,8 @@ Stages = dict[str, NDArray]  # name -> (images, …), in the order of computatio
 STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
 
 
-class Walk:
-    """Follows tokens through a graph's probes, step by step."""
+class Routes:
+    """The tokens that each step of one bucket holds and runs, from a graph's probes."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Walk:
                 going = np.take_along_axis(going, order[:, : numbers.shape[1]].astype(np.int64), axis=1)
             going = outputs.get(
                 f"step{step}.runs", going[:, : numbers.shape[1]]
-            )  # its own word, where it has one
+            )  # the graph's own probe, where it has one
             steps.append(going)
         return steps
 
@@ -127,7 +127,7 @@ class Walk:
     def first_divergence(
         self, wanted: Stages, found: Stages, clear: NDArray[np.bool_], before: int
     ) -> str | None:
-        """The first stage at which a judged image differs, with the tensor, the difference and the image.
+        """The first stage at which a compared image differs, with the tensor, the difference and the image.
 
         `before` images were compared before these: it makes the image's number.
         """

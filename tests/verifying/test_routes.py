@@ -14,7 +14,7 @@ from tiny_models import make_config, normalised, own_bucket, random_model, rando
 from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll, unroll_plan
 from morvit_deploy.model.reference import Routing
-from morvit_deploy.verifying.routes import Walk
+from morvit_deploy.verifying.routes import Routes
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "middle_cycle": {},
@@ -32,20 +32,20 @@ def test_reference_and_graph_do_not_diverge_until_one_is_changed(name: str) -> N
     model = random_model(config, dtype=torch.float64)
     pixels = random_pixels(config, 3)
     graph = unroll(model, own_bucket(config), Options(single=False))
-    walk = Walk(config, own_bucket(config).capacity)
-    reference = walk.stages_of_reference(model(normalised(config, pixels)))
-    static = walk.stages_of({k: v.numpy() for k, v in graph(torch.from_numpy(pixels)).items()})
+    routes = Routes(config, own_bucket(config).capacity)
+    reference = routes.stages_of_reference(model(normalised(config, pixels)))
+    static = routes.stages_of({k: v.numpy() for k, v in graph(torch.from_numpy(pixels)).items()})
     clear = np.array([True, False, True])
-    assert walk.first_divergence(reference, static, clear, before=8) is None
+    assert routes.first_divergence(reference, static, clear, before=8) is None
     shared = [stage for stage in reference if stage in static]
     assert len(shared) >= 3, shared
     changed = {**static, shared[1]: static[shared[1]].copy()}
     changed[shared[1]][2] += 1
-    told = walk.first_divergence(reference, changed, clear, before=8)
+    told = routes.first_divergence(reference, changed, clear, before=8)
     assert told is not None and told.startswith(shared[1]) and "image 10" in told
     changed[shared[1]][2] -= 1
     changed[shared[1]][1] += 1  # an image that is not judged
-    assert walk.first_divergence(reference, changed, clear, before=8) is None
+    assert routes.first_divergence(reference, changed, clear, before=8) is None
 
 
 LADDERS: dict[str, tuple[dict[str, Any], tuple[float | None, ...] | None, list[tuple[int, ...]]]] = {
@@ -70,17 +70,17 @@ def test_who_runs_each_step_of_a_bucket(name: str) -> None:
         capacity = plan.bucket(bucket_name).capacity
         outcome = model(normalised(config, pixels), Routing(taus, capacity))
         outputs = {k: v.numpy() for k, v in graph(torch.from_numpy(pixels)).items()}
-        walk = Walk(config, capacity, taus)
-        runs = walk.runs(outputs)
+        routes = Routes(config, capacity, taus)
+        runs = routes.runs(outputs)
         assert runs is not None
         for step in range(config.num_steps):
             kept = [set(trace.decisions[step].kept.tolist()) for trace in outcome.traces]
             assert [set(np.flatnonzero(row).tolist()) for row in runs[step]] == kept
-        alike = walk.decisions_alike(outcome, outputs, everyone)
+        alike = routes.decisions_alike(outcome, outputs, everyone)
         assert alike is not None and (alike[:, 0] == alike[:, 1]).all()
-        wanted, found = walk.stages_of_reference(outcome), walk.stages_of(outputs)
+        wanted, found = routes.stages_of_reference(outcome), routes.stages_of(outputs)
         assert {f"step{step}.runs" for step in range(1, config.num_steps + 1)} <= set(wanted) & set(found)
-        assert walk.first_divergence(wanted, found, everyone, before=0) is None
+        assert routes.first_divergence(wanted, found, everyone, before=0) is None
 
 
 def test_a_decision_that_differs_is_counted_at_its_step() -> None:
@@ -91,11 +91,11 @@ def test_a_decision_that_differs_is_counted_at_its_step() -> None:
     graph = unroll_plan(model, plan, Options(single=False))["b0"]
     outputs = {k: v.numpy().copy() for k, v in graph(torch.from_numpy(pixels)).items()}
     outputs["step2.runs"][1, 0] = False  # the likeliest of image 1 stands still
-    walk = Walk(config, plan.buckets[0].capacity, plan.thresholds)
-    alike = walk.decisions_alike(outcome, outputs, np.array([True, True]))
+    routes = Routes(config, plan.buckets[0].capacity, plan.thresholds)
+    alike = routes.decisions_alike(outcome, outputs, np.array([True, True]))
     assert alike is not None
     assert (alike[:, 1] - alike[:, 0]).tolist()[:2] == [0, 1]
-    unjudged = walk.decisions_alike(outcome, outputs, np.array([True, False]))
+    unjudged = routes.decisions_alike(outcome, outputs, np.array([True, False]))
     assert unjudged is not None and (unjudged[:, 0] == unjudged[:, 1]).all()
 
 
@@ -106,18 +106,18 @@ def test_cls_is_followed_where_it_is_routed() -> None:
     outcome = model(normalised(config, pixels))
     graph = unroll(model, own_bucket(config), Options(single=False))
     outputs = {k: v.numpy().copy() for k, v in graph(torch.from_numpy(pixels)).items()}
-    walk = Walk(config, own_bucket(config).capacity)
-    runs, held = walk.runs(outputs), walk.held(outputs)
+    routes = Routes(config, own_bucket(config).capacity)
+    runs, held = routes.runs(outputs), routes.held(outputs)
     assert runs is not None and held is not None
     assert (runs == outcome.runs.numpy()).all()
     assert runs[:, :, 0].all(axis=1).tolist() == [*CLS_RUNS]
     row = int(np.flatnonzero(held[1][2] == 0)[0])  # image 2: CLS changes places with the best at step 2
     for name in ("step2.order", "step2.state"):
         outputs[name][2, [0, row]] = outputs[name][2, [row, 0]]
-    alike = walk.decisions_alike(outcome, outputs, everyone)
+    alike = routes.decisions_alike(outcome, outputs, everyone)
     assert alike is not None
     assert (alike[0] == 3 * 17).all()
     assert alike[1].tolist() == [3 * 17 - 2, 3 * 17]
-    wanted, found = walk.stages_of_reference(outcome), walk.stages_of(outputs)
-    told = walk.first_divergence(wanted, found, everyone, before=0)
+    wanted, found = routes.stages_of_reference(outcome), routes.stages_of(outputs)
+    told = routes.first_divergence(wanted, found, everyone, before=0)
     assert told is not None and told.startswith("step2.runs") and "image 2" in told

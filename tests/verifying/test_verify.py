@@ -21,7 +21,7 @@ from morvit_deploy.bundle.manifest import sha256
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
-from morvit_deploy.verifying.comparison import LOGIT_TOLERANCE
+from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE
 from morvit_deploy.verifying.outcome import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange, Verification
 
 Change = Callable[[np.ndarray], None]

@@ -1,0 +1,113 @@
+"""One bucket of a bundle: the plan's model held to its capacity, the static graph, and the target's runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.bundle.session import Arrays, Session
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Bucket
+from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.verifying.gaps import (
+    EXACT_TOLERANCE,
+    LOGIT_TOLERANCE,
+    LogitPairs,
+    flipped_margins,
+    gap_of,
+    is_clear,
+    shares_of,
+)
+from morvit_deploy.verifying.outcome import BucketSeen, Fidelity
+from morvit_deploy.verifying.routes import Routes
+
+
+class BucketComparison:
+    """One bucket: the plan's model held to its capacity, the static graph, and the runtime."""
+
+    def __init__(
+        self, reference: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session, low: bool
+    ) -> None:
+        self.reference, self.static, self.bucket, self.session, self.low = (
+            reference, static, bucket, session, low
+        )  # fmt: skip
+        self.decision_flips: list[list[float]] = [[] for _ in bucket.capacity]
+        self.class_flips: list[float] = []
+        self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
+        self.routes = Routes(reference.config, bucket.capacity, static.thresholds)
+        self.unrolling, self.conversion = LogitPairs(), LogitPairs()
+        self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
+        self.compared = self.fitting = self.wrong_overflow = self.wrong_depth = 0
+        self.divergence: str | None = None
+
+    def add(
+        self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing, before: int
+    ) -> None:
+        """Compare one chunk; `ragged` is the plan's model without a capacity, `exact` the reference's input."""
+        fits = [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]
+        own = routing.capacity is not None  # top-k: the capacity is the routing
+        capped = ragged
+        if not (own or all(fits)):
+            capped = self.reference(exact, Routing(routing.thresholds, self.bucket.capacity))
+        uint8 = self.static.options.input == "uint8"
+        found = self.static(torch.from_numpy(images) if uint8 else exact)
+        static = {name: tensor.numpy() for name, tensor in found.items()}
+        runtime = self.session.run(images)
+        clear = is_clear(np.array([trace.margin for trace in capped.traces])) | self.low
+        self.fitting += sum(fits)
+        self.compared += int(clear.sum())
+        self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
+        self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
+        self.conversion.add(static["logits"][clear], runtime["logits"][clear])
+        self.class_flips += flipped_margins(static["logits"], runtime["logits"])
+        if "overflow" in runtime:
+            overflow = np.array([trace.overflow for trace in capped.traces])
+            self.wrong_overflow += int((overflow != runtime["overflow"])[clear].sum())
+        if "depth" in runtime:
+            differs = (capped.depth.numpy() != runtime["depth"]).any(axis=1)
+            self.wrong_depth += int(differs[clear].sum())
+        decisions = self.routes.decisions_alike(capped, runtime, clear, self.decision_flips)
+        if decisions is not None:
+            self.decisions.append(decisions)
+        tokens = self.routes.tokens_alike(capped, runtime) if self.low else None
+        if tokens is not None:
+            self.tokens.append(tokens)
+
+    def _divergence(
+        self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
+    ) -> str | None:
+        """Where a compared image of this chunk first leaves the reference, if its logits do."""
+        logits = reference.logits.numpy()
+        if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
+            wanted, found = self.routes.stages_of_reference(reference), self.routes.stages_of(static)
+        elif self.low:
+            return None
+        elif not gap_of(static["logits"][clear], runtime["logits"][clear], LOGIT_TOLERANCE).passed:
+            wanted, found = self.routes.stages_of(static), self.routes.stages_of(runtime)
+        else:
+            return None
+        return self.routes.first_divergence(wanted, found, clear, before)
+
+    def fidelity(self) -> Fidelity:
+        """What this bucket keeps, below fp32."""
+        images = sum(map(len, self.conversion.expected))
+        alike, snr_db = shares_of(self.tokens), self.conversion.snr_db()
+        return Fidelity(self.bucket.name, images, snr_db, alike, self.class_flips, self.decision_flips)
+
+    def seen(self, served: int, max_abs: float) -> BucketSeen:
+        """The bucket's line of the report; `served` images were answered by it, `max_abs` is its conversion gap."""
+        return BucketSeen(
+            self.bucket.name,
+            served,
+            self.fitting,
+            self.compared,
+            max_abs,
+            self.wrong_overflow,
+            self.wrong_depth,
+        )
+
+
+def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:
+    return all(count <= held for count, held in zip(counts, capacity, strict=False))
