@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost, expand
-from morvit_deploy.calibration.buckets.fitting import (
+from morvit_deploy.calibration.buckets.exact import fit_exact
+from morvit_deploy.calibration.buckets.ladders import (
     Cost,
     Ladder,
     choose_buckets,
     evaluate_exact,
     evaluate_predicted,
-    fit_exact,
-    fit_predicted,
 )
+from morvit_deploy.calibration.buckets.predicted import fit_predicted
 from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled
 from morvit_deploy.calibration.routing.statistics import Statistics, Thresholds
 from morvit_deploy.errors import PlanError

@@ -28,7 +28,6 @@ from morvit_deploy.model.plan import (
     own_plan,
     plan_problems,
     topk_plan,
-    why_one_bucket,
 )
 
 N, STEPS = 16, 3
@@ -347,5 +346,5 @@ def test_a_flat_schedule_may_rise_and_counts_cls() -> None:
 
 @pytest.mark.parametrize("routing", ["expert_choice", "expert_choice_flat", "token_choice", "none"])
 def test_why_there_is_one_bucket(routing: str) -> None:
-    reason = why_one_bucket(make_config(routing=routing))
+    reason = make_config(routing=routing).record.why_one_bucket
     assert (reason is None) == (routing in ("expert_choice", "token_choice"))

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morvit_deploy.calibration.buckets import fitting
-from morvit_deploy.calibration.buckets.fitting import (
+from morvit_deploy.calibration.buckets import exact, predicted, search
+from morvit_deploy.calibration.buckets.exact import fit_exact
+from morvit_deploy.calibration.buckets.ladders import (
     Cost,
+    Images,
     Ints,
     Ladder,
     Schedule,
@@ -23,10 +25,10 @@ from morvit_deploy.calibration.buckets.fitting import (
     choose_buckets,
     evaluate_exact,
     evaluate_predicted,
-    fit_exact,
-    fit_predicted,
+    gather,
     predict,
 )
+from morvit_deploy.calibration.buckets.predicted import fit_predicted
 from morvit_deploy.errors import ConfigError
 
 STEM = 7  # what a second run does not repeat
@@ -232,7 +234,7 @@ def test_partings_are_the_best_of_all(pieces: int, groups: int, seed: int) -> No
     def paid(spans: list[tuple[int, int]]) -> float:
         return sum(prices[a, b] for a, b in spans) + left[spans[-1][1] if spans else 0]
 
-    found = list(fitting._partings(prices, left, groups))
+    found = list(search.partings(prices, left, groups))
     assert [len(spans) for spans in found] == list(range(min(groups, pieces) + 1))
     for number, spans in enumerate(found):
         assert all(a < b for a, b in spans)
@@ -245,11 +247,11 @@ def test_the_dynamic_program_finds_the_best_parting(case: tuple[Ints, int], buck
     counts, num_patches = case
     rows, weights = np.unique(counts, axis=0, return_counts=True)
     order = np.argsort(macs(rows), kind="stable")
-    images = fitting._Images(rows[order], weights[order], num_patches)
-    prices, left = fitting._envelope_prices(images, np.arange(len(rows) + 1), macs)
+    images = Images(rows[order], weights[order], num_patches)
+    prices, left = exact._envelope_prices(images, np.arange(len(rows) + 1), macs)
     paid = [
         sum(prices[a, b] for a, b in spans) + left[spans[-1][1] if spans else 0]
-        for spans in fitting._partings(prices, left, buckets - 1)
+        for spans in search.partings(prices, left, buckets - 1)
     ]
     assert min(paid) / len(counts) == best_parting(counts, buckets, num_patches)
 
@@ -339,8 +341,8 @@ def test_the_table_is_the_best_for_its_schedules(case: tuple[Ints, int, int], da
     counts, num_patches, lead_step = case
     schedules = data.draw(ladders(num_patches, counts.shape[1]))
     again = again_of(counts, num_patches)
-    images = fitting._gather(counts, num_patches, lead_step)
-    ladder = fitting._tabled(images, lead_step, list(map(np.asarray, schedules)), macs, again)
+    images = gather(counts, num_patches, lead_step)
+    ladder = predicted._tabled(images, lead_step, list(map(np.asarray, schedules)), macs, again)
     assert ladder.expected == best_table(counts, lead_step, schedules, again)
 
 
@@ -456,7 +458,7 @@ def test_nothing_is_left_when_all_tokens_always_run(fit: Fit) -> None:
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_fewer_cuts_still_cover_every_image(fit: Fit, most: int) -> None:
     counts = many_images(200)
-    with patch.object(fitting, "MAX_CUTS", most), patch.object(fitting, "MAX_LEADS", most):
+    with patch.object(exact, "MAX_CUTS", most), patch.object(predicted, "MAX_LEADS", most):
         ladders = [fit(counts, buckets, 64) for buckets in range(1, 5)]
     expected = [ladder.expected for ladder in ladders]
     assert expected == sorted(expected, reverse=True)
@@ -466,7 +468,7 @@ def test_fewer_cuts_still_cover_every_image(fit: Fit, most: int) -> None:
 
 @pytest.mark.parametrize(("positions", "most"), [(1, 1), (1, 9), (7, 7), (8, 7), (20_000, 1024)])
 def test_cuts_bound_at_most_so_many_pieces(positions: int, most: int) -> None:
-    bounds = fitting._cuts(positions, most)
+    bounds = search.cuts(positions, most)
     assert bounds[0] == 0 and bounds[-1] == positions and (np.diff(bounds) > 0).all()
     assert len(bounds) - 1 <= most
     assert len(bounds) - 1 == positions or positions > most
@@ -476,7 +478,7 @@ def test_cuts_bound_at_most_so_many_pieces(positions: int, most: int) -> None:
 def test_many_images(fit: Fit) -> None:
     """More distinct counts than cuts, and most of what a ladder can save."""
     counts = many_images(3000)
-    assert len(np.unique(counts, axis=0)) > fitting.MAX_CUTS
+    assert len(np.unique(counts, axis=0)) > exact.MAX_CUTS
     ladder = fit(counts, 4, 64)
     check_sound(ladder, 4, 64)
     full, own = price((64,) * 6), macs(counts).mean()

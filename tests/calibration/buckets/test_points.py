@@ -13,7 +13,7 @@ from calibration_setup import last_of, run_of
 from tiny_models import make_config
 
 from morvit_deploy.calibration.buckets.costs import MacCost, MeasuredCost
-from morvit_deploy.calibration.buckets.fitting import Ladder, evaluate_exact, evaluate_predicted
+from morvit_deploy.calibration.buckets.ladders import Ladder, evaluate_exact, evaluate_predicted
 from morvit_deploy.calibration.buckets.points import MAX_BUCKETS, Point, choose, points_of
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES, scaled
 from morvit_deploy.errors import PlanError
