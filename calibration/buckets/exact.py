@@ -102,6 +102,7 @@ def _bill_exact(weights: Ints, otherwise: Floats) -> Bill:
 
     def bill(costs: Floats, order: NDArray[np.intp], ends: NDArray[np.intp]) -> Floats:
         saved = [np.maximum(price - costs, 0) * own[order].cumsum()[ends] for price, own in classes]
-        return (weights * otherwise).sum() - sum(saved, np.zeros(len(costs)))
+        paid: Floats = (weights * otherwise).sum() - sum(saved, np.zeros(len(costs)))
+        return paid
 
     return bill

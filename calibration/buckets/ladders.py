@@ -54,7 +54,7 @@ class Images:
 
     @property
     def full(self) -> Schedule:
-        return (self.num_patches,) * self.counts.shape[1]
+        return (self.num_patches,) * int(self.counts.shape[1])
 
     def take(self, chosen: Any) -> Images:
         """Some of them, or all in another order."""
@@ -80,7 +80,8 @@ def assign(counts: Ints, schedules: Sequence[Schedule], costs: Floats) -> NDArra
 
 def predict(lead: Ints, upto: Sequence[int]) -> NDArray[np.intp]:
     """The bucket that each image's `lead` (n,) calls for: the first whose upper bound it does not exceed."""
-    return np.searchsorted(np.asarray(upto), lead, side="left")
+    chosen: NDArray[np.intp] = np.searchsorted(np.asarray(upto), lead, side="left")
+    return chosen
 
 
 def evaluate_exact(counts: Ints, schedules: Sequence[Schedule], cost: Cost) -> Ladder:

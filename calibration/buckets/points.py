@@ -160,7 +160,7 @@ def _threshold_point(
     )
 
 
-def _held(counts: NDArray) -> NDArray[np.int64]:
+def _held(counts: NDArray[Any]) -> NDArray[np.int64]:
     """Slots that an image's counts (images, steps) need: a graph holds at least one patch token."""
     return np.maximum(counts.astype(np.int64), 1)
 

@@ -107,14 +107,14 @@ def inspect_checkpoint(
         return found
     folder = open_images(images, model.config, limit=limit, upscale=upscale)
     tell(f"running the reference on {len(folder)} images")
-    walk = _Walk(model, folder, keep=max(draw, DEFAULT_DRAW))
-    walk.run(progress)
-    survey = walk.survey()
+    run = _Run(model, folder, keep=max(draw, DEFAULT_DRAW))
+    run.over_folder(progress)
+    survey = run.survey()
     if out is None or survey.judgement is None:
         return replace(found, survey=survey)
     tell("drawing depth maps")
     with new_folder(out, marker=RECORD, force=force) as partial:
-        files = draw_survey(partial, survey, model.config, np.stack(walk.pixels), np.stack(walk.depths), draw)
+        files = draw_survey(partial, survey, model.config, np.stack(run.pixels), np.stack(run.depths), draw)
         pictures = tuple(file.name for file in files)
         found = replace(found, survey=replace(survey, pictures=pictures), folder=out)
         (partial / RECORD).write_text(
@@ -152,8 +152,8 @@ def _twins(model: MoRViT, blocks: list[str]) -> tuple[tuple[str, str], ...]:
     )
 
 
-class _Walk:
-    """The reference over a folder: small facts of every image, pixels of the first `keep`."""
+class _Run:
+    """The reference over a folder: a few numbers of every image, pixels of the first `keep`."""
 
     def __init__(self, model: MoRViT, folder: ImageFolder, keep: int) -> None:
         self.model, self.folder, self.keep = model, folder, keep
@@ -164,7 +164,7 @@ class _Walk:
         self.pixels: list[Pixels] = []
         self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
 
-    def run(self, progress: Callable[[float], None]) -> None:
+    def over_folder(self, progress: Callable[[float], None]) -> None:
         with fitting_threads(self.model.config):
             for entries, pixels in self.folder.batches(_BATCH):
                 self._batch(entries, pixels)

@@ -19,7 +19,7 @@ _ACTIVATION = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU"}
 _GATE = {"block": "h + g·f(h)", "delta": "h + g·(f(h) − h)", "hard": "f(h)"}
 _SCOPE = {
     "active": "active tokens only",
-    "all": "active tokens ask, every token's current state answers",
+    "all": "active tokens are queries, every token's current state is a key",
 }
 
 
@@ -130,7 +130,7 @@ def level_table(found: Inspection) -> Table:
     ]
     caption = (
         "if every patch token had that depth: the static graph, keys of tokens that have left computed once; of "
-        "exits only masked. Of a mixture a plan tells: `morvit-deploy calibrate`"
+        "exits only masked. For a mixture of depths fit a plan: `morvit-deploy calibrate`"
     )
     return Table(
         "MACs by mean depth", ("depth", "MACs", "of masked"), rows, numeric=(0, 1, 2), caption=caption

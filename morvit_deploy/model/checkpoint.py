@@ -62,7 +62,7 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
 
 
 def init_model(config: Config, seed: int = 0) -> MoRViT:
-    """A randomly initialised model: to judge an architecture's speed before anyone trains it."""
+    """A randomly initialised model: to measure an architecture's speed before anyone trains it."""
     generator = torch.Generator().manual_seed(seed)
     model = MoRViT(config)
     for module in model.modules():

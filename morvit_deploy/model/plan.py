@@ -93,8 +93,8 @@ class Plan(Strict):
                 return bucket
         raise PlanError(f"got bucket {name!r}; the plan has {', '.join(b.name for b in self.buckets)}")
 
-    def dispatched(self, counts: NDArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Number of the bucket that answers, and did the predicted one overflow, from counts (images, steps).
+    def dispatched(self, counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Number of the bucket that serves each image, and did the predicted one overflow; from counts (images, steps).
 
         Counts are the patch tokens that run each step. Mode `depth` knows them all beforehand and never overflows.
         """

@@ -1,4 +1,4 @@
-"""What the reference is told to do with an image, and what it returns: decisions, states, depths and logits."""
+"""What the reference does with an image: how it routes, and the decisions, states, depths and logits it returns."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the reference answers for a batch."""
+    """What the reference returns for a batch."""
 
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,10 @@ EXACT_TOLERANCE = (
 class LogitPairs:
     """Two sides' logits of the same images, chunk by chunk."""
 
-    expected: list[NDArray] = field(default_factory=list)
-    actual: list[NDArray] = field(default_factory=list)
+    expected: list[NDArray[Any]] = field(default_factory=list)
+    actual: list[NDArray[Any]] = field(default_factory=list)
 
-    def add(self, expected: NDArray, actual: NDArray) -> None:
+    def add(self, expected: NDArray[Any], actual: NDArray[Any]) -> None:
         """Logits (images, classes) of both sides."""
         self.expected.append(expected)
         self.actual.append(actual)
@@ -46,7 +47,7 @@ class LogitPairs:
         return gap_of(np.concatenate(self.expected), np.concatenate(self.actual), tolerance)
 
 
-def gap_of(expected: NDArray, actual: NDArray, tolerance: float) -> Gap:
+def gap_of(expected: NDArray[Any], actual: NDArray[Any], tolerance: float) -> Gap:
     """How far logits (images, classes) are apart; `tolerance` is scaled by max(1, max |expected|)."""
     if not len(expected):
         return Gap(0.0, tolerance, 1.0)
@@ -67,14 +68,14 @@ def worst_of(gaps: list[Gap]) -> Gap:
     return Gap(widest.max_abs, widest.tolerance, lowest)
 
 
-def flipped_margins(expected: NDArray, actual: NDArray) -> list[float]:
+def flipped_margins(expected: NDArray[Any], actual: NDArray[Any]) -> list[float]:
     """Of images whose class differs between logits (images, classes): how far the expected two best are apart."""
     best = np.sort(expected, axis=-1)[:, -2:]
     flips = expected.argmax(axis=-1) != actual.argmax(axis=-1)
-    return (best[:, -1] - best[:, 0])[flips].tolist()
+    return [float(margin) for margin in (best[:, -1] - best[:, 0])[flips]]
 
 
-def is_clear(margins: NDArray) -> NDArray[np.bool_]:
+def is_clear(margins: NDArray[Any]) -> NDArray[np.bool_]:
     """Images that are compared. NaN is: a model that returns NaN must fail, not be excused."""
     return ~(margins <= MARGIN)
 

@@ -1,4 +1,4 @@
-"""The outcome of a verification: two gaps, judged apart, and the routers' agreement. No torch."""
+"""The outcome of a verification: the gaps between the models compared, and the routers' agreement. No torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from morvit_deploy.model.precision import Gate
 
-MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not judged
+MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not compared
 MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram
 SHOWN_VIOLATIONS = 3
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far two answers are apart over the judged images."""
+    """How far two sides' logits are apart over the compared images."""
 
     max_abs: float
     tolerance: float  # the largest difference allowed, already scaled
@@ -27,7 +27,7 @@ class Gap:
 
     @property
     def passed(self) -> bool:
-        """Within tolerance, and every judged image gets the same class; without a tolerance, it is only measured."""
+        """Within tolerance, and every compared image gets the same class; without a tolerance, only measured."""
         if math.isinf(self.tolerance):
             return True
         return bool(self.max_abs <= self.tolerance and self.top1_agreement == 1.0)
@@ -87,12 +87,12 @@ class BucketSeen:
     """What one bucket was tried with."""
 
     name: str
-    served: int  # images that the bundle's own choice answered with it
+    served: int  # images that the bundle chose it for
     fitting: int  # images that need no more than it holds
-    judged: int  # images run in it and compared; where they need more, all sides keep the highest
+    judged: int  # images run in it and compared; where they need more, all sides keep the highest logits
     max_abs: float  # of its conversion gap
-    wrong_overflow: int  # judged images whose overflow flag is wrong
-    wrong_depth: int = 0  # judged images with a wrong depth, where the bundle answers depths
+    wrong_overflow: int  # compared images whose overflow flag is wrong
+    wrong_depth: int = 0  # compared images with a wrong depth, where the bundle returns depths
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -105,11 +105,11 @@ class Dispatched:
 
     gap: Gap
     overflowed: int  # images whose predicted bucket was too small, so that `full` was run too
-    misdirected: int  # judged images answered by another bucket, or with another overflow, than the plan says
+    misdirected: int  # compared images served by another bucket, or with another overflow, than the plan says
 
     @property
     def passed(self) -> bool:
-        """The answers are those of the plan's model, and come from the buckets it names."""
+        """Logits are those of the plan's model, and come from the buckets it names."""
         return self.gap.passed and not self.misdirected
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,32 +150,30 @@ class Verification:
     """The outcome of a comparison."""
 
     structure: dict[str, Any]
-    routing_gap: (
-        Gap  # trained model -> the plan's; measured, not judged, where the plan's is an approximation
-    )
+    routing_gap: Gap  # trained model -> the plan's; only measured where the plan's is an approximation
     conversion_gap: Gap  # static graphs in float64 -> the runtime
     router_agreement: list[float] | None  # per step; None where the graph has no probes (baseline forms)
     images: int
-    ambiguous: int  # images whose routing margin is below MARGIN, not judged
+    ambiguous: int  # images whose routing margin is below MARGIN, not compared
     synthetic: bool
     first_divergence: str | None = None
     margins: list[float] = field(default_factory=list)
     same_checkpoint: bool = True  # the weights are those the bundle was made from, byte for byte
     unrolling_gap: Gap | None = None  # the plan's model -> static graphs; None where that is the routing gap
     routing_change: RoutingChange | None = None  # where the plan's model is an approximation
-    min_agreement: float = 0.0  # top-1 agreement asked for across the routing gap
+    min_agreement: float = 0.0  # least top-1 agreement across the routing gap
     buckets: list[BucketSeen] = field(default_factory=list)
     dispatched: Dispatched | None = None
     precision: str = "fp32"
     gate: Gate | None = (
-        None  # below fp32: what is asked of decisions and classes, in place of the conversion gap
+        None  # below fp32: the required agreement of decisions and classes, in place of the conversion gap
     )
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
-    runtime: str = ""  # what answered for the bundle
+    runtime: str = ""  # what ran the bundle
 
     @property
     def passed(self) -> bool:
-        """Structure proved, both gaps closed and every decision alike, on at least one judged image.
+        """Structure proved, both gaps closed and every decision alike, on at least one compared image.
 
         Below fp32 the conversion gap is measured, and decisions and classes are held to the gate.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.reference import Outcome
 
-Stages = dict[str, NDArray]  # name -> (images, …), in the order of computation
+Stages = dict[str, NDArray[Any]]  # name -> (images, …), in the order of computation
 
 STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
 
@@ -177,7 +179,7 @@ class Routes:
         """(images, routed tokens): their numbers, in order."""
         return np.tile(np.arange(self.config.routed_tokens), (images, 1))
 
-    def _spread(self, state: NDArray, held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray:
+    def _spread(self, state: NDArray[Any], held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray[Any]:
         """Rows of state to (images, N + 1, dim), each at its token's place; zeros where a token does not run.
 
         Where CLS is not routed, it is the first row, before those of `held`.
@@ -194,7 +196,7 @@ class Routes:
         return np.where(runs[..., None], tokens, 0)
 
 
-def margins_of(z: NDArray, goes_on: NDArray[np.bool_], threshold: float | None) -> NDArray[np.float64]:
+def margins_of(z: NDArray[Any], goes_on: NDArray[np.bool_], threshold: float | None) -> NDArray[np.float64]:
     """How far each candidate (n,) is from the other decision, in router logits z (n,) or, for depths, (n, layers).
 
     From the threshold; without one, from the middle between who goes on and who does not; between the two likeliest
