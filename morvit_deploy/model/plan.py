@@ -94,9 +94,10 @@ class Plan(Strict):
         raise PlanError(f"got bucket {name!r}; the plan has {', '.join(b.name for b in self.buckets)}")
 
     def dispatched(self, counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Number of the bucket that serves each image, and did the predicted one overflow; from counts (images, steps).
+        """Number of the bucket that serves each image, and did the predicted one overflow.
 
-        Counts are the patch tokens that run each step. Mode `depth` knows them all beforehand and never overflows.
+        Counts (images, steps) are the patch tokens that run each step. Mode `depth` counts them before it chooses, so
+        it never overflows.
         """
         limits = np.array([bucket.capacity for bucket in self.buckets])
         too_small = (counts[:, None, :] > limits).any(axis=-1)  # (images, buckets)
