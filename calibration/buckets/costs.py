@@ -54,7 +54,8 @@ class MeasuredCost:
         """Schedules (m, steps) to milliseconds (m,), stem included; `thresholds` change nothing."""
         rising = np.maximum.accumulate(self.ms)  # noise must not make a larger bucket the cheaper one
         trunk = np.interp(np.asarray(schedules)[:, self.lead :], self.held, rising)
-        return self.stem_ms + trunk.mean(axis=1)
+        ms: NDArray[np.float64] = self.stem_ms + trunk.mean(axis=1)
+        return ms
 
     def stem(self, lead: int) -> float:
         """What all buckets have in common."""

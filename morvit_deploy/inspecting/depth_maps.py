@@ -9,6 +9,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -117,6 +118,7 @@ def _save(figure: Figure, path: Path) -> Path:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a file name may use any script
-        FigureCanvasAgg(figure).print_png(content)
+        canvas: Any = FigureCanvasAgg(figure)  # print_png has no types
+        canvas.print_png(content)
     write_bytes(path, content.getvalue())
     return path

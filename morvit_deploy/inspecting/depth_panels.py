@@ -68,7 +68,8 @@ def overlay(pixels: Pixels, depth: Depth, scale: Scale) -> NDArray[np.float64]:
     low, high = np.percentile(grey, (1, 99))
     light = ((grey - low) / max(high - low, 1.0)).clip(0, 1)[..., None]
     shaded = colours * (1 - _SHADE + _SHADE * light)
-    return shaded + _SHINE * light**2 * (1 - shaded)
+    lit: NDArray[np.float64] = shaded + _SHINE * light**2 * (1 - shaded)
+    return lit
 
 
 def sheet(inches: tuple[float, float], heading: str, remark: str) -> Figure:
