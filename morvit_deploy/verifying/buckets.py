@@ -11,6 +11,7 @@ from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.verifying.findings import BucketSeen, Fidelity
 from morvit_deploy.verifying.gaps import (
     EXACT_TOLERANCE,
     LOGIT_TOLERANCE,
@@ -20,7 +21,6 @@ from morvit_deploy.verifying.gaps import (
     is_clear,
     shares_of,
 )
-from morvit_deploy.verifying.outcome import BucketSeen, Fidelity
 from morvit_deploy.verifying.routes import Routes
 
 

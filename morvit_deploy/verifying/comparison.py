@@ -32,6 +32,7 @@ from morvit_deploy.model.plan import is_own
 from morvit_deploy.model.reference import MoRViT, Outcome, Routing
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.verifying.buckets import BucketComparison
+from morvit_deploy.verifying.findings import Dispatched, RoutingChange
 from morvit_deploy.verifying.gaps import (
     EXACT_TOLERANCE,
     LOGIT_TOLERANCE,
@@ -40,7 +41,7 @@ from morvit_deploy.verifying.gaps import (
     shares_of,
     worst_of,
 )
-from morvit_deploy.verifying.outcome import Dispatched, RoutingChange, Verification
+from morvit_deploy.verifying.outcome import Verification
 
 CHUNK = 4  # images at a time: the states of each are kept, so memory does not grow with their number
 ENOUGH, SYNTHETIC = 3, 64  # synthetic images to be compared, and the most that are drawn for it

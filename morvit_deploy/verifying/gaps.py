@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.verifying.outcome import MARGIN, Gap
+from morvit_deploy.verifying.findings import MARGIN, Gap
 
 LOGIT_TOLERANCE = (
     1e-4  # × max(1, max |logit|): float32 round-off over 12 layers, and 20 times above what is seen

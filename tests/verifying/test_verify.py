@@ -21,8 +21,9 @@ from morvit_deploy.bundle.manifest import sha256
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.verifying.findings import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE
-from morvit_deploy.verifying.outcome import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange, Verification
+from morvit_deploy.verifying.outcome import Verification
 
 Change = Callable[[np.ndarray], None]
 

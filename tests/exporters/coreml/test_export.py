@@ -32,7 +32,7 @@ from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import ALL_FP16, GATES
-from morvit_deploy.verifying.outcome import MARGIN
+from morvit_deploy.verifying.findings import MARGIN
 
 FP32 = (
     1e-3  # × max(1, max |logit|) against the float64 reference: the bar; what is seen is a thousandth of it

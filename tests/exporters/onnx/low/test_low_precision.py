@@ -38,7 +38,8 @@ from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import ALL_FP16, GATES, Gate, gate_for
-from morvit_deploy.verifying.outcome import Fidelity, Gap, Verification
+from morvit_deploy.verifying.findings import Fidelity, Gap
+from morvit_deploy.verifying.outcome import Verification
 
 INT8_SNR_DB = (
     12.0  # of a random model of 16 channels, where one decision moves all; trained ones have 35 and more
