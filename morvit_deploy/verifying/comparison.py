@@ -26,7 +26,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.baselines import build_forms
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import is_own
 from morvit_deploy.model.reference import MoRViT, Outcome, Routing
