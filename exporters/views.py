@@ -75,8 +75,12 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
     rows = []
     if lowering.flavor:
         ranges = f"{facts['ranges']} ranges by {lowering.calibration} from {lowering.images} images"
+        bits = f"{lowering.weight_bits or 8}-bit weights"
         rows.append(
-            ("int8", f"flavor {lowering.flavor}, {ranges}" + (", smoothed" if lowering.smoothing else ""))
+            (
+                "int8",
+                f"flavor {lowering.flavor}, {bits}, {ranges}" + (", smoothed" if lowering.smoothing else ""),
+            )
         )
     for name, seen in lowering.buckets.items():
         forced = f", {seen.forced} of them not its own" if seen.forced else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from adaptive_plans import threshold_plan
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
 from tiny_models import make_config, normalised, random_model, random_pixels
@@ -34,26 +37,47 @@ torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one run have in common: what one has made, the others find."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, filled by `make` in whichever process comes first; a `make` that fails leaves nothing."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            fresh = folder.with_suffix(".making")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            make(fresh)
+            fresh.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(shared: Path) -> Callable[..., Path]:
     """`exported(config, seed=0, plan=None, **options)`: a bundle folder, made once for each combination.
 
     What it was made from is beside it: `checkpoint`, and `plan.json` where a plan was given.
     """
-    made: dict[str, Path] = {}
 
     def export_once(config: Config, seed: int = 0, plan: Plan | None = None, **options: Any) -> Path:
         from morvit_deploy import export
 
-        key = repr((config, seed, plan, sorted(options.items())))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("exported")
+        def make(folder: Path) -> None:
             save_checkpoint(random_model(config, seed), folder / "checkpoint")
+            given = dict(options)
             if plan is not None:
                 (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-                options["plan"] = folder / "plan.json"
-            export(folder / "checkpoint", folder / "bundle", **options)
-            made[key] = folder / "bundle"
-        return made[key]
+                given["plan"] = folder / "plan.json"
+            export(folder / "checkpoint", folder / "bundle", **given)
+
+        key = repr((config, seed, plan, sorted(options.items())))
+        name = f"exported-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        return made_once(shared / name, make) / "bundle"
 
     return export_once
 
@@ -71,40 +95,46 @@ def tiny_checkpoint(tiny_bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def approximation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def approximation(shared: Path) -> Path:
     """A bundle whose plan answers some synthetic images otherwise than `checkpoint`, which is beside it."""
-    from morvit_deploy import export
 
-    config, folder = make_config(), tmp_path_factory.mktemp("approximation")
-    model = random_model(config)
-    logits = model(normalised(config, random_pixels(config, 32)).float()).logits
-    model.head_layers()[-1].bias -= logits.mean(dim=0)  # no class is the likeliest for every image
-    save_checkpoint(model, folder / "checkpoint")
-    (folder / "plan.json").write_text(threshold_plan(config, (1e30, None, None), []).to_json())
-    export(folder / "checkpoint", folder / "bundle", plan=folder / "plan.json")
-    return folder / "bundle"
+    def make(folder: Path) -> None:
+        from morvit_deploy import export
+
+        config = make_config()
+        model = random_model(config)
+        logits = model(normalised(config, random_pixels(config, 32)).float()).logits
+        model.head_layers()[-1].bias -= logits.mean(dim=0)  # no class is the likeliest for every image
+        save_checkpoint(model, folder / "checkpoint")
+        (folder / "plan.json").write_text(threshold_plan(config, (1e30, None, None), []).to_json())
+        export(folder / "checkpoint", folder / "bundle", plan=folder / "plan.json")
+
+    return made_once(shared / "approximation", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def image_files(shared: Path) -> list[Path]:
     """Six RGB PNG pictures of 48 × 48 in one folder without labels."""
-    folder = tmp_path_factory.mktemp("images")
-    paths = [folder / f"{number}.png" for number in range(6)]
-    for path, picture in zip(paths, synthetic_images(6, 48, seed=7), strict=True):
-        Image.fromarray(picture).save(path)
-    return paths
+
+    def make(folder: Path) -> None:
+        for number, picture in enumerate(synthetic_images(6, 48, seed=7)):
+            Image.fromarray(picture).save(folder / f"{number}.png")
+
+    return sorted(made_once(shared / "images", make).iterdir())
 
 
 @pytest.fixture(scope="session")
-def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calibration_folder(shared: Path) -> Path:
     """48 RGB PNG pictures of 36 × 36 with a labels.csv: enough to calibrate with and to verify with others."""
-    folder = tmp_path_factory.mktemp("calibration")
-    lines = ["file,label"]
-    for number, picture in enumerate(synthetic_images(48, 36, seed=21)):
-        Image.fromarray(picture).save(folder / f"{number:02}.png")
-        lines.append(f"{number:02}.png,{number % 10}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
+
+    def make(folder: Path) -> None:
+        lines = ["file,label"]
+        for number, picture in enumerate(synthetic_images(48, 36, seed=21)):
+            Image.fromarray(picture).save(folder / f"{number:02}.png")
+            lines.append(f"{number:02}.png,{number % 10}")
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+    return made_once(shared / "calibration", make)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from morvit_deploy.exporters.onnx.proof_precision import (
 from morvit_deploy.graph.style.blocks import StaticLinear
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import dense_macs, last_step_is_cls_alone, schedule_macs
+from morvit_deploy.model.precision import Lowering
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
 FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
@@ -126,7 +127,7 @@ def _prove_bucket(
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
     dynamic = _shape_violations(fixed)
-    read = read_integers(model, promised)
+    read = read_integers(model, promised, (manifest.lowering or Lowering()).largest_weight)
     uses = _weight_uses(model, read)
     held = {init.name: init for init in model.graph.initializer if init.name in read.keys}
     integers |= {_key(numpy_helper.to_array(held[n])): promised[key].name for n, key in read.keys.items()}

@@ -19,7 +19,6 @@ from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
 from morvit_deploy.model.precision import Lowering
 
 HALF_STEP = 0.5 * (1 + 1e-3)  # of rounding to nearest; the rest is the float32 division's own rounding
-FULL = 127  # int8 weights are symmetric
 WHOLE_IN_FP16 = ("LayerNormalization", "Softmax", "TopK", "Sigmoid")
 HALVES = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 ACTIVATION = {"cpu": TensorProto.UINT8, "trt": TensorProto.INT8}
@@ -57,8 +56,8 @@ class Integers:
     unknown: tuple[str, ...]  # int8 initializers that stand for no weight of the model
 
 
-def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise]) -> Integers:
-    """Find what each int8 weight stands for, by content."""
+def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise], largest: int = 127) -> Integers:
+    """Find what each int8 weight stands for, by content; `largest` is the magnitude that fills its range."""
     held = {init.name: init for init in model.graph.initializer}
     keys, factor, parameters, unknown = {}, {}, set(), []
     for node in model.graph.node:
@@ -72,7 +71,9 @@ def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise]) -> In
         if name in keys:
             continue
         values, scale = numpy_helper.to_array(held[name]), numpy_helper.to_array(held[node.input[1]])
-        key = next((key for key, promise in promised.items() if _stands_for(values, scale, promise)), None)
+        key = next(
+            (key for key, promise in promised.items() if _stands_for(values, scale, promise, largest)), None
+        )
         if key is None:
             unknown.append(name)
         else:
@@ -138,11 +139,13 @@ def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Low
     return violations
 
 
-def _stands_for(values: NDArray, scale: NDArray, promise: Promise) -> bool:
+def _stands_for(values: NDArray, scale: NDArray, promise: Promise, largest: int) -> bool:
     """Is each element the nearest step, and every channel's range full?"""
     if values.dtype != np.int8 or values.shape != promise.values.shape or scale.shape != values.shape[1:]:
         return False
-    full = (np.abs(values.astype(np.int16)).max(axis=0) == FULL) | (np.abs(promise.values).max(axis=0) == 0)
+    full = (np.abs(values.astype(np.int16)).max(axis=0) == largest) | (
+        np.abs(promise.values).max(axis=0) == 0
+    )
     if not full.all():
         return False
     return bool((np.abs(values * scale - promise.values) <= HALF_STEP * scale).all())

@@ -29,25 +29,35 @@ def open_onnx(
     if unlisted:  # what is not listed was not checked
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
     settings = (folder, threads, manifest.versions.get("onnxruntime"))
+    integers = multiplies_integers(manifest)
     if not manifest.plan.adaptive or bucket is not None:
         graph = (
             alone(folder, manifest, bucket, probes).SerializeToString()
             if probes or bucket
             else folder / GRAPH
         )
-        runner = OnnxRunner(graph, *settings)
+        runner = OnnxRunner(graph, *settings, integers=integers)
         if not probes and not bucket:
             _check_ports(folder, manifest, runner)
         return runner
     if manifest.dispatch == "graph":
-        runner = OnnxRunner(folder / GRAPH, *settings)
+        runner = OnnxRunner(folder / GRAPH, *settings, integers=integers)
         _check_ports(folder, manifest, runner)
         return runner
-    stem = OnnxRunner(folder / files["stem"], *settings, alone=False)
+    stem = OnnxRunner(folder / files["stem"], *settings, alone=False, integers=integers)
     handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
     if handed != (told := {port.name for port in manifest.carried}):
         raise BundleError(f"{folder}: its manifest says that the stem hands on {told}, it does {handed}")
-    return HostDispatch(manifest, stem, lambda name: OnnxRunner(folder / files[name], *settings, alone=False))
+
+    def trunk(name: str) -> OnnxRunner:
+        return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
+
+    return HostDispatch(manifest, stem, trunk)
+
+
+def multiplies_integers(manifest: Manifest) -> bool:
+    """Do int8 kernels run it here? Not int8 for TensorRT, whose sums have 32 bits: a CPU's kernels may saturate."""
+    return manifest.lowering is None or manifest.lowering.flavor != "trt"
 
 
 class OnnxRunner(OrtRunner):
@@ -61,9 +71,12 @@ class OnnxRunner(OrtRunner):
         written_with: str | None = None,
         *,
         alone: bool = True,
+        integers: bool = True,
     ) -> None:
         try:
-            super().__init__(graph, folder, checked_threads(threads), written_with, alone=alone)
+            super().__init__(
+                graph, folder, checked_threads(threads), written_with, alone=alone, integers=integers
+            )
         except Refused as error:
             raise BundleError(str(error)) from error
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from morvit_deploy.agent.run_ort import NOT_INTEGERS
 from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
@@ -166,7 +167,7 @@ def on_cpu(
         if manifest.precision == "bf16"
         else open_onnx(build, inside, threads, probes, bucket)
     )
-    runner.runtime = ON_CPU + (ROUNDED if manifest.precision == "bf16" else "")
+    runner.runtime = ON_CPU + {"bf16": ROUNDED, "int8": NOT_INTEGERS}.get(manifest.precision, "")
     return runner
 
 

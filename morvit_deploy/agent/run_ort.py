@@ -11,13 +11,16 @@ from morvit_deploy.agent.core.recipe import Recipe
 from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
 
 _STOP_SPINNING = "session.force_spinning_stop"
+NO_INTEGER_KERNELS = "session.disable_quant_qdq"  # Q/DQ and float products instead of int8 ones
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+NOT_INTEGERS = " (int8 values multiplied in float: like TensorRT's, their sums do not saturate)"
 
 
 class OrtRunner(Runner):
     """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another.
 
     A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
+    Without `integers`, a Q/DQ graph computes float products of its rounded values, whose sums cannot saturate.
     Raises Refused when the runtime does not load the graph, a file or its bytes.
     """
 
@@ -31,12 +34,16 @@ class OrtRunner(Runner):
         written_with: str | None = None,
         *,
         alone: bool = True,
+        integers: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
         options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
+        options.add_session_config_entry(NO_INTEGER_KERNELS, "0" if integers else "1")
+        if not integers:
+            self.runtime += NOT_INTEGERS
         try:
             given = graph if isinstance(graph, bytes) else str(graph)
             self.session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
@@ -57,13 +64,14 @@ class OrtRunner(Runner):
 
 def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone."""
-    written_with = recipe.written_with.get("onnxruntime")
+    written_with, integers = recipe.written_with.get("onnxruntime"), recipe.more.get("integers", True)
     if bucket is not None:
-        return OrtRunner(folder / recipe.alone[bucket], folder, threads, written_with)
+        return OrtRunner(folder / recipe.alone[bucket], folder, threads, written_with, integers=integers)
     if recipe.dispatch != "host":
-        return OrtRunner(folder / recipe.graphs["model"], folder, threads, written_with)
+        return OrtRunner(folder / recipe.graphs["model"], folder, threads, written_with, integers=integers)
 
     def part(name: str) -> Runner:
-        return OrtRunner(folder / recipe.graphs[name], folder, threads, written_with, alone=False)
+        graph = folder / recipe.graphs[name]
+        return OrtRunner(graph, folder, threads, written_with, alone=False, integers=integers)
 
     return HostDispatch(recipe.buckets, recipe.batch, recipe.carried, part("stem"), part)

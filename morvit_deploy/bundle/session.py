@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core import running
 from morvit_deploy.agent.core.running import AT_A_TIME, RESULTS, Arrays, Runner
+from morvit_deploy.bundle.kernel_warnings import kernel_warnings
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import ImageError
@@ -43,6 +44,11 @@ class Session:
 
     def __init__(self, folder: Path, manifest: Manifest, runner: Runner) -> None:
         self.folder, self.manifest, self.runner = folder, manifest, runner
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes this machine's results worse than those of the machine that exported the bundle."""
+        return kernel_warnings(self.manifest.lowering)
 
     def __enter__(self) -> Session:
         return self

@@ -18,6 +18,7 @@ from morvit_deploy.cli.shared.common import (
     emit,
     stages,
     stderr,
+    warn,
 )
 from morvit_deploy.errors import ImageError, TargetError
 
@@ -78,8 +79,7 @@ def predict(
     emit(Report("Predictions", [prediction_table(answers, with_logits=logits)]), answers, as_json)
     if depth_map is not None:
         stderr().print(f"depth maps in {depth_map}", markup=False, highlight=False)
-    if warning:
-        stderr().print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+    warn((*session.warnings, *([warning] if warning else [])))
 
 
 def _buckets(session: Session, outputs: Arrays) -> list[str]:

@@ -22,6 +22,7 @@ from morvit_deploy.cli.shared.common import (
     progress_bar,
     remark_on_limit,
     stderr,
+    warn,
 )
 from morvit_deploy.cli.shared.sources import opened, takes_source
 
@@ -61,6 +62,7 @@ def verify(
     data = verification.as_dict()
     if verification.synthetic:
         stderr().print("note: no --images given; compared on synthetic pictures")
+    warn(verification.warnings)
     if not verification.same_checkpoint:
         stderr().print("note: the bundle was made from other files than this checkpoint's (sha256 differs)")
     emit(Report("Verification", [*structure_tables(data["structure"]), *parity_tables(data)]), data, as_json)

@@ -13,6 +13,8 @@ Precision = Literal["fp32", "fp16", "int8", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Number = Annotated[int, Field(ge=0)]
+WeightBits = Literal[7, 8]
+LARGEST_WEIGHT: dict[int, int] = {7: 64, 8: 127}  # int8 weights are symmetric
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,14 @@ class Lowering(Strict):
         default_factory=dict
     )  # channels by name -> log2 of what they are divided by
     lifted: tuple[str, ...] = ()  # int8: layers that stay in float
+    weight_bits: WeightBits | None = None  # int8: 7 where int8 kernels saturate; None, in older manifests: 8
+    instruction_set: str | None = None  # int8: of the processor that it was made and judged on
     facts: dict[str, Any] = Field(
         default_factory=dict
     )  # search, speed, largest activations, remarks: nothing depends on them
     accepted: tuple[str, ...] = ()  # what it misses and was let through with
+
+    @property
+    def largest_weight(self) -> int:
+        """Magnitude of the largest integer of a channel: 127, with 7 bits 64."""
+        return LARGEST_WEIGHT[self.weight_bits or 8]

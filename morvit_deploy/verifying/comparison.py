@@ -176,6 +176,7 @@ class _Comparison:
             gate=self.manifest.gate(None),
             fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],
             runtime=self.buckets[0].session.runner.runtime,
+            warnings=self.buckets[0].session.warnings,
         )
 
     def _where(self, bucket: BucketComparison) -> str:

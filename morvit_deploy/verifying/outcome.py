@@ -45,6 +45,7 @@ class Verification:
     )
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
     runtime: str = ""  # what ran the bundle
+    warnings: tuple[str, ...] = ()  # what makes results worse on this machine than where it was exported
 
     @property
     def passed(self) -> bool:
@@ -164,6 +165,7 @@ class Verification:
             "ambiguous": self.ambiguous,
             "synthetic": self.synthetic,
             "runtime": self.runtime,
+            "warnings": list(self.warnings),
             "same_checkpoint": self.same_checkpoint,
             "min_margin": finite(min(self.margins, default=None)),
             "buckets": [bucket.as_dict() for bucket in self.buckets],

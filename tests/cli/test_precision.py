@@ -12,6 +12,7 @@ from commands import answer, refused, run
 from PIL import Image
 from tiny_models import make_config, random_model
 
+from morvit_deploy.bundle import session
 from morvit_deploy.exporters.onnx.low import lower
 from morvit_deploy.exporters.onnx.low.speed import Speed
 from morvit_deploy.model.checkpoint import save_checkpoint
@@ -67,6 +68,20 @@ def test_verify_shows_what_it_keeps(int8: Path, calibration_folder: Path) -> Non
     assert told["precision"] == "int8" and told["gate"] == {"tokens": 0.0, "top1": 0.0}
     (seen,) = told["fidelity"]
     assert seen["images"] == 32 and len(seen["token_agreement"]) == len(seen["steps"]) == 3
+
+
+def test_verify_and_predict_warn_where_products_saturate(
+    int8: Path, calibration_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        ("verify", int8, "--checkpoint", int8.parent / "checkpoint", "--min-agreement", 0),
+        ("predict", int8, calibration_folder / "00.png"),
+    )
+    for command in words:
+        assert "saturate" not in run(*command).stderr, "it was made for this processor"
+    monkeypatch.setattr(session, "kernel_warnings", lambda lowering: ("int8 products saturate",))
+    for command in words:
+        assert "warning: int8 products saturate" in run(*command).stderr
 
 
 def test_a_missed_gate_is_exit_1_and_names_the_number(int8: Path) -> None:

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.run_ort import NO_INTEGER_KERNELS
 from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Arrays
@@ -153,7 +154,7 @@ class Observer:
         model.CopyFrom(self.pieces.parts[part])
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        return open_session(model)
+        return open_session(model, integers=False)
 
     def _run(self, session: ort.InferenceSession, feeds: Feeds) -> Arrays:
         names = [output.name for output in session.get_outputs()]
@@ -181,14 +182,16 @@ def part_of(folder: ImageFolder, images: Sequence[int]) -> ImageFolder:
     return replace(folder, entries=tuple(folder.entries[image] for image in images))
 
 
-def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto, *, integers: bool = True) -> ort.InferenceSession:
     """A graph in memory on the CPU; its threads sleep between runs, so that several sessions share the cores.
 
+    Without `integers`, Q/DQ stay what they are and products are float: what every runtime's exact sums return.
     TargetError with the runtime's own words, which name the operator, when it cannot take the graph.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(NO_INTEGER_KERNELS, "0" if integers else "1")
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own

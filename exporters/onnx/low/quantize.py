@@ -22,6 +22,7 @@ from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.graphs.graphs import drop_unread, rename
 from morvit_deploy.exporters.onnx.graphs.trace import IR_VERSION, OPSET
 from morvit_deploy.exporters.onnx.low.linears import Linear, linears
+from morvit_deploy.model.precision import WeightBits
 
 Flavor = Literal["cpu", "trt"]
 FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
@@ -33,13 +34,17 @@ _PRODUCTS = ["Gemm", "MatMul"]
 
 
 def quantise(
-    model: onnx.ModelProto, ranges: Ranges, flavor: Flavor, keep: Collection[str] = ()
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    flavor: Flavor,
+    keep: Collection[str] = (),
+    weight_bits: WeightBits = 8,
 ) -> onnx.ModelProto:
     """A quantised copy of a piece that `as_gemms` has been through; `ranges` has every activation its layers read.
 
     cpu: uint8 activations with a zero point, int8 weights: what VNNI multiplies, and no range is wasted on a side
     that GELU never takes. trt: int8 activations around zero, the only kind that TensorRT takes. Layers in `keep`
-    stay in float.
+    stay in float. With 7 bits weights are from −64 to 64, so that no kernel's 16-bit sum of two products saturates.
     """
     known = {linear.node: linear for linear in linears(model) if linear.layer not in keep}
     tensors = {linear.input for linear in known.values()}
@@ -52,7 +57,7 @@ def quantise(
         quantiser = QDQQuantizer(
             copy,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=weight_bits == 7,  # of weights only
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             tensors_range={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,6 +89,12 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Each as a yellow line on stderr."""
+    for sentence in sentences:
+        stderr().print(f"warning: {sentence}", markup=False, highlight=False, style="yellow")
 
 
 def emit(report: Report, data: Any, as_json: bool) -> None:

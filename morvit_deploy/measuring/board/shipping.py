@@ -19,6 +19,7 @@ from morvit_deploy.bundle.trt import ALONE, BUILD
 from morvit_deploy.bundle.trt import RECIPE as RECIPE_OF_ENGINES
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS, graph_files
+from morvit_deploy.exporters.onnx.run import multiplies_integers
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 from morvit_deploy.measuring.core.inputs import Subject
@@ -88,7 +89,8 @@ def onnx_parts(subject: Subject) -> Parts:
 
         names = [bucket.name for bucket in manifest.plan.buckets]
         alone = {name: plain_graph(subject.bundle, manifest, name).SerializeToString() for name in names}
-    return Parts(graph_files(manifest.dispatch, manifest.plan), alone, _logits(subject))
+    files, more = graph_files(manifest.dispatch, manifest.plan), {"integers": multiplies_integers(manifest)}
+    return Parts(files, alone, _logits(subject), more=more)
 
 
 def trt_parts(subject: Subject) -> Parts:

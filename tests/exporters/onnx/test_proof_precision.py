@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_models import make_config
+from tiny_models import make_config, random_model
 
+from morvit_deploy import export
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.proof import prove
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_forms
 from morvit_deploy.graph.lowering import lower
-from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.machine import integer_kernels
+from morvit_deploy.machine.integer_kernels import IntegerKernels
+from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 
 WIDE: dict[str, Any] = {"embed_dim": 64, "mlp_dim": 128, "num_heads": 4}
+KERNELS = {"8 bits": IntegerKernels("avx512_vnni", False), "7 bits": IntegerKernels("avx2", True)}
 Plant = Callable[[onnx.ModelProto], None]
 
 
@@ -43,10 +48,18 @@ class Written:
         return "\n".join(prove(folder, manifest or self.manifest, self.graphs).violations)
 
 
-@pytest.fixture(scope="module")
-def int8(exported: Callable[..., Path], calibration_folder: Path) -> Written:
+@pytest.fixture(scope="module", params=KERNELS.values(), ids=KERNELS)
+def int8(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, calibration_folder: Path
+) -> Written:
+    """As each kind of processor has it made: with 8-bit weights, and with 7-bit ones where sums saturate."""
+    folder = tmp_path_factory.mktemp("int8")
+    save_checkpoint(random_model(make_config(**WIDE)), folder / "checkpoint")
     options: dict[str, Any] = {"precision": "int8", "images": calibration_folder, "allow_worse": True}
-    return Written(exported(make_config(**WIDE), limit=12, **options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(integer_kernels, "kernels_here", lambda: request.param)
+        export(folder / "checkpoint", folder / "bundle", limit=12, **options)
+    return Written(folder / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +172,24 @@ def test_a_planted_defect_is_named(int8: Written, plant: Plant, named: list[str]
 def test_the_files_as_written_are_proved(int8: Written, fp16: Written, tmp_path: Path) -> None:
     assert int8.prove(tmp_path, leave_alone) == ""
     assert fp16.prove(tmp_path, leave_alone) == ""
+
+
+def test_the_manifest_says_how_many_bits_weights_have(int8: Written, tmp_path: Path) -> None:
+    lowering = int8.manifest.lowering
+    assert lowering is not None
+    told = lowering.weight_bits, lowering.instruction_set, lowering.largest_weight
+    assert told in ((7, "avx2", 64), (8, "avx512_vnni", 127))
+    other = lowering.model_copy(update={"weight_bits": 15 - told[0]})
+    manifest = int8.manifest.model_copy(update={"lowering": other})
+    assert "stands for no weight of the model" in int8.prove(tmp_path, leave_alone, manifest)
+
+
+def test_a_manifest_without_the_bits_means_eight(int8: Written, tmp_path: Path) -> None:
+    fields = json.loads(int8.manifest.to_json())
+    bits = fields["lowering"].pop("weight_bits")
+    del fields["lowering"]["instruction_set"]
+    older = Manifest.model_validate_json(json.dumps(fields))
+    assert (int8.prove(tmp_path, leave_alone, older) == "") == (bits == 8)
 
 
 def test_the_exact_float_weight_beside_its_integers_is_named(int8: Written, tmp_path: Path) -> None:

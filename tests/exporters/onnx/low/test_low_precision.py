@@ -33,6 +33,8 @@ from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.low import lower
 from morvit_deploy.exporters.onnx.low.speed import Speed, overall_ratio
 from morvit_deploy.exporters.verification import verify
+from morvit_deploy.machine import integer_kernels
+from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
 from morvit_deploy.measuring.payoff.rounds import contest
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
@@ -96,11 +98,15 @@ def test_int8_keeps_its_promises(exported: Exported, calibration_folder: Path, c
     assert lowering is not None and lowering.flavor == options.get("int8_flavor", "cpu")
     assert lowering.images == 48 - 12, "those that verify is to see are not calibrated on"
     assert set(lowering.buckets) == {*manifest.macs} | ({"stem"} if manifest.plan.adaptive else set())
+    here = kernels_here()
+    assert lowering.weight_bits == (here.weight_bits if lowering.flavor == "cpu" else 8)
+    assert lowering.instruction_set == here.instruction_set
     result = verify(
         bundle, bundle.parent / "checkpoint", images=calibration_folder, limit=12, min_agreement=0.0
     )
     assert result.passed, result.failure
     assert (result.precision, result.gate) == ("int8", Gate(0.0, 0.0))
+    assert result.warnings == () and ("do not saturate" in result.runtime) == (lowering.flavor == "trt")
     for seen in result.fidelity:
         assert seen.images == 12 and INT8_SNR_DB < seen.snr_db < 60
     json.dumps(result.as_dict(), allow_nan=False)
@@ -173,6 +179,31 @@ def test_a_trained_model_passes_its_gate(model: str, precision: str, tmp_path: P
     assert exported.manifest.lowering is not None and exported.manifest.lowering.accepted == ()
     (seen,) = exported.verification.fidelity
     assert seen.snr_db > {"int8": 30, "fp16": 60}[precision]
+
+
+def test_a_trained_model_for_tensorrt_is_not_judged_by_this_cpus_kernels(tmp_path: Path) -> None:
+    """8-bit weights keep the gate on every machine: their products are summed as TensorRT sums them."""
+    options: dict[str, Any] = {"precision": "int8", "images": EXAMPLES / "digits-test", "limit": 100}
+    exported = export(EXAMPLES / "digits-token", tmp_path / "out", int8_flavor="trt", **options)
+    assert exported.verification.passed and exported.verification.gate == GATES["int8"]
+    assert "do not saturate" in exported.verification.runtime
+    (seen,) = exported.verification.fidelity
+    assert seen.snr_db > 30
+
+
+def test_eight_bit_weights_on_a_saturating_processor_are_warned_of(
+    tiny_checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integer_kernels, "kernels_here", lambda: IntegerKernels("avx512_vnni", False))
+    options: dict[str, Any] = {"precision": "int8", "images": calibration_folder, "allow_worse": True}
+    export(tiny_checkpoint, tmp_path / "out", **options)
+    assert verify(tmp_path / "out", tiny_checkpoint).warnings == ()
+    monkeypatch.setattr(integer_kernels, "kernels_here", lambda: IntegerKernels("avx2", True))
+    result = verify(tmp_path / "out", tiny_checkpoint)
+    assert result.structure["proved"]
+    assert result.as_dict()["warnings"] == list(result.warnings)
+    (warning,) = result.warnings
+    assert "8-bit weights" in warning and "no VNNI" in warning
 
 
 # refusals --------------------------------------------------------------------------------------------------

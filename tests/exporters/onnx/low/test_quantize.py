@@ -14,8 +14,11 @@ from tiny_models import make_config, random_pixels
 from traced_graphs import logits, traced
 
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, layer_of, linears
+from morvit_deploy.exporters.onnx.low.observe import open_session
 from morvit_deploy.exporters.onnx.low.quantize import DQ, FLAVORS, Flavor, Q, Ranges, lift, quantise
+from morvit_deploy.model.precision import LARGEST_WEIGHT, WeightBits
 
+SAME = 1e-4  # of logits near 1: float32 round-off, where no rounded value lies on the edge between two steps
 ROUNDING = 0.5 * (1 + 1e-3)  # of a step: to the nearest, and float32's own last bits
 
 
@@ -54,17 +57,19 @@ def quantised_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     }
 
 
+@pytest.mark.parametrize("weight_bits", [7, 8])
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_each_weight_is_one_integer_initializer(
-    piece: onnx.ModelProto, ranges: Ranges, flavor: Flavor
+    piece: onnx.ModelProto, ranges: Ranges, flavor: Flavor, weight_bits: WeightBits
 ) -> None:
-    model = quantise(piece, ranges, flavor)
+    model = quantise(piece, ranges, flavor, weight_bits=weight_bits)
     onnx.checker.check_model(model, full_check=True)
     before, after = held(piece), held(model)
     for weight in {one.weight for one in linears(piece)}:
         values, scale = after[weight], after[f"{weight}_scale"]
         assert values.dtype == np.int8 and scale.shape == (values.shape[1],)
         assert (np.abs(values * scale - before[weight]) <= ROUNDING * scale).all()
+        assert set(np.abs(values.astype(int)).max(axis=0)) == {LARGEST_WEIGHT[weight_bits]}
     kept = {name for name, value in after.items() if value.dtype == np.float32 and value.ndim == 2}
     assert all(name.startswith(("routers", "stem")) for name in kept), "no float copy of a weight is left"
     for name, value in before.items():
@@ -103,26 +108,38 @@ def test_only_products_of_layers_read_integers(piece: onnx.ModelProto, ranges: R
         assert kinds[op_type] == plain[op_type]
 
 
+@pytest.mark.parametrize("weight_bits", [7, 8])
 def test_the_runtime_has_integer_kernels_for_all_of_it(
-    piece: onnx.ModelProto, ranges: Ranges, tmp_path: Path
+    piece: onnx.ModelProto, ranges: Ranges, tmp_path: Path, weight_bits: WeightBits
 ) -> None:
     """Else int8 would be slower than float: a float product over widened weights."""
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    model = quantise(piece, ranges, "cpu")
+    model = quantise(piece, ranges, "cpu", weight_bits=weight_bits)
     ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     assert kinds["QGemm"] == len(linears(piece)) and kinds[DQ] == 0
 
 
-def test_answers_are_close(piece: onnx.ModelProto, ranges: Ranges) -> None:
+@pytest.mark.parametrize("weight_bits", [7, 8])
+def test_answers_are_close(piece: onnx.ModelProto, ranges: Ranges, weight_bits: WeightBits) -> None:
     pixels = random_pixels(make_config(), 8)
     expected = np.concatenate([logits(piece, p[None]) for p in pixels])
     for flavor in FLAVORS:
-        actual = np.concatenate([logits(quantise(piece, ranges, flavor), p[None]) for p in pixels])
+        model = quantise(piece, ranges, flavor, weight_bits=weight_bits)
+        actual = np.concatenate([logits(model, p[None]) for p in pixels])
         error = np.median(np.abs(actual - expected).max(axis=1))
         assert 0 < error < 0.2 * np.abs(expected).max(), flavor
+
+
+def test_seven_bits_lose_nothing_to_saturation(piece: onnx.ModelProto, ranges: Ranges) -> None:
+    """Integer kernels, whichever this processor has, agree with float products of the same rounded values."""
+    model = quantise(piece, ranges, "cpu", weight_bits=7)
+    integers, floats = open_session(model), open_session(model, integers=False)
+    for p in random_pixels(make_config(), 8):
+        (actual,), (expected,) = (s.run(["logits"], {"image": p[None]}) for s in (integers, floats))
+        assert np.abs(actual - expected).max() < SAME
 
 
 def test_lifting_every_layer_gives_the_piece_again(piece: onnx.ModelProto, ranges: Ranges) -> None:
