@@ -43,7 +43,7 @@ class StaticWeights(nn.Module):
             else routed_by(model.config, self.thresholds)
         )
         ladder = [bucket] if plan is None else plan.buckets
-        self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)  # someone leaves
+        self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)  # else nobody leaves
         self.layout = LAYOUTS[options.layout]
         self.selection = selection_of(options, model.patch_embed.proj.weight.dtype)
         if options.select == "onehot" and model.config.num_tokens > MOST_BY_ONE_HOT:
@@ -51,9 +51,8 @@ class StaticWeights(nn.Module):
                 f"select 'onehot': got {model.config.num_tokens} tokens, expected at most {MOST_BY_ONE_HOT}; "
                 "use select 'topk'"
             )
-        in_parts = (
-            {self.names[-1]} if options.cls_only else set()
-        )  # fewer queries than keys: Q apart from K and V
+        # blocks with fewer queries than keys compute Q apart from K and V
+        in_parts = {self.names[-1]} if options.cls_only else set()
         if routing.splits_cycle(model.config, self.sorts):
             in_parts |= {name for name in self.names if name.startswith("cycle")}
         self.blocks = nn.ModuleDict(

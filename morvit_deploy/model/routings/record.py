@@ -42,9 +42,7 @@ class RoutingRecord:
     depth_upfront: bool = False  # does each token get its depth before the first layer?
     fixed: Mapping[str, Any] = field(default_factory=dict)  # config field -> the only value it may have
     why_fixed: str = ""  # follows the value in the error
-    why_one_bucket: str | None = (
-        None  # why there is nothing to calibrate; None where thresholds or buckets can be
-    )
+    why_one_bucket: str | None = None  # why there is nothing to calibrate; None where there is
     num_steps: Callable[[Config], int] = _num_recursions  # routed steps: a schedule has a number for each
     num_routers: Callable[[Config], int] = _one_each_or_one
     router_width: Callable[[Config], int] = _one_logit  # router logits of a token
