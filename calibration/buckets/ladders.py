@@ -35,7 +35,7 @@ Cost = Callable[[Ints], Floats]
 
 @dataclass(frozen=True)
 class Ladder:
-    """Schedules, cheapest first and the last full, and what they cost on the images they were judged by."""
+    """Schedules, cheapest first and the last full, and what they cost on the images they were evaluated on."""
 
     schedules: tuple[Schedule, ...]
     upto: tuple[int, ...] | None  # predicted: the greatest lead each bucket serves, rising, the last N
@@ -85,14 +85,14 @@ def predict(lead: Ints, upto: Sequence[int]) -> NDArray[np.intp]:
 
 
 def evaluate_exact(counts: Ints, schedules: Sequence[Schedule], cost: Cost) -> Ladder:
-    """`schedules` (the last full) judged on images of counts (n, R) when the bucket is chosen exactly."""
+    """`schedules` (the last full) evaluated on images of counts (n, R) when the bucket is chosen exactly."""
     return price_exact(gather(counts, _checked_full(schedules)), schedules, cost)
 
 
 def evaluate_predicted(
     counts: Ints, lead_step: int, schedules: Sequence[Schedule], upto: Sequence[int], cost: Cost, again: float
 ) -> Ladder:
-    """`schedules` (the last full) and the table `upto` judged on images of counts (n, R).
+    """`schedules` (the last full) and the table `upto` evaluated on images of counts (n, R).
 
     The bucket follows from the count at `lead_step` (from 0); an image that does not fit costs `again` on top.
     """

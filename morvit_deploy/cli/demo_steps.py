@@ -185,7 +185,9 @@ def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], 
     tell(f"{name}: predicting {len(images)} images")
     top1, reference_top1, same = _predict(folder, name, load_checkpoint(checkpoint), images)
     adaptive = _adapt(checkpoint, pictures, folder, tell)
-    warning = survey.judgement.warning if survey and survey.judgement and survey.judgement.degenerate else ""
+    warning = (
+        survey.assessment.warning if survey and survey.assessment and survey.assessment.degenerate else ""
+    )
     return Walked(
         name, manifest.config, manifest, verification, top1, reference_top1, same, adaptive, warning=warning
     )

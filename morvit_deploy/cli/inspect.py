@@ -67,7 +67,7 @@ def inspect(
     emit(inspection_report(found), found.as_dict(), as_json)
     if found.survey is None:
         return
-    if found.survey.judgement is not None and found.survey.judgement.degenerate:
+    if found.survey.assessment is not None and found.survey.assessment.degenerate:
         stderr().print(
-            f"warning: {found.survey.judgement.warning}", markup=False, highlight=False, style="yellow"
+            f"warning: {found.survey.assessment.warning}", markup=False, highlight=False, style="yellow"
         )

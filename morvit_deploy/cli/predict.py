@@ -108,8 +108,8 @@ def _draw(
     manifest: Manifest,
     answers: list[dict[str, Any]],
 ) -> str:
-    """Draw each image's depth map, note its file in its answer, and judge the routing: a warning, or nothing."""
-    from morvit_deploy.inspecting.degeneracy import judge
+    """Draw each image's depth map, note its file in its answer, and assess the routing: a warning, or nothing."""
+    from morvit_deploy.inspecting.degeneracy import assess
     from morvit_deploy.inspecting.depth_maps import draw_all
 
     config, plan = manifest.config, manifest.plan
@@ -120,8 +120,8 @@ def _draw(
     if not config.record.routes:
         return ""
     schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
-    judgement = judge(depth, config.num_steps, capacity=schedule)
-    return judgement.warning if judgement.degenerate else ""
+    assessment = assess(depth, config.num_steps, capacity=schedule)
+    return assessment.warning if assessment.degenerate else ""
 
 
 def _split(paths: list[Path]) -> tuple[Path, list[Path]]:

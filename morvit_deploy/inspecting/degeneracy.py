@@ -1,4 +1,4 @@
-"""Has routing degenerated? Judged from token depths and router logits alone (paper §3.3, Figure 5). No torch.
+"""Has routing degenerated? Assessed from token depths and router logits alone (paper §3.3, Figure 5). No torch.
 
 With a nested schedule every image has the same histogram of depths whatever the router does, so the histogram is
 one of three things that are looked at: it, how depth differs between images, and how far apart router logits are.
@@ -39,7 +39,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """The measurements, and a reason for each that is out of bounds."""
 
     images: int
@@ -66,13 +66,13 @@ class Judgement:
         return {"degenerate": self.degenerate, **asdict(self)}
 
 
-def judge(
+def assess(
     depth: Depth,
     num_steps: int,
     spread: Sequence[float | None] | None = None,
     capacity: Sequence[int] | None = None,
-) -> Judgement:
-    """Judge depths (n, N) of n different images that could be up to `num_steps`.
+) -> Assessment:
+    """Assess depths (n, N) of n different images that could be up to `num_steps`.
 
     spread: standard deviation of the router logits at each step, within an image, mean over images; for
     depths chosen up front over a token's logits. capacity: the schedule, where there is one.
@@ -85,7 +85,7 @@ def judge(
         _blind(len(depth), image_share),
         _undecided(spread or ()),
     )
-    return Judgement(
+    return Assessment(
         images=len(depth),
         common_depth=common_depth,
         common_share=common_share,

@@ -27,7 +27,7 @@ from morvit_deploy.inspecting.anatomy import (
     ties_of,
     untied_parameters,
 )
-from morvit_deploy.inspecting.degeneracy import judge
+from morvit_deploy.inspecting.degeneracy import assess
 from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
@@ -110,7 +110,7 @@ def inspect_checkpoint(
     run = _Run(model, folder, keep=max(draw, DEFAULT_DRAW))
     run.over_folder(progress)
     survey = run.survey()
-    if out is None or survey.judgement is None:
+    if out is None or survey.assessment is None:
         return replace(found, survey=survey)
     tell("drawing depth maps")
     with new_folder(out, marker=RECORD, force=force) as partial:
@@ -190,16 +190,16 @@ class _Run:
 
     def survey(self) -> Survey:
         config, depth = self.model.config, np.stack(self.depths)
-        judgement = None
+        assessment = None
         if config.record.routes:
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
-            judgement = judge(different, config.num_steps, spread, config.capacity)
+            assessment = assess(different, config.num_steps, spread, config.capacity)
         return Survey(
             images=tuple(self.seen),
             mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
-            judgement=judgement,
+            assessment=assessment,
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.inspecting.degeneracy import Judgement
+from morvit_deploy.inspecting.degeneracy import Assessment
 from morvit_deploy.model.config import Config
 
 OVERVIEW = "overview.png"
@@ -35,7 +35,7 @@ class Survey:
     images: tuple[Seen, ...]
     mean_tokens: tuple[float, ...]  # that ran each step, counted as a capacity counts them
     histogram: tuple[float, ...]  # share of patch tokens of depth 0, 1, … num_steps
-    judgement: Judgement | None  # None where nothing is routed
+    assessment: Assessment | None  # None where nothing is routed
     pictures: tuple[str, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ class Survey:
             "mean_macs": float(np.mean([seen.macs for seen in self.images])),
             "mean_tokens": list(self.mean_tokens),
             "histogram": list(self.histogram),
-            "judgement": self.judgement and self.judgement.as_dict(),
+            "judgement": self.assessment and self.assessment.as_dict(),
             "pictures": list(self.pictures),
             "images": [asdict(seen) for seen in self.images],
         }

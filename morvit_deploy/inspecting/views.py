@@ -37,7 +37,7 @@ def inspection_report(found: Inspection) -> Report:
         parts.append(level_table(found))
     if found.survey is not None:
         parts += [survey_table(found.survey, found.config), image_table(found.survey, found.config)]
-        if found.survey.judgement is not None:
+        if found.survey.assessment is not None:
             parts.insert(-1, depth_table(found.survey, found.config))
     if found.folder is not None:
         caption = (
@@ -143,10 +143,10 @@ def survey_table(survey: Survey, config: Config) -> Table:
     rows = [("images", f"{len(depths):,}")]
     if survey.top1 is not None:
         rows.append(("top-1", share(survey.top1)))
-    if survey.judgement is None:
+    if survey.assessment is None:
         rows.append(("depth", "nothing is routed: every token runs every step, so there are no depth maps"))
         return Table("Over images (reference, float32)", ("what", "value"), rows)
-    found = survey.judgement
+    found = survey.assessment
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
     if config.capacity is None:  # else it fixes the mean
         rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))

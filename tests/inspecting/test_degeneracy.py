@@ -12,8 +12,8 @@ from morvit_deploy.inspecting.degeneracy import (
     BLIND_SHARE,
     UNDECIDED_SPREAD,
     UNIFORM_SHARE,
+    assess,
     between_images,
-    judge,
 )
 
 IMAGES, TOKENS, STEPS = 12, 64, 4
@@ -36,7 +36,7 @@ def _by_content(seed: int = 0) -> np.ndarray:
 
 
 def test_routing_by_content_is_healthy() -> None:
-    found = judge(_by_content(), STEPS, HEALTHY_SPREAD, CAPACITY)
+    found = assess(_by_content(), STEPS, HEALTHY_SPREAD, CAPACITY)
     assert not found.degenerate
     assert found.warning == ""
     assert (found.common_depth, found.common_share) == (0, 0.5)
@@ -47,7 +47,7 @@ def test_routing_by_content_is_healthy() -> None:
 def test_paper_figure_5_is_uniform() -> None:
     depth = np.ones((IMAGES, TOKENS), dtype=np.uint8)
     depth[:, 0] = 3
-    found = judge(depth, STEPS, HEALTHY_SPREAD)
+    found = assess(depth, STEPS, HEALTHY_SPREAD)
     assert "uniform" in {reason.kind for reason in found.reasons}
     assert "98.4% of patch tokens have depth 1 of 4" in found.warning
     assert "less than 95%" in found.warning
@@ -56,7 +56,7 @@ def test_paper_figure_5_is_uniform() -> None:
 
 def test_uniform_by_its_own_capacity_says_so() -> None:
     depth = np.full((IMAGES, TOKENS), 4)
-    found = judge(depth, STEPS, [None] * 4, capacity=[TOKENS] * 4)
+    found = assess(depth, STEPS, [None] * 4, capacity=[TOKENS] * 4)
     assert [reason.kind for reason in found.reasons] == ["uniform"]
     assert "capacity [64, 64, 64, 64]" in found.warning
 
@@ -64,7 +64,7 @@ def test_uniform_by_its_own_capacity_says_so() -> None:
 def test_a_map_that_never_changes_is_blind_though_its_histogram_is_fine() -> None:
     depth = np.repeat(_by_content()[:1], IMAGES, axis=0)
     depth[0, :2] = depth[0, 1::-1]  # nearly alike is alike
-    found = judge(depth, STEPS, HEALTHY_SPREAD, CAPACITY)
+    found = assess(depth, STEPS, HEALTHY_SPREAD, CAPACITY)
     assert [reason.kind for reason in found.reasons] == ["blind"]
     assert "position embedding" in found.warning
 
@@ -72,11 +72,11 @@ def test_a_map_that_never_changes_is_blind_though_its_histogram_is_fine() -> Non
 def test_few_images_cannot_be_called_blind() -> None:
     depth = np.repeat(_by_content()[:1], BLIND_IMAGES - 1, axis=0)
     assert between_images(depth) is None
-    assert not judge(depth, STEPS, HEALTHY_SPREAD, CAPACITY).degenerate
+    assert not assess(depth, STEPS, HEALTHY_SPREAD, CAPACITY).degenerate
 
 
 def test_undecided_router_names_its_step() -> None:
-    found = judge(_by_content(), STEPS, (0.9, UNDECIDED_SPREAD / 2, None, 0.4), CAPACITY)
+    found = assess(_by_content(), STEPS, (0.9, UNDECIDED_SPREAD / 2, None, 0.4), CAPACITY)
     assert [reason.kind for reason in found.reasons] == ["undecided"]
     assert "0.025 at step 2" in found.warning
     assert "step 1" not in found.warning
@@ -86,7 +86,7 @@ def test_undecided_router_names_its_step() -> None:
 def test_uniform_from_its_bound_on(share: float, kinds: list[str]) -> None:
     depth = np.ones((1, 100), dtype=int)
     depth[0, : round(100 * (1 - share))] = 2
-    assert [reason.kind for reason in judge(depth, 2).reasons] == kinds
+    assert [reason.kind for reason in assess(depth, 2).reasons] == kinds
 
 
 def test_variance_is_split_exactly() -> None:
@@ -101,6 +101,6 @@ def test_one_depth_for_all_has_no_variance_to_split() -> None:
     assert between_images(np.ones((9, 9), dtype=int)) is None
 
 
-def test_judgement_is_json() -> None:
-    text = json.dumps(judge(np.ones((5, 4), dtype=np.uint8), 2, (0.1, None)).as_dict(), allow_nan=False)
+def test_assessment_is_json() -> None:
+    text = json.dumps(assess(np.ones((5, 4), dtype=np.uint8), 2, (0.1, None)).as_dict(), allow_nan=False)
     assert json.loads(text)["reasons"][0]["kind"] == "uniform"
