@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from morvit_deploy.bundle.coreml import CoremlForm
@@ -21,7 +20,8 @@ from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_forms
 from morvit_deploy.graph.lowering import lower
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
@@ -83,7 +83,7 @@ class Exporter(ABC):
 
     def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
         """How the static graphs are built that the files are written from, and held against."""
-        return Options(input=asked.input, with_depth=with_depth, single=asked.batch == 1)
+        return Options(asked.input, with_depth, style_for_batch(asked.batch))
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
         """Bring fresh static graphs to what a bundle's files were written from, in place."""
@@ -224,7 +224,4 @@ def _judged(
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:
     """An input of the graph's own kind, to trace with."""
-    size = graph.config.image_size
-    if graph.options.input == "uint8":
-        return torch.from_numpy(np.zeros((batch, size, size, 3), dtype=np.uint8))
-    return torch.zeros(batch, 3, size, size)
+    return graph.stem.example(batch)

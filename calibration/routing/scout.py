@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import StaticMoRViT, Walk
 from morvit_deploy.model.macs import routed_steps
 from morvit_deploy.model.plan import FULL, Bucket, routed_by
@@ -37,7 +38,7 @@ class Scout(StaticMoRViT):
 
     def __init__(self, model: MoRViT) -> None:
         everyone = (model.config.num_patches,) * model.config.num_steps
-        options = Options(input="uint8", single=False, with_depth=True)
+        options = Options(with_depth=True, style=STYLES["rows"])
         super().__init__(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
         self._went: list[Tensor] = []  # (batch,) tokens that went on at each threshold
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.unroll import Carried, StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.graph.maths.layouts import BSD
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, StaticNorm
-from morvit_deploy.graph.style.ends import Stem
+from morvit_deploy.graph.style.stems import RowStem
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 
@@ -22,7 +23,7 @@ PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, an
 def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
     """Bring the buckets' modules, which share their weights, to a bundle's precision, in place; of rows alone."""
     graph = next(iter(graphs.values()))
-    assert graph.options.layout == "bsd", "channels first are lowered by Core ML's converter"
+    assert graph.options.style.layout is BSD, "channels first are lowered by Core ML's converter"
     if lowering is not None and lowering.smoothing:
         smooth(graph, lowering.smoothing)
     if precision in HALVES:
@@ -38,8 +39,9 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
     weight that the type cannot hold; bf16 has the range of fp32.
     """
     stem = graph.stem
-    pixels = graph.options.input == "uint8" and graph.options.fold
-    if isinstance(stem, Stem) and pixels and dtype == torch.float16:  # the range of bf16 has room for 1/255
+    if (
+        isinstance(stem, RowStem) and stem.folded and dtype == torch.float16
+    ):  # the range of bf16 has room for 1/255
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
@@ -56,7 +58,7 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
 def centre_pixels(graph: StaticMoRViT) -> None:
     """Raw pixels from −128 to 127 into the patch projection, in place; positions bring back what is taken off."""
     stem = graph.stem
-    if isinstance(stem, Stem) and graph.options.input == "uint8" and graph.options.fold:
+    if isinstance(stem, RowStem) and stem.folded:
         stem.centre = PIXEL_CENTRE
         moved = PIXEL_CENTRE * stem.patch.weight.double().sum(dim=0)
         stem.positions.copy_((stem.positions.double() + moved).to(stem.positions.dtype))
@@ -97,7 +99,7 @@ def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
     for key, module in graph.blocks.items():
         assert isinstance(module, StaticBlock)
         block = key.replace("cycle_", "cycle.")
-        first = ("qkv",) if module.fused else ("q", "kv")
+        first = ("qkv",) if module.joint else ("q", "kv")
         readers = tuple((f"{block}.{name}", getattr(module, name)) for name in first)
         yield Channels(f"{block}.norm1", _parts(module.norm1), readers)
         values = [part[..., -module.proj.weight.shape[0] :] for part in _parts(getattr(module, first[-1]))]

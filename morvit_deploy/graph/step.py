@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.maths.layouts import LAYOUTS
 from morvit_deploy.graph.maths.rewrites import KV, cls_only, frozen_keys
 from morvit_deploy.graph.style.blocks import StaticBlock
-from morvit_deploy.graph.style.channels_first import PARTS
-from morvit_deploy.graph.style.ends import Classifier, ConvStem, StaticRouter, Stem
+from morvit_deploy.graph.style.ends import Classifier, StaticRouter
 from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.selection import MOST_BY_ONE_HOT, selection_of
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import layer_names, routed_steps
@@ -59,26 +55,20 @@ class StaticGraph(nn.Module):
         self.sorts = model.config.routing == "token_choice" and any(
             min(capacity) < model.config.num_patches for capacity in ladder
         )
-        self.layout = LAYOUTS[options.layout]
-        self.selection = selection_of(options, model.patch_embed.proj.weight.dtype)
-        if options.select == "onehot" and model.config.num_tokens > MOST_BY_ONE_HOT:
-            raise ConfigError(
-                f"select 'onehot': got {model.config.num_tokens} tokens, expected at most {MOST_BY_ONE_HOT}; "
-                "use select 'topk'"
-            )
+        style = options.style
+        self.layout = style.layout
+        self.selection = style.select(model.config.num_tokens, model.patch_embed.proj.weight.dtype)
         split = _blocks_in_parts(model.config, self.names, options, self.sorts)
         self.blocks = nn.ModuleDict(
             {
-                _key(name): PARTS[options.layout].block(
-                    block, fold=options.fold, fused=name not in split, attention=options.attention
-                )
+                _key(name): style.block(block, fold=options.fold, joint=name not in split)
                 for name, block in dict(model.layers()).items()
             }
         )
-        stem: type[Stem | ConvStem] = ConvStem if options.patches == "conv" else Stem
-        self.stem = stem(model, options)
-        self.routers = nn.ModuleList(StaticRouter(router, options) for router in model.all_routers())
-        self.classifier = Classifier(model, options)
+        pixels = options.input == "uint8"
+        self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
+        self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
+        self.classifier = Classifier(model, style.block, fold=options.fold)
 
     def _block(self, name: str) -> StaticBlock:
         return self.blocks[_key(name)]  # type: ignore[return-value]  # ModuleDict loses the type

@@ -17,7 +17,7 @@ from morvit_deploy.graph.flat_choice import FlatChoice
 from morvit_deploy.graph.maths.dispatch import counts_of
 from morvit_deploy.graph.maths.rewrites import cls_only
 from morvit_deploy.graph.step import Carried, Walk
-from morvit_deploy.graph.style.ends import DEFAULTS, Options
+from morvit_deploy.graph.style.options import DEFAULTS, Options
 from morvit_deploy.graph.token_choice import TokenChoice
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT

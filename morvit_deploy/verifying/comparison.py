@@ -28,7 +28,8 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.graph.baselines import build_forms
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import Bucket, is_own
@@ -197,7 +198,7 @@ class _Comparison:
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
         has_schedule = model.config.capacity is not None
         self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
-        options = Options(input=manifest.input, single=False)
+        options = Options(input=manifest.input, style=STYLES["rows"])
         graphs = build_forms(manifest.form, self.judge, manifest.plan, options)
         self.buckets = [
             _InBucket(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from numpy.typing import NDArray
 
-from morvit_deploy.graph.style.options import Layout, Select
+from morvit_deploy.graph.style.words import Layout, Select
 
 
 def plain(name: str, value: NDArray, layout: Layout, select: Select) -> NDArray:

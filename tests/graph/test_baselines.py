@@ -14,7 +14,8 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES, style_for_batch
 from morvit_deploy.model.config import Config
 
 ROUTED = [changes for changes in OPTIONS if changes.get("routing", "expert_choice") == "expert_choice"]
@@ -43,13 +44,13 @@ def test_masked(changes: dict[str, Any], batch: int) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("changes", [*EXPERT, *FLAT, *ROUTED], ids=named)
 def test_gather_scatter(changes: dict[str, Any], batch: int) -> None:
-    assert_same(make_config(**changes), "gather_scatter", Options(single=batch == 1), batch)
+    assert_same(make_config(**changes), "gather_scatter", Options(style=style_for_batch(batch)), batch)
 
 
 @pytest.mark.parametrize("form", ["masked", "gather_scatter"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_float_input(form: Form, batch: int) -> None:
-    assert_same(make_config(), form, Options(input="float", single=batch == 1), batch)
+    assert_same(make_config(), form, Options(input="float", style=style_for_batch(batch)), batch)
 
 
 schedules = st.lists(st.integers(1, 16), min_size=1, max_size=4).map(lambda k: sorted(k, reverse=True))
@@ -66,7 +67,7 @@ def test_random_schedules(form: Form, capacity: list[int], scope: str, gate: str
     config = make_config(
         capacity=capacity, num_recursions=len(capacity), attention_scope=scope, gate=gate, cycle_depth=2
     )
-    assert_same(config, form, Options(single=False), 2, seed)
+    assert_same(config, form, Options(style=STYLES["rows"]), 2, seed)
 
 
 @pytest.mark.parametrize("changes", [*TOKEN, *DENSE], ids=named)

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
@@ -92,7 +93,7 @@ def test_the_unrolled_graph_does_what_is_counted(changes: dict[str, Any], cls_on
     bucket = own_bucket(config)
     expected = schedule_macs(config, bucket.capacity, cls_only=cls_only)
     assert counted(static(config, cls_only=cls_only)) == expected
-    assert counted(static(config, cls_only=cls_only, single=False), batch=3) == expected
+    assert counted(static(config, cls_only=cls_only, style=STYLES["rows"]), batch=3) == expected
 
 
 @pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
@@ -189,10 +190,10 @@ def test_applications(changes: dict[str, Any], expected: dict[str, int]) -> None
 
 def assert_each_bucket_does_its_macs(config: Config, plan: Plan) -> None:
     """For one image, and for each of several in a batch."""
-    for single in (True, False):
-        graphs = unroll_plan(random_model(config), plan, Options(single=single))
+    for batch in (1, 3):
+        graphs = unroll_plan(random_model(config), plan, Options(style=style_for_batch(batch)))
         for bucket in plan.buckets:
-            assert counted(graphs[bucket.name], batch=1 if single else 3) == bucket.macs
+            assert counted(graphs[bucket.name], batch) == bucket.macs
 
 
 @pytest.mark.parametrize("changes", EXPERT, ids=named)

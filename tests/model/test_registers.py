@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
 from morvit_deploy.model.config import MAX_REGISTERS, Config, parse_config
@@ -88,7 +89,9 @@ def test_the_static_graph_equals_the_reference(sharing: str, number: int, batch:
     model = random_model(config, dtype=torch.float64)
     pixels = random_pixels(config, batch)
     outcome = model(normalised(config, pixels))
-    graph = unroll(model, own_bucket(config), Options(single=batch == 1, with_depth=True, fold=fold))
+    graph = unroll(
+        model, own_bucket(config), Options(style=style_for_batch(batch), with_depth=True, fold=fold)
+    )
     found = graph(torch.from_numpy(pixels))
     assert (found["logits"] - outcome.logits).abs().max() <= EXACT
     assert found["depth"].tolist() == outcome.depth.tolist()

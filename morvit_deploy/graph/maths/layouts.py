@@ -41,6 +41,10 @@ class RowLayout:
         """States (n, dim), or (batch, n, dim), in this layout."""
         return rows
 
+    def from_channels(self, x: Tensor) -> Tensor:
+        """States of one image from channels (1, dim, n)."""
+        return x[0].T
+
     def spread(self, numbers: Tensor) -> Tensor:
         """Numbers to factors of states, the same for each channel."""
         return numbers[..., None]
@@ -95,6 +99,9 @@ class ChannelLayout(RowLayout):
     def constant(self, rows: Tensor) -> Tensor:
         return rows.T[None, :, None]
 
+    def from_channels(self, x: Tensor) -> Tensor:
+        return x[:, :, None]
+
     def spread(self, numbers: Tensor) -> Tensor:
         return numbers
 
@@ -129,4 +136,3 @@ def mixed(columns: Tensor, weights: Tensor) -> Tensor:
 
 
 BSD, BC1S = RowLayout(), ChannelLayout()
-LAYOUTS = {"bsd": BSD, "bc1s": BC1S}

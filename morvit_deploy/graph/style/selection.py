@@ -1,7 +1,7 @@
 """How tokens are ranked and taken: by gathers of indices, or by products with one-hot rows.
 
-An order says which tokens, best first. What it is made of is the selection's own affair: indices (…, k), or a
-matrix of one-hot rows. Exact in any precision: a one-hot product adds zeros to the one number it takes.
+An order says which tokens, best first: as indices (…, k), or as a matrix of one-hot rows; only the selection that
+made it reads it. Both are exact in any precision: a one-hot product adds zeros to the one number it takes.
 """
 
 from __future__ import annotations
@@ -10,28 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
-from morvit_deploy.graph.maths.layouts import BSD, LAYOUTS, RowLayout, mixed
+from morvit_deploy.graph.maths.layouts import BSD, RowLayout, mixed
 from morvit_deploy.graph.maths.rewrites import partition, partition_all, rank, take
-from morvit_deploy.graph.style.options import Options
 
-LOWEST = -65504.0  # of fp16: scores who has left; infinity times nought is no number
-HIDDEN = -3e4  # added to a hidden key's attention logit: e^-30000 is nought, and logits have room below 65504
-HIGHEST = 6e4  # of a threshold: no router logit is beyond, and it stays a number in fp16
-
-MOST_BY_ONE_HOT = 2048  # tokens: their numbers and ranks are whole numbers, in fp16 exact up to here
+LOWEST = -65504.0  # fp16's lowest: the score of tokens that have left; infinity times zero is not a number
+HIDDEN = -3e4  # added to a hidden key's attention logit: e^-30000 is zero, and logits have room below 65504
+HIGHEST = 6e4  # of a threshold: above every router logit, and a number in fp16
 
 
 class Gathers:
     """Top-k and a gather for each group of tokens, batched or for one image, in rows."""
 
     lowest = float("-inf")  # the score of a token that has left
-    frugal = False  # top-k hands over its scores, whether anyone reads them or not
+    frugal = False  # top-k returns its scores, whether anyone reads them or not
+    most_tokens: int | None = None  # no limit
 
-    def __init__(self, layout: RowLayout = BSD) -> None:
-        self.layout = layout
+    def __init__(self, layout: RowLayout = BSD, dtype: torch.dtype = torch.float32) -> None:
+        self.layout, self.dtype = layout, dtype  # of the states
 
     def threshold(self, threshold: float) -> float:
-        """The threshold as this form compares with it."""
+        """The threshold that scores are compared with."""
         return threshold
 
     def places(self, h: Tensor, n: int) -> Tensor:
@@ -94,7 +92,7 @@ class Gathers:
 class OneGather(Gathers):
     """Top-k for one image: all that is taken at a step in one gather, then parts of it.
 
-    Each index sum costs a converter several operations, and a gather may cost a way from one processor to another.
+    A converter writes several operations for each index sum, and a gather may move data between processors.
     """
 
     lowest, frugal = LOWEST, True
@@ -153,12 +151,10 @@ class OneGather(Gathers):
 class OneHot(OneGather):
     """No top-k, no gather: ranks by comparing each with each, tokens by products with one-hot rows.
 
-    For one image. An order of k among n tokens is a matrix of 0 and 1 (k, n), which stands left of the states.
+    For one image. An order of k among n tokens is a matrix of 0 and 1 (k, n), multiplied by the states (n, dim).
     """
 
-    def __init__(self, layout: RowLayout, dtype: torch.dtype) -> None:
-        super().__init__(layout)
-        self.dtype = dtype
+    most_tokens = 2048  # token numbers and ranks are whole numbers, exact in fp16 up to here
 
     def places(self, h: Tensor, n: int) -> Tensor:
         return self.layout.places(h, n).to(self.dtype)
@@ -208,7 +204,7 @@ class OneHot(OneGather):
 
 
 class OneHotChannels(OneHot):
-    """The same where channels come first: an order is (1, n, 1, k) and stands right of the states (1, dim, 1, n)."""
+    """The same where channels come first: states (1, dim, 1, n) are multiplied by an order (1, n, 1, k)."""
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         return mixed(values.to(self.dtype), order)
@@ -234,16 +230,8 @@ class OneHotChannels(OneHot):
 
 
 def outranks(other: Tensor, own: Tensor, earlier: Tensor) -> Tensor:
-    """Does the other score stand before one's own, where `earlier` says that its position is the lower one?
+    """Whether the other score ranks before one's own; `earlier` says that its position is the lower one.
 
-    The higher score does; of equal ones that of the lower position.
+    The higher score ranks first; of equal scores, that of the lower position.
     """
     return torch.where(earlier, other >= own, other > own)
-
-
-def selection_of(options: Options, dtype: torch.dtype) -> Gathers:
-    """The selection that the options ask for; `dtype` is the states'."""
-    layout = LAYOUTS[options.layout]
-    if options.select == "onehot":
-        return (OneHotChannels if options.layout == "bc1s" else OneHot)(layout, dtype)
-    return (OneGather if options.gathers == "once" else Gathers)(layout)
