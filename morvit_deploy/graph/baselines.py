@@ -1,7 +1,7 @@
-"""The same model as it would be exported without this tool: what the unrolled graph is measured against.
+"""Baselines: the same model as it would be exported without this tool, to compare the unrolled graph with.
 
-`masked` is the dense form: every token runs every layer and a mask hides those who have left, as training code
-does. `gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
+`masked` is dense: every token runs every layer and a mask hides those that have left, as training code does.
+`gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
 """
 
 from __future__ import annotations

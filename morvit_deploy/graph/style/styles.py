@@ -10,7 +10,8 @@ from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.maths.layouts import BC1S, BSD, RowLayout
 from morvit_deploy.graph.style.blocks import FusedBlock, StaticBlock
 from morvit_deploy.graph.style.channels_first import PointwiseBlock
-from morvit_deploy.graph.style.selection import Gathers, OneGather, OneHot, OneHotChannels
+from morvit_deploy.graph.style.one_hot import OneHot, OneHotChannels
+from morvit_deploy.graph.style.selection import Gathers, OneGather
 from morvit_deploy.graph.style.stems import ConvStem, RowStem, Stem
 from morvit_deploy.graph.style.words import Attention, Layout, Select
 
