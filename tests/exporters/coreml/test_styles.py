@@ -91,7 +91,7 @@ def test_the_fused_operator_is_one(select: Select) -> None:
     assert found["scaled_dot_product_attention"] == config.num_layers and not found["softmax"]
 
 
-@pytest.mark.parametrize("words", product(LAYOUTS, SELECTS, get_args(Attention)), ids="-".join)
+@pytest.mark.parametrize("words", [*product(LAYOUTS, SELECTS, get_args(Attention))], ids="-".join)
 def test_what_may_be_asked_has_a_style(words: tuple[Layout, Select, Attention]) -> None:
     layout, select, attention = words
     try:
