@@ -32,7 +32,8 @@ class Whole(Named):
         self.results = results_of(static)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        return self.static(*inputs)
+        out: dict[str, Tensor] = self.static(*inputs)
+        return out
 
 
 class StemPart(Named):

@@ -89,7 +89,8 @@ class StaticBlock(nn.Module):
         keep the precision of x, whatever that of the weights.
         """
         x = x + self.proj(self._attend(q, kv, x.dtype, mask)).to(x.dtype)
-        return x + self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
+        mlp: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
+        return x + mlp
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (…, n, dim): every token queries every other."""
@@ -102,7 +103,7 @@ class StaticBlock(nn.Module):
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(…, tokens, parts·dim) to `parts` tensors (…, heads, tokens, head_dim)."""
-        split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(-3, -2)
+        split = torch.unflatten(x, -1, (parts * self.num_heads, -1)).transpose(-3, -2)
         return split.chunk(parts, dim=-3)
 
     def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:

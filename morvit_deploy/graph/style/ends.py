@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         self.head = nn.ModuleList(block.linear(affine, layers[0].weight.dtype) for affine in affines)
 
     def forward(self, cls: Tensor) -> Tensor:
-        x = self.norm(cls)
+        x: Tensor = self.norm(cls)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
         return x.to(cls.dtype)

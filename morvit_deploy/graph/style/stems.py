@@ -99,15 +99,18 @@ class RowStem(Stem):
             x = self._normalise(x, lambda values: values.repeat(x.shape[-1] // 3))
         x = x if self.shrink == 1 else x * self.shrink
         x = x if self.centre == 0 else x - self.centre
-        return self.patch(x)
+        projected: Tensor = self.patch(x)
+        return projected
 
     def _rows(self, image: Tensor) -> Tensor:
         """Each patch as a row of (row, column, channel): (…, N, patch² · 3)."""
         grid, patch = self.config.image_size // self.config.patch_size, self.config.patch_size
         if self.pixels:
-            cut = image.unflatten(-2, (grid, patch)).unflatten(-4, (grid, patch))
+            columns = torch.unflatten(image, -2, (grid, patch))
+            cut = torch.unflatten(columns, -4, (grid, patch))
         else:  # channels go last
-            cut = image.unflatten(-1, (grid, patch)).unflatten(-3, (grid, patch)).movedim(-5, -1)
+            columns = torch.unflatten(image, -1, (grid, patch))
+            cut = torch.unflatten(columns, -3, (grid, patch)).movedim(-5, -1)
         return cut.transpose(-4, -3).flatten(-3).flatten(-3, -2)
 
 
@@ -121,7 +124,9 @@ class ConvStem(Stem):
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         size = self.config.patch_size
-        kernel = weight.unflatten(0, (size, size, -1)).permute(3, 2, 0, 1)  # (dim, channel, row, column)
+        kernel = torch.unflatten(weight, 0, (size, size, -1)).permute(
+            3, 2, 0, 1
+        )  # (dim, channel, row, column)
         self.weight = _constant(kernel, dtype)
 
     def _project(self, image: Tensor) -> Tensor:
