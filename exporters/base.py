@@ -18,7 +18,7 @@ from morvit_deploy.errors import ParityError, PrecisionError, StructureError
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.style.styles import style_for_batch
@@ -118,7 +118,7 @@ class Exporter(ABC):
             plan = load_plan(request.plan, model.config, fingerprint(request.checkpoint))
         tell("unrolling")
         self.check(request, model, plan)
-        graphs = build_forms(request.form, model, plan, self.options(request, with_depth=request.with_depth))
+        graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
             written = self.write(graphs, plan, request, folder, tell)

@@ -16,6 +16,7 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
 from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import Carried, StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
@@ -118,23 +119,23 @@ def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
     return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
-def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
-    """Bucket name to the static module of `form`: unrolled, gather_scatter or masked."""
-    if form == "unrolled":
+def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
+    """Bucket name to its static module: unrolled by this tool, or a baseline."""
+    if variant == "unrolled":
         return unroll_plan(model, plan, options)
     (bucket,) = plan.buckets
-    return {bucket.name: build_form(form, model, bucket, options)}
+    return {bucket.name: build_graph(variant, model, bucket, options)}
 
 
-def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
-    """The static module of `form` for a bucket that stands alone."""
-    if form == "unrolled":
+def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
+    """The static module of a bucket that stands alone."""
+    if variant == "unrolled":
         return unroll(model, bucket, options)
-    if form == "masked":
+    if variant == "masked":
         return MaskedMoRViT(model, bucket, options).eval()
     if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {form!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
+            f"form {variant!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
             "'expert_choice_flat') without depth output; "
             f"got routing {model.config.routing!r}, depth output {options.with_depth}"
         )

@@ -71,7 +71,7 @@ class TrunkPart(Named):
         return self.static.with_batch_axis(out, last=not self.inside)
 
 
-class Unanswered(Named):
+class EmptyResults(Named):
     """Empty results in the trunks' shapes, for images that no predicted bucket runs: they run in `full`."""
 
     def __init__(self, trunk: TrunkPart) -> None:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Arrays, Session
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -199,7 +199,7 @@ class _Comparison:
         has_schedule = model.config.capacity is not None
         self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
         options = Options(input=manifest.input, style=STYLES["rows"])
-        graphs = build_forms(manifest.form, self.judge, manifest.plan, options)
+        graphs = build_graphs(manifest.form, self.judge, manifest.plan, options)
         self.buckets = [
             _InBucket(
                 self.judge,
