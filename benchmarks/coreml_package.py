@@ -29,7 +29,7 @@ from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.exporters.coreml.options import coreml_options
 from morvit_deploy.files import write_text
-from morvit_deploy.graph.style.options import LAYOUTS, SELECTS
+from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan

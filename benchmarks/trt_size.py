@@ -23,7 +23,7 @@ from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.export import TrtExporter
 from morvit_deploy.exporters.trt.options import TrtAsked
 from morvit_deploy.files import write_text
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import init_model
 from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
 from morvit_deploy.model.presets import preset
@@ -103,7 +103,7 @@ def built(name: str, model: MoRViT, plan: Plan, way: str | None, folder: Path, s
         folder, folder, precision="fp16", dispatch=way, trt=TrtAsked(flavor="rtx")
     )  # the checkpoint is here, in memory
     exporter = TrtExporter()
-    graphs = build_forms("unrolled", model, plan, exporter.options(asked, with_depth=False))
+    graphs = build_graphs("unrolled", model, plan, exporter.options(asked, with_depth=False))
     tell = getattr(status, "update")  # noqa: B009  # rich's Status, which has no public name
     exporter.write(graphs, plan, asked, folder, lambda stage: tell(f"{name}: {stage}"))
     record = build_engines(folder / BUILD, tell)  # kept from `write`

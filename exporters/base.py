@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from morvit_deploy.bundle.coreml import CoremlForm
@@ -19,9 +18,10 @@ from morvit_deploy.errors import ParityError, PrecisionError, StructureError
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
@@ -83,7 +83,7 @@ class Exporter(ABC):
 
     def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
         """How the static graphs are built that the files are written from, and held against."""
-        return Options(input=asked.input, with_depth=with_depth, single=asked.batch == 1)
+        return Options(asked.input, with_depth, style_for_batch(asked.batch))
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
         """Bring fresh static graphs to what a bundle's files were written from, in place."""
@@ -118,7 +118,7 @@ class Exporter(ABC):
             plan = load_plan(request.plan, model.config, fingerprint(request.checkpoint))
         tell("unrolling")
         self.check(request, model, plan)
-        graphs = build_forms(request.form, model, plan, self.options(request, with_depth=request.with_depth))
+        graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
             tell(f"writing {self.target}")
             written = self.write(graphs, plan, request, folder, tell)
@@ -224,7 +224,4 @@ def _judged(
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:
     """An input of the graph's own kind, to trace with."""
-    size = graph.config.image_size
-    if graph.options.input == "uint8":
-        return torch.from_numpy(np.zeros((batch, size, size, 3), dtype=np.uint8))
-    return torch.zeros(batch, 3, size, size)
+    return graph.stem.example(batch)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import get_args
 
 from morvit_deploy.bundle.images import ImageFolder
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.calibration.ranges.ranges import METHODS
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.options import CoremlAsked
 from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.model.precision import PRECISIONS, Precision
 
 LARGEST_BATCH = 4096
@@ -27,7 +27,7 @@ class Request:
     batch: int | str = 1  # a number, or "dynamic"
     input: str = "uint8"
     with_depth: bool = False
-    form: Form = "unrolled"
+    form: Variant = "unrolled"
     plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
     dispatch: str | None = (
         None  # where a bucket is chosen, when the plan has several; None: as the target likes
@@ -50,7 +50,7 @@ class Request:
         """ConfigError for a value that no bundle can have, before any work is done."""
         allowed_values = (
             ("input", ("uint8", "float")),
-            ("form", get_args(Form)),
+            ("form", get_args(Variant)),
             ("dispatch", (None, "graph", "host")),
             ("precision", PRECISIONS),
             ("int8_flavor", (None, "cpu", "trt")),

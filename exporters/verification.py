@@ -12,8 +12,8 @@ from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
-from morvit_deploy.graph.baselines import build_forms
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.baselines import build_graphs
+from morvit_deploy.graph.style.options import Options
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
@@ -58,7 +58,7 @@ def verify(
         )
     tell("proving the structure of the written graph")
     exporter = find_target(manifest.target).load_exporter()
-    graphs = build_forms(manifest.form, model, manifest.plan, options_of(exporter, manifest))
+    graphs = build_graphs(manifest.form, model, manifest.plan, options_of(exporter, manifest))
     try:
         exporter.restore(graphs, manifest)
     except ConfigError as error:

@@ -19,6 +19,7 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.step import TokenState
 from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import FULL, Bucket, routed_by
@@ -41,7 +42,7 @@ class Scout:
     def __init__(self, model: MoRViT) -> None:
         self.config = model.config
         everyone = (model.config.num_patches,) * model.config.num_steps
-        options = Options(input="uint8", single=False, with_depth=True)
+        options = Options(with_depth=True, style=STYLES["rows"])
         self.graph = StaticMoRViT(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
 
     def start(self, pixels: Pixels) -> Tensor:

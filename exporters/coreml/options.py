@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from morvit_deploy.bundle.coreml import SEVERAL_FUNCTIONS, SYSTEMS, Weights
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.style.options import Attention, Layout, Options, Select
+from morvit_deploy.graph.style.words import Attention, Layout, Select
+
+if TYPE_CHECKING:
+    from morvit_deploy.graph.style.options import Options
 
 NEEDS_18 = {"weights": ("int4",), "attention": ("fused",)}  # operators of that system's opset
 
@@ -54,19 +57,10 @@ class CoremlAsked:
 
 
 def coreml_options(
-    port: str, layout: Layout, select: Select, *, with_depth: bool = False, attention: str = "manual"
+    port: str, layout: Layout, select: Select, *, with_depth: bool = False, attention: Attention = "manual"
 ) -> Options:
-    """The form for Core ML, one image at a time; `port` is the bundle's input, "uint8" or "float".
+    """Options of the static graphs for Core ML, one image at a time; `port` is the bundle's input: uint8 or float."""
+    from morvit_deploy.graph.style.options import Options  # these load torch
+    from morvit_deploy.graph.style.styles import style_of
 
-    An ImageType hands over pixels times one exact power of two; a convolution cuts the patches without reshapes of
-    rank 6; indices are gathered once, for the converter writes out every index sum.
-    """
-    return Options(
-        input="image" if port == "uint8" else port,
-        with_depth=with_depth,
-        layout=layout,
-        select=select,
-        gathers="once",
-        patches="conv",
-        attention="fused" if attention == "fused" else "manual",
-    )
+    return Options(input=port, with_depth=with_depth, style=style_of(layout, select, attention))

@@ -27,7 +27,7 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import LABEL
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 from morvit_deploy.exporters.onnx.graphs.graphs import weight_name
-from morvit_deploy.graph.style.ends import ConvStem
+from morvit_deploy.graph.style.stems import ConvStem
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import last_step_is_cls_alone, schedule_macs, selection_macs
 from morvit_deploy.model.plan import Plan
@@ -311,7 +311,7 @@ def content_key(values: NDArray) -> str:
 
 def _promised_selection(graph: StaticMoRViT, plan: Plan) -> int:
     """MACs that one-hot selection adds; none where tokens are gathered."""
-    if graph.options.select != "onehot":
+    if not graph.options.style.one_hot:
         return 0
     with_depth = graph.options.with_depth
     return selection_macs(graph.config, graph.capacity, plan.thresholds, with_depth, sorts=graph.sorts)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from morvit_deploy.graph.style.options import Attention, Layout, Select
+from morvit_deploy.graph.style.words import Attention, Layout, Select
 from morvit_deploy.model.config import Strict
 
 Weights = Literal["float", "int8", "int4", "palette8", "palette6", "palette4"]

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from morvit_deploy.bundle.coreml import MAIN, STEM, CoremlForm
 from morvit_deploy.bundle.trt import TrtForm
 from morvit_deploy.errors import BundleError
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
@@ -22,7 +23,6 @@ from morvit_deploy.model.precision import ALL_FP16, Gate, Lowering, Precision, g
 FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
 
-Form = Literal["unrolled", "gather_scatter", "masked"]
 Dispatch = Literal["single", "graph", "host"]
 
 
@@ -66,7 +66,7 @@ class Manifest(Strict):
     lowering: Lowering | None = None  # how it came below fp32
     coreml: CoremlForm | None = None  # target coreml: the package's form
     trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
-    form: Form
+    form: Variant
     dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
     input: Literal["uint8", "float"]

@@ -1,7 +1,7 @@
-"""The same model as it would be exported without this tool: what the unrolled graph is measured against.
+"""Baselines: the same model as it would be exported without this tool, to compare the unrolled graph with.
 
-`masked` is the dense form: every token runs every layer and a mask hides those who have left, as training code
-does. `gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
+`masked` is dense: every token runs every layer and a mask hides those that have left, as training code does.
+`gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
@@ -134,24 +135,24 @@ GATHER_SCATTER: dict[str, type[StaticRouting]] = {
 }
 
 
-def build_forms(form: str, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
-    """Bucket name to the static module of `form`: unrolled, gather_scatter or masked."""
-    if form == "unrolled":
+def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
+    """Bucket name to its static module: unrolled by this tool, or a baseline."""
+    if variant == "unrolled":
         return unroll_plan(model, plan, options)
     (bucket,) = plan.buckets
-    return {bucket.name: build_form(form, model, bucket, options)}
+    return {bucket.name: build_graph(variant, model, bucket, options)}
 
 
-def build_form(form: str, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
-    """The static module of `form` for a bucket that stands alone."""
-    if form == "unrolled":
+def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
+    """The static module of a bucket that stands alone."""
+    if variant == "unrolled":
         return unroll(model, bucket, options)
-    if form == "masked":
+    if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
         return StaticMoRViT(model, bucket, plain, routing=MASKED.get(model.config.routing)).eval()
     if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {form!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
+            f"form {variant!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
             "'expert_choice_flat') without depth output; "
             f"got routing {model.config.routing!r}, depth output {options.with_depth}"
         )

@@ -1,4 +1,4 @@
-"""A static module below fp32: weights halved, channels smoothed. Exporters and proofs start from it."""
+"""A static module below fp32: weights in fp16 or bf16, channels smoothed. Exporters and proofs start from it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.graph.maths.layouts import BSD
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, StaticNorm
-from morvit_deploy.graph.style.ends import Stem
+from morvit_deploy.graph.style.stems import RowStem
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 
-PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: 1/255 is in their weights, most would be subnormal halves
+PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: with 1/255 folded in, most weights would be subnormal
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range, and are exact
+PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range exactly
 
 
 def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
-    """Bring the buckets' modules, which share their weights, to a bundle's precision, in place; of rows alone."""
+    """Lower the buckets' modules, which share their weights, to a bundle's precision, in place; layout bsd only."""
     graph = next(iter(graphs.values()))
-    assert graph.options.layout == "bsd", "channels first are lowered by Core ML's converter"
+    assert graph.options.style.layout is BSD, "Core ML's converter lowers channels first"
     if lowering is not None and lowering.smoothing:
         smooth(graph, lowering.smoothing)
     if precision in HALVES:
@@ -32,14 +33,15 @@ def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering
 
 
 def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
-    """Weights to fp16 or bf16 in place, but for the routers': products and GELU are of that type then.
+    """Weights to fp16 or bf16 in place, except the routers'; products and GELU then run in that type.
 
-    The residual stream, norms, softmax, routers, gates and logits stay as they were, in fp32. CheckpointError for a
-    weight that the type cannot hold; bf16 has the range of fp32.
+    The residual stream, norms, softmax, routers, gates and logits stay in fp32. CheckpointError for a weight that
+    the type cannot hold; bf16 has the range of fp32.
     """
     stem = graph.stem
-    pixels = graph.options.input == "uint8" and graph.options.fold
-    if isinstance(stem, Stem) and pixels and dtype == torch.float16:  # the range of bf16 has room for 1/255
+    if (
+        isinstance(stem, RowStem) and stem.folded and dtype == torch.float16
+    ):  # the range of bf16 has room for 1/255
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
@@ -54,9 +56,9 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
 
 
 def centre_pixels(graph: StaticMoRViT) -> None:
-    """Raw pixels from −128 to 127 into the patch projection, in place; positions bring back what is taken off."""
+    """Shift raw pixels to −128 … 127 before the patch projection, in place; positions make up for the shift."""
     stem = graph.stem
-    if isinstance(stem, Stem) and graph.options.input == "uint8" and graph.options.fold:
+    if isinstance(stem, RowStem) and stem.folded:
         stem.centre = PIXEL_CENTRE
         moved = PIXEL_CENTRE * stem.patch.weight.double().sum(dim=0)
         stem.positions.copy_((stem.positions.double() + moved).to(stem.positions.dtype))
@@ -64,7 +66,7 @@ def centre_pixels(graph: StaticMoRViT) -> None:
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels that a factor can move through: what writes them, and the layers that read them."""
+    """Channels that can be scaled: the tensors that write them, and the layers that read them."""
 
     name: str
     written_by: tuple[Tensor, ...]  # (…, channels) each
@@ -74,7 +76,7 @@ class Channels:
 def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
     """Divide channels by 2^exponents where they are written, multiply where they are read; in place.
 
-    Exact in any precision: powers of two. ConfigError for channels that there are not, or another number of them.
+    Exact in any precision: factors are powers of two. ConfigError for unknown channels or a wrong number of them.
     """
     places = {place.name: place for place in smoothable(graph)}
     for name, powers in exponents.items():
@@ -92,12 +94,12 @@ def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
 def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
     """Norms with the layers that read them, and V with proj: attention mixes tokens, never channels.
 
-    Between fc1 and fc2 stands GELU, which a factor cannot pass.
+    GELU between fc1 and fc2 is not linear, so a factor cannot pass it.
     """
     for key, module in graph.blocks.items():
         assert isinstance(module, StaticBlock)
         block = key.replace("cycle_", "cycle.")
-        first = ("qkv",) if module.fused else ("q", "kv")
+        first = ("qkv",) if module.joint else ("q", "kv")
         readers = tuple((f"{block}.{name}", getattr(module, name)) for name in first)
         yield Channels(f"{block}.norm1", _parts(module.norm1), readers)
         values = [part[..., -module.proj.weight.shape[0] :] for part in _parts(getattr(module, first[-1]))]

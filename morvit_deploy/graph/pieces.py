@@ -1,4 +1,4 @@
-"""The parts of a static graph as they are traced: the whole of one bucket, or a stem and a trunk for each bucket."""
+"""The parts of a static graph as exporters trace them: one bucket as a whole, or a stem and a trunk per bucket."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class Whole(Named):
         self.results = results_of(static)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        return self.static(*inputs)
+        out: dict[str, Tensor] = self.static(*inputs)
+        return out
 
 
 class StemPart(Named):
-    """Image to what the trunks carry on with, and the number of the bucket that each image needs."""
+    """Image to the trunks' inputs and the number of the bucket that each image needs."""
 
     inputs = ("image",)
 
@@ -55,7 +56,7 @@ class StemPart(Named):
 
 
 class TrunkPart(Named):
-    """One bucket from what the stem hands over to results; `inside` another graph, depths are int32."""
+    """One bucket from the stem's outputs to results; `inside` another graph, depths are int32."""
 
     def __init__(self, static: StaticMoRViT, carried: dict[str, str], *, inside: bool = False) -> None:
         super().__init__()
@@ -70,8 +71,8 @@ class TrunkPart(Named):
         return self.static.with_batch_axis(out, last=not self.inside)
 
 
-class Unanswered(Named):
-    """Results in the trunks' shapes where no predicted bucket is run: `full` will answer."""
+class EmptyResults(Named):
+    """Empty results in the trunks' shapes, for images that no predicted bucket runs: they run in `full`."""
 
     def __init__(self, trunk: TrunkPart) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Unanswered(Named):
 
 
 def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], list[Tensor]]:
-    """What the stem hands over: its key to its name in the graph, a probe's own where it is one; and examples."""
+    """The stem's outputs for the trunks: key to name in the graph, a probe's own if it is one; and example values."""
     out: dict[str, Tensor] = {}
     carried = static.begin(image, out)
     names = {
@@ -109,7 +110,7 @@ def choose(plan: Plan, counts: Tensor) -> Tensor:
 
 
 def results_of(static: StaticMoRViT) -> tuple[str, ...]:
-    """Outputs of a graph; `overflow` where a chosen bucket can turn out too small: only under thresholds."""
+    """Outputs of a graph; `overflow` only under thresholds, where a chosen bucket can be too small."""
     overflows = any(threshold is not None for threshold in static.thresholds or ())
     has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
     return tuple(name for name in RESULTS if has[name])

@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.maths.layouts import LAYOUTS
 from morvit_deploy.graph.style.blocks import StaticBlock
-from morvit_deploy.graph.style.channels_first import PARTS
-from morvit_deploy.graph.style.ends import Classifier, ConvStem, StaticRouter, Stem
+from morvit_deploy.graph.style.ends import Classifier, StaticRouter
 from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.selection import MOST_BY_ONE_HOT, selection_of
 from morvit_deploy.model.plan import Bucket, Plan, routed_by
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import layer_names, routed_steps
@@ -44,29 +40,23 @@ class StaticWeights(nn.Module):
         )
         ladder = [bucket] if plan is None else plan.buckets
         self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)  # else nobody leaves
-        self.layout = LAYOUTS[options.layout]
-        self.selection = selection_of(options, model.patch_embed.proj.weight.dtype)
-        if options.select == "onehot" and model.config.num_tokens > MOST_BY_ONE_HOT:
-            raise ConfigError(
-                f"select 'onehot': got {model.config.num_tokens} tokens, expected at most {MOST_BY_ONE_HOT}; "
-                "use select 'topk'"
-            )
+        style = options.style
+        self.layout = style.layout
+        self.selection = style.select(model.config.num_tokens, model.patch_embed.proj.weight.dtype)
         # blocks with fewer queries than keys compute Q apart from K and V
         in_parts = {self.names[-1]} if options.cls_only else set()
         if routing.splits_cycle(model.config, self.sorts):
             in_parts |= {name for name in self.names if name.startswith("cycle")}
         self.blocks = nn.ModuleDict(
             {
-                _key(name): PARTS[options.layout].block(
-                    block, fold=options.fold, fused=name not in in_parts, attention=options.attention
-                )
+                _key(name): style.block(block, fold=options.fold, joint=name not in in_parts)
                 for name, block in dict(model.layers()).items()
             }
         )
-        stem: type[Stem | ConvStem] = ConvStem if options.patches == "conv" else Stem
-        self.stem = stem(model, options)
-        self.routers = nn.ModuleList(StaticRouter(router, options) for router in model.all_routers())
-        self.classifier = Classifier(model, options)
+        pixels = options.input == "uint8"
+        self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
+        self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
+        self.classifier = Classifier(model, style.block, fold=options.fold)
 
     def block(self, name: str) -> StaticBlock:
         """The block that the checkpoint calls `name`."""

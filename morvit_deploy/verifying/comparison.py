@@ -25,8 +25,9 @@ import torch
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import is_own
 from morvit_deploy.model.reference import MoRViT, Outcome, Routing
@@ -88,8 +89,8 @@ class _Comparison:
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
         has_schedule = model.config.capacity is not None
         self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
-        options = Options(input=manifest.input, single=False)
-        graphs = build_forms(manifest.form, self.reference, manifest.plan, options)
+        options = Options(input=manifest.input, style=STYLES["rows"])
+        graphs = build_graphs(manifest.form, self.reference, manifest.plan, options)
         self.buckets = [
             BucketComparison(
                 self.reference,

@@ -11,21 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
 
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import TargetError
-from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.baselines import build_graph
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.model.config import Config
 
 ROUTED = [changes for changes in OPTIONS if changes.get("routing", "expert_choice") == "expert_choice"]
 
 
-def assert_same(config: Config, form: Form, options: Options, batch: int, seed: int = 0) -> None:
-    """The form's logits, and depths if asked, are the reference's in float64."""
+def assert_same(config: Config, variant: Variant, options: Options, batch: int, seed: int = 0) -> None:
+    """The variant's logits, and depths if asked, are the reference's in float64."""
     model = random_model(config, seed, torch.float64)
     pixels = random_pixels(config, batch, seed)
     normal = normalised(config, pixels)
-    graph = build_form(form, model, own_bucket(config), options)
+    graph = build_graph(variant, model, own_bucket(config), options)
     answer = graph(torch.from_numpy(pixels) if options.input == "uint8" else normal)
     outcome = model(normal)
     assert (answer["logits"] - outcome.logits).abs().max() <= EXACT
@@ -43,40 +44,40 @@ def test_masked(changes: dict[str, Any], batch: int) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("changes", [*EXPERT, *FLAT, *ROUTED], ids=named)
 def test_gather_scatter(changes: dict[str, Any], batch: int) -> None:
-    assert_same(make_config(**changes), "gather_scatter", Options(single=batch == 1), batch)
+    assert_same(make_config(**changes), "gather_scatter", Options(style=style_for_batch(batch)), batch)
 
 
-@pytest.mark.parametrize("form", ["masked", "gather_scatter"])
+@pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_float_input(form: Form, batch: int) -> None:
-    assert_same(make_config(), form, Options(input="float", single=batch == 1), batch)
+def test_float_input(variant: Variant, batch: int) -> None:
+    assert_same(make_config(), variant, Options(input="float", style=style_for_batch(batch)), batch)
 
 
 schedules = st.lists(st.integers(1, 16), min_size=1, max_size=4).map(lambda k: sorted(k, reverse=True))
 
 
-@pytest.mark.parametrize("form", ["masked", "gather_scatter"])
+@pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
 @given(
     capacity=schedules,
     scope=st.sampled_from(["active", "all"]),
     gate=st.sampled_from(["block", "delta", "hard"]),
     seed=st.integers(0, 999),
 )
-def test_random_schedules(form: Form, capacity: list[int], scope: str, gate: str, seed: int) -> None:
+def test_random_schedules(variant: Variant, capacity: list[int], scope: str, gate: str, seed: int) -> None:
     config = make_config(
         capacity=capacity, num_recursions=len(capacity), attention_scope=scope, gate=gate, cycle_depth=2
     )
-    assert_same(config, form, Options(single=False), 2, seed)
+    assert_same(config, variant, Options(style=STYLES["rows"]), 2, seed)
 
 
 @pytest.mark.parametrize("changes", [*TOKEN, *DENSE], ids=named)
 def test_gather_scatter_is_for_schedules(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     with pytest.raises(TargetError, match=f"got routing '{config.routing}'"):
-        build_form("gather_scatter", random_model(config), own_bucket(config), Options())
+        build_graph("gather_scatter", random_model(config), own_bucket(config), Options())
 
 
 def test_gather_scatter_answers_no_depth() -> None:
     config = make_config()
     with pytest.raises(TargetError, match="depth output True"):
-        build_form("gather_scatter", random_model(config), own_bucket(config), Options(with_depth=True))
+        build_graph("gather_scatter", random_model(config), own_bucket(config), Options(with_depth=True))

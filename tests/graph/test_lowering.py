@@ -13,7 +13,8 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.lowering import centre_pixels, halve, smooth, smoothable
 from morvit_deploy.graph.style.blocks import StaticLinear
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
 
 HALF = 5e-3  # × max(1, max |logit|): some layers of products rounded to 11 bits
@@ -29,7 +30,9 @@ MODELS: list[dict[str, Any]] = [
 
 def static(changes: dict[str, Any], dtype: torch.dtype, **options: Any) -> StaticMoRViT:
     config = make_config(**changes)
-    return unroll(random_model(config, dtype=dtype), own_bucket(config), Options(single=False, **options))
+    return unroll(
+        random_model(config, dtype=dtype), own_bucket(config), Options(style=STYLES["rows"], **options)
+    )
 
 
 def random_exponents(graph: StaticMoRViT) -> dict[str, list[int]]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
 
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
@@ -38,9 +39,9 @@ def hold(model: MoRViT, plan: Plan, count: int = 6) -> None:
     ragged = model(normalised(config, pixels), Routing(thresholds=plan.thresholds))
     for bucket in plan.buckets:
         capped = model(normalised(config, pixels), Routing(plan.thresholds, bucket.capacity))
-        for single in (False, True):
-            graph = unroll(model, bucket, Options(with_depth=True, single=single), plan)
-            parts = [pixels[i : i + 1] for i in range(count)] if single else [pixels]
+        for style in (STYLES["rows"], STYLES["one-image"]):
+            graph = unroll(model, bucket, Options(with_depth=True, style=style), plan)
+            parts = [pixels[i : i + 1] for i in range(count)] if style.single else [pixels]
             answers = [graph(torch.from_numpy(part)) for part in parts]
             found = {
                 name: torch.cat([a[name] for a in answers])

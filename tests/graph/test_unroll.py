@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
 from torch import Tensor
 
-from morvit_deploy.graph.unroll import Options, unroll
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.reference import MoRViT, Outcome
@@ -46,14 +48,14 @@ def assert_same(outcome: Outcome, answer: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
 def test_equals_the_reference(changes: dict[str, Any], batch: int) -> None:
-    assert_same(*both(make_config(**changes), Options(single=batch == 1), batch))
+    assert_same(*both(make_config(**changes), Options(style=style_for_batch(batch)), batch))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("changes", EVERY, ids=named)
 def test_float_input_and_depth(changes: dict[str, Any], batch: int) -> None:
     config = make_config(**changes)
-    outcome, answer = both(config, Options(input="float", with_depth=True, single=batch == 1), batch, seed=1)
+    outcome, answer = both(config, Options("float", True, style_for_batch(batch)), batch, seed=1)
     assert_same(outcome, answer)
     if config.routing != "none":
         assert answer["depth"].dtype == torch.uint8
@@ -63,7 +65,7 @@ def test_float_input_and_depth(changes: dict[str, Any], batch: int) -> None:
 @pytest.mark.parametrize("off", [*ALONE, PLAIN], ids=lambda off: "-".join(off))
 @pytest.mark.parametrize("changes", [*EVERY, *OPTIONS[:3]], ids=named)
 def test_each_rewrite_may_be_left_out(changes: dict[str, Any], off: dict[str, bool]) -> None:
-    options = replace(Options(single=False, with_depth=True), **off)  # type: ignore[arg-type]
+    options = replace(Options(style=STYLES["rows"], with_depth=True), **off)  # type: ignore[arg-type]
     assert_same(*both(make_config(**changes), options, 2, seed=2))
 
 
@@ -75,7 +77,7 @@ def test_depth_without_routing_is_the_references(changes: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("changes", EXPERT, ids=named)
 def test_a_lone_image_may_run_in_a_graph_for_batches(changes: dict[str, Any]) -> None:
-    assert_same(*both(make_config(**changes), Options(single=False), 1, seed=3))
+    assert_same(*both(make_config(**changes), Options(style=STYLES["rows"]), 1, seed=3))
 
 
 schedules = st.lists(st.integers(1, 16), min_size=1, max_size=5).map(lambda k: sorted(k, reverse=True))
@@ -98,7 +100,7 @@ shapes = st.fixed_dictionaries(
 @given(capacity=schedules | edges, changes=shapes, batch=st.integers(1, 2), seed=st.integers(0, 999))
 def test_random_schedules(capacity: list[int], changes: dict[str, Any], batch: int, seed: int) -> None:
     config = make_config(**changes, capacity=capacity, num_recursions=len(capacity))
-    outcome, answer = both(config, Options(single=batch == 1, with_depth=True), batch, seed)
+    outcome, answer = both(config, Options(style=style_for_batch(batch), with_depth=True), batch, seed)
     assert_same(outcome, answer)
     assert answer["depth"].tolist() == outcome.depth.tolist()
 
@@ -110,7 +112,7 @@ def test_another_bucket_is_the_model_under_that_schedule(capacity: list[int], se
     other = make_config(num_recursions=steps, capacity=capacity)
     judge = random_model(other, seed, torch.float64)
     pixels = random_pixels(own, 2, seed)
-    graph = unroll(random_model(own, seed, torch.float64), own_bucket(other), Options(single=False))
+    graph = unroll(random_model(own, seed, torch.float64), own_bucket(other), Options(style=STYLES["rows"]))
     assert_same(judge(normalised(own, pixels)), graph(torch.from_numpy(pixels)))
 
 
@@ -128,7 +130,7 @@ def test_random_flat_schedules(
         routing="expert_choice_flat", capacity=capacity, num_recursions=len(capacity), cycle_depth=depth,
         router=router,
     )  # fmt: skip
-    outcome, answer = both(config, Options(single=batch == 1, with_depth=True), batch, seed)
+    outcome, answer = both(config, Options(style=style_for_batch(batch), with_depth=True), batch, seed)
     assert_same(outcome, answer)
     assert answer["depth"].tolist() == outcome.depth.tolist()
 
@@ -141,7 +143,7 @@ def test_cls_and_patches_that_come_back(batch: int) -> None:
     assert (
         outcome.runs[:, :, 0].all(dim=1).tolist() == outcome.runs[:, :, 0].any(dim=1).tolist() == [*CLS_RUNS]
     )
-    graph = unroll(model, own_bucket(model.config), Options(single=batch == 1, with_depth=True))
+    graph = unroll(model, own_bucket(model.config), Options(style=style_for_batch(batch), with_depth=True))
     answer = graph(torch.from_numpy(pixels))
     assert_same(outcome, answer)
     assert answer["depth"].tolist() == outcome.depth.tolist()
@@ -149,7 +151,7 @@ def test_cls_and_patches_that_come_back(batch: int) -> None:
 
 def test_probes_of_all_tokens() -> None:
     config = make_config(routing="expert_choice_flat", capacity=[9, 17, 4])
-    outcome, answer = both(config, Options(single=False), 1)
+    outcome, answer = both(config, Options(style=STYLES["rows"]), 1)
     for step, decision in enumerate(outcome.traces[0].decisions, start=1):
         assert answer[f"step{step}.state"].shape == (1, 17, config.embed_dim)
         assert (f"step{step}.order" in answer) == (f"step{step}.router_logits" in answer) == (step != 2)
@@ -164,7 +166,7 @@ def test_probes_of_all_tokens() -> None:
 @pytest.mark.parametrize("scope", ["active", "all"])
 def test_probes_name_every_step(scope: str) -> None:
     config = make_config(attention_scope=scope)
-    outcome, answer = both(config, Options(single=False), 1)
+    outcome, answer = both(config, Options(style=STYLES["rows"]), 1)
     for step, decision in enumerate(outcome.traces[0].decisions, start=1):
         z = answer[f"step{step}.router_logits"]
         assert z.shape == (1, len(decision.candidates) + 1, 1)
@@ -199,5 +201,5 @@ def test_pixels_at_the_ends_of_the_range() -> None:
     config = make_config()
     model = random_model(config, dtype=torch.float64)
     pixels = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)
-    answer = unroll(model, own_bucket(config), Options(single=False))(torch.from_numpy(pixels))
+    answer = unroll(model, own_bucket(config), Options(style=STYLES["rows"]))(torch.from_numpy(pixels))
     assert_same(model(normalised(config, pixels)), answer)

@@ -1,8 +1,14 @@
-"""The forms of a static graph that Core ML is offered, for the tests of all of them."""
+"""The styles of a static graph for Core ML, for the tests of all of them."""
 
 from __future__ import annotations
 
-from morvit_deploy.graph.style.options import LAYOUTS, SELECTS
+from morvit_deploy.graph.style.blocks import FusedBlock
+from morvit_deploy.graph.style.stems import ConvStem
+from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
 
-__all__ = ["FORMS", "LAYOUTS", "SELECTS"]
-FORMS = [(layout, select) for layout in LAYOUTS for select in SELECTS]
+__all__ = ["FUSED", "LAYOUTS", "MANUAL", "SELECTS", "WORDS"]
+COREML = {name: style for name, style in STYLES.items() if style.stem is ConvStem}
+FUSED = [name for name, style in COREML.items() if style.block is FusedBlock]
+MANUAL = [name for name in COREML if name not in FUSED]
+WORDS = [tuple(name.split("-")) for name in MANUAL]  # layout and select of each

@@ -12,13 +12,14 @@ from tiny_models import make_config, own_bucket, random_model
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.pieces import Whole
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import unroll
 
 
 def traced(changes: dict[str, Any], batch: int | str) -> onnx.ModelProto:
     config = make_config(**changes)
-    static = unroll(random_model(config), own_bucket(config), Options(single=batch == 1))
+    static = unroll(random_model(config), own_bucket(config), Options(style=style_for_batch(batch)))
     image = example_image(static, 2 if batch == "dynamic" else int(batch))
     return trace(Whole(static), [image], dynamic=batch == "dynamic")[0]
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.bundle.manifest import Form
-from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.baselines import build_graph
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
@@ -42,16 +43,16 @@ def counted(graph: StaticMoRViT, batch: int = 1, device: str = "cpu") -> int:
     return flops // (2 * batch)
 
 
-def static(config: Config, form: Form = "unrolled", **options: Any) -> StaticMoRViT:
+def static(config: Config, variant: Variant = "unrolled", **options: Any) -> StaticMoRViT:
     """The tiny static module of a configuration's own schedule."""
-    return build_form(form, random_model(config), own_bucket(config), Options(**options))
+    return build_graph(variant, random_model(config), own_bucket(config), Options(**options))
 
 
 def on_meta(name: str, **options: Any) -> StaticMoRViT:
     """A preset's static graph with shapes but without numbers."""
     config = preset(name)
     with torch.device("meta"):
-        return build_form("unrolled", MoRViT(config), own_plan(config).buckets[0], Options(**options))
+        return build_graph("unrolled", MoRViT(config), own_plan(config).buckets[0], Options(**options))
 
 
 @pytest.mark.parametrize("name", ["morvit_b16", "morvit_b16_r5", "vit_b16", "edge_recvit_b16"])
@@ -91,7 +92,7 @@ def test_the_unrolled_graph_does_what_is_counted(changes: dict[str, Any], cls_on
     bucket = own_bucket(config)
     expected = schedule_macs(config, bucket.capacity, cls_only=cls_only)
     assert counted(static(config, cls_only=cls_only)) == expected
-    assert counted(static(config, cls_only=cls_only, single=False), batch=3) == expected
+    assert counted(static(config, cls_only=cls_only, style=STYLES["rows"]), batch=3) == expected
 
 
 @pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
@@ -188,10 +189,10 @@ def test_applications(changes: dict[str, Any], expected: dict[str, int]) -> None
 
 def assert_each_bucket_does_its_macs(config: Config, plan: Plan) -> None:
     """For one image, and for each of several in a batch."""
-    for single in (True, False):
-        graphs = unroll_plan(random_model(config), plan, Options(single=single))
+    for batch in (1, 3):
+        graphs = unroll_plan(random_model(config), plan, Options(style=style_for_batch(batch)))
         for bucket in plan.buckets:
-            assert counted(graphs[bucket.name], batch=1 if single else 3) == bucket.macs
+            assert counted(graphs[bucket.name], batch) == bucket.macs
 
 
 @pytest.mark.parametrize("changes", EXPERT, ids=named)

@@ -14,10 +14,11 @@ from oracle import Oracle
 from tiny_models import EXACT, make_config, make_fields, normalised, own_bucket, random_model, random_pixels
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.baselines import build_form
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.baselines import build_graph
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
+from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
 from morvit_deploy.model.config import MAX_REGISTERS, Config, parse_config
@@ -25,7 +26,7 @@ from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.plan import own_plan
 
 SHARINGS = ("none", "cycle", "middle_cycle")
-FORMS: tuple[Form, ...] = ("unrolled", "masked")  # the third form is of routed models
+VARIANTS: tuple[Variant, ...] = ("unrolled", "masked")  # the third is of routed models
 
 
 def registered(number: int = 3, sharing: str = "cycle") -> Config:
@@ -88,21 +89,23 @@ def test_the_static_graph_equals_the_reference(sharing: str, number: int, batch:
     model = random_model(config, dtype=torch.float64)
     pixels = random_pixels(config, batch)
     outcome = model(normalised(config, pixels))
-    graph = unroll(model, own_bucket(config), Options(single=batch == 1, with_depth=True, fold=fold))
+    graph = unroll(
+        model, own_bucket(config), Options(style=style_for_batch(batch), with_depth=True, fold=fold)
+    )
     found = graph(torch.from_numpy(pixels))
     assert (found["logits"] - outcome.logits).abs().max() <= EXACT
     assert found["depth"].tolist() == outcome.depth.tolist()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_macs_are_those_that_torch_counts(sharing: str, form: Form) -> None:
+def test_macs_are_those_that_torch_counts(sharing: str, variant: Variant) -> None:
     config = registered(sharing=sharing)
-    graph = build_form(form, random_model(config), own_bucket(config), Options())
+    graph = build_graph(variant, random_model(config), own_bucket(config), Options())
     with FlopCounterMode(display=False) as counter:
         graph(torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8))
     counts = mac_counts(config)
-    wanted = counts.static if form == "unrolled" else dense_macs(config)
+    wanted = counts.static if variant == "unrolled" else dense_macs(config)
     assert counter.get_total_flops() == 2 * wanted
     assert own_plan(config).buckets[0].macs == counts.static
     assert dense_macs(config) > dense_macs(registered(0, sharing))

@@ -11,7 +11,8 @@ from adaptive_plans import depth_plan, threshold_plan
 from flat_models import CLS_RUNS, wandering_model
 from tiny_models import make_config, normalised, own_bucket, random_model, random_pixels
 
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import STYLES
 from morvit_deploy.graph.unroll import unroll, unroll_plan
 from morvit_deploy.model.reference import Routing
 from morvit_deploy.verifying.routes import Routes
@@ -31,7 +32,7 @@ def test_reference_and_graph_do_not_diverge_until_one_is_changed(name: str) -> N
     config = make_config(**CONFIGS[name])
     model = random_model(config, dtype=torch.float64)
     pixels = random_pixels(config, 3)
-    graph = unroll(model, own_bucket(config), Options(single=False))
+    graph = unroll(model, own_bucket(config), Options(style=STYLES["rows"]))
     routes = Routes(config, own_bucket(config).capacity)
     reference = routes.stages_of_reference(model(normalised(config, pixels)))
     static = routes.stages_of({k: v.numpy() for k, v in graph(torch.from_numpy(pixels)).items()})
@@ -66,7 +67,7 @@ def test_who_runs_each_step_of_a_bucket(name: str) -> None:
     plan = depth_plan(config, ladder) if taus is None else threshold_plan(config, taus, ladder)
     model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 4)
     everyone = np.ones(4, dtype=bool)
-    for bucket_name, graph in unroll_plan(model, plan, Options(single=False)).items():
+    for bucket_name, graph in unroll_plan(model, plan, Options(style=STYLES["rows"])).items():
         capacity = plan.bucket(bucket_name).capacity
         outcome = model(normalised(config, pixels), Routing(taus, capacity))
         outputs = {k: v.numpy() for k, v in graph(torch.from_numpy(pixels)).items()}
@@ -88,7 +89,7 @@ def test_a_decision_that_differs_is_counted_at_its_step() -> None:
     plan = threshold_plan(config, (0.1, 0.0, 0.2), [(8, 6, 2)])
     model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 2)
     outcome = model(normalised(config, pixels), Routing(plan.thresholds, plan.buckets[0].capacity))
-    graph = unroll_plan(model, plan, Options(single=False))["b0"]
+    graph = unroll_plan(model, plan, Options(style=STYLES["rows"]))["b0"]
     outputs = {k: v.numpy().copy() for k, v in graph(torch.from_numpy(pixels)).items()}
     outputs["step2.runs"][1, 0] = False  # the likeliest of image 1 stands still
     routes = Routes(config, plan.buckets[0].capacity, plan.thresholds)
@@ -104,7 +105,7 @@ def test_cls_is_followed_where_it_is_routed() -> None:
     config, everyone = model.config, np.ones(3, dtype=bool)
     pixels = random_pixels(config, 3)
     outcome = model(normalised(config, pixels))
-    graph = unroll(model, own_bucket(config), Options(single=False))
+    graph = unroll(model, own_bucket(config), Options(style=STYLES["rows"]))
     outputs = {k: v.numpy().copy() for k, v in graph(torch.from_numpy(pixels)).items()}
     routes = Routes(config, own_bucket(config).capacity)
     runs, held = routes.runs(outputs), routes.held(outputs)

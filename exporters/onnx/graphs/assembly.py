@@ -15,7 +15,7 @@ from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, integers_inside,
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
 from morvit_deploy.exporters.onnx.graphs.trace import trace
-from morvit_deploy.graph.pieces import StemPart, TrunkPart, Unanswered, Whole, name_carried
+from morvit_deploy.graph.pieces import EmptyResults, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
 
@@ -57,7 +57,7 @@ def trace_pieces(
         trunk = TrunkPart(graph, carried, inside=inside)
         parts[bucket], probes = trace(trunk, examples, dynamic=dynamic)
         named += tuple(f"{bucket}/{name}" for name in probes)
-    unanswered = trace(Unanswered(trunk), examples, dynamic=dynamic)[0] if inside else None
+    unanswered = trace(EmptyResults(trunk), examples, dynamic=dynamic)[0] if inside else None
     return Pieces(parts, named, tuple(carried.values()), unanswered)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def counts_of(depth: Tensor, layers: int) -> Tensor:
-    """depth (…, N) of each patch token to int64 (…, layers): how many run each layer."""
+    """How many tokens run each layer, int64 (…, layers), from the depth (…, N) of each patch token."""
     each = torch.arange(1, layers + 1, dtype=depth.dtype)
     return (depth[..., None, :] >= each[:, None]).sum(dim=-1)
 

@@ -1,7 +1,7 @@
-"""Where tokens, channels and the tokens' numbers are in a tensor: the two layouts of a static graph.
+"""The two layouts of a static graph: on which axes of a tensor tokens, channels and the tokens' numbers are.
 
-Every token has a state, a column or row of channels, and numbers: a score, a depth, a place. Here is all that
-differs between the layouts outside of the blocks.
+Each token has a state, a row or column of channels, and numbers: a score, a depth, a position. All differences
+between the layouts outside of blocks and one-hot selection are here.
 """
 
 from __future__ import annotations
@@ -30,16 +30,20 @@ class RowLayout:
         return h[..., n:, :]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """States of several groups of tokens after each other."""
+        """States of several groups of tokens as one tensor, in this order."""
         return torch.cat(list(parts), dim=self.axis)
 
     def cls(self, h: Tensor) -> Tensor:
-        """The first token's state, as the classifier reads it."""
+        """The first token's state, in the shape that the classifier takes."""
         return h[..., 0, :]
 
     def constant(self, rows: Tensor) -> Tensor:
         """States (n, dim), or (batch, n, dim), in this layout."""
         return rows
+
+    def from_channels(self, x: Tensor) -> Tensor:
+        """States of one image from channels (1, dim, n)."""
+        return x[0].T
 
     def spread(self, numbers: Tensor) -> Tensor:
         """Numbers to factors of states, the same for each channel."""
@@ -58,7 +62,7 @@ class RowLayout:
         return torch.cat([z[..., :1, 0], scores], dim=-1)[..., None]
 
     def patch_depths(self, z: Tensor) -> Tensor:
-        """The likeliest depth of each patch token, from 1, as numbers; on a tie the lowest."""
+        """The most likely depth of each patch token, from 1, as numbers; on a tie the lowest."""
         return z[..., 1:, :].argmax(dim=-1) + 1
 
     def places(self, h: Tensor, n: int) -> Tensor:
@@ -95,6 +99,9 @@ class ChannelLayout(RowLayout):
     def constant(self, rows: Tensor) -> Tensor:
         return rows.T[None, :, None]
 
+    def from_channels(self, x: Tensor) -> Tensor:
+        return x[:, :, None]
+
     def spread(self, numbers: Tensor) -> Tensor:
         return numbers
 
@@ -124,9 +131,8 @@ class ChannelLayout(RowLayout):
 
 
 def mixed(columns: Tensor, weights: Tensor) -> Tensor:
-    """Columns (1, dim, 1, n) mixed by weights (1, n, 1, k): (1, dim, 1, k). One operator of Core ML's."""
+    """Columns (1, dim, 1, n) mixed by weights (1, n, 1, k): (1, dim, 1, k). One operator in Core ML."""
     return torch.einsum("nchw,nwhu->nchu", columns, weights)
 
 
 BSD, BC1S = RowLayout(), ChannelLayout()
-LAYOUTS = {"bsd": BSD, "bc1s": BC1S}

@@ -1,6 +1,6 @@
 """The five exact rewrites from the dynamic model to a static graph, each a pure function.
 
-All are exact in real arithmetic; `tests/test_rewrites.py` holds each to the reference in float64.
+All are exact in real arithmetic; `tests/graph/maths/test_rewrites.py` compares each with the reference in float64.
 Shapes: h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading
 axis is the batch, or absent: a graph for one image has none, so that its products are plain matrix products.
 """
@@ -24,7 +24,7 @@ class KV(NamedTuple):
 
 
 class KeyedBlock(Protocol):
-    """What rewrites 3 and 4 need of a block: its parts, so that fewer tokens pass through some of them."""
+    """The parts of a block that rewrites 3 and 4 call apart, so that fewer tokens pass through some of them."""
 
     def norm1(self, x: Tensor) -> Tensor: ...
     def queries(self, normed: Tensor) -> Tensor: ...
@@ -38,8 +38,8 @@ class KeyedBlock(Protocol):
 def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rewrite 1, top-k of fixed k: the k highest of z (…, n), best first, and their positions.
 
-    Stands for the paper's percentile (§3.2). Ties go to the lower position in ONNX; where a runtime promises
-    nothing on ties, decisions are compared only on images whose routing margin is above zero.
+    Replaces the paper's percentile (§3.2). In ONNX ties go to the lower position; other runtimes leave them open, so
+    decisions are compared only on images whose routing margin is above zero.
     """
     values, order = torch.topk(z, k, dim=-1)
     return values, order
@@ -63,8 +63,8 @@ def _take_batch(h: Tensor, index: Tensor) -> Tensor:
 def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     """Rewrite 2, partition instead of scatter: CLS and the first k of order, and the rest set aside.
 
-    Attention and MLP do not care about token order once positions are embedded, so the active tokens stay in
-    routed order and nothing is written back. The leavers are None when `order` names only those kept.
+    Attention and MLP do not depend on token order once positions are embedded, so the active tokens stay in routed
+    order and nothing is written back. The leavers are None when `order` names only the tokens kept.
     """
     kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
     leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
@@ -74,8 +74,8 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
 def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rewrite 2 where CLS is routed like every other token: the first k of order (…, tokens), and the rest.
 
-    Whoever sits the step out is asked again at the next one, so the caller puts the rest behind those that ran:
-    every row moves, none is written back. CLS, too, stands where the order puts it.
+    A token that skips this step is a candidate at the next, so the caller appends the rest to those that ran: every
+    row moves, none is written back. CLS, too, moves to its place in the order.
     """
     return take(h, order[..., :k]), take(h, order[..., k:])
 
@@ -95,11 +95,11 @@ def cls_only(
     """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
 
     Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)
-    is where CLS stands, by default first, and `rows` takes it from h.
+    is the position of CLS, by default the first, and `rows` takes it from h.
     """
     normed = block.norm1(h)
-    x, asked = (one_row(states, row, layout, rows) for states in (h, normed))
-    return block.finish(x, block.queries(asked), block.keys(normed), mask)
+    x, querying = (one_row(states, row, layout, rows) for states in (h, normed))
+    return block.finish(x, block.queries(querying), block.keys(normed), mask)
 
 
 def one_row(
@@ -125,12 +125,12 @@ def frozen_keys(
 ) -> tuple[Tensor, KV | None]:
     """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
 
-    `fresh` (…, m, dim) are the tokens that left since this block last ran: their state stands still, so
-    their K and V under this block never change. They join `carried`, which is returned for the next step.
+    `fresh` (…, m, dim) are the tokens that left since this block last ran. Their states no longer change, so their K
+    and V under this block do not either: they join `carried`, which is returned for the next step.
     """
     running = layout.count(x)
     normed = block.norm1(x if fresh is None else layout.join([x, fresh]))
-    # in any order, so that one Concat does: running, fresh, carried
+    # keys may come in any order; running, fresh, carried needs one Concat
     kv = join(block.keys(normed), carried, layout)
     if fresh is not None:
         carried = KV(layout.beyond(kv.k, running), layout.beyond(kv.v, running))
@@ -146,7 +146,7 @@ def join(a: KV, b: KV | None, layout: RowLayout = BSD) -> KV:
 
 
 class Affine(NamedTuple):
-    """x @ weight + bias, weight (in, out): the layout in which the product reads it."""
+    """x @ weight + bias, with weight (in, out) as the product reads it."""
 
     weight: Tensor
     bias: Tensor | None
@@ -159,7 +159,7 @@ def fold_norm(scale: Tensor, shift: Tensor, linear: Affine) -> Affine:
 
 
 def fold_scale(factor: float, linear: Affine) -> Affine:
-    """Rewrite 5: a constant factor on the output, for the attention scale into Q."""
+    """Rewrite 5: a constant factor on the output; puts the attention scale into Q."""
     return Affine(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
 
 
@@ -168,7 +168,7 @@ def fold_pixels(
 ) -> Affine:
     """Rewrite 5: (x / white - mean) / std into the patch projection, whose rows are (row, column, channel).
 
-    The projection then takes raw pixels, 0 … 255, or as they come: `white` is the highest.
+    The projection then takes raw pixels, from 0 to `white`.
     """
     repeats = patch.weight.shape[0] // len(mean)
     means = patch.weight.new_tensor(mean).repeat(repeats)

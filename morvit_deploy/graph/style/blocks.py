@@ -1,4 +1,4 @@
-"""A trained block as the static graph holds it: weights once, in the layout the product reads, in parts."""
+"""A trained block in a static graph: each weight once, transposed as products read it, Q apart from K and V."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morvit_deploy.model.reference import Block
 class StaticLinear(nn.Module):
     """x @ weight + bias with weight (in, out), so that no runtime needs a transposed copy of its own.
 
-    Computed in the weight's own precision, whatever x comes in: half of it where the weights have been halved.
+    Computed in the weight's own precision, whatever that of x: fp16 or bf16 where weights have been lowered.
     """
 
     def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
@@ -27,7 +27,7 @@ class StaticLinear(nn.Module):
 
 
 class StaticNorm(nn.Module):
-    """LayerNorm whose affine part has been folded away or is kept."""
+    """LayerNorm; with `folded`, its scale and shift are in the linear layers that follow."""
 
     def __init__(self, norm: nn.LayerNorm, folded: bool) -> None:
         super().__init__()
@@ -42,40 +42,40 @@ class StaticNorm(nn.Module):
 
 
 class StaticBlock(nn.Module):
-    """One unique block, applied as often as the unrolled graph asks.
+    """One unique block on states in rows (…, tokens, dim), applied as often as the unrolled graph requires.
 
-    `fused` keeps Q, K and V in one weight. A block that is asked for the queries of fewer tokens than its keys
-    (rewrites 3 and 4) holds them as two weights: a slice of a shared weight would be copied by the exporter.
+    `joint` keeps Q, K and V in one weight. A block with queries for fewer tokens than keys (rewrites 3 and 4) holds
+    them as two weights: the exporter would copy a slice of a shared one. Attention is products and a softmax.
     """
 
     linear: type[StaticLinear] = StaticLinear
     norm: type[StaticNorm] = StaticNorm
+    scales_queries = True  # by the weights of Q
 
-    def __init__(self, block: Block, *, fold: bool, fused: bool, attention: str = "manual") -> None:
+    def __init__(self, block: Block, *, fold: bool, joint: bool) -> None:
         super().__init__()
-        self.num_heads, self.attention = block.attn.num_heads, attention
+        self.num_heads, self.joint = block.attn.num_heads, joint
         self.activation = block.mlp.activation
         dim = block.attn.proj.in_features
         dtype = block.attn.proj.weight.dtype
         norms = (block.norm1, block.norm2) if fold else (None, None)
         qkv = affine_of(block.attn.qkv, norms[0])
         q = _columns(qkv, 0, dim)
-        if attention == "manual":  # the fused operator scales by itself
+        if self.scales_queries:
             q = fold_scale((dim // self.num_heads) ** -0.5, q)
         kv = _columns(qkv, dim, 3 * dim)
         self.norm1 = self.norm(block.norm1, fold)
         self.norm2 = self.norm(block.norm2, fold)
-        if fused:
+        if joint:
             self.qkv = self.linear(_side_by_side(q, kv), dtype)
         else:
             self.q, self.kv = self.linear(q, dtype), self.linear(kv, dtype)
-        self.fused = fused
         self.proj = self.linear(affine_of(block.attn.proj, None), dtype)
         self.fc1 = self.linear(affine_of(block.mlp.fc1, norms[1]), dtype)
         self.fc2 = self.linear(affine_of(block.mlp.fc2, None), dtype)
 
     def queries(self, normed: Tensor) -> Tensor:
-        """Scaled queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
+        """Queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
         return self._heads(self.q(normed), 1)[0]
 
     def keys(self, normed: Tensor) -> KV:
@@ -86,16 +86,16 @@ class StaticBlock(nn.Module):
         """x (…, n, dim) after attention of q over kv and the MLP, residuals included.
 
         `mask` is added to the attention logits (…, heads, n, keys). The residual stream, the norms and the softmax
-        have the precision of x, which stays whole where the weights have been halved.
+        keep the precision of x, whatever that of the weights.
         """
-        mixed = (_fused if self.attention == "fused" else _mixed)(q, kv, x.dtype, mask)
-        x = x + self.proj(mixed.transpose(-3, -2).flatten(-2)).to(x.dtype)
-        return x + self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
+        x = x + self.proj(self._attend(q, kv, x.dtype, mask)).to(x.dtype)
+        mlp: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
+        return x + mlp
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (…, n, dim): every token queries every other."""
         normed = self.norm1(x)
-        if self.fused:
+        if self.joint:
             q, k, v = self._heads(self.qkv(normed), 3)
         else:
             q, (k, v) = self.queries(normed), self.keys(normed)
@@ -103,23 +103,28 @@ class StaticBlock(nn.Module):
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(…, tokens, parts·dim) to `parts` tensors (…, heads, tokens, head_dim)."""
-        split = x.unflatten(-1, (parts * self.num_heads, -1)).transpose(-3, -2)
+        split = torch.unflatten(x, -1, (parts * self.num_heads, -1)).transpose(-3, -2)
         return split.chunk(parts, dim=-3)
 
+    def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
+        """Values mixed by attention, heads side by side: (…, n, dim)."""
+        alone = kv.k.shape[-2] == 1  # a token alone with itself: its weight is 1
+        mixed = kv.v if alone else self._mix(q, kv, dtype, mask)
+        return mixed.transpose(-3, -2).flatten(-2)
 
-def _mixed(q: Tensor, kv: KV, whole: torch.dtype, mask: Tensor | None) -> Tensor:
-    """Values mixed by attention, for each query (…, heads, n, head_dim); the softmax in precision `whole`."""
-    if kv.k.shape[-2] == 1:  # a token alone with itself: its weight is 1
-        return kv.v
-    logits = (q @ kv.k.transpose(-2, -1)).to(whole)
-    return (logits if mask is None else logits + mask).softmax(dim=-1).to(kv.v.dtype) @ kv.v
+    def _mix(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
+        """Values mixed for each query (…, heads, n, head_dim); the softmax in precision `dtype`."""
+        logits = (q @ kv.k.transpose(-2, -1)).to(dtype)
+        return (logits if mask is None else logits + mask).softmax(dim=-1).to(kv.v.dtype) @ kv.v
 
 
-def _fused(q: Tensor, kv: KV, _whole: torch.dtype, mask: Tensor | None) -> Tensor:
-    """The same by one operator, for queries that are not scaled yet."""
-    if kv.k.shape[-2] == 1:
-        return kv.v
-    return F.scaled_dot_product_attention(q, kv.k, kv.v, attn_mask=mask)
+class FusedBlock(StaticBlock):
+    """The same with attention as one operator, which scales the queries itself."""
+
+    scales_queries = False
+
+    def _mix(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(q, kv.k, kv.v, attn_mask=mask)
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:

@@ -6,8 +6,6 @@ Apple describes in "Deploying Transformers on the Apple Neural Engine" (2022). T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,58 +37,28 @@ class ChannelNorm(StaticNorm):
 
 
 class PointwiseBlock(StaticBlock):
-    """A trained block on x (1, dim, 1, tokens)."""
+    """A trained block on x (1, dim, 1, tokens); queries, keys and values are (1, dim, 1, tokens), head after head."""
 
     linear, norm = PointwiseLinear, ChannelNorm
 
-    def queries(self, normed: Tensor) -> Tensor:
-        """Scaled queries (1, dim, 1, tokens) of normed (1, dim, 1, tokens), head after head."""
-        return self.q(normed)
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return _split(x, parts, 1)  # heads are split later: each attends by itself
 
-    def keys(self, normed: Tensor) -> KV:
-        """Keys and values of normed, each (1, dim, 1, tokens), head after head."""
-        return KV(*self.kv(normed).chunk(2, dim=1))
+    def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
+        """Values mixed by attention (1, dim, 1, n): the keys of each head are the channels of its weights.
 
-    def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
-        """x (1, dim, 1, n) after attention of q over kv and the MLP; `mask` (1, keys, 1, 1 or n) is added."""
-        x = x + self.proj(self._attended(q, kv, mask))
-        return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        normed = self.norm1(x)
-        if self.fused:
-            q, k, v = self.qkv(normed).chunk(3, dim=1)
-            return self.finish(x, q, KV(k, v), mask)
-        return self.finish(x, self.queries(normed), self.keys(normed), mask)
-
-    def _attended(self, q: Tensor, kv: KV, mask: Tensor | None) -> Tensor:
-        """Values mixed by attention (1, dim, 1, n): each head's keys stand on the channel axis of its weights."""
+        `mask` (1, keys, 1, 1 or n) is added to the logits.
+        """
         if kv.k.shape[-1] == 1:  # a token alone with itself: its weight is 1
             return kv.v
-        parts = zip(
-            self._split(q, 1), self._split(kv.k.transpose(1, 3), 3), self._split(kv.v, 1), strict=True
-        )
-        heads = []
-        for query, key, value in parts:
+        n, heads = self.num_heads, []
+        parts = (_split(q, n, 1), _split(kv.k.transpose(1, 3), n, 3), _split(kv.v, n, 1))
+        for query, key, value in zip(*parts, strict=True):
             logits = mixed(key, query)  # (1, keys, 1, head_dim) by (1, head_dim, 1, n)
             heads.append(mixed(value, (logits if mask is None else logits + mask).softmax(dim=1)))
-        return heads[0] if len(heads) == 1 else torch.cat(heads, dim=1)
-
-    def _split(self, x: Tensor, axis: int) -> tuple[Tensor, ...]:
-        """The heads of x, whose channels are on `axis`."""
-        return (x,) if self.num_heads == 1 else x.chunk(self.num_heads, dim=axis)
+        return heads[0] if n == 1 else torch.cat(heads, dim=1)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The classes that a layout's graph is made of."""
-
-    linear: type[StaticLinear]
-    norm: type[StaticNorm]
-    block: type[StaticBlock]
-
-
-PARTS = {
-    "bsd": Parts(StaticLinear, StaticNorm, StaticBlock),
-    "bc1s": Parts(PointwiseLinear, ChannelNorm, PointwiseBlock),
-}
+def _split(x: Tensor, parts: int, axis: int) -> tuple[Tensor, ...]:
+    """Equal parts of x; x itself without an operation where there is one."""
+    return (x,) if parts == 1 else x.chunk(parts, dim=axis)

@@ -26,7 +26,7 @@ from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
 from morvit_deploy.exporters.verification import options_of, verify
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.verifying.outcome import Verification
@@ -67,7 +67,7 @@ def sound_of(bundle: Path) -> Sound:
     manifest = open_manifest(bundle)
     model = load_checkpoint(bundle.parent / "checkpoint")
     options = options_of(CoremlExporter(), manifest)
-    return Sound(bundle, manifest, build_forms(manifest.form, model, manifest.plan, options))
+    return Sound(bundle, manifest, build_graphs(manifest.form, model, manifest.plan, options))
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,24 @@
-"""What coremltools makes of every form: operations, ranks and shapes of the program, small models of each routing."""
+"""What coremltools makes of every style: operations, ranks and shapes of small programs, for each routing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
 from config_matrix import named
-from graph_styles import FORMS, SELECTS
+from graph_styles import LAYOUTS, SELECTS, WORDS
 from tiny_models import make_config, own_bucket, random_model
 
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
-from morvit_deploy.exporters.coreml.options import coreml_options
+from morvit_deploy.exporters.coreml.options import CoremlAsked, coreml_options
 from morvit_deploy.exporters.coreml.proof import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
-from morvit_deploy.graph.style.options import Layout, Select
+from morvit_deploy.graph.style.words import Attention, Layout, Select
 from morvit_deploy.graph.unroll import unroll, unroll_plan
 
 MOST_AXES = 5  # of a tensor in Core ML
@@ -52,7 +54,7 @@ def held(
     return counts
 
 
-@pytest.mark.parametrize(("layout", "select"), FORMS)
+@pytest.mark.parametrize(("layout", "select"), WORDS)
 @pytest.mark.parametrize("changes", SINGLE, ids=named)
 def test_a_single_function(changes: dict[str, Any], layout: Layout, select: Select) -> None:
     config = make_config(**changes)
@@ -67,7 +69,7 @@ def test_a_single_function(changes: dict[str, Any], layout: Layout, select: Sele
         assert found["transpose"] <= config.num_layers + 2 * config.num_steps + 2
 
 
-@pytest.mark.parametrize(("layout", "select"), FORMS)
+@pytest.mark.parametrize(("layout", "select"), WORDS)
 @pytest.mark.parametrize("name", LADDERS)
 def test_stem_and_trunks(name: str, layout: Layout, select: Select) -> None:
     plan, config = LADDERS[name], make_config(routing=ROUTING[name])
@@ -87,3 +89,16 @@ def test_the_fused_operator_is_one(select: Select) -> None:
     module = Whole(unroll(random_model(config), own_bucket(config), options))
     found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=18, precision="fp16")
     assert found["scaled_dot_product_attention"] == config.num_layers and not found["softmax"]
+
+
+@pytest.mark.parametrize("words", [*product(LAYOUTS, SELECTS, get_args(Attention))], ids="-".join)
+def test_what_may_be_asked_has_a_style(words: tuple[Layout, Select, Attention]) -> None:
+    layout, select, attention = words
+    try:
+        CoremlAsked(layout=layout, select=select, attention=attention)
+    except ConfigError:
+        with pytest.raises(ConfigError, match="static graph"):
+            coreml_options("float", layout, select, attention=attention)
+    else:
+        style = coreml_options("float", layout, select, attention=attention).style
+        assert style.one_hot == (select == "onehot") and style.single

@@ -17,7 +17,7 @@ from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.proof import Facts, prove
 from morvit_deploy.exporters.verification import options_of
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint
 
 Plant = Callable[[onnx.ModelProto], None]
@@ -29,7 +29,7 @@ class Written:
     def __init__(self, bundle: Path) -> None:
         self.bundle, self.manifest = bundle, open_manifest(bundle)
         model = load_checkpoint(bundle.parent / "checkpoint")
-        self.graphs = build_forms(
+        self.graphs = build_graphs(
             "unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest)
         )
 

@@ -18,7 +18,7 @@ from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.proof import prove
 from morvit_deploy.exporters.verification import options_of
-from morvit_deploy.graph.baselines import build_forms
+from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IntegerKernels
@@ -35,7 +35,7 @@ class Written:
     def __init__(self, bundle: Path) -> None:
         self.bundle, self.manifest = bundle, open_manifest(bundle)
         model = load_checkpoint(bundle.parent / "checkpoint")
-        self.graphs = build_forms(
+        self.graphs = build_graphs(
             "unrolled", model, self.manifest.plan, options_of(OnnxExporter(), self.manifest)
         )
         lower(self.graphs, self.manifest.precision, self.manifest.lowering)

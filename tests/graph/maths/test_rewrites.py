@@ -43,7 +43,7 @@ def blocks(seed: int, dim: int, num_heads: int, **changes: object) -> tuple[Bloc
     config = make_config(embed_dim=dim, num_heads=num_heads, mlp_dim=dim + 3, **changes)
     block = random_model(config, seed, torch.float64).cycle[0]
     assert isinstance(block, Block)
-    return block, StaticBlock(block, fold=bool(seed % 2), fused=False)
+    return block, StaticBlock(block, fold=bool(seed % 2), joint=False)
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -243,12 +243,12 @@ def test_fold_positions(seed: int, n: int, dim: int) -> None:
     assert equal(torch.cat([first.expand(2, -1, -1), patches + others], dim=1), expected)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "parts"])
+@pytest.mark.parametrize("joint", [True, False], ids=["joint", "parts"])
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "plain"])
 @given(seed=seeds, shape=heads, biased=st.booleans())
 def test_a_static_block_is_the_block(
-    fold: bool, fused: bool, seed: int, shape: tuple[int, int], biased: bool
+    fold: bool, joint: bool, seed: int, shape: tuple[int, int], biased: bool
 ) -> None:
     block, _ = blocks(seed, *shape, qkv_bias=biased)
     h = noise(seed, 2, 6, shape[0])
-    assert equal(StaticBlock(block, fold=fold, fused=fused)(h), block(h))
+    assert equal(StaticBlock(block, fold=fold, joint=joint)(h), block(h))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from morvit_deploy.graph.maths.layouts import BC1S, BSD, RowLayout, mixed
-from morvit_deploy.graph.style.selection import HIGHEST, LOWEST, Gathers, OneGather, OneHot, OneHotChannels
+from morvit_deploy.graph.style.one_hot import OneHot, OneHotChannels
+from morvit_deploy.graph.style.selection import HIGHEST, LOWEST, Gathers, OneGather
 
 WHOLE = torch.float64
 seeds = st.integers(0, 10**6)
@@ -51,7 +52,7 @@ def test_a_one_hot_order_is_the_stable_sort(
     sorted_, wanted = torch.sort(z, descending=True, stable=True)
     values, order = one_hot(layout).rank(numbers_in(layout, z), k, valued)
     assert positions(order) == wanted[:k].tolist()
-    assert order.sum() == k  # one 1 for each of the k best, noughts besides
+    assert order.sum() == k  # one 1 for each of the k best, zeros besides
     assert values.flatten().tolist() == sorted_[:valued].tolist()
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
 from config_matrix import EVERY, OPTIONS, named
-from graph_styles import LAYOUTS
+from graph_styles import LAYOUTS, SELECTS
 from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.exporters.coreml.options import coreml_options
-from morvit_deploy.graph.style.options import Layout
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_of
+from morvit_deploy.graph.style.words import Layout, Select
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import selection_macs, stem_macs
@@ -30,11 +30,10 @@ LADDERS: list[tuple[dict[str, Any], tuple[float | None, ...]]] = [
 
 
 def counted(
-    config: Config, bucket: Bucket, plan: Plan | None, layout: Layout, select: Any, depth: bool
+    config: Config, bucket: Bucket, plan: Plan | None, layout: Layout, select: Select, depth: bool
 ) -> int:
     """Multiply-accumulates that torch sees one image pay."""
-    options = coreml_options("float", layout, select, with_depth=depth)
-    graph = unroll(random_model(config), bucket, options, plan)
+    graph = unroll(random_model(config), bucket, Options("float", depth, style_of(layout, select)), plan)
     with FlopCounterMode(display=False) as counter:
         graph(torch.zeros(1, 3, config.image_size, config.image_size))
     assert counter.get_total_flops() % 2 == 0
@@ -47,7 +46,7 @@ def counted(
 def test_one_bucket(changes: dict[str, Any], layout: Layout, depth: bool) -> None:
     config = make_config(**changes)
     bucket = own_bucket(config)
-    gathers, products = (counted(config, bucket, None, layout, way, depth) for way in ("topk", "onehot"))
+    gathers, products = (counted(config, bucket, None, layout, way, depth) for way in SELECTS)
     wanted = selection_macs(config, bucket.capacity, None, depth, sorts=False)
     assert gathers == bucket_macs(config, bucket.capacity, None)  # the layout costs nothing
     assert products - gathers == wanted
@@ -63,7 +62,7 @@ def test_under_thresholds(
     first = 16 if tau[0] is None else 9
     plan = threshold_plan(config, tau, [(first, first if tau[1] is None else 5, 2)])
     for bucket in plan.buckets:
-        gathers, products = (counted(config, bucket, plan, layout, way, depth) for way in ("topk", "onehot"))
+        gathers, products = (counted(config, bucket, plan, layout, way, depth) for way in SELECTS)
         assert gathers == bucket.macs
         assert products - gathers == selection_macs(config, bucket.capacity, tau, depth)
 
@@ -75,9 +74,10 @@ def test_depths_are_sorted_in_the_stem(sharing: str, layout: Layout) -> None:
     falling = tuple(max(1, 16 - 4 * step) for step in range(config.num_steps))
     plan = depth_plan(config, [falling])
     for bucket in plan.buckets:
-        gathers, products = (counted(config, bucket, plan, layout, way, True) for way in ("topk", "onehot"))
+        gathers, products = (counted(config, bucket, plan, layout, way, True) for way in SELECTS)
         assert products - gathers == selection_macs(config, bucket.capacity)
-    graph = unroll(random_model(config), plan.buckets[0], coreml_options("float", layout, "onehot"), plan)
+    options = Options("float", style=style_of(layout, "onehot"))
+    graph = unroll(random_model(config), plan.buckets[0], options, plan)
     with FlopCounterMode(display=False) as counter:
         graph.begin(torch.zeros(1, 3, config.image_size, config.image_size), {})
     assert counter.get_total_flops() == 2 * (stem_macs(config) + selection_macs(config, falling))
@@ -88,9 +88,9 @@ def test_without_the_last_rewrite(layout: Layout) -> None:
     config = make_config(routing="expert_choice_flat")
     bucket = own_bucket(config)
     flops = []
-    for select in ("topk", "onehot"):
-        form = coreml_options("float", layout, select)  # type: ignore[arg-type]
-        graph = StaticMoRViT(random_model(config), bucket, replace(form, cls_only=False))
+    for select in SELECTS:
+        options = Options("float", style=style_of(layout, select), cls_only=False)
+        graph = StaticMoRViT(random_model(config), bucket, options)
         with FlopCounterMode(display=False) as counter:
             graph(torch.zeros(1, 3, config.image_size, config.image_size))
         flops.append(counter.get_total_flops())

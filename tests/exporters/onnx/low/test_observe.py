@@ -18,7 +18,8 @@ from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces, tr
 from morvit_deploy.exporters.onnx.low.linears import linears
 from morvit_deploy.exporters.onnx.low.observe import ENOUGH, Observer, first_not_finite, open_session
 from morvit_deploy.exporters.onnx.low.ranges import PIXELS, ranges_of, smoothing_of
-from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.reference import Routing
@@ -32,7 +33,7 @@ def folder(calibration_folder: Path) -> ImageFolder:
 
 
 def pieces_of(plan: Plan, batch: int = 1, inside: bool = False) -> Pieces:
-    graphs = unroll_plan(random_model(EXPERT), plan, Options(single=batch == 1))
+    graphs = unroll_plan(random_model(EXPERT), plan, Options(style=style_for_batch(batch)))
     image = example_image(next(iter(graphs.values())), batch)
     return trace_pieces(graphs, plan, image, dynamic=False, inside=inside)
 

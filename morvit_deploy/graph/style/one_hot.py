@@ -1,0 +1,101 @@
+"""How tokens are ranked and taken without top-k and gathers: by comparisons, and by products with one-hot rows.
+
+Exact in any precision: a one-hot product adds zeros to the one number it takes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morvit_deploy.graph.maths.layouts import mixed
+from morvit_deploy.graph.style.selection import OneGather
+
+
+class OneHot(OneGather):
+    """No top-k, no gather: ranks by comparing each with each, tokens by products with one-hot rows.
+
+    For one image. An order of k among n tokens is a matrix of 0 and 1 (k, n), multiplied by the states (n, dim).
+    """
+
+    most_tokens = 2048  # token numbers and ranks are whole numbers, exact in fp16 up to here
+
+    def places(self, h: Tensor, n: int) -> Tensor:
+        return self.layout.places(h, n).to(self.dtype)
+
+    def rank(self, scores: Tensor, needed: int, valued: int) -> tuple[Tensor, Tensor]:
+        order = self._order(self._ranks(scores), needed)
+        if valued == 0:
+            return scores[..., :0], order
+        return self.numbers(scores, order if valued == needed else self._best(order, valued)), order
+
+    def by_depth(self, depth: Tensor) -> Tensor:
+        return self._order(self._ranks(depth.to(self.dtype)), depth.shape[-1])
+
+    def numbers(self, values: Tensor, order: Tensor) -> Tensor:
+        return (order @ values.to(self.dtype)[:, None])[:, 0]
+
+    def rows(self, h: Tensor, order: Tensor) -> Tensor:
+        return order @ h
+
+    def partition(self, h: Tensor, order: Tensor, k: int, both: bool) -> tuple[Tensor, Tensor | None]:
+        patches = self.rows(self.layout.beyond(h, 1), order if both else self._best(order, k))
+        return self._cut(self.layout.join([self.layout.first(h, 1), patches]), 1 + k)
+
+    def back(self, values: Tensor, numbers: Tensor) -> Tensor:
+        return self.numbers(values, self._order(self._labels(numbers), numbers.shape[-1]))
+
+    def lowest_number(self, numbers: Tensor) -> Tensor:
+        return self._order(self._labels(numbers), 1)
+
+    def _ranks(self, scores: Tensor) -> Tensor:
+        """Scores (n,) to labels: how many tokens rank before each."""
+        place = torch.arange(len(scores))
+        ahead = outranks(scores[:, None], scores, earlier=place[:, None] < place)
+        return ahead.to(self.dtype).sum(dim=0)
+
+    def _labels(self, numbers: Tensor) -> Tensor:
+        """Numbers of tokens as labels."""
+        return numbers
+
+    def _order(self, labels: Tensor, k: int) -> Tensor:
+        """The order (k, n) of the tokens that have the labels 0 … k − 1, labels (n,)."""
+        return (labels == torch.arange(k, dtype=self.dtype)[:, None]).to(self.dtype)
+
+    def _best(self, order: Tensor, k: int) -> Tensor:
+        """The first k of an order."""
+        return order if k == order.shape[0] else order[:k]
+
+
+class OneHotChannels(OneHot):
+    """The same where channels come first: states (1, dim, 1, n) are multiplied by an order (1, n, 1, k)."""
+
+    def numbers(self, values: Tensor, order: Tensor) -> Tensor:
+        return mixed(values.to(self.dtype), order)
+
+    def rows(self, h: Tensor, order: Tensor) -> Tensor:
+        return mixed(h, order)
+
+    def _ranks(self, scores: Tensor) -> Tensor:
+        """Scores (1, 1, 1, n) to labels (1, n, 1, 1)."""
+        place = torch.arange(scores.shape[-1])
+        earlier = (place < place[:, None])[:, None]  # (n, 1, n): of the token on the channel axis
+        ahead = outranks(scores, self._labels(scores), earlier)
+        return ahead.to(self.dtype).sum(dim=-1, keepdim=True)
+
+    def _labels(self, numbers: Tensor) -> Tensor:
+        return numbers.transpose(1, 3)  # (1, n, 1, 1)
+
+    def _order(self, labels: Tensor, k: int) -> Tensor:
+        return (labels == torch.arange(k, dtype=self.dtype)).to(self.dtype)
+
+    def _best(self, order: Tensor, k: int) -> Tensor:
+        return order if k == order.shape[-1] else order[..., :k]
+
+
+def outranks(other: Tensor, own: Tensor, earlier: Tensor) -> Tensor:
+    """Whether the other score ranks before one's own; `earlier` says that its position is the lower one.
+
+    The higher score ranks first; of equal scores, that of the lower position.
+    """
+    return torch.where(earlier, other >= own, other > own)
