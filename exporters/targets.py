@@ -47,19 +47,27 @@ class Target:
     needs: Needs
     exporter: str  # place of its Exporter
     runner: str  # place of `open(folder, manifest, threads, probes, bucket) -> Runner`
-    board_files: str | None = None  # place of `board_files(bundle, manifest) -> BoardFiles`; None: no board runs it
+    board_files: str | None = (
+        None  # place of `board_files(bundle, manifest) -> BoardFiles`; None: no board runs it
+    )
     devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
     options: type[TargetOptions] = TargetOptions
     form: type[TargetForm] = TargetForm  # its own entry of the manifest
     precision: Precision = "fp32"  # unless another is asked for
     precisions: tuple[Precision, ...] = ("fp32",)
-    why_not: Mapping[str, str] = field(default_factory=dict)  # a precision that it lacks, and what to do instead
+    why_not: Mapping[str, str] = field(
+        default_factory=dict
+    )  # a precision that it lacks, and what to do instead
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)  # below fp32, by precision
     dispatches: tuple[Dispatch, ...] = ("graph", "host")  # who can choose between buckets; first: default
     calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
     int8_flavor: Literal["cpu", "trt"] = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
     limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
+
+    def why_not_in(self, precision: str) -> str:
+        """Why the target has no such precision, and what to do instead."""
+        return self.why_not.get(precision, f"target {self.name} has {', '.join(self.precisions)}")
 
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
@@ -87,7 +95,7 @@ def targets() -> dict[str, Target]:
 
 
 def register(place: str) -> Target:
-    """Add the target at `module:name`, here and in the processes that this one starts: `bench` measures in another."""
+    """Add the target at `module:name`, here and in processes that this one starts: `bench` measures in another."""
     target: Target = _load(place)
     places = [known for known in os.environ.get(REGISTERED, "").split(",") if known not in ("", place)]
     os.environ[REGISTERED] = ",".join([*places, place])
@@ -96,7 +104,9 @@ def register(place: str) -> Target:
 
 @cache
 def _own_targets() -> dict[str, Target]:
-    folders = [module.name for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__) if module.ispkg]
+    folders = [
+        module.name for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__) if module.ispkg
+    ]
     found: list[Target] = [_load(f"morvit_deploy.exporters.{name}.target:TARGET") for name in folders]
     return {target.name: target for target in sorted(found, key=lambda target: target.name != DEFAULT)}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import sha256
-from morvit_deploy.bundle.trt import RECIPE, SCRIPT, TIMING_CACHE, TrtForm
+from morvit_deploy.exporters.trt.form import RECIPE, SCRIPT, TIMING_CACHE, TrtForm
 
 FORMAT = trt_build.RECIPE_FORMAT
 

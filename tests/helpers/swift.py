@@ -10,8 +10,8 @@ import tree_sitter_swift
 from tiny_models import random_pixels
 from tree_sitter import Language, Node, Parser
 
-from morvit_deploy.bundle.coreml import CoremlForm
 from morvit_deploy.bundle.manifest import Manifest, Port
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.kit.write import Golden
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan

@@ -12,8 +12,8 @@ from config_matrix import named
 from graph_styles import FORMS, SELECTS
 from tiny_models import make_config, own_bucket, random_model
 
+from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
-from morvit_deploy.exporters.coreml.options import coreml_options
 from morvit_deploy.exporters.coreml.proof import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.options import Layout, Select

@@ -13,7 +13,7 @@ from graph_styles import LAYOUTS
 from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.exporters.coreml.options import coreml_options
+from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.graph.style.options import Layout
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
 from morvit_deploy.model.config import Config

@@ -16,7 +16,7 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from torch import Tensor
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.coreml.options import coreml_options
+from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.graph.style.options import Layout, Options, Select
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.plan import Plan

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from morvit_deploy.model.config import Strict
+from morvit_deploy.bundle.forms import TargetForm
 
 Flavor = Literal["tensorrt", "rtx"]
 
@@ -29,7 +29,7 @@ LACKS: dict[Flavor, dict[str, str]] = {
 }
 
 
-class TrtForm(Strict):
+class TrtForm(TargetForm):
     """What the recipe asks of the builder; what was built, and by whom, is in `engines.json` beside the engines."""
 
     flavor: Flavor
