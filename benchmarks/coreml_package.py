@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from morvit_deploy.exporters.api import export
-from morvit_deploy.exporters.coreml.contract.form import PACKAGE
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert

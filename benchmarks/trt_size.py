@@ -20,7 +20,7 @@ from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.export import TrtExporter
-from morvit_deploy.exporters.trt.form import BUILD
+from morvit_deploy.exporters.trt.names import BUILD
 from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.baselines import build_forms

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from morvit_deploy.bundle.manifest import Form, Input
-from morvit_deploy.calibration.ranges.ranges import Method
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported
 from morvit_deploy.exporters.options import TargetOptions, options_of, unknown_option
-from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Request, held_apart
+from morvit_deploy.exporters.pictures import held_apart
+from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Request
 from morvit_deploy.exporters.targets import Target, find_target, targets
-from morvit_deploy.model.precision import Precision
+from morvit_deploy.model.choices import Form, Input, Int8Flavor, Method, Precision
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +39,7 @@ def export(
     with_depth: bool = False,
     form: Form = "unrolled",
     precision: Precision | None = None,
-    int8_flavor: Literal["cpu", "trt"] | None = None,
+    int8_flavor: Int8Flavor | None = None,
     calibration: Method | None = None,
     calibration_limit: int = CALIBRATION_LIMIT,
     smooth: bool = False,

@@ -1,35 +1,26 @@
-"""What to export, and how: the one form that Python's keywords and the command line's options take."""
+"""What to export, and how: the one form that Python's keywords and the command line's options take.
+
+Light: `export --help` imports it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-
-from morvit_deploy.bundle.images import ImageFolder, open_images
-from morvit_deploy.bundle.manifest import Form, Input
-from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.calibration.ranges.ranges import Method
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help, TargetOptions, check_choices
 from morvit_deploy.exporters.targets import Target, find_target
-from morvit_deploy.model.config import load_config
-from morvit_deploy.model.precision import Precision
+from morvit_deploy.model.choices import Form, Input, Int8Flavor, Method, Precision
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.pictures import Pictures
 
 LARGEST_BATCH = 4096
 DEFAULT_LIMIT = 32  # images of a folder to verify with
 CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures of the user's folder."""
-
-    verifying: Pixels | None = None  # (n, height, width, 3)
-    calibrating: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Request:
         ),
     ] = "fp32"
     int8_flavor: Annotated[
-        Literal["cpu", "trt"] | None,
+        Int8Flavor | None,
         Help("cpu: what ONNX Runtime multiplies (default); trt: symmetric, for TensorRT."),
     ] = None
     calibration: Annotated[
@@ -139,15 +130,9 @@ class Request:
     @cached_property
     def pictures(self) -> Pictures:
         """Read from the folder `images`, once. ImageError for a folder that cannot be used."""
-        if self.images is None:
-            return Pictures()
-        config = load_config(self.checkpoint)
-        if not self._target.calibrates or self.precision == "fp32":
-            return Pictures(open_images(self.images, config, limit=self.limit, upscale=self.upscale).all())
-        limit = self.limit + self.calibration_limit
-        both = open_images(self.images, config, limit=limit, upscale=self.upscale)
-        verifying, calibrating = held_apart(both, self.limit, self.calibration_limit)
-        return Pictures(verifying.all(), calibrating)
+        from morvit_deploy.exporters.pictures import read_pictures
+
+        return read_pictures(self)
 
     def _check_precision(self) -> None:
         if self.precision == "int8" and self.images is None:
@@ -170,17 +155,3 @@ class Request:
             raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
         if self.allow_worse and self.exact:
             raise ConfigError("allow_worse: fp32 has no gate that could be missed; precision is 'fp32'")
-
-
-def held_apart(folder: ImageFolder, limit: int, calibration_limit: int) -> tuple[ImageFolder, ImageFolder]:
-    """Pictures to verify with, evenly taken, and others to calibrate with.
-
-    Where there are fewer than twice `limit`, calibration has all of them: ranges need images more than the proof
-    needs other ones.
-    """
-    count = len(folder)
-    numbers = np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()
-    verifying = tuple(folder.entries[number] for number in numbers)
-    others = tuple(entry for entry in folder.entries if entry not in verifying)
-    calibrating = others if count >= 2 * limit else folder.entries
-    return replace(folder, entries=verifying), replace(folder, entries=calibrating[:calibration_limit])

@@ -1,7 +1,7 @@
 """The targets there are, and what the rest of the program may ask of one.
 
 A target is a folder of `exporters/` whose `target.py` defines one object, `TARGET`. Its modules load only when it is
-used: running a bundle needs no torch.
+used: running a bundle needs no torch, and `--help` neither numpy nor pydantic.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import morvit_deploy.exporters
-from morvit_deploy.bundle.forms import TargetForm, find_with
-from morvit_deploy.bundle.manifest import Dispatch, Manifest, open_manifest
-from morvit_deploy.bundle.session import Runner, Session
+from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.options import TargetOptions
-from morvit_deploy.model.precision import GATES, Gate, Precision
+from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
+from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
+    from morvit_deploy.bundle.forms import TargetForm
+    from morvit_deploy.bundle.manifest import Manifest
+    from morvit_deploy.bundle.session import Runner, Session
     from morvit_deploy.exporters.base import Exporter
     from morvit_deploy.exporters.board import BoardFiles
 
@@ -52,7 +54,7 @@ class Target:
     )
     devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
     options: type[TargetOptions] = TargetOptions
-    form: type[TargetForm] = TargetForm  # its own entry of the manifest
+    form: str = "morvit_deploy.bundle.forms:TargetForm"  # place of the class of its own entry in the manifest
     precision: Precision = "fp32"  # unless another is asked for
     precisions: tuple[Precision, ...] = ("fp32",)
     why_not: Mapping[str, str] = field(
@@ -61,13 +63,18 @@ class Target:
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)  # below fp32, by precision
     dispatches: tuple[Dispatch, ...] = ("graph", "host")  # who can choose between buckets; first: default
     calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
-    int8_flavor: Literal["cpu", "trt"] = "cpu"  # unless another is asked for
+    int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
     limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
 
     def why_not_in(self, precision: str) -> str:
         """Why the target has no such precision, and what to do instead."""
         return self.why_not.get(precision, f"target {self.name} has {', '.join(self.precisions)}")
+
+    def load_form(self) -> type[TargetForm]:
+        """The class of its own entry in the manifest."""
+        form: type[TargetForm] = _load(self.form)
+        return form
 
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
@@ -134,6 +141,9 @@ def open_bundle(
     is run in that bucket, whatever it needs. With `probes` the graph of that bucket (or of the only one) also returns
     the values that `verify` compares step by step. Raises BundleError, PlanError or TargetError.
     """
+    from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.bundle.session import Session
+
     folder = Path(folder)
     manifest = open_manifest(folder)
     return Session(

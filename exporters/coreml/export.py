@@ -14,14 +14,14 @@ from morvit_deploy.bundle.session import RESULTS
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
-from morvit_deploy.exporters.coreml.contract.form import (
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import (
     MAIN,
     PACKAGE,
     SEVERAL_FUNCTIONS,
     STEM,
     SWIFT,
     SYSTEMS,
-    CoremlForm,
 )
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
 from morvit_deploy.exporters.coreml.kit.golden import golden_of

@@ -15,7 +15,8 @@ from torch import nn
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.coreml.contract.form import MAIN, PACKAGE, STEM, CoremlForm
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.targets import Needs, Target
-from morvit_deploy.model.precision import ALL_FP16, GATES
+from morvit_deploy.model.gates import ALL_FP16, GATES
 
 TARGET = Target(
     name="coreml",
@@ -24,7 +23,7 @@ TARGET = Target(
     runner="morvit_deploy.exporters.coreml.run:open_coreml",
     devices=("mac", "iphone"),
     options=CoremlOptions,
-    form=CoremlForm,
+    form="morvit_deploy.exporters.coreml.contract.form:CoremlForm",
     precision="fp16",
     precisions=("fp32", "fp16"),
     why_not={

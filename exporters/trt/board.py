@@ -12,7 +12,7 @@ from morvit_deploy.bundle.session import Runner
 from morvit_deploy.exporters.board import BoardFiles
 from morvit_deploy.exporters.onnx.board import bucket_graphs
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS
-from morvit_deploy.exporters.trt.form import ALONE, BUILD, RECIPE
+from morvit_deploy.exporters.trt.names import ALONE, BUILD, RECIPE
 from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 
 

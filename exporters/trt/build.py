@@ -10,7 +10,8 @@ from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.trt.flavors import is_installed
-from morvit_deploy.exporters.trt.form import BUILD, LACKS, Flavor, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, LACKS, Flavor
 
 Tell = Callable[[str], None]
 

@@ -13,7 +13,8 @@ from morvit_deploy.agent.trt.build import RECORD
 from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
 from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, told
-from morvit_deploy.exporters.trt.form import BUILD, TIMING_CACHE, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
 from morvit_deploy.remote.dialogue import Dropped
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session

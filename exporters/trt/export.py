@@ -13,7 +13,8 @@ from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.flavors import EVERY, Here, choose, form_of
-from morvit_deploy.exporters.trt.form import BUILD, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD
 from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.exporters.trt.proof import prove_engines
 from morvit_deploy.exporters.trt.recipe import write_recipe

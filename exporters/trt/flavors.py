@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.trt.form import LARGEST_BATCH, Flavor, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import LARGEST_BATCH, Flavor
 from morvit_deploy.exporters.trt.options import TrtOptions
 
 MODULES: dict[str, str] = trt_build.MODULES

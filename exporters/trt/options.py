@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help, TargetOptions
-from morvit_deploy.exporters.trt.form import LACKS, Flavor
+from morvit_deploy.exporters.trt.names import LACKS, Flavor
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request

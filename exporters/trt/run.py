@@ -16,7 +16,8 @@ from morvit_deploy.exporters.onnx.run import OnnxRunner, alone, open_onnx
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
 from morvit_deploy.exporters.trt.flavors import Here, is_installed, load, look
-from morvit_deploy.exporters.trt.form import BUILD, Flavor, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, Flavor
 
 ON_CPU = "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from morvit_deploy.exporters.targets import Needs, Target
-from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.options import TrtOptions
 
 TARGET = Target(
@@ -18,7 +17,7 @@ TARGET = Target(
     board_files="morvit_deploy.exporters.trt.board:board_files",
     devices=("cuda", "jetson"),
     options=TrtOptions,
-    form=TrtForm,
+    form="morvit_deploy.exporters.trt.form:TrtForm",
     precision="fp16",
     precisions=("fp32", "fp16", "int8", "bf16"),
     calibrates=True,

@@ -1,19 +1,15 @@
-"""A target's own entry of the manifest, and what a manifest asks of its target. No torch.
-
-Targets are a floor above: they are found with the function that their registry hands over.
-"""
+"""A target's own entry of the manifest. No torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.bundle.known import known_target
+from morvit_deploy.errors import BundleError
 from morvit_deploy.model.config import Strict, explain
-from morvit_deploy.model.precision import Gate, Precision
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.manifest import Manifest
@@ -41,39 +37,9 @@ class TargetForm(Strict):
         return manifest.target_form
 
 
-class KnownTarget(Protocol):
-    """What a manifest asks of its target."""
-
-    @property
-    def form(self) -> type[TargetForm]: ...
-    @property
-    def precisions(self) -> tuple[Precision, ...]: ...
-    @property
-    def gates(self) -> Mapping[str, Gate]: ...
-    @property
-    def integers(self) -> tuple[str, str]: ...
-
-
-_find: list[Callable[[str], KnownTarget]] = []
-
-
-def find_with(find: Callable[[str], KnownTarget]) -> None:
-    """Hand over the function that finds a target by its name, or raises TargetError."""
-    _find[:] = [find]
-
-
-def known_target(name: str) -> KnownTarget:
-    """The target called `name`; TargetError where there is none."""
-    if not _find:
-        raise TargetError(
-            "no targets are known; import morvit_deploy.exporters.targets before opening a bundle"
-        )
-    return _find[0](name)
-
-
 def read_form(name: str, given: object, *, as_json: bool) -> TargetForm:
     """The entry of the target called `name`; ValueError names each field that is wrong."""
-    kind = known_target(name).form
+    kind = known_target(name).load_form()
     if isinstance(given, kind):
         return given
     try:

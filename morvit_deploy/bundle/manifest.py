@@ -20,17 +20,15 @@ from pydantic import (
 )
 
 from morvit_deploy.bundle.formats import FORMAT, upgraded
-from morvit_deploy.bundle.forms import TargetForm, known_target, read_form
+from morvit_deploy.bundle.forms import TargetForm, read_form
+from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
+from morvit_deploy.model.choices import Dispatch, Form, Input
 from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Gate, Lowering, Precision
 
 MANIFEST = "manifest.json"
-
-Form = Literal["unrolled", "gather_scatter", "masked"]
-Dispatch = Literal["single", "graph", "host"]
-Input = Literal["uint8", "float"]
 
 
 class BundleFile(Strict):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.coreml.contract.form import SEVERAL_FUNCTIONS, Ios, Weights
+from morvit_deploy.exporters.coreml.contract.names import SEVERAL_FUNCTIONS, Ios, Weights
 from morvit_deploy.exporters.options import Help, TargetOptions
 from morvit_deploy.graph.style.options import Attention, Layout, Options, Select
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.contract.form import PACKAGE, CoremlForm
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
 from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from morvit_deploy.exporters.coreml.contract.form import STEM, CoremlForm
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import STEM
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 from morvit_deploy.machine.this import versions

@@ -9,7 +9,8 @@ from typing import Any
 from morvit_deploy.agent.trt.build import MODULES, RECORD
 from morvit_deploy.exporters.trt.build import may_change, told
 from morvit_deploy.exporters.trt.build_remote import HEAD, build_there, fitting_engines
-from morvit_deploy.exporters.trt.form import ALONE, BUILD, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import ALONE, BUILD
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.remote.session import Session
 from morvit_deploy.remote.shipment import Shipment

@@ -18,7 +18,8 @@ from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
-from morvit_deploy.exporters.trt.form import LARGEST_BATCH, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import LARGEST_BATCH
 from morvit_deploy.exporters.trt.run import look_for, open_engines
 from morvit_deploy.measuring.core.inputs import Source, draw
 from morvit_deploy.measuring.cuda.sessions import CudaSession

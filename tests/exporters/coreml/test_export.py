@@ -19,7 +19,7 @@ from tiny_models import make_config, normalised, random_model, random_pixels
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.api import export
-from morvit_deploy.exporters.coreml.contract.form import PACKAGE
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS

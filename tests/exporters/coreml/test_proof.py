@@ -21,7 +21,7 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml import proof as coreml_proof
-from morvit_deploy.exporters.coreml.contract.form import PACKAGE
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
