@@ -26,6 +26,7 @@ from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, load_plan, own_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
@@ -42,8 +43,8 @@ class Written:
     files: list[str]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    carried: tuple[Port, ...]
-    probes: tuple[str, ...]
+    carried: tuple[Port, ...] = ()  # what a stem hands to a trunk
+    probes: tuple[str, ...] = ()  # values inside that `verify` can compare
     lowering: Lowering | None = None  # how it came below fp32
     form: TargetForm = field(default_factory=TargetForm)  # the target's own entry of the manifest
     remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
@@ -216,6 +217,18 @@ def _judged(
             + listed
         )
     return lowering.model_copy(update={"accepted": tuple(missed)})
+
+
+def plain_ports(config: Config, request: Request) -> tuple[tuple[Port], tuple[Port]]:
+    """Inputs and outputs of a graph that takes the image as requested and returns logits."""
+    size, batch = config.image_size, "batch" if request.batch == "dynamic" else request.batch
+    pixels = request.input == "uint8"
+    image = Port(
+        name="image",
+        dtype="uint8" if pixels else "float32",
+        shape=(batch, size, size, 3) if pixels else (batch, 3, size, size),
+    )
+    return (image,), (Port(name="logits", dtype="float32", shape=(batch, config.num_classes)),)
 
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:

@@ -35,10 +35,10 @@ def coreml_manifest(config: Config, plan: Plan | None = None, *, ios: int = 18, 
         outputs.append(Port(name="overflow", dtype="int32", shape=(1,)))
     state = Port(name="stem.state", dtype="float32", shape=(1, patches, config.embed_dim))
     fields: dict[str, Any] = {
-        "format": "morvit-bundle/1",
+        "format": "morvit-bundle/2",
         "target": "coreml",
         "precision": "fp32",
-        "coreml": CoremlForm(
+        "target_form": CoremlForm(
             ios=ios,
             layout="bsd",
             select="topk",
