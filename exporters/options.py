@@ -100,7 +100,8 @@ def _option(field: Field[Any], hint: Any) -> Option:
 
 def check_choices(options: Any) -> None:
     """ConfigError for a field of a dataclass that has none of its type's literal values."""
-    for option in options_of(type(options)):
+    kind: type = type(options)
+    for option in options_of(kind):
         value = getattr(options, option.name)
         if option.choices and value not in option.choices and not (value is None and option.optional):
             expected = ", ".join(map(str, option.choices))

@@ -65,6 +65,7 @@ class Target:
     calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
     int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
+    names_runtime: bool = False  # does `predict` say what ran it?
     limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
 
     def why_not_in(self, precision: str) -> str:

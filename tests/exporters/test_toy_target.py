@@ -1,24 +1,19 @@
 """A target that another package brings: every command takes it, and no other file knows of it."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from commands import answer, run
-from tiny_models import make_config, random_model
 
-from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Arrays, Runner
 from morvit_deploy.exporters.base import Exporter, Written, plain_ports
 from morvit_deploy.exporters.options import Help, TargetOptions
-from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.structure import Structure
 from morvit_deploy.exporters.targets import Needs, Target, register
 from morvit_deploy.graph.unroll import unroll_plan
-from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.reference import MoRViT
 
 
@@ -28,18 +23,18 @@ class ToyOptions(TargetOptions):
 
 
 class ToyExporter(Exporter):
-    def write(self, graphs: Any, plan: Any, request: Request, folder: Path, tell: Any) -> Written:
+    def write(self, graphs: Any, plan: Any, request: Any, folder: Path, tell: Any) -> Written:
         (graph,) = graphs.values()
         save = np.savez_compressed if ToyOptions.of(request).squeeze else np.savez
         save(folder / "weights.npz", **{name: value.numpy() for name, value in graph.state_dict().items()})
         return Written(["weights.npz"], *plain_ports(graph.config, request))
 
-    def prove(self, graphs: Any, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    def prove(self, graphs: Any, manifest: Any, folder: Path) -> dict[str, Any]:
         return Structure({bucket.name: bucket.macs for bucket in manifest.plan.buckets}).as_dict()
 
 
 class ToyRunner(Runner):
-    def __init__(self, folder: Path, manifest: Manifest, *_: object) -> None:
+    def __init__(self, folder: Path, manifest: Any, *_: object) -> None:
         (self.graph,) = unroll_plan(MoRViT(manifest.config), manifest.plan).values()
         weights = np.load(folder / "weights.npz")
         self.graph.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
@@ -53,15 +48,13 @@ PLACES = f"{__name__}:ToyExporter", f"{__name__}:ToyRunner"
 TOY = Target("toy", "PyTorch", Needs(("torch",)), *PLACES, devices=("cpu",), options=ToyOptions)
 
 
-def test_every_command_takes_it(image_files: list[Path], inside: Path, monkeypatch: Any) -> None:
+def test_every_command(tiny_checkpoint: Path, image_files: Any, inside: Any, monkeypatch: Any) -> None:
     root = Path(__file__).parents[2]
-    places = (str(root), str(root / "tests/helpers"))  # where the process that bench starts finds this file
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{root}/tests/helpers")  # where bench's process finds this file
     monkeypatch.setenv("MORVIT_TARGETS", "")
     register(f"{__name__}:TOY")
-    save_checkpoint(random_model(make_config()), inside / "checkpoint")
     assert "Target toy" in run("export", "--help").stdout and "toy" in run("doctor").stdout
-    assert answer("export", "checkpoint", "--target", "toy", "--squeeze", "-o", "bundle")["manifest"]
-    assert answer("verify", "bundle", "--checkpoint", "checkpoint")["passed"]
+    assert answer("export", tiny_checkpoint, "--target", "toy", "--squeeze", "-o", "bundle")["manifest"]
+    assert answer("verify", "bundle", "--checkpoint", tiny_checkpoint)["passed"]
     assert answer("predict", "bundle", image_files[0])[0]["bucket"] == "topk"
     assert answer("bench", "bundle", "--runs", 10, "--blocks", 2, "--starts", 1)["bundles"]
