@@ -59,8 +59,10 @@ COREML = """
 FORMS = {
     "onnx": TargetForm(),
     "trt": TrtForm(flavor="rtx", compute_capability=("SM89",)),
-    "coreml": CoremlForm(ios=17, layout="bc1s", select="topk", weights="float", classifier=False, functions=("main",)),
-}  # fmt: skip
+    "coreml": CoremlForm(
+        ios=17, layout="bc1s", select="topk", weights="float", classifier=False, functions=("main",)
+    ),
+}
 
 
 def first(target: str, **changes: Any) -> dict[str, Any]:
@@ -98,7 +100,8 @@ def test_an_older_bundle_opens_and_is_written_as_today(tmp_path: Path, target: s
         (first("onnx", precision="bf16", lowering=first("trt")["lowering"]), "'bf16' with target 'onnx'"),
         (first("coreml", outputs=first("onnx")["outputs"] + [{"name": "depth", "dtype": "uint8", "shape": [1, 16]}]),
          "outputs.depth: uint8 [1, 16], expected int32"),
-        (first("coreml", coreml=first("coreml")["coreml"] | {"functions": ["stem"]}), "target_form.functions: ['stem']"),
+        (first("coreml", coreml=first("coreml")["coreml"] | {"functions": ["stem"]}),
+         "target_form.functions: ['stem']"),
         (first("onnx", format="morvit-bundle/2"), "target_form: missing"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -32,15 +32,24 @@ class DerivedCommand(TyperCommand):
         def carrier() -> None:
             """Typer reads the parameters off a function."""
 
-        carrier.__signature__ = inspect.Signature(
-            [_parameter(option, panel) for option, panel in self._options.values()]
-        )  # type: ignore[attr-defined]
+        parameters = [_parameter(option, panel) for option, panel in self._options.values()]
+        carrier.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         app = typer.Typer(add_completion=False)
         app.command()(carrier)
-        return typer.main.get_command(app).params
+        found: list[Any] = typer.main.get_command(app).params
+        return found
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return [*self._derived, *super().get_params(ctx)]
+    @property
+    def params(self) -> list[Any]:
+        """The derived options, then the function's own: one list, as Click adds `--help` to it and takes it off."""
+        if not self._is_complete:
+            self._is_complete = True
+            self._params[:0] = self._derived
+        return self._params
+
+    @params.setter
+    def params(self, own: list[Any]) -> None:
+        self._params, self._is_complete = [*own], False
 
     def invoke(self, ctx: Any) -> Any:
         typed = {param.name: ctx.params.pop(param.name) for param in self._derived}
