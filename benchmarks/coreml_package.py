@@ -22,12 +22,12 @@ from typing import Any
 
 from rich.console import Console
 
-from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
+from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
-from morvit_deploy.exporters.coreml.options import coreml_options
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
 from morvit_deploy.graph.unroll import unroll_plan

@@ -17,11 +17,11 @@ from pathlib import Path
 from rich.console import Console
 
 from morvit_deploy.agent.trt import build as trt_build
-from morvit_deploy.bundle.trt import BUILD
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.export import TrtExporter
-from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.exporters.trt.names import BUILD
+from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import init_model
@@ -100,7 +100,7 @@ def built(name: str, model: MoRViT, plan: Plan, way: str | None, folder: Path, s
     """One form's engines, as `export` writes and builds them."""
     folder.mkdir()
     asked = Request(
-        folder, folder, precision="fp16", dispatch=way, trt=TrtAsked(flavor="rtx")
+        folder, folder, precision="fp16", dispatch=way, target="trt", options=TrtOptions(flavor="rtx")
     )  # the checkpoint is here, in memory
     exporter = TrtExporter()
     graphs = build_graphs("unrolled", model, plan, exporter.options(asked, with_depth=False))

@@ -1,1 +1,1 @@
-"""Targets: one `to_X.py` that writes a bundle, one `run_X.py` that runs it, one line in the registry."""
+"""Targets: a folder each. `target.py` says what it is, `export.py` writes, `run.py` runs and `proof.py` proves."""

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported
-from morvit_deploy.exporters.coreml.options import CoremlAsked
-from morvit_deploy.exporters.request import Request
-from morvit_deploy.exporters.targets import find_target
-from morvit_deploy.exporters.trt.options import TrtAsked
-from morvit_deploy.model.config import load_config
+from morvit_deploy.exporters.options import TargetOptions, options_of, unknown_option
+from morvit_deploy.exporters.pictures import held_apart
+from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Request
+from morvit_deploy.exporters.targets import Target, find_target, targets
+from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
 
-DEFAULT_LIMIT = 32  # images of a folder to verify with
-OWN: dict[str, Any] = {"coreml": CoremlAsked, "trt": TrtAsked}  # a target's own options
-CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from morvit_deploy.exporters.coreml.contract.options import CoremlKeywords
+    from morvit_deploy.exporters.trt.options import TrtKeywords
+
+    class TargetKeywords(CoremlKeywords, TrtKeywords, total=False):
+        """Options of single targets, as a type checker sees them; each target's dataclass is what counts."""
+
+
+__all__ = ["CALIBRATION_LIMIT", "DEFAULT_LIMIT", "export", "held_apart"]
 
 
 def export(
@@ -28,67 +32,76 @@ def export(
     out: str | Path,
     *,
     target: str = "onnx",
+    plan: str | Path | None = None,
+    dispatch: Literal["graph", "host"] | None = None,
+    batch: int | Literal["dynamic"] = 1,
+    input: Input = "uint8",
+    with_depth: bool = False,
+    form: Variant = "unrolled",
+    precision: Precision | None = None,
+    int8_flavor: Int8Flavor | None = None,
+    calibration: Method | None = None,
+    calibration_limit: int = CALIBRATION_LIMIT,
+    smooth: bool = False,
+    max_drop: float | None = None,
+    allow_worse: bool = False,
     images: str | Path | None = None,
     limit: int = DEFAULT_LIMIT,
-    calibration_limit: int = CALIBRATION_LIMIT,
     upscale: bool = False,
+    min_agreement: float | None = None,
+    force: bool = False,
+    options: TargetOptions | None = None,
     tell: Callable[[str], None] = lambda stage: None,
-    **options: Any,
+    **own: Unpack[TargetKeywords],
 ) -> Exported:
     """Export a checkpoint folder to a verified bundle at `out`.
 
-    It is verified on at most `limit` pictures of the folder `images`, or on synthetic ones. Below fp32 it is
-    calibrated on at most `calibration_limit` others of the folder. `options` are those of `Request`: plan, dispatch,
-    min_agreement, batch, input, with_depth, form, force, precision, int8_flavor, calibration, smooth, max_drop,
-    allow_worse; with target `trt` those of `TrtAsked`: flavor, compute_capability, hardware_compatible,
-    version_compatible, max_batch, workspace_mib; and with target `coreml` those of `CoremlAsked`: ios, layout,
-    select, attention, weights, classifier, author, license.
-    `tell` hears each stage. Raises ConfigError, PlanError, CheckpointError, ImageError or OutputError on
-    bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
+    `precision` defaults to the target's own. The bundle is verified on at most `limit` pictures of the folder
+    `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` others of the folder.
+    Options that only one target has are given as keywords or, as the target's own class, in `options`: those of
+    `CoremlOptions` with target `coreml`, of `TrtOptions` with target `trt`. `Request` describes the others.
+    `tell` is called with each stage. Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or
+    TargetError on bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is
+    written.
     """
-    options = of_target(target, options)
-    exporter = find_target(target).load_exporter()
-    checkpoint = Path(checkpoint)
-    if calibration_limit < 1:
-        raise ConfigError(f"calibration_limit: got {calibration_limit}, expected at least 1 image")
-    if images is None:
-        return exporter.export(Request(checkpoint, Path(out), **options), tell)
-    if target == "coreml" or options["precision"] == "fp32":  # Core ML calibrates nothing
-        folder = open_images(images, load_config(checkpoint), limit=limit, upscale=upscale)
-        return exporter.export(Request(checkpoint, Path(out), images=folder.all(), **options), tell)
-    both = open_images(images, load_config(checkpoint), limit=limit + calibration_limit, upscale=upscale)
-    judged, fitted = held_apart(both, limit, calibration_limit)
-    request = Request(checkpoint, Path(out), images=judged.all(), calibration_images=fitted, **options)
-    return exporter.export(request, tell)
+    found = find_target(target)
+    if options is not None and own:
+        raise ConfigError(f"{', '.join(own)}: given beside options; put all of them into options")
+    request = Request(
+        checkpoint=Path(checkpoint),
+        out=Path(out),
+        target=target,
+        plan=None if plan is None else Path(plan),
+        dispatch=dispatch,
+        batch=batch,
+        input=input,
+        with_depth=with_depth,
+        form=form,
+        precision=precision or found.precision,
+        int8_flavor=int8_flavor,
+        calibration=calibration,
+        calibration_limit=calibration_limit,
+        smooth=smooth,
+        max_drop=max_drop,
+        allow_worse=allow_worse,
+        images=None if images is None else Path(images),
+        limit=limit,
+        upscale=upscale,
+        min_agreement=min_agreement,
+        force=force,
+        options=own_options(found, own) if options is None else options,
+    )
+    return found.load_exporter().export(request, tell)
 
 
-def of_target(target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`Request`'s options with the target's own precision where none is asked for, and the target's own put together.
-
-    ConfigError for an option of another target.
-    """
-    rest = dict(options)
-    for owner, kind in OWN.items():
-        own = {name: rest.pop(name) for name in kind.names() & {*rest}}
-        if owner == target:
-            rest[owner] = kind(**own)
-        elif own:
-            raise ConfigError(f"{', '.join(sorted(own))}: only target {owner} has this; target is {target!r}")
-    rest["precision"] = rest.get("precision") or find_target(target).precision
-    if target == "trt" and rest["precision"] == "int8":
-        rest["int8_flavor"] = rest.get("int8_flavor") or "trt"
-    return rest
-
-
-def held_apart(folder: ImageFolder, limit: int, calibration_limit: int) -> tuple[ImageFolder, ImageFolder]:
-    """Pictures to verify with, evenly taken, and others to calibrate with.
-
-    Where there are fewer than twice `limit`, calibration has all of them: ranges need images more than the proof
-    needs other ones.
-    """
-    count = len(folder)
-    numbers = np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()
-    judged = tuple(folder.entries[number] for number in numbers)
-    others = tuple(entry for entry in folder.entries if entry not in judged)
-    fitted = others if count >= 2 * limit else folder.entries
-    return replace(folder, entries=judged), replace(folder, entries=fitted[:calibration_limit])
+def own_options(target: Target, given: Mapping[str, object]) -> TargetOptions:
+    """The target's own options from keywords; ConfigError for one that is another target's, or nobody's."""
+    known = [option.name for option in options_of(target.options)]
+    foreign = [name for name in given if name not in known]
+    for other in targets().values():
+        if theirs := {option.name for option in options_of(other.options)} & {*foreign}:
+            listed = ", ".join(sorted(theirs))
+            raise ConfigError(f"{listed}: only target {other.name} has this; target is {target.name!r}")
+    if foreign:
+        raise unknown_option(foreign[0], [*(option.name for option in options_of(Request)), *known])
+    return target.options(**given)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from morvit_deploy.bundle.coreml import CoremlForm
+from morvit_deploy.bundle.formats import FORMAT
+from morvit_deploy.bundle.forms import TargetForm
 from morvit_deploy.bundle.manifest import MANIFEST, Dispatch, Manifest, Port, Source, describe_files
+from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.bundle.trt import TrtForm
 from morvit_deploy.errors import ParityError, PrecisionError, StructureError
 from morvit_deploy.exporters.request import Request
-from morvit_deploy.exporters.targets import open_runner
+from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
@@ -25,6 +26,7 @@ from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, load_plan, own_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
@@ -41,11 +43,10 @@ class Written:
     files: list[str]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    carried: tuple[Port, ...]
-    probes: tuple[str, ...]
+    carried: tuple[Port, ...] = ()  # what a stem hands to a trunk
+    probes: tuple[str, ...] = ()  # values inside that `verify` can compare
     lowering: Lowering | None = None  # how it came below fp32
-    coreml: CoremlForm | None = None  # target coreml: the package's form
-    trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
+    form: TargetForm = field(default_factory=TargetForm)  # the target's own entry of the manifest
     remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
 
 
@@ -69,14 +70,8 @@ class Exported:
 class Exporter(ABC):
     """A target's writer: subclasses write the files of a plan's static graphs and prove their structure."""
 
-    target: ClassVar[str]
     # what to try when a bundle below fp32 misses its gate
     remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
-
-    dispatches: ClassVar[tuple[Dispatch, ...]] = (
-        "graph",
-        "host",
-    )  # who can choose between buckets; first: default
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most take everything
         """Refuse what this checkpoint and plan cannot become, before it is unrolled: ConfigError or TargetError."""
@@ -110,6 +105,7 @@ class Exporter(ABC):
 
         Raises StructureError, ParityError or PrecisionError, and writes nothing, when a check fails.
         """
+        pictures = request.pictures  # whatever is wrong with them is reported before any work is done
         check_free(request.out, marker=MANIFEST, force=request.force)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
@@ -120,7 +116,7 @@ class Exporter(ABC):
         self.check(request, model, plan)
         graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
         with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
-            tell(f"writing {self.target}")
+            tell(f"writing {request.target}")
             written = self.write(graphs, plan, request, folder, tell)
             for name in written.files:
                 make_readable(folder / name)  # libraries write private files
@@ -134,7 +130,7 @@ class Exporter(ABC):
                 )
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
-            verification = self._verify(model, manifest, request, folder)
+            verification = self._verify(model, manifest, request, pictures.verifying, folder)
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
@@ -152,23 +148,22 @@ class Exporter(ABC):
         """Who chooses between the buckets of a plan."""
         if not plan.adaptive:
             return "single"
-        return request.dispatch or self.dispatches[0]  # type: ignore[return-value]  # Request has checked it
+        return request.dispatch or find_target(request.target).dispatches[0]
 
     def _manifest(
         self, model: MoRViT, plan: Plan, request: Request, written: Written, folder: Path
     ) -> Manifest:
         config = model.config
         return Manifest(
-            format="morvit-bundle/1",
-            target=self.target,
+            format=FORMAT,
+            target=request.target,
+            target_form=written.form,
             precision=request.precision,
             lowering=written.lowering,
-            coreml=written.coreml,
-            trt=written.trt,
             form=request.form,
             dispatch=self.dispatch(request, plan),
-            batch=request.batch,  # type: ignore[arg-type]  # Request has checked the values
-            input=request.input,  # type: ignore[arg-type]  # the same
+            batch=request.batch,
+            input=request.input,
             config=config,
             plan=plan,
             preprocess=config.preprocess,
@@ -187,11 +182,13 @@ class Exporter(ABC):
             versions=versions(),
         )
 
-    def _verify(self, model: MoRViT, manifest: Manifest, request: Request, folder: Path) -> Verification:
+    def _verify(
+        self, model: MoRViT, manifest: Manifest, request: Request, pixels: Pixels | None, folder: Path
+    ) -> Verification:
         def open_session(bucket: str | None = None, probes: bool = False) -> Session:
             return Session(folder, manifest, open_runner(folder, manifest, probes=probes, bucket=bucket))
 
-        verification = compare(model, manifest, open_session, request.images, manifest.structure)
+        verification = compare(model, manifest, open_session, pixels, manifest.structure)
         verification = replace(
             verification,
             min_agreement=request.min_agreement or 0.0,
@@ -220,6 +217,18 @@ def _judged(
             + listed
         )
     return lowering.model_copy(update={"accepted": tuple(missed)})
+
+
+def plain_ports(config: Config, request: Request) -> tuple[tuple[Port], tuple[Port]]:
+    """Inputs and outputs of a graph that takes the image as requested and returns logits."""
+    size, batch = config.image_size, "batch" if request.batch == "dynamic" else request.batch
+    pixels = request.input == "uint8"
+    image = Port(
+        name="image",
+        dtype="uint8" if pixels else "float32",
+        shape=(batch, size, size, 3) if pixels else (batch, 3, size, size),
+    )
+    return (image,), (Port(name="logits", dtype="float32", shape=(batch, config.num_classes)),)
 
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:

@@ -1,66 +1,110 @@
-"""What to export, and how."""
+"""What to export, and how: the one form that Python's keywords and the command line's options take.
+
+Light: `export --help` imports it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from morvit_deploy.bundle.images import ImageFolder
-from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.calibration.ranges.ranges import METHODS
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.coreml.options import CoremlAsked
-from morvit_deploy.exporters.trt.options import TrtAsked
-from morvit_deploy.graph.style.words import Variant
-from morvit_deploy.model.precision import PRECISIONS, Precision
+from morvit_deploy.exporters.options import Help, TargetOptions, check_choices
+from morvit_deploy.exporters.targets import Target, find_target
+from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.pictures import Pictures
 
 LARGEST_BATCH = 4096
+DEFAULT_LIMIT = 32  # images of a folder to verify with
+CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to export, and how."""
+    """What to export, and how. Fields with a `Help` are options of the command line."""
 
     checkpoint: Path
     out: Path
-    batch: int | str = 1  # a number, or "dynamic"
-    input: str = "uint8"
-    with_depth: bool = False
-    form: Variant = "unrolled"
-    plan: Path | None = None  # of `calibrate`; without, the checkpoint's own schedule
-    dispatch: str | None = (
-        None  # where a bucket is chosen, when the plan has several; None: as the target likes
+    target: Annotated[str, Help("Where it will run: `doctor` lists the targets.", show_default=True)] = "onnx"
+    plan: Annotated[
+        Path | None,
+        Help("Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket)."),
+    ] = None
+    dispatch: Annotated[
+        Literal["graph", "host"] | None,
+        Help(
+            "For a plan of several buckets. graph: one self-dispatching graph (onnx: default); host: a stem and "
+            "trunks, batches grouped by bucket (coreml: the only one)."
+        ),
+    ] = None
+    batch: int | Literal["dynamic"] = 1
+    input: Annotated[
+        Input,
+        Help(
+            "uint8: NHWC pixels (coreml: an image); float: normalised NCHW, for drop-in use.",
+            show_default=True,
+        ),
+    ] = "uint8"
+    with_depth: Annotated[bool, Help("Also return each token's depth.")] = False
+    form: Annotated[Variant, Help("unrolled, or a baseline to measure against.", show_default=True)] = (
+        "unrolled"
     )
-    force: bool = False
+    precision: Annotated[
+        Precision,
+        Help(
+            "onnx: fp32 (default); fp16, for GPUs; int8, a quarter of the size, needs --images; routers stay in "
+            "fp32. coreml: fp16 (default) or fp32. trt: fp16 (default), fp32, int8 or bf16."
+        ),
+    ] = "fp32"
+    int8_flavor: Annotated[
+        Int8Flavor | None,
+        Help("cpu: what ONNX Runtime multiplies (default); trt: symmetric, for TensorRT."),
+    ] = None
+    calibration: Annotated[
+        Method | None,
+        Help("int8 ranges: percentile (99.99 % of the values; default), minmax (one look), entropy."),
+    ] = None
+    calibration_limit: Annotated[
+        int,
+        Help(
+            "Images of --images for int8 ranges or fp16 probes (default: 256), beside those of --limit.",
+            least=1,
+        ),
+    ] = CALIBRATION_LIMIT
+    smooth: Annotated[bool, Help("int8: move difficulty from activations to weights (SmoothQuant).")] = False
+    max_drop: Annotated[
+        float | None,
+        Help(
+            "int8: maximum drop in percentage points of top-1 (without labels, of agreement); the worst layers stay "
+            "in float until it is met.",
+            least=0,
+            most=100,
+        ),
+    ] = None
+    allow_worse: Annotated[
+        bool, Help("Keep a bundle that misses its precision's gate or is not faster than fp32.")
+    ] = False
+    images: Path | None = (
+        None  # folder to verify and to calibrate with; None: synthetic images, and no calibration
+    )
+    limit: int = DEFAULT_LIMIT
+    upscale: bool = False
     # top-1, of the plan's model with the trained one; below fp32 also what the gate asks of decisions and classes
     min_agreement: float | None = None
-    images: Pixels | None = None  # (n, height, width, 3) to verify with
-    precision: Precision = "fp32"
-    int8_flavor: str | None = None  # the runtime that an int8 graph is for: cpu, unless trt is asked for
-    calibration: str | None = None  # how int8 ranges are chosen; None: the default of `calibration.ranges`
-    smooth: bool = False  # int8: move difficulty from activations to weights
-    max_drop: float | None = None  # int8: points of top-1 at which layers are lifted to float
-    calibration_images: ImageFolder | None = None  # that int8 ranges and fp16 probes come from
-    allow_worse: bool = False  # let a bundle through that misses its gate, or is not faster
-    coreml: CoremlAsked | None = None  # for target coreml, and only there
-    trt: TrtAsked | None = None  # for target trt, and only there
+    force: bool = False
+    options: TargetOptions = field(default_factory=TargetOptions)  # the target's own
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no bundle can have, before any work is done."""
-        allowed_values = (
-            ("input", ("uint8", "float")),
-            ("form", get_args(Variant)),
-            ("dispatch", (None, "graph", "host")),
-            ("precision", PRECISIONS),
-            ("int8_flavor", (None, "cpu", "trt")),
-            ("calibration", (None, *METHODS)),
-        )
-        for name, allowed in allowed_values:
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(filter(None, allowed))}"
-                )
+        if type(self.options) is TargetOptions:
+            object.__setattr__(self, "options", self._target.options())
+        check_choices(self)
+        if not isinstance(self.options, self._target.options):
+            raise ConfigError(f"options: got {self.options!r}, which are not of target {self.target!r}")
         if self.batch != "dynamic" and not (type(self.batch) is int and 0 < self.batch <= LARGEST_BATCH):
             raise ConfigError(f"batch: got {self.batch!r}, expected 1 to {LARGEST_BATCH} or 'dynamic'")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
@@ -69,45 +113,31 @@ class Request:
             raise ConfigError(
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
             )
-
-        if self.coreml is not None:
-            self._check_coreml()
-        self._check_trt()
+        if self.calibration_limit < 1:
+            raise ConfigError(f"calibration_limit: got {self.calibration_limit}, expected at least 1 image")
+        if self.precision not in self._target.precisions:
+            raise ConfigError(f"precision: got {self.precision!r}; {self._target.why_not_in(self.precision)}")
+        self.options.check(self)
         self._check_precision()
+
+    @property
+    def _target(self) -> Target:
+        return find_target(self.target)
 
     @property
     def exact(self) -> bool:
         """Are weights and arithmetic those of fp32?"""
-        return self.precision == "fp32" and (self.coreml is None or self.coreml.weights == "float")
+        return self.precision == "fp32" and self.options.exact
 
-    def _check_coreml(self) -> None:
-        if self.precision == "int8":
-            raise ConfigError(
-                "precision: got 'int8'; a Core ML package computes in fp16 or fp32 and can store int8: weights='int8'"
-            )
-        if self.batch != 1:
-            raise ConfigError(
-                f"batch: got {self.batch!r}; a Core ML package takes one image, an app feeds several in turn"
-            )
-        if self.form != "unrolled":
-            raise ConfigError(f"form: got {self.form!r}; baselines are exported to onnx")
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Read from the folder `images`, once. ImageError for a folder that cannot be used."""
+        from morvit_deploy.exporters.pictures import read_pictures
 
-    def _check_trt(self) -> None:
-        if self.trt is None:
-            if self.precision == "bf16":
-                raise ConfigError(
-                    "precision: got 'bf16'; only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"
-                )
-            return
-        if self.int8_flavor == "cpu":
-            raise ConfigError("int8_flavor: got 'cpu'; TensorRT takes int8 around zero only: leave it out")
-        if self.trt.max_batch is not None and self.batch != "dynamic":
-            raise ConfigError(
-                f"max_batch: got {self.trt.max_batch} with batch {self.batch}; it is for batch 'dynamic'"
-            )
+        return read_pictures(self)
 
     def _check_precision(self) -> None:
-        if self.precision == "int8" and self.calibration_images is None:
+        if self.precision == "int8" and self.images is None:
             raise ConfigError(
                 "precision: got 'int8' without images; int8 needs the range of every activation, and only images "
                 "like those it will meet show it: give --images DIR"
@@ -122,7 +152,7 @@ class Request:
             "smooth": self.smooth,
             "max_drop": self.max_drop is not None,
         }
-        given = [name for name, asked in of_int8.items() if asked]
+        given = [name for name, is_given in of_int8.items() if is_given]
         if given and self.precision != "int8":
             raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
         if self.allow_worse and self.exact:

@@ -1,65 +1,136 @@
-"""The targets there are. A target's modules load only when it is used: running one needs no torch."""
+"""The targets there are, and what the rest of the program may ask of one.
+
+A target is a folder of `exporters/` whose `target.py` defines one object, `TARGET`. Its modules load only when it is
+used: running a bundle needs no torch, and `--help` neither numpy nor pydantic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
-from morvit_deploy.bundle.session import Runner, Session
+import morvit_deploy.exporters
+from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.options import TargetOptions
+from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
+from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
+    from morvit_deploy.bundle.forms import TargetForm
+    from morvit_deploy.bundle.manifest import Manifest
+    from morvit_deploy.bundle.session import Runner, Session
     from morvit_deploy.exporters.base import Exporter
+    from morvit_deploy.exporters.board import BoardFiles
+
+REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages, `module:name` with commas
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Distributions that a target needs, by what is done with it."""
+
+    export: tuple[str, ...]  # exporting runs too: it verifies what it wrote
+    run: tuple[str, ...] = ("numpy", "pillow", "pydantic")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a target's exporter class and runner function are, as `module:name`."""
+    """All that the program knows of a target. Places are `module:name`, loaded when they are needed."""
 
-    exporter: str
-    runner: str
-    runs_on: str
-    precision: str = "fp32"  # unless another is asked for
+    name: str
+    runs_on: str  # what runs it, in words
+    needs: Needs
+    exporter: str  # place of its Exporter
+    runner: str  # place of `open(folder, manifest, threads, probes, bucket) -> Runner`
+    board_files: str | None = (
+        None  # place of `board_files(bundle, manifest) -> BoardFiles`; None: no board runs it
+    )
+    devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
+    options: type[TargetOptions] = TargetOptions
+    form: str = "morvit_deploy.bundle.forms:TargetForm"  # place of the class of its own entry in the manifest
+    precision: Precision = "fp32"  # unless another is asked for
+    precisions: tuple[Precision, ...] = ("fp32",)
+    why_not: Mapping[str, str] = field(
+        default_factory=dict
+    )  # a precision that it lacks, and what to do instead
+    gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)  # below fp32, by precision
+    dispatches: tuple[Dispatch, ...] = ("graph", "host")  # who can choose between buckets; first: default
+    calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
+    int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
+    integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
+    names_runtime: bool = False  # does `predict` say what ran it?
+    limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
+
+    def why_not_in(self, precision: str) -> str:
+        """Why the target has no such precision, and what to do instead."""
+        return self.why_not.get(precision, f"target {self.name} has {', '.join(self.precisions)}")
+
+    def load_form(self) -> type[TargetForm]:
+        """The class of its own entry in the manifest."""
+        form: type[TargetForm] = _load(self.form)
+        return form
 
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
-        return _load(self.exporter)()
+        exporter: Exporter = _load(self.exporter)()
+        return exporter
 
     def load_runner(self) -> Callable[..., Runner]:
         """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
-        return _load(self.runner)
+        runner: Callable[..., Runner] = _load(self.runner)
+        return runner
+
+    def load_board_files(self) -> Callable[[Path, Manifest], BoardFiles]:
+        """What says which files a board needs; TargetError where no board runs this target."""
+        if self.board_files is None:
+            able = ", ".join(target.name for target in targets().values() if target.board_files)
+            raise TargetError(f"target {self.name} runs on no board; what can be sent to one: {able}")
+        files: Callable[[Path, Manifest], BoardFiles] = _load(self.board_files)
+        return files
 
 
-TARGETS = {
-    "onnx": Target(
-        exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
-        runner="morvit_deploy.exporters.onnx.run:open_onnx",
-        runs_on="ONNX Runtime, CPU",
-    ),
-    "coreml": Target(
-        exporter="morvit_deploy.exporters.coreml.export:CoremlExporter",
-        runner="morvit_deploy.exporters.coreml.run:open_coreml",
-        runs_on="Core ML; elsewhere an interpreter",
-        precision="fp16",
-    ),
-    "trt": Target(
-        exporter="morvit_deploy.exporters.trt.export:TrtExporter",
-        runner="morvit_deploy.exporters.trt.run:open_trt",
-        runs_on="TensorRT or TensorRT-RTX on an NVIDIA GPU; elsewhere ONNX Runtime on the same graph",
-        precision="fp16",
-    ),
-}
+def targets() -> dict[str, Target]:
+    """Every target by its name: the folders of `exporters/`, then those that `register` added."""
+    places = [place for place in os.environ.get(REGISTERED, "").split(",") if place]
+    return _own_targets() | {target.name: target for target in map(_load, places)}
+
+
+def register(place: str) -> Target:
+    """Add the target at `module:name`, here and in processes that this one starts: `bench` measures in another."""
+    target: Target = _load(place)
+    places = [known for known in os.environ.get(REGISTERED, "").split(",") if known not in ("", place)]
+    os.environ[REGISTERED] = ",".join([*places, place])
+    return target
+
+
+@cache
+def _own_targets() -> dict[str, Target]:
+    folders = [
+        module.name for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__) if module.ispkg
+    ]
+    found: list[Target] = [_load(f"morvit_deploy.exporters.{name}.target:TARGET") for name in folders]
+    return {target.name: target for target in sorted(found, key=lambda target: target.name != DEFAULT)}
+
+
+DEFAULT = "onnx"
 
 
 def find_target(name: str) -> Target:
     """The target called `name`; TargetError lists what there is."""
-    if name not in TARGETS:
-        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(TARGETS)}")
-    return TARGETS[name]
+    known = targets()
+    if name not in known:
+        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}")
+    return known[name]
+
+
+find_with(find_target)  # a manifest is read with the form of its target
 
 
 def open_bundle(
@@ -71,6 +142,9 @@ def open_bundle(
     is run in that bucket, whatever it needs. With `probes` the graph of that bucket (or of the only one) also returns
     the values that `verify` compares step by step. Raises BundleError, PlanError or TargetError.
     """
+    from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.bundle.session import Session
+
     folder = Path(folder)
     manifest = open_manifest(folder)
     return Session(

@@ -9,12 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.bundle.coreml import MAIN, PACKAGE, SEVERAL_FUNCTIONS, STEM, SWIFT, SYSTEMS, CoremlForm
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.bundle.session import RESULTS
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import (
+    MAIN,
+    PACKAGE,
+    SEVERAL_FUNCTIONS,
+    STEM,
+    SWIFT,
+    SYSTEMS,
+)
+from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
 from morvit_deploy.exporters.coreml.kit.golden import golden_of
 from morvit_deploy.exporters.coreml.kit.write import write_swift_package
 from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
@@ -22,7 +31,6 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, convert, is_whole
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
-from morvit_deploy.exporters.coreml.options import CoremlAsked, coreml_options
 from morvit_deploy.exporters.coreml.sdk.tools import coremltools, untested
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
@@ -37,18 +45,11 @@ from morvit_deploy.model.reference import MoRViT
 class CoremlExporter(Exporter):
     """Target `coreml`: an ML program whose functions share their weights, and a Swift package that runs it."""
 
-    target = "coreml"
     remedies = "--precision fp32, or --weights with more bits, may help"
-    dispatches = ("host",)  # Core ML has no branches that stay on the Neural Engine
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
-        asked = _asked(request)
+        asked = CoremlOptions.of(request)
         coremltools()
-        if request.dispatch == "graph":
-            raise ConfigError(
-                "dispatch: got 'graph'; in a Core ML package each bucket is a function and the app, or MoRViTKit, "
-                "chooses: 'host'"
-            )
         if plan.adaptive and asked.ios < SEVERAL_FUNCTIONS:
             raise ConfigError(
                 f"ios: got {asked.ios}, and a plan with {len(plan.buckets)} buckets; a package of several functions "
@@ -69,8 +70,7 @@ class CoremlExporter(Exporter):
             )
 
     def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
-        form = asked.coreml
-        assert form is not None, "a request and a manifest of this target have one"
+        form = CoremlOptions.of(asked) if isinstance(asked, Request) else CoremlForm.of(asked)
         return coreml_options(
             asked.input, form.layout, form.select, with_depth=with_depth, attention=form.attention
         )
@@ -81,7 +81,7 @@ class CoremlExporter(Exporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        asked, config = _asked(request), next(iter(graphs.values())).config
+        asked, config = CoremlOptions.of(request), next(iter(graphs.values())).config
         labels = config.labels if _classifies(asked, config.labels, plan) else None
         wanted = Wanted(asked.ios, request.precision, request.input == "uint8", labels is not None)
         models: dict[str, Any] = {}
@@ -134,14 +134,14 @@ class CoremlExporter(Exporter):
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
             remarks=untested(),
-            coreml=form,
+            form=form,
         )
 
     def accompany(
         self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
     ) -> list[str]:
         tell("writing the Swift package")
-        golden = golden_of(model, manifest, folder, request.images)
+        golden = golden_of(model, manifest, folder, request.pictures.verifying)
         return [f"{SWIFT}/{name}" for name in write_swift_package(folder / SWIFT, manifest, golden)]
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
@@ -161,12 +161,7 @@ def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str
         yield bucket, TrunkPart(graph, carried, inside=True), examples
 
 
-def _asked(request: Request) -> CoremlAsked:
-    assert request.coreml is not None, "`export` asks for it"
-    return request.coreml
-
-
-def _classifies(asked: CoremlAsked, labels: tuple[str, ...] | None, plan: Plan) -> bool:
+def _classifies(asked: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
     """Does the package answer a class? Where one function answers every image, and classes have names."""
     return asked.classifier is not False and labels is not None and not plan.adaptive
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from morvit_deploy.bundle.coreml import MAIN, PACKAGE, STEM, CoremlForm
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
@@ -90,7 +91,7 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
     dimension known; no topk, gather and scatter where one-hot products were asked for. Of all: each weight is stored
     once, however many functions read it; thresholds and the dispatch table are the plan's; the weight file's size.
     """
-    assert manifest.coreml is not None
+    form = CoremlForm.of(manifest)
     package = MilPackage(folder / PACKAGE)
     written = {name: package.function(name) for name in package.functions}
     operations = [op for function in written.values() for op in computed(function)]
@@ -103,16 +104,14 @@ def prove(folder: Path, manifest: Manifest, graphs: dict[str, StaticMoRViT]) -> 
         file_bytes=sum(file.bytes for file in manifest.files if Path(file.path).is_relative_to(PACKAGE)),
         functions={name: _told(function) for name, function in written.items()},
     )
-    if tuple(written) != manifest.coreml.functions:
-        facts.violations.append(
-            f"the package has the functions {list(written)}, expected {manifest.coreml.functions}"
-        )
+    if tuple(written) != form.functions:
+        facts.violations.append(f"the package has the functions {list(written)}, expected {form.functions}")
         return facts
     facts.violations += [problem for function in written.values() for problem in violations(function)]
     if facts.violations:
         return facts  # with a dimension that is not known nothing can be counted
     for function in written.values():
-        facts.violations += _form_violations(function, manifest.precision, manifest.coreml)
+        facts.violations += _form_violations(function, manifest.precision, form)
         facts.violations += _index_violations(function, manifest)
     promised = {bucket: promised_uses(graph) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for of_one in promised.values() for weight in of_one}
@@ -261,9 +260,8 @@ class _Owners:
     """Finds the weight of the model that a stored constant is, whichever way round it is stored."""
 
     def __init__(self, weights: list[Weight], manifest: Manifest) -> None:
-        assert manifest.coreml is not None
         self._half = manifest.precision == "fp16"
-        self._compressed = manifest.coreml.weights != "float"
+        self._compressed = not CoremlForm.of(manifest).exact
         self._keys = {self._key(weight.values): weight.name for weight in weights}
         self._shapes: dict[tuple[int, ...], list[Weight]] = {}
         for weight in weights:
@@ -340,8 +338,7 @@ def _form_violations(function: Function, precision: str, form: CoremlForm) -> li
 
 def _index_violations(function: Function, manifest: Manifest) -> list[str]:
     """With `onehot` nothing is taken by index."""
-    assert manifest.coreml is not None
-    if manifest.coreml.select != "onehot":
+    if CoremlForm.of(manifest).select != "onehot":
         return []
     return [
         f"function {function.name!r}: {op.type} {op.name!r}, where tokens are selected by products"

@@ -11,10 +11,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.bundle.coreml import MAIN, PACKAGE, STEM
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.verifying.probes import plain
@@ -47,12 +48,11 @@ def open_coreml(
     With `probes` it also answers the values inside. `threads` are the interpreter's; Core ML has its own.
     `interpreted` has the interpreter run it on macOS too: what Core ML answers there is then compared with something.
     """
-    assert manifest.coreml is not None, "the manifest has been checked"
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
     here = native() and not interpreted
     load = _native(folder, manifest) if here else _interpreted(folder, checked_threads(threads))
-    names = manifest.coreml.functions
+    names = CoremlForm.of(manifest).functions
 
     def function(name: str) -> Function:
         if name not in names:
@@ -81,9 +81,8 @@ class Function(Runner):
     """One function of a package under the names, shapes and types that bundles of every target have."""
 
     def __init__(self, manifest: Manifest, answer: Answer, probes: list[str]) -> None:
-        assert manifest.coreml is not None
         self.runtime = "Core ML" if native() else INTERPRETED
-        self._manifest, self._answer, self._form = manifest, answer, manifest.coreml
+        self._manifest, self._answer, self._form = manifest, answer, CoremlForm.of(manifest)
         ports = [*manifest.outputs, *manifest.carried]
         self._names = {mil_name(name): name for name in (*(port.name for port in ports), *probes)}
         self._probes = probes

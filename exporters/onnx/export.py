@@ -12,6 +12,7 @@ from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
 from morvit_deploy.exporters.request import Request
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
@@ -21,12 +22,10 @@ from morvit_deploy.model.precision import Lowering
 class OnnxExporter(Exporter):
     """Target `onnx`: opset 20, one initializer for each unique weight."""
 
-    target = "onnx"
-
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        lower(graphs, request.precision, _asked(request))
+        lower(graphs, request.precision, _known(request))
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
@@ -41,7 +40,7 @@ class OnnxExporter(Exporter):
             return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
         from morvit_deploy.exporters.onnx.low.lower import How, Stream, probe_halves, to_int8
 
-        images = request.calibration_images
+        images = request.pictures.calibrating
         stream = None if images is None else Stream(images, request.batch, request.input == "uint8")
         if request.precision == "fp16":
             pieces = traced()
@@ -50,7 +49,7 @@ class OnnxExporter(Exporter):
             assert stream is not None, "Request asks for images"
             how = How(
                 _flavor(request),
-                request.calibration or DEFAULT,  # type: ignore[arg-type]  # Request has checked the value
+                request.calibration or DEFAULT,
                 request.smooth,
                 request.max_drop,
             )
@@ -62,10 +61,10 @@ class OnnxExporter(Exporter):
         return proof.prove(folder, manifest, graphs).as_dict()
 
 
-def _asked(request: Request) -> Lowering | None:
+def _known(request: Request) -> Lowering | None:
     """What is known of an int8 bundle before its images are: for whom it is."""
     return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
 
 
 def _flavor(request: Request) -> Literal["cpu", "trt"]:
-    return "trt" if request.int8_flavor == "trt" else "cpu"
+    return request.int8_flavor or find_target(request.target).int8_flavor

@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
-from morvit_deploy.bundle.trt import BUILD, LACKS, Flavor
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.trt.flavors import is_installed
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, LACKS, Flavor
 
 Tell = Callable[[str], None]
 
@@ -39,25 +40,24 @@ def build_here(
 def checked(folder: Path, flavor: str | None) -> Manifest:
     """The manifest of a bundle whose engines that flavor can build; BundleError or TargetError for another."""
     manifest = open_manifest(folder)
-    if manifest.trt is None:
+    if not isinstance(manifest.target_form, TrtForm):
         raise BundleError(f"{folder} is for target {manifest.target!r}, which has no engines to build")
     if flavor == "rtx":
         for name, instead in LACKS["rtx"].items():
-            if getattr(manifest.trt, name):
+            if getattr(manifest.target_form, name):
                 raise TargetError(f"the recipe asks for {name}, which flavor 'rtx' does not have: {instead}")
     return manifest
 
 
 def may_change(manifest: Manifest) -> bool:
     """May another flavor build what the recipe is for? Not where it asks for what RTX lacks."""
-    return manifest.trt is not None and not any(getattr(manifest.trt, name) for name in LACKS["rtx"])
+    return not any(getattr(TrtForm.of(manifest), name) for name in LACKS["rtx"])
 
 
 def flavor_here(manifest: Manifest) -> Flavor:
     """The recipe's flavor, unless only the other one is installed."""
-    assert manifest.trt is not None
     others: list[Flavor] = [name for name in get_args(Flavor) if is_installed(name)]
-    own = manifest.trt.flavor
+    own = TrtForm.of(manifest).flavor
     return own if own in others or not others else others[0]
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from morvit_deploy.agent.trt.build import RECORD
 from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
-from morvit_deploy.bundle.trt import BUILD, TIMING_CACHE
 from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, told
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
 from morvit_deploy.remote.dialogue import Dropped
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
@@ -44,8 +45,7 @@ def build_on(
     """
     folder = Path(bundle)
     manifest = checked(folder, flavor)
-    assert manifest.trt is not None, "`checked` looks for it"
-    asked, build = flavor or manifest.trt.flavor, folder / BUILD
+    asked, build = flavor or TrtForm.of(manifest).flavor, folder / BUILD
     strict = flavor is not None or not may_change(manifest)
     options = ["--rebuild"] if rebuild else []
     options += [word for name in compute_capability for word in ("--compute-capability", name)]

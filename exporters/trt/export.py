@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.trt import BUILD, TrtForm
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Tell, Written
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.flavors import EVERY, Here, choose, form_of
-from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD
+from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.exporters.trt.proof import prove_engines
 from morvit_deploy.exporters.trt.recipe import write_recipe
 from morvit_deploy.exporters.trt.run import graphs_of
@@ -29,13 +30,10 @@ class TrtExporter(OnnxExporter):
     Engines are no files of the manifest: another machine builds its own, and `engines.json` has their hashes.
     """
 
-    target = "trt"
-    dispatches = ("graph", "host")  # one engine is half the bytes of an engine a bucket
-
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
         super().check(request, model, plan)
-        here = choose(_asked(request))
-        if request.precision in ("fp32", "bf16") and "SM75" in _asked(request).compute_capability:
+        here = choose(TrtOptions.of(request))
+        if request.precision in ("fp32", "bf16") and "SM75" in TrtOptions.of(request).compute_capability:
             raise ConfigError(
                 f"precision: got {request.precision!r} for SM75, for which {here.product} builds fp16 only"
             )
@@ -43,8 +41,8 @@ class TrtExporter(OnnxExporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        here = choose(_asked(request))
-        form = form_of(_asked(request), here, request.batch == "dynamic")
+        here = choose(TrtOptions.of(request))
+        form = form_of(TrtOptions.of(request), here, request.batch == "dynamic")
         build = folder / BUILD
         build.mkdir()
         written = super().write(graphs, plan, request, build, tell)
@@ -54,13 +52,13 @@ class TrtExporter(OnnxExporter):
             form,
             precision=request.precision,
             batch=request.batch,
-            workspace_mib=_asked(request).workspace_mib,
+            workspace_mib=TrtOptions.of(request).workspace_mib,
         )
         if here.builds:
             tell(f"building engines with {here.product}")
             build_engines(build, tell)
         remarks = (*written.remarks, *_remarks(here, form, request, self.dispatch(request, plan)))
-        return replace(written, files=[f"{BUILD}/{name}" for name in files], trt=form, remarks=remarks)
+        return replace(written, files=[f"{BUILD}/{name}" for name in files], form=form, remarks=remarks)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         inside, build = graphs_of(manifest), folder / BUILD
@@ -68,11 +66,6 @@ class TrtExporter(OnnxExporter):
         engines = prove_engines(build, inside, facts["weight_bytes"], facts["nodes"])
         facts["violations"] += engines.pop("violations")
         return facts | {"proved": not facts["violations"], **engines}
-
-
-def _asked(request: Request) -> TrtAsked:
-    assert request.trt is not None, "`export` asks for it"
-    return request.trt
 
 
 def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tuple[str, ...]:

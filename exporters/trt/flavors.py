@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from typing import Any, get_args
 
 from morvit_deploy.agent.trt import build as trt_build
-from morvit_deploy.bundle.trt import LARGEST_BATCH, Flavor, TrtForm
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import LARGEST_BATCH, Flavor
+from morvit_deploy.exporters.trt.options import TrtOptions
 
 MODULES: dict[str, str] = trt_build.MODULES
 EVERY = "every GPU of compute capability 8.0, 8.6, 8.9, 12.0 or later"  # RTX's own default
@@ -75,14 +76,14 @@ def look(flavor: Flavor) -> Here:
     return Here(flavor, version, trt_build.this_device())
 
 
-def choose(asked: TrtAsked) -> Here:
+def choose(asked: TrtOptions) -> Here:
     """The flavor that was asked for, else the one that is installed, TensorRT first; with neither, TensorRT.
 
     ConfigError for an option that it does not have.
     """
     installed = [flavor for flavor in get_args(Flavor) if is_installed(flavor)]
     flavor: Flavor = asked.flavor or (installed or ["tensorrt"])[0]
-    asked.check(flavor)
+    asked.check_flavor(flavor)
     here = look(flavor)
     unknown = {*asked.compute_capability} - {*capabilities(here)}
     if here.version is not None and unknown:
@@ -101,7 +102,7 @@ def capabilities(here: Here) -> list[str]:
     return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
 
 
-def form_of(asked: TrtAsked, here: Here, dynamic: bool) -> TrtForm:
+def form_of(asked: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
     """What the recipe asks: for rtx without a named GPU this machine's, without a GPU every one from Ampere on."""
     named = asked.compute_capability
     if here.flavor == "rtx" and not named and here.device is not None:

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
-from typing import get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
-from morvit_deploy.bundle.trt import LACKS, Flavor
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help, TargetOptions
+from morvit_deploy.exporters.trt.names import LACKS, Flavor
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.request import Request
 
 
 @dataclass(frozen=True)
-class TrtAsked:
+class TrtOptions(TargetOptions):
     """Options of target `trt`."""
 
-    flavor: Flavor | None = None  # None: what is installed here
-    compute_capability: tuple[str, ...] = ()  # rtx: the GPUs, as SM89; none: this machine's, else every one
-    hardware_compatible: bool = False  # tensorrt: also for other GPUs from Ampere on
-    version_compatible: bool = False  # tensorrt: also for newer versions of the same major one
-    max_batch: int | None = None  # images of a dynamic batch
-    workspace_mib: int | None = None  # memory that the builder may try kernels in
+    flavor: Annotated[
+        Flavor | None,
+        Help("tensorrt, or rtx (TensorRT-RTX, which builds without a GPU); default: what is installed."),
+    ] = None
+    compute_capability: Annotated[
+        tuple[str, ...],
+        Help(
+            "rtx: a GPU to build for; may be repeated (default: this machine's; without one, every one from "
+            "Ampere on).",
+            metavar="SM89",
+        ),
+    ] = ()
+    hardware_compatible: Annotated[
+        bool, Help("tensorrt: engines also run on other GPUs, from Ampere on.")
+    ] = False
+    version_compatible: Annotated[
+        bool, Help("tensorrt: engines also run with newer versions of the same major one.")
+    ] = False
+    max_batch: Annotated[
+        int | None,
+        Help("Images that a run takes at most, with --batch dynamic (default: 32).", least=1),
+    ] = None
+    workspace_mib: Annotated[
+        int | None,
+        Help("Memory that the builder may use to try kernels (default: TensorRT's own).", least=1),
+    ] = None
 
     def __post_init__(self) -> None:
         """ConfigError for a value that no engine can have, or that the named flavor does not offer."""
-        if self.flavor not in (None, *get_args(Flavor)):
-            raise ConfigError(f"flavor: got {self.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
+        super().__post_init__()
         for name in self.compute_capability:
             if not re.fullmatch(r"SM\d{2,3}", name):
                 raise ConfigError(f"compute_capability: got {name!r}, expected SM and a number, as SM89")
@@ -33,15 +56,29 @@ class TrtAsked:
             if value is not None and not (type(value) is int and value > 0):
                 raise ConfigError(f"{name}: got {value!r}, expected a positive number")
         if self.flavor is not None:
-            self.check(self.flavor)
+            self.check_flavor(self.flavor)
 
-    def check(self, flavor: Flavor) -> None:
+    def check_flavor(self, flavor: Flavor) -> None:
         """ConfigError for an option that this flavor's builder does not have."""
         for name, instead in LACKS[flavor].items():
             if getattr(self, name):
                 raise ConfigError(f"{name}: flavor {flavor!r} does not have it: {instead}")
 
-    @classmethod
-    def names(cls) -> set[str]:
-        """What can be asked."""
-        return {field.name for field in fields(cls)}
+    def check(self, request: Request) -> None:
+        if request.int8_flavor == "cpu":
+            raise ConfigError("int8_flavor: got 'cpu'; TensorRT takes int8 around zero only: leave it out")
+        if self.max_batch is not None and request.batch != "dynamic":
+            raise ConfigError(
+                f"max_batch: got {self.max_batch} with batch {request.batch}; it is for batch 'dynamic'"
+            )
+
+
+class TrtKeywords(TypedDict, total=False):
+    """The same as keywords of `export`."""
+
+    flavor: Flavor | None
+    compute_capability: tuple[str, ...]
+    hardware_compatible: bool
+    version_compatible: bool
+    max_batch: int | None
+    workspace_mib: int | None

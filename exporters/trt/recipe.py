@@ -9,7 +9,8 @@ from typing import Any
 
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import sha256
-from morvit_deploy.bundle.trt import RECIPE, SCRIPT, TIMING_CACHE, TrtForm
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import RECIPE, SCRIPT, TIMING_CACHE
 
 FORMAT = trt_build.RECIPE_FORMAT
 

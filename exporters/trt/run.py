@@ -11,13 +11,14 @@ from morvit_deploy.agent.run_ort import NOT_INTEGERS
 from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
-from morvit_deploy.bundle.trt import BUILD, Flavor
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.run import OnnxRunner, alone, open_onnx
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
 from morvit_deploy.exporters.trt.flavors import Here, is_installed, load, look
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import BUILD, Flavor
 
 ON_CPU = "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
@@ -33,7 +34,6 @@ def open_trt(
     the same graph: an engine has neither. Without a GPU all answers are ONNX Runtime's, and `runtime` says so.
     Raises BundleError for engines of another machine, TargetError when a GPU is here and the runtime is not.
     """
-    assert manifest.trt is not None, "the manifest has been checked"
     here = look_for(folder, manifest)
     if here.device is None:
         return on_cpu(folder, manifest, threads, probes, bucket)
@@ -51,13 +51,13 @@ def open_trt(
 
 def look_for(folder: Path, manifest: Manifest) -> Here:
     """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
-    assert manifest.trt is not None, "the manifest has been checked"
-    if not is_installed(manifest.trt.flavor):
+    flavor = TrtForm.of(manifest).flavor
+    if not is_installed(flavor):
         with contextlib.suppress(trt_engines.EngineError):
             built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
             if built is not None and built in get_args(Flavor) and is_installed(built):
                 return look(built)
-    return look(manifest.trt.flavor)
+    return look(flavor)
 
 
 def open_engines(

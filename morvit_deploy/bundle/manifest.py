@@ -10,20 +10,25 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from morvit_deploy.bundle.coreml import MAIN, STEM, CoremlForm
-from morvit_deploy.bundle.trt import TrtForm
+from morvit_deploy.bundle.formats import FORMAT, upgraded
+from morvit_deploy.bundle.forms import TargetForm, read_form
+from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
-from morvit_deploy.graph.style.words import Variant
+from morvit_deploy.model.choices import Dispatch, Input, Variant
 from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.model.plan import Plan, plan_problems
-from morvit_deploy.model.precision import ALL_FP16, Gate, Lowering, Precision, gate_for
+from morvit_deploy.model.precision import Gate, Lowering, Precision
 
-FORMAT = "morvit-bundle/1"
 MANIFEST = "manifest.json"
-
-Dispatch = Literal["single", "graph", "host"]
 
 
 class BundleFile(Strict):
@@ -60,16 +65,15 @@ class Source(Strict):
 class Manifest(Strict):
     """All that a program needs to use the bundle, and all that is known about it."""
 
-    format: Literal["morvit-bundle/1"]
+    format: Literal["morvit-bundle/2"]
     target: str
+    target_form: SerializeAsAny[TargetForm]  # the target's own entry; `target` says which class it has
     precision: Precision
     lowering: Lowering | None = None  # how it came below fp32
-    coreml: CoremlForm | None = None  # target coreml: the package's form
-    trt: TrtForm | None = None  # target trt: what the recipe asks of the builder
     form: Variant
     dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
     batch: Count | Literal["dynamic"]
-    input: Literal["uint8", "float"]
+    input: Input
     config: Config
     plan: Plan
     preprocess: Preprocess
@@ -87,6 +91,13 @@ class Manifest(Strict):
     parity: dict[str, Any] | None
     versions: dict[str, str]
 
+    @field_validator("target_form", mode="before")
+    @classmethod
+    def _is_of_the_target(cls, given: object, info: ValidationInfo) -> TargetForm:
+        if "target" not in info.data:
+            return TargetForm()  # it is reported already
+        return read_form(info.data["target"], given, as_json=info.mode == "json")
+
     @model_validator(mode="after")
     def _agrees_with_config(self) -> Manifest:
         problems = [
@@ -96,19 +107,10 @@ class Manifest(Strict):
         ]
         if self.exact != (self.lowering is None):
             problems.append(f"lowering: expected below fp32 and only there; precision is {self.precision!r}")
-        if (self.target == "coreml") != (self.coreml is not None):
-            problems.append(
-                f"coreml: expected with target 'coreml' and only there; target is {self.target!r}"
-            )
-        functions = (STEM, *(bucket.name for bucket in self.plan.buckets)) if self.plan.adaptive else (MAIN,)
-        if self.coreml is not None and self.coreml.functions != functions:
-            problems.append(
-                f"coreml.functions: {list(self.coreml.functions)}, the plan has {list(functions)}"
-            )
-        if (self.target == "trt") != (self.trt is not None):
-            problems.append(f"trt: expected with target 'trt' and only there; target is {self.target!r}")
-        if self.precision == "bf16" and self.target != "trt":
-            problems.append(f"precision: 'bf16' with target {self.target!r}")
+        target = known_target(self.target)
+        if self.precision not in target.precisions:
+            problems.append(f"precision: {self.precision!r} with target {self.target!r}")
+        problems += [f"target_form.{problem}" for problem in self.target_form.problems(self)]
         if self.precision != "fp32" and self.form != "unrolled":
             problems.append(f"form: {self.form!r} in {self.precision}")
         if self.form == "unrolled":
@@ -129,7 +131,7 @@ class Manifest(Strict):
                 )
             elif self.batch != "dynamic" and port.shape[0] != self.batch:
                 problems.append(f"inputs.{port.name}: batch {port.shape[0]}, expected {self.batch}")
-        whole, truth = ("int32", "int32") if self.target == "coreml" else ("uint8", "bool")
+        whole, truth = target.integers
         outputs: dict[str, tuple[str | int, ...]] = {
             "logits": ("float32", self.config.num_classes),
             "depth": (whole, self.config.num_patches),
@@ -160,16 +162,19 @@ class Manifest(Strict):
     @property
     def exact(self) -> bool:
         """Are weights and arithmetic those of fp32, so that each image's logits can be held to a tolerance?"""
-        return self.precision == "fp32" and (self.coreml is None or self.coreml.weights == "float")
+        return self.precision == "fp32" and self.target_form.exact
 
     def gate(self, min_agreement: float | None) -> Gate | None:
-        """What the bundle must keep of decisions and classes; None for an exact one."""
-        kind: str = self.precision
-        if self.coreml is not None and self.coreml.weights != "float":
-            kind = "int8"
-        elif self.coreml is not None and kind == "fp16":
-            kind = ALL_FP16
-        return gate_for(kind, min_agreement)
+        """What the bundle must keep of decisions and classes; None for an exact one.
+
+        Compressed weights are held to int8's gate, whatever the products are computed in.
+        """
+        if self.exact:
+            return None
+        kind = self.precision if self.target_form.exact else "int8"
+        if min_agreement is not None:
+            return Gate(min_agreement, min_agreement)
+        return known_target(self.target).gates[kind]
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""
@@ -213,7 +218,7 @@ def open_manifest(folder: str | Path) -> Manifest:
             f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
         ) from None
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(upgraded(text))
     except ValidationError as error:
         raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
     names = [bucket.name for bucket in manifest.plan.buckets]

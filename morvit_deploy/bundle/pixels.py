@@ -106,4 +106,5 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(
             f"{path} has mode {image.mode!r} (no RGB meaning, or not 8 bits a channel); convert it to 8-bit RGB"
         )
-    return image if image.mode == "RGB" else image.convert("RGB")
+    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+    return rgb

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class Session:
             )
         return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
 
-    def feed(self, pixels: Pixels) -> NDArray:
+    def feed(self, pixels: Pixels) -> NDArray[Any]:
         """The graph's own input for these pixels: themselves, or normalised floats."""
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
@@ -95,7 +96,8 @@ class Session:
         return [Guess(int(i), labels[i] if labels else str(i), float(probability[i])) for i in best]
 
 
-def softmax(logits: NDArray) -> NDArray[np.float64]:
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Along the last axis, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    probability: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probability

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from morvit_deploy.errors import MorvitError
 
@@ -48,7 +49,7 @@ def _global(
     _debug = debug
 
 
-def command(name: str) -> Callable[[Command], Command]:
+def command(name: str, cls: type[TyperCommand] | None = None) -> Callable[[Command], Command]:
     """Register a command; its MorvitErrors become one message on stderr and the error's exit status."""
 
     def register(function: Command) -> Command:
@@ -61,7 +62,7 @@ def command(name: str) -> Callable[[Command], Command]:
             except KeyboardInterrupt:
                 _stop("interrupted; nothing half-written was left behind", 130)
 
-        app.command(name)(guarded)
+        app.command(name, cls=cls)(guarded)
         return function
 
     return register

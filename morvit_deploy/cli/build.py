@@ -61,10 +61,10 @@ def build(
     folder = bundle_folder(bundle)
     from morvit_deploy.exporters.trt.build import build_here
     from morvit_deploy.exporters.trt.build_remote import build_on
-    from morvit_deploy.exporters.trt.options import TrtAsked
+    from morvit_deploy.exporters.trt.options import TrtOptions
 
     wanted = tuple(compute_capability or ())
-    TrtAsked(flavor=flavor, compute_capability=wanted)  # type: ignore[arg-type]  # which it checks
+    TrtOptions(flavor=flavor, compute_capability=wanted)  # type: ignore[arg-type]  # which it checks
     options: dict[str, Any] = {"flavor": flavor, "compute_capability": wanted, "rebuild": rebuild}
     with stages("checking the bundle") as tell:
         if place is None:

@@ -57,7 +57,7 @@ def predict(
     import numpy as np
 
     from morvit_deploy.bundle.views import prediction_table
-    from morvit_deploy.exporters.targets import open_bundle
+    from morvit_deploy.exporters.targets import find_target, open_bundle
     from morvit_deploy.report import Report
 
     warning = ""
@@ -74,7 +74,7 @@ def predict(
         if depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(depth_map, images, pixels, outputs["depth"], session.manifest, answers)
-    if session.manifest.target == "coreml":
+    if find_target(session.manifest.target).names_runtime:
         stderr().print(f"note: answered by {runtime}", markup=False, highlight=False)
     emit(Report("Predictions", [prediction_table(answers, with_logits=logits)]), answers, as_json)
     if depth_map is not None:

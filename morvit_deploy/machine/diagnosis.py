@@ -25,38 +25,6 @@ _MEMORY = Path("/proc/self/smaps_rollup")
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Distributions that a target needs, by what is done with it."""
-
-    export: tuple[str, ...]
-    run: tuple[str, ...]
-
-
-NEEDS = {  # one entry for each target of the registry
-    "onnx": Needs(
-        # exporting runs too: it verifies what it wrote
-        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
-        run=("onnxruntime", "numpy", "pillow", "pydantic"),
-    ),
-    "coreml": Needs(
-        export=("torch", "safetensors", "coremltools"),
-        run=(
-            "coremltools",
-            "numpy",
-            "pillow",
-            "pydantic",
-            "torch",
-        ),  # off macOS the interpreter runs on torch
-    ),
-    "trt": Needs(
-        # engines are built where TensorRT is: here or on the device; without a GPU ONNX Runtime answers
-        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
-        run=("onnxruntime", "numpy", "pillow", "pydantic"),
-    ),
-}
-
-
-@dataclass(frozen=True)
 class TargetState:
     """What can be done with one target here."""
 
@@ -127,11 +95,11 @@ def _machine() -> dict[str, Any]:
 def _targets(have: set[str]) -> Iterator[TargetState]:
     """Each target of the registry; none while a dependency of the registry itself is missing."""
     try:
-        from morvit_deploy.exporters.targets import TARGETS
+        from morvit_deploy.exporters.targets import targets
     except ModuleNotFoundError:
         return
-    for name, target in TARGETS.items():
-        needs = NEEDS[name]
+    for name, target in targets().items():
+        needs = target.needs
         yield TargetState(name, target.runs_on, have.issuperset(needs.export), have.issuperset(needs.run))
 
 

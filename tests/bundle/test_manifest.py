@@ -123,7 +123,7 @@ def test_a_manifest_that_leaves_out_a_file_is_refused(copied_bundle: Path) -> No
 
 
 BROKEN: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda f: f.update(format="morvit-bundle/2"), "'morvit-bundle/2'"),
+    (lambda f: f.update(format="morvit-bundle/3"), "'morvit-bundle/3'"),
     (lambda f: f.pop("files"), "files: missing"),
     (lambda f: f.update(files=[]), "files"),
     (lambda f: f.update(surprise=1), "surprise: unknown field"),
@@ -152,7 +152,7 @@ def test_a_broken_manifest_is_explained(copied_bundle: Path, change: Callable[[A
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\x00"], ids=repr)
 def test_bad_json_is_one_message(copied_bundle: Path, text: str) -> None:
     (copied_bundle / "manifest.json").write_text(text)
-    assert "is not a morvit-bundle/1 manifest" in refusal(copied_bundle)
+    assert "is not a morvit-bundle/2 manifest" in refusal(copied_bundle)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:

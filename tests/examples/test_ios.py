@@ -15,7 +15,7 @@ import pytest
 from places import EXAMPLES
 from swift import syntax_problems
 
-from morvit_deploy.bundle.coreml import PACKAGE
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.write import TEMPLATE
 
 IOS = EXAMPLES / "ios"

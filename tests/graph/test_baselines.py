@@ -15,7 +15,7 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.baselines import build_graph
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.style.styles import STYLES, style_for_batch
-from morvit_deploy.graph.style.words import Variant
+from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.config import Config
 
 ROUTED = [changes for changes in OPTIONS if changes.get("routing", "expert_choice") == "expert_choice"]

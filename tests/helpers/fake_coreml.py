@@ -67,7 +67,7 @@ def coreml_bundle(source: Path, folder: Path, *, ios: int = 18) -> Path:
     known |= {
         "target": "coreml",
         "files": [file.model_dump() for file in describe_files(folder, files)],
-        "coreml": {
+        "target_form": {
             "ios": ios,
             "layout": "bsd",
             "select": "topk",

@@ -10,8 +10,8 @@ import tree_sitter_swift
 from tiny_models import random_pixels
 from tree_sitter import Language, Node, Parser
 
-from morvit_deploy.bundle.coreml import CoremlForm
 from morvit_deploy.bundle.manifest import Manifest, Port
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.kit.write import Golden
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
@@ -35,10 +35,10 @@ def coreml_manifest(config: Config, plan: Plan | None = None, *, ios: int = 18, 
         outputs.append(Port(name="overflow", dtype="int32", shape=(1,)))
     state = Port(name="stem.state", dtype="float32", shape=(1, patches, config.embed_dim))
     fields: dict[str, Any] = {
-        "format": "morvit-bundle/1",
+        "format": "morvit-bundle/2",
         "target": "coreml",
         "precision": "fp32",
-        "coreml": CoremlForm(
+        "target_form": CoremlForm(
             ios=ios,
             layout="bsd",
             select="topk",

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from morvit_deploy.graph.baselines import build_graph
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.style.styles import STYLES, style_for_batch
-from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
+from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
     applications,

@@ -18,9 +18,9 @@ from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.baselines import build_graph
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.style.styles import style_for_batch
-from morvit_deploy.graph.style.words import Variant
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
+from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.config import MAX_REGISTERS, Config, parse_config
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.plan import own_plan

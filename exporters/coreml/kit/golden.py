@@ -36,9 +36,7 @@ def golden_of(model: MoRViT, manifest: Manifest, folder: Path, images: Pixels | 
     clear = np.flatnonzero(margins >= CLEAR[manifest.precision])
     chosen = clear if len(clear) else np.argsort(-margins, kind="stable")[:1]
     logits = outcome.logits.numpy()[chosen].astype(np.float32)
-    if (
-        manifest.coreml is not None and manifest.coreml.weights != "float"
-    ):  # another model than the checkpoint
+    if not manifest.target_form.exact:  # another model than the checkpoint
         with Session(folder, manifest, open_runner(folder, manifest)) as session:
             logits = session.logits(pixels[chosen])
     bucket = np.zeros(len(chosen), dtype=np.int32)

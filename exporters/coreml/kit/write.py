@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
 from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name
@@ -44,7 +45,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
 
     The same manifest and golden images give the same bytes. TargetError for a manifest of another target.
     """
-    if manifest.coreml is None:
+    if not isinstance(manifest.target_form, CoremlForm):
         raise TargetError(f"got a manifest of target {manifest.target!r}; MoRViTKit opens Core ML packages")
     chosen = choose_golden(golden)
     files = {
@@ -52,7 +53,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
         for source in sorted(TEMPLATE.rglob("*"))
         if source.is_file()
     }
-    files["Package.swift"] = _for_systems(files["Package.swift"].decode(), manifest.coreml.ios).encode()
+    files["Package.swift"] = _for_systems(files["Package.swift"].decode(), manifest.target_form.ios).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
     files[DESCRIPTION] = _json(describe_model(manifest))
     files[VECTORS] = _json(test_vectors(manifest, golden.bucket))
@@ -66,8 +67,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
 
 def describe_model(manifest: Manifest) -> dict[str, Any]:
     """What `ModelDescription.swift` decodes: names are Swift's, values the manifest's."""
-    config, plan, form = manifest.config, manifest.plan, manifest.coreml
-    assert form is not None
+    config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
     return {
         "format": FORMAT,
         "checkpoint": manifest.checkpoint.sha256,
@@ -129,8 +129,7 @@ def _for_systems(text: str, ios: int) -> str:
 
 
 def _filled_in(text: str, manifest: Manifest) -> str:
-    form, plan, config = manifest.coreml, manifest.plan, manifest.config
-    assert form is not None
+    form, plan, config = CoremlForm.of(manifest), manifest.plan, manifest.config
     rows = [
         f"| `{name}` | {', '.join(map(str, bucket.capacity))} | {bucket.macs:,} |"
         for name, bucket in zip(form.functions[-len(plan.buckets) :], plan.buckets, strict=True)

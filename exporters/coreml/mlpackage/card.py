@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from morvit_deploy.bundle.coreml import STEM, CoremlForm
-from morvit_deploy.exporters.coreml.options import CoremlAsked
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import STEM
+from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.config import Config
@@ -29,7 +30,7 @@ class Subject:
     carried: tuple[str, ...]
 
 
-def model_card(about: Subject, asked: CoremlAsked) -> dict[str, Any]:
+def model_card(about: Subject, asked: CoremlOptions) -> dict[str, Any]:
     """Author, licence, description, a sentence for each port, and facts as text."""
     provenance = about.config.provenance or {}
     form = {"precision": about.precision, **about.form.model_dump(mode="json")}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.bundle.coreml import Weights
+from morvit_deploy.exporters.coreml.contract.names import Weights
 from morvit_deploy.exporters.coreml.mlpackage.convert import Converted
 from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
 from morvit_deploy.graph.unroll import StaticMoRViT

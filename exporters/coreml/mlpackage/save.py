@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.bundle.coreml import MAIN
+from morvit_deploy.exporters.coreml.contract.names import MAIN
 from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")

@@ -7,6 +7,5 @@ from typing import Literal, get_args
 Layout = Literal["bsd", "bc1s"]  # states in rows, (tokens, dim), or channels first, (1, dim, 1, tokens)
 Select = Literal["topk", "onehot"]  # tokens by index, or by products with one-hot rows
 Attention = Literal["manual", "fused"]  # products and a softmax, or one operator
-Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SELECTS: tuple[Select, ...] = get_args(Select)

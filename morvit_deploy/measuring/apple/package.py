@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 
-MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
+MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
+FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its name
 STEM = "stem"
 _CHUNK = 1 << 20
 
@@ -90,7 +91,7 @@ def read_package(folder: Path) -> Package:
         known = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {folder / MANIFEST}: {error}; expected an exported bundle") from None
-    if not isinstance(known, dict) or known.get("format") != BUNDLE_FORMAT:
+    if not isinstance(known, dict) or known.get("format") not in (BUNDLE_FORMAT, FIRST_FORMAT):
         raise BundleError(f"{folder / MANIFEST} is no {BUNDLE_FORMAT} manifest; expected an exported bundle")
     check_target(folder, str(known.get("target")))
     try:
@@ -116,7 +117,8 @@ def check_target(folder: Path, target: str) -> None:
 
 
 def _package(folder: Path, known: Mapping[str, Any]) -> Package:
-    config, coreml, plan = known["config"], known["coreml"], known["plan"]
+    config, plan = known["config"], known["plan"]
+    form = known["coreml" if known["format"] == FIRST_FORMAT else "target_form"]
     buckets = [BucketShape(b["name"], known["macs"][b["name"]], b.get("share")) for b in plan["buckets"]]
     tops = (Path(file["path"]).parts[0] for file in known["files"])
     package = next(top for top in tops if top.endswith(".mlpackage"))
@@ -129,8 +131,8 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
         image_size=config["image_size"],
         mean=tuple(known["preprocess"]["mean"]),
         std=tuple(known["preprocess"]["std"]),
-        ios=coreml["ios"],
-        functions=tuple(coreml["functions"]),
+        ios=form["ios"],
+        functions=tuple(form["functions"]),
         carried=tuple(mil_name(port["name"]) for port in known["carried"]),
         plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),
         file_bytes=sum(file["bytes"] for file in known["files"]),

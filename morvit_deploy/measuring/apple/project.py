@@ -10,6 +10,7 @@ from pathlib import Path
 
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 from morvit_deploy.files import new_folder
 from morvit_deploy.machine.dependencies import PACKAGE, installed
@@ -97,7 +98,6 @@ def write_project(
     `bundle` has been checked. `inputs` says where the pictures come from, `expected` where the logits do.
     """
     check_place(bundle, folder)
-    assert manifest.coreml is not None  # the caller has checked the target
     with new_folder(folder, marker=PROJECT, force=force) as partial:
         for name in (MANIFEST, *(file.path for file in manifest.files)):
             (partial / BUNDLE / name).parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def write_project(
         }
         readme = README.format(
             name=bundle.resolve().name,
-            macos=oldest_macos(manifest.coreml.ios),
+            macos=oldest_macos(CoremlForm.of(manifest).ios),
             source=expected,
             version=version,
             mix=goldens.shares_from,

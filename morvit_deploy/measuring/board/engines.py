@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.agent.trt.build import MODULES, RECORD
-from morvit_deploy.bundle.trt import ALONE, BUILD
 from morvit_deploy.exporters.trt.build import may_change, told
 from morvit_deploy.exporters.trt.build_remote import HEAD, build_there, fitting_engines
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import ALONE, BUILD
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.remote.session import Session
 from morvit_deploy.remote.shipment import Shipment
@@ -24,7 +25,9 @@ class DeviceEngines:
     """
 
     def __init__(self, subjects: Mapping[str, Subject], scratch: Path, tell: Callable[[str], None]) -> None:
-        self._subjects = {place: one for place, one in subjects.items() if one.manifest.target == "trt"}
+        self._subjects = {
+            place: one for place, one in subjects.items() if isinstance(one.manifest.target_form, TrtForm)
+        }
         self._scratch, self._tell = scratch, tell
         self._flavors: dict[str, str] = {}
         self.records: dict[str, dict[str, Any]] = {}
@@ -33,9 +36,8 @@ class DeviceEngines:
         """Ask what builds there, and add the engines that it would not build again."""
         more: dict[str, Path | bytes] = {}
         for place, subject in self._subjects.items():
-            assert subject.manifest.trt is not None, "the manifest has been checked"
             strict = not may_change(subject.manifest)
-            asked = {"do": "check_builder", "flavor": subject.manifest.trt.flavor, "strict": strict}
+            asked = {"do": "check_builder", "flavor": TrtForm.of(subject.manifest).flavor, "strict": strict}
             head = session.ask(asked, "looking for TensorRT")
             self._flavors[place] = head["flavor"]
             session.versions |= {MODULES[head["flavor"]]: head["tensorrt"]}

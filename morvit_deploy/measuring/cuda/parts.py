@@ -13,11 +13,13 @@ from pathlib import Path
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import normalise
 from morvit_deploy.bundle.session import Arrays
-from morvit_deploy.bundle.trt import LARGEST_BATCH
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.trt.driver import Cuda
 from morvit_deploy.exporters.trt.engine import TrtEngine
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.names import LARGEST_BATCH
 from morvit_deploy.exporters.trt.run import look_for, open_engines
 from morvit_deploy.measuring.core.inputs import Source, draw
 from morvit_deploy.measuring.cuda.sessions import CudaSession
@@ -101,7 +103,7 @@ def open_parts(folder: Path, cuda: Cuda, source: Source, batches: Sequence[int] 
     Raises TargetError for a target that does not run on a GPU, or a batch that the bundle does not take.
     """
     manifest = open_manifest(folder)
-    if manifest.target not in ("trt", "onnx"):
+    if "cuda" not in find_target(manifest.target).devices:
         raise TargetError(
             f"{folder} is for {manifest.target}; --device cuda measures targets trt and onnx: export it again"
         )
@@ -140,7 +142,7 @@ def _at_batch(
 
 
 def _opener(folder: Path, manifest: Manifest, cuda: Cuda, captured: bool) -> Opener:
-    if manifest.target == "trt":
+    if isinstance(manifest.target_form, TrtForm):
         here = look_for(folder, manifest)
         if not here.runs:
             lacking = "is not installed" if here.version is None else "sees no GPU"
@@ -161,7 +163,8 @@ def _sizes(folder: Path, manifest: Manifest, asked: Sequence[int] | None) -> lis
                 "with --batch dynamic"
             )
         return [manifest.batch]
-    largest = manifest.trt.max_batch if manifest.trt is not None else None
+    form = manifest.target_form
+    largest = form.max_batch if isinstance(form, TrtForm) else None
     sizes = sorted(set(asked or [size for size in SWEEP if size <= (largest or LARGEST_BATCH)]))
     if sizes[0] < 1 or (largest is not None and sizes[-1] > largest):
         raise TargetError(

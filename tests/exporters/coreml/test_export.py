@@ -16,10 +16,11 @@ from config_matrix import named
 from places import EXAMPLES
 from tiny_models import make_config, normalised, random_model, random_pixels
 
-from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
@@ -95,8 +96,7 @@ def test_every_bucket_answers_as_the_reference(
     """`export` runs every image in every bucket against the reference held to it; here what it wrote down is read."""
     bundle = exported(config, plan=plan(), target="coreml", precision="fp32", with_depth=True, **form)
     manifest = open_manifest(bundle)
-    assert manifest.coreml is not None
-    assert manifest.coreml.functions == ("stem", *(bucket.name for bucket in manifest.plan.buckets))
+    assert CoremlForm.of(manifest).functions == ("stem", *(bucket.name for bucket in manifest.plan.buckets))
     assert manifest.dispatch == "host"
     assert manifest.parity is not None
     assert manifest.parity["conversion_gap"]["passed"]
@@ -298,9 +298,8 @@ def test_a_package_that_loses_too_much_is_refused(tmp_path: Path) -> None:
 def test_the_gate_is_that_of_what_is_computed_in_fp16_throughout(exported: Exported) -> None:
     manifest = open_manifest(exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True))
     assert manifest.gate(None) == GATES[ALL_FP16]
-    assert manifest.coreml is not None
-    small = manifest.coreml.model_copy(update={"weights": "int8"})
-    assert manifest.model_copy(update={"coreml": small}).gate(None) == GATES["int8"]
+    small = CoremlForm.of(manifest).model_copy(update={"weights": "int8"})
+    assert manifest.model_copy(update={"target_form": small}).gate(None) == GATES["int8"]
     assert manifest.model_copy(update={"precision": "fp32"}).gate(None) is None
 
 

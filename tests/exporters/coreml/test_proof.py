@@ -18,10 +18,11 @@ from coremltools.proto import Model_pb2
 from numpy.typing import NDArray
 from tiny_models import make_config
 
-from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml import proof as coreml_proof
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
@@ -288,7 +289,7 @@ def test_products_select_tokens_or_indices_do(sound: Sound, tmp_path: Path) -> N
     """A package that gathers is not one of products, whatever its manifest says."""
     folder = edited(sound, tmp_path, lambda edit, _: None)
     told = json.loads((folder / "manifest.json").read_bytes())
-    told["coreml"]["select"] = "onehot"
+    told["target_form"]["select"] = "onehot"
     (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     assert any("where tokens are selected by products" in line for line in found(sound, folder))
 
@@ -303,10 +304,9 @@ def test_products_select_tokens_or_indices_do(sound: Sound, tmp_path: Path) -> N
     ids=["precision", "ios", "classifier"],
 )
 def test_the_form_is_the_manifests(sound: Sound, changes: dict[str, Any], told: str) -> None:
-    form = sound.manifest.coreml
-    assert form is not None
+    form = CoremlForm.of(sound.manifest)
     own = {name: value for name, value in changes.items() if name != "precision"}
-    changed = {"coreml": form.model_copy(update=own), "precision": changes.get("precision", "fp32")}
+    changed = {"target_form": form.model_copy(update=own), "precision": changes.get("precision", "fp32")}
     manifest = sound.manifest.model_copy(update=changed)
     violations = coreml_proof.prove(sound.bundle, manifest, sound.graphs).violations
     assert any(told in line for line in violations), violations
@@ -315,7 +315,7 @@ def test_the_form_is_the_manifests(sound: Sound, changes: dict[str, Any], told: 
 def test_another_layout_than_told_is_one_message(sound: Sound, tmp_path: Path) -> None:
     folder = edited(sound, tmp_path, lambda edit, _: None)
     told = json.loads((folder / "manifest.json").read_bytes())
-    told["coreml"]["layout"] = "bc1s"
+    told["target_form"]["layout"] = "bc1s"
     (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(BundleError, match="not of layout 'bc1s'; the manifest was edited"):
         verified(sound, folder)
@@ -324,7 +324,7 @@ def test_another_layout_than_told_is_one_message(sound: Sound, tmp_path: Path) -
 def test_functions_are_those_of_the_plan(sound: Sound, tmp_path: Path) -> None:
     folder = edited(sound, tmp_path, lambda edit, _: None)
     told = json.loads((folder / "manifest.json").read_bytes())
-    told["coreml"]["functions"].append("b9")
+    told["target_form"]["functions"].append("b9")
     (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(BundleError, match=r"coreml\.functions: .*'b9'.*, the plan has"):
         open_manifest(folder)
@@ -344,9 +344,8 @@ def test_compressed_weights_are_told_apart_in_every_function(small: Sound) -> No
 
 
 def test_compression_is_what_the_manifest_says(small: Sound) -> None:
-    assert small.manifest.coreml is not None
-    form = small.manifest.coreml.model_copy(update={"weights": "float"})
-    manifest = small.manifest.model_copy(update={"coreml": form})
+    form = CoremlForm.of(small.manifest).model_copy(update={"weights": "float"})
+    manifest = small.manifest.model_copy(update={"target_form": form})
     violations = coreml_proof.prove(small.bundle, manifest, small.graphs).violations
     assert any("has compressed weights, which does not go" in line for line in violations)
 

@@ -14,8 +14,8 @@ from graph_styles import LAYOUTS, SELECTS, WORDS
 from tiny_models import make_config, own_bucket, random_model
 
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
-from morvit_deploy.exporters.coreml.options import CoremlAsked, coreml_options
 from morvit_deploy.exporters.coreml.proof import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.words import Attention, Layout, Select
@@ -95,7 +95,7 @@ def test_the_fused_operator_is_one(select: Select) -> None:
 def test_what_may_be_asked_has_a_style(words: tuple[Layout, Select, Attention]) -> None:
     layout, select, attention = words
     try:
-        CoremlAsked(layout=layout, select=select, attention=attention)
+        CoremlOptions(layout=layout, select=select, attention=attention)
     except ConfigError:
         with pytest.raises(ConfigError, match="static graph"):
             coreml_options("float", layout, select, attention=attention)

@@ -30,6 +30,7 @@ from morvit_deploy.exporters.trt import build as building
 from morvit_deploy.exporters.trt import run
 from morvit_deploy.exporters.trt.build_remote import build_on
 from morvit_deploy.exporters.trt.flavors import is_installed
+from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
@@ -213,8 +214,9 @@ def test_what_tensorrt_refuses_is_told(board: Loopback, made_up: Path, tmp_path:
 def test_engines_of_the_flavor_that_is_here_run(made_up: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle for RTX whose engines a machine's own TensorRT has built, on that machine."""
     manifest = open_manifest(made_up)
-    assert manifest.trt is not None
-    rtx = manifest.model_copy(update={"trt": manifest.trt.model_copy(update={"flavor": "rtx"})})
+    rtx = manifest.model_copy(
+        update={"target_form": TrtForm.of(manifest).model_copy(update={"flavor": "rtx"})}
+    )
     fake_gpu(monkeypatch)
     put_engines(made_up)
     monkeypatch.setattr(run, "is_installed", lambda flavor: flavor == "tensorrt")
@@ -223,7 +225,9 @@ def test_engines_of_the_flavor_that_is_here_run(made_up: Path, monkeypatch: pyte
     assert building.flavor_here(rtx) == "tensorrt"
     monkeypatch.setattr(building, "is_installed", lambda flavor: False)
     assert building.flavor_here(rtx) == "rtx", "whose message says how to install it"
-    compatible = rtx.model_copy(update={"trt": manifest.trt.model_copy(update={"version_compatible": True})})
+    compatible = rtx.model_copy(
+        update={"target_form": TrtForm.of(manifest).model_copy(update={"version_compatible": True})}
+    )
     assert building.may_change(rtx) and not building.may_change(compatible)
 
 

@@ -25,6 +25,7 @@ from morvit_deploy.errors import BundleError, ConfigError, TargetError
 from morvit_deploy.exporters.onnx.low.bfloat import rounded_in_fp32
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.trt.build import build_here
+from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.proof import prove_engines
 from morvit_deploy.exporters.trt.run import graphs_of
 from morvit_deploy.exporters.verification import verify
@@ -55,7 +56,7 @@ def test_rtx_builds_engines_without_a_gpu(exported: Exported, dispatch: str) -> 
     manifest = open_manifest(bundle)
     names = ["model"] if dispatch == "graph" else ["stem", "b0", "b1", "full"]
     structure = manifest.structure
-    assert manifest.precision == "fp16" and manifest.trt is not None and manifest.trt.flavor == "rtx"
+    assert manifest.precision == "fp16" and TrtForm.of(manifest).flavor == "rtx"
     assert structure["proved"] and [engine["name"] for engine in structure["engines"]] == names
     sizes = [(bundle / "build" / engine["engine"]).stat().st_size for engine in structure["engines"]]
     assert sizes == [engine["bytes"] for engine in structure["engines"]]
@@ -245,8 +246,8 @@ def test_the_manifest_says_what_the_recipe_asks(
         build_here(tiny_bundle)
     copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     fields = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(fields | {"trt": None}))
-    with pytest.raises(BundleError, match="trt: expected with target 'trt' and only there"):
+    (copy / "manifest.json").write_text(json.dumps(fields | {"target_form": {}}))
+    with pytest.raises(BundleError, match=r"target_form\.flavor: missing"):
         open_manifest(copy)
     assert load_checkpoint(bundle.parent / "checkpoint").config == open_manifest(bundle).config
 
@@ -258,7 +259,7 @@ def test_the_command_line(exported: Exported, inside: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "no engine was built: TensorRT is not installed here" in answer.stderr
     manifest = json.loads(answer.stdout)["manifest"]
-    assert manifest["trt"]["version_compatible"] and manifest["target"] == "trt"
+    assert manifest["target_form"]["version_compatible"] and manifest["target"] == "trt"
     refused = run("export", checkpoint, "--target", "onnx", "--flavor", "rtx", "-o", "other")
     assert refused.exit_code == 2 and "only target trt has this" in refused.stderr
     refused = run("bench", "build/checkpoint-trt", "--device", "cpu")

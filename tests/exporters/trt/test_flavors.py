@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from morvit_deploy.agent.trt import build as trt_build
-from morvit_deploy.bundle.trt import TrtForm
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.exporters.trt import flavors
 from morvit_deploy.exporters.trt.flavors import Here, capabilities, choose, form_of
-from morvit_deploy.exporters.trt.options import TrtAsked
+from morvit_deploy.exporters.trt.form import TrtForm
+from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.exporters.trt.recipe import write_recipe
 
 GPU = {"name": "RTX 4090", "compute_capability": "8.9"}
@@ -38,18 +38,18 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_what_is_installed_is_chosen(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = choose(TrtAsked())
+    nothing = choose(TrtOptions())
     assert (nothing.flavor, nothing.builds, nothing.runs) == ("tensorrt", False, False)
     assert nothing.why_not.startswith("TensorRT is not installed here; it comes with `")
     installed["rtx"] = "1.7.1"
-    rtx = choose(TrtAsked())
+    rtx = choose(TrtOptions())
     assert (rtx.product, rtx.builds, rtx.runs) == ("TensorRT-RTX 1.7.1", True, False)
     installed["tensorrt"] = "10.3.0"
-    both = choose(TrtAsked())
+    both = choose(TrtOptions())
     assert (both.flavor, both.builds) == ("tensorrt", False)
     assert both.why_not == "TensorRT 10.3.0 builds for the GPU that it runs on, and there is none here"
     monkeypatch.setattr(trt_build, "this_device", lambda: GPU)
-    assert choose(TrtAsked()).builds and choose(TrtAsked(flavor="rtx")).runs
+    assert choose(TrtOptions()).builds and choose(TrtOptions(flavor="rtx")).runs
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,18 @@ def test_what_is_installed_is_chosen(installed: dict[str, str], monkeypatch: pyt
 )
 def test_options_that_no_engine_can_have(asked: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        TrtAsked(**asked)
+        TrtOptions(**asked)
 
 
 def test_options_are_held_against_the_flavor_that_was_found(installed: dict[str, str]) -> None:
     installed["rtx"] = "1.7.1"
     with pytest.raises(ConfigError, match="version_compatible: flavor 'rtx'"):
-        choose(TrtAsked(version_compatible=True))
+        choose(TrtOptions(version_compatible=True))
     with pytest.raises(TargetError, match=r"got SM87; TensorRT-RTX 1.7.1 builds for SM75, SM86, SM89, SM120"):
-        choose(TrtAsked(compute_capability=("SM87",)))
+        choose(TrtOptions(compute_capability=("SM87",)))
     installed["rtx"] = "1.0.0"
     with pytest.raises(trt_build.BuildError, match="too old"):
-        choose(TrtAsked())
+        choose(TrtOptions())
 
 
 def test_a_version_that_is_too_old_is_refused_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +104,14 @@ def test_gpus_to_build_for(installed: dict[str, str]) -> None:
         (ORIN, (), ()),  # it does not know SM87 by name
         (GPU, ("SM75",), ("SM75",)),
     ):
-        form = form_of(TrtAsked(compute_capability=asked), Here("rtx", "1.7.1", device), dynamic=False)
+        form = form_of(TrtOptions(compute_capability=asked), Here("rtx", "1.7.1", device), dynamic=False)
         assert (form.compute_capability, form.max_batch) == (expected, None)
 
 
 @pytest.mark.parametrize(("asked", "largest"), [(None, 32), (8, 8)])
 def test_a_dynamic_batch_is_tuned_for_full_ones(tmp_path: Path, asked: int | None, largest: int) -> None:
     (tmp_path / "model.onnx").write_bytes(b"graph")
-    form = form_of(TrtAsked(max_batch=asked), Here("tensorrt", None, None), dynamic=True)
+    form = form_of(TrtOptions(max_batch=asked), Here("tensorrt", None, None), dynamic=True)
     write_recipe(tmp_path, ["model.onnx"], form, precision="fp16", batch="dynamic", workspace_mib=None)
     recipe = json.loads((tmp_path / "build.json").read_text())
     assert recipe["engines"][0]["batch"] == [1, largest, largest]

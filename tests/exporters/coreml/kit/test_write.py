@@ -20,6 +20,7 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.kit.vectors import geometry_case
 from morvit_deploy.exporters.coreml.kit.write import (
     DESCRIPTION,
@@ -80,8 +81,7 @@ def test_the_parser_sees_mistakes(tmp_path: Path) -> None:
 def test_the_description_is_the_manifest(written: tuple[Path, Manifest]) -> None:
     folder, manifest = written
     model = read(folder / DESCRIPTION)
-    config, plan, form = manifest.config, manifest.plan, manifest.coreml
-    assert form is not None
+    config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
     assert model["functions"] == list(form.functions)
     assert model["minimumIOS"] == form.ios
     assert model["carried"] == [port.name.replace(".", "_") for port in manifest.carried]
@@ -188,7 +188,7 @@ def test_the_oldest_systems_are_the_packages(ios: int, macos: int, tmp_path: Pat
 def test_nothing_is_left_to_fill_in(written: tuple[Path, Manifest]) -> None:
     readme = (written[0] / "README.md").read_text(encoding="utf-8")
     assert "{{" not in readme and "}}" not in readme
-    assert all(f"| `{name}` |" in readme for name in written[1].coreml.functions if name != "stem")  # type: ignore[union-attr]
+    assert all(f"| `{name}` |" in readme for name in CoremlForm.of(written[1]).functions if name != "stem")
 
 
 def test_another_target_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:

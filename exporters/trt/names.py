@@ -1,12 +1,8 @@
-"""A TensorRT bundle's manifest entry. No torch, no TensorRT."""
+"""Names and values of a TensorRT bundle. Light: `--help` imports it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from morvit_deploy.model.config import Strict
+from typing import Literal
 
 Flavor = Literal["tensorrt", "rtx"]
 
@@ -27,13 +23,3 @@ LACKS: dict[Flavor, dict[str, str]] = {
         "version_compatible": "TensorRT-RTX has no lean runtime: its engines run with the version that built them",
     },
 }
-
-
-class TrtForm(Strict):
-    """What the recipe asks of the builder; what was built, and by whom, is in `engines.json` beside the engines."""
-
-    flavor: Flavor
-    compute_capability: tuple[str, ...] = ()
-    hardware_compatible: bool = False
-    version_compatible: bool = False
-    max_batch: Annotated[int, Field(ge=1)] | None = None  # of a dynamic batch

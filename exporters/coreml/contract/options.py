@@ -1,0 +1,103 @@
+"""Options of target `coreml`. No torch, no coremltools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.coreml.contract.names import SEVERAL_FUNCTIONS, Ios, Weights
+from morvit_deploy.exporters.options import Help, TargetOptions
+from morvit_deploy.graph.style.words import Attention, Layout, Select
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.request import Request
+    from morvit_deploy.graph.style.options import Options
+
+NEEDS_18 = {"weights": ("int4",), "attention": ("fused",)}  # operators of that system's opset
+
+
+@dataclass(frozen=True)
+class CoremlOptions(TargetOptions):
+    """Options of target `coreml`."""
+
+    ios: Annotated[
+        Ios, Help("The oldest iOS that loads the package (default: 18, for several buckets; 17 holds one).")
+    ] = 18
+    layout: Annotated[
+        Layout,
+        Help("bsd: tokens as rows (default); bc1s: as columns of 1×1 convolutions, attention by head."),
+    ] = "bsd"
+    select: Annotated[
+        Select,
+        Help(
+            "topk: tokens are gathered by index (default); onehot: ranked by comparison and taken by a product, "
+            "without topk or gather."
+        ),
+    ] = "topk"
+    attention: Annotated[
+        Attention,
+        Help("manual: product, softmax, product (default); fused: iOS 18's operator, layout bsd."),
+    ] = "manual"
+    weights: Annotated[
+        Weights, Help("How weights are stored; products stay in --precision (default: float).")
+    ] = "float"
+    classifier: Annotated[
+        bool | None,
+        Help("Return a class label (default: where the checkpoint has labels and the plan one bucket)."),
+    ] = None
+    author: Annotated[str | None, Help("Author on the model card (default: the checkpoint's).")] = None
+    license: Annotated[str | None, Help("Licence on the model card.")] = None
+
+    def __post_init__(self) -> None:
+        """ConfigError for a value that no package can have, or that the chosen iOS cannot hold."""
+        super().__post_init__()
+        if self.attention == "fused" and self.layout == "bc1s":
+            raise ConfigError(
+                "attention: got 'fused' with layout 'bc1s', which has a chunk for each head; use layout 'bsd'"
+            )
+        for name, newer in NEEDS_18.items():
+            if self.ios < SEVERAL_FUNCTIONS and getattr(self, name) in newer:
+                raise ConfigError(
+                    f"ios: got {self.ios}; {name} {getattr(self, name)!r} needs iOS 18 or later"
+                )
+
+    @property
+    def exact(self) -> bool:
+        return self.weights == "float"
+
+    def check(self, request: Request) -> None:
+        if request.dispatch == "graph":
+            raise ConfigError(
+                "dispatch: got 'graph'; in a Core ML package each bucket is a function and the app, or MoRViTKit, "
+                "chooses: 'host'"
+            )
+        if request.batch != 1:
+            raise ConfigError(
+                f"batch: got {request.batch!r}; a Core ML package takes one image, an app feeds several in turn"
+            )
+        if request.form != "unrolled":
+            raise ConfigError(f"form: got {request.form!r}; baselines are exported to onnx")
+
+
+class CoremlKeywords(TypedDict, total=False):
+    """The same as keywords of `export`."""
+
+    ios: Ios
+    layout: Layout
+    select: Select
+    attention: Attention
+    weights: Weights
+    classifier: bool | None
+    author: str | None
+    license: str | None
+
+
+def coreml_options(
+    port: str, layout: Layout, select: Select, *, with_depth: bool = False, attention: Attention = "manual"
+) -> Options:
+    """Options of the static graphs for Core ML, one image at a time; `port` is the bundle's input: uint8 or float."""
+    from morvit_deploy.graph.style.options import Options  # these load torch
+    from morvit_deploy.graph.style.styles import style_of
+
+    return Options(input=port, with_depth=with_depth, style=style_of(layout, select, attention))

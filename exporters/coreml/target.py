@@ -1,0 +1,37 @@
+"""Target `coreml`: what the rest of the program knows of it."""
+
+from __future__ import annotations
+
+from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
+from morvit_deploy.exporters.targets import Needs, Target
+from morvit_deploy.model.gates import ALL_FP16, GATES
+
+TARGET = Target(
+    name="coreml",
+    runs_on="Core ML; elsewhere an interpreter",
+    needs=Needs(
+        export=("torch", "safetensors", "coremltools"),
+        run=(
+            "coremltools",
+            "numpy",
+            "pillow",
+            "pydantic",
+            "torch",
+        ),  # off macOS the interpreter runs on torch
+    ),
+    exporter="morvit_deploy.exporters.coreml.export:CoremlExporter",
+    runner="morvit_deploy.exporters.coreml.run:open_coreml",
+    devices=("mac", "iphone"),
+    options=CoremlOptions,
+    form="morvit_deploy.exporters.coreml.contract.form:CoremlForm",
+    precision="fp16",
+    precisions=("fp32", "fp16"),
+    why_not={
+        "bf16": "only TensorRT runs it (target 'trt'); elsewhere fp16 is as small",
+        "int8": "a Core ML package computes in fp16 or fp32 and can store int8: weights='int8'",
+    },
+    gates=GATES | {"fp16": GATES[ALL_FP16]},  # the Neural Engine has no wider arithmetic
+    dispatches=("host",),  # Core ML has no branches that stay on the Neural Engine
+    names_runtime=True,  # Core ML or the interpreter
+    integers=("int32", "int32"),  # Core ML returns neither bytes nor booleans
+)

@@ -1,0 +1,25 @@
+"""What a board needs of an ONNX bundle. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.board import BoardFiles
+from morvit_deploy.exporters.onnx.graphs.names import graph_files
+from morvit_deploy.exporters.onnx.run import multiplies_integers
+
+
+def board_files(bundle: Path, manifest: Manifest) -> BoardFiles:
+    """The board has no onnx to take a bucket's graph out of a larger one: that is done here."""
+    alone = bucket_graphs(bundle, manifest) if manifest.plan.adaptive else {}
+    more = {"integers": multiplies_integers(manifest)}
+    return BoardFiles(graph_files(manifest.dispatch, manifest.plan), alone, more=more)
+
+
+def bucket_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Each bucket's graph without the choice, as an ONNX file's content."""
+    from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
+
+    names = [bucket.name for bucket in manifest.plan.buckets]
+    return {name: plain_graph(folder, manifest, name).SerializeToString() for name in names}

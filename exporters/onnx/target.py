@@ -1,0 +1,21 @@
+"""Target `onnx`: what the rest of the program knows of it."""
+
+from __future__ import annotations
+
+from morvit_deploy.exporters.targets import Needs, Target
+
+TARGET = Target(
+    name="onnx",
+    runs_on="ONNX Runtime, CPU",
+    needs=Needs(
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        run=("onnxruntime", "numpy", "pillow", "pydantic"),
+    ),
+    exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
+    runner="morvit_deploy.exporters.onnx.run:open_onnx",
+    board_files="morvit_deploy.exporters.onnx.board:board_files",
+    devices=("cpu", "cuda", "jetson", "ssh"),
+    precisions=("fp32", "fp16", "int8"),
+    why_not={"bf16": "only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"},
+    calibrates=True,
+)

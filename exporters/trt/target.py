@@ -1,0 +1,26 @@
+"""Target `trt`: what the rest of the program knows of it."""
+
+from __future__ import annotations
+
+from morvit_deploy.exporters.targets import Needs, Target
+from morvit_deploy.exporters.trt.options import TrtOptions
+
+TARGET = Target(
+    name="trt",
+    runs_on="TensorRT or TensorRT-RTX on an NVIDIA GPU; elsewhere ONNX Runtime on the same graph",
+    needs=Needs(  # engines are built where TensorRT is, here or on the device; without a GPU ONNX Runtime runs them
+        export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        run=("onnxruntime", "numpy", "pillow", "pydantic"),
+    ),
+    exporter="morvit_deploy.exporters.trt.export:TrtExporter",
+    runner="morvit_deploy.exporters.trt.run:open_trt",
+    board_files="morvit_deploy.exporters.trt.board:board_files",
+    devices=("cuda", "jetson"),
+    options=TrtOptions,
+    form="morvit_deploy.exporters.trt.form:TrtForm",
+    precision="fp16",
+    precisions=("fp32", "fp16", "int8", "bf16"),
+    calibrates=True,
+    int8_flavor="trt",
+    limits={"topk": 3840},  # largest k of TensorRT's TopK layer
+)

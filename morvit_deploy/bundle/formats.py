@@ -1,0 +1,33 @@
+"""Formats of `manifest.json`: the one that is written, and how an older one is read. No torch.
+
+morvit-bundle/1 had a field for each target, `coreml` and `trt`, of which at most one was not null. Since
+morvit-bundle/2 the target's entry is `target_form`, whatever the target.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+FORMAT = "morvit-bundle/2"
+FIRST = "morvit-bundle/1"
+_OWN_FIELDS = ("coreml", "trt")  # of /1, named as the target
+
+
+def upgraded(text: bytes) -> bytes:
+    """The text of a manifest in today's format; one that is no older manifest as it is."""
+    if FIRST.encode() not in text:
+        return text
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return text  # its reader says what is wrong
+    is_first = isinstance(fields, dict) and fields.get("format") == FIRST
+    return json.dumps(from_first(fields)).encode() if is_first else text
+
+
+def from_first(fields: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of /1 as one of /2. An entry of another target stays, and is refused as unknown."""
+    kept = {name: value for name, value in fields.items() if not (name in _OWN_FIELDS and value is None)}
+    own = kept.pop(fields["target"], {}) if fields.get("target") in _OWN_FIELDS else {}
+    return kept | {"format": FORMAT, "target_form": own}

@@ -1,0 +1,42 @@
+"""What a manifest asks of its target. Targets are a floor above: their registry hands over how they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from morvit_deploy.errors import TargetError
+from morvit_deploy.model.choices import Precision
+from morvit_deploy.model.gates import Gate
+
+if TYPE_CHECKING:
+    from morvit_deploy.bundle.forms import TargetForm
+
+
+class KnownTarget(Protocol):
+    """What a manifest asks of its target."""
+
+    def load_form(self) -> type[TargetForm]: ...
+    @property
+    def precisions(self) -> tuple[Precision, ...]: ...
+    @property
+    def gates(self) -> Mapping[str, Gate]: ...
+    @property
+    def integers(self) -> tuple[str, str]: ...
+
+
+_find: list[Callable[[str], KnownTarget]] = []
+
+
+def find_with(find: Callable[[str], KnownTarget]) -> None:
+    """Hand over the function that finds a target by its name, or raises TargetError."""
+    _find[:] = [find]
+
+
+def known_target(name: str) -> KnownTarget:
+    """The target called `name`; TargetError where there is none."""
+    if not _find:
+        raise TargetError(
+            "no targets are known; import morvit_deploy.exporters.targets before opening a bundle"
+        )
+    return _find[0](name)

@@ -1,0 +1,14 @@
+"""What options of an export can be. Light: `--help` imports it. No torch, no pydantic."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Precision = Literal["fp32", "fp16", "int8", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
+Dispatch = Literal["single", "graph", "host"]
+Input = Literal["uint8", "float"]
+Method = Literal["minmax", "percentile", "entropy"]  # how int8 ranges are chosen
+Int8Flavor = Literal["cpu", "trt"]  # the runtime that an int8 graph is for
