@@ -18,9 +18,9 @@ from rich.console import Console
 from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.views import conditions_table, spread, three_digits
 from morvit_deploy.report import Table, count, size
 
 BAR = 4.3  # times as fast as the plain ViT-B/16

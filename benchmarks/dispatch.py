@@ -30,9 +30,9 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, three_digits
+from morvit_deploy.measuring.views import conditions_table, three_digits
 from morvit_deploy.model.checkpoint import fingerprint, init_model, save_checkpoint
 from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
 from morvit_deploy.model.presets import preset

@@ -26,16 +26,16 @@ from rich.console import Console
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_bytes, write_text
 from morvit_deploy.machine.this import checked_threads
-from morvit_deploy.measuring.core.arithmetic import shares_of
-from morvit_deploy.measuring.core.bench import settings
-from morvit_deploy.measuring.core.blocks import Amount, Teller, start_lanes, take_in_turn
-from morvit_deploy.measuring.core.conditions import read_conditions, warnings_about
+from morvit_deploy.measuring.bench import settings
 from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.measuring.core.results import BenchResult, Measured, Ratio, ratio_of
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.views import conditions_table, spread, three_digits
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.presets import preset
 from morvit_deploy.report import Table, count, share
+from morvit_deploy.timing.arithmetic import shares_of
+from morvit_deploy.timing.conditions import read_conditions, warnings_about
+from morvit_deploy.timing.loop import Amount, Teller, start_lanes, take_in_turn
 
 BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth
 DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 12, 64

@@ -36,9 +36,9 @@ from morvit_deploy.exporters.onnx.low.ranges import ranges_of
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.unroll import unroll_plan
-from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.views import conditions_table, spread, three_digits
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.model.config import load_config
 from morvit_deploy.model.plan import own_plan

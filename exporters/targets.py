@@ -24,6 +24,8 @@ class Target:
     runner: str
     runs_on: str
     precision: str = "fp32"  # unless another is asked for
+    devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
+    board_files: str | None = None  # place of what says which files a board needs; None: no board runs it
 
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
@@ -33,26 +35,43 @@ class Target:
         """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
         return _load(self.runner)
 
+    def load_board_files(self) -> Callable[..., Any]:
+        """What says which files a board needs; TargetError where no board runs this target."""
+        if self.board_files is None:
+            able = ", ".join(name for name, target in targets().items() if target.board_files)
+            raise TargetError(f"a target of {self.runs_on} runs on no board; what can be sent to one: {able}")
+        return _load(self.board_files)
+
 
 TARGETS = {
     "onnx": Target(
         exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
         runner="morvit_deploy.exporters.onnx.run:open_onnx",
         runs_on="ONNX Runtime, CPU",
+        devices=("cpu", "cuda", "jetson", "ssh"),
+        board_files="morvit_deploy.measuring.board.shipping:onnx_parts",
     ),
     "coreml": Target(
         exporter="morvit_deploy.exporters.coreml.export:CoremlExporter",
         runner="morvit_deploy.exporters.coreml.run:open_coreml",
         runs_on="Core ML; elsewhere an interpreter",
         precision="fp16",
+        devices=("mac", "iphone"),
     ),
     "trt": Target(
         exporter="morvit_deploy.exporters.trt.export:TrtExporter",
         runner="morvit_deploy.exporters.trt.run:open_trt",
         runs_on="TensorRT or TensorRT-RTX on an NVIDIA GPU; elsewhere ONNX Runtime on the same graph",
         precision="fp16",
+        devices=("cuda", "jetson"),
+        board_files="morvit_deploy.measuring.board.shipping:trt_parts",
     ),
 }
+
+
+def targets() -> dict[str, Target]:
+    """Every target by its name."""
+    return TARGETS
 
 
 def find_target(name: str) -> Target:

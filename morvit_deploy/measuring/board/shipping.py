@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,12 @@ from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, RECIPE, Recipe
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.bundle.trt import ALONE, BUILD
 from morvit_deploy.bundle.trt import RECIPE as RECIPE_OF_ENGINES
-from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS, graph_files
-from morvit_deploy.exporters.targets import open_bundle
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.measuring.core.parity import expected_logits
 from morvit_deploy.remote.shipment import Shipment
-
-PARITY_IMAGES = 16  # at least one round
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,16 @@ class Parts:
 
     graphs: dict[str, str]  # part of the bundle to its file
     alone: dict[str, bytes]  # each bucket's graph without the choice, where there is one
-    logits: NDArray[np.float32]  # (images, classes) of the first rounds, as the bundle answers them here
+    logits: NDArray[np.float32]  # (images, classes) of the first rounds, as the bundle returns them here
     alone_file: str = "alone-{}.onnx"  # of a bucket
     files: dict[str, bytes] = field(default_factory=dict)  # that the bundle itself does not have
     more: dict[str, Any] = field(default_factory=dict)  # plain JSON that only that runner reads
 
 
 def pack(subject: Subject, name: str, place: str) -> Shipment:
-    """The files of one bundle, below the folder `place` on the device. TargetError for a target that has no PARTS."""
+    """The files of one bundle, below the folder `place` on the device. TargetError for a target of no board."""
     manifest = subject.manifest
-    if manifest.target not in PARTS:
-        raise TargetError(
-            f"{subject.bundle} is for {manifest.target}; what can be sent to a device: {', '.join(PARTS)}"
-        )
-    parts = PARTS[manifest.target](subject)
+    parts = find_target(manifest.target).load_board_files()(subject)
     own = {bucket: parts.alone_file.format(bucket) for bucket in parts.alone}
     made = {own[bucket]: graph for bucket, graph in parts.alone.items()} | parts.files
     files = {file.path: (file.bytes, file.sha256) for file in manifest.files}
@@ -75,11 +68,6 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
     return {f"{place}/{file}": it for file, it in content.items()}
 
 
-def parity_rounds(subject: Subject) -> int:
-    """Rounds that hold PARITY_IMAGES pictures, or all there are."""
-    return min(len(subject.rounds), max(1, PARITY_IMAGES // subject.batch))
-
-
 def onnx_parts(subject: Subject) -> Parts:
     """Of an ONNX bundle. The device has no onnx to take a bucket's graph out of a larger one: that is done here."""
     manifest, alone = subject.manifest, {}
@@ -88,7 +76,7 @@ def onnx_parts(subject: Subject) -> Parts:
 
         names = [bucket.name for bucket in manifest.plan.buckets]
         alone = {name: plain_graph(subject.bundle, manifest, name).SerializeToString() for name in names}
-    return Parts(graph_files(manifest.dispatch, manifest.plan), alone, _logits(subject))
+    return Parts(graph_files(manifest.dispatch, manifest.plan), alone, expected_logits(subject))
 
 
 def trt_parts(subject: Subject) -> Parts:
@@ -99,7 +87,7 @@ def trt_parts(subject: Subject) -> Parts:
     manifest, build = subject.manifest, subject.bundle / BUILD
     inside = Session(subject.bundle, manifest, on_cpu(subject.bundle, manifest))
     if not manifest.plan.adaptive or manifest.dispatch == "host":
-        return Parts({}, {}, _logits(subject, inside))
+        return Parts({}, {}, expected_logits(subject, inside))
     from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 
     names = [bucket.name for bucket in manifest.plan.buckets]
@@ -114,14 +102,6 @@ def trt_parts(subject: Subject) -> Parts:
     engines = [like | {"name": name, "onnx": f"{name}.onnx", "engine": f"{name}.engine"} for name in names]
     own = json.dumps(recipe | {"files": [*weights, *graphs], "engines": engines}).encode()
     place = f"{ALONE}/{RECIPE_OF_ENGINES}"
-    return Parts({}, alone, _logits(subject, inside), alone_file=ALONE + "/{}.onnx", files={place: own})
-
-
-PARTS: dict[str, Callable[[Subject], Parts]] = {"onnx": onnx_parts, "trt": trt_parts}  # by target
-
-
-def _logits(subject: Subject, session: Session | None = None) -> NDArray[np.float32]:
-    """Of the bundle's own runner here, one round after the other."""
-    pixels = np.load(subject.pixels, mmap_mode="r", allow_pickle=False)[: parity_rounds(subject)]
-    with session or open_bundle(subject.bundle) as session:
-        return np.concatenate([session.logits(np.ascontiguousarray(batch)) for batch in pixels])
+    return Parts(
+        {}, alone, expected_logits(subject, inside), alone_file=ALONE + "/{}.onnx", files={place: own}
+    )

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from morvit_deploy.agent.jetson import System, is_jetson
 from morvit_deploy.errors import ConfigError, TargetError
+from morvit_deploy.exporters.targets import targets
 from morvit_deploy.measuring.core.inputs import Subject
 
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device: the targets that run there, and how its conditions are read."""
+    """A kind of device, and what it is measured with; a target names the devices that can measure it."""
 
-    targets: tuple[str, ...]
     remote: bool = False  # reached with --host
     is_here: Callable[[], bool] = lambda: False  # is this machine one, so that --host may be left out?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
@@ -28,12 +28,12 @@ def _on_jetson() -> bool:
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
 CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
 DEVICES = {
-    "cpu": Device(("onnx",)),
-    "cuda": Device(("trt", "onnx"), measured_by=CUDA),
-    "mac": Device(("coreml",), measured_by=APPLE),
-    "iphone": Device(("coreml",), measured_by=APPLE),
-    "jetson": Device(("trt", "onnx"), remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
-    "ssh": Device(("onnx",), remote=True, readers=("linux",)),
+    "cpu": Device(),
+    "cuda": Device(measured_by=CUDA),
+    "mac": Device(measured_by=APPLE),
+    "iphone": Device(measured_by=APPLE),
+    "jetson": Device(remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
+    "ssh": Device(remote=True, readers=("linux",)),
 }
 
 
@@ -72,12 +72,13 @@ def check_here(name: str) -> None:
 
 def check_targets(name: str, subjects: Iterable[Subject]) -> None:
     """TargetError for a bundle that the device cannot run; it names the devices that can."""
-    targets = DEVICES[name].targets
+    able = [target for target, own in targets().items() if name in own.devices]
     for subject in subjects:
         target = subject.manifest.target
-        if target not in targets:
-            others = [f"--device {other}" for other, device in DEVICES.items() if target in device.targets]
+        if target not in able:
+            others = targets()[target].devices if target in targets() else ()
+            measured = " or ".join(f"--device {other}" for other in others) or "another device"
             raise TargetError(
-                f"{subject.bundle} is for {target}, and --device {name} runs {', '.join(targets)}; export it with "
-                f"--target {targets[0]}, or measure it with {' or '.join(others)}"
+                f"{subject.bundle} is for {target}, and --device {name} runs {', '.join(able)}; export it with "
+                f"--target {able[0]}, or measure it with {measured}"
             )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from morvit_deploy.measuring.core.arithmetic import Difference, difference
-from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.timing.arithmetic import Difference, difference
+from morvit_deploy.timing.samples import Block, percentiles
 
 
 @dataclass(frozen=True)

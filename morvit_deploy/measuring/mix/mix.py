@@ -8,13 +8,14 @@ from run to run, and grouped by bucket: the difference is the cost of switching.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from morvit_deploy.measuring.core.arithmetic import (
+from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
+from morvit_deploy.timing.arithmetic import (
     OVERFLOWED,
     Difference,
     after_overflow,
@@ -22,11 +23,7 @@ from morvit_deploy.measuring.core.arithmetic import (
     percentile_over,
     shares_of,
 )
-from morvit_deploy.measuring.core.samples import Block, percentiles
-from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
-
-if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
-    from morvit_deploy.model.plan import Plan
+from morvit_deploy.timing.samples import Block, percentiles
 
 # where the samples of a kind of answer come from
 IN_STREAM = "stream"
@@ -37,11 +34,34 @@ AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which 
 ONE_BUCKET = "the pictures meet only one bucket without overflow"
 
 
+class BucketShape(Protocol):
+    """What a mix is made of, of a bucket."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def share(self) -> float | None: ...
+
+
+class PlanShape(Protocol):
+    """As much of a plan; Core ML's bench runs where there is no pydantic."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def buckets(self) -> Sequence[BucketShape]: ...
+    @property
+    def calibration(self) -> Mapping[str, Any] | None: ...
+    def bucket(self, name: str, /) -> BucketShape: ...
+
+
 @dataclass(frozen=True)
 class Mix:
     """What was measured of an adaptive bundle; at more than one image a run, only shares and buckets alone."""
 
-    plan: Plan
+    plan: PlanShape
     batch: int
     kinds: tuple[str, ...]  # of the answer to each picture that was looked at
     stream: tuple[Block, ...]

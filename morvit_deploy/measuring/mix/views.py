@@ -5,12 +5,11 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED
-from morvit_deploy.measuring.core.samples import percentiles
-from morvit_deploy.measuring.core.wording import spread, three_digits
 from morvit_deploy.measuring.mix.answers import Over, samples_of
 from morvit_deploy.measuring.mix.mix import IN_A_ROW, Mix
-from morvit_deploy.report import Table, count, share
+from morvit_deploy.report import Table, count, share, spread, three_digits
+from morvit_deploy.timing.arithmetic import OVERFLOWED
+from morvit_deploy.timing.samples import percentiles
 
 NOT_KNOWN = "not known"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED
+from morvit_deploy.timing.arithmetic import OVERFLOWED
 
 PERCENTILES = (50, 90, 99)
 

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
 from morvit_deploy.agent.core.faults import AgentError, Refused
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.measuring.core.conditions import usage
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.measuring.core.samples import Block, Start
+from morvit_deploy.timing.conditions import usage
+from morvit_deploy.timing.samples import Block, Start
 
-_COMMAND = ("-m", "morvit_deploy.measuring.core.worker")
+COMPARING = "comparing the logits that it returns with those expected"
+_COMMAND = ("-m", "morvit_deploy.measuring.cpu.worker")
 
 
 class Worker:
@@ -52,10 +53,13 @@ class Worker:
         answer = self._ask(*run_request(self.start, runs, warmup, order))
         return block_of(answer, before.others_percent(usage(self._process.pid)))
 
+    def parity(self, rounds: int) -> dict[str, Any]:
+        """How far the logits of the first rounds are from those in the file of `expected_file`."""
+        return self._ask({"parity": rounds}, COMPARING, START_TIMEOUT_S)
+
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
-        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
-        return memory
+        return self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
 
     def close(self) -> None:
         """End the process, whatever it is doing; may be called again."""
@@ -74,13 +78,16 @@ class Worker:
             return self._child.ask(request, doing, timeout_s)
 
 
-class Measurer(Protocol):
-    """What a lane asks for blocks: a Worker, or one on another device."""
+class BundleProcess(Protocol):
+    """A process that runs a bundle: a Worker, or one on another device."""
 
     start: Start
 
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
         """A block."""
+
+    def parity(self, rounds: int) -> dict[str, Any]:
+        """How far the logits of the first rounds are from those expected, as `agent.parity` says it."""
 
     def memory_mib(self) -> dict[str, float]:
         """Of the process that measures."""
@@ -89,10 +96,12 @@ class Measurer(Protocol):
         """End it; may be called again."""
 
 
-OpenWorker = Callable[[Subject, int, "str | None"], Measurer]  # with how many threads, and in which bucket
+OpenWorker = Callable[
+    [Subject, int, "str | None"], BundleProcess
+]  # with how many threads, and in which bucket
 
 
-def open_here(subject: Subject, threads: int, bucket: str | None = None) -> Measurer:
+def open_here(subject: Subject, threads: int, bucket: str | None = None) -> BundleProcess:
     """A worker on this machine."""
     return Worker(subject.bundle, subject.manifest.target, subject.pixels, threads, bucket)
 
