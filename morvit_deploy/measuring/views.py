@@ -60,7 +60,7 @@ def ratio_table(result: BenchResult) -> Table:
 
 
 def start_table(result: BenchResult) -> Table:
-    """A new process: to its first answer, and of that loading and the first run."""
+    """A new process: to its first result, and of that loading and the first run."""
     kinds = ("cold_start_ms", "load_ms", "first_run_ms")
     rows = [
         (name, *(three_digits(one.start_ms(kind)) for kind in kinds))

@@ -108,31 +108,32 @@ class Lane:
 
 
 L = TypeVar("L", bound=Lane)
+L_contra = TypeVar("L_contra", bound=Lane, contravariant=True)
 
 
-class Measurer(Protocol[L]):
+class Measurer(Protocol[L_contra]):
     """What a device gives the loop; the last three methods have defaults for those that derive from it."""
 
     def conditions(self) -> dict[str, Any]:
         """What must be the same for the figures to come again; read before anything is loaded."""
 
-    def prepare(self, lane: L) -> Start | None:
+    def prepare(self, lane: L_contra) -> Start | None:
         """Load what the lane times, anew where it is loaded already; None where loading is not timed."""
 
-    def returns(self, lane: L) -> Parity | None:
+    def returns(self, lane: L_contra) -> Parity | None:
         """Compare what the lane returns with what is expected; None where nothing else computes it."""
 
-    def run(self, lane: L, runs: int, warmup: int) -> Block:
+    def run(self, lane: L_contra, runs: int, warmup: int) -> Block:
         """`warmup` runs kept apart, then `runs` runs."""
 
-    def look(self, lane: L, runs: int, warmup: int) -> Block:
+    def look(self, lane: L_contra, runs: int, warmup: int) -> Block:
         """A few runs, from which the number of runs a block follows."""
         return self.run(lane, runs, warmup)
 
-    def settle(self, lane: L, runs: int, warmup: int) -> None:
+    def settle(self, lane: L_contra, runs: int, warmup: int) -> None:
         """After parity and before the first block: whatever is found out once."""
 
-    def beside(self, lane: L, number: int) -> None:
+    def beside(self, lane: L_contra, number: int) -> None:
         """Further samples that belong to block `number`, which was just taken."""
 
 

@@ -138,7 +138,7 @@ def _device(device: Any) -> str:
 def variant(ct: Any, package: Path, file: Path, *, function: str | None, arrays: bool) -> Any:
     """Save to `file` (.mlpackage) and return as an unloaded MLModel.
 
-    With `function` it is the default one: a compute plan tells of no other. With `arrays` a picture input is declared
+    With `function` it is the default one: a compute plan shows no other. With `arrays` a picture input is declared
     as what the program takes anyway, float32 (1, 3, height, width) of 0 … 255: coremltools sends a phone only arrays.
     """
     with quiet():

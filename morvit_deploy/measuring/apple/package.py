@@ -19,7 +19,7 @@ MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/1"
 STEM = "stem"
 _CHUNK = 1 << 20
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Package:
         return {bucket.name: bucket.macs for bucket in self.plan.buckets}
 
     def trunk(self, bucket: str) -> str:
-        """The function that answers for a bucket."""
+        """The function that runs a bucket."""
         return bucket if self.adaptive else self.functions[0]
 
     def array(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

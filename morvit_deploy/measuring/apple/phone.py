@@ -28,7 +28,7 @@ WHAT_TO_DO = "unlock it, keep its screen on and the runner app in front, check t
 
 
 class PhoneFunction:
-    """A function that the phone has loaded twice: once to be asked, once to be timed by MLModelBenchmarker."""
+    """A function that the phone has loaded twice: once to run, once to be timed by MLModelBenchmarker."""
 
     def __init__(self, phone: IPhone, function: str, units: str) -> None:
         self._phone, self._function, self._units = phone, function, units
@@ -148,7 +148,7 @@ def experimental_tools() -> Any:
 
 
 def list_phones(devicectl: str) -> tuple[Phone, ...]:
-    """The iPhones that `devicectl` knows; TargetError when it cannot be asked."""
+    """The iPhones that `devicectl` knows; TargetError when it cannot list them."""
     folder = str(Path(devicectl).parent)
     if folder not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] += os.pathsep + folder  # coremltools looks for it there

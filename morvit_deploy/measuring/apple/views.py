@@ -84,11 +84,11 @@ def mix_table(measured: Sequence[AppleMeasured]) -> Table:
         ]
         for what, over in overs:
             if over is not None:
-                told = (
+                figures = (
                     "not known" if ms is None else three_digits(ms) for ms in (over.expected_ms, over.p99_ms)
                 )
                 kinds = ", ".join(f"{kind} {share(part)}" for kind, part in over.shares.items() if part)
-                rows.append((one.units, what, kinds, *told))
+                rows.append((one.units, what, kinds, *figures))
         for bucket, blocks in one.mix.alone.items():
             samples = samples_of(blocks)
             macs = count(one.macs[bucket])

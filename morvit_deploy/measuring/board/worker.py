@@ -14,7 +14,7 @@ from morvit_deploy.timing.samples import Block, Start
 
 
 class RemoteWorker:
-    """A worker process on the device. Where the agent was set up again, it is started again when it is next asked."""
+    """A worker process on the device. Where the agent was set up again, it is started again at the next request."""
 
     _made = 0
 
@@ -29,10 +29,10 @@ class RemoteWorker:
 
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
         """As `Worker.run`; a block that a drop cut off is taken again as a whole."""
-        asked = run_request(self.start, runs, warmup, order)
+        wanted = run_request(self.start, runs, warmup, order)
         images = (runs + warmup) * self._batch if self._counted else None
-        answer = self._session.resuming(lambda: self._ask(*asked, images=images))
-        return block_of(answer, answer["others_percent"])
+        reply = self._session.resuming(lambda: self._ask(*wanted, images=images))
+        return block_of(reply, reply["others_percent"])
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:

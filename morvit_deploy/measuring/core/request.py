@@ -1,4 +1,4 @@
-"""What a measurement of bundles is asked for, in one piece. No torch."""
+"""What is to be measured of bundles, in one piece. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from morvit_deploy.timing.loop import Amount, Stages
 
 TIMED = (
     "warm runs: uint8 pixels in memory to every output, copies included, decoding of files excluded; "
-    "cold start: new process to first answer, interpreter and imports included, files already in the system's cache"
+    "cold start: new process to first result, interpreter and imports included, files already in the system's cache"
 )
 
 

@@ -1,4 +1,4 @@
-"""Takes the blocks of a `Mix`: buckets alone, pictures of one kind of answer, two orders of pictures. No torch."""
+"""Takes the blocks of a `Mix`: buckets alone, pictures of one kind, two orders of pictures. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Job = tuple[BundleProcess, Sequence[int], int]  # who runs, which rounds in turn
 class MixRuns:
     """One bundle's blocks beside its stream; every bucket is a process of its own that `stack` closes.
 
-    First every picture is run once, untimed: this is the mix, and tells which pictures each kind of answer has.
+    First every picture is run once, untimed: this is the mix, and shows which pictures each kind has.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class MixRuns:
         )
 
     def _pictures(self) -> dict[str, list[int]]:
-        """Rounds by kind of answer, in the order of the ladder; none where a round holds several images."""
+        """Rounds by kind, in the order of the ladder; none where a round holds several images."""
         if self.subject.batch > 1:
             return {}
         kinds = (*self.forced, OVERFLOWED)
-        found = {kind: [i for i, answer in enumerate(self.kinds) if answer == kind] for kind in kinds}
+        found = {kind: [i for i, own in enumerate(self.kinds) if own == kind] for kind in kinds}
         return {kind: own for kind, own in found.items() if own}
 
     def _alone_of(self, kind: str) -> BundleProcess:
-        """The bucket that answers; `full` after an overflow."""
+        """The bucket that runs last; `full` after an overflow."""
         return list(self.forced.values())[-1] if kind == OVERFLOWED else self.forced[kind]
 
     def _both(self, number: int, taken: tuple[list[Block], list[Block]], both: tuple[Job, Job]) -> None:

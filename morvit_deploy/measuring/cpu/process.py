@@ -26,7 +26,7 @@ class Worker:
     """A running `worker`; a context manager that leaves no process behind.
 
     With `bucket` it runs every image in that bucket, whatever the image needs. Raises BundleError when the worker
-    refuses the bundle, TargetError when it dies, hangs or answers nonsense.
+    refuses the bundle, TargetError when it dies, hangs or replies with nonsense.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Worker:
         Without an order they go on through the rounds from where the last block ended.
         """
         before = usage(self._process.pid)
-        answer = self._ask(*run_request(self.start, runs, warmup, order))
-        return block_of(answer, before.others_percent(usage(self._process.pid)))
+        reply = self._ask(*run_request(self.start, runs, warmup, order))
+        return block_of(reply, before.others_percent(usage(self._process.pid)))
 
     def parity(self, rounds: int) -> dict[str, Any]:
         """How far the logits of the first rounds are from those in the file of `expected_file`."""
         return self._ask({"parity": rounds}, COMPARING, START_TIMEOUT_S)
 
     def memory_mib(self) -> dict[str, float]:
-        """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
+        """Resident, peak and anonymous memory of the worker, MiB, as far as the system reports it."""
         return self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
 
     def close(self) -> None:
@@ -115,10 +115,10 @@ def run_request(
     return request, "running", ANSWER_TIMEOUT_S + SLACK * expected_s
 
 
-def block_of(answer: dict[str, Any], others_percent: float) -> Block:
-    """The answer to `run_request`."""
-    bucket, overflow = (tuple(map(tuple, answer[name])) for name in ("bucket", "overflow"))
-    return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]), others_percent, bucket, overflow)
+def block_of(reply: dict[str, Any], others_percent: float) -> Block:
+    """The reply to `run_request`."""
+    bucket, overflow = (tuple(map(tuple, reply[name])) for name in ("bucket", "overflow"))
+    return Block(tuple(reply["ms"]), tuple(reply["warmup_ms"]), others_percent, bucket, overflow)
 
 
 @contextmanager

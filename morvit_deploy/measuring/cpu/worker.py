@@ -1,7 +1,7 @@
-"""A process that serves one bundle to `bench`: requests and answers are JSON lines on stdin and stdout. No torch.
+"""A process that serves one bundle to `bench`: requests and replies are JSON lines on stdin and stdout. No torch.
 
 Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads, and
-perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then it answers as
+perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then it serves as
 `agent.serving` says, and {"parity": n} with the file of `expected_file`. The end of stdin ends the process.
 """
 
@@ -23,9 +23,9 @@ from morvit_deploy.measuring.core.inputs import expected_file
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until stdin ends; a refused bundle is answered as {"error"}."""
+    """Serve until stdin ends; a refused bundle is reported as {"error"}."""
     bundle, target, pixels, threads, *bucket = arguments
-    answers, rounds = own_stdout(), Rounds(pixels)
+    replies, rounds = own_stdout(), Rounds(pixels)
 
     def open_model() -> Model:
         session = open_bundle(bundle, threads=int(threads), bucket=bucket[0] if bucket else None)
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str]) -> None:
 
     try:
         find_target(target).load_runner()  # the runtime's import is no part of loading
-        serve(open_model, rounds, sys.stdin, answers, memory_mib, {"parity": parity})
+        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
     except MorvitError as error:
-        say(answers, {"error": str(error)})
+        say(replies, {"error": str(error)})
 
 
 if __name__ == "__main__":
