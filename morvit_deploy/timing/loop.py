@@ -132,9 +132,11 @@ class Measurer(Protocol[L_contra]):
 
     def settle(self, lane: L_contra, runs: int, warmup: int) -> None:
         """After parity and before the first block: whatever is found out once."""
+        return None  # a body, so that it is no abstract method
 
     def beside(self, lane: L_contra, number: int) -> None:
         """Further samples that belong to block `number`, which was just taken."""
+        return None  # the same
 
 
 def measure(device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Stages) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class MeasuredBundle(Measured):
 
     def start_ms(self, what: str) -> float:
         """Median over the starts of `cold_start_ms`, `load_ms` or `first_run_ms`."""
-        return median(getattr(start, what) for start in self.starts)
+        found: float = median(getattr(start, what) for start in self.starts)
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Percentiles and every raw sample."""
