@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.payoff.result import Payoff
     from morvit_deploy.remote.host import Host
     from morvit_deploy.report import Report
+    from morvit_deploy.timing.result import Result
 
 
 @command("bench")
@@ -120,6 +121,7 @@ def bench(
         run_apple(words, as_json)
         return
     words.check_local()
+    result: Result[Any]
     if found.measured_by == CUDA:
         result, report = _on_gpu(words)
     elif verdict:
@@ -135,7 +137,7 @@ def bench(
 def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
     from morvit_deploy.measuring.bench import bench as measure
     from morvit_deploy.measuring.views import bench_report
-    from morvit_deploy.timing.loop import BLOCKS, STARTS, WARMUP
+    from morvit_deploy.timing.loop import STARTS
 
     folders = words.folders
     try:
@@ -145,15 +147,11 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
                 device=words.device,
                 host=host,
                 threads=words.threads,
-                images=words.images,
-                upscale=words.upscale,
                 batch=words.batch,
-                runs=words.runs,
-                blocks=words.blocks or BLOCKS,
-                warmup=WARMUP if words.warmup is None else words.warmup,
                 starts=words.starts or STARTS,
                 tell=tell,
                 progress=progress,
+                **words.settings,
             )
     except LostError as lost:
         _keep(lost.partial, words)
@@ -182,19 +180,14 @@ def _keep(partial: BenchResult | None, words: BenchWords) -> None:
 def _on_gpu(words: BenchWords) -> tuple[CudaResult, Report]:
     from morvit_deploy.measuring.cuda.bench import bench_cuda
     from morvit_deploy.measuring.cuda.results import cuda_report
-    from morvit_deploy.timing.loop import BLOCKS, WARMUP
 
     with progress_bar() as (tell, progress):
         result = bench_cuda(
             words.folders,
-            images=words.images,
-            upscale=words.upscale,
             batches=None if words.batch is None else [words.batch],
-            runs=words.runs,
-            blocks=words.blocks or BLOCKS,
-            warmup=WARMUP if words.warmup is None else words.warmup,
             tell=tell,
             progress=progress,
+            **words.settings,
         )
     return result, cuda_report(result)
 
@@ -208,7 +201,6 @@ def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
     folder = bundle_folder(words.bundle)
     from morvit_deploy.measuring.payoff.rounds import BATCHES, payoff
     from morvit_deploy.measuring.payoff.views import payoff_report
-    from morvit_deploy.timing.loop import BLOCKS, WARMUP
 
     with opened(words.checkpoint, words.said) as source, progress_bar() as (tell, progress):
         result = payoff(
@@ -217,12 +209,8 @@ def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
             batches=sizes or BATCHES,
             device=words.device,
             threads=words.threads,
-            images=words.images,
-            upscale=words.upscale,
-            runs=words.runs,
-            blocks=words.blocks or BLOCKS,
-            warmup=WARMUP if words.warmup is None else words.warmup,
             tell=tell,
             progress=progress,
+            **words.settings,
         )
     return result, payoff_report(result)

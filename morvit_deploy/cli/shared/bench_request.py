@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from morvit_deploy.cli.shared.common import bundle_folder, stderr
 from morvit_deploy.cli.shared.sources import said_options
@@ -13,6 +13,16 @@ from morvit_deploy.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from morvit_deploy.timing.result import Result
+
+
+class Settings(TypedDict):
+    """What every function that measures takes, as its keywords."""
+
+    images: Path | None
+    upscale: bool
+    runs: int | None
+    blocks: int
+    warmup: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +60,19 @@ class BenchWords:
     def sizes(self) -> list[int] | None:
         """The numbers of --batches."""
         return None if self.batches is None else numbers(self.batches)
+
+    @property
+    def settings(self) -> Settings:
+        """With the defaults of the loop."""
+        from morvit_deploy.timing.loop import BLOCKS, WARMUP
+
+        return {
+            "images": self.images,
+            "upscale": self.upscale,
+            "runs": self.runs,
+            "blocks": self.blocks or BLOCKS,
+            "warmup": WARMUP if self.warmup is None else self.warmup,
+        }
 
     def check_out(self) -> None:
         """OutputError when the file cannot be written."""
