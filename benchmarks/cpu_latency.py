@@ -18,10 +18,10 @@ from rich.console import Console
 from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
-from morvit_deploy.report import Table, count, size
+from morvit_deploy.measuring.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.views import conditions_table
+from morvit_deploy.report import Table, count, size, spread, three_digits
 
 BAR = 4.3  # times as fast as the plain ViT-B/16
 SUBJECTS = {  # bundle -> preset, form
@@ -104,7 +104,7 @@ def _row(result: BenchResult, i: int, name: str) -> tuple[str, ...]:
     )
 
 
-def _costs(one: Measured) -> tuple[str, ...]:
+def _costs(one: MeasuredBundle) -> tuple[str, ...]:
     (macs,) = one.macs.values()
     memory = (f"{one.memory_mib.get(kind, float('nan')):.0f}" for kind in ("anonymous", "peak"))
     return (count(macs), three_digits(one.gmacs_per_s or 0), size(one.file_bytes), *memory)

@@ -30,15 +30,15 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, three_digits
+from morvit_deploy.measuring.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.checkpoint import fingerprint, init_model, save_checkpoint
 from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT, Routing
 from morvit_deploy.planning.rounds import Wish, calibrate
-from morvit_deploy.report import Table, size
+from morvit_deploy.report import Table, size, three_digits
 
 BUCKETS, PICTURES, WARMUP = 5, 40, 2
 FILE_BAR = 1.05  # × the bytes of one bucket's bundle
@@ -202,7 +202,7 @@ def _dispatch_table(costs: dict[str, Cost]) -> Table:
     return Table("Cost of the choice", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
-def _mix(measured: Measured) -> dict[str, Any]:
+def _mix(measured: MeasuredBundle) -> dict[str, Any]:
     assert measured.mix is not None
     return measured.mix.as_dict()
 

@@ -26,16 +26,17 @@ from rich.console import Console
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import write_bytes, write_text
 from morvit_deploy.machine.this import checked_threads
-from morvit_deploy.measuring.core.arithmetic import shares_of
-from morvit_deploy.measuring.core.bench import settings
-from morvit_deploy.measuring.core.blocks import Amount, Teller, start_lanes, take_in_turn
-from morvit_deploy.measuring.core.conditions import read_conditions, warnings_about
 from morvit_deploy.measuring.core.inputs import Source, prepare
-from morvit_deploy.measuring.core.results import BenchResult, Measured, Ratio, ratio_of
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.core.request import settings
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
+from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.presets import preset
-from morvit_deploy.report import Table, count, share
+from morvit_deploy.report import Table, count, share, spread, three_digits
+from morvit_deploy.timing.arithmetic import shares_of
+from morvit_deploy.timing.loop import Amount, Stages, measure
+from morvit_deploy.timing.result import Ratio, ratio_of, warnings_about
 
 BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth
 DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 12, 64
@@ -78,33 +79,32 @@ def _measure(folder: Path, names: list[str], options: argparse.Namespace, tell: 
     """All bundles, blocks in turn; of one that chooses buckets, a block is passes over the pictures."""
     amount = Amount(options.runs, options.blocks, starts=1)
     threads, source = checked_threads(options.threads), Source(folder / PICTURES)
-    teller = Teller(tell, lambda share: None)
     with ExitStack() as stack:
-        subjects = [(name, prepare(folder / name, source, folder / f"{name}.npy")) for name in names]
-        conditions = read_conditions()
-        lanes = start_lanes(subjects, threads, amount.starts, stack, teller)
-        take_in_turn(lanes, options.runs, amount.warmup, amount.blocks, teller)
-        measured = tuple(lane.measured(lane.worker.memory_mib()) for lane in lanes)
+        subjects = [prepare(folder / name, source, folder / f"{name}.npy") for name in names]
+        lanes = [BundleLane.of(subject, name) for subject, name in zip(subjects, names, strict=True)]
+        device = BundleProcesses(threads, stack, mixes=False)
+        conditions = measure(device, lanes, amount, Stages(tell))
+        measured = tuple(lane.measured() for lane in lanes)
     inputs = f"{options.pictures} synthetic pictures"
     conditions |= {
         "threads": threads,
-        **settings(None, amount),
-        "runs_per_block": options.runs,
+        **settings(Source(), amount),
+        "parity": parities(lanes),
         "inputs": inputs,
     }
     return BenchResult("cpu", measured, conditions, warnings_about(conditions, measured))
 
 
-def _named(result: BenchResult, name: str) -> Measured:
-    return next(one for one in result.measured if one.bundle == name)
+def _named(result: BenchResult, name: str) -> MeasuredBundle:
+    return next(one for one in result.measured if one.name == name)
 
 
-def _faster_dense(result: BenchResult) -> Measured:
+def _faster_dense(result: BenchResult) -> MeasuredBundle:
     """The one of the dense forms that is harder to beat."""
     return min((_named(result, name) for name in (MASKED, EAGER)), key=lambda one: one.latency_ms["p50"])
 
 
-def _kinds(one: Measured) -> list[str]:
+def _kinds(one: MeasuredBundle) -> list[str]:
     """The bucket of every run."""
     chosen = [kind for block in one.blocks for kind in block.kinds]
     return chosen or list(one.macs) * len(one.samples_ms)

@@ -36,14 +36,14 @@ from morvit_deploy.exporters.onnx.low.ranges import ranges_of
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.unroll import unroll_plan
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.views import conditions_table, spread, three_digits
+from morvit_deploy.measuring.bench import bench
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.model.config import load_config
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import preset
-from morvit_deploy.report import Table, size
+from morvit_deploy.report import Table, size, spread, three_digits
 from morvit_deploy.verifying.routes import Routes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -268,7 +268,7 @@ def _speed_bars(result: BenchResult, names: tuple[str, ...]) -> list[Bar]:
     ]
 
 
-def _of(one: Measured, other: Measured, kind: str) -> tuple[float]:
+def _of(one: MeasuredBundle, other: MeasuredBundle, kind: str) -> tuple[float]:
     return (one.memory_mib[kind] / other.memory_mib[kind],)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from morvit_deploy.files import write_text
-from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host

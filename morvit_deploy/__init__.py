@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.api import export
     from morvit_deploy.exporters.targets import open_bundle
     from morvit_deploy.exporters.verification import verify
-    from morvit_deploy.measuring.core.bench import bench
+    from morvit_deploy.measuring.bench import bench
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.planning.rounds import calibrate
     from morvit_deploy.sources.conversion import convert
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bench": "morvit_deploy.measuring.core.bench",
+    "bench": "morvit_deploy.measuring.bench",
     "calibrate": "morvit_deploy.planning.rounds",
     "convert": "morvit_deploy.sources.conversion",
     "export": "morvit_deploy.exporters.api",

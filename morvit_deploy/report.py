@@ -140,3 +140,14 @@ def size(number: float) -> str:
 def share(number: float) -> str:
     """0.985 -> '98.50 %'; a share that is not quite one never reads as 100 %."""
     return f"{min(number, 0.9999) if number < 1 else number:.2%}".replace("%", " %")
+
+
+def three_digits(number: float) -> str:
+    """Three digits: 0.664, 20.7, 1234, -0.0120."""
+    return f"{number:.0f}" if abs(number) >= 100 or number == 0 else f"{number:#.3g}"
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """Least and most: 20.1–22.4; with a negative one -0.01 to 0.02."""
+    least, most = min(numbers), max(numbers)
+    return f"{three_digits(least)}{' to ' if least < 0 else '–'}{three_digits(most)}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.serving import Model, Rounds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
@@ -19,13 +22,18 @@ def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[st
     with np.load(str(expected), allow_pickle=False) as stored:
         wanted = stored["logits"]
     parts = [model.run(rounds[number])["logits"] for number in range(min(most, len(rounds)))]
-    found = np.concatenate(parts)[: len(wanted)].astype(np.float64)
+    return gaps(np.concatenate(parts)[: len(wanted)], wanted)
+
+
+def gaps(returned: NDArray[Any], wanted: NDArray[Any]) -> dict[str, Any]:
+    """The same for logits (images, classes) that are there already."""
+    found = returned.astype(np.float64)
     if found.shape != wanted.shape:
         raise Refused(f"the device answers logits {list(found.shape)}, expected {list(wanted.shape)}")
-    gaps = np.abs(found - wanted).max(axis=1)
+    apart = np.abs(found - wanted).max(axis=1)
     return {
         "images": len(wanted),
-        "max_abs": [float(gap) if np.isfinite(gap) else None for gap in gaps],
+        "max_abs": [float(gap) if np.isfinite(gap) else None for gap in apart],
         "scale": float(np.abs(wanted).max()),
         "same_class": int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum()),
     }

@@ -24,9 +24,9 @@ from morvit_deploy.files import new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
 from morvit_deploy.inspecting.inspection import inspect_checkpoint
 from morvit_deploy.machine.dependencies import installed
-from morvit_deploy.measuring.core.bench import BLOCKS, STARTS, bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.core.views import bench_report
+from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import dense_macs
@@ -35,6 +35,7 @@ from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.front import draw, front_table
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.report import Picture, Report, Table, count, share, size
+from morvit_deploy.timing.loop import BLOCKS, STARTS
 from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.views import parity_tables, structure_table
 

@@ -202,7 +202,7 @@ def make_plan(
     last, thresholds = rounds.last, rounds.thresholds
     costs: Costs = MacCost(config)
     if wish.measured:
-        from morvit_deploy.measuring.core.schedule_costs import measure_costs
+        from morvit_deploy.planning.schedule_costs import measure_costs
 
         tell("measuring graphs of several sizes")
         own = thresholds[last.run.scales.index(OWN)] if last.run.mode == "threshold" else None

@@ -32,9 +32,8 @@ from morvit_deploy.agent.host.machine import memory_mib
 from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds
 from morvit_deploy.agent.transfer import receive
-from morvit_deploy.errors import ParityError
-from morvit_deploy.measuring.board.parity import DEVICE_TOLERANCE, judged
 from morvit_deploy.measuring.core.inputs import Source, prepare
+from morvit_deploy.measuring.core.parity import DEVICE_TOLERANCE, LogitParity
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import load_command
@@ -406,8 +405,9 @@ class TestParity:
     )
     def test_judgement(self, precision: str, gaps: list[float | None], same: int, passes: bool) -> None:
         found = {"images": 3, "max_abs": gaps, "scale": 5.0, "same_class": same}
+        parity = LogitParity.of("b", "on board", precision, found)
+        assert parity.agrees == passes
         if passes:
-            assert judged("b", "board", precision, found)["tolerance"] == 5 * DEVICE_TOLERANCE
+            assert parity.as_dict()["tolerance"] == 5 * DEVICE_TOLERANCE
         else:
-            with pytest.raises(ParityError, match="otherwise on board"):
-                judged("b", "board", precision, found)
+            assert "b returns other logits on board" in parity.problem

@@ -52,7 +52,7 @@ def bundle(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def expected(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected logits from the onnx bundle: the package made by hand computes a mean."""
-    monkeypatch.setattr(apple_bench, "bundle_answers", lambda folder, manifest: answers_of(source))
+    monkeypatch.setattr(apple_bench, "interpreted", lambda folder, manifest: answers_of(source))
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_wrong_bucket_exits_1(played: dict, bundle: Path, tmp_path: Path) -> Non
         outputs | {"logits": outputs["logits"] * 0 + 9} if name == "b0" and units == "cpu_ne" else outputs
     )
     message = refused("bench", bundle, "--device", "iphone", "-o", tmp_path / "r.json", status=1)
-    assert "compute units 'cpu_ne' answers bucket 'b0' wrongly" in message
+    assert "compute units 'cpu_ne' returns wrong logits for bucket 'b0'" in message
     assert not (tmp_path / "r.json").exists()
 
 
@@ -274,7 +274,7 @@ def test_project_measures(
         outputs | ({"logits": -outputs["logits"]} if name == "full" else {})
     )
     assert script.main(project, (*words, "--force")) == 1
-    assert "answers bucket 'full' wrongly" in capsys.readouterr().err
+    assert "returns wrong logits for bucket 'full'" in capsys.readouterr().err
 
 
 def test_edited_project(played: dict, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

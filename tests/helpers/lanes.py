@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from morvit_deploy.measuring.core.blocks import Lane
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses
+from morvit_deploy.timing.samples import Block
 
 
-def when(block: int, act: Callable[[], None]) -> Callable[[Lane, int, int, int], None]:
-    """`Lane.take` that acts once, before it takes that block."""
-    take, todo = Lane.take, [act]
+def when(block: int, act: Callable[[], None]) -> Callable[[BundleProcesses, BundleLane, int, int], Block]:
+    """`BundleProcesses.run` that acts once, before it takes that block."""
+    run, todo = BundleProcesses.run, [act]
 
-    def acting(lane: Lane, number: int, runs: int, warmup: int) -> None:
-        if number == block and todo:
+    def acting(device: BundleProcesses, lane: BundleLane, runs: int, warmup: int) -> Block:
+        if len(lane.blocks) == block - 1 and todo:
             todo.pop()()
-        take(lane, number, runs, warmup)
+        return run(device, lane, runs, warmup)
 
     return acting

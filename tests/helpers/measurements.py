@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from morvit_deploy.measuring.core.results import Measured
-from morvit_deploy.measuring.core.samples import Block, Start
+from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.timing.samples import Block, Start
 
 
 def measured(
     *blocks: tuple[float, ...], batch: int = 1, bundle: str = "a", macs: int = 2_000_000
-) -> Measured:
-    return Measured(
-        bundle=bundle,
+) -> MeasuredBundle:
+    return MeasuredBundle(
+        name=bundle,
         target="onnx",
         precision="fp32",
         form="unrolled",

@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [  # from the ground up; a module or a package, the lon
     {"files", "machine", "remote"},
     {"model"},
     {"graph", "sources"},
-    {"bundle"},
+    {"bundle", "timing"},
     {"calibration", "inspecting", "verifying"},
     {"exporters", "planning"},
     {"measuring"},
@@ -26,7 +26,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS, start=1) for name in 
 LONGEST_CHAIN = 10  # packages that import one another in a row
 MOST_FILES = 16  # Python files of a folder
 AGENT = "morvit_deploy.agent"
-RUNS_A_BUNDLE = ("exporters.onnx.run", "exporters.trt.run", "measuring.core.worker", "bundle.session")
+RUNS_A_BUNDLE = ("exporters.onnx.run", "exporters.trt.run", "measuring.cpu.worker", "bundle.session")
 
 PACKAGE = Path(morvit_deploy.__file__).parent
 ROOT = PACKAGE.parent

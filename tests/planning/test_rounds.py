@@ -399,7 +399,7 @@ def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatc
         asked.append(thresholds)
         return MeasuredCost((0, 16), (1.0, 17.0), 0.5)
 
-    monkeypatch.setattr("morvit_deploy.measuring.core.schedule_costs.measure_costs", measure)
+    monkeypatch.setattr("morvit_deploy.planning.schedule_costs.measure_costs", measure)
     plain = merge_shards(model, counted, wish=Wish(cost="measured", buckets=2))
     assert plain.unit == "ms" and plain.dense == 17.5 and asked == [plain.plan.thresholds]
     assert plain.plan.calibration is not None and plain.plan.calibration["cost"] == "measured"

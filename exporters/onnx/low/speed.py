@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.exporters.onnx.low.observe import Feeds, open_session
 from morvit_deploy.model.plan import Plan
+from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure
 
-BLOCKS = 7  # of each, one after the other: the median of the ratios forgives three that something disturbed
-BLOCK_MS = 150.0  # of the slower one, at least MIN_RUNS of it
-MIN_RUNS = 5
+# 7 blocks of each: the median of the ratios forgives three that something disturbed. The first run of a block is not
+# counted, as it finds another's weights in the cache.
+AMOUNT = Amount(blocks=7, warmup=1, starts=1, least=5, most=1_000_000, block_ms=150.0)
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,10 @@ class Speed:
 
 def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Feeds) -> dict[str, Speed]:
     """Bucket to its speed, all threads, on one batch of images."""
-    speeds = {}
-    for bucket in plan.buckets:
-        part = bucket.name if plan.adaptive else WHOLE
-        lanes = [_Lane(pieces, part, feeds) for pieces in (floats, integers)]
-        runs = max(MIN_RUNS, int(BLOCK_MS / max(lane.block(MIN_RUNS) for lane in lanes)))
-        blocks = [[lane.block(runs) for lane in lanes] for _ in range(BLOCKS)]
-        slow, fast = ([block[which] for block in blocks] for which in (0, 1))
-        ratio = median(b / a for a, b in zip(slow, fast, strict=True))
-        speeds[bucket.name] = Speed(median(slow), median(fast), ratio)
-    return speeds
+    return {
+        bucket.name: _speed(floats, integers, bucket.name if plan.adaptive else WHOLE, feeds)
+        for bucket in plan.buckets
+    }
 
 
 def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
@@ -53,28 +48,22 @@ def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
     return sum(share * speed.fp32_ms * speed.ratio for speed, share in times) / slow
 
 
-class _Lane:
-    """The graph of one bucket in one precision."""
+def _speed(floats: Pieces, integers: Pieces, part: str, feeds: Feeds) -> Speed:
+    lanes = [
+        CallLane(name=precision, call=_graph(pieces, part, feeds))
+        for precision, pieces in (("fp32", floats), ("int8", integers))
+    ]
+    measure(Calls(), lanes, AMOUNT, Stages())
+    slow, fast = ([block.median_ms for block in lane.blocks] for lane in lanes)
+    ratio = median(b / a for a, b in zip(slow, fast, strict=True))
+    return Speed(median(slow), median(fast), ratio)
 
-    def __init__(self, pieces: Pieces, part: str, feeds: Feeds) -> None:
-        self.feeds = feeds
-        self.names = [value.name for value in pieces.parts[part].graph.output]
-        self.session = open_session(pieces.parts[part])
-        self.stem = None if part == WHOLE else open_session(pieces.parts[STEM])
-        self.carried = list(pieces.carried)
 
-    def block(self, runs: int) -> float:
-        """Median of some runs, ms; the first one is not counted, as it finds another's weights in the cache."""
-        self._run()
-        samples = []
-        for _ in range(runs):
-            started = time.perf_counter_ns()
-            self._run()
-            samples.append((time.perf_counter_ns() - started) / 1e6)
-        return median(samples)
-
-    def _run(self) -> None:
-        feeds = self.feeds
-        if self.stem is not None:
-            feeds = dict(zip(self.carried, self.stem.run(self.carried, feeds), strict=True))
-        self.session.run(self.names, feeds)
+def _graph(pieces: Pieces, part: str, feeds: Feeds) -> Callable[[], object]:
+    """A run of one bucket's graph in one precision, stem included."""
+    names = [value.name for value in pieces.parts[part].graph.output]
+    session = open_session(pieces.parts[part])
+    if part == WHOLE:
+        return lambda: session.run(names, feeds)
+    stem, carried = open_session(pieces.parts[STEM]), list(pieces.carried)
+    return lambda: session.run(names, dict(zip(carried, stem.run(carried, feeds), strict=True)))

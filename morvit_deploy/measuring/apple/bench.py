@@ -19,7 +19,7 @@ from morvit_deploy.measuring.apple.running import Wish, look, run_bench
 from morvit_deploy.measuring.core.inputs import Source, draw
 from morvit_deploy.measuring.core.results import BenchResult
 
-PICTURES = 5  # of each bucket: the median one is judged, so one flipped decision does not fail a device
+PICTURES = 5  # of each bucket: the median one is compared, so one flipped decision does not fail a device
 SURVEYED = 64  # pictures that are looked at to find some for each bucket
 WAY_OUT = (
     "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
@@ -27,7 +27,7 @@ WAY_OUT = (
 )
 EXPECTED = "by an interpreter of Core ML's operators, with fp16 rounding, on the machine that wrote them"
 
-Answers = Callable[[Pixels, str | None], Arrays]  # pictures, perhaps the bucket to run them in -> outputs
+Predict = Callable[[Pixels, str | None], Arrays]  # pictures, perhaps the bucket to run them in -> outputs
 
 
 def bench_apple(
@@ -36,23 +36,23 @@ def bench_apple(
     *,
     images: str | Path | None = None,
     upscale: bool = False,
-    answers: Answers | None = None,
+    predict: Predict | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
     """Measure a Core ML bundle on this Mac, or on an iPhone from it.
 
-    `answers` gives the expected logits (default: the interpreter). Raises TargetError with a checklist where
-    something is missing, ParityError where the device answers wrongly, BundleError, ImageError.
+    `predict` gives the expected logits (default: the interpreter). Raises TargetError with a checklist where
+    something is missing, ParityError where the device returns wrong logits, BundleError, ImageError.
     """
-    assert wish.effort  # refused before anything is looked for
+    assert wish.amount  # refused before anything is looked for
     folder, manifest = _opened(bundle)
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
     tell("finding pictures and expected logits for each bucket")
     source = Source(images, upscale)
-    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
-    return run_bench(package, goldens, wish, phone, inputs=named(source), say=tell, share=progress)
+    goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
+    return run_bench(package, goldens, wish, phone, inputs=source.named, say=tell, share=progress)
 
 
 def emit_project(
@@ -62,20 +62,20 @@ def emit_project(
     images: str | Path | None = None,
     upscale: bool = False,
     force: bool = False,
-    answers: Answers | None = None,
+    predict: Predict | None = None,
 ) -> Path:
     """Write a project that measures the bundle on a Mac; on any system. OutputError, BundleError, TargetError."""
     folder, manifest = _opened(bundle)
     check_place(folder, Path(project))
     source = Source(images, upscale)
-    goldens = find_goldens(manifest, source, answers or bundle_answers(folder, manifest))
+    goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return write_project(
-        folder, manifest, goldens, Path(project), inputs=named(source), expected=EXPECTED, force=force
+        folder, manifest, goldens, Path(project), inputs=source.named, expected=EXPECTED, force=force
     )
 
 
-def bundle_answers(folder: Path, manifest: Manifest) -> Answers:
-    """What the interpreter of Core ML's operators answers, on a Mac too: Core ML is not judged by itself."""
+def interpreted(folder: Path, manifest: Manifest) -> Predict:
+    """What the interpreter of Core ML's operators returns, on a Mac too: Core ML is not compared with itself."""
 
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
         runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
@@ -85,19 +85,19 @@ def bundle_answers(folder: Path, manifest: Manifest) -> Answers:
     return run
 
 
-def find_goldens(manifest: Manifest, source: Source, answers: Answers) -> Goldens:
+def find_goldens(manifest: Manifest, source: Source, predict: Predict) -> Goldens:
     """PICTURES for each bucket, those that choose it where there are any, with its logits for them."""
     names = [bucket.name for bucket in manifest.plan.buckets]
     adaptive = manifest.plan.adaptive
     pixels = draw(source, manifest.config, SURVEYED if adaptive else PICTURES, shuffled=adaptive)
     if not adaptive:
-        return Goldens({names[0]: _golden(pixels, None, True, answers)}, {names[0]: 1.0}, "one bucket")
-    chosen = answers(pixels, None)["bucket"]  # that answered: `full` for a picture that overflowed another
+        return Goldens({names[0]: _golden(pixels, None, True, predict)}, {names[0]: 1.0}, "one bucket")
+    chosen = predict(pixels, None)["bucket"]  # that ran last: `full` for a picture that overflowed another
     golden = {}
     for number, name in enumerate(names):
         own = np.flatnonzero(chosen == number)[:PICTURES]
         taken = pixels[own] if len(own) else pixels[:PICTURES]
-        golden[name] = _golden(taken, name, bool(len(own)), answers)
+        golden[name] = _golden(taken, name, bool(len(own)), predict)
     shares = {name: float(np.mean(chosen == number)) for number, name in enumerate(names)}
     planned = {bucket.name: bucket.share or 0.0 for bucket in manifest.plan.buckets}
     if source.images is not None:
@@ -105,17 +105,12 @@ def find_goldens(manifest: Manifest, source: Source, answers: Answers) -> Golden
     if any(share and golden[name].chosen for name, share in planned.items()):
         return Goldens(golden, planned, "the plan's shares, of the buckets that some picture chooses")
     return Goldens(
-        golden, {}, "equal parts of every bucket that some picture chooses, as the plan tells no shares"
+        golden, {}, "equal parts of every bucket that some picture chooses, as the plan has no shares"
     )
 
 
-def named(source: Source) -> str:
-    """As conditions say it."""
-    return "synthetic pictures" if source.images is None else f"pictures of {source.images}"
-
-
-def _golden(pixels: Pixels, bucket: str | None, chosen: bool, answers: Answers) -> Golden:
-    logits = np.asarray(answers(pixels, bucket)["logits"], dtype=np.float32)
+def _golden(pixels: Pixels, bucket: str | None, chosen: bool, predict: Predict) -> Golden:
+    logits = np.asarray(predict(pixels, bucket)["logits"], dtype=np.float32)
     if not np.isfinite(logits).all():
         raise TargetError(
             f"the expected logits of bucket {bucket or 'main'} are not finite; run `verify` on the bundle"

@@ -25,7 +25,7 @@ XCODE = (
 
 @dataclass(frozen=True)
 class Phone:
-    """A device as `devicectl` tells of it."""
+    """A device as `devicectl` lists it."""
 
     name: str
     udid: str
@@ -45,7 +45,7 @@ class Facts:
     pillow: bool = True
     xcodebuild: str | None = None
     devicectl: str | None = None
-    phones: tuple[Phone, ...] | None = None  # None: could not be asked
+    phones: tuple[Phone, ...] | None = None  # None: could not be listed
     phones_problem: str = ""
 
 
@@ -134,10 +134,10 @@ def the_phone(phones: Sequence[Phone], wanted: str | None) -> Phone | str:
     listed = "; ".join(f"{phone.name} ({phone.udid}, iOS {phone.system}, {phone.state})" for phone in phones)
     if not phones:
         return "no iPhone is known here; connect one by cable, unlock it and tap Trust"
-    asked = [phone for phone in phones if wanted in (None, phone.name, phone.udid)]
-    if not asked:
+    meant = [phone for phone in phones if wanted in (None, phone.name, phone.udid)]
+    if not meant:
         return f"no iPhone is called {wanted!r}; there are: {listed}"
-    ready = [phone for phone in asked if phone.state == "connected"]
+    ready = [phone for phone in meant if phone.state == "connected"]
     if not ready:
         return f"none is connected: {listed}; connect it by cable, unlock it, and turn on Developer Mode"
     if len(ready) > 1:

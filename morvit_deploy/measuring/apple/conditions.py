@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
-from morvit_deploy.measuring.core.results import DRIFT
+from morvit_deploy.timing.result import warnings_about as usual_warnings
 
 LIBRARIES = ("morvit-deploy", "coremltools", "numpy", "pillow")
 TIMED = {
@@ -43,7 +43,7 @@ def read_conditions(device: str) -> dict[str, Any]:
         "cpu_mhz": None,
         "cpu_governor": None,
         "threads": None,  # Core ML's own
-        "power": power(_asked("pmset", "-g", "batt"), _asked("pmset", "-g")),
+        "power": power(_printed("pmset", "-g", "batt"), _printed("pmset", "-g")),
         "thermal_state": None,
         "timed": TIMED[device],
     }
@@ -60,31 +60,27 @@ def power(battery: str | None, settings: str | None) -> dict[str, Any] | None:
 
 def warnings_about(conditions: dict[str, Any], measured: Sequence[AppleMeasured]) -> tuple[str, ...]:
     """What a reader must know before believing the figures."""
-    found = [THERMAL, FIRST]
+    found = [THERMAL, FIRST, *usual_warnings(conditions, measured)]
     known = conditions.get("power")
     if known and known["low_power_mode"]:
         found.append("low power mode is on: turn it off and measure again")
     if known and known["source"] == "Battery Power":
         found.append("this Mac runs on battery: connect it to power and measure again")
     found += [
-        f"{one.bundle}: a block is {one.drift:.0%} away from the first one; heat, other work or a changing clock "
-        "is in these figures"
-        for one in measured
-        if one.drift > DRIFT
-    ]
-    found += [
-        f"{one.bundle}: {one.not_placed}; its operations are not placed" for one in measured if one.not_placed
+        f"{one.name}: {one.not_placed}; its operations are not placed" for one in measured if one.not_placed
     ]
     return tuple(found)
 
 
 def _machine() -> dict[str, Any]:
-    memory = _asked("sysctl", "-n", "hw.memsize")
+    memory = _printed("sysctl", "-n", "hw.memsize")
     return {
         "system": f"macOS {platform.mac_ver()[0]} {platform.machine()}"
         if platform.mac_ver()[0]
         else platform.platform(),
-        "processor": _asked("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or "unknown",
+        "processor": _printed("sysctl", "-n", "machdep.cpu.brand_string")
+        or platform.processor()
+        or "unknown",
         "cores": os.cpu_count(),
         "memory_gib": round(int(memory) / 2**30, 1) if memory and memory.isdigit() else None,
         "instruction_sets": [],
@@ -92,7 +88,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _asked(*command: str) -> str | None:
+def _printed(*command: str) -> str | None:
     """What a tool of macOS prints; None where it is not, as on other systems."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

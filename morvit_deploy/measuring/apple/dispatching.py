@@ -1,5 +1,7 @@
 """One image through a package's functions: the stem, its bucket's, and `full` once more after an overflow.
 
+Compute units have the names that the command line takes, and Core ML's own.
+
 What runs a function is given: Core ML here, Core ML on a phone, or a test's own. No torch, no coremltools.
 """
 
@@ -12,8 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.apple.package import STEM, Arrays, Package
 from morvit_deploy.measuring.apple.placement import PlacedOp
+
+UNITS = {"all": "ALL", "cpu_ne": "CPU_AND_NE", "cpu_gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}
+COMPARE = "compare"  # all of them, in turn
+NEURAL_ENGINE = ("all", "cpu_ne")  # choices that let the Neural Engine take part
 
 
 @dataclass(frozen=True)
@@ -59,19 +66,19 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Logits (classes,) of an image, and the time of all functions that it took, ms."""
 
-    logits: NDArray
+    logits: NDArray[Any]
     ms: float
-    bucket: str  # that answered
+    bucket: str  # that returned the logits
     overflow: bool  # of the predicted bucket
     fed: dict[str, Mapping[str, Any]]  # what each function was given
 
 
-def answer(
+def predict(
     package: Package, functions: Mapping[str, Function], image: Any, bucket: str | None = None
-) -> Answer:
+) -> Prediction:
     """Run one image as an app does; with `bucket`, in that one whatever the image needs."""
     fed: dict[str, Mapping[str, Any]] = {}
     feeds, ms, name = {"image": image}, 0.0, bucket or package.plan.buckets[-1].name
@@ -88,4 +95,14 @@ def answer(
         name = package.plan.buckets[-1].name
         reply = functions[package.trunk(name)].run(feeds)
         fed[package.trunk(name)], ms = feeds, ms + reply.ms
-    return Answer(np.ravel(reply.outputs["logits"]), ms, name, overflow, fed)
+    return Prediction(np.ravel(reply.outputs["logits"]), ms, name, overflow, fed)
+
+
+def chosen_units(words: Sequence[str]) -> tuple[str, ...]:
+    """Names of UNITS, each once, in the order given; every one when none is said, or for `compare`."""
+    unknown = [word for word in words if word not in (*UNITS, COMPARE)]
+    if unknown:
+        raise TargetError(
+            f"--compute-units: got {', '.join(unknown)}, expected {', '.join(UNITS)}, or {COMPARE} for all of them"
+        )
+    return tuple(UNITS) if not words or COMPARE in words else tuple(dict.fromkeys(words))

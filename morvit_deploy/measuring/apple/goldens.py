@@ -1,4 +1,4 @@
-"""Pictures with the logits that are expected of them, by bucket: what a device must answer before it is timed.
+"""Pictures with the logits that are expected of them, by bucket: what a device must return before it is timed.
 
 Files are .npz that are never unpickled. No torch, no coremltools.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Every answer is finite, and the median picture is within the tolerance."""
+        """Every logit is finite, and the median picture is within the tolerance."""
         return bool(np.isfinite(self.error).all() and np.median(self.error) <= self.tolerance)
 
     def as_dict(self) -> dict[str, object]:
@@ -75,7 +76,37 @@ class Agreement:
         return {"agrees": self.agrees, "error": error, "top1": self.top1, "tolerance": self.tolerance}
 
 
-def agreement(got: Sequence[NDArray], golden: Golden, precision: str) -> Agreement:
+@dataclass
+class UnitsParity:
+    """The agreement of each bucket that was compared under one choice of compute units."""
+
+    device: str
+    units: str
+    buckets: dict[str, Agreement] = field(default_factory=dict)
+
+    @property
+    def agrees(self) -> bool:
+        """Do all buckets?"""
+        return all(found.agrees for found in self.buckets.values())
+
+    @property
+    def problem(self) -> str:
+        """Of the first bucket that does not agree."""
+        bucket, found = next((name, found) for name, found in self.buckets.items() if not found.agrees)
+        return (
+            f"{self.device} with compute units {self.units!r} returns wrong logits for bucket {bucket!r}: "
+            f"of {len(found.error)} pictures the median error is {np.median(found.error):.3g} of the largest "
+            f"logit, expected at most {found.tolerance:g}, and {found.top1:.0%} have the expected class; "
+            "nothing was timed with these units. Choose others with --compute-units, or export with another "
+            "--layout"
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """By bucket."""
+        return {bucket: found.as_dict() for bucket, found in self.buckets.items()}
+
+
+def agreement(got: Sequence[NDArray[Any]], golden: Golden, precision: str) -> Agreement:
     """Compare logits (classes,) of each picture with those that are expected."""
     errors = []
     for one, expected in zip(got, golden.logits.astype(np.float64), strict=True):

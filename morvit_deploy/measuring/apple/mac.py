@@ -1,4 +1,4 @@
-"""Core ML on this Mac, through coremltools: the thin layer below `measure.py`. No torch.
+"""Core ML on this Mac, through coremltools: the thin layer below `measure.py`; variants of a saved package. No torch.
 
 Times are Core ML's own (`load_duration_in_nano_seconds`, `last_predict_duration_in_nano_seconds`): what Python and
 the conversion of arrays take is not in them. Loading again is timed from outside, of the package compiled before.
@@ -6,7 +6,6 @@ the conversion of arrays take is not in them. Loading again is timed from outsid
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
-from morvit_deploy.measuring.apple.dispatching import Reply
+from morvit_deploy.measuring.apple.dispatching import UNITS, Reply
 from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp
-from morvit_deploy.measuring.apple.units import UNITS
-from morvit_deploy.measuring.apple.variants import variant
+from morvit_deploy.timing.loop import ms_of
 
 NS_PER_MS = 1e6
 DEVICES = {"MLNeuralEngineComputeDevice": NE, "MLGPUComputeDevice": GPU, "MLCPUComputeDevice": CPU}
@@ -50,11 +48,11 @@ class MacFunction:
         return [self.run(feeds).ms for _ in range(runs)]
 
     def reload(self) -> float:
-        started = time.perf_counter_ns()
-        self._ct.models.CompiledMLModel(
-            self._model.get_compiled_model_path(), compute_units=self._units, function_name=self._function
+        path, how = (
+            self._model.get_compiled_model_path(),
+            {"compute_units": self._units, "function_name": self._function},
         )
-        return (time.perf_counter_ns() - started) / NS_PER_MS
+        return ms_of(lambda: self._ct.models.CompiledMLModel(path, **how))
 
     def close(self) -> None:
         self._model = None
@@ -135,3 +133,38 @@ def _operations(block: Any) -> Iterator[Any]:
 
 def _device(device: Any) -> str:
     return DEVICES.get(type(device).__name__, NOT_TOLD)
+
+
+def variant(ct: Any, package: Path, file: Path, *, function: str | None, arrays: bool) -> Any:
+    """Save to `file` (.mlpackage) and return as an unloaded MLModel.
+
+    With `function` it is the default one: a compute plan shows no other. With `arrays` a picture input is declared
+    as what the program takes anyway, float32 (1, 3, height, width) of 0 … 255: coremltools sends a phone only arrays.
+    """
+    with quiet():
+        saved = ct.models.MLModel(str(package), skip_model_load=True)
+        spec = saved.get_spec()
+        if function is not None and len(spec.description.functions):
+            spec.description.defaultFunctionName = function
+        if arrays:
+            for feature in _inputs(spec):
+                declare_array(ct, feature)
+        changed = ct.models.MLModel(spec, weights_dir=saved.weights_dir, skip_model_load=True)
+        changed.save(str(file))
+        return changed
+
+
+def declare_array(ct: Any, feature: Any) -> None:
+    """Declare a picture as the tensor that the program takes; other inputs stay."""
+    if feature.type.WhichOneof("Type") != "imageType":
+        return
+    height, width = feature.type.imageType.height, feature.type.imageType.width
+    array = feature.type.multiArrayType  # touching it leaves imageType
+    array.shape.extend([1, 3, height, width])
+    array.dataType = ct.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.FLOAT32
+
+
+def _inputs(spec: Any) -> Iterator[Any]:
+    yield from spec.description.input
+    for function in spec.description.functions:
+        yield from function.input

@@ -8,9 +8,9 @@ from typing import Any
 
 from morvit_deploy.measuring.apple.goldens import Agreement
 from morvit_deploy.measuring.apple.placement import Placement
-from morvit_deploy.measuring.core.results import Measured
-from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.measuring.core.results import MeasuredBundle
 from morvit_deploy.measuring.mix.mix import Mix
+from morvit_deploy.timing.samples import Block, percentiles
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class HostMix(Mix):
 
 
 @dataclass(frozen=True)
-class AppleMeasured(Measured):
+class AppleMeasured(MeasuredBundle):
     """A package under one choice of compute units; its name is the bundle's with the units in brackets."""
 
     units: str = ""

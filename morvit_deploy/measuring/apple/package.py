@@ -20,7 +20,7 @@ FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its nam
 STEM = "stem"
 _CHUNK = 1 << 20
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Package:
         return {bucket.name: bucket.macs for bucket in self.plan.buckets}
 
     def trunk(self, bucket: str) -> str:
-        """The function that answers for a bucket."""
+        """The function that runs a bucket."""
         return bucket if self.adaptive else self.functions[0]
 
     def array(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -19,24 +19,22 @@ from numpy.typing import NDArray
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone
-from morvit_deploy.measuring.apple.dispatching import Reply
-from morvit_deploy.measuring.apple.mac import NS_PER_MS, placed
+from morvit_deploy.measuring.apple.dispatching import UNITS, Reply
+from morvit_deploy.measuring.apple.mac import NS_PER_MS, placed, variant
 from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.apple.placement import PlacedOp
-from morvit_deploy.measuring.apple.units import UNITS
-from morvit_deploy.measuring.apple.variants import variant
 
 WHAT_TO_DO = "unlock it, keep its screen on and the runner app in front, check the cable, and measure again"
 
 
 class PhoneFunction:
-    """A function that the phone has loaded twice: once to be asked, once to be timed by MLModelBenchmarker."""
+    """A function that the phone has loaded twice: once to run, once to be timed by MLModelBenchmarker."""
 
     def __init__(self, phone: IPhone, function: str, units: str) -> None:
         self._phone, self._function, self._units = phone, function, units
         self._model = phone.model(function, units)
         experimental = phone.experimental
-        self._asked: Any = experimental.async_wrapper.MLModelAsyncWrapper.from_spec_or_path(
+        self._model_there: Any = experimental.async_wrapper.MLModelAsyncWrapper.from_spec_or_path(
             self._model.get_spec(),
             weights_dir=self._model.weights_dir,
             compute_units=self._model.compute_unit,
@@ -46,12 +44,12 @@ class PhoneFunction:
         self._timed: Any = experimental.perf_utils.MLModelBenchmarker(
             self._model, device=phone.device_session
         )
-        phone.wait(self._asked.load(), f"loading {function}")
-        self.load_ms = _told(self._asked.load_duration_in_nano_seconds, "its load time") / NS_PER_MS
+        phone.wait(self._model_there.load(), f"loading {function}")
+        self.load_ms = _known(self._model_there.load_duration_in_nano_seconds, "its load time") / NS_PER_MS
 
     def run(self, feeds: Mapping[str, Any]) -> Reply:
-        outputs = self._phone.wait(self._asked.predict(dict(feeds)), f"running {self._function}")
-        taken = _told(self._asked.last_predict_duration_in_nano_seconds, "the time of a run")
+        outputs = self._phone.wait(self._model_there.predict(dict(feeds)), f"running {self._function}")
+        taken = _known(self._model_there.last_predict_duration_in_nano_seconds, "the time of a run")
         return Reply(outputs, taken / NS_PER_MS)
 
     def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
@@ -64,12 +62,14 @@ class PhoneFunction:
 
     def plan(self) -> Any:
         """The phone's MLComputePlan of this function."""
-        return self._phone.wait(self._asked.retrieve_compute_plan(), f"the compute plan of {self._function}")
+        return self._phone.wait(
+            self._model_there.retrieve_compute_plan(), f"the compute plan of {self._function}"
+        )
 
     def close(self) -> None:
         with contextlib.suppress(TargetError):  # a phone that is lost has freed it already
-            self._phone.wait(self._asked.unload(), f"unloading {self._function}")
-        self._asked = self._timed = None
+            self._phone.wait(self._model_there.unload(), f"unloading {self._function}")
+        self._model_there = self._timed = None
 
 
 class IPhone:
@@ -148,7 +148,7 @@ def experimental_tools() -> Any:
 
 
 def list_phones(devicectl: str) -> tuple[Phone, ...]:
-    """The iPhones that `devicectl` knows; TargetError when it cannot be asked."""
+    """The iPhones that `devicectl` knows; TargetError when it cannot list them."""
     folder = str(Path(devicectl).parent)
     if folder not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] += os.pathsep + folder  # coremltools looks for it there
@@ -167,7 +167,7 @@ def list_phones(devicectl: str) -> tuple[Phone, ...]:
     )
 
 
-def _told(duration: int | None, what: str) -> int:
+def _known(duration: int | None, what: str) -> int:
     if duration is None:
         raise TargetError(f"the phone does not tell {what}; use coremltools 9.0 and its own runner app")
     return duration

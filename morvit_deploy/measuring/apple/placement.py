@@ -45,11 +45,6 @@ class Placement:
     cost: dict[str, float]  # share of the estimated cost, by device
     left: tuple[Left, ...]  # dearest first
 
-    @property
-    def told(self) -> bool:
-        """Did Core ML say anything?"""
-        return sum(self.ops.values()) > self.ops[NOT_TOLD]
-
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
         return {

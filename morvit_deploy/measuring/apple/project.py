@@ -28,9 +28,11 @@ CARRIED = (
     "morvit_deploy.exporters.coreml.sdk",
     "morvit_deploy.exporters.coreml.sdk.load",
     "morvit_deploy.exporters.coreml.sdk.systems",
+    "morvit_deploy.timing",
+    *(f"morvit_deploy.timing.{name}" for name in ("arithmetic", "loop", "result", "samples")),
     "morvit_deploy.measuring",
     "morvit_deploy.measuring.core",
-    *(f"morvit_deploy.measuring.core.{name}" for name in ("arithmetic", "results", "samples", "wording")),
+    "morvit_deploy.measuring.core.results",
     "morvit_deploy.measuring.mix",
     *(f"morvit_deploy.measuring.mix.{name}" for name in ("answers", "mix")),
     "morvit_deploy.measuring.apple",
@@ -38,7 +40,7 @@ CARRIED = (
         f"morvit_deploy.measuring.apple.{name}"
         for name in (
             *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome", "package"),
-            *("phone", "placement", "running", "script", "units", "variants", "views"),
+            *("phone", "placement", "running", "script", "views"),
         )
     ),
 )
@@ -66,8 +68,8 @@ python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 .venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode
 ```
 
-`bench.py` first has every bucket answer the pictures of `golden/` and compares the logits with the expected ones; a
-device that answers wrongly is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
+`bench.py` first runs the pictures of `golden/` in every bucket and compares the logits with the expected ones; a
+device that returns others is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
 Tables are printed; `result.json` has every raw sample (`morvit-bench/1`). Bring it back, it is all that is needed.
 
 An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools

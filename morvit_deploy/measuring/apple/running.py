@@ -25,20 +25,20 @@ from morvit_deploy.measuring.apple.checklist import (
 from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_about
 from morvit_deploy.measuring.apple.dispatching import Backend
 from morvit_deploy.measuring.apple.goldens import Goldens
-from morvit_deploy.measuring.apple.measure import Bench, Effort
+from morvit_deploy.measuring.apple.measure import CoreMl, measure_units
 from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.timing.loop import Amount, Stages, parts_of
 
 DEVICES = ("mac", "iphone")
-MIN_RUNS = 10  # of a block: a shorter one times a cold cache
-# a phone is asked through files, a second a run: fewer of them
-EFFORT = {"mac": Effort(runs=50, blocks=10, warmup=3), "iphone": Effort(runs=10, blocks=3, warmup=1)}
+# a phone is reached through files, a second a run: fewer of them
+AMOUNTS = {"mac": Amount(50, 10, 3, starts=1), "iphone": Amount(10, 3, 1, starts=1)}
 CUT = "ended_early"  # in the conditions: why, and the exit status that it deserves
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for; None: what EFFORT says for the device."""
+    """What is to be measured; None: what AMOUNTS says for the device."""
 
     device: str
     units: tuple[str, ...]
@@ -49,15 +49,12 @@ class Wish:
     team: str | None = None  # Apple developer team that signs the runner app
 
     @property
-    def effort(self) -> Effort:
-        """Complete; TargetError for less than can be judged."""
-        usual = EFFORT[self.device]
+    def amount(self) -> Amount:
+        """Complete; TargetError for less than the figures need."""
         given = {name: getattr(self, name) for name in ("runs", "blocks", "warmup")}
-        effort = replace(usual, **{name: value for name, value in given.items() if value is not None})
-        for name, least in (("runs", MIN_RUNS), ("blocks", 1), ("warmup", 0)):
-            if getattr(effort, name) < least:
-                raise TargetError(f"{name}: got {getattr(effort, name)}, expected at least {least}")
-        return effort
+        return replace(
+            AMOUNTS[self.device], **{name: value for name, value in given.items() if value is not None}
+        )
 
 
 def look(package: Package, wish: Wish, way_out: str) -> Phone | None:
@@ -83,7 +80,7 @@ def run_bench(
     say: Callable[[str], None] = lambda stage: None,
     share: Callable[[float], None] = lambda part: None,
 ) -> BenchResult:
-    """Measure. ParityError when a bucket answers wrongly; a device that is lost midway is told in the conditions."""
+    """Measure. ParityError when a bucket returns wrong logits; a device that is lost midway is in the conditions."""
     with backend_for(package, wish, phone) as backend:
         return measure_on(backend, package, goldens, wish, phone, inputs=inputs, say=say, share=share)
 
@@ -100,19 +97,20 @@ def measure_on(
     share: Callable[[float], None] = lambda part: None,
 ) -> BenchResult:
     """The same on a backend that is ready."""
-    effort = wish.effort
+    amount = wish.amount
     conditions = read_conditions(wish.device) | {
-        "blocks": effort.blocks,
-        "warmup_runs_per_block": effort.warmup,
-        "runs_per_block": effort.runs,
-        "starts": 1,
+        "blocks": amount.blocks,
+        "warmup_runs_per_block": amount.warmup,
+        "runs_per_block": amount.runs,
+        "starts": amount.starts,
         "inputs": inputs,
         "mix": goldens.shares_from,
         "compute_units": list(wish.units),
         **({"phone": asdict(phone)} if phone else {}),
     }
-    bench = Bench(package, backend, goldens, effort, inputs_digest(goldens), say, share)
-    measured, cut = bench.measure(wish.units)
+    stages = Stages(say, share, parts_of(len(wish.units), amount))
+    device = CoreMl(package, backend, goldens, stages)
+    measured, cut = measure_units(device, wish.units, amount, inputs_digest(goldens))
     warnings = warnings_about(conditions, measured)
     if cut is not None:
         conditions[CUT] = {"why": str(cut), "exit_status": cut.exit_status}

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from morvit_deploy.errors import BundleError, MorvitError, OutputError
 from morvit_deploy.files import write_text
+from morvit_deploy.measuring.apple.dispatching import COMPARE, UNITS, chosen_units
 from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
 from morvit_deploy.measuring.apple.package import read_package
 from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
-from morvit_deploy.measuring.apple.units import COMPARE, UNITS, chosen_units
 from morvit_deploy.measuring.apple.views import apple_report
 
 PROJECT, PROJECT_FORMAT = "project.json", "morvit-bench-project/1"
@@ -22,7 +23,7 @@ WAY_OUT = "Copy this folder to a Mac that has what is missing, and run `python b
 
 
 def main(project: Path, arguments: Sequence[str]) -> int:
-    """Exit status: 0 measured, 1 the device answers wrongly, 2 something is missing or was lost, 130 interrupted."""
+    """Exit status: 0 measured, 1 wrong logits, 2 something is missing or was lost, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return _run(project, options)
@@ -40,7 +41,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         raise OutputError(f"-o {out} exists; pass --force to replace it")
     fields = {name: getattr(options, name) for name in ("runs", "blocks", "warmup", "phone", "team")}
     wish = Wish(options.device, chosen_units(options.compute_units), **fields)
-    assert wish.effort  # before anything is loaded
+    assert wish.amount  # before anything is loaded
     package, goldens = read_package(project / BUNDLE), read_goldens(project)
     phone = look(package, wish, WAY_OUT)
     result = run_bench(
@@ -69,7 +70,7 @@ def read_goldens(project: Path) -> Goldens:
         raise BundleError(f"{project / PROJECT} lacks {error}; write the project again") from None
 
 
-def _known(project: Path) -> dict:
+def _known(project: Path) -> dict[str, Any]:
     try:
         known = json.loads((project / PROJECT).read_bytes())
     except (OSError, ValueError) as error:

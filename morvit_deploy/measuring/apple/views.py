@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from morvit_deploy.measuring.apple.dispatching import NEURAL_ENGINE
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD
-from morvit_deploy.measuring.apple.units import NEURAL_ENGINE
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.core.wording import spread, three_digits
 from morvit_deploy.measuring.mix.answers import Over, samples_of
-from morvit_deploy.report import Report, Table, count, share
+from morvit_deploy.report import Report, Table, count, share, spread, three_digits
 
 MOST_LEAVERS = 8  # operators a function; the JSON has them all
 
@@ -28,7 +27,7 @@ def apple_report(result: BenchResult) -> Report:
 
 
 def latency_table(measured: Sequence[AppleMeasured]) -> Table:
-    """Warm answers by compute units, the first against each."""
+    """Warm runs by compute units, the first against each."""
     first = measured[0].latency_ms["p50"]
     rows = [
         (
@@ -85,11 +84,11 @@ def mix_table(measured: Sequence[AppleMeasured]) -> Table:
         ]
         for what, over in overs:
             if over is not None:
-                told = (
+                figures = (
                     "not known" if ms is None else three_digits(ms) for ms in (over.expected_ms, over.p99_ms)
                 )
                 kinds = ", ".join(f"{kind} {share(part)}" for kind, part in over.shares.items() if part)
-                rows.append((one.units, what, kinds, *told))
+                rows.append((one.units, what, kinds, *figures))
         for bucket, blocks in one.mix.alone.items():
             samples = samples_of(blocks)
             macs = count(one.macs[bucket])
@@ -155,7 +154,7 @@ def parity_table(measured: Sequence[AppleMeasured]) -> Table:
         for bucket, found in one.parity.items()
     ]
     columns = ("units", "bucket", "median error", "largest", "same class", "tolerance")
-    caption = "largest |Δlogit| of a picture over max(1, max |logit|); the median picture is judged"
+    caption = "largest |Δlogit| of a picture over max(1, max |logit|); the median is held to the tolerance"
     return Table("Parity on the device", columns, rows, numeric=(2, 3, 4, 5), caption=caption)
 
 

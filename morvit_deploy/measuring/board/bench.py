@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,121 +13,145 @@ from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.measuring.board.engines import DeviceEngines
 from morvit_deploy.measuring.board.jetson import check_jetson, jetson_warnings, with_energy
-from morvit_deploy.measuring.board.parity import judged
-from morvit_deploy.measuring.board.shipping import pack, parity_rounds
+from morvit_deploy.measuring.board.shipping import pack
 from morvit_deploy.measuring.board.worker import RemoteWorker
-from morvit_deploy.measuring.core.blocks import Amount, Lane, Teller, fitting_runs, start_lanes, take_in_turn
-from morvit_deploy.measuring.core.conditions import warnings_about
-from morvit_deploy.measuring.core.devices import check_targets, find_device
-from morvit_deploy.measuring.core.inputs import Source, Subject, prepare
-from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.mix.runs import MixRuns
+from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.measuring.core.parity import LogitParity
+from morvit_deploy.measuring.core.request import TIMED, BenchRequest
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
+from morvit_deploy.timing.loop import measure
+from morvit_deploy.timing.result import warnings_about
+from morvit_deploy.timing.samples import Block
+
+TIMED_THERE = (
+    TIMED + "; on the device, by its own clocks, without the network; Python compiles the agent each time"
+)
 
 
-def bench_remote(
-    folders: Sequence[Path],
-    device: str,
-    host: Host,
-    source: Source,
-    amount: Amount,
-    threads: int | None,
-    settings: dict[str, Any],
-    tell: Callable[[str], None],
-    progress: Callable[[float], None],
-) -> BenchResult:
-    """As `bench`, on `host`. A LostError carries in `partial` the BenchResult of the blocks that were whole."""
-    teller = Teller(tell, progress, total=len(folders) * (amount.starts + amount.blocks))
-    lanes: list[Lane] = []
-    known: dict[str, Any] = {}
-    counting: dict[int, Callable[[], AbstractContextManager[None]]] = {}
+def bench_remote(request: BenchRequest, host: Host, readers: Sequence[str]) -> BenchResult:
+    """As `bench`, on `host`. A LostError carries in `partial` the BenchResult of the blocks that were whole.
+
+    `readers` name what reads the device's conditions, in `agent.conditions.READERS`.
+    """
+    board = Board(request, host, list(readers))
     try:
         with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
-            tell("checking bundles and inputs")
-            subjects = [
-                prepare(folder, source, Path(scratch) / f"{i}.npy") for i, folder in enumerate(folders)
-            ]
-            check_targets(device, subjects)
-            places = {str(number): subject for number, subject in enumerate(subjects)}
-            shipment: dict[str, Path | bytes] = {}
-            for place, subject in places.items():
-                shipment |= pack(subject, str(subject.bundle), place)
-            engines = DeviceEngines(places, Path(scratch) / "engines", tell)
-            session = stack.enter_context(
-                Session(
-                    host,
-                    shipment,
-                    list(dict.fromkeys(subject.manifest.target for subject in subjects)),
-                    tell,
-                    settle=engines.settle,
-                    prepare=engines.prepare,
-                    hear=engines.hear,
-                )
-            )
-            readers = list(find_device(device, host=True).readers)
-            known |= _before(session, host, readers)
-            check_jetson(host.address, known["device_conditions"]["before"])
-            if facts := engines.facts():
-                known["engines"] = facts
-            threads = _ask(session, {"do": "threads", "threads": threads}, "counting cores")["threads"]
-            known |= {"threads": threads, **settings, "runs_per_block": amount.runs}
-
-            def open_worker(subject: Subject, threads: int, bucket: str | None = None) -> RemoteWorker:
-                place = next(place for place, own in places.items() if own is subject)
-                worker = RemoteWorker(session, place, threads, bucket, subject.batch)
-                counting[id(worker)] = worker.counting
-                return worker
-
-            known["parity"] = {}
-            for subject in subjects:
-                tell(f"comparing the answers of {subject.bundle} on {host.address} with those here")
-                known["parity"][str(subject.bundle)] = _parity(subject, host, open_worker(subject, threads))
-            named = [(str(subject.bundle), subject) for subject in subjects]
-            lanes += start_lanes(named, threads, amount.starts, stack, teller, open_worker)
-            runs = known["runs_per_block"] = amount.runs or fitting_runs(lanes, amount.warmup)
-            for lane in lanes:
-                lane.counted = counting[id(lane.worker)]
-                if lane.subject.manifest.plan.adaptive:
-                    tell(f"looking at the buckets of {lane.name}")
-                    more = (runs, amount.warmup, open_worker)
-                    lane.mix = MixRuns(lane.subject, lane.worker, threads, stack, *more)
-            take_in_turn(lanes, runs, amount.warmup, amount.blocks, teller)
-            measured = tuple(lane.measured(lane.worker.memory_mib()) for lane in lanes)
-            known["device_conditions"]["after"] = _read(session, readers)
-            measured = with_energy(measured, known["device_conditions"]["after"])
-            known["drops"] = list(session.drops)
+            measured = board.measured(Path(scratch), stack)
     except (LostError, TargetError) as error:
-        if isinstance(error, TargetError) and not any(lane.blocks for lane in lanes):
+        if isinstance(error, TargetError) and not any(lane.blocks for lane in board.lanes):
             raise
         lost = error if isinstance(error, LostError) else LostError(str(error))
-        lost.partial = _partial(device, lanes, known, str(lost))
+        lost.partial = board.partial(str(lost))
         raise lost from None
-    return BenchResult(device, measured, known, _warnings(known, measured))
+    return BenchResult(request.device, measured, board.known, _warnings(board.known, measured))
 
 
-def _parity(subject: Subject, host: Host, worker: RemoteWorker) -> dict[str, Any]:
-    """In a process of its own, that ends before anything is timed."""
-    try:
-        found = worker.parity(parity_rounds(subject))
-    finally:
-        worker.close()
-    return judged(str(subject.bundle), host.address, subject.manifest.precision, found)
+class Board:
+    """A device over SSH while bundles are measured on it; `known` are its conditions so far."""
+
+    def __init__(self, request: BenchRequest, host: Host, readers: list[str]) -> None:
+        self.request, self.host, self.readers = request, host, readers
+        self.lanes: list[BundleLane] = []
+        self.known: dict[str, Any] = {}
+
+    def measured(self, scratch: Path, stack: ExitStack) -> tuple[MeasuredBundle, ...]:
+        """Ship everything, and go through the loop."""
+        subjects = self.request.subjects(scratch)
+        places = {str(number): subject for number, subject in enumerate(subjects)}
+        engines = DeviceEngines(places, scratch / "engines", self.request.stages.stage)
+        session = stack.enter_context(self._session(places, engines))
+        self._read_before(session, engines)
+        device = RemoteProcesses(session, places, self.known, stack, self.request)
+        self.lanes += [BundleLane.of(subject) for subject in subjects]
+        measure(device, self.lanes, self.request.amount, self.request.stages)
+        measured = tuple(lane.measured() for lane in self.lanes)
+        after = self.known["device_conditions"]["after"] = _read(session, self.readers)
+        self.known["drops"] = list(session.drops)
+        return with_energy(measured, after)
+
+    def partial(self, why: str) -> BenchResult:
+        """What was whole when the device was lost; a bundle without a block is left out."""
+        for lane in self.lanes:
+            lane.keep_whole()
+        measured = tuple(lane.measured({}) for lane in self.lanes if lane.blocks)
+        warnings = _warnings(self.known, measured)
+        return BenchResult(self.request.device, measured, self.known, warnings, partial=why)
+
+    def _session(self, places: dict[str, Subject], engines: DeviceEngines) -> Session:
+        shipment: dict[str, Path | bytes] = {}
+        for place, subject in places.items():
+            shipment |= pack(subject, str(subject.bundle), place)
+        return Session(
+            self.host,
+            shipment,
+            list(dict.fromkeys(subject.manifest.target for subject in places.values())),
+            self.request.stages.stage,
+            settle=engines.settle,
+            prepare=engines.prepare,
+            hear=engines.hear,
+        )
+
+    def _read_before(self, session: Session, engines: DeviceEngines) -> None:
+        """Conditions of the device in the words of `read_conditions`, and what the session itself reports."""
+        before = _read(session, self.readers)
+        check_jetson(self.host.address, before)
+        threads = {"do": "threads", "threads": self.request.threads}
+        built = engines.built()
+        self.known |= {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **dict(next(iter(before.values()), {})),
+            "versions": {"morvit-deploy": installed("morvit-deploy") or "unknown", **session.versions},
+            "host": self.host.address,
+            "agent": {"bytes": len(agent_archive()), "started_s": session.started_s, "swept": session.swept},
+            "device_conditions": {"before": before},
+            **({"engines": built} if built else {}),
+            "threads": _ask(session, threads, "counting cores")["threads"],
+            **self.request.settings(TIMED_THERE),
+            "runs_per_block": self.request.amount.runs,
+        }
 
 
-def _before(session: Session, host: Host, readers: list[str]) -> dict[str, Any]:
-    """Conditions of the device in the words of `read_conditions`, and what the session itself tells."""
-    before = _read(session, readers)
-    first = dict(next(iter(before.values()), {}))
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **first,
-        "versions": {"morvit-deploy": installed("morvit-deploy") or "unknown", **session.versions},
-        "host": host.address,
-        "agent": {"bytes": len(agent_archive()), "started_s": session.started_s, "swept": session.swept},
-        "device_conditions": {"before": before},
-    }
+class RemoteProcesses(BundleProcesses):
+    """The same with the device's processes; `known` gets what the loop finds out, in case the device is lost."""
+
+    def __init__(
+        self,
+        session: Session,
+        places: dict[str, Subject],
+        known: dict[str, Any],
+        stack: ExitStack,
+        request: BenchRequest,
+    ) -> None:
+        def open_worker(subject: Subject, threads: int, bucket: str | None = None) -> RemoteWorker:
+            place = next(place for place, own in places.items() if own is subject)
+            return RemoteWorker(session, place, threads, bucket, subject.batch)
+
+        super().__init__(known["threads"], stack, open_worker=open_worker, tell=request.stages.stage)
+        self.known, self.place = known, f"on {session.host.address}"
+
+    def conditions(self) -> dict[str, Any]:
+        return self.known
+
+    def expect(self, subject: Subject) -> None:
+        """They were shipped with the bundle."""
+
+    def returns(self, lane: BundleLane) -> LogitParity:
+        lane.parity = super().returns(lane)
+        self.known.setdefault("parity", {}).update(parities([lane]))
+        return lane.parity
+
+    def settle(self, lane: BundleLane, runs: int, warmup: int) -> None:
+        self.known["runs_per_block"] = runs
+        super().settle(lane, runs, warmup)
+
+    def run(self, lane: BundleLane, runs: int, warmup: int) -> Block:
+        assert isinstance(lane.worker, RemoteWorker)
+        with lane.worker.counting():  # of these runs alone the energy counts
+            return super().run(lane, runs, warmup)
 
 
 def _read(session: Session, readers: list[str]) -> dict[str, Any]:
@@ -138,15 +162,7 @@ def _ask(session: Session, request: dict[str, Any], doing: str) -> dict[str, Any
     return session.resuming(lambda: session.ask(request, doing))
 
 
-def _partial(device: str, lanes: Sequence[Lane], known: dict[str, Any], why: str) -> BenchResult:
-    """What was whole when the device was lost; a bundle without a block is left out."""
-    for lane in lanes:
-        lane.keep_whole()
-    measured = tuple(lane.measured({}) for lane in lanes if lane.blocks)
-    return BenchResult(device, measured, known, _warnings(known, measured), partial=why)
-
-
-def _warnings(known: dict[str, Any], measured: Sequence[Measured]) -> tuple[str, ...]:
+def _warnings(known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> tuple[str, ...]:
     dropped = [
         f"the connection was lost {why}, and the measurement went on in new processes"
         for why in known.get("drops", ())

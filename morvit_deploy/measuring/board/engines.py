@@ -68,7 +68,7 @@ class DeviceEngines:
         """Progress of the builder."""
         told(event, self._tell)
 
-    def facts(self) -> dict[str, Any]:
+    def built(self) -> dict[str, Any]:
         """By bundle: flavor, version and GPU, and of each engine its bytes and seconds of building."""
         return {
             str(self._subjects[place].bundle): {

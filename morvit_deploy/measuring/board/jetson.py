@@ -8,9 +8,8 @@ from typing import Any
 
 from morvit_deploy.agent import jetson
 from morvit_deploy.errors import TargetError
-from morvit_deploy.measuring.core.results import Measured
-from morvit_deploy.measuring.core.wording import three_digits
-from morvit_deploy.report import Table
+from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.report import Table, three_digits
 
 _LOST = "the connection was lost meanwhile, and with it what read the power"
 
@@ -22,7 +21,7 @@ def check_jetson(host: str, before: Mapping[str, Any]) -> None:
         raise TargetError(f"{host} is no Jetson: {found['reason']}; measure it with --device ssh")
 
 
-def with_energy(measured: Iterable[Measured], after: Mapping[str, Any]) -> tuple[Measured, ...]:
+def with_energy(measured: Iterable[MeasuredBundle], after: Mapping[str, Any]) -> tuple[MeasuredBundle, ...]:
     """Each bundle with its energy, the places being their numbers; unchanged where nobody reads power."""
     if "jetson" not in after:
         return tuple(measured)
@@ -31,7 +30,7 @@ def with_energy(measured: Iterable[Measured], after: Mapping[str, Any]) -> tuple
     return tuple(replace(one, energy=energy.get(str(i), lost)) for i, one in enumerate(measured))
 
 
-def jetson_warnings(known: Mapping[str, Any], measured: Iterable[Measured]) -> list[str]:
+def jetson_warnings(known: Mapping[str, Any], measured: Iterable[MeasuredBundle]) -> list[str]:
     """What makes a Jetson's figures doubtful, with the commands that help; none for another device."""
     read = known.get("device_conditions", {})
     before, after = (read.get(when, {}).get("jetson") for when in ("before", "after"))
@@ -57,18 +56,18 @@ def jetson_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
         before["clocks"]["locked"]
     ]
     degrees = [state["heat"]["hottest_c"] for state in (before, after) if state is not None]
-    told = [f"{one:.1f} °C" for one in degrees if one is not None]
+    shown = [f"{one:.1f} °C" for one in degrees if one is not None]
     return [
         ("Jetson", board["module"] or board["model"] or "unknown"),
         ("JetPack", f"{board['jetpack'] or 'unknown'}, L4T {board['l4t'] or 'unknown'}"),
         ("power mode", "not readable" if named is None else str(named)),
         ("clocks", f"{locked} ({_units(before['clocks']['units'])})"),
-        ("hottest sensor", " → ".join(told) or "not readable"),
+        ("hottest sensor", " → ".join(shown) or "not readable"),
         ("throttling", _throttling(before, after)),
     ]
 
 
-def energy_table(names: Iterable[str], measured: Iterable[Measured]) -> Table | None:
+def energy_table(names: Iterable[str], measured: Iterable[MeasuredBundle]) -> Table | None:
     """mJ per image and how they were found; None where nobody reads power."""
     pairs = [(name, one.energy) for name, one in zip(names, measured, strict=True) if one.energy is not None]
     if not pairs:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, RECIPE, Recipe
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.board import BoardFiles
-from morvit_deploy.exporters.targets import find_target, open_bundle
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.measuring.core.parity import expected_logits
 from morvit_deploy.remote.shipment import Shipment
-
-PARITY_IMAGES = 16  # at least one round
 
 
 def pack(subject: Subject, name: str, place: str) -> Shipment:
@@ -51,19 +50,8 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
     return {f"{place}/{file}": it for file, it in content.items()}
 
 
-def parity_rounds(subject: Subject) -> int:
-    """Rounds that hold PARITY_IMAGES pictures, or all there are."""
-    return min(len(subject.rounds), max(1, PARITY_IMAGES // subject.batch))
-
-
 def _logits(subject: Subject, files: BoardFiles) -> NDArray[np.float32]:
-    """(images, classes) of the first rounds, as the bundle answers them here, one round after the other."""
-    pixels = np.load(subject.pixels, mmap_mode="r", allow_pickle=False)[: parity_rounds(subject)]
-    with _reference(subject, files) as session:
-        return np.concatenate([session.logits(np.ascontiguousarray(batch)) for batch in pixels])
-
-
-def _reference(subject: Subject, files: BoardFiles) -> Session:
+    """(images, classes) of the first rounds, as the bundle, or the same graphs on the CPU, return them here."""
     if files.open_reference is None:
-        return open_bundle(subject.bundle)
-    return Session(subject.bundle, subject.manifest, files.open_reference())
+        return expected_logits(subject)
+    return expected_logits(subject, Session(subject.bundle, subject.manifest, files.open_reference()))

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
-from morvit_deploy.measuring.core.process import block_of, run_request
-from morvit_deploy.measuring.core.samples import Block, Start
+from morvit_deploy.measuring.cpu.process import COMPARING, block_of, run_request
 from morvit_deploy.remote.dialogue import Dropped
 from morvit_deploy.remote.session import Session
+from morvit_deploy.timing.samples import Block, Start
 
 
 class RemoteWorker:
-    """A worker process on the device. Where the agent was set up again, it is started again when it is next asked."""
+    """A worker process on the device. Where the agent was set up again, it is started again at the next request."""
 
     _made = 0
 
@@ -29,10 +29,10 @@ class RemoteWorker:
 
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
         """As `Worker.run`; a block that a drop cut off is taken again as a whole."""
-        asked = run_request(self.start, runs, warmup, order)
+        wanted = run_request(self.start, runs, warmup, order)
         images = (runs + warmup) * self._batch if self._counted else None
-        answer = self._session.resuming(lambda: self._ask(*asked, images=images))
-        return block_of(answer, answer["others_percent"])
+        reply = self._session.resuming(lambda: self._ask(*wanted, images=images))
+        return block_of(reply, reply["others_percent"])
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
@@ -51,8 +51,8 @@ class RemoteWorker:
 
     def parity(self, rounds: int) -> dict[str, Any]:
         """How far the logits of the first rounds are from those expected."""
-        request, doing = {"parity": rounds}, "comparing its answers with those expected"
-        return self._session.resuming(lambda: self._ask(request, doing, START_TIMEOUT_S))
+        request = {"parity": rounds}
+        return self._session.resuming(lambda: self._ask(request, COMPARING, START_TIMEOUT_S))
 
     def close(self) -> None:
         """End the process, if the agent still has it; after a drop there is nothing to end."""

@@ -1,1 +1,1 @@
-"""The measuring loop, its samples and conditions, whatever the device."""
+"""What the measurements of all devices share: inputs, parity of logits, results, the table of devices."""

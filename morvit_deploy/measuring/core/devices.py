@@ -13,7 +13,7 @@ from morvit_deploy.measuring.core.inputs import Subject
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device, and how its conditions are read; a target names the devices that measure it."""
+    """A kind of device, and what it is measured with; a target names the devices that can measure it."""
 
     remote: bool = False  # reached with --host
     is_here: Callable[[], bool] = lambda: False  # is this machine one, so that --host may be left out?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Source:
     images: str | Path | None = None
     upscale: bool = False
     batch: int | None = None
+
+    @property
+    def named(self) -> str:
+        """As conditions say it."""
+        return "synthetic pictures" if self.images is None else f"pictures of {self.images}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,19 @@ def prepare(bundle: Path, source: Source, file: Path) -> Subject:
     return Subject(bundle, manifest, file, batch, len(pixels), digest(pixels))
 
 
+def folders_of(bundles: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """One or several folders; TargetError for none."""
+    folders = tuple(Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles))
+    if not folders:
+        raise TargetError("got no bundle, expected one or more")
+    return folders
+
+
+def expected_file(pixels: Path) -> Path:
+    """Where the logits to expect of a file of pixels are: `logits` (images, classes) in a .npz file."""
+    return pixels.with_suffix(".expected.npz")
+
+
 def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -> Pixels:
     """uint8 (n, height, width, 3): at most so many pictures of a folder, or as many synthetic ones.
 
@@ -80,14 +99,14 @@ def in_rounds(pixels: Pixels, batch: int) -> Pixels:
     return pixels[order].reshape(rounds, batch, *pixels.shape[1:])
 
 
-def _batch(bundle: Path, manifest: Manifest, asked: int | None) -> int:
-    if asked is not None and asked < 1:
-        raise TargetError(f"batch: got {asked}, expected at least 1")
+def _batch(bundle: Path, manifest: Manifest, wanted: int | None) -> int:
+    if wanted is not None and wanted < 1:
+        raise TargetError(f"batch: got {wanted}, expected at least 1")
     if manifest.batch == "dynamic":
-        return asked or 1
-    if asked not in (None, manifest.batch):
+        return wanted or 1
+    if wanted not in (None, manifest.batch):
         raise TargetError(
-            f"got batch {asked}, but {bundle} was exported for batch {manifest.batch}; "
+            f"got batch {wanted}, but {bundle} was exported for batch {manifest.batch}; "
             "export it again with --batch dynamic"
         )
     return manifest.batch

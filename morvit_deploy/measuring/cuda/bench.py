@@ -7,19 +7,32 @@ and out. What chooses between buckets on the host is in no part's time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.trt.driver import Cuda
-from morvit_deploy.measuring.core.blocks import BLOCKS, MIN_RUNS, WARMUP
-from morvit_deploy.measuring.core.conditions import read_conditions
-from morvit_deploy.measuring.core.inputs import Source
+from morvit_deploy.measuring.core.inputs import Source, folders_of
+from morvit_deploy.measuring.core.parity import LogitParity
 from morvit_deploy.measuring.cuda.parts import Part, open_parts
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing
+from morvit_deploy.timing.conditions import read_conditions
+from morvit_deploy.timing.loop import (
+    BLOCKS,
+    WARMUP,
+    Amount,
+    Lane,
+    Measurer,
+    Stages,
+    measure,
+    ms_of,
+    parts_of,
+    timed_block,
+)
+from morvit_deploy.timing.result import warnings_about
+from morvit_deploy.timing.samples import Block
 
 RUNS = 100  # a block
 TIMED = (
@@ -36,45 +49,61 @@ class Clock(Protocol):
     def elapsed_ms(self, before: Any, after: Any) -> float: ...
 
 
-@dataclass
-class Lane:
-    """One way to run one part at one batch size, and its samples."""
+@dataclass(kw_only=True)
+class PartLane(Lane):
+    """One way to run one part at one batch size."""
 
     part: Part
     transfers: bool
-    blocks: list[list[float]] = field(default_factory=list)
 
-    def take(self, clock: Clock, runs: int, warmup: int) -> None:
-        """One block; the warm-up runs before it are not kept."""
-        once = self._with_transfers if self.transfers else self._on_device
-        for _ in range(warmup):
-            once(clock)
-        self.blocks.append([once(clock) for _ in range(runs)])
-
-    def _on_device(self, clock: Clock) -> float:
-        before, after = clock.new_event(), clock.new_event()
-        clock.record(before, self.part.stream)
-        self.part.enqueue()
-        clock.record(after, self.part.stream)
-        return clock.elapsed_ms(before, after)
-
-    def _with_transfers(self, clock: Clock) -> float:
-        started = time.perf_counter_ns()
-        self.part.whole()
-        return (time.perf_counter_ns() - started) / 1e6
+    @classmethod
+    def of(cls, part: Part, transfers: bool) -> PartLane:
+        """Named by the part, the bundle and the way."""
+        graph = ", CUDA graph" if part.captured else ""
+        way = "with transfers" if transfers else "on the device"
+        name = f"{part.name} of {part.bundle} (batch {part.batch}{graph}, {way})"
+        return cls(name=name, batch=part.batch, part=part, transfers=transfers)
 
     def timing(self) -> Timing:
         """All that was taken."""
-        part = self.part
         return Timing(
-            part.bundle,
-            part.name,
-            part.runtime,
-            part.batch,
-            part.captured,
-            self.transfers,
-            tuple(map(tuple, self.blocks)),
+            name=self.name,
+            batch=self.batch,
+            blocks=tuple(self.blocks),
+            bundle=self.part.bundle,
+            part=self.part.name,
+            runtime=self.part.runtime,
+            cuda_graph=self.part.captured,
+            transfers=self.transfers,
         )
+
+
+class Gpu(Measurer[PartLane]):
+    """Parts that are loaded on the first GPU."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def conditions(self) -> dict[str, Any]:
+        return read_conditions()
+
+    def prepare(self, lane: PartLane) -> None:
+        return None  # loaded when its inputs were found
+
+    def returns(self, lane: PartLane) -> LogitParity | None:
+        return None if lane.transfers else lane.part.parity()  # both ways are the same runs of the same part
+
+    def run(self, lane: PartLane, runs: int, warmup: int) -> Block:
+        if lane.transfers:
+            return timed_block(lambda: ms_of(lane.part.whole), runs, warmup)
+        return timed_block(lambda: self._on_device_ms(lane.part), runs, warmup)
+
+    def _on_device_ms(self, part: Part) -> float:
+        before, after = self.clock.new_event(), self.clock.new_event()
+        self.clock.record(before, part.stream)
+        part.enqueue()
+        self.clock.record(after, part.stream)
+        return self.clock.elapsed_ms(before, after)
 
 
 def bench_cuda(
@@ -93,33 +122,25 @@ def bench_cuda(
     """Measure bundles of target `trt` or `onnx` on the first GPU; times in ms.
 
     `batches` are for bundles of dynamic batch (default: 1, 8, 32, as far as an engine's profile goes). Blocks of all
-    parts are taken in turn. Raises TargetError where there is no GPU, no runtime for it, or ONNX Runtime would fall
-    back to the CPU; BundleError for engines of another machine.
+    parts are taken in turn. Raises ParityError where a part returns other logits than the same graph on the CPU;
+    TargetError where there is no GPU, no runtime for it, or ONNX Runtime would fall back to the CPU; BundleError for
+    engines of another machine.
     """
-    runs = RUNS if runs is None else runs
-    if runs < MIN_RUNS or blocks < 1 or warmup < 0:
-        raise TargetError(
-            f"got {runs} runs, {blocks} blocks, {warmup} warm-up runs; expected {MIN_RUNS}, 1, 0 or more"
-        )
-    folders = [Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
-    if not folders:
-        raise TargetError("got no bundle, expected one or more")
+    amount = Amount(RUNS if runs is None else runs, blocks, warmup, starts=1)
+    folders = folders_of(bundles)
     cuda = cuda or Cuda()
-    conditions = read_conditions()
-    parts: list[Part] = []
-    try:
+    with ExitStack() as stack:
+        lanes: list[PartLane] = []
         for folder in folders:
             tell(f"loading {folder}")
-            parts += open_parts(folder, cuda, Source(images, upscale), batches)
-        lanes = [Lane(part, transfers) for part in parts for transfers in (False, True)]
-        for number in range(blocks):
-            for place, lane in enumerate(lanes):
-                tell(f"block {number + 1} of {blocks}: {lane.part.name} of {lane.part.bundle}")
-                lane.take(cuda, runs, warmup)
-                progress((number * len(lanes) + place + 1) / (blocks * len(lanes)))
+            for part in open_parts(folder, cuda, Source(images, upscale), batches, stack):
+                lanes += [PartLane.of(part, transfers) for transfers in (False, True)]
+        conditions = measure(Gpu(cuda), lanes, amount, Stages(tell, progress, parts_of(len(lanes), amount)))
         timings = tuple(lane.timing() for lane in lanes)
-    finally:
-        for part in parts:
-            part.close()
-    conditions |= {"runs_per_block": runs, "blocks": blocks, "warmup_runs_per_block": warmup, "timed": TIMED}
-    return CudaResult(timings, conditions)
+    conditions |= {
+        "blocks": amount.blocks,
+        "warmup_runs_per_block": amount.warmup,
+        "timed": TIMED,
+        "parity": {lane.name: lane.parity.as_dict() for lane in lanes if lane.parity is not None},
+    }
+    return CudaResult("cuda", timings, conditions, warnings_about(conditions, timings))

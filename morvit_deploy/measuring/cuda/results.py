@@ -2,84 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from morvit_deploy.measuring.core.results import FORMAT
-from morvit_deploy.measuring.core.samples import percentiles
 from morvit_deploy.report import Report, Table
+from morvit_deploy.timing.result import Measured, Result
 
 
 @dataclass(frozen=True)
-class Timing:
+class Timing(Measured):
     """One part of a bundle, run one way."""
 
     bundle: str
     part: str  # model, stem, or a bucket
     runtime: str
-    batch: int
     cuda_graph: bool
     transfers: bool  # inputs copied in and outputs out, by the clock; else on the device alone, by events
-    blocks_ms: tuple[tuple[float, ...], ...]
-
-    @property
-    def samples_ms(self) -> list[float]:
-        """Every run, in the order of the blocks."""
-        return [ms for block in self.blocks_ms for ms in block]
-
-    @property
-    def images_per_s(self) -> float:
-        """Images answered per second, one run after the other."""
-        return 1e3 * self.batch * len(self.samples_ms) / sum(self.samples_ms)
 
     def as_dict(self) -> dict[str, Any]:
         """Percentiles and every raw sample."""
-        derived = {"latency_ms": percentiles(self.samples_ms), "images_per_s": self.images_per_s}
-        return {**asdict(self), **derived}
+        fields = ("bundle", "part", "runtime", "batch", "cuda_graph", "transfers")
+        return {
+            **{name: getattr(self, name) for name in fields},
+            "blocks_ms": [list(block.ms) for block in self.blocks],
+            "latency_ms": self.latency_ms,
+            "images_per_s": self.images_per_s,
+        }
 
 
-@dataclass(frozen=True)
-class CudaResult:
-    """All parts of one call, measured in turn, with the conditions."""
-
-    timings: tuple[Timing, ...]
-    conditions: dict[str, Any]
-    device: str = "cuda"
-    warnings: tuple[str, ...] = ()
+class CudaResult(Result[Timing]):
+    """All parts of one call."""
 
     def as_dict(self) -> dict[str, Any]:
         """What `bench --device cuda --json` prints."""
-        return {
-            "format": FORMAT,
-            "device": self.device,
-            "conditions": self.conditions,
-            "warnings": list(self.warnings),
-            "timings": [timing.as_dict() for timing in self.timings],
-        }
+        return super().as_dict() | {"timings": [timing.as_dict() for timing in self.measured]}
 
 
 def cuda_report(result: CudaResult) -> Report:
     """One row a part and way."""
-    rows = []
-    for timing in result.timings:
-        found = percentiles(timing.samples_ms)
-        ways = "in and out" if timing.transfers else "none"
-        graph = "on" if timing.cuda_graph else "off"
-        latency = [f"{found[name]:.3f}" for name in ("p50", "p90", "p99")]
-        rows.append(
-            (
-                timing.bundle,
-                timing.part,
-                str(timing.batch),
-                graph,
-                ways,
-                *latency,
-                f"{timing.images_per_s:.0f}",
-            )
-        )
+    rows = [_row(timing) for timing in result.measured]
     columns = ("bundle", "part", "batch", "CUDA graph", "transfers", "p50 ms", "p90 ms", "p99 ms", "images/s")
-    runtimes = "; ".join(dict.fromkeys(timing.runtime for timing in result.timings))
+    runtimes = "; ".join(dict.fromkeys(timing.runtime for timing in result.measured))
     caption = f"{runtimes}. {result.conditions['timed']}"
     return Report(
         "Latency on the GPU", [Table("Parts", columns, rows, numeric=(2, 5, 6, 7, 8), caption=caption)]
     )
+
+
+def _row(timing: Timing) -> tuple[str, ...]:
+    graph, ways = "on" if timing.cuda_graph else "off", "in and out" if timing.transfers else "none"
+    latency = [f"{timing.latency_ms[rank]:.3f}" for rank in ("p50", "p90", "p99")]
+    return timing.bundle, timing.part, str(timing.batch), graph, ways, *latency, f"{timing.images_per_s:.0f}"

@@ -46,7 +46,7 @@ class CudaSession:
         self._inputs: dict[str, Any] = {}
 
     def load(self, feeds: Arrays) -> Arrays:
-        """Inputs to the device, outputs bound there; one run, and what it answers."""
+        """Inputs to the device, outputs bound there; one run, and what it returns."""
         self._inputs = {
             name: ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0) for name, array in feeds.items()
         }

@@ -1,4 +1,4 @@
-"""Samples of answers: of one kind, over a mix of kinds, and of two things measured in turn. No torch."""
+"""Samples of runs: of one kind, over a mix of kinds, and of two things measured in turn. No torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from morvit_deploy.measuring.core.arithmetic import Difference, difference
-from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.timing.arithmetic import Difference, difference
+from morvit_deploy.timing.samples import Block, percentiles
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Answering:
-    """What an answer of one kind takes, ms, and where the samples come from."""
+    """What a run of one kind takes, ms, and where the samples come from."""
 
     samples_ms: tuple[float, ...]
     source: str
@@ -53,7 +53,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class Over:
-    """Latency over a mix of kinds of answers."""
+    """Latency over a mix of kinds."""
 
     shares: Mapping[str, float]
     overflow: float | None  # part of the images whose predicted bucket was too small; None: not known
@@ -78,7 +78,5 @@ def samples_of(blocks: Sequence[Block]) -> tuple[float, ...]:
 
 
 def samples_of_kind(blocks: Sequence[Block], kind: str) -> tuple[float, ...]:
-    """The runs, of one image each, that were answered so."""
-    return tuple(
-        ms for block in blocks for ms, answer in zip(block.ms, block.kinds, strict=True) if answer == kind
-    )
+    """The runs, of one image each, of that kind."""
+    return tuple(ms for block in blocks for ms, own in zip(block.ms, block.kinds, strict=True) if own == kind)

@@ -1,20 +1,21 @@
 """A bundle that chooses a bucket for each image: latency by bucket, over a mix, and what choosing costs. No torch.
 
 Four measurements are kept apart. The stream is the bundle as a user runs it. `repeated` feeds it with pictures of one
-kind of answer, and that bucket alone with the same pictures: the difference is the cost of dispatch, or of a wrong
+kind, and that bucket alone with the same pictures: the difference is the cost of dispatch, or of a wrong
 prediction. `alone` has a bucket run whatever it is fed. `orders` feeds the same pictures with the bucket changing
 from run to run, and grouped by bucket: the difference is the cost of switching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from morvit_deploy.measuring.core.arithmetic import (
+from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
+from morvit_deploy.timing.arithmetic import (
     OVERFLOWED,
     Difference,
     after_overflow,
@@ -22,31 +23,50 @@ from morvit_deploy.measuring.core.arithmetic import (
     percentile_over,
     shares_of,
 )
-from morvit_deploy.measuring.core.samples import Block, percentiles
-from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
+from morvit_deploy.timing.samples import Block, percentiles
 
-if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
-    from morvit_deploy.model.plan import Plan
-
-# where the samples of a kind of answer come from
+# where the samples of a kind come from
 IN_STREAM = "stream"
 IN_A_ROW = "in a row"  # the stream met none, the other pictures did
-WITH_DISPATCH = "alone plus dispatch"  # no picture was answered so; the median cost of those that were
+WITH_DISPATCH = "alone plus dispatch"  # no picture is of that kind; the median cost of those that are
 ALONE = "alone"  # and no dispatch cost is known
 AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which counts the stem twice
 ONE_BUCKET = "the pictures meet only one bucket without overflow"
+
+
+class BucketShape(Protocol):
+    """What a mix is made of, of a bucket."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def share(self) -> float | None: ...
+
+
+class PlanShape(Protocol):
+    """As much of a plan; Core ML's bench runs where there is no pydantic."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def buckets(self) -> Sequence[BucketShape]: ...
+    @property
+    def calibration(self) -> Mapping[str, Any] | None: ...
+    def bucket(self, name: str, /) -> BucketShape: ...
 
 
 @dataclass(frozen=True)
 class Mix:
     """What was measured of an adaptive bundle; at more than one image a run, only shares and buckets alone."""
 
-    plan: Plan
+    plan: PlanShape
     batch: int
-    kinds: tuple[str, ...]  # of the answer to each picture that was looked at
+    kinds: tuple[str, ...]  # of each picture that was looked at
     stream: tuple[Block, ...]
     alone: dict[str, tuple[Block, ...]]  # by bucket
-    repeated: dict[str, Pair]  # by kind: the bundle, and the bucket that answers alone
+    repeated: dict[str, Pair]  # by kind: the bundle, and the bucket that ran last, alone
     orders: Pair | None  # changing from run to run, and grouped; None where one bucket is met
 
     @property
@@ -68,19 +88,19 @@ class Mix:
     @property
     def calibrated_overflow(self) -> float | None:
         """The part of the calibration images that overflowed; None if the plan does not say."""
-        told = (self.plan.calibration or {}).get("overflow") if self.predicts else 0.0
-        return float(told) if isinstance(told, (int, float)) and 0 <= told <= 1 else None
+        share = (self.plan.calibration or {}).get("overflow") if self.predicts else 0.0
+        return float(share) if isinstance(share, (int, float)) and 0 <= share <= 1 else None
 
     @cached_property
     def answering(self) -> dict[str, Answering]:
-        """By kind, every bucket included; empty at more than one image a run, whose answers may differ in kind."""
+        """By kind, every bucket included; empty at more than one image a run, which may differ in kind."""
         if self.batch > 1:
             return {}
         own = {kind: self._own(kind) for kind in (*self.alone, *([OVERFLOWED] if self.predicts else []))}
         return {kind: found or self._of_parts(kind) for kind, found in own.items()}
 
     def dispatch(self, bucket: str) -> Difference | None:
-        """The bundle when it answers with a bucket, minus that bucket alone; None if no picture was answered so."""
+        """The bundle when a bucket runs last, minus that bucket alone; None if no picture is of that kind."""
         return self.repeated[bucket].of_medians if bucket in self.repeated else None
 
     @property
@@ -122,8 +142,8 @@ class Mix:
     def _over(self, shares: Mapping[str, float], overflow: float | None, note: str = "") -> Over:
         if not self.answering:
             return Over(shares, overflow, None, None, "latencies of a mix are measured at one image a run")
-        samples = {kind: answer.samples_ms for kind, answer in self.answering.items()}
-        medians = {kind: answer.median_ms for kind, answer in self.answering.items()}
+        samples = {kind: latency.samples_ms for kind, latency in self.answering.items()}
+        medians = {kind: latency.median_ms for kind, latency in self.answering.items()}
         p99 = percentile_over(shares, samples, 99)
         return Over(shares, overflow, expected_over(shares, medians), p99, note)
 
@@ -134,7 +154,7 @@ class Mix:
         return Answering(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
 
     def _of_parts(self, kind: str) -> Answering:
-        """Samples of a bucket alone, shifted by what else such an answer takes."""
+        """Samples of a bucket alone, shifted by what else such a run takes."""
         known = [cost.median_ms for bucket in self.alone if (cost := self.dispatch(bucket))]
         bucket, more_ms, source = kind, median(known) if known else 0.0, WITH_DISPATCH if known else ALONE
         if kind == OVERFLOWED:
@@ -144,8 +164,8 @@ class Mix:
     def _predicted_ms(self) -> float:
         """Median of a bucket before `full` alone, each by the share it is chosen for."""
         early = {name: median(samples_of(own)) for name, own in self.alone.items() if name != self.full}
-        told = self.calibrated_shares or {}
-        shares = {name: told.get(name, 0.0) for name in early}
+        known = self.calibrated_shares or {}
+        shares = {name: known.get(name, 0.0) for name in early}
         return expected_over(shares if any(shares.values()) else dict.fromkeys(early, 1.0), early)
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,7 +176,7 @@ class Mix:
             "images": len(self.kinds),
             "calibrated": calibrated.as_dict() if calibrated else None,
             "fed": self.fed.as_dict(),
-            "answering_ms": {kind: answer.as_dict() for kind, answer in self.answering.items()},
+            "answering_ms": {kind: latency.as_dict() for kind, latency in self.answering.items()},
             "buckets": {bucket.name: self._bucket_dict(bucket.name) for bucket in self.plan.buckets},
             "misprediction": self.misprediction,
             "switch": self.switch,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED
-from morvit_deploy.measuring.core.samples import percentiles
-from morvit_deploy.measuring.core.wording import spread, three_digits
 from morvit_deploy.measuring.mix.answers import Over, samples_of
 from morvit_deploy.measuring.mix.mix import IN_A_ROW, Mix
-from morvit_deploy.report import Table, count, share
+from morvit_deploy.report import Table, count, share, spread, three_digits
+from morvit_deploy.timing.arithmetic import OVERFLOWED
+from morvit_deploy.timing.samples import percentiles
 
 NOT_KNOWN = "not known"
 
@@ -26,8 +25,8 @@ def _answering_table(name: str, mix: Mix) -> Table:
     rows = [_answering_row(mix, kind) for kind in mix.answering]
     columns = ("answer", "MACs", "alone ms", "p50 ms", "p90 ms", "p99 ms", "from")
     caption = (
-        "alone: that bucket's graph, nothing chosen, p50; the others: the bundle when it answers so, from its "
-        "stream, from runs of such pictures in a row, or, where no picture was answered so, from parts measured alone"
+        "alone: that bucket's graph, nothing chosen, p50; the others: the bundle when this one runs last, from its "
+        "stream, from runs of such pictures in a row, or, where no picture does so, from parts measured alone"
     )
     title = f"Buckets of {name}, one image a run"
     return Table(title, columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)

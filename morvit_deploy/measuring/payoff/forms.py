@@ -1,4 +1,4 @@
-"""What a verdict compares: exports of one checkpoint that differ in how much they compute. Exporting loads torch."""
+"""What the payoff compares: exports of one checkpoint that differ in how much they compute. Exporting loads torch."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def left_out(config: Config) -> list[str]:
     return [f"{TOPK}: routing {config.routing!r} has no schedule of its own"]
 
 
-def check_contest(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
+def check_forms(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
     """PlanError when no bucket is chosen or the bundle is below fp32, BundleError when the checkpoint is another."""
     if reason := manifest.config.record.why_one_bucket:
         raise PlanError(
-            f"{bundle} has one bucket, so there is no adaptivity to judge, and with routing "
+            f"{bundle} has one bucket, so there is no adaptivity to measure, and with routing "
             f"{manifest.config.routing!r} there can be no other: {reason}; compare it with `bench --against`"
         )
     if not manifest.plan.adaptive:
         raise PlanError(
-            f"{bundle} has one bucket, so there is no adaptivity to judge; fit a plan of several with "
+            f"{bundle} has one bucket, so there is no adaptivity to measure; fit a plan of several with "
             "`morvit-deploy calibrate`, export with --plan, and give that bundle"
         )
     if manifest.precision != "fp32":
         raise PlanError(
-            f"{bundle} is in {manifest.precision}, its rivals would be exported in fp32: the verdict would be of "
+            f"{bundle} is in {manifest.precision}, its rivals would be exported in fp32: the payoff would be of "
             "precisions; give the fp32 bundle of the same plan"
         )
     from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint

@@ -1,4 +1,4 @@
-"""Who wins at each batch size, and by how much: the outcome of a contest, from raw samples. No torch."""
+"""Who wins at each batch size, and by how much: the outcome of a comparison, from raw samples. No torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED, shares_of
-from morvit_deploy.measuring.core.results import FORMAT, Measured, Ratio, ratio_of
+from morvit_deploy.measuring.core.results import MeasuredBundle
 from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, TOPK, Form
+from morvit_deploy.timing.arithmetic import OVERFLOWED, shares_of
+from morvit_deploy.timing.result import Ratio, Result, ratio_of
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
 RULE = (
     "adaptivity pays where its faster form is faster than every other in every block, and does not where another is "
-    "faster in every block; speed only: the forms answer differently, see `verify`"
+    "faster in every block; speed only: the forms return different logits, see `verify`"
 )
 
 
@@ -22,7 +23,7 @@ class Contender:
     """One form at one batch size."""
 
     form: Form
-    measured: Measured
+    measured: MeasuredBundle
 
     @property
     def block_ms(self) -> list[float]:
@@ -36,7 +37,7 @@ class Contender:
 
     @property
     def mix(self) -> dict[str, float] | None:
-        """Part of the timed images by kind of answer; None where no bucket is chosen."""
+        """Part of the timed images by the bucket that returned them; None where no bucket is chosen."""
         kinds = [kind for block in self.measured.blocks for kind in block.kinds]
         return shares_of(kinds) if kinds else None
 
@@ -110,29 +111,20 @@ def in_words(ratio: Ratio) -> str:
     return f"{ratio.median:.2f}× ({min(ratio.per_block):.2f}–{max(ratio.per_block):.2f})"
 
 
-@dataclass(frozen=True)
-class Contest:
-    """The matches of one run, with the conditions."""
+@dataclass(frozen=True, kw_only=True)
+class Payoff(Result[MeasuredBundle]):
+    """The matches of one run."""
 
-    device: str
-    bundle: str  # whose plan is judged
+    bundle: str  # whose plan is measured
     matches: tuple[Match, ...]
     left_out: tuple[str, ...]  # forms that there are not, with the reason
-    conditions: dict[str, Any]
-    warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """What `bench --verdict --json` prints."""
-        verdict = {
+        found = {
             "bundle": self.bundle,
             "rule": RULE,
             "left_out": list(self.left_out),
             "batches": [match.as_dict() for match in self.matches],
         }
-        return {
-            "format": FORMAT,
-            "device": self.device,
-            "conditions": self.conditions,
-            "warnings": list(self.warnings),
-            "verdict": verdict,
-        }
+        return super().as_dict() | {"verdict": found}

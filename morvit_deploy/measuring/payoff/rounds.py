@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,38 +15,30 @@ from morvit_deploy.bundle.pixels import Pixels, digest
 from morvit_deploy.bundle.session import AT_A_TIME
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.this import checked_threads
-from morvit_deploy.measuring.core.bench import settings
-from morvit_deploy.measuring.core.blocks import (
-    BLOCKS,
-    WARMUP,
-    Amount,
-    Teller,
-    fitting_runs,
-    start_lanes,
-    take_in_turn,
-)
-from morvit_deploy.measuring.core.conditions import read_conditions, warnings_about
 from morvit_deploy.measuring.core.devices import check_here
 from morvit_deploy.measuring.core.inputs import STREAM, Source, Subject, draw, in_rounds
-from morvit_deploy.measuring.core.results import Measured
+from morvit_deploy.measuring.core.request import settings
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
 from morvit_deploy.measuring.payoff.forms import (
     Batch,
-    check_contest,
+    check_forms,
     export_forms,
     forms_of,
     is_form,
     left_out,
 )
-from morvit_deploy.measuring.payoff.result import Contender, Contest, Match
+from morvit_deploy.measuring.payoff.result import Contender, Match, Payoff
+from morvit_deploy.timing.loop import BLOCKS, WARMUP, Amount, Stages, measure, parts_of
+from morvit_deploy.timing.result import warnings_about
 
 BATCHES = (1, 8, 32)
 SYNTHETIC = (
-    "fed with synthetic pictures, which meet other buckets than yours would: the verdict is about them; "
+    "fed with synthetic pictures, which meet other buckets than yours would: the payoff is about them; "
     "give --images"
 )
 
 
-def contest(
+def payoff(
     bundle: str | Path,
     checkpoint: str | Path,
     *,
@@ -60,7 +52,7 @@ def contest(
     warmup: int = WARMUP,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
-) -> Contest:
+) -> Payoff:
     """Does the plan of `bundle` make it faster than fixed schedules of the same checkpoint, on the same pictures?
 
     The forms are exported to a temporary folder: for one image where the batch is 1, for a dynamic batch above.
@@ -70,28 +62,41 @@ def contest(
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
-    bundle, checkpoint = Path(bundle), Path(checkpoint)
+    bundle, checkpoint, source = Path(bundle), Path(checkpoint), Source(images, upscale)
     tell("checking the bundle and the checkpoint")
     manifest = open_manifest(bundle)
-    check_contest(bundle, manifest, checkpoint)
-    pixels = draw(Source(images, upscale), manifest.config, max(STREAM, *batches), shuffled=True)
+    check_forms(bundle, manifest, checkpoint)
+    pixels = draw(source, manifest.config, max(STREAM, *batches), shuffled=True)
     kinds: list[Batch] = list(dict.fromkeys(_exported(batch) for batch in batches))
     forms = forms_of(manifest.plan, manifest.config)
     exports = sum(not is_form(manifest, form, kind) for form in forms for kind in kinds)
-    teller = Teller(tell, progress, total=exports + len(batches) * len(forms) * (1 + blocks))
-    with tempfile.TemporaryDirectory(prefix="morvit-verdict-") as scratch:
-        folders = export_forms(bundle, manifest, checkpoint, kinds, Path(scratch), teller.part)
-        conditions = read_conditions()  # after the exports, which are work of our own
-        matches = []
+    stages = Stages(tell, progress, total=exports + len(batches) * parts_of(len(forms), amount))
+    conditions: dict[str, Any] = {}
+    lanes: list[BundleLane] = []
+    matches = []
+    with tempfile.TemporaryDirectory(prefix="morvit-payoff-") as scratch:
+        folders = export_forms(bundle, manifest, checkpoint, kinds, Path(scratch), stages.part)
         for batch in batches:
-            entered = {form.name: folders[form.name, _exported(batch)] for form in forms}
-            taken = _measure(entered, pixels, batch, threads, amount, Path(scratch), teller)
+            subjects = _subjects(folders, batch, pixels, Path(scratch))
+            own = [BundleLane.of(subjects[form.name], f"{form.name}, batch {batch}") for form in forms]
+            with ExitStack() as stack:
+                device = BundleProcesses(threads, stack, mixes=False)
+                found = measure(device, own, amount.for_batch(batch), stages)
+                taken = [lane.measured() for lane in own]
+            conditions = conditions or found  # after the exports, and before any load of our own
+            lanes += own
             matches.append(Match(batch, tuple(map(Contender, forms, taken))))
-    conditions |= {"threads": threads, **settings(images, amount)}
-    measured = [contender.measured for match in matches for contender in match.contenders]
+    conditions |= {"threads": threads, **settings(source, amount), "parity": parities(lanes)}
+    measured = tuple(contender.measured for match in matches for contender in match.contenders)
     warnings = [*([SYNTHETIC] if images is None else []), *warnings_about(conditions, measured)]
-    return Contest(
-        device, str(bundle), tuple(matches), tuple(left_out(manifest.config)), conditions, tuple(warnings)
+    return Payoff(
+        device,
+        measured,
+        conditions,
+        tuple(warnings),
+        bundle=str(bundle),
+        matches=tuple(matches),
+        left_out=tuple(left_out(manifest.config)),
     )
 
 
@@ -111,26 +116,15 @@ def _exported(batch: int) -> Batch:
     return 1 if batch == 1 else "dynamic"
 
 
-def _measure(
-    entered: dict[str, Path],
-    pixels: Pixels,
-    batch: int,
-    threads: int,
-    amount: Amount,
-    scratch: Path,
-    teller: Teller,
-) -> list[Measured]:
-    """All forms at one batch size, blocks in turn."""
+def _subjects(
+    folders: Mapping[tuple[str, Batch], Path], batch: int, pixels: Pixels, scratch: Path
+) -> dict[str, Subject]:
+    """The bundle of each form at one batch size, all of them fed with the same pictures."""
     file = scratch / f"{batch}.npy"
     np.save(file, in_rounds(pixels, batch), allow_pickle=False)
     seen = len(pixels), digest(pixels)
-    subjects = [
-        (f"{name}, batch {batch}", Subject(folder, open_manifest(folder), file, batch, *seen))
-        for name, folder in entered.items()
-    ]
-    with ExitStack() as stack:
-        lanes = start_lanes(subjects, threads, 1, stack, teller)
-        warmup = math.ceil(amount.warmup / batch)
-        runs = math.ceil(amount.runs / batch) if amount.runs else fitting_runs(lanes, warmup, batch)
-        take_in_turn(lanes, runs, warmup, amount.blocks, teller)
-        return [lane.measured(lane.worker.memory_mib()) for lane in lanes]
+    return {
+        name: Subject(folder, open_manifest(folder), file, batch, *seen)
+        for (name, kind), folder in folders.items()
+        if kind == _exported(batch)
+    }

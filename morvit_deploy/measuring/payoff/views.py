@@ -1,30 +1,28 @@
-"""How a verdict reads. No torch."""
+"""How the payoff reads. No torch."""
 
 from __future__ import annotations
 
-from morvit_deploy.measuring.core.views import conditions_table
-from morvit_deploy.measuring.core.wording import spread, three_digits
 from morvit_deploy.measuring.payoff.forms import DENSE, TOPK
-from morvit_deploy.measuring.payoff.result import RULE, Contender, Contest, Match, in_words
-from morvit_deploy.report import Report, Table, share
+from morvit_deploy.measuring.payoff.result import RULE, Contender, Match, Payoff, in_words
+from morvit_deploy.measuring.views import conditions_table
+from morvit_deploy.report import Report, Table, share, spread, three_digits
 
 
-def contest_report(contest: Contest) -> Report:
-    """The verdict, each batch size, and the conditions."""
-    measured = [one.measured for match in contest.matches for one in match.contenders]
+def payoff_report(payoff: Payoff) -> Report:
+    """The payoff, each batch size, and the conditions."""
     tables = [
-        verdict_table(contest),
-        *map(match_table, contest.matches),
-        conditions_table(contest.device, contest.conditions, measured),
+        payoff_table(payoff),
+        *map(match_table, payoff.matches),
+        conditions_table(payoff.device, payoff.conditions, payoff.measured),
     ]
     return Report("Verdict", list(tables))
 
 
-def verdict_table(contest: Contest) -> Table:
+def payoff_table(payoff: Payoff) -> Table:
     """A sentence for each batch size."""
-    rows = [(str(match.batch), match.sentence) for match in contest.matches]
-    caption = "; ".join([RULE, *contest.left_out])
-    return Table(f"Verdict on the plan of {contest.bundle}", ("batch", "verdict"), rows, (0,), caption)
+    rows = [(str(match.batch), match.sentence) for match in payoff.matches]
+    caption = "; ".join([RULE, *payoff.left_out])
+    return Table(f"Verdict on the plan of {payoff.bundle}", ("batch", "verdict"), rows, (0,), caption)
 
 
 def match_table(match: Match) -> Table:

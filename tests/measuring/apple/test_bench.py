@@ -17,10 +17,10 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
 from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE, oldest_macos
-from morvit_deploy.measuring.apple.bench import PICTURES, bundle_answers, find_goldens
+from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import Facts, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
-from morvit_deploy.measuring.apple.dispatching import answer
+from morvit_deploy.measuring.apple.dispatching import UNITS, chosen_units, predict
 from morvit_deploy.measuring.apple.goldens import (
     Golden,
     Goldens,
@@ -33,7 +33,6 @@ from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp, place
 from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
-from morvit_deploy.measuring.apple.units import UNITS, chosen_units
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
@@ -146,7 +145,7 @@ def test_dispatch_is_that_of_the_bundle(source: Path, package: Package, goldens:
     expected = answers_of(source)(pixels, None)
     assert expected["overflow"].any() and set(expected["bucket"]) == {0, 1}  # or too little is tried
     for number, one in enumerate(pixels):
-        got = answer(package, functions, backend.picture(one))
+        got = predict(package, functions, backend.picture(one))
         np.testing.assert_allclose(got.logits, expected["logits"][number], atol=1e-5)
         assert got.bucket == PLAN.buckets[expected["bucket"][number]].name
         assert got.overflow == expected["overflow"][number]
@@ -162,7 +161,7 @@ def test_forced_bucket_does_not_run_another(source: Path, package: Package) -> N
     functions = {name: backend.open(name, "all") for name in package.functions}
     pixels = synthetic_images(64, 32)
     over = int(np.flatnonzero(answers_of(source)(pixels, None)["overflow"])[0])
-    got = answer(package, functions, backend.picture(pixels[over]), "b0")
+    got = predict(package, functions, backend.picture(pixels[over]), "b0")
     assert got.bucket == "b0" and not got.overflow and got.fed.keys() == {"stem", "b0"}
     np.testing.assert_allclose(
         got.logits, answers_of(source)(pixels[over][None], "b0")["logits"][0], atol=1e-5
@@ -292,7 +291,7 @@ def test_expected_logits_are_the_interpreters(exported: Callable[..., Path], tmp
     """The package made by hand answers the mean of a picture, in halves."""
     folder = coreml_bundle(exported(CONFIG, batch=1), tmp_path / "one")
     manifest = open_manifest(folder)
-    goldens = find_goldens(manifest, Source(), bundle_answers(folder, manifest))
+    goldens = find_goldens(manifest, Source(), interpreted(folder, manifest))
     (golden,) = goldens.buckets.values()
     mean = golden.pixels.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(golden.logits, np.repeat(mean[:, None], 10, axis=1), rtol=1e-2)
@@ -308,7 +307,9 @@ def test_wrong_answers_stop_before_anything_is_timed(
         return outputs | {"logits": -outputs["logits"]} if wrong else outputs
 
     backend = Played(source, package, spoil=spoil)
-    with pytest.raises(ParityError, match=r"compute units 'cpu_ne' answers bucket 'full' wrongly") as raised:
+    with pytest.raises(
+        ParityError, match=r"compute units 'cpu_ne' returns wrong logits for bucket 'full'"
+    ) as raised:
         measure(backend, goldens, "all", "cpu_ne", "cpu")
     assert raised.value.exit_status == 1
     assert not any(entry.startswith("cpu/") for entry in backend.log)
@@ -391,7 +392,7 @@ def test_tables(source: Path, package: Package, goldens: Goldens) -> None:
 )
 def test_too_little_is_refused(wishes: dict[str, int], message: str) -> None:
     with pytest.raises(TargetError, match=message):
-        _ = Wish("mac", ("all",), **wishes).effort
+        _ = Wish("mac", ("all",), **wishes).amount
 
 
 # placement

@@ -21,12 +21,11 @@ from tiny_models import make_config
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone, read_facts
-from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed
+from morvit_deploy.measuring.apple.dispatching import UNITS
+from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed, variant
 from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.phone import IPhone, PhoneFunction, experimental_tools, list_phones
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
-from morvit_deploy.measuring.apple.units import UNITS
-from morvit_deploy.measuring.apple.variants import variant
 
 CONFIG = make_config()
 ADA = Phone("Ada", "0001", "18.1", "connected", "enabled")

@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 from morvit_deploy.cli import app
 from morvit_deploy.errors import BundleError, ConfigError, TargetError
 from morvit_deploy.exporters.trt.build_remote import build_on
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core import devices
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.blocks import Lane
-from morvit_deploy.measuring.core.views import bench_report
+from morvit_deploy.measuring.cpu.lanes import BundleProcesses
+from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.remote.host import Host
 from morvit_deploy.report import Table
 
@@ -184,7 +184,7 @@ def test_a_drop_goes_on_with_the_same_engines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(Lane, "take", when(2, server.drop))
+    monkeypatch.setattr(BundleProcesses, "run", when(2, server.drop))
     result = bench(recipe(), device="jetson", host=behind(), tell=heard.append, **QUICK | {"runs": 10})
     assert heard.count("model is up to date") == 1, "by the second agent"
     (measured,) = result.measured

@@ -24,14 +24,15 @@ from typer.testing import CliRunner, Result
 from morvit_deploy.agent.folder import MARK
 from morvit_deploy.cli import app
 from morvit_deploy.errors import ConfigError, LostError, ParityError, TargetError
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board import bench as remote_bench
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.blocks import MIN_RUNS, Lane
 from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.measuring.cpu.lanes import BundleProcesses
 from morvit_deploy.remote import dialogue
 from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.host import Host
+from morvit_deploy.timing.loop import MIN_RUNS
 
 pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
 
@@ -147,7 +148,7 @@ class TestMeasurement:
             return sent | {"0/expected.npz": stored.getvalue()}
 
         monkeypatch.setattr(remote_bench, "pack", falsified)
-        with pytest.raises(ParityError, match="answers otherwise on board"):
+        with pytest.raises(ParityError, match="returns other logits on board"):
             measure(board, tiny_bundle)
         assert gone(board.folder / "device")
 
@@ -173,8 +174,9 @@ class TestMeasurement:
     ) -> None:
         program = (
             "import os, signal, sys; from morvit_deploy.cli import app; "
-            "from morvit_deploy.measuring.core.blocks import Lane; "
-            "Lane.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL); app(['bench', *sys.argv[1:]])"
+            "from morvit_deploy.measuring.cpu.lanes import BundleProcesses; "
+            "BundleProcesses.run = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+            "app(['bench', *sys.argv[1:]])"
         )
         words = [str(tiny_bundle), *reach(board), *QUICK_WORDS]
         environment = {**os.environ, "TMPDIR": str(tmp_path)}  # for what a killed process leaves here
@@ -309,7 +311,7 @@ class TestLoss:
             lost.append(time.monotonic())
             board.kill()
 
-        monkeypatch.setattr(Lane, "take", when(2, pull))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, pull))
         ended = run(tiny_bundle, *reach(board), "-o", tmp_path / "kept.json", *QUICK_WORDS)
         assert time.monotonic() - lost[0] < MOST_S
         assert ended.exit_code == 1
@@ -331,7 +333,7 @@ class TestLoss:
             lost.append(time.monotonic())
             board.signal(signal.SIGSTOP)
 
-        monkeypatch.setattr(Lane, "take", when(2, freeze))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, freeze))
         with pytest.raises(LostError) as error:
             measure(board, tiny_bundle)
         assert time.monotonic() - lost[0] < MOST_S
@@ -340,7 +342,7 @@ class TestLoss:
     def test_a_drop_is_mended(
         self, board: Loopback, exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Lane, "take", when(2, board.drop))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, board.drop))
         result = measure(board, exported(EXPERT, plan=threshold_ladder(), dispatch="host"))
         assert len(result.measured[0].blocks) == 2
         assert len(result.conditions["drops"]) == 1
@@ -350,7 +352,7 @@ class TestLoss:
     def test_a_mix_keeps_what_is_whole(
         self, board: Loopback, exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from morvit_deploy.measuring.mix.runs import MixRuns
+        from morvit_deploy.measuring.cpu.mix import MixRuns
 
         both, calls = MixRuns._both, []
 
@@ -380,7 +382,7 @@ class TestLoss:
                 session._boots = (*session._boots[:-1], "another")
 
         monkeypatch.setattr(Session, "_open", rebooted)
-        monkeypatch.setattr(Lane, "take", when(2, board.drop))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, board.drop))
         with pytest.raises(LostError, match="started anew in the middle") as error:
             measure(board, tiny_bundle)
         assert len(error.value.partial.measured[0].blocks) == 1
@@ -397,7 +399,7 @@ class TestLoss:
             os.kill(int(folder.name[len(MARK) :].split("-")[0]), signal.SIGKILL)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Lane, "take", when(2, kill))
+            patched.setattr(BundleProcesses, "run", when(2, kill))
             with pytest.raises(LostError, match="the agent on board ended while running") as error:
                 measure(board, tiny_bundle)
         assert len(error.value.partial.measured[0].blocks) == 1
@@ -409,7 +411,7 @@ class TestLoss:
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Lane, "take", when(2, interrupt))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, interrupt))
         with pytest.raises(KeyboardInterrupt):
             measure(board, tiny_bundle)
         assert gone(board.folder / "device")
@@ -428,7 +430,7 @@ class TestLoss:
             os.kill(hanging[0], signal.SIGSTOP)
 
         monkeypatch.setattr(dialogue.Dialogue.answer, "__kwdefaults__", {"silent_s": 6.0})
-        monkeypatch.setattr(Lane, "take", when(2, hang))
+        monkeypatch.setattr(BundleProcesses, "run", when(2, hang))
         try:
             result = measure(board, tiny_bundle)
         finally:

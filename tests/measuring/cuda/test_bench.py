@@ -17,10 +17,11 @@ from tiny_models import make_config
 
 from morvit_deploy.agent.trt import build
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.cuda import sessions
 from morvit_deploy.measuring.cuda.bench import bench_cuda
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
+from morvit_deploy.timing.samples import Block
 
 Exported = Callable[..., Path]
 CONFIG = make_config()
@@ -59,10 +60,10 @@ def test_every_part_is_timed_both_ways(
     put_engines(bundle, batch=(1, 4, 4))
     shares: list[float] = []
     result = bench_cuda(bundle, batches=batches, progress=shares.append, **FEW)
-    found = [(t.part, t.batch, t.cuda_graph, t.transfers) for t in result.timings]
+    found = [(t.part, t.batch, t.cuda_graph, t.transfers) for t in result.measured]
     assert found == [(*way, transfers) for way in expected for transfers in (False, True)]
-    for timing in result.timings:
-        assert [len(block) for block in timing.blocks_ms] == [10, 10]
+    for timing in result.measured:
+        assert [len(block.ms) for block in timing.blocks] == [10, 10]
         assert all(ms > 0 for ms in timing.samples_ms) and timing.images_per_s > 0
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert not trt.driver.memory and not trt.driver.streams, "nothing is left on the device"
@@ -71,8 +72,10 @@ def test_every_part_is_timed_both_ways(
 
 
 def test_a_report_says_how_each_was_run() -> None:
-    timing = Timing("b", "model", "TensorRT 10.3.0 on Orin", 8, True, False, ((1.0, 2.0), (3.0,)))
-    text = cuda_report(CudaResult((timing,), {"timed": "by events"})).markdown()
+    timing = Timing(
+        "b", 8, (Block((1.0, 2.0)), Block((3.0,))), "b", "model", "TensorRT 10.3.0 on Orin", True, False
+    )
+    text = cuda_report(CudaResult("cuda", (timing,), {"timed": "by events"})).markdown()
     assert "TensorRT 10.3.0 on Orin" in text and "by events" in text
     assert "| 2.000 |" in text and timing.images_per_s == pytest.approx(8 * 3 / 6e-3)
 
@@ -83,7 +86,9 @@ def test_what_cannot_be_measured(
     bundle = bundle_of(exported, tmp_path)
     with pytest.raises(TargetError, match=r"is for trt.*--device cuda"):
         bench(bundle)
-    with pytest.raises(TargetError, match=r"got device 'cuda'; from Python that is .*cuda_bench\.bench_cuda"):
+    with pytest.raises(
+        TargetError, match=r"got device 'cuda'; from Python that is .*cuda\.bench\.bench_cuda"
+    ):
         bench(bundle, device="cuda")
     fake_gpu(monkeypatch)
     with pytest.raises(BundleError, match="no engines yet"):
@@ -138,4 +143,4 @@ def test_a_real_gpu_is_timed(exported: Exported, tiny_bundle: Path) -> None:
         pytest.skip("no NVIDIA driver answers: nothing can be timed")
     if sessions.PROVIDER not in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA provider")
-    assert all(timing.samples_ms for timing in bench_cuda(tiny_bundle, **FEW).timings)
+    assert all(timing.samples_ms for timing in bench_cuda(tiny_bundle, **FEW).measured)

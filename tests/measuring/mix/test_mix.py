@@ -13,14 +13,10 @@ import pytest
 from bucket_plans import EXPERT, OVERFLOW, SHARES, TOKEN, depth_ladder, threshold_ladder
 
 from morvit_deploy import open_bundle
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED, after_overflow
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.blocks import MIN_RUNS
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.inputs import STREAM, Source, prepare
-from morvit_deploy.measuring.core.process import Worker
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.core.samples import Block, percentiles
-from morvit_deploy.measuring.core.views import bench_report
+from morvit_deploy.measuring.cpu.process import Worker
 from morvit_deploy.measuring.mix.answers import Pair
 from morvit_deploy.measuring.mix.mix import (
     ALONE,
@@ -32,6 +28,10 @@ from morvit_deploy.measuring.mix.mix import (
     Mix,
 )
 from morvit_deploy.measuring.mix.views import mix_tables
+from morvit_deploy.measuring.views import bench_report
+from morvit_deploy.timing.arithmetic import OVERFLOWED, after_overflow
+from morvit_deploy.timing.loop import MIN_RUNS
+from morvit_deploy.timing.samples import Block, percentiles
 
 QUICK: dict[str, Any] = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
 

@@ -16,9 +16,6 @@ from tiny_models import make_config, random_model
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError, PlanError, TargetError
 from morvit_deploy.exporters import api
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED
-from morvit_deploy.measuring.core.blocks import MIN_RUNS, Teller
-from morvit_deploy.measuring.core.samples import Block
 from morvit_deploy.measuring.payoff.forms import (
     ADAPTIVE,
     DENSE,
@@ -29,11 +26,14 @@ from morvit_deploy.measuring.payoff.forms import (
     is_form,
     left_out,
 )
-from morvit_deploy.measuring.payoff.result import DOES_NOT, PAYS, UNDECIDED, Contender, Contest, Match
-from morvit_deploy.measuring.payoff.rounds import SYNTHETIC, checked_batches, contest
-from morvit_deploy.measuring.payoff.views import contest_report
+from morvit_deploy.measuring.payoff.result import DOES_NOT, PAYS, UNDECIDED, Contender, Match, Payoff
+from morvit_deploy.measuring.payoff.rounds import SYNTHETIC, checked_batches, payoff
+from morvit_deploy.measuring.payoff.views import payoff_report
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.plan import plan_problems
+from morvit_deploy.timing.arithmetic import OVERFLOWED
+from morvit_deploy.timing.loop import MIN_RUNS, Stages
+from morvit_deploy.timing.samples import Block
 
 QUICK: dict[str, Any] = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1}
 PLAN = threshold_ladder()
@@ -54,7 +54,7 @@ def match(batch: int = 1, **forms: tuple[float, float]) -> Match:
     )  # fmt: skip
 
 
-class TestJudgement:
+class TestOutcome:
     @pytest.mark.parametrize(
         ("topk", "outcome"), [((3.0, 4.0), PAYS), ((1.0, 1.5), DOES_NOT), ((3.0, 1.5), UNDECIDED)], ids=str
     )
@@ -130,7 +130,7 @@ class TestForms:
             raise ParityError("no bundle was made")
 
         monkeypatch.setattr(api, "export", fails)
-        part = Teller(lambda stage: None, lambda share: None).part
+        part = Stages().part
         with pytest.raises(ParityError, match=r"exporting adaptive \(host\) for batch 1: no bundle"):
             export_forms(graph, open_manifest(graph), graph.parent / "checkpoint", [1], tmp_path, part)
 
@@ -148,14 +148,14 @@ def host(exported: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held(host: Path, image_files: list[Path]) -> Contest:
+def held(host: Path, image_files: list[Path]) -> Payoff:
     """token_choice, batches of two and three."""
     folder = image_files[0].parent
-    return contest(host, host.parent / "checkpoint", batches=(3, 2, 3), images=folder, **QUICK)
+    return payoff(host, host.parent / "checkpoint", batches=(3, 2, 3), images=folder, **QUICK)
 
 
-class TestContest:
-    def test_every_form_runs_at_every_batch(self, held: Contest) -> None:
+class TestPayoff:
+    def test_every_form_runs_at_every_batch(self, held: Payoff) -> None:
         assert [match.batch for match in held.matches] == [2, 3]
         for found in held.matches:
             assert [one.form.name for one in found.contenders] == [
@@ -167,24 +167,24 @@ class TestContest:
             assert {len(one.measured.blocks) for one in found.contenders} == {QUICK["blocks"]}
             assert len({one.measured.inputs_digest for one in found.contenders}) == 1
 
-    def test_a_larger_batch_takes_as_many_images(self, held: Contest) -> None:
+    def test_a_larger_batch_takes_as_many_images(self, held: Payoff) -> None:
         dense = [found.contenders[-1].measured.blocks[0] for found in held.matches]
         assert [len(block.ms) for block in dense] == [5, 4]  # of two and of three images
 
-    def test_adaptive_forms_pass_over_all_pictures(self, held: Contest) -> None:
+    def test_adaptive_forms_pass_over_all_pictures(self, held: Payoff) -> None:
         for found in held.matches:
             for one in found.contenders[:2]:
                 assert sum(one.mix.values()) == pytest.approx(1)  # type: ignore[union-attr]  # they choose buckets
                 (images,) = {len(block.kinds) for block in one.measured.blocks}
                 assert images % 6 == 0  # there are six pictures
 
-    def test_forms_of_one_plan_answer_alike_or_with_the_neediest_bucket(self, held: Contest) -> None:
+    def test_forms_of_one_plan_answer_alike_or_with_the_neediest_bucket(self, held: Payoff) -> None:
         order = ["b0", "full"]
         graph, host = (one.measured.blocks[0] for one in held.matches[0].contenders[:2])
         for together, apart in zip(graph.bucket, host.bucket, strict=True):
             assert set(together) == {max(apart, key=order.index)}
 
-    def test_json(self, held: Contest) -> None:
+    def test_json(self, held: Payoff) -> None:
         data = json.loads(json.dumps(held.as_dict(), allow_nan=False))
         verdict = data["verdict"]
         assert verdict["left_out"] == left_out(TOKEN)
@@ -197,38 +197,38 @@ class TestContest:
                 assert (one["mix"] is None) == (one["form"] == DENSE)
         assert data["conditions"]["threads"] == 1
 
-    def test_pictures_of_a_folder_are_no_synthetic_ones(self, held: Contest) -> None:
+    def test_pictures_of_a_folder_are_no_synthetic_ones(self, held: Payoff) -> None:
         assert SYNTHETIC not in held.warnings
 
-    def test_tables(self, held: Contest) -> None:
-        titles = [part.title for part in contest_report(held).parts]
+    def test_tables(self, held: Payoff) -> None:
+        titles = [part.title for part in payoff_report(held).parts]
         assert titles[1:] == ["Batch 2", "Batch 3", "Conditions"]
         assert titles[0].startswith("Verdict on the plan of ")
-        for part in contest_report(held).parts:
+        for part in payoff_report(held).parts:
             assert {len(row) for row in part.rows} == {len(part.columns)}  # type: ignore[union-attr]  # no pictures
 
 
 class TestRefusals:
     def test_a_bundle_of_one_bucket(self, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
         with pytest.raises(PlanError, match=r"has one bucket(?s:.)*export with --plan"):
-            contest(tiny_bundle, tiny_checkpoint, **QUICK)
+            payoff(tiny_bundle, tiny_checkpoint, **QUICK)
 
     def test_a_routing_that_can_have_no_other(self, exported: Callable[..., Path]) -> None:
         bundle = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
         with pytest.raises(
             PlanError, match=r"has one bucket(?s:.)*'expert_choice_flat' there can be no other"
         ):
-            contest(bundle, bundle.parent / "checkpoint", **QUICK)
+            payoff(bundle, bundle.parent / "checkpoint", **QUICK)
 
     def test_another_checkpoint(self, graph: Path, tmp_path: Path) -> None:
         save_checkpoint(random_model(make_config(), seed=9), tmp_path / "other")
         with pytest.raises(BundleError, match="made from another checkpoint"):
-            contest(graph, tmp_path / "other", **QUICK)
+            payoff(graph, tmp_path / "other", **QUICK)
 
     def test_a_checkpoint_without_weights(self, graph: Path, checkpoint: Path) -> None:
         (checkpoint / "model.safetensors").unlink()
         with pytest.raises(CheckpointError, match="missing"):
-            contest(graph, checkpoint, **QUICK)
+            payoff(graph, checkpoint, **QUICK)
 
     @pytest.mark.parametrize("batches", [(), (0,), (8, 33), (-1, 1)], ids=str)
     def test_batches_that_are_not_run_at_once(self, batches: tuple[int, ...]) -> None:

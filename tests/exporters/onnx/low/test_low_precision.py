@@ -35,7 +35,7 @@ from morvit_deploy.exporters.onnx.low.speed import Speed, overall_ratio
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
-from morvit_deploy.measuring.payoff.rounds import contest
+from morvit_deploy.measuring.payoff.rounds import payoff
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
@@ -447,7 +447,7 @@ def test_a_verdict_is_of_adaptivity_and_not_of_precisions(
     config, plan, options = CASES["thresholds, in the graph"]
     bundle = lowered(exported, calibration_folder, config, plan, precision="int8", **options)
     with pytest.raises(PlanError, match="give the fp32 bundle of the same plan"):
-        contest(bundle, bundle.parent / "checkpoint")
+        payoff(bundle, bundle.parent / "checkpoint")
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])

@@ -1,30 +1,30 @@
-"""Takes the blocks of a `Mix`: buckets alone, pictures of one kind of answer, two orders of pictures. No torch."""
+"""Takes the blocks of a `Mix`: buckets alone, pictures of one kind, two orders of pictures. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED, alternating, grouped
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.measuring.core.process import Measurer, OpenWorker, open_here
-from morvit_deploy.measuring.core.samples import Block
+from morvit_deploy.measuring.cpu.process import BundleProcess, OpenWorker, open_here
 from morvit_deploy.measuring.mix.answers import Pair
 from morvit_deploy.measuring.mix.mix import Mix
+from morvit_deploy.timing.arithmetic import OVERFLOWED, alternating, grouped
+from morvit_deploy.timing.samples import Block
 
-Job = tuple[Measurer, Sequence[int], int]  # who runs, which rounds in turn, how many runs
+Job = tuple[BundleProcess, Sequence[int], int]  # who runs, which rounds in turn, how many runs
 
 
 class MixRuns:
     """One bundle's blocks beside its stream; every bucket is a process of its own that `stack` closes.
 
-    First every picture is run once, untimed: this is the mix, and tells which pictures each kind of answer has.
+    First every picture is run once, untimed: this is the mix, and shows which pictures each kind has.
     """
 
     def __init__(
         self,
         subject: Subject,
-        worker: Measurer,
+        worker: BundleProcess,
         threads: int,
         stack: ExitStack,
         runs: int,
@@ -34,7 +34,7 @@ class MixRuns:
         self.subject, self.worker, self.runs, self.warmup = subject, worker, runs, warmup
         surveyed = worker.run(len(subject.rounds), 0, subject.rounds)
         self.kinds = tuple(surveyed.kinds[: subject.images])  # the last round may be filled up
-        self.forced: dict[str, Measurer] = {}
+        self.forced: dict[str, BundleProcess] = {}
         for name in (bucket.name for bucket in subject.manifest.plan.buckets):
             forced = open_worker(subject, threads, name)
             stack.callback(forced.close)
@@ -83,15 +83,15 @@ class MixRuns:
         )
 
     def _pictures(self) -> dict[str, list[int]]:
-        """Rounds by kind of answer, in the order of the ladder; none where a round holds several images."""
+        """Rounds by kind, in the order of the ladder; none where a round holds several images."""
         if self.subject.batch > 1:
             return {}
         kinds = (*self.forced, OVERFLOWED)
-        found = {kind: [i for i, answer in enumerate(self.kinds) if answer == kind] for kind in kinds}
+        found = {kind: [i for i, own in enumerate(self.kinds) if own == kind] for kind in kinds}
         return {kind: own for kind, own in found.items() if own}
 
-    def _alone_of(self, kind: str) -> Measurer:
-        """The bucket that answers; `full` after an overflow."""
+    def _alone_of(self, kind: str) -> BundleProcess:
+        """The bucket that runs last; `full` after an overflow."""
         return list(self.forced.values())[-1] if kind == OVERFLOWED else self.forced[kind]
 
     def _both(self, number: int, taken: tuple[list[Block], list[Block]], both: tuple[Job, Job]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morvit_deploy.measuring.core.arithmetic import (
+from morvit_deploy.timing.arithmetic import (
     OVERFLOWED,
     after_overflow,
     alternating,

@@ -10,8 +10,8 @@ import pytest
 from calibration_setup import save_model
 from tiny_models import make_config
 
-from morvit_deploy.measuring.core import schedule_costs
-from morvit_deploy.measuring.core.schedule_costs import equal_steps, measure_costs
+from morvit_deploy.planning import schedule_costs
+from morvit_deploy.planning.schedule_costs import equal_steps, measure_costs
 
 EXPERT, TOKEN = make_config(), make_config(routing="token_choice", num_recursions=1)
 
@@ -59,4 +59,4 @@ def test_graphs_of_every_size_run(tmp_path: Path, changes: dict[str, Any], taus:
     assert cost.held == (1, 16) and len(cost.ms) == 2 and cost.lead == lead and cost.unit == "ms"
     assert min(*cost.ms, cost.stem_ms) > 0
     assert cost.of(np.full((1, 2), 16))[0] == cost.stem_ms + max(cost.ms)
-    assert told == sorted(told) and told[-1] == 1.0 and len(told) == 2 + 2
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) == 2 + 3 * (1 + 2)

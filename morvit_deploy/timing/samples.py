@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.measuring.core.arithmetic import OVERFLOWED
+from morvit_deploy.timing.arithmetic import OVERFLOWED
 
 PERCENTILES = (50, 90, 99)
 
@@ -22,7 +22,7 @@ def percentiles(samples_ms: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Start:
-    """One new process: from its start to its first answer, of which loading and the first run; milliseconds."""
+    """One new process: from its start to its first result, of which loading and the first run; milliseconds."""
 
     cold_start_ms: float  # interpreter and imports included
     load_ms: float  # hashes checked, session made; imports excluded
@@ -38,7 +38,7 @@ class Block:
     ms: tuple[float, ...]
     warmup_ms: tuple[float, ...] = ()
     others_percent: float = 0.0  # of all cores, used by other processes meanwhile
-    bucket: tuple[tuple[str, ...], ...] = ()  # that answered, for each run and image, where a bundle chooses
+    bucket: tuple[tuple[str, ...], ...] = ()  # that ran last, for each run and image, where a bundle chooses
     overflow: tuple[tuple[bool, ...], ...] = ()  # of the predicted bucket, where one is predicted
 
     @property
@@ -53,7 +53,7 @@ class Block:
 
     @property
     def kinds(self) -> list[str]:
-        """The kind of each image's answer, run after run: its bucket, or OVERFLOWED; none where none is chosen."""
+        """The kind of each image, run after run: its bucket, or OVERFLOWED; none where none is chosen."""
         names = [name for run in self.bucket for name in run]
         flags = (
             [flag for run in self.overflow for flag in run]

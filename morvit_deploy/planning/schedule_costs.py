@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +22,8 @@ from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import FULL, Bucket, Plan
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure, parts_of
 
 PARTS = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the N patch tokens, held at every step
 BLOCKS, RUNS, WARMUP = 5, 10, 3
@@ -41,31 +43,38 @@ def measure_costs(
     """
     model = load_checkpoint(checkpoint)
     plan = equal_steps(model.config, thresholds)
+    amount = Amount(RUNS, BLOCKS, WARMUP, starts=1, least=1)
+    rungs = len(plan.buckets)
+    stages = Stages(share=progress, total=rungs + parts_of(rungs + 1, amount))
+    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch, ExitStack() as opened:
+        lanes = [
+            CallLane(name=name, call=run)
+            for name, run in _graphs(model, plan, Path(scratch), threads, opened, stages)
+        ]
+        measure(Calls(), lanes, amount, stages)
+    stem_ms, *trunks_ms = (median(block.median_ms for block in lane.blocks) for lane in lanes)
+    held = tuple(bucket.capacity[-1] for bucket in plan.buckets)
+    return MeasuredCost(held, tuple(trunks_ms), stem_ms, unrouted(model.config, thresholds))
+
+
+def _graphs(
+    model: MoRViT, plan: Plan, folder: Path, threads: int | None, opened: ExitStack, stages: Stages
+) -> list[tuple[str, Callable[[], object]]]:
+    """File and a run of the stem's graph and of each bucket's trunk, loaded from `folder`."""
     graph = unroll(model, plan.buckets[0], Options(), plan)
     image = example_image(graph, 1)
     carried, examples = name_carried(graph, image)
-    rungs = len(plan.buckets)
-    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch, ExitStack() as opened:
-        folder = Path(scratch)
-        graphs = {"stem.onnx": trace(StemPart(graph, plan, carried), [image], dynamic=False)[0]}
-        for done, bucket in enumerate(plan.buckets, start=1):
+    graphs = {"stem.onnx": trace(StemPart(graph, plan, carried), [image], dynamic=False)[0]}
+    for bucket in plan.buckets:
+        with stages.part(f"tracing {bucket.name}"):
             part = TrunkPart(graph.for_bucket(bucket), carried)
             graphs[f"{bucket.name}.onnx"] = trace(part, examples, dynamic=False)[0]
-            progress(done / (rungs + BLOCKS))
-        write_graphs(folder, graphs)
-        runners = [OnnxRunner(folder / name, folder, threads) for name in graphs]
-        for runner in runners:
-            opened.enter_context(runner)
-        inputs = dict(zip(carried.values(), (example.numpy() for example in examples), strict=True))
-        feeds: list[Arrays] = [{"image": image.numpy()}, *[inputs] * rungs]
-        medians: list[list[float]] = [[] for _ in runners]
-        for block in range(1, BLOCKS + 1):
-            for runner, feed, own in zip(runners, feeds, medians, strict=True):
-                own.append(_block_ms(runner, feed))
-            progress((rungs + block) / (rungs + BLOCKS))
-    stem_ms, *trunks_ms = map(median, medians)
-    held = tuple(bucket.capacity[-1] for bucket in plan.buckets)
-    return MeasuredCost(held, tuple(trunks_ms), stem_ms, unrouted(model.config, thresholds))
+    write_graphs(folder, graphs)
+    runners = [opened.enter_context(OnnxRunner(folder / name, folder, threads)) for name in graphs]
+    inputs = dict(zip(carried.values(), (example.numpy() for example in examples), strict=True))
+    feeds: list[Arrays] = [{"image": image.numpy()}, *[inputs] * len(plan.buckets)]
+    calls = [partial(runner.run, feed) for runner, feed in zip(runners, feeds, strict=True)]
+    return list(zip(graphs, calls, strict=True))
 
 
 def unrouted(config: Config, thresholds: Thresholds | None) -> int:
@@ -92,14 +101,3 @@ def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
     rungs = [everyone[:lead] + (number,) * (config.num_steps - lead) for number in held[:-1]]
     buckets = [Bucket(name=f"b{i}", capacity=rung, macs=1, upto=held[i]) for i, rung in enumerate(rungs)]
     return plan.model_copy(update={"buckets": (*buckets, *plan.buckets)})
-
-
-def _block_ms(runner: OnnxRunner, feed: Arrays) -> float:
-    for _ in range(WARMUP):
-        runner.run(feed)
-    samples = []
-    for _ in range(RUNS):
-        started = time.perf_counter_ns()
-        runner.run(feed)
-        samples.append((time.perf_counter_ns() - started) / 1e6)
-    return median(samples)

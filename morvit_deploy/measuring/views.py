@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
-from morvit_deploy.measuring.core.results import BenchResult, Measured
-from morvit_deploy.measuring.core.wording import spread, three_digits
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
-from morvit_deploy.report import Report, Table, count, size
+from morvit_deploy.report import Report, Table, count, size, spread, three_digits
 
 
 def bench_report(result: BenchResult) -> Report:
@@ -61,7 +60,7 @@ def ratio_table(result: BenchResult) -> Table:
 
 
 def start_table(result: BenchResult) -> Table:
-    """A new process: to its first answer, and of that loading and the first run."""
+    """A new process: to its first result, and of that loading and the first run."""
     kinds = ("cold_start_ms", "load_ms", "first_run_ms")
     rows = [
         (name, *(three_digits(one.start_ms(kind)) for kind in kinds))
@@ -92,7 +91,7 @@ def cost_table(result: BenchResult) -> Table:
     return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
-def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Measured]) -> Table:
+def conditions_table(device: str, known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> Table:
     """What must be the same for the figures to come again."""
     machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]
@@ -135,10 +134,10 @@ def _there(known: dict[str, Any]) -> list[tuple[str, str]]:
 
 def short_names(result: BenchResult) -> list[str]:
     """Folder names, or the paths as given where two folders have one name."""
-    names = [Path(one.bundle).name for one in result.measured]
-    return names if len(set(names)) == len(names) else [one.bundle for one in result.measured]
+    names = [Path(one.name).name for one in result.measured]
+    return names if len(set(names)) == len(names) else [one.name for one in result.measured]
 
 
-def _macs(one: Measured) -> str:
+def _macs(one: MeasuredBundle) -> str:
     least, most = min(one.macs.values()), max(one.macs.values())
     return count(least) if least == most else f"{count(least)}–{count(most)}"

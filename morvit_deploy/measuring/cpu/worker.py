@@ -1,8 +1,8 @@
-"""A process that serves one bundle to `bench`: requests and answers are JSON lines on stdin and stdout. No torch.
+"""A process that serves one bundle to `bench`: requests and replies are JSON lines on stdin and stdout. No torch.
 
 Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads, and
-perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then it answers as
-`agent.serving` says. The end of stdin ends the process, so that it never outlives the one who asked.
+perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then it serves as
+`agent.serving` says, and {"parity": n} with the file of `expected_file`. The end of stdin ends the process.
 """
 
 from __future__ import annotations
@@ -10,29 +10,36 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from morvit_deploy.agent.core.lines import own_stdout, say
+from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.targets import find_target, open_bundle
 from morvit_deploy.machine.this import memory_mib
+from morvit_deploy.measuring.core.inputs import expected_file
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until stdin ends; a refused bundle is answered as {"error"}."""
+    """Serve until stdin ends; a refused bundle is reported as {"error"}."""
     bundle, target, pixels, threads, *bucket = arguments
-    answers = own_stdout()
+    replies, rounds = own_stdout(), Rounds(pixels)
 
     def open_model() -> Model:
         session = open_bundle(bundle, threads=int(threads), bucket=bucket[0] if bucket else None)
         buckets = [own.name for own in session.manifest.plan.buckets]
         return Model(session.run, buckets, session.runner.close)
 
+    def parity(model: Model, request: dict[str, Any]) -> dict[str, Any]:
+        return compared(model, rounds, expected_file(Path(pixels)), request["parity"])
+
     try:
         find_target(target).load_runner()  # the runtime's import is no part of loading
-        serve(open_model, Rounds(pixels), sys.stdin, answers, memory_mib, {})
+        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
     except MorvitError as error:
-        say(answers, {"error": str(error)})
+        say(replies, {"error": str(error)})
 
 
 if __name__ == "__main__":

@@ -14,18 +14,19 @@ from typing import Any, Protocol
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
 from morvit_deploy.agent.core.faults import AgentError, Refused
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.measuring.core.conditions import usage
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.measuring.core.samples import Block, Start
+from morvit_deploy.timing.conditions import usage
+from morvit_deploy.timing.samples import Block, Start
 
-_COMMAND = ("-m", "morvit_deploy.measuring.core.worker")
+COMPARING = "comparing the logits that it returns with those expected"
+_COMMAND = ("-m", "morvit_deploy.measuring.cpu.worker")
 
 
 class Worker:
     """A running `worker`; a context manager that leaves no process behind.
 
     With `bucket` it runs every image in that bucket, whatever the image needs. Raises BundleError when the worker
-    refuses the bundle, TargetError when it dies, hangs or answers nonsense.
+    refuses the bundle, TargetError when it dies, hangs or replies with nonsense.
     """
 
     def __init__(
@@ -49,13 +50,16 @@ class Worker:
         Without an order they go on through the rounds from where the last block ended.
         """
         before = usage(self._process.pid)
-        answer = self._ask(*run_request(self.start, runs, warmup, order))
-        return block_of(answer, before.others_percent(usage(self._process.pid)))
+        reply = self._ask(*run_request(self.start, runs, warmup, order))
+        return block_of(reply, before.others_percent(usage(self._process.pid)))
+
+    def parity(self, rounds: int) -> dict[str, Any]:
+        """How far the logits of the first rounds are from those in the file of `expected_file`."""
+        return self._ask({"parity": rounds}, COMPARING, START_TIMEOUT_S)
 
     def memory_mib(self) -> dict[str, float]:
-        """Resident, peak and anonymous memory of the worker, MiB, as far as the system tells."""
-        memory: dict[str, float] = self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
-        return memory
+        """Resident, peak and anonymous memory of the worker, MiB, as far as the system reports it."""
+        return self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
 
     def close(self) -> None:
         """End the process, whatever it is doing; may be called again."""
@@ -74,13 +78,16 @@ class Worker:
             return self._child.ask(request, doing, timeout_s)
 
 
-class Measurer(Protocol):
-    """What a lane asks for blocks: a Worker, or one on another device."""
+class BundleProcess(Protocol):
+    """A process that runs a bundle: a Worker, or one on another device."""
 
     start: Start
 
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
         """A block."""
+
+    def parity(self, rounds: int) -> dict[str, Any]:
+        """How far the logits of the first rounds are from those expected, as `agent.parity` says it."""
 
     def memory_mib(self) -> dict[str, float]:
         """Of the process that measures."""
@@ -89,10 +96,12 @@ class Measurer(Protocol):
         """End it; may be called again."""
 
 
-OpenWorker = Callable[[Subject, int, "str | None"], Measurer]  # with how many threads, and in which bucket
+OpenWorker = Callable[
+    [Subject, int, "str | None"], BundleProcess
+]  # with how many threads, and in which bucket
 
 
-def open_here(subject: Subject, threads: int, bucket: str | None = None) -> Measurer:
+def open_here(subject: Subject, threads: int, bucket: str | None = None) -> BundleProcess:
     """A worker on this machine."""
     return Worker(subject.bundle, subject.manifest.target, subject.pixels, threads, bucket)
 
@@ -106,10 +115,10 @@ def run_request(
     return request, "running", ANSWER_TIMEOUT_S + SLACK * expected_s
 
 
-def block_of(answer: dict[str, Any], others_percent: float) -> Block:
-    """The answer to `run_request`."""
-    bucket, overflow = (tuple(map(tuple, answer[name])) for name in ("bucket", "overflow"))
-    return Block(tuple(answer["ms"]), tuple(answer["warmup_ms"]), others_percent, bucket, overflow)
+def block_of(reply: dict[str, Any], others_percent: float) -> Block:
+    """The reply to `run_request`."""
+    bucket, overflow = (tuple(map(tuple, reply[name])) for name in ("bucket", "overflow"))
+    return Block(tuple(reply["ms"]), tuple(reply["warmup_ms"]), others_percent, bucket, overflow)
 
 
 @contextmanager

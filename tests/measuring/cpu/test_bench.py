@@ -16,14 +16,15 @@ import pytest
 from measurements import measured
 
 from morvit_deploy.errors import BundleError, ImageError, TargetError
-from morvit_deploy.measuring.core import process as bench_process
-from morvit_deploy.measuring.core.bench import bench
-from morvit_deploy.measuring.core.blocks import MAX_RUNS, MIN_RUNS
-from morvit_deploy.measuring.core.conditions import Usage, usage, warnings_about
+from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.inputs import Source, in_rounds, prepare
-from morvit_deploy.measuring.core.process import Worker
-from morvit_deploy.measuring.core.results import BenchResult, Measured, Ratio
-from morvit_deploy.measuring.core.samples import Block, percentiles
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.measuring.cpu import process as bench_process
+from morvit_deploy.measuring.cpu.process import Worker
+from morvit_deploy.timing.conditions import Usage, usage
+from morvit_deploy.timing.loop import MAX_RUNS, MIN_RUNS
+from morvit_deploy.timing.result import Ratio, warnings_about
+from morvit_deploy.timing.samples import Block, percentiles
 
 QUICK = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
 
@@ -33,7 +34,7 @@ def conditions(load: float) -> dict[str, Any]:
     return {"load_average_before": [load] * 3, "cpu_used_before_percent": 0.0, "machine": {"cores": 2}}
 
 
-def result(*bundles: Measured) -> BenchResult:
+def result(*bundles: MeasuredBundle) -> BenchResult:
     return BenchResult("cpu", bundles, {}, ())
 
 
@@ -242,7 +243,7 @@ class TestWorker:
     def test_ends_when_its_stdin_does(self, tiny_bundle: Path, tmp_path: Path) -> None:
         subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
         arguments = [str(tiny_bundle), "onnx", str(subject.pixels), "1"]
-        command = [sys.executable, "-m", "morvit_deploy.measuring.core.worker", *arguments]
+        command = [sys.executable, "-m", "morvit_deploy.measuring.cpu.worker", *arguments]
         ended = subprocess.run(command, input="", capture_output=True, text=True, timeout=120)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert set(json.loads(ended.stdout)) == {"load_ms", "first_run_ms", "anonymous_mib", "resident_mib"}
@@ -258,8 +259,8 @@ def test_no_torch(tiny_bundle: Path, tmp_path: Path) -> None:
     """Neither the worker nor the one who asks loads it."""
     subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
     program = (
-        "import sys, morvit_deploy.measuring.core.bench, morvit_deploy.measuring.core.views; "
-        "from morvit_deploy.measuring import worker; "
+        "import sys, morvit_deploy.measuring.bench, morvit_deploy.measuring.views; "
+        "from morvit_deploy.measuring.cpu import worker; "
         "worker.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, str(tiny_bundle), "onnx", str(subject.pixels), "1"]

@@ -1,6 +1,6 @@
 """Mixes, percentiles over them, and differences between blocks taken in turn: pure functions of numbers. No torch.
 
-A mix gives a share to each kind of answer. A kind is a bucket's name, or OVERFLOWED: the predicted bucket was too
+A mix gives a share to each kind of run. A kind is a bucket's name, or OVERFLOWED: the predicted bucket was too
 small, and `full` was run as well.
 """
 
@@ -49,7 +49,7 @@ def expected_over(mix: Mapping[str, float], latency_ms: Mapping[str, float]) -> 
 
 
 def after_overflow(chosen: Mapping[str, float], overflow: float, full: str) -> dict[str, float]:
-    """From the share each bucket is chosen for to the share of each kind of answer.
+    """From the share each bucket is chosen for to the share of each kind.
 
     Which of the buckets before `full` overflow is not known: each gives in proportion to its share.
     """
@@ -61,7 +61,7 @@ def after_overflow(chosen: Mapping[str, float], overflow: float, full: str) -> d
 
 
 def shares_of(kinds: Sequence[str]) -> dict[str, float]:
-    """Part of the answers that each kind has, in the order of the first of each."""
+    """Part of the images that each kind has, in the order of the first of each."""
     return {kind: kinds.count(kind) / len(kinds) for kind in dict.fromkeys(kinds)}
 
 

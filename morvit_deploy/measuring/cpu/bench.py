@@ -1,0 +1,26 @@
+"""Bundles measured in turn on this machine's CPU. No torch."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from morvit_deploy.machine.this import checked_threads
+from morvit_deploy.measuring.core.request import BenchRequest
+from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
+from morvit_deploy.timing.loop import measure
+from morvit_deploy.timing.result import warnings_about
+
+
+def bench_here(request: BenchRequest) -> BenchResult:
+    """As `bench`, on this machine."""
+    threads = checked_threads(request.threads)
+    with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
+        lanes = [BundleLane.of(subject) for subject in request.subjects(Path(scratch))]
+        device = BundleProcesses(threads, stack, tell=request.stages.stage)
+        conditions = measure(device, lanes, request.amount, request.stages)
+        measured = tuple(lane.measured() for lane in lanes)
+    conditions |= {"threads": threads, **request.settings(), "parity": parities(lanes)}
+    return BenchResult(request.device, measured, conditions, warnings_about(conditions, measured))

@@ -1,0 +1,120 @@
+"""Bundles for the loop, each run by processes of its own: on this CPU, or wherever such a process is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from morvit_deploy.measuring.core.inputs import Subject, expected_file
+from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
+from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.measuring.cpu.mix import MixRuns
+from morvit_deploy.measuring.cpu.process import BundleProcess, OpenWorker, open_here
+from morvit_deploy.timing.conditions import read_conditions
+from morvit_deploy.timing.loop import Lane, Measurer
+from morvit_deploy.timing.samples import Block, Start
+
+
+@dataclass(kw_only=True)
+class BundleLane(Lane):
+    """A bundle that is being measured; `worker` is its process once it is prepared."""
+
+    subject: Subject
+    worker: BundleProcess = field(init=False)
+    mix: MixRuns | None = None
+
+    @classmethod
+    def of(cls, subject: Subject, name: str = "") -> BundleLane:
+        """Named by its folder where no name is given."""
+        return cls(name=name or str(subject.bundle), batch=subject.batch, subject=subject)
+
+    def keep_whole(self) -> None:
+        """After a block that ended early: of the mix only what every part has."""
+        if self.mix is not None and not self.mix.keep_whole():
+            self.mix = None
+
+    def measured(self, memory_mib: dict[str, float] | None = None) -> MeasuredBundle:
+        """All that was taken; memory is read from the process where it is not given."""
+        manifest = self.subject.manifest
+        return MeasuredBundle(
+            name=self.name,
+            batch=self.batch,
+            blocks=tuple(self.blocks),
+            target=manifest.target,
+            precision=manifest.precision,
+            form=manifest.form,
+            macs=dict(manifest.macs),
+            file_bytes=sum(file.bytes for file in manifest.files),
+            inputs_digest=self.subject.inputs_digest,
+            starts=tuple(self.starts),
+            memory_mib=self.worker.memory_mib() if memory_mib is None else memory_mib,
+            mix=self.mix.mix(self.blocks) if self.mix else None,
+        )
+
+
+class BundleProcesses(Measurer[BundleLane]):
+    """Opens, compares and runs bundles in processes that `stack` closes."""
+
+    place = "in a process of its own"  # for errors of parity
+
+    def __init__(
+        self,
+        threads: int,
+        stack: ExitStack,
+        *,
+        mixes: bool = True,
+        open_worker: OpenWorker = open_here,
+        tell: Callable[[str], None] = lambda stage: None,
+    ) -> None:
+        """With `mixes`, the buckets of a bundle that chooses one for each image are measured too."""
+        self.threads, self.stack, self.mixes = threads, stack, mixes
+        self.open_worker, self.tell = open_worker, tell
+
+    def conditions(self) -> dict[str, Any]:
+        return read_conditions()
+
+    def prepare(self, lane: BundleLane) -> Start:
+        if lane.starts:
+            lane.worker.close()
+        lane.worker = self.open_worker(lane.subject, self.threads, None)
+        self.stack.callback(lane.worker.close)
+        return lane.worker.start
+
+    def returns(self, lane: BundleLane) -> LogitParity:
+        self.expect(lane.subject)
+        found = lane.worker.parity(parity_rounds(lane.subject))
+        return LogitParity.of(lane.name, self.place, lane.subject.manifest.precision, found)
+
+    def expect(self, subject: Subject) -> None:
+        """Write the expected logits to where the process reads them."""
+        np.savez(expected_file(subject.pixels), logits=expected_logits(subject))
+
+    def look(self, lane: BundleLane, runs: int, warmup: int) -> Block:
+        return lane.worker.run(runs, warmup)
+
+    def settle(self, lane: BundleLane, runs: int, warmup: int) -> None:
+        if self.mixes and lane.subject.manifest.plan.adaptive:
+            self.tell(f"looking at the buckets of {lane.name}")
+            more = (runs, warmup, self.open_worker)
+            lane.mix = MixRuns(lane.subject, lane.worker, self.threads, self.stack, *more)
+
+    def run(self, lane: BundleLane, runs: int, warmup: int) -> Block:
+        """At least `runs` runs; of a bundle that chooses buckets whole passes over its stream."""
+        stream = lane.subject.stream
+        if stream is None:
+            return lane.worker.run(runs, warmup)
+        return lane.worker.run(math.ceil(runs / len(stream)) * len(stream), warmup, stream)
+
+    def beside(self, lane: BundleLane, number: int) -> None:
+        if lane.mix is not None:
+            lane.mix.take(number)
+
+
+def parities(lanes: Sequence[BundleLane]) -> dict[str, Any]:
+    """By bundle, for the conditions."""
+    return {lane.name: lane.parity.as_dict() for lane in lanes if lane.parity is not None}

@@ -1,0 +1,146 @@
+"""What the loop measured: raw samples in milliseconds, and everything that is derived from them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+from morvit_deploy.timing.samples import Block, percentiles
+
+FORMAT = "morvit-bench/1"
+DRIFT = 0.20  # a block this far from the first one: something else changed the machine's speed
+BUSY_LOAD = 0.5  # load average per core before the start
+BUSY_PERCENT = 10  # of all cores, used by others during the warm runs
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Blocks of one thing."""
+
+    name: str
+    batch: int  # images a run
+    blocks: tuple[Block, ...]
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """Every warm run, in the order of the blocks."""
+        return [ms for block in self.blocks for ms in block.ms]
+
+    @property
+    def block_medians_ms(self) -> list[float]:
+        """One number a block: their spread says how steady the machine was."""
+        return [block.median_ms for block in self.blocks]
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """p50, p90 and p99 of every warm run."""
+        return percentiles(self.samples_ms)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second of warm runs, one run after the other."""
+        return 1e3 * self.batch * len(self.samples_ms) / sum(self.samples_ms)
+
+    @property
+    def adaptive(self) -> bool:
+        """Was a bucket chosen for each image?"""
+        return any(block.bucket for block in self.blocks)
+
+    @property
+    def block_figures_ms(self) -> list[float]:
+        """What stands for a block: its median; the mean where buckets differ, as a median lies in one of them."""
+        return [block.mean_ms for block in self.blocks] if self.adaptive else self.block_medians_ms
+
+    @property
+    def drift(self) -> float:
+        """Largest relative distance of a block's figure from the first block's."""
+        first, *later = self.block_figures_ms
+        return max((abs(figure / first - 1) for figure in later), default=0.0)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast, per image, `of` is as `against`: one ratio for each block."""
+
+    of: str
+    against: str
+    per_block: tuple[float, ...]
+    statistic: str = "median"  # of a block's runs
+
+    @property
+    def median(self) -> float:
+        """The middle one of the blocks' ratios."""
+        return median(self.per_block)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Median, extremes and each block's ratio."""
+        extremes = {"median": self.median, "min": min(self.per_block), "max": max(self.per_block)}
+        named = {"of": self.of, "against": self.against, "statistic": self.statistic}
+        return {**named, **extremes, "per_block": list(self.per_block)}
+
+
+def ratio_of(one: Measured, other: Measured, *, means: bool) -> Ratio:
+    """Block by block, from the blocks' means or medians."""
+    ours, theirs = ([b.mean_ms if means else b.median_ms for b in m.blocks] for m in (one, other))
+    both = min(len(ours), len(theirs))  # a measurement that ended early has one block more of the first
+    ours, theirs = ours[:both], theirs[:both]
+    scale = one.batch / other.batch  # per image, so that bundles of other batches compare
+    ratios = tuple(b / a * scale for a, b in zip(ours, theirs, strict=True))
+    return Ratio(one.name, other.name, ratios, "mean" if means else "median")
+
+
+M_co = TypeVar("M_co", bound=Measured, covariant=True)
+
+
+@dataclass(frozen=True)
+class Result(Generic[M_co]):
+    """All that was measured in turn, with the conditions."""
+
+    device: str
+    measured: tuple[M_co, ...]
+    conditions: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    partial: str | None = None  # why it ended early; then some have fewer blocks, or are missing
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON of every measurement begins with; each adds what it measured."""
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            **({"partial": self.partial} if self.partial else {}),
+            "conditions": self.conditions,
+            "warnings": list(self.warnings),
+        }
+
+
+def warnings_about(conditions: Mapping[str, Any], measured: Sequence[Measured]) -> tuple[str, ...]:
+    """What a reader must know before believing the figures."""
+    return (*_busy_before(conditions), *_busy_meanwhile(measured), *_drifts(measured))
+
+
+def _busy_before(conditions: Mapping[str, Any]) -> list[str]:
+    load, cores = conditions["load_average_before"], conditions["machine"]["cores"]
+    used = conditions["cpu_used_before_percent"]
+    if not load or load[0] <= BUSY_LOAD * cores:
+        return []
+    then = "" if used is None else f", {used:.0f} % of the processor in use at that moment"
+    return [f"the machine was busy before the start: load average {load[0]:.2f} over {cores} cores{then}"]
+
+
+def _busy_meanwhile(measured: Sequence[Measured]) -> list[str]:
+    shares = [block.others_percent for one in measured for block in one.blocks]
+    if not shares or median(shares) <= BUSY_PERCENT:
+        return []
+    what = "of the processor during the warm runs (median over the blocks)"
+    return [f"others used {median(shares):.0f} % {what}"]
+
+
+def _drifts(measured: Sequence[Measured]) -> list[str]:
+    return [
+        f"{one.name}: a block is {one.drift:.0%} away from the first one; heat, other work or a changing clock is in "
+        "these figures"
+        for one in measured
+        if one.drift > DRIFT
+    ]
