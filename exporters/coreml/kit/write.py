@@ -18,8 +18,8 @@ from morvit_deploy.bundle.coreml import PACKAGE
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
+from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
-from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"

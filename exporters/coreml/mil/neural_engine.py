@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from morvit_deploy.exporters.coreml.mil.package import Function, Operation
+from morvit_deploy.exporters.coreml.mil.function import Function, Operation
 
 CATALOG = "https://aneforge.readthedocs.io/en/latest/op-catalog/"
 CAPABILITIES = "https://aneforge.readthedocs.io/en/latest/capabilities/"

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from morvit_deploy.exporters.coreml.mil.package import Constant, Function, Operation
-from morvit_deploy.exporters.coreml.mil.types import ValueType
+from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 
 SCATTERS = ("scatter", "scatter_nd", "scatter_along_axis")
 LISTS = ("make_list", "list_gather", "list_length", "list_read", "list_scatter", "list_write")
@@ -77,7 +76,7 @@ def every_operation(operations: Iterable[Operation]) -> Iterator[Operation]:
 def _operation_macs(function: Function, operation: Operation) -> int:
     def shape(parameter: str) -> tuple[int, ...]:
         (read,) = operation.inputs[parameter]
-        return _known(read.type if isinstance(read, Constant) else function.types[read])
+        return (read.type if isinstance(read, Constant) else function.types[read]).sizes
 
     if operation.type in ("linear", "conv"):  # weights (out, in), (out, in / groups, *kernel)
         return operation.outputs[0].type.elements * math.prod(shape("weight")[1:])
@@ -89,19 +88,12 @@ def _operation_macs(function: Function, operation: Operation) -> int:
         sizes: dict[str, int] = {}
         for letters, read in zip(equation.split(","), operation.inputs["values"], strict=True):
             kind = read.type if isinstance(read, Constant) else function.types[read]
-            sizes |= zip(letters.strip(), _known(kind), strict=True)
+            sizes |= zip(letters.strip(), kind.sizes, strict=True)
         return math.prod(sizes.values())
     if operation.type == _ATTENTION:  # scores, then the values that they mix
         *batch, queries, width = shape("query")
         return math.prod(batch) * queries * shape("key")[-2] * (width + shape("value")[-1])
     return 0
-
-
-def _known(kind: ValueType) -> tuple[int, ...]:
-    dims = tuple(dim for dim in kind.shape if dim is not None)
-    if len(dims) != len(kind.shape):
-        raise ValueError(f"the shape {kind.shape} has a dimension that is not known")
-    return dims
 
 
 def _selects(makers: Mapping[str, Operation], name: str) -> bool:

@@ -1,0 +1,39 @@
+"""The table of operations: those that exported packages use, and no others.
+
+`tests/exporters/coreml/mil/test_operations.py` exports packages and holds the table to what they use.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from morvit_deploy.exporters.coreml.mil import ops_numbers as numbers
+from morvit_deploy.exporters.coreml.mil import ops_places as places
+from morvit_deploy.exporters.coreml.mil.ops import Evaluator, evaluator
+
+_OF_ONE = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+_OF_TWO = {
+    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "logical_and": torch.logical_and},
+    **{"equal": torch.eq, "greater": torch.gt, "greater_equal": torch.ge},
+}
+_REDUCTIONS = {"reduce_sum": torch.sum, "reduce_max": torch.amax, "reduce_min": torch.amin}
+_NUMBERS = {
+    **{"select": numbers.select, "cast": numbers.cast, "gelu": numbers.gelu},
+    **{"linear": numbers.linear, "matmul": numbers.matmul, "einsum": numbers.einsum, "conv": numbers.conv},
+    "scaled_dot_product_attention": numbers.attention,
+    **{"softmax": numbers.softmax, "layer_norm": numbers.layer_norm},
+    **{"topk": places.topk, "argsort": places.argsort, "classify": places.classify},
+    **{"reduce_argmax": places.argmax, "reduce_argmin": places.argmin},
+}
+_MOVES = {
+    **{"reshape": places.reshape, "transpose": places.transpose, "expand_dims": places.expand_dims},
+    **{"tile": places.tile, "gather": places.gather},
+    **{"concat": places.concat, "split": places.split, "slice_by_index": places.slice_by_index},
+}
+OPERATIONS: dict[str, Evaluator] = {
+    **{name: evaluator(numbers.of_one(function)) for name, function in _OF_ONE.items()},
+    **{name: evaluator(numbers.of_two(function)) for name, function in _OF_TWO.items()},
+    **{name: evaluator(numbers.reduction(function)) for name, function in _REDUCTIONS.items()},
+    **{name: evaluator(function) for name, function in _NUMBERS.items()},
+    **{name: evaluator(function, moves=True) for name, function in _MOVES.items()},
+}
