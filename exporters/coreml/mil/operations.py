@@ -13,8 +13,9 @@ from morvit_deploy.exporters.coreml.mil.ops import Evaluator, evaluator
 
 _OF_ONE = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 _OF_TWO = {
-    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "logical_and": torch.logical_and},
-    **{"equal": torch.eq, "greater": torch.gt, "greater_equal": torch.ge},
+    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "equal": torch.eq},
+    **{"greater": torch.gt, "greater_equal": torch.ge},
+    **{"logical_and": torch.logical_and, "logical_or": torch.logical_or},
 }
 _REDUCTIONS = {"reduce_sum": torch.sum, "reduce_max": torch.amax, "reduce_min": torch.amin}
 _NUMBERS = {

@@ -97,11 +97,12 @@ case(
     lambda v: mb.gelu(x=v.x, mode="SIGMOID_APPROXIMATION"),
     lambda v: v.x * torch.sigmoid(1.702 * v.x),
 )
-case(
-    "logical_and",
-    lambda v: mb.logical_and(x=mb.greater(x=v.x, y=v.y), y=mb.greater(x=v.p, y=v.x)),
-    lambda v: torch.logical_and(v.x > v.y, v.x < v.p),
-)
+for _name, _logic in {"logical_and": torch.logical_and, "logical_or": torch.logical_or}.items():
+    case(
+        _name,
+        lambda v, _name=_name: getattr(mb, _name)(x=mb.greater(x=v.x, y=v.y), y=mb.greater(x=v.p, y=v.x)),
+        lambda v, _logic=_logic: _logic(v.x > v.y, v.x < v.p),
+    )
 case(
     "select",
     lambda v: mb.select(cond=mb.greater(x=v.y, y=v.x), a=v.x, b=v.p),
