@@ -1,4 +1,4 @@
-"""A package's functions on Core ML itself: macOS only."""
+"""Runs a package's functions on Core ML itself: macOS only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_native(package: Path, *, several: bool, pixels: bool) -> Callable[[str]
     def load(function: str) -> Answer:
         models: dict[tuple[str, ...], Model] = {}
 
-        def answer(feeds: Arrays, probes: list[str]) -> Arrays:
+        def run(feeds: Arrays, probes: list[str]) -> Arrays:
             key = tuple(probes)
             if key not in models:
                 place = expose(package, function, probes) if probes else package
@@ -40,7 +40,7 @@ def load_native(package: Path, *, several: bool, pixels: bool) -> Callable[[str]
             found = models[key].predict(feeds | images)
             return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
 
-        return answer
+        return run
 
     return load
 

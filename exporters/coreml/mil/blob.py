@@ -26,7 +26,7 @@ _CODES = {name: code for code, name in _TYPES.items()}
 
 
 class BlobFile:
-    """One weight file; arrays are views of the mapped file. BundleError where it does not hold what is asked for."""
+    """One weight file; arrays are views of the mapped file. BundleError where it lacks an array."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -102,7 +102,7 @@ class _Reader:
             tuple(block.outputs),
         )
         if missing := set(function.outputs) - set(function.types):
-            raise ValueError(f"function {name!r} answers {sorted(missing)}, which nothing computes")
+            raise ValueError(f"function {name!r} returns {sorted(missing)}, which nothing computes")
         return function
 
     def operation(self, message: Message) -> Operation:

@@ -51,10 +51,10 @@ def to_type(result: Value, kind: ValueType, exact: bool) -> Value:
     if not isinstance(result, Tensor) or kind.dtype == "dictionary":
         return result
     if not kind.fits(result.shape):
-        raise ValueError(f"its answer has shape {tuple(result.shape)}, the package says {kind.shape}")
+        raise ValueError(f"its result has shape {tuple(result.shape)}, the package says {kind.shape}")
     category = "float" if kind.dtype in FLOATS else "bool" if kind.dtype == "bool" else "integer"
     if result.dtype != _HELD[category]:
-        raise ValueError(f"its answer is {result.dtype}, the package says {kind.dtype}")
+        raise ValueError(f"its result is {result.dtype}, the package says {kind.dtype}")
     if exact:
         return result
     if kind.dtype == "fp16":
