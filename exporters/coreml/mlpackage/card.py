@@ -65,12 +65,12 @@ def model_card(about: Subject, author: str | None, license: str | None) -> Card:
 
 def _description(about: Subject) -> str:
     config, plan, size = about.config, about.plan, about.config.image_size
-    subject = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
+    begin = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
     if not plan.adaptive:
-        return f"{subject} One function answers every picture."
+        return f"{begin} One function answers every picture."
     names = ", ".join(bucket.name for bucket in plan.buckets)
     return (
-        f"{subject} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
+        f"{begin} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
         f"function ({names}) goes on with; a picture that overflows is run again in `{plan.buckets[-1].name}`."
     )
 
