@@ -139,8 +139,8 @@ def layer_norm(
     return scaled if beta is None else scaled + beta.reshape(sizes)
 
 
-def reduction(function: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
-    """An operation over some axes, or over all of them."""
+def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operation over some axes, or over all of them, of a function (tensor, axes, keep the axes)."""
 
     def evaluate(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
         return function(x, list(range(x.ndim) if axes is None else axes), keep_dims)

@@ -89,5 +89,5 @@ def unpack(packed: NDArray[np.uint8], dtype: str, elements: int) -> Array:
         whole = np.packbits(single, axis=-1, bitorder="little").reshape(elements)
     if dtype != "int4":
         return whole
-    shifted: Array = (whole ^ 8).astype(np.int8)
-    return shifted - np.int8(8)  # two's complement of four bits
+    signed: Array = (whole ^ 8).astype(np.int8) - np.int8(8)  # two's complement of four bits
+    return signed

@@ -98,7 +98,7 @@ def _exported(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
     """The program that coremltools' frontend reads, without the nodes that it does not support."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
-        program = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
+        program: ExportedProgram = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten.alias.default:  # what remains of a slice that takes everything
             node.replace_all_uses_with(node.args[0])
