@@ -60,7 +60,9 @@ PACKAGES = {  # few, whose functions hold between them what all packages do
     "flat, one-hot": Package(
         {"routing": "expert_choice_flat", "router": HIDDEN_ROUTER, "cycle_depth": 2}, select="onehot"
     ),
-    "depths": Package({"routing": "token_choice", "sharing": "none"}, depths, layout="bc1s"),
+    "depths": Package(
+        {"routing": "token_choice", "sharing": "none", "attention_scope": "active"}, depths, layout="bc1s"
+    ),
     "ladder": Package({"sharing": "cycle"}, ladder),
     "ladder of one step": Package({"sharing": "none"}, ladder, layout="bc1s", select="onehot"),
     "classifier": Package({"routing": "none", "activation": "relu"}, labels=True),
