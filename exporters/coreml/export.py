@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from morvit_deploy.bundle.manifest import Manifest, Port
-from morvit_deploy.bundle.session import RESULTS
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.bundle.session import RESULTS, Session
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
@@ -31,7 +34,9 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, convert, is_whole
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, untested
+from morvit_deploy.exporters.coreml.run import open_coreml
+from morvit_deploy.exporters.coreml.sdk.load import coremltools
+from morvit_deploy.exporters.coreml.sdk.tested import untested
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.options import Options
@@ -123,7 +128,7 @@ class CoremlExporter(Exporter):
         )
         package = folder / PACKAGE
         save_package(models, package)
-        complete(package, model_card(about, asked))
+        complete(package, model_card(about, asked.author, asked.license))
         return Written(
             files=sorted(
                 path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file()
@@ -141,7 +146,12 @@ class CoremlExporter(Exporter):
         self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
     ) -> list[str]:
         tell("writing the Swift package")
-        golden = golden_of(model, manifest, folder, request.pictures.verifying)
+
+        def package_logits(pixels: Pixels) -> NDArray[np.float32]:
+            with Session(folder, manifest, open_coreml(folder, manifest, None)) as session:
+                return session.logits(pixels)
+
+        golden = golden_of(model, manifest, request.pictures.verifying, package_logits)
         return [f"{SWIFT}/{name}" for name in write_swift_package(folder / SWIFT, manifest, golden)]
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:

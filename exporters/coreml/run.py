@@ -16,7 +16,7 @@ from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
-from morvit_deploy.exporters.coreml.sdk.tools import mil_name
+from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.verifying.probes import plain
 

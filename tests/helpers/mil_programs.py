@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 
 ct = coremltools()
 with quiet():

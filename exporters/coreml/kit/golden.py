@@ -1,44 +1,44 @@
-"""Pictures with the answers that a Core ML package must give on a phone: for the Swift package's own tests."""
+"""Images and the logits that a Core ML package must return for them on a phone, for the Swift package's tests."""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, synthetic_images
-from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.coreml.kit.write import Golden
 from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE
-from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.model.reference import MoRViT, Routing
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.verifying.comparison import exactly_normalised
 
-LOOKED_AT = 32  # pictures that goldens are chosen from
-CLEAR = {"fp32": 1e-3, "fp16": 2e-2}  # routing margin: what rounding may not turn into another decision
+CANDIDATES = 32  # images that goldens are chosen from
+CLEAR = {"fp32": 1e-3, "fp16": 2e-2}  # routing margin that rounding does not cross
+
+Logits = Callable[[Pixels], NDArray[np.float32]]  # (n, classes) of n images
 
 
-def golden_of(model: MoRViT, manifest: Manifest, folder: Path, images: Pixels | None) -> Golden:
-    """Answers of the plan's model in float64, for pictures whose routing is clear; the clearest where none is.
+def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, package_logits: Logits) -> Golden:
+    """Logits of the plan's model in float64, for images whose routing is clear; the clearest where none is.
 
-    With compressed weights the answers are the package's own: they are what the phone must repeat.
+    With compressed weights the package is another model than the checkpoint: the phone must repeat `package_logits`.
     """
     config, plan = manifest.config, manifest.plan
-    pixels = synthetic_images(LOOKED_AT, config.image_size) if images is None else images[:LOOKED_AT]
-    judge = copy.deepcopy(model).double()
+    pixels = synthetic_images(CANDIDATES, config.image_size) if images is None else images[:CANDIDATES]
+    reference = copy.deepcopy(model).double()
     own = plan.buckets[0].capacity if plan.mode == "topk" and config.capacity is not None else None
     with fitting_threads(config):
-        outcome = judge(exactly_normalised(pixels, config.preprocess), Routing(plan.thresholds, own))
+        outcome = reference(exactly_normalised(pixels, config.preprocess), Routing(plan.thresholds, own))
     margins = np.array([trace.margin for trace in outcome.traces])
     clear = np.flatnonzero(margins >= CLEAR[manifest.precision])
     chosen = clear if len(clear) else np.argsort(-margins, kind="stable")[:1]
     logits = outcome.logits.numpy()[chosen].astype(np.float32)
     if not manifest.target_form.exact:  # another model than the checkpoint
-        with Session(folder, manifest, open_runner(folder, manifest)) as session:
-            logits = session.logits(pixels[chosen])
+        logits = package_logits(pixels[chosen])
     bucket = np.zeros(len(chosen), dtype=np.int32)
     if plan.adaptive:
         counts = np.array([outcome.traces[number].counts for number in chosen])

@@ -1,4 +1,4 @@
-"""What MoRViTCore's unit tests check the Swift arithmetic with: questions, and the answers from Python. No torch."""
+"""Test vectors for MoRViTCore's Swift arithmetic: inputs, and the values that Python computes for them. No torch."""
 
 from __future__ import annotations
 
@@ -82,22 +82,22 @@ def orientation_case(orientation: int) -> dict[str, Any]:
 
 
 def dispatch_cases(plan: Plan) -> list[dict[str, Any]]:
-    """Counts around every capacity, and the bucket that answers for them."""
+    """Counts around every capacity, and the bucket that each needs."""
     counts = {
         tuple(max(count + change, 0) for count in bucket.capacity)
         for bucket in plan.buckets
         for change in (-1, 0, 1)
     }
     most = plan.buckets[-1].capacity
-    asked = [
+    rows = [
         list(row) for row in sorted(counts) if all(n <= limit for n, limit in zip(row, most, strict=True))
     ]
-    asked += [[row[0], *(0 for _ in row[1:])] for row in asked]
-    asked += [[*row[:-1], most[-1]] for row in asked]
-    bucket, overflow = plan.dispatched(np.array(asked))
+    rows += [[row[0], *(0 for _ in row[1:])] for row in rows]
+    rows += [[*row[:-1], most[-1]] for row in rows]
+    bucket, overflow = plan.dispatched(np.array(rows))
     return [
         {"counts": row, "bucket": int(number), "overflow": bool(flag)}
-        for row, number, flag in zip(asked, bucket, overflow, strict=True)
+        for row, number, flag in zip(rows, bucket, overflow, strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 """MoRViTKit: the Swift package that opens a Core ML bundle's model in an app. No torch.
 
-Its Swift sources are the same for every model and lie under `exporters/swift/`; what differs from model to model is
-data: `model.json` (the description), the README's facts, and what the unit tests compare with.
+Its Swift sources are the same for every model and lie beside this file, in `swift/`. What differs from model to model
+is data: `model.json` (the description), the README's figures, and the expected values of the unit tests.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
+from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
-from morvit_deploy.exporters.coreml.sdk.tools import mil_name
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
 DESCRIPTION = "Sources/MoRViTCore/Resources/model.json"
 VECTORS = "Tests/MoRViTCoreTests/Resources/vectors.json"
 GOLDEN = "Tests/MoRViTKitTests/Resources"
-MOST_IMAGES, MOST_BYTES = 4, 300_000  # of golden images, which go where the app's sources go
+MOST_IMAGES, MOST_BYTES = 4, 300_000  # of golden images: they are part of the app's sources
 
 
 @dataclass(frozen=True)
 class Golden:
-    """What the package's unit tests compare the model with."""
+    """Images and expected logits for the package's unit tests."""
 
     pixels: NDArray[np.uint8]  # (n, height, width, 3), already resized and cropped
     logits: NDArray[np.float32]  # (n, classes), of the float64 reference of the static graph
-    bucket: NDArray[np.int32]  # (n,) number of the bucket that answers
+    bucket: NDArray[np.int32]  # (n,) number of the bucket that an image runs in
     tolerance: float  # absolute, on logits; by precision
 
 
 def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> list[str]:
-    """Write MoRViTKit into `folder` (beside the bundle's MoRViT.mlpackage): the names of its files, sorted.
+    """Write MoRViTKit into `folder` (beside the bundle's MoRViT.mlpackage); returns the names of its files, sorted.
 
     The same manifest and golden images give the same bytes. TargetError for a manifest of another target.
     """
@@ -66,7 +66,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
 
 
 def describe_model(manifest: Manifest) -> dict[str, Any]:
-    """What `ModelDescription.swift` decodes: names are Swift's, values the manifest's."""
+    """The JSON that `ModelDescription.swift` decodes: Swift's names, the manifest's values."""
     config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
     return {
         "format": FORMAT,
@@ -93,7 +93,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
 
 
 def choose_golden(golden: Golden) -> Golden:
-    """At most so many images, and bytes, as a package should carry: of each bucket one before a second of any."""
+    """At most MOST_IMAGES images and about MOST_BYTES bytes; one of each bucket before a second of any."""
     seen: dict[int, int] = {}
     turn = []  # how many images of the same bucket come before each
     for bucket in golden.bucket.tolist():
@@ -108,7 +108,7 @@ def choose_golden(golden: Golden) -> Golden:
 def golden_files(golden: Golden) -> dict[str, bytes]:
     """The golden images as the Swift tests read them: raw bytes, float32 little-endian, and their shape."""
     count, height, width, _ = golden.pixels.shape
-    facts = {
+    header = {
         "count": count,
         "height": height,
         "width": width,
@@ -117,14 +117,14 @@ def golden_files(golden: Golden) -> dict[str, bytes]:
         "tolerance": golden.tolerance,
     }
     return {
-        "golden.json": _json(facts),
+        "golden.json": _json(header),
         "golden-pixels.bin": np.ascontiguousarray(golden.pixels).tobytes(),
         "golden-logits.bin": golden.logits.astype("<f4").tobytes(),
     }
 
 
 def _for_systems(text: str, ios: int) -> str:
-    """Package.swift with the oldest systems that load the model."""
+    """Package.swift for the oldest systems that load the model."""
     return _replaced(text, {'"17.0"': f'"{ios}.0"', '"14.0"': f'"{oldest_macos(ios)}.0"'})
 
 
@@ -135,7 +135,7 @@ def _filled_in(text: str, manifest: Manifest) -> str:
         for name, bucket in zip(form.functions[-len(plan.buckets) :], plan.buckets, strict=True)
     ]
     size = config.image_size
-    facts = {
+    figures = {
         "{{MODEL}}": PACKAGE,
         "{{SYSTEMS}}": f"iOS {form.ios} or macOS {oldest_macos(form.ios)}",
         "{{IMAGE}}": f"{size}×{size}",
@@ -145,13 +145,13 @@ def _filled_in(text: str, manifest: Manifest) -> str:
         "{{INTERPOLATION}}": manifest.preprocess.interpolation,
         "{{BUCKETS}}": "\n".join(rows),
     }
-    return _replaced(text, facts)
+    return _replaced(text, figures)
 
 
 def _replaced(text: str, changes: dict[str, str]) -> str:
     for old, new in changes.items():
         if old not in text:
-            raise AssertionError(f"the Swift template lost {old}")
+            raise AssertionError(f"the Swift template has no {old}")
         text = text.replace(old, new)
     return text
 

@@ -10,10 +10,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.mil.types import NUMPY, SUB_BYTE, ValueType, bytes_of, unpack
+from morvit_deploy.exporters.coreml.mil.types import NUMPY, SUB_BYTE, Array, ValueType, bytes_of, unpack
 
 _HEADER = struct.Struct("<II56x")  # number of arrays, version of the format
 _ENTRY = struct.Struct("<IIQQQ32x")  # mark, type, bytes, offset of the first byte, unused bits at the end
@@ -27,7 +26,7 @@ _CODES = {name: code for code, name in _TYPES.items()}
 
 
 class BlobFile:
-    """One weight file; arrays are views of the mapped file. BundleError where it does not hold what is asked for."""
+    """One weight file; arrays are views of the mapped file. BundleError where it lacks an array."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +44,7 @@ class BlobFile:
         if version != _VERSION:
             raise BundleError(f"{path}: a weight file of version {version}, this reads version {_VERSION}")
 
-    def read(self, offset: int, kind: ValueType) -> NDArray:
+    def read(self, offset: int, kind: ValueType) -> Array:
         """The array whose entry is at `offset`, which must have that type and number of elements."""
         end = offset + _ENTRY.size
         if end > self._bytes.size:
@@ -62,15 +61,11 @@ class BlobFile:
             raise self._cut(f"an array from byte {start} to {start + size}")
         raw = self._bytes[start : start + size]
         if kind.dtype in SUB_BYTE:
-            return unpack(raw, kind.dtype, kind.elements).reshape(_sizes(kind))
-        return raw.view(NUMPY[kind.dtype]).reshape(_sizes(kind))
+            return unpack(raw, kind.dtype, kind.elements).reshape(kind.sizes)
+        return raw.view(NUMPY[kind.dtype]).reshape(kind.sizes)
 
     def _cut(self, what: str) -> BundleError:
         return BundleError(
             f"{self.path}: it holds {self._bytes.size} bytes, the model expects {what}; the file was cut off: "
             "copy it again or export it again"
         )
-
-
-def _sizes(kind: ValueType) -> tuple[int, ...]:
-    return tuple(dim for dim in kind.shape if dim is not None)

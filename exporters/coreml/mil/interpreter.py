@@ -1,36 +1,36 @@
-"""A saved Core ML package, evaluated where there is no Core ML.
+"""Evaluates a saved Core ML package where Core ML is missing.
 
-What it shows: that the graph as it was written computes what it should, weights and their compression included.
-fp16 is emulated operation by operation: the inputs of an operation are fp16 values, it is computed in float32 and its
-answer is rounded to fp16, to the nearest and ties to even, to infinity from 65520 on and with subnormal numbers. That
-goes for products, norms, softmax and attention too, each as one operation.
+What it shows: that the graph as written computes what it should, weights and their compression included. fp16 is
+emulated operation by operation: inputs are fp16 values, an operation computes in float32, and its result is rounded
+to fp16, to the nearest and ties to even, to infinity from 65520 on and with subnormal numbers. Products, norms,
+softmax and attention are one operation each. fp32 is computed in float32; integers of every width and bool are exact.
 
 What it does not show: how Apple's kernels round. They may add up in fp16, in another order or in wider numbers, keep
-what is between two operations that they fuse, flush subnormal numbers to zero, or approximate functions; the Neural
-Engine's differ from the GPU's. Only a run on the device tells.
-
-fp32 is computed in float32. Integers of every width and bool are exact.
+intermediate values of operations that they fuse, flush subnormal numbers to zero, or approximate functions; the
+Neural Engine's differ from the GPU's. Only a run on the device shows that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreml.mil.function import Function, Operation
 from morvit_deploy.exporters.coreml.mil.ops import dense
-from morvit_deploy.exporters.coreml.mil.package import Function, Operation, read_package
-from morvit_deploy.exporters.coreml.mil.program import Program, Weights
-from morvit_deploy.exporters.coreml.mil.types import NUMPY, ValueType
+from morvit_deploy.exporters.coreml.mil.package import read_package
+from morvit_deploy.exporters.coreml.mil.program import Program
+from morvit_deploy.exporters.coreml.mil.step import Value
+from morvit_deploy.exporters.coreml.mil.types import NUMPY, Array, ValueType
+from morvit_deploy.exporters.coreml.mil.weights import Weights
 
 
 class MilPackage:
-    """A saved package of one function or several, read once; a function is made ready when it first runs.
+    """A saved package of one function or several, read once; a function is prepared when it first runs.
 
     BundleError for a damaged package or one of another kind.
     """
@@ -47,7 +47,7 @@ class MilPackage:
         return tuple(self._functions)
 
     def function(self, name: str) -> Function:
-        """One function as it is written; BundleError for a name that the package has not."""
+        """One function as it is written; BundleError for an unknown name."""
         if name not in self._functions:
             raise BundleError(f"{self.package}: no function {name!r}; it has {', '.join(self.functions)}")
         return self._functions[name]
@@ -66,11 +66,11 @@ class MilPackage:
         return self.function(function).operations
 
     def run(self, function: str, feeds: Arrays, keep: Collection[str] = ()) -> Arrays:
-        """Named arrays in, named arrays out; with `keep`, also values inside the function by their names.
+        """Named arrays in, named arrays out; with `keep`, also values inside the function.
 
         Outputs have the package's types. A classifier's label is an array of one string or number without axes, its
         dictionary of probabilities an array in the order of the labels. TargetError for an operation that is not
-        known here, BundleError for feeds or a name that the function has not.
+        known here, BundleError for feeds that do not fit or an unknown name.
         """
         written = self.function(function)
         if unknown := sorted(set(keep) - set(written.types)):
@@ -90,10 +90,7 @@ class MilPackage:
             )
         for name, kind in inputs.items():
             given = np.asarray(feeds[name])
-            fits = len(kind.shape) == given.ndim and all(
-                size in (None, found) for size, found in zip(kind.shape, given.shape, strict=True)
-            )
-            if not fits or not np.can_cast(given.dtype, NUMPY[kind.dtype], "safe"):
+            if not kind.fits(given.shape) or not np.can_cast(given.dtype, NUMPY[kind.dtype], "safe"):
                 raise BundleError(
                     f"{self.package}: input {name!r} of function {function!r} is {kind.dtype} {kind.shape}, it was "
                     f"given {given.dtype} {given.shape}"
@@ -101,9 +98,8 @@ class MilPackage:
         return {name: dense(np.asarray(feeds[name])) for name in inputs}
 
 
-def _array(value: Any, kind: ValueType) -> Any:
+def _array(value: Value, kind: ValueType) -> Array:
     if not isinstance(value, torch.Tensor):
         return np.array(value)
-    if kind.dtype == "dictionary":
-        return value.numpy()
-    return value.numpy().astype(NUMPY[kind.dtype])
+    array: Array = value.numpy()
+    return array if kind.dtype == "dictionary" else array.astype(NUMPY[kind.dtype])

@@ -1,8 +1,8 @@
-"""Operations that are known to leave the Neural Engine, each with what its source says and where.
+"""Operations that are known to leave the Neural Engine, each with its source.
 
 Apple publishes no such list; placement changes with the chip, the system and the sizes of tensors
 (https://github.com/apple/coremltools/issues/1780). These are measurements and findings of others: a report that
-names them says where to look first on the phone, not what the phone will do. No torch, no coremltools.
+names them says where to look first on a phone, not what the phone will do. No torch, no coremltools.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from morvit_deploy.exporters.coreml.mil.package import Function, Operation
+from morvit_deploy.exporters.coreml.mil.function import Function, Operation
 
 CATALOG = "https://aneforge.readthedocs.io/en/latest/op-catalog/"
 CAPABILITIES = "https://aneforge.readthedocs.io/en/latest/capabilities/"
@@ -93,10 +93,10 @@ SINGLE = Reason(
 def leaving(function: Function) -> list[Leaving]:
     """Operations of a function that are known to leave the Neural Engine, the most frequent first.
 
-    Integer and fp32 arithmetic count under what is first known of them: the operation's name, then the cast, then the
-    type of what it answers.
+    Integer and fp32 arithmetic count once, under the first that fits: the operation's name, then the cast, then the
+    type of its result.
     """
-    found = Counter(told for op in function.operations if (told := _reason(op)) is not None)
+    found = Counter(reason for op in function.operations if (reason := _reason(op)) is not None)
     return [Leaving(what, count, why.said, why.source) for (what, why), count in found.most_common()]
 
 

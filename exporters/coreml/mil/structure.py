@@ -1,4 +1,4 @@
-"""What a saved Core ML package says of itself: multiply-accumulates, and operations that must not be."""
+"""What can be counted in a function: multiply-accumulates, and operations that a static graph must not hold."""
 
 from __future__ import annotations
 
@@ -6,32 +6,24 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from morvit_deploy.exporters.coreml.mil.package import Constant, Function, Operation
-from morvit_deploy.exporters.coreml.mil.types import ValueType
+from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 
 SCATTERS = ("scatter", "scatter_nd", "scatter_along_axis")
 LISTS = ("make_list", "list_gather", "list_length", "list_read", "list_scatter", "list_write")
-# their work or their answer's shape depends on the image
+# their work or the shape of their result depends on the image
 FORBIDDEN = ("while_loop", "cond", "non_zero", *SCATTERS, *LISTS)
 _ATTENTION = "scaled_dot_product_attention"
-# what hands its input on, moved, cut or in another type
-_HANDS_ON = (
-    "cast",
-    "reshape",
-    "transpose",
-    "squeeze",
-    "expand_dims",
-    "slice_by_index",
-    "slice_by_size",
-    "identity",
-    "split",
+# operations that pass their input on: moved, cut or in another type
+_PASSES_ON = (
+    *("cast", "identity", "reshape", "transpose", "squeeze", "expand_dims"),
+    *("slice_by_index", "slice_by_size", "split"),
 )
 _OF_TWO = ("linear", "matmul", "einsum")  # products that may pick rows
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one run; `selection` are those with a matrix of zeros and ones, which picks rows."""
+    """Multiply-accumulates of one run; `selection` counts products with a one-hot matrix, which pick rows."""
 
     products: int
     selection: int
@@ -51,7 +43,7 @@ def count_macs(function: Function) -> Macs:
 
 
 def violations(function: Function) -> list[str]:
-    """What a static graph must not hold: work that depends on the image, a dimension that is open."""
+    """Operations whose work depends on the image, and dimensions that are open: a static graph has neither."""
     problems = [
         f"{function.name}: operation {op.type} ({op.name})"
         for op in every_operation(function.operations)
@@ -77,7 +69,7 @@ def every_operation(operations: Iterable[Operation]) -> Iterator[Operation]:
 def _operation_macs(function: Function, operation: Operation) -> int:
     def shape(parameter: str) -> tuple[int, ...]:
         (read,) = operation.inputs[parameter]
-        return _known(read.type if isinstance(read, Constant) else function.types[read])
+        return (read.type if isinstance(read, Constant) else function.types[read]).sizes
 
     if operation.type in ("linear", "conv"):  # weights (out, in), (out, in / groups, *kernel)
         return operation.outputs[0].type.elements * math.prod(shape("weight")[1:])
@@ -89,7 +81,7 @@ def _operation_macs(function: Function, operation: Operation) -> int:
         sizes: dict[str, int] = {}
         for letters, read in zip(equation.split(","), operation.inputs["values"], strict=True):
             kind = read.type if isinstance(read, Constant) else function.types[read]
-            sizes |= zip(letters.strip(), _known(kind), strict=True)
+            sizes |= zip(letters.strip(), kind.sizes, strict=True)
         return math.prod(sizes.values())
     if operation.type == _ATTENTION:  # scores, then the values that they mix
         *batch, queries, width = shape("query")
@@ -97,17 +89,10 @@ def _operation_macs(function: Function, operation: Operation) -> int:
     return 0
 
 
-def _known(kind: ValueType) -> tuple[int, ...]:
-    dims = tuple(dim for dim in kind.shape if dim is not None)
-    if len(dims) != len(kind.shape):
-        raise ValueError(f"the shape {kind.shape} has a dimension that is not known")
-    return dims
-
-
 def _selects(makers: Mapping[str, Operation], name: str) -> bool:
-    """Does a comparison for equality make this value? It is a matrix of zeros and ones then."""
+    """Is this value the result of a comparison for equality, a one-hot matrix?"""
     operation = makers.get(name)
-    while operation is not None and operation.type in _HANDS_ON:
+    while operation is not None and operation.type in _PASSES_ON:
         (read, *_) = operation.inputs["x"]
         operation = makers.get(read) if isinstance(read, str) else None
     return operation is not None and operation.type in ("equal", "one_hot")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+Array: TypeAlias = NDArray[Any]  # Any: a package says what an array holds when it is read
 
 # MIL's name of a type -> the numpy type that holds one element; types below a byte are unpacked into bytes
 NUMPY: dict[str, DTypeLike] = {
@@ -43,10 +47,21 @@ class ValueType:
     @property
     def elements(self) -> int:
         """Number of elements; ValueError for a dimension that is open."""
-        dims = [dim for dim in self.shape if dim is not None]
+        return math.prod(self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape; ValueError for a dimension that is open."""
+        dims = tuple(dim for dim in self.shape if dim is not None)
         if len(dims) != len(self.shape):
             raise ValueError(f"the shape {self.shape} has a dimension that is not known")
-        return math.prod(dims)
+        return dims
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Can a value of this type have that shape?"""
+        if len(shape) != len(self.shape):
+            return False
+        return all(size in (None, found) for size, found in zip(self.shape, shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,10 @@ def bytes_of(dtype: str, elements: int) -> int:
     return -(-bits * elements // 8)
 
 
-def unpack(packed: NDArray[np.uint8], dtype: str, elements: int) -> NDArray:
+def unpack(packed: NDArray[np.uint8], dtype: str, elements: int) -> Array:
     """Elements below a byte, packed from the lowest bit up, each into a byte of its own."""
     bits = SUB_BYTE[dtype]
+    whole: Array
     if bits == 4:  # two to a byte: most weights, and many
         whole = np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(-1)[:elements]
     else:
@@ -73,4 +89,5 @@ def unpack(packed: NDArray[np.uint8], dtype: str, elements: int) -> NDArray:
         whole = np.packbits(single, axis=-1, bitorder="little").reshape(elements)
     if dtype != "int4":
         return whole
-    return ((whole ^ 8).astype(np.int8) - np.int8(8)).astype(np.int8)  # two's complement of four bits
+    signed: Array = (whole ^ 8).astype(np.int8) - np.int8(8)  # two's complement of four bits
+    return signed

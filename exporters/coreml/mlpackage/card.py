@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import STEM
-from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
-from morvit_deploy.exporters.coreml.sdk.tools import mil_name
+from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
 
-PREFIX = "morvit"  # of our keys in the user's part of the metadata
+PREFIX = "morvit"  # of our keys in the user-defined metadata
 
 
 @dataclass(frozen=True)
@@ -30,37 +29,49 @@ class Subject:
     carried: tuple[str, ...]
 
 
-def model_card(about: Subject, asked: CoremlOptions) -> dict[str, Any]:
-    """Author, licence, description, a sentence for each port, and facts as text."""
+@dataclass(frozen=True)
+class Card:
+    """The texts that a package carries."""
+
+    author: str
+    license: str
+    version: str
+    description: str
+    ports: Mapping[str, str]  # name of an input or output -> a sentence
+    metadata: Mapping[str, str]  # the user-defined part
+
+
+def model_card(about: Subject, author: str | None, license: str | None) -> Card:
+    """The card of a package; author and license default to the checkpoint's provenance."""
     provenance = about.config.provenance or {}
-    form = {"precision": about.precision, **about.form.model_dump(mode="json")}
-    facts = {
+    described = {
         "plan": about.plan.model_dump(mode="json", exclude={"calibration"}),
         "preprocess": about.config.preprocess.model_dump(mode="json"),
-        "form": form,
+        "form": {"precision": about.precision, **about.form.model_dump(mode="json")},
     }
-    return {
-        "author": asked.author or str(provenance.get("author", "")),
-        "license": asked.license or str(provenance.get("license", "")),
-        "version": about.checkpoint[:12],
-        "description": _description(about),
-        "ports": _ports(about),
-        "facts": {
-            f"{PREFIX}.checkpoint.sha256": about.checkpoint,
-            f"{PREFIX}.version": versions().get("morvit-deploy", "unknown"),
-            **{f"{PREFIX}.{name}": json.dumps(fact, separators=(",", ":")) for name, fact in facts.items()},
-        },
+    metadata = {
+        "checkpoint.sha256": about.checkpoint,
+        "version": versions().get("morvit-deploy", "unknown"),
+        **{name: json.dumps(value, separators=(",", ":")) for name, value in described.items()},
     }
+    return Card(
+        author=author or str(provenance.get("author", "")),
+        license=license or str(provenance.get("license", "")),
+        version=about.checkpoint[:12],
+        description=_description(about),
+        ports=_ports(about),
+        metadata={f"{PREFIX}.{name}": text for name, text in metadata.items()},
+    )
 
 
 def _description(about: Subject) -> str:
     config, plan, size = about.config, about.plan, about.config.image_size
-    told = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
+    begin = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
     if not plan.adaptive:
-        return f"{told} One function answers every picture."
+        return f"{begin} One function answers every picture."
     names = ", ".join(bucket.name for bucket in plan.buckets)
     return (
-        f"{told} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
+        f"{begin} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
         f"function ({names}) goes on with; a picture that overflows is run again in `{plan.buckets[-1].name}`."
     )
 

@@ -1,21 +1,20 @@
 """A class label instead of probabilities: the operation `classify`, put at the end of a converted function.
 
-coremltools adds it while it converts, and then can neither name further outputs nor compress the weights.
+coremltools adds it while it converts; then it can neither name further outputs nor compress the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
 
 PROBABILITIES = "probabilities"  # the output that it reads and replaces
 LABEL, BY_LABEL = "classLabel", "classLabel_probs"  # the outputs that it makes
 
 
-def classify(model: Any, labels: Sequence[str]) -> Any:
-    """The same function answering the label of the highest of its probabilities, and all of them by label."""
+def classify(model: Model, labels: Sequence[str]) -> Model:
+    """The same function, which returns the most probable label and the probabilities by label."""
     ct = coremltools()
     spec = model.get_spec()
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
@@ -34,7 +33,7 @@ def classify(model: Any, labels: Sequence[str]) -> Any:
         return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
 
 
-def _operation(operation: Any, labels: Sequence[str]) -> None:
+def _operation(operation: Message, labels: Sequence[str]) -> None:
     from coremltools.proto.MIL_pb2 import DataType
 
     operation.type = "classify"
@@ -51,7 +50,7 @@ def _operation(operation: Any, labels: Sequence[str]) -> None:
     by_label.valueType.tensorType.dataType = DataType.FLOAT64
 
 
-def _text(value: Any, text: str) -> None:
+def _text(value: Message, text: str) -> None:
     from coremltools.proto.MIL_pb2 import DataType
 
     value.type.tensorType.dataType = DataType.STRING

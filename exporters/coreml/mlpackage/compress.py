@@ -1,4 +1,4 @@
-"""Weights of a Core ML function in fewer bits, by coremltools' own compression; routers keep theirs."""
+"""Compresses the weights of a Core ML function with coremltools; routers keep their precision."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from morvit_deploy.exporters.coreml.contract.names import Weights
+from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.convert import Converted
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.graph.unroll import StaticMoRViT
 
 BLOCK = 32  # int4: elements that share a scale; with one for a whole channel its 16 levels cost classes
-PALETTES = {
-    "palette8": 8,
-    "palette6": 6,
-    "palette4": 4,
-}  # bits of an index into a table of the weight's own values
+# bits of an index into a table of the weight's own values
+PALETTES = {"palette8": 8, "palette6": 6, "palette4": 4}
 
 
-def compress(converted: Converted, weights: Weights, graph: StaticMoRViT) -> Any:
-    """The same function with its large weights in int8, int4 or a palette; computed with as floats."""
+def compress(converted: Converted, weights: Weights, graph: StaticMoRViT) -> Model:
+    """The same function with its large weights stored as int8, int4 or a palette; it computes with floats."""
     if weights == "float":
         return converted.model
     coreml = coremltools().optimize.coreml
@@ -33,7 +30,7 @@ def compress(converted: Converted, weights: Weights, graph: StaticMoRViT) -> Any
         return how(converted.model, config)
 
 
-def _how(coreml: Any, weights: Weights) -> Any:
+def _how(coreml: Any, weights: Weights) -> Any:  # coremltools.optimize.coreml and one of its configurations
     if weights in PALETTES:
         return coreml.OpPalettizerConfig(mode="kmeans", nbits=PALETTES[weights])
     if weights == "int4":
@@ -43,13 +40,13 @@ def _how(coreml: Any, weights: Weights) -> Any:
     return coreml.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
 
 
-def _routers(constants: Mapping[str, NDArray], graph: StaticMoRViT) -> list[str]:
-    """Names of the constants that routers read: what decides keeps its precision."""
+def _routers(constants: Mapping[str, Array], graph: StaticMoRViT) -> list[str]:
+    """Names of the constants that routers read: routing decisions keep their precision."""
     keys = {_key(parameter.numpy()) for parameter in graph.routers.parameters() if parameter.ndim > 1}
     return [name for name, held in constants.items() if _key(held) in keys]
 
 
-def _key(weight: NDArray) -> tuple[bytes, ...]:
+def _key(weight: Array) -> tuple[bytes, ...]:
     """The same for a weight and its transpose, in either precision."""
     half = np.squeeze(weight).astype(np.float16)
     return tuple(sorted((half.tobytes(), half.T.tobytes())))

@@ -9,50 +9,51 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, mil_name, quiet
+from morvit_deploy.exporters.coreml.mlpackage.probes import hide
+from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, mil_name, quiet
 from morvit_deploy.graph.pieces import Named
 
 IMAGE = "image"
 COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
-PIXEL_SCALE = (
-    2.0**-8
-)  # of an image input: exact in fp16, and the patch weights that take the rest stay normal
+# of an image input: exact in fp16, and the patch weights, which take the rest, stay normal numbers
+PIXEL_SCALE = 2.0**-8
 
 
 @dataclass(frozen=True)
 class Converted:
     """One function as a Core ML model that is not saved yet, and the probes inside it."""
 
-    model: Any  # coremltools.models.MLModel
+    model: Model
     probes: tuple[str, ...]
-    constants: Mapping[str, NDArray]  # its weights by the name of the operation that holds them
+    constants: Mapping[str, Array]  # its weights by the name of the operation that holds them
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a function shall be."""
+    """Options of a function."""
 
     ios: int
     precision: str  # fp32 or fp16
     pixels: bool  # the input `image` is a picture, not an array
-    probabilities: bool = False  # the function answers them beside the logits
+    probabilities: bool = False  # the function returns them besides the logits
 
 
 def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Converted:
     """A function whose outputs are `module.results`; other values keep their names inside it.
 
-    Values are named as `mil_name` says: Core ML takes no dots. As with ONNX, probes are traced as outputs and taken
-    off again, so that the function that ships is the one that is examined.
+    Values are named by `mil_name`. As with ONNX, probes are traced as outputs and hidden again, so that the function
+    that ships is the one that is examined.
     """
     ct = coremltools()
     named = module(*example)
     results = (*module.results, *([PROBABILITIES] if wanted.probabilities else []))
     names = [*results, *(name for name in named if name not in results)]
-    program = _exported(_Answers(module, names), example)
+    program = _exported(_Outputs(module, names), example)
     with quiet():
         model = ct.convert(
             program,
@@ -72,8 +73,8 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
     return Converted(model, tuple(name for name in inside if mil_name(name) in alive), held)
 
 
-class _Answers(nn.Module):
-    """Named values as a tuple, whole numbers as int32: Core ML answers neither booleans nor bytes."""
+class _Outputs(nn.Module):
+    """Named values as a tuple, whole numbers as int32: Core ML returns neither booleans nor bytes."""
 
     def __init__(self, module: Named, names: list[str]) -> None:
         super().__init__()
@@ -89,22 +90,23 @@ class _Answers(nn.Module):
 
 
 def is_whole(name: str, value: Tensor) -> bool:
-    """Is it answered as int32? Core ML knows no other whole numbers, and no booleans."""
+    """Is it returned as int32? Core ML has no other whole numbers, and no booleans."""
     return name in COUNTED or not value.is_floating_point()
 
 
-def _exported(module: nn.Module, example: Sequence[Tensor]) -> Any:
-    """The program that coremltools' frontend reads, without the nodes it has no word for."""
+def _exported(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
+    """The program that coremltools' frontend reads, without the nodes that it does not support."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
-        program = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
+        program: ExportedProgram = torch.export.export(module.eval(), tuple(example)).run_decompositions({})
     for node in list(program.graph.nodes):
-        if node.target is torch.ops.aten.alias.default:  # what is left of a slice that takes everything
+        if node.target is torch.ops.aten.alias.default:  # what remains of a slice that takes everything
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
     return program
 
 
+# Any below: descriptions of ports and systems, coremltools' own classes
 def _input(name: str, value: Tensor, wanted: Wanted) -> Any:
     ct = coremltools()
     if name == IMAGE and wanted.pixels:
@@ -128,75 +130,8 @@ def _system(wanted: Wanted) -> Any:
     return getattr(coremltools().target, f"iOS{wanted.ios}")
 
 
-def _constants(model: Any) -> dict[str, NDArray]:
+def _constants(model: Model) -> dict[str, Array]:
     """Arrays of more than one axis that the converted function holds."""
     operations = model._mil_program.functions["main"].find_ops(op_type="const")
     held = {operation.name: operation.outputs[0].val for operation in operations}
     return {name: value for name, value in held.items() if isinstance(value, np.ndarray) and value.ndim > 1}
-
-
-def hide(spec: Any, hidden: Sequence[str]) -> set[str]:
-    """Take values off the outputs of a model's functions; names of those that are still computed.
-
-    A value that was converted only to be an output gives its name to what stands before the cast.
-    """
-    alive: set[str] = set()
-    for function in spec.mlProgram.functions.values():
-        for block in function.block_specializations.values():
-            kept = [name for name in block.outputs if name not in hidden]
-            _uncast(block, [name for name in block.outputs if name in hidden])
-            del block.outputs[:]
-            block.outputs.extend(kept)
-            drop_unread(block)
-            alive |= {value.name for operation in block.operations for value in operation.outputs}
-    ports = [port for port in spec.description.output if port.name not in hidden]
-    del spec.description.output[:]
-    spec.description.output.extend(ports)
-    return alive
-
-
-def _uncast(block: Any, hidden: Sequence[str]) -> None:
-    """A hidden value that is only a cast for the outside gives its name to what is cast."""
-    makers = {value.name: operation for operation in block.operations for value in operation.outputs}
-    read = {name for operation in block.operations for name in _reads(operation)}
-    names: dict[str, str] = {}
-    for name in hidden:
-        if makers[name].type != "cast" or name in read:
-            continue
-        source = makers[name].inputs["x"].arguments[0].name
-        if source in makers and source not in (*block.outputs, *names):
-            names |= {source: name, name: f"{name}_cast"}
-    rename(block, names)
-
-
-def drop_unread(block: Any) -> None:
-    """Remove operations that no output depends on."""
-    needed = set(block.outputs)
-    kept = []
-    for operation in reversed(block.operations):
-        if any(value.name in needed for value in operation.outputs):
-            needed |= _reads(operation)
-            kept.append(operation)
-    kept.reverse()
-    del block.operations[:]
-    block.operations.extend(kept)
-
-
-def rename(block: Any, names: dict[str, str]) -> None:
-    """Rename values of a block wherever they are made, read or answered."""
-    for operation in block.operations:
-        for value in operation.outputs:
-            value.name = names.get(value.name, value.name)
-        for argument in operation.inputs.values():
-            for binding in argument.arguments:
-                if binding.name:
-                    binding.name = names.get(binding.name, binding.name)
-
-
-def _reads(operation: Any) -> set[str]:
-    return {
-        binding.name
-        for argument in operation.inputs.values()
-        for binding in argument.arguments
-        if binding.name
-    }

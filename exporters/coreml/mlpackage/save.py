@@ -7,10 +7,10 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from morvit_deploy.exporters.coreml.contract.names import MAIN
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.mlpackage.card import Card
+from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
@@ -18,7 +18,7 @@ _ITEMS = "Manifest.json"
 _DATE = "com.github.apple.coremltools.conversion_date"
 
 
-def save_package(models: Mapping[str, Any], folder: Path) -> None:
+def save_package(models: Mapping[str, Model], folder: Path) -> None:
     """Write functions as a package; equal weights of several functions are stored once."""
     ct = coremltools()
     with quiet():
@@ -35,31 +35,29 @@ def save_package(models: Mapping[str, Any], folder: Path) -> None:
             ct.utils.save_multifunction(joined, str(folder))
 
 
-def complete(folder: Path, card: Mapping[str, Any]) -> None:
-    """Give a saved package its model card, and take out what differs from one writing to the next.
-
-    `card` has `author`, `license`, `description`, `version`, `ports` (name to sentence) and `facts` (name to text).
-    """
+def complete(folder: Path, card: Card) -> None:
+    """Give a saved package its model card, and remove what differs from one export to the next."""
     from coremltools.proto import Model_pb2
 
-    spec = Model_pb2.Model()
-    spec.ParseFromString((folder / MODEL).read_bytes())
-    about = spec.description.metadata
-    about.author, about.license = card["author"], card["license"]
-    about.shortDescription, about.versionString = card["description"], card["version"]
-    about.userDefined.pop(_DATE, None)
-    for name, text in card["facts"].items():
-        about.userDefined[name] = text
-    described = spec.description
-    for owner in (described, *described.functions):
-        for port in (*owner.input, *owner.output):
-            port.shortDescription = card["ports"].get(port.name, "")
-    (folder / MODEL).write_bytes(spec.SerializeToString(deterministic=True))
-    for notes in folder.glob(
-        "executorch_*.json"
-    ):  # of coremltools' converter: they say nothing about the model
+    model = Model_pb2.Model()
+    model.ParseFromString((folder / MODEL).read_bytes())
+    _describe(model.description, card)
+    (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+    for notes in folder.glob("executorch_*.json"):  # of the converter: they say nothing about the model
         notes.unlink()
     _name_items(folder / _ITEMS)
+
+
+def _describe(described: Message, card: Card) -> None:
+    about = described.metadata
+    about.author, about.license = card.author, card.license
+    about.shortDescription, about.versionString = card.description, card.version
+    about.userDefined.pop(_DATE, None)
+    for name, text in card.metadata.items():
+        about.userDefined[name] = text
+    for owner in (described, *described.functions):
+        for port in (*owner.input, *owner.output):
+            port.shortDescription = card.ports.get(port.name, "")
 
 
 def _name_items(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""coremltools, loaded when it is used and without its remarks about what is no concern of ours.
+"""Loads coremltools when it is used, and silences its remarks on what does not matter here.
 
-The standard library and `errors` alone: benchmark projects carry this file.
+Imports the standard library and `errors` alone: benchmark projects carry this file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from typing import Any, TypeAlias
 
 from morvit_deploy.errors import TargetError
+
+# coremltools and its messages ship no types: a name for each kind of object that crosses the border
+Message: TypeAlias = Any  # a protobuf message of coremltools.proto
+Model: TypeAlias = Any  # a coremltools.models.MLModel
 
 INSTALL = 'python -m pip install "coremltools>=9.0,<10"'
 
@@ -33,10 +37,10 @@ def coremltools() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors, and none of its warnings, while the block runs.
+    """Let only errors through while the block runs.
 
-    It warns of every library version that is not the newest it knew, off macOS of the bridges it has not, and draws
-    progress bars of its own.
+    coremltools warns of every library version that is newer than those it knows and, outside macOS, of missing
+    bridges; it draws progress bars, too.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -20,12 +20,14 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
+from morvit_deploy.exporters.coreml.proving.weights import content_key, promise_of
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -47,19 +49,20 @@ class Sound:
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """A weight of the static graphs."""
-        weights = {w.name: w.values for w in coreml_proof.promised_uses(next(iter(self.graphs.values())))}
-        return weights[name]
+        graph = next(iter(self.graphs.values()))
+        promise = promise_of(graph, example_image(graph, 1))
+        return next(weight.values for weight in promise.weights if weight.name == name)
 
     def places(self, name: str) -> list[int]:
         """Where a weight is stored, in either orientation."""
-        wanted = coreml_proof.content_key(self.weight(name))
+        wanted = content_key(self.weight(name))
         package = MilPackage(self.bundle / PACKAGE)
         return sorted(
             {
                 constant.stored[1]
                 for function in package.functions
                 for constant in package.function(function).constants.values()
-                if constant.stored and coreml_proof.content_key(constant.value) == wanted
+                if constant.stored and content_key(constant.value) == wanted
             }
         )
 

@@ -16,7 +16,7 @@ from tiny_models import make_config, own_bucket, random_model
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
-from morvit_deploy.exporters.coreml.proof import BY_INDEX
+from morvit_deploy.exporters.coreml.proving.form import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.words import Attention, Layout, Select
 from morvit_deploy.graph.unroll import unroll, unroll_plan

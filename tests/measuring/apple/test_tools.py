@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_models import make_config
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.tools import coremltools, quiet
+from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone, read_facts
 from morvit_deploy.measuring.apple.dispatching import UNITS
 from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed, variant

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mil_programs import mb, save_program
 
+from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.neural_engine import OPERATIONS, leaving
-from morvit_deploy.exporters.coreml.mil.package import Function, read_package
+from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
 from morvit_deploy.exporters.coreml.mil.types import Value, ValueType
 

@@ -1,6 +1,6 @@
-"""Operations with sums: products, convolution, attention, norms, reductions.
+"""Operations that compute: arithmetic, comparison, activations, casts, products, norms, sums.
 
-Each is computed in float32 from end to end; only its answer is rounded to the package's type.
+Each is computed in float32 from end to end; only its result is rounded to the package's type.
 """
 
 from __future__ import annotations
@@ -12,27 +12,71 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morvit_deploy.exporters.coreml.mil.ops import Ints, Tensors, operation, require_floats
+from morvit_deploy.exporters.coreml.mil.ops import Ints, Tensors
 
-_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
-@operation("linear")
+def of_one(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """An operation of one tensor, by MIL's name for it."""
+
+    def evaluate(x: Tensor) -> Tensor:
+        return function(x)
+
+    return evaluate
+
+
+def of_two(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """An operation of two tensors, by MIL's names for them."""
+
+    def evaluate(x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
+
+    return evaluate
+
+
+def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
+    """By the error function, by tanh, or by the logistic function of 1.702 x."""
+    if mode == "SIGMOID_APPROXIMATION":
+        return x * torch.sigmoid(1.702 * x)
+    if mode not in ("EXACT", "TANH_APPROXIMATION"):
+        raise NotImplementedError(f"mode {mode!r}")
+    return F.gelu(x, approximate="none" if mode == "EXACT" else "tanh")
+
+
+def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(cond, a, b)
+
+
+def cast(x: Tensor, dtype: str) -> Tensor:
+    """Floats lose their fraction and stop at the ends of the integer type, as ARM converts; integers wrap around.
+
+    The second half of both, rounding to fp16 and wrapping, is done to every result.
+    """
+    if dtype in ("fp16", "fp32"):
+        return x.to(torch.float32)
+    if dtype == "bool":
+        return x != 0
+    bits = int(dtype.lstrip("uint"))
+    lowest, highest = (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    if x.is_floating_point():
+        # float64 holds the ends of int32 exactly, float32 does not
+        x = x.to(torch.float64).nan_to_num(0.0, math.inf, -math.inf).clamp(lowest, highest)
+    return x.to(torch.int64)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-@operation("matmul")
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
 
 
-@operation("einsum")
 def einsum(values: Tensors, equation: str) -> Tensor:
     return torch.einsum(equation, *values)
 
 
-@operation("conv")
 def conv(
     x: Tensor,  # (batch, channels, *sizes)
     weight: Tensor,  # (out channels, channels / groups, *kernel)
@@ -60,13 +104,12 @@ def conv(
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int, lower: bool) -> tuple[int, int]:
-    """Zeros before and after, so that the answer has ceil(size / stride); an odd one goes after unless `lower`."""
+    """Zeros before and after, so that the result has ceil(size / stride); an odd one goes after unless `lower`."""
     total = max(0, (-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
     less, more = total // 2, total - total // 2
     return (more, less) if lower else (less, more)
 
 
-@operation("scaled_dot_product_attention")
 def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """softmax(Q Kᵀ / √E + mask) V; a mask of booleans lets pass where it is true."""
     scores = query @ key.mT / math.sqrt(query.shape[-1])
@@ -76,12 +119,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
     return torch.softmax(scores, -1) @ value
 
 
-@operation("softmax")
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     return torch.softmax(x, axis)
 
 
-@operation("layer_norm")
 def layer_norm(
     x: Tensor,
     axes: Ints | None = None,
@@ -98,40 +139,10 @@ def layer_norm(
     return scaled if beta is None else scaled + beta.reshape(sizes)
 
 
-def _reduction(
-    function: Callable[[Tensor, list[int], bool], Tensor], floats_alone: bool = False
-) -> Callable[..., Tensor]:
+def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operation over some axes, or over all of them, of a function (tensor, axes, keep the axes)."""
+
     def evaluate(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
-        if floats_alone:
-            require_floats(x)
         return function(x, list(range(x.ndim) if axes is None else axes), keep_dims)
 
     return evaluate
-
-
-def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
-        x = torch.prod(x, axis, keep)
-    return x
-
-
-operation("reduce_sum")(_reduction(torch.sum))
-operation("reduce_max")(_reduction(torch.amax))
-operation("reduce_min")(_reduction(torch.amin))
-operation("reduce_prod")(_reduction(_product))
-operation("reduce_mean")(_reduction(torch.mean, floats_alone=True))
-operation("reduce_sum_square")(_reduction(lambda x, axes, keep: torch.sum(x * x, axes, keep)))
-operation("reduce_l2_norm")(
-    _reduction(lambda x, axes, keep: torch.sqrt(torch.sum(x * x, axes, keep)), floats_alone=True)
-)
-operation("reduce_log_sum_exp")(_reduction(torch.logsumexp, floats_alone=True))
-
-
-@operation("cumsum")
-def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
-    """`exclusive` leaves each element out of its own sum; `reverse` sums from the end."""
-    turned = x.flip(axis) if reverse else x
-    total = torch.cumsum(turned, axis)
-    if exclusive:
-        total = total - turned
-    return total.flip(axis) if reverse else total

@@ -1,0 +1,54 @@
+"""A function against the manifest's options: operation set, precision, compression, outputs, selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
+from morvit_deploy.exporters.coreml.mil.function import Function, Operation
+from morvit_deploy.exporters.coreml.mil.types import FLOATS
+from morvit_deploy.exporters.coreml.mlpackage.classify import LABEL
+
+BY_INDEX = (
+    *("topk", "argsort"),
+    *("gather", "gather_along_axis", "gather_nd"),
+    *("scatter", "scatter_along_axis", "scatter_nd"),
+)
+OPSETS_BEHIND = 10  # iOS 17 brought the operation set CoreML7, iOS 18 CoreML8
+
+
+def computed(function: Function) -> Iterator[Operation]:
+    """The operations that run for each image: no constants, and none that is unpacked when the package loads."""
+    return (op for op in function.operations if op.type != "const" and op.type not in CONSTEXPR)
+
+
+def form_violations(function: Function, precision: str, form: CoremlForm) -> list[str]:
+    """Operation set, numbers, compression and classes are those of the manifest."""
+    kinds = {value.type.dtype for op in computed(function) for value in op.outputs}
+    compressed = any(op.type in CONSTEXPR for op in function.operations)
+    found = {
+        f"the operation set {function.opset}": function.opset == f"CoreML{form.ios - OPSETS_BEHIND}",
+        f"numbers in {', '.join(sorted(kinds.intersection(FLOATS)))}": ("fp16" in kinds)
+        == (precision == "fp16"),
+        "compressed weights": form.weights != "float" or not compressed,
+        f"the outputs {', '.join(function.outputs)}": (LABEL in function.outputs) == form.classifier,
+    }
+    classifier = "a classifier" if form.classifier else "no classifier"
+    expected = f"{precision}, weights {form.weights}, iOS {form.ios}, {classifier}"
+    return [
+        f"function {function.name!r} has {what}, which does not go with the manifest: {expected}"
+        for what, fits in found.items()
+        if not fits
+    ]
+
+
+def index_violations(function: Function, form: CoremlForm) -> list[str]:
+    """With `onehot` no operation takes tokens by index."""
+    if form.select != "onehot":
+        return []
+    return [
+        f"function {function.name!r}: {op.type} {op.name!r}, where tokens are selected by products"
+        for op in function.operations
+        if op.type in BY_INDEX
+    ]
