@@ -11,7 +11,7 @@ import onnx
 from onnx import external_data_helper, numpy_helper
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.graphs.dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx.graphs.branches import INLINE_BYTES
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS
 

@@ -13,6 +13,8 @@ import onnx
 import onnxsim
 from onnx import shape_inference
 
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
+
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 
 Shapes = dict[str, tuple[int | str, ...]]  # a dimension that is not known is the string "?"
@@ -51,8 +53,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare = copy_of(model)
     del bare.graph.value_info[:]  # what the exporter noted is not evidence
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)

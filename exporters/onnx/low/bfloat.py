@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from morvit_deploy.exporters.onnx.graphs.graphs import branches
-from morvit_deploy.exporters.onnx.graphs.types import MOVES, element_types
+from morvit_deploy.exporters.onnx.graphs.graphs import MOVES, branches, element_types
 
 BF16, FP32 = TensorProto.BFLOAT16, TensorProto.FLOAT
 NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
