@@ -105,8 +105,10 @@ def _run_full(
 def _keep(name: str, found: Mapping[str, str], values: Values) -> onnx.GraphProto:
     """A branch that returns what has been found so far."""
     nodes = [_node("Identity", [value], [f"{name}/{result}"]) for result, value in found.items()]
-    outputs = [onnx.ValueInfoProto(name=f"{name}/{result}", type=values[result].type) for result in found]
-    return helper.make_graph(nodes, name, [], outputs)
+    graph = helper.make_graph(nodes, name, [], [values[result] for result in found])
+    for value, result in zip(graph.output, found, strict=True):
+        value.name = f"{name}/{result}"
+    return graph
 
 
 def _choice(
