@@ -30,7 +30,10 @@ def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         return model
     shape = [batch if dim.dim_param else dim.dim_value for dim in dims]
     with quiet_stderr():
-        return onnxsim.simplify(model, overwrite_input_shapes={model.graph.input[0].name: shape})[0]
+        fixed: onnx.ModelProto = onnxsim.simplify(
+            model, overwrite_input_shapes={model.graph.input[0].name: shape}
+        )[0]
+    return fixed
 
 
 @contextmanager

@@ -83,4 +83,5 @@ def _branch_to(choice: onnx.NodeProto, bucket: str) -> onnx.GraphProto:
     for branch in branches(choice):
         if any(inner.name == bucket for inner in every_graph(branch)):
             return branch
-    return next(attribute.g for attribute in choice.attribute if attribute.name == "else_branch")
+    otherwise: onnx.GraphProto = next(a.g for a in choice.attribute if a.name == "else_branch")
+    return otherwise
