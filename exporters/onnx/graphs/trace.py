@@ -1,4 +1,4 @@
-"""From a torch module to a piece of ONNX: traced, simplified, tidy. A bundle's graphs are made of pieces."""
+"""From a torch module to a piece of ONNX: traced, simplified, without metadata. A bundle's graphs are made of pieces."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class _AsTuple(nn.Module):
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    with quiet_stderr():  # it tells of what it could not fold, which reads as a failure
+    with quiet_stderr():  # it reports what it could not fold, which reads as a failure
         simplified, sound = onnxsim.simplify(model)
     if not sound:
         raise StructureError(

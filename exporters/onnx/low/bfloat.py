@@ -17,7 +17,7 @@ NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that answers as the bf16 graph does; weights must be in it, not beside it."""
+    """A copy that returns what the bf16 graph does; weights must be in the model, not in a file beside it."""
     inferred = shape_inference.infer_shapes(model)
     _widen(inferred.graph, {})
     del inferred.graph.value_info[:]

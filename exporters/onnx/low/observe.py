@@ -47,7 +47,7 @@ class Observer:
     ) -> None:
         self.pieces, self.plan, self.folder, self.uint8 = pieces, plan, folder, uint8
         self.batch = AT_A_TIME if batch == "dynamic" else int(batch)
-        self.served: dict[str, list[int]] = {}  # bucket to the images that it answers
+        self.served: dict[str, list[int]] = {}  # bucket to the images that it serves
 
     def images_of(self, part: str) -> list[int]:
         """Images that a part is run on: those it serves and, where these are too few, others."""
@@ -158,7 +158,7 @@ class Observer:
         return pixels if self.uint8 else normalise(pixels, self.folder.config.preprocess)
 
     def _session(self, part: str, names: list[str]) -> ort.InferenceSession:
-        """A session that answers these values; it takes no cores between runs."""
+        """A session that returns these values; it takes no cores between runs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.pieces.parts[part])
         del model.graph.output[:]
