@@ -1,4 +1,4 @@
-"""What the structure proof requires of a graph below fp32: integers where they were promised, floats where they must be.
+"""What the structure proof requires below fp32: integers where they were promised, floats where they must be.
 
 An int8 weight is known by what it stands for: widened by its scales, it is the static module's weight to within half
 a step in every element, and its largest element fills the range. So the proof needs no quantiser to compare with.

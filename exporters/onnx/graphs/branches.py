@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import compose, helper, numpy_helper
 
 from morvit_deploy.exporters.onnx.graphs.graphs import (
-    computed_values,
     copy_of,
     drop_unread,
     every_graph,
@@ -34,8 +33,7 @@ def as_branch(
         graph.output.extend(by_name[result] for result in results)
         drop_unread(graph)
     _compute_outputs(graph)
-    names = computed_values(graph) | {init.name for init in graph.initializer}
-    _put_under(graph, name, names)
+    compose.add_prefix_graph(graph, f"{name}/", rename_inputs=False, inplace=True)
     small = [init for init in graph.initializer if _is_small(init)]
     main.initializer.extend(init for init in graph.initializer if not _is_small(init))
     del graph.initializer[:], graph.input[:]
@@ -50,9 +48,17 @@ def separate(stem: onnx.ModelProto, trunks: Mapping[str, onnx.ModelProto]) -> di
     for name, trunk in trunks.items():
         parts[name] = copy_of(trunk)
         graph = parts[name].graph
-        ports = {value.name for value in (*graph.input, *graph.output)}
-        names = computed_values(graph) | {init.name for init in graph.initializer if not _is_weight(init)}
-        _put_under(graph, name, names - ports)
+        compose.add_prefix_graph(
+            graph,
+            f"{name}/",
+            rename_inputs=False,
+            rename_outputs=False,
+            rename_initializers=False,
+            inplace=True,
+        )
+        outputs = {value.name for value in graph.output}
+        constants = {init.name for init in graph.initializer if not _is_weight(init)} - outputs
+        rename(graph, {constant: f"{name}/{constant}" for constant in constants})
     return parts
 
 
@@ -103,13 +109,6 @@ def _compute_outputs(graph: onnx.GraphProto) -> None:
             node = helper.make_node("Identity", [constant], [init.name], name=f"Identity_{init.name}")
             graph.node.append(node)
             init.name = constant
-
-
-def _put_under(graph: onnx.GraphProto, bucket: str, names: Iterable[str]) -> None:
-    """Put the bucket in front of the names of all nodes and of these values."""
-    rename(graph, {name: f"{bucket}/{name}" for name in names})
-    for node in graph.node:
-        node.name = f"{bucket}/{node.name}"
 
 
 def _is_small(init: onnx.TensorProto) -> bool:
