@@ -38,7 +38,9 @@ class OnnxExporter(Exporter):
             return write_pieces(traced(), plan, folder)
         if request.precision == "bf16":  # the range of fp32: nothing to probe
             return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
-        from morvit_deploy.exporters.onnx.low.lower import How, Stream, probe_halves, to_int8
+        from morvit_deploy.exporters.onnx.low.halves import probe_halves
+        from morvit_deploy.exporters.onnx.low.lower import How, to_int8
+        from morvit_deploy.exporters.onnx.low.observe import Stream
 
         images = request.pictures.calibrating
         stream = None if images is None else Stream(images, request.batch, request.input == "uint8")

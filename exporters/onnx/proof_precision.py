@@ -1,4 +1,4 @@
-"""What the structure proof asks of a graph below fp32: integers where they were promised, floats where they must be.
+"""What the structure proof requires below fp32: integers where they were promised, floats where they must be.
 
 An int8 weight is known by what it stands for: widened by its scales, it is the static module's weight to within half
 a step in every element, and its largest element fills the range. So the proof needs no quantiser to compare with.
@@ -98,7 +98,7 @@ def integer_violations(
 
 
 def half_violations(model: onnx.ModelProto) -> list[str]:
-    """Norms, softmax and what routes are fp32."""
+    """Norms, softmax and routers compute in fp32."""
     inferred = shape_inference.infer_shapes(model)
     values = (*inferred.graph.value_info, *inferred.graph.output)
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -122,7 +122,7 @@ def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Low
         sources = [makers[name] for name in node.input if name in makers]
         wide = [source for source in sources if source.op_type == DQ]
         if node.op_type == DQ and any(source.op_type != Q for source in sources):
-            violations.append(f"node {node.name!r} widens what {sources[0].name!r} answers, expected {Q}")
+            violations.append(f"node {node.name!r} widens the output of {sources[0].name!r}, expected {Q}")
         elif node.op_type == DQ and sources and list(sources[0].input[1:]) != list(node.input[1:]):
             violations.append(f"nodes {sources[0].name!r} and {node.name!r} have other scales")
         elif node.op_type != DQ and any(source.op_type == Q for source in sources):

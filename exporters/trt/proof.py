@@ -7,8 +7,8 @@ from typing import Any
 
 from morvit_deploy.agent.trt.engines import RECORD, EngineError, read_engine, read_engines
 from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.onnx.graphs.graphs import whole_operators
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
-from morvit_deploy.exporters.onnx.graphs.types import whole_operators
 
 # An RTX engine carries source code for its kernels beside the weights: 10 to 30 kB a node in all that was measured.
 # One more copy of a shared block in every step would be tens of kB a node of the smallest preset, MB of morvit_b16.

@@ -11,7 +11,8 @@ import torch
 
 from morvit_deploy.bundle.manifest import Port
 from morvit_deploy.exporters.base import Written
-from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, integers_inside, self_dispatching, separate
+from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, separate
+from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, self_dispatching
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
 from morvit_deploy.exporters.onnx.graphs.trace import trace

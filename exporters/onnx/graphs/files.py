@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.graphs.dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx.graphs.branches import INLINE_BYTES
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS
 
@@ -28,10 +29,7 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
         for graph in (inner for model in graphs.values() for inner in every_graph(model.graph)):
             for init in graph.initializer:
                 array = numpy_helper.to_array(init)
-                integers = (
-                    array.dtype == np.int8 and array.ndim == 2
-                )  # each branch may name them: stored once
-                if array.nbytes >= INLINE_BYTES or integers:
+                if array.nbytes >= INLINE_BYTES or _is_int8_weight(array):
                     offset, length = _place(array.tobytes(), weights, placed)
                     init.CopyFrom(numpy_helper.from_array(array, init.name))
                     external_data_helper.set_external_data(init, WEIGHTS, offset, length)
@@ -40,6 +38,11 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
         onnx.save_model(model, folder / name)
         _check(folder / name)
     return [*graphs, WEIGHTS]
+
+
+def _is_int8_weight(array: NDArray[Any]) -> bool:
+    """However small, it goes to the file: each branch may name it, and it is stored once."""
+    return array.dtype == np.int8 and array.ndim == 2
 
 
 def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]) -> tuple[int, int]:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper, shape_inference
+
+MOVES = (  # values are handed on as they are
+    "Reshape",
+    "Transpose",
+    "Slice",
+    "Concat",
+    "Split",
+    "Gather",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "If",
+)
 
 
-def drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove nodes and initializers that no output depends on."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(reads(node))
-            kept.append(node)
-    initializers = [init for init in graph.initializer if init.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(initializers)
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Names a node reads, those that its branches read from outside among them."""
-    names = set(node.input)
-    for branch in branches(node):
-        inside = {name for inner in branch.node for name in inner.output}
-        inside |= {init.name for init in branch.initializer}
-        names |= {name for inner in branch.node for name in reads(inner)} - inside
-        names |= {value.name for value in branch.output} - inside
-    return names
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that can be edited."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def branches(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -47,8 +43,38 @@ def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from every_graph(branch)
 
 
-def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Rename values and initializers in a graph and in its branches."""
+def computed_values(graph: onnx.GraphProto) -> set[str]:
+    """Names of the values that nodes compute, in the graph and in its branches."""
+    return {name for inner in every_graph(graph) for node in inner.node for name in node.output}
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names a node reads, those that its branches read from outside among them."""
+    names = set(node.input)
+    for branch in branches(node):
+        inside = {name for inner in branch.node for name in inner.output}
+        inside |= {init.name for init in branch.initializer}
+        names |= {name for inner in branch.node for name in reads(inner)} - inside
+        names |= {value.name for value in branch.output} - inside
+    return names
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initializers that no output depends on, in place."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(reads(node))
+            kept.append(node)
+    initializers = [init for init in graph.initializer if init.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(initializers)
+
+
+def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values and initializers in a graph and in its branches, in place."""
     for inner in every_graph(graph):
         for value in (*inner.input, *inner.output, *inner.initializer):
             value.name = names.get(value.name, value.name)
@@ -58,7 +84,7 @@ def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def merge_equal(graph: onnx.GraphProto) -> None:
-    """One initializer for each unique content: equal copies, of a checkpoint or of several pieces, are kept once."""
+    """Keep one initializer for each unique content, in place; a weight's own name goes before a bucket's copy."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     names, kept = {}, []
     for init in sorted(graph.initializer, key=lambda init: ("." not in init.name, "/" in init.name)):
@@ -74,3 +100,23 @@ def merge_equal(graph: onnx.GraphProto) -> None:
 def weight_name(name: str) -> str:
     """The static module's blocks.cycle_0.fc1.weight as the file names it: cycle.0.fc1.weight."""
     return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
+
+
+def element_types(graph: onnx.GraphProto, outer: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Value to element type, in one graph after shape inference; `outer` are those it may read from outside."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    kinds = dict(outer or {}) | {value.name: value.type.tensor_type.elem_type for value in values}
+    return kinds | {init.name: init.data_type for init in graph.initializer}
+
+
+def whole_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Operators that compute in fp32, with their number, most frequent first; what only moves values is left out."""
+    graph = shape_inference.infer_shapes(model).graph
+    kinds = element_types(graph)
+    found = Counter(
+        node.op_type
+        for node in graph.node
+        if node.op_type not in ("Cast", *MOVES)
+        and any(kinds.get(name) == TensorProto.FLOAT for name in node.output)
+    )
+    return dict(found.most_common())

@@ -13,6 +13,8 @@ import onnx
 import onnxsim
 from onnx import shape_inference
 
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
+
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 
 Shapes = dict[str, tuple[int | str, ...]]  # a dimension that is not known is the string "?"
@@ -28,7 +30,10 @@ def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         return model
     shape = [batch if dim.dim_param else dim.dim_value for dim in dims]
     with quiet_stderr():
-        return onnxsim.simplify(model, overwrite_input_shapes={model.graph.input[0].name: shape})[0]
+        fixed: onnx.ModelProto = onnxsim.simplify(
+            model, overwrite_input_shapes={model.graph.input[0].name: shape}
+        )[0]
+    return fixed
 
 
 @contextmanager
@@ -51,8 +56,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare = copy_of(model)
     del bare.graph.value_info[:]  # what the exporter noted is not evidence
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)

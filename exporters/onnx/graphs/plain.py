@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.onnx.graphs.dispatch import one_bucket
+from morvit_deploy.exporters.onnx.graphs.graphs import (
+    branches,
+    computed_values,
+    copy_of,
+    drop_unread,
+    every_graph,
+    rename,
+)
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 
 RESULTS = ("logits", "overflow", "depth")
@@ -28,3 +36,52 @@ def plain_graph(folder: Path, manifest: Manifest, bucket: str, *, weights: bool 
     names = [files["stem"], files[bucket]] if manifest.dispatch == "host" else [files["model"]]
     parts = [read_graph(folder / name, weights=weights) for name in names]
     return one_bucket(parts, bucket, RESULTS) if manifest.plan.adaptive else parts[0]
+
+
+def one_bucket(parts: Sequence[onnx.ModelProto], bucket: str, results: Iterable[str]) -> onnx.ModelProto:
+    """The graph of one bucket, without any If, from the graphs of a bundle: the same nodes, the same weights.
+
+    `parts` is the self-dispatching graph, or the stem's and the bucket's trunk. Probes lose the bucket's name.
+    """
+    model = copy_of(parts[0])
+    graph = model.graph
+    nodes = [node for part in parts for node in _inlined(part.graph, graph, bucket)]
+    outputs = {value.name: value for part in parts for value in part.graph.output}
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.extend(outputs[name] for name in results if name in outputs)
+    drop_unread(graph)
+    inside = {f"{bucket}/{value}": value for value in _probes(graph, bucket)}
+    rename(graph, inside)
+    return model
+
+
+def _probes(graph: onnx.GraphProto, bucket: str) -> list[str]:
+    """Names of the bucket's probes, which have a dot in them; other values have numbers for names."""
+    inside = [
+        value.removeprefix(f"{bucket}/") for value in computed_values(graph) if value.startswith(f"{bucket}/")
+    ]
+    return [value for value in inside if "." in value]
+
+
+def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, in place of an If those of the branch to `bucket`; `main` gets their initializers."""
+    known = {init.name for init in main.initializer}
+    main.initializer.extend(init for init in graph.initializer if init.name not in known)
+    for node in graph.node:
+        if node.op_type != "If":
+            yield node
+            continue
+        branch = _branch_to(node, bucket)
+        yield from _inlined(branch, main, bucket)
+        for inner, outer in zip(branch.output, node.output, strict=True):
+            yield onnx.helper.make_node("Identity", [inner.name], [outer], name=f"Identity_{outer}")
+
+
+def _branch_to(choice: onnx.NodeProto, bucket: str) -> onnx.GraphProto:
+    """The branch of an If in which the bucket is; its else branch when it is in neither."""
+    for branch in branches(choice):
+        if any(inner.name == bucket for inner in every_graph(branch)):
+            return branch
+    otherwise: onnx.GraphProto = next(a.g for a in choice.attribute if a.name == "else_branch")
+    return otherwise

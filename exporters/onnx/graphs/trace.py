@@ -1,4 +1,4 @@
-"""From a torch module to a piece of ONNX: traced, simplified, tidy. A bundle's graphs are made of pieces."""
+"""From a torch module to a piece of ONNX: traced, simplified, without metadata. Bundles are made of pieces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.graphs.graphs import drop_unread, merge_equal, rename, weight_name
+from morvit_deploy.exporters.onnx.graphs.graphs import (
+    computed_values,
+    drop_unread,
+    merge_equal,
+    rename,
+    weight_name,
+)
 from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
 from morvit_deploy.graph.pieces import Named
 
@@ -62,7 +68,7 @@ class _AsTuple(nn.Module):
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    with quiet_stderr():  # it tells of what it could not fold, which reads as a failure
+    with quiet_stderr():  # it reports what it could not fold, which reads as a failure
         simplified, sound = onnxsim.simplify(model)
     if not sound:
         raise StructureError(
@@ -78,7 +84,7 @@ def _hide_probes(model: onnx.ModelProto, results: tuple[str, ...]) -> tuple[str,
     del model.graph.output[:]
     model.graph.output.extend(kept)
     drop_unread(model.graph)
-    alive = {name for node in model.graph.node for name in node.output}
+    alive = computed_values(model.graph)
     return tuple(name for name in probes if name in alive)
 
 

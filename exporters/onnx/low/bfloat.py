@@ -10,15 +10,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from morvit_deploy.exporters.onnx.graphs.graphs import branches
-from morvit_deploy.exporters.onnx.graphs.types import MOVES, element_types
+from morvit_deploy.exporters.onnx.graphs.graphs import MOVES, branches, element_types
 
 BF16, FP32 = TensorProto.BFLOAT16, TensorProto.FLOAT
 NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that answers as the bf16 graph does; weights must be in it, not beside it."""
+    """A copy that returns what the bf16 graph does; weights must be in the model, not in a file beside it."""
     inferred = shape_inference.infer_shapes(model)
     _widen(inferred.graph, {})
     del inferred.graph.value_info[:]

@@ -1,4 +1,4 @@
-"""A plan's pieces below fp32: ranges, int8 with what must stay in float, or halves with the room they leave."""
+"""A plan's pieces to int8: ranges from images, quantised layers, those that must stay in float."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
-from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.calibration.ranges.channels import Channels
 from morvit_deploy.calibration.ranges.ranges import DEFAULT, Method
 from morvit_deploy.calibration.ranges.sensitivity import Search, score, search
-from morvit_deploy.errors import CheckpointError
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, linears
-from morvit_deploy.exporters.onnx.low.observe import Observer, observer_of
+from morvit_deploy.exporters.onnx.low.observe import Observer, Stream, observer_of
 from morvit_deploy.exporters.onnx.low.quantize import Flavor, Ranges, lift, quantise
 from morvit_deploy.exporters.onnx.low.ranges import ranges_of, smoothing_of
 from morvit_deploy.exporters.onnx.low.speed import measure_speed, overall_ratio
@@ -27,8 +24,8 @@ from morvit_deploy.machine.integer_kernels import IN_32_BITS
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 
-HALF_MAX = 65504.0  # the largest number of fp16
-SHOWN = 8  # activations that the report lists, the largest first
+Tell = Callable[[str], None]
+
 SEARCHED = 256  # images that a sensitivity search answers, once for each layer: one of them is 0.4 points
 
 
@@ -40,18 +37,6 @@ class How:
     calibration: Method = DEFAULT
     smooth: bool = False
     max_drop: float | None = None  # points
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Images to calibrate with, as a bundle of this batch and input kind takes them."""
-
-    folder: ImageFolder
-    batch: int | str
-    uint8: bool
-
-
-Tell = Callable[[str], None]
 
 
 def to_int8(
@@ -113,49 +98,6 @@ def to_int8(
         instruction_set=here.instruction_set,
         facts=facts,
     )
-
-
-def probe_halves(pieces: Pieces, plan: Plan, stream: Stream, tell: Tell) -> Lowering:
-    """The room that fp16 activations leave: the largest of each value over all images, against 65504.
-
-    Raises CheckpointError naming the node where one overflows.
-    """
-    tell("looking for activations that overflow fp16")
-    observer = Observer(pieces, plan, stream.folder, batch=stream.batch, uint8=stream.uint8)
-    observer.choose()
-    largest: dict[str, float] = {}
-
-    def see(part: str, name: str, value: np.ndarray) -> None:
-        place = f"{part}/{name}" if plan.adaptive else name
-        largest[place] = max(largest.get(place, 0.0), float(np.abs(value).max(initial=0)))
-
-    try:
-        observer.visit({part: halves(model) for part, model in pieces.parts.items()}, see)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; in fp16 the largest number is {HALF_MAX:g}: export in fp32"
-        ) from None
-    first = sorted(largest, key=lambda name: -largest[name])[:SHOWN]
-    return Lowering(
-        images=len(stream.folder),
-        facts={
-            "largest_activations": {name: largest[name] for name in first},
-            "values_probed": len(largest),
-            "room": HALF_MAX / max(max(largest.values(), default=0.0), 1.0),
-        },
-    )
-
-
-def halves(model: onnx.ModelProto) -> list[str]:
-    """Values that the nodes of a piece answer in fp16."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
-    return [
-        name
-        for node in model.graph.node
-        for name in node.output
-        if kinds.get(name) == onnx.TensorProto.FLOAT16
-    ]
 
 
 def _gemms(pieces: Pieces) -> Pieces:

@@ -7,7 +7,7 @@ kept but one number an image: memory does not grow with their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, element_types
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Calibrated
 
@@ -30,6 +31,15 @@ Feeds = dict[str, NDArray]
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Images to calibrate with, as a bundle of this batch and input kind takes them."""
+
+    folder: ImageFolder
+    batch: int | str
+    uint8: bool
+
+
 class Observer:
     """Pieces of one plan and the images to run them on."""
 
@@ -38,7 +48,7 @@ class Observer:
     ) -> None:
         self.pieces, self.plan, self.folder, self.uint8 = pieces, plan, folder, uint8
         self.batch = AT_A_TIME if batch == "dynamic" else int(batch)
-        self.served: dict[str, list[int]] = {}  # bucket to the images that it answers
+        self.served: dict[str, list[int]] = {}  # bucket to the images that it serves
 
     def images_of(self, part: str) -> list[int]:
         """Images that a part is run on: those it serves and, where these are too few, others."""
@@ -84,14 +94,8 @@ class Observer:
         for part, names in watched.items():
             if not names:
                 continue
-            images = self.images_of(part)
-            session = self._session(part, list(names))
-            stem = None if part in (WHOLE, STEM) else self._session(STEM, list(self.pieces.carried))
-            for numbers, pixels in self._batches(images):
-                feeds: Feeds = {"image": self._fed(pixels)}
-                if stem is not None:
-                    feeds = self._run(stem, feeds)
-                for name, value in self._run(session, feeds).items():
+            for numbers, feeds, values in self._runs(part, list(names), self.images_of(part)):
+                for name, value in values.items():
                     if not np.isfinite(value).all():
                         raise self._broken(part, feeds, numbers)
                     see(part, name, value)
@@ -128,15 +132,21 @@ class Observer:
     def _answers(self, part: str, images: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
         """Results of single images, each with a batch axis of one."""
         names = [value.name for value in self.pieces.parts[part].graph.output]
+        for numbers, _, answer in self._runs(part, names, images):
+            for row, image in enumerate(numbers):
+                yield image, {name: value[row : row + 1] for name, value in answer.items()}
+
+    def _runs(
+        self, part: str, names: list[str], images: Sequence[int]
+    ) -> Iterator[tuple[list[int], Feeds, Arrays]]:
+        """Numbers of some images, what the part reads for them (a trunk: what the stem hands on), and its values."""
         session = self._session(part, names)
-        stem = None if part == WHOLE else self._session(STEM, list(self.pieces.carried))
+        stem = None if part in (WHOLE, STEM) else self._session(STEM, list(self.pieces.carried))
         for numbers, pixels in self._batches(images):
             feeds: Feeds = {"image": self._fed(pixels)}
             if stem is not None:
                 feeds = self._run(stem, feeds)
-            answer = self._run(session, feeds)
-            for row, image in enumerate(numbers):
-                yield image, {name: value[row : row + 1] for name, value in answer.items()}
+            yield numbers, feeds, self._run(session, feeds)
 
     def _batches(self, images: Sequence[int]) -> Iterator[tuple[list[int], Pixels]]:
         """Numbers of some images, and their pixels filled up to the batch."""
@@ -149,7 +159,7 @@ class Observer:
         return pixels if self.uint8 else normalise(pixels, self.folder.config.preprocess)
 
     def _session(self, part: str, names: list[str]) -> ort.InferenceSession:
-        """A session that answers these values; it takes no cores between runs."""
+        """A session that returns these values; it takes no cores between runs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.pieces.parts[part])
         del model.graph.output[:]
@@ -205,10 +215,8 @@ def first_not_finite(model: onnx.ModelProto, feeds: Feeds) -> str:
 
     A mask's constant −∞ is one of its inputs, so it is not taken for an overflow.
     """
-    every = onnx.ModelProto()
-    every.CopyFrom(model)
-    typed = onnx.shape_inference.infer_shapes(every).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*typed.value_info, *typed.output)}
+    every = copy_of(model)
+    kinds = element_types(onnx.shape_inference.infer_shapes(every).graph)
     names = [name for node in model.graph.node for name in node.output if kinds.get(name) in FLOATS]
     del every.graph.output[:]
     every.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)

@@ -21,7 +21,7 @@ from trt_reader import tensorrt_complaints
 
 from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle.manifest import open_manifest
-from morvit_deploy.exporters.onnx.graphs.dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx.graphs.branches import INLINE_BYTES
 from morvit_deploy.exporters.onnx.graphs.trace import OPSET
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.config import Config

@@ -15,7 +15,7 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
-from morvit_deploy.exporters.onnx.proof import Facts, prove
+from morvit_deploy.exporters.onnx.proof import Proof, prove
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint
@@ -35,7 +35,7 @@ class Written:
 
     def prove(
         self, folder: Path, plant: Plant, manifest: Manifest | None = None, file: str = "model.onnx"
-    ) -> Facts:
+    ) -> Proof:
         for path in self.bundle.glob("*.onnx"):
             model = onnx.load(path)
             if path.name == file:
@@ -118,15 +118,15 @@ def one_product_more(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("MatMul", [weight, weight], ["planted_out"], name="planted"))
 
 
-def facts_text(facts: Facts) -> str:
-    return "\n".join(facts.violations)
+def violations_text(proof: Proof) -> str:
+    return "\n".join(proof.violations)
 
 
 def test_the_file_as_written_is_proved(written: Written, tmp_path: Path) -> None:
-    facts = written.prove(tmp_path, leave_alone)
-    assert facts.violations == []
-    assert facts.as_dict()["block_applications"] == {"first": 1, "cycle.0": 3, "last": 1}
-    assert facts.macs == written.manifest.macs == {"topk": written.manifest.plan.buckets[0].macs}
+    proof = written.prove(tmp_path, leave_alone)
+    assert proof.violations == []
+    assert proof.as_dict()["block_applications"] == {"first": 1, "cycle.0": 3, "last": 1}
+    assert proof.macs == written.manifest.macs == {"topk": written.manifest.plan.buckets[0].macs}
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_the_file_as_written_is_proved(written: Written, tmp_path: Path) -> None
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_planted_defect_is_named(written: Written, plant: Plant, named: list[str], tmp_path: Path) -> None:
-    facts = written.prove(tmp_path, plant)
-    assert not facts.as_dict()["proved"]
+    proof = written.prove(tmp_path, plant)
+    assert not proof.as_dict()["proved"]
     for words in named:
-        assert words in facts_text(facts)
+        assert words in violations_text(proof)
 
 
 def test_a_dynamic_dimension_other_than_the_batch_is_named(written_dynamic: Written, tmp_path: Path) -> None:
     assert written_dynamic.prove(tmp_path, leave_alone).violations == []
-    assert "'image'" in facts_text(written_dynamic.prove(tmp_path, dynamic_input))
+    assert "'image'" in violations_text(written_dynamic.prove(tmp_path, dynamic_input))
 
 
 @pytest.mark.parametrize(
@@ -164,13 +164,13 @@ def test_defects_in_a_dynamic_graph_are_found(written_dynamic: Written, plant: P
 
 def test_a_bloated_file_set_is_named(written: Written, tmp_path: Path) -> None:
     files = tuple(file.model_copy(update={"bytes": file.bytes + 600_000}) for file in written.manifest.files)
-    facts = written.prove(tmp_path, leave_alone, written.manifest.model_copy(update={"files": files}))
-    assert "bytes, at most" in facts_text(facts)
+    proof = written.prove(tmp_path, leave_alone, written.manifest.model_copy(update={"files": files}))
+    assert "bytes, at most" in violations_text(proof)
 
 
 def test_a_small_weight_stored_twice_is_named(exported: Callable[..., Path], tmp_path: Path) -> None:
-    facts = Written(exported(make_config(), with_depth=True)).prove(tmp_path, duplicate)
-    assert "planted" in facts_text(facts)
+    proof = Written(exported(make_config(), with_depth=True)).prove(tmp_path, duplicate)
+    assert "planted" in violations_text(proof)
 
 
 # several buckets -------------------------------------------------------------------------------------------
@@ -251,10 +251,10 @@ def nonzero_in_a_branch(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("name", ["written_ladder", "written_parts"])
 def test_every_bucket_as_written_is_proved(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     written = request.getfixturevalue(name)
-    facts = written.prove(tmp_path, leave_alone)
-    assert facts.violations == []
+    proof = written.prove(tmp_path, leave_alone)
+    assert proof.violations == []
     plan = written.manifest.plan
-    assert facts.macs == written.manifest.macs == {bucket.name: bucket.macs for bucket in plan.buckets}
+    assert proof.macs == written.manifest.macs == {bucket.name: bucket.macs for bucket in plan.buckets}
 
 
 @pytest.mark.parametrize(
@@ -275,11 +275,11 @@ def test_every_bucket_as_written_is_proved(name: str, request: pytest.FixtureReq
 def test_a_defect_in_one_bucket_is_named(
     written_ladder: Written, plant: Plant, named: list[str], tmp_path: Path
 ) -> None:
-    facts = written_ladder.prove(tmp_path, plant)
-    assert not facts.as_dict()["proved"]
+    proof = written_ladder.prove(tmp_path, plant)
+    assert not proof.as_dict()["proved"]
     for words in named:
-        assert words in facts_text(facts)
-    buckets = {words.split(":")[0] for words in facts.violations if words.startswith("bucket")}
+        assert words in violations_text(proof)
+    buckets = {words.split(":")[0] for words in proof.violations if words.startswith("bucket")}
     assert len(buckets) <= 1, "the others are as they were"
 
 
@@ -307,9 +307,9 @@ def rename_weight(model: onnx.ModelProto) -> None:
 def test_a_defect_in_one_file_is_named(
     written_parts: Written, plant: Plant, named: list[str], tmp_path: Path
 ) -> None:
-    facts = written_parts.prove(tmp_path, plant, file="b0.onnx")
+    proof = written_parts.prove(tmp_path, plant, file="b0.onnx")
     for words in named:
-        assert words in facts_text(facts)
+        assert words in violations_text(proof)
 
 
 def test_a_plan_that_is_not_the_files_is_named(written_ladder: Written, tmp_path: Path) -> None:

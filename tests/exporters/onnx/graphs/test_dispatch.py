@@ -23,7 +23,7 @@ from tiny_models import make_config, normalised, random_model, random_pixels
 from morvit_deploy import open_bundle
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import PlanError
-from morvit_deploy.exporters.onnx.graphs.dispatch import INLINE_BYTES
+from morvit_deploy.exporters.onnx.graphs.branches import INLINE_BYTES
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 from morvit_deploy.model.config import Config

@@ -1,0 +1,125 @@
+"""Nodes, shapes and constants of a written graph are those of a static graph that computes by its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper, shape_inference
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
+from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
+from morvit_deploy.model.macs import dense_macs, last_step_is_cls_alone, schedule_macs
+
+SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
+FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
+
+
+def operator_violations(nodes: Iterable[onnx.NodeProto], manifest: Manifest) -> list[str]:
+    """No operator whose work depends on data, and as many Ifs as the dispatch needs."""
+    allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # the baseline is named for it
+    choices = [node.name for node in nodes if node.op_type == "If"]
+    # one for each bucket but `full`, and one for who needs `full` after all
+    expected = len(manifest.plan.buckets) if manifest.dispatch == "graph" else 0
+    wrong = [] if len(choices) == expected else [f"the graph has the Ifs {choices}, expected {expected}"]
+    return wrong + [
+        f"node {node.name!r} is a {node.op_type}: its work depends on data"
+        for node in nodes
+        if node.op_type in FORBIDDEN and node.op_type not in allowed
+    ]
+
+
+def port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:
+    """The batch, axis 0 of inputs and outputs, is dynamic if promised; no other dimension ever is."""
+    violations = []
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") == (dynamic and axis == 0):
+                found = dim.dim_value if dim.HasField("dim_value") else f"dynamic ({dim.dim_param!r})"
+                violations.append(f"dimension {axis} of {value.name!r} is {found}")
+    return violations
+
+
+def shape_violations(model: onnx.ModelProto) -> list[str]:
+    """At one batch size every dimension of every value is a number."""
+    try:
+        shapes = infer_shapes(model)
+    except shape_inference.InferenceError as error:
+        return [f"shapes do not fit: {str(error).splitlines()[0]}"]
+    return [
+        f"value {name!r} has dynamic dimensions: {list(shape)}"
+        for name, shape in shapes.items()
+        if not all(isinstance(dim, int) for dim in shape)
+    ]
+
+
+def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[str]:
+    """MACs of one image equal those counted from the configuration alone."""
+    options = graph.options
+    expected = (
+        dense_macs(graph.config)
+        if manifest.form == "masked"
+        else schedule_macs(
+            graph.config, graph.capacity, options.cls_only, options.frozen_keys, routed=graph.routed
+        )
+    )
+    if found == expected:
+        return []
+    return [f"the graph does {found:,} MACs an image, the plan says {expected:,}"]
+
+
+def probe_violations(
+    model: onnx.ModelProto, manifest: Manifest, bucket: str, graph: StaticMoRViT
+) -> list[str]:
+    """Every value that `verify` can look at is listed: none may be left out of the comparison."""
+    named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - set(RESULTS)
+    inside = {name for node in model.graph.node for name in node.output}
+    differing = sorted((named & inside) ^ set(manifest.probes_of(bucket)))
+    return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
+
+
+def compared_numbers(model: onnx.ModelProto) -> set[float]:
+    """The numbers that router logits are compared with."""
+    constants = _constants(model.graph, "GreaterOrEqual")
+    return {float(array) for array in constants if array.dtype == np.float32 and array.size == 1}
+
+
+def threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
+    """Router logits are compared, in one bucket or another, with the plan's thresholds and with nothing else."""
+    thresholds = manifest.plan.thresholds or ()
+    needed = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
+    allowed = _in_float32(thresholds)
+    if _in_float32(needed) <= found <= allowed:
+        return []
+    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(allowed)}"]
+
+
+def _in_float32(thresholds: Iterable[float | None]) -> set[float]:
+    return {float(np.float32(threshold)) for threshold in thresholds if threshold is not None}
+
+
+def table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
+    """The stem chooses by the plan's own table: upper bounds, or capacities."""
+    plan = manifest.plan
+    if not plan.adaptive:
+        return []
+    table = np.array([bucket.capacity for bucket in plan.buckets])
+    if plan.mode == "threshold":
+        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
+    found = [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
+    if any(np.array_equal(array.reshape(-1), table.reshape(-1)) for array in found):
+        return []
+    return [f"the graph chooses by {[array.tolist() for array in found]}, the plan says {table.tolist()}"]
+
+
+def _constants(graph: onnx.GraphProto, op_type: str, folder: Path | None = None) -> list[NDArray[Any]]:
+    """Constants read by the nodes of a kind, not those inside branches; large ones lie in the folder's weights."""
+    held = {init.name: init for init in graph.initializer}
+    names = {name for node in graph.node if node.op_type == op_type for name in node.input if name in held}
+    return [numpy_helper.to_array(held[name], str(folder or "")) for name in sorted(names)]

@@ -1,0 +1,131 @@
+"""Each weight of the static module is one initializer, read as often as its block is applied.
+
+Weights are known by content: names in the file prove nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.graphs.graphs import weight_name
+from morvit_deploy.exporters.onnx.graphs.macs import PRODUCTS
+from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
+from morvit_deploy.graph.style.blocks import StaticLinear
+from morvit_deploy.graph.unroll import StaticMoRViT
+
+Array = NDArray[Any]  # a weight of any type: float, half or integer
+BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+HELD_ELEMENTS = 4096  # an initializer of this size or more must be one of the model's own weights
+
+
+def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
+    """Content key of each weight to what the static module does with it, by running it."""
+    uses: Counter[str] = Counter()
+    held: dict[str, tuple[str, Array]] = {}
+    hooks = []
+    for name, module in graph.named_modules():
+        if isinstance(module, StaticLinear):
+            values = as_numpy(module.weight)
+            key = content_key(values)
+            held[key] = weight_name(f"{name}.weight"), values
+            hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
+    graph(example_image(graph, 1 if graph.options.single else 2))
+    for hook in hooks:
+        hook.remove()
+    # a router whose logits nobody reads is not run, and not in the file
+    return {
+        key: Promise(name, uses[key], values.nbytes, values)
+        for key, (name, values) in held.items()
+        if uses[key]
+    }
+
+
+def weight_uses(model: onnx.ModelProto, integers: Integers) -> dict[str, int]:
+    """Initializer to the number of products that read it as a factor, widened first where it is int8."""
+    weights = [init.name for init in model.graph.initializer if len(init.dims) == 2]
+    factors = Counter(
+        integers.factor.get(name, name)
+        for node in model.graph.node
+        if node.op_type in PRODUCTS
+        for name in node.input[:2]
+    )
+    return {name: factors[name] for name in weights if factors[name]}
+
+
+def sharing_violations(
+    model: onnx.ModelProto,
+    uses: Mapping[str, int],
+    promised: Mapping[str, Promise],
+    graph: StaticMoRViT,
+    integers: Integers,
+) -> list[str]:
+    """One bucket's plain graph: each promised weight is one initializer, applied as often as promised; no others."""
+    owned = {
+        content_key(as_numpy(tensor)) for tensor in graph.state_dict().values()
+    }  # position constants, too
+    found: dict[str, list[str]] = {key: [] for key in promised}
+    violations = []
+    for init in model.graph.initializer:
+        key = integers.keys.get(init.name) or content_key(numpy_helper.to_array(init))
+        if key in promised:
+            found[key].append(init.name)
+        elif (
+            init.name not in integers.parameters
+            and key not in owned
+            and math.prod(init.dims) >= HELD_ELEMENTS
+        ):
+            violations.append(
+                f"initializer {init.name!r} {list(init.dims)} is no weight of the model; "
+                f"read by {_readers(model, init.name)}"
+            )
+    for key, promise in promised.items():
+        violations += _use_violations(model, promise, found[key], uses)
+    return violations
+
+
+def _use_violations(
+    model: onnx.ModelProto, promise: Promise, names: list[str], uses: Mapping[str, int]
+) -> list[str]:
+    """One weight, which the graph holds under `names`."""
+    if len(names) != 1:
+        return [f"weight {promise.name!r} is stored {len(names)} times, expected once: {names}"]
+    (name,) = names
+    if (actual := uses.get(name, 0)) != promise.uses:
+        readers = _readers(model, name)
+        return [f"weight {name!r} is applied {actual} times, expected {promise.uses}; by {readers}"]
+    return []
+
+
+def _readers(model: onnx.ModelProto, name: str) -> list[str]:
+    return [node.name for node in model.graph.node if name in node.input]
+
+
+def integer_keys(model: onnx.ModelProto, read: Integers, promised: Mapping[str, Promise]) -> dict[str, str]:
+    """Content key of each int8 weight of a plain graph to the weight's name."""
+    return {
+        content_key(numpy_helper.to_array(init)): promised[read.keys[init.name]].name
+        for init in model.graph.initializer
+        if init.name in read.keys
+    }
+
+
+def as_numpy(tensor: torch.Tensor) -> Array:
+    """The tensor's values; NumPy itself has no bf16, the type that onnx reads it as does."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(BFLOAT16)
+    return tensor.numpy()
+
+
+def content_key(array: Array) -> str:
+    """Shape and content."""
+    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
