@@ -36,10 +36,11 @@ class Rounds:
 
     def __init__(self, path: str) -> None:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._path, self._start, self._shape = path, mapped.offset, mapped.shape
+        self._path, self._start = path, mapped.offset
+        self._shape: tuple[int, ...] = mapped.shape
 
     def __len__(self) -> int:
-        return int(self._shape[0])
+        return self._shape[0]
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         size = math.prod(self._shape[1:])

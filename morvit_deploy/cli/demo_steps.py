@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.cli.demo_names import IMAGES, MODELS
+from morvit_deploy.cli.demo import IMAGES, MODELS
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import Exported
@@ -24,7 +25,8 @@ from morvit_deploy.files import new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
 from morvit_deploy.inspecting.inspection import inspect_checkpoint
 from morvit_deploy.machine.dependencies import installed
-from morvit_deploy.measuring.core.bench import BLOCKS, STARTS, bench
+from morvit_deploy.measuring.core.bench import bench
+from morvit_deploy.measuring.core.blocks import BLOCKS, STARTS
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.core.views import bench_report
 from morvit_deploy.model.checkpoint import load_checkpoint
@@ -236,7 +238,7 @@ def _predict(folder: Path, name: str, model: MoRViT, images: ImageFolder) -> tup
     return top1, eager_top1, float((found == eager).mean())
 
 
-def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
+def _eager(model: MoRViT, pixels: Pixels) -> NDArray[Any]:
     """Classes by the reference in float32, a few images at a time (it keeps every state)."""
     parts = np.array_split(pixels, max(1, len(pixels) // 20))
     with fitting_threads(model.config):

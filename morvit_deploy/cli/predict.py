@@ -22,6 +22,7 @@ from morvit_deploy.cli.shared.common import (
 from morvit_deploy.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from morvit_deploy.bundle.manifest import Manifest
@@ -89,7 +90,7 @@ def _buckets(session: Session, outputs: Arrays) -> list[str]:
 
 
 def _answer(
-    session: Session, path: Path, row: NDArray, bucket: str, top: int, with_logits: bool
+    session: Session, path: Path, row: NDArray[np.float32], bucket: str, top: int, with_logits: bool
 ) -> dict[str, Any]:
     """One image's entry of `predict --json`."""
     answer: dict[str, Any] = {
@@ -104,7 +105,7 @@ def _draw(
     folder: Path,
     images: list[Path],
     pixels: Pixels,
-    depth: NDArray,
+    depth: NDArray[np.integer[Any]],
     manifest: Manifest,
     answers: list[dict[str, Any]],
 ) -> str:

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -415,21 +416,28 @@ def _monitor(trt: Any, name: str, tell: Tell) -> Any:
     return Monitor()
 
 
+@dataclass
+class _Phase:
+    parent: str | None
+    steps: int
+    done: int = 0
+
+
 class Phases:
     """The share of the work that is done, from phases that nest: each step of a phase may be a phase of its own."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, _Phase] = {}
         self._furthest = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """A phase begins; `parent` is an open phase or None."""
-        self._open[name] = {"parent": parent, "steps": max(steps, 1), "done": 0}
+        self._open[name] = _Phase(parent, max(steps, 1))
 
     def step(self, name: str, number: int) -> None:
         """Step `number`, from 0, of an open phase is over."""
         if name in self._open:
-            self._open[name]["done"] = number + 1
+            self._open[name].done = number + 1
 
     def finish(self, name: str) -> None:
         """A phase ends, with or without all of its steps."""
@@ -437,7 +445,7 @@ class Phases:
 
     def done(self) -> float:
         """0 to 1, never falling."""
-        roots = [name for name, phase in list(self._open.items()) if phase["parent"] not in self._open]
+        roots = [name for name, phase in list(self._open.items()) if phase.parent not in self._open]
         now = max((self._share(name) for name in roots), default=0.0)
         self._furthest = max(self._furthest, min(now, 1.0))
         return self._furthest
@@ -446,9 +454,9 @@ class Phases:
         phase = self._open.get(name)
         if phase is None:  # another thread has just ended it
             return 0.0
-        inner = [child for child, other in list(self._open.items()) if other["parent"] == name]
+        inner = [child for child, other in list(self._open.items()) if other.parent == name]
         begun = max((self._share(child) for child in inner), default=0.0)
-        return min((phase["done"] + begun) / phase["steps"], 1.0)
+        return min((phase.done + begun) / phase.steps, 1.0)
 
 
 def _failed(what: str, engine: dict[str, Any], log: Any) -> BuildFailed:
@@ -473,8 +481,8 @@ def _earlier(folder: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _is_whole(folder: Path, record: dict[str, Any] | None, made_from: str) -> bool:
     if record is None or record.get("made_from") != made_from:
         return False
-    path = folder / record["engine"]
-    return path.is_file() and path.stat().st_size == record["bytes"] and sha256_of(path) == record["sha256"]
+    path = folder / str(record["engine"])
+    return path.is_file() and [path.stat().st_size, sha256_of(path)] == [record["bytes"], record["sha256"]]
 
 
 def _wanted(recipe: dict[str, Any], only: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
     if found is None:
         built = ", ".join(engine["name"] for engine in record["engines"]) or "none"
         raise EngineError(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
-    path = folder / found["engine"]
+    path = folder / str(found["engine"])
     try:
         content = path.read_bytes()
     except OSError as error:

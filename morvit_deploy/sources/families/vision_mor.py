@@ -147,4 +147,4 @@ def _heads(questions: Questions, dim: int) -> Any:
 
 
 def _patches(fields: dict[str, Any]) -> int:
-    return (fields["image_size"] // fields["patch_size"]) ** 2
+    return int(fields["image_size"] // fields["patch_size"]) ** 2
