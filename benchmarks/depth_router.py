@@ -59,7 +59,7 @@ def _carry_constant(model: MoRViT, seed: int) -> Tensor:
     assert patch.bias is not None
     patch.weight -= torch.einsum("d,e,e...->d...", direction, direction, patch.weight)
     patch.bias.sub_(direction * (direction @ patch.bias))
-    model.pos_embed -= (model.pos_embed @ direction)[..., None] * direction
+    model.pos_embed.sub_((model.pos_embed @ direction)[..., None] * direction)
     model.pos_embed[:, 1:] += CONSTANT * direction
     first, *middle, last = [layer.weight for layer in model.router(0).linears()]
     first[0] = LEVEL / CONSTANT * direction
