@@ -65,9 +65,9 @@ def print_result(calibrated: Calibrated, files: Files, as_json: bool) -> None:
 
 def print_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:
     if as_json:
-        facts = {} if waiting is None else {"round": waiting.round, "rounds": waiting.rounds}
+        rounds = {} if waiting is None else {"round": waiting.round, "rounds": waiting.rounds}
         missing = [] if waiting is None else list(map(str, waiting.missing))
-        done = {"shard": shard, "done": waiting is None, **facts, "missing": missing}
+        done = {"shard": shard, "done": waiting is None, **rounds, "missing": missing}
         typer.echo(json.dumps(done, indent=2))
         return
     console = stderr()

@@ -84,7 +84,7 @@ def predict(
 
 
 def _buckets(session: Session, outputs: Arrays) -> list[str]:
-    """The bucket that answered each image."""
+    """The bucket that ran each image."""
     names = [bucket.name for bucket in session.manifest.plan.buckets]
     return [names[i] for i in outputs.get("bucket", [0] * len(outputs["logits"]))]
 
@@ -109,7 +109,7 @@ def _draw(
     manifest: Manifest,
     answers: list[dict[str, Any]],
 ) -> str:
-    """Draw each image's depth map, note its file in its answer, and judge the routing: a warning, or nothing."""
+    """Draw each image's depth map, note its file in its entry, and check the routing: a warning, or nothing."""
     from morvit_deploy.inspecting.degeneracy import judge
     from morvit_deploy.inspecting.depth_maps import draw_all
 

@@ -34,7 +34,9 @@ VERSIONS = {"tensorrt": ((10, 3), (12,)), "rtx": ((1, 3), (2,))}  # from, and be
 PRODUCT = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 MIB = 2**20
 LAST_LINES = 20  # of TensorRT's log, shown with an error
-STEP_PERCENT = 1.0  # progress is told when it moved by so much: TensorRT reports some hundred steps a second
+STEP_PERCENT = (
+    1.0  # progress is reported when it moved by so much: TensorRT reports some hundred steps a second
+)
 _BLOCK = 2**22
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
 
@@ -60,7 +62,7 @@ def build(
     only: tuple[str, ...] = (),
     rebuild: bool = False,
 ) -> dict[str, Any]:
-    """Build what the recipe asks for and return the record that `engines.json` holds.
+    """Build what the recipe lists and return the record that `engines.json` holds.
 
     `flavor` is `tensorrt` or `rtx`: default is the recipe's, else what is installed. `capabilities` (SM89, …) are for
     rtx, which can build for a GPU that is not here. `only` names some of the engines. Engines that were built here
@@ -145,7 +147,7 @@ def check_files(folder: Path, files: list[dict[str, Any]]) -> None:
 
 
 def load_tensorrt(flavor: str | None) -> tuple[str, Any]:
-    """The flavor that is used and its module, of a version that this file knows."""
+    """The flavor that is used and its module, of a version that this file supports."""
     if flavor is not None and flavor not in MODULES:
         raise BuildError(f"flavor: got {flavor!r}, expected one of {', '.join(MODULES)}")
     problems = []
@@ -184,7 +186,7 @@ def install_line(flavor: str) -> str:
 
 
 def this_device() -> dict[str, str] | None:
-    """Name and compute capability of the first GPU, asked of the driver; None when there is none."""
+    """Name and compute capability of the first GPU, from the driver; None when there is none."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -288,7 +290,7 @@ def _build_one(
 
 
 def network_flags(trt: Any) -> int:
-    """Types as in the ONNX. TensorRT 11 knows no others and may lack the flag; EXPLICIT_BATCH ended with 9."""
+    """Types as in the ONNX. TensorRT 11 has no others and may lack the flag; EXPLICIT_BATCH ended with 9."""
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if strongly is None else 1 << int(strongly)
 
@@ -386,13 +388,13 @@ def _logger(trt: Any) -> Any:
 
 
 def _monitor(trt: Any, name: str, tell: Tell) -> Any:
-    """Tells the percentage; TensorRT calls it from its own threads."""
+    """Reports the percentage; TensorRT calls it from its own threads."""
     phases = Phases()
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             super().__init__()
-            self.told = -STEP_PERCENT
+            self.reported = -STEP_PERCENT
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             phases.start(phase, parent, steps)
@@ -404,9 +406,9 @@ def _monitor(trt: Any, name: str, tell: Tell) -> Any:
             """False ends the build: an exception must not pass through TensorRT's own frames."""
             phases.step(phase, step)
             percent = round(100 * phases.done(), 1)
-            if percent < self.told + STEP_PERCENT:
+            if percent < self.reported + STEP_PERCENT:
                 return True
-            self.told = percent
+            self.reported = percent
             try:
                 tell({"event": "progress", "engine": name, "percent": percent, "phase": phase})
             except BaseException:  # Ctrl-C, or nobody reads our output any more
@@ -507,7 +509,7 @@ def _on_jetson() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse arguments, build, and tell on standard output: sentences on a terminal, else one JSON object a line."""
+    """Parse arguments, build, and report on standard output: sentences on a terminal, else one JSON object a line."""
     parser = argparse.ArgumentParser(
         description="Build this bundle's TensorRT engines for the GPU of this machine."
     )

@@ -25,7 +25,7 @@ FACTORS = "capacity_factors"
 
 
 class VisionMoR(Family):
-    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` say how many.
+    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` give how many.
 
     Its own code ranks all tokens at every step, CLS among them, and updates the chosen with the blocks' output:
     selection "flat", gate "hard". Forks that filter step by step and spare CLS are selection "nested".
