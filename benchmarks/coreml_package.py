@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from common import ladder, run
 from rich.console import Console
 
 from morvit_deploy.exporters.api import export
@@ -32,7 +32,8 @@ from morvit_deploy.files import write_text
 from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
-from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.planning.rounds import Wish, calibrate
 from morvit_deploy.report import Table, size
@@ -98,21 +99,14 @@ def _size(folder: Path, tell: Any) -> tuple[Table, dict[str, Any], list[str]]:
     )
 
 
-def _ladder(config: Any) -> Plan:
-    """Thresholds of nought at every step, and capacities that halve more or less quickly."""
-    thresholds = (0.0,) * config.num_steps
+def _ladder(config: Config) -> Plan:
+    """Capacities that shrink by 0.6 a step, from 10 to 70 % of the patches."""
     shares = (0.1, 0.25, 0.45, 0.7)
     capacities = [
         tuple(max(1, int(config.num_patches * share * 0.6**step)) for step in range(config.num_steps))
         for share in shares
     ]
-    capacities.append((config.num_patches,) * config.num_steps)
-    names = [*(f"b{number}" for number in range(BUCKETS - 1)), FULL]
-    buckets = tuple(
-        Bucket(name=name, capacity=held, macs=bucket_macs(config, held, thresholds), upto=held[0])
-        for name, held in zip(names, capacities, strict=True)
-    )
-    return Plan(format=FORMAT, mode="threshold", thresholds=thresholds, buckets=buckets)
+    return ladder(config, capacities)
 
 
 def _convert_s(model: Any, plan: Plan, tell: Any) -> float:
@@ -183,4 +177,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

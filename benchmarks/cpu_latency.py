@@ -8,19 +8,15 @@ values of the weights. Exit status 1 when the unrolled MoR-ViT is less than BAR 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 
+from common import print_conditions, run, write_json
 from rich.console import Console
 
 from morvit_deploy.bundle.manifest import MANIFEST
-from morvit_deploy.errors import MorvitError
-from morvit_deploy.files import write_text
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
-from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.report import Table, count, size, spread, three_digits
 
 BAR = 4.3  # times as fast as the plain ViT-B/16
@@ -54,15 +50,9 @@ def main() -> int:
             starts=options.starts,
             tell=status.update,
         )
-    print(
-        table(result).markdown(),
-        conditions_table(result.device, result.conditions, result.measured).markdown(),
-        sep="\n",
-    )
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    if options.out:
-        write_text(options.out, json.dumps(_as_dict(result), indent=1, allow_nan=False) + "\n")
+    print(table(result).markdown())
+    print_conditions(result, console)
+    write_json(options.out, _as_dict(result))
     return _judge(result)
 
 
@@ -145,7 +135,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MorvitError as error:
-        sys.exit(f"error: {error}")
+    run(main)

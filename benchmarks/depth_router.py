@@ -44,7 +44,8 @@ def set_depths(model: MoRViT, images: Tensor, mean: float, spread: float = SPREA
 
 def depths(model: MoRViT, images: Tensor) -> Tensor:
     """Of the patch tokens: images (n, 3, height, width) to (n, N), 1 … L."""
-    return model.router(0)(model.embed(images))[:, 1:].argmax(dim=-1) + 1
+    scores: Tensor = model.router(0)(model.embed(images))
+    return scores[:, 1:].argmax(dim=-1) + 1
 
 
 def _carry_constant(model: MoRViT, seed: int) -> Tensor:
@@ -57,8 +58,8 @@ def _carry_constant(model: MoRViT, seed: int) -> Tensor:
     patch = model.patch_embed.proj
     assert patch.bias is not None
     patch.weight -= torch.einsum("d,e,e...->d...", direction, direction, patch.weight)
-    patch.bias -= direction * (direction @ patch.bias)
-    model.pos_embed -= (model.pos_embed @ direction)[..., None] * direction
+    patch.bias.sub_(direction * (direction @ patch.bias))
+    model.pos_embed.sub_((model.pos_embed @ direction)[..., None] * direction)
     model.pos_embed[:, 1:] += CONSTANT * direction
     first, *middle, last = [layer.weight for layer in model.router(0).linears()]
     first[0] = LEVEL / CONSTANT * direction

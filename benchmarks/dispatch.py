@@ -9,8 +9,6 @@ quiet machine and about five minutes. Exit status 1 when a bar is missed.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import Thresholds, ladder, print_conditions, run, write_json
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
@@ -32,9 +32,8 @@ from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
-from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.checkpoint import fingerprint, init_model, save_checkpoint
-from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs
+from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT, Routing
 from morvit_deploy.planning.rounds import Wish, calibrate
@@ -66,14 +65,11 @@ def main() -> int:
     print(
         _table(result).markdown(),
         _dispatch_table(costs).markdown(),
-        conditions_table(result.device, result.conditions, result.measured).markdown(),
         sep="\n",
     )
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    if options.out:
-        data = {**result.as_dict(), "dispatch": {name: asdict(cost) for name, cost in costs.items()}}
-        write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    print_conditions(result, console)
+    costs_data = {name: asdict(cost) for name, cost in costs.items()}
+    write_json(options.out, {**result.as_dict(), "dispatch": costs_data})
     return _judge(result, costs)
 
 
@@ -94,39 +90,26 @@ def _bundles(folder: Path, tell: Callable[[str], None]) -> tuple[Path, Path]:
         plan,
         _even_plan(model, calibrated.plan.thresholds, counts, fingerprint(folder / "checkpoint")).to_json(),
     )
-    for name, more in (("one", {}), ("five", {"plan": plan})):
+    for name, chosen in (("one", None), ("five", plan)):
         tell(f"exporting {name}")
-        export(folder / "checkpoint", folder / name, images=pictures, limit=4, **more)
+        export(folder / "checkpoint", folder / name, images=pictures, limit=4, plan=chosen)
     return folder / "one", folder / "five"
 
 
-def _counts(model: MoRViT, pictures: Path, thresholds: tuple[float | None, ...]) -> np.ndarray:
+def _counts(model: MoRViT, pictures: Path, thresholds: Thresholds) -> NDArray[np.int64]:
     """(pictures, steps) tokens that run each step, by the reference."""
     counts = []
     for _, pixels in open_images(pictures, model.config).batches(8):
         images = torch.from_numpy(normalise(pixels, model.config.preprocess))
         counts += [trace.counts for trace in model(images, Routing(thresholds)).traces]
-    return np.array(counts)
+    return np.array(counts, dtype=np.int64)
 
 
-def _even_plan(model: MoRViT, thresholds: tuple[float | None, ...], counts: np.ndarray, sha256: str) -> Plan:
+def _even_plan(model: MoRViT, thresholds: Thresholds, counts: NDArray[np.int64], sha256: str) -> Plan:
     """Equal parts of the pictures by their count at step 1, each part's envelope a bucket, the last part `full`."""
-    config = model.config
     parts = np.array_split(counts[np.argsort(counts[:, 0], kind="stable")], BUCKETS)
     capacities = [tuple(map(int, part.max(axis=0))) for part in parts[:-1]]
-    capacities.append((config.num_patches,) * config.num_steps)
-    names = [*(f"b{i}" for i in range(BUCKETS - 1)), FULL]
-    buckets = tuple(
-        Bucket(
-            name=name,
-            capacity=capacity,
-            macs=bucket_macs(config, capacity, thresholds),
-            share=1 / BUCKETS,
-            upto=capacity[0],
-        )
-        for name, capacity in zip(names, capacities, strict=True)
-    )
-    return Plan(format=FORMAT, mode="threshold", thresholds=thresholds, buckets=buckets, checkpoint=sha256)
+    return ladder(model.config, capacities, thresholds, share=1 / BUCKETS, checkpoint=sha256)
 
 
 def _table(result: BenchResult) -> Table:
@@ -236,4 +219,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -46,10 +46,11 @@ class EagerBlock(nn.Module):
         q, k, v = (self._heads(part(normed)) for part in (self.query, self.key, self.value))
         attended = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, head_dim)
         h = h + self.proj(attended.transpose(1, 2).flatten(2))
-        return h + self.mlp(self.norm2(h))
+        new: Tensor = h + self.mlp(self.norm2(h))
+        return new
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 
 class EagerEdgeRecViT(nn.Module):

@@ -117,4 +117,5 @@ def _normal(model: MoRViT, images: Pixels) -> torch.Tensor:
 def _counts(model: MoRViT, depth: NDArray[np.int64]) -> NDArray[np.int64]:
     """Depths (n, N) to the patch tokens that run each layer (n, layers)."""
     layers = np.arange(1, model.config.num_layers + 1)
-    return (depth[:, None, :] >= layers[:, None]).sum(axis=2)
+    counts: NDArray[np.int64] = (depth[:, None, :] >= layers[:, None]).sum(axis=2)
+    return counts

@@ -79,23 +79,18 @@ def _speed(axes: Axes, points: Sequence[Point], dense: float, bar_depth: float, 
     axes.set_ylabel("times as fast as the dense form")
 
 
+STYLES = {  # the field of a point -> its label and line
+    "unseen": ("pictures that the buckets were not fitted to", FAINT, "-", "o"),
+    "macs": ("over the mix, pads included", COLOUR, "-", "o"),
+    "unpadded": ("a bucket for each picture: lower bound", GREY, "--", ""),
+}
+
+
 def _work(axes: Axes, points: Sequence[Point], dense: float) -> None:
     x = [point.mean for point in points]
-    lines = (
-        (
-            "unseen",
-            "pictures that the buckets were not fitted to",
-            {"color": FAINT, "ls": "-", "marker": "o"},
-        ),
-        ("macs", "over the mix, pads included", {"color": COLOUR, "ls": "-", "marker": "o"}),
-        (
-            "unpadded",
-            "a bucket for each picture: the least there is",
-            {"color": GREY, "ls": "--", "marker": ""},
-        ),
-    )
-    for name, label, style in lines:
-        axes.plot(x, [getattr(point, name) / GIGA for point in points], ms=4.5, lw=1.4, label=label, **style)
+    for name, (label, color, line, marker) in STYLES.items():
+        y = [getattr(point, name) / GIGA for point in points]
+        axes.plot(x, y, ms=4.5, lw=1.4, label=label, color=color, ls=line, marker=marker)
     axes.axhline(dense / GIGA, color=FAINT, ls=":", lw=1, zorder=1)
     axes.text(
         1.2, dense / GIGA, f"every token in every layer: {dense / GIGA:.2f}", va="bottom", fontsize=SMALL

@@ -10,8 +10,6 @@ disk and about eight minutes. Exit status 1 when the bar is missed.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,18 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from common import print_conditions, run, write_json
 from edge_models import EAGER, MASKED, PICTURES, PRESET, Subject, write_all
 from edge_plot import Point, draw
 from rich.console import Console
 
-from morvit_deploy.errors import MorvitError
-from morvit_deploy.files import write_bytes, write_text
+from morvit_deploy.files import write_bytes
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.measuring.core.request import settings
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
-from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.presets import preset
 from morvit_deploy.report import Table, count, share, spread, three_digits
@@ -59,14 +56,10 @@ def main() -> int:
         _depth_table(result, subjects, points).markdown(),
         _bucket_table(result, subjects).markdown(),
         _dense_table(result).markdown(),
-        conditions_table(result.device, result.conditions, result.measured).markdown(),
         sep="\n",
     )
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    if options.out:
-        data = {**result.as_dict(), "depths": [asdict(point) for point in points]}
-        write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    print_conditions(result, console)
+    write_json(options.out, {**result.as_dict(), "depths": [asdict(point) for point in points]})
     if options.plot:
         write_bytes(options.plot, draw(points, dense_macs(preset(PRESET)), BAR_DEPTH, BAR))
     return _judge(points)
@@ -236,7 +229,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MorvitError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,7 +9,6 @@ about 2 GB of disk and less than ten minutes. Exit status 1 when a bar is missed
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import print_conditions, run, write_json
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
@@ -27,18 +28,15 @@ from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.calibration.ranges.sensitivity import snr_db
-from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.assembly import trace_pieces
 from morvit_deploy.exporters.onnx.low.observe import Observer
 from morvit_deploy.exporters.onnx.low.ranges import ranges_of
 from morvit_deploy.exporters.targets import open_bundle
-from morvit_deploy.files import write_text
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
-from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.model.config import load_config
 from morvit_deploy.model.plan import own_plan
@@ -125,13 +123,9 @@ def main() -> int:
     if answers:
         print(_answer_table(answers).markdown())
     print(Table("Bars", ("what", "found", "asked", ""), [bar.row() for bar in bars], (1, 2)).markdown())
-    print(conditions_table(result.device, result.conditions, result.measured).markdown())
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    if options.out:
-        data = {**result.as_dict(), "calibration_peak_mib": peaks, "bars": [asdict(bar) for bar in bars]}
-        data["digits"] = [asdict(one) for one in answers]
-        write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    print_conditions(result, console)
+    data = {**result.as_dict(), "calibration_peak_mib": peaks, "bars": [asdict(bar) for bar in bars]}
+    write_json(options.out, data | {"digits": [asdict(one) for one in answers]})
     return 0 if all(bar.met for bar in bars) else 1
 
 
@@ -204,7 +198,7 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
             words += ["--half", half, "--count", str(count), "--seed", str(seed)]
             subprocess.run(words, check=True, cwd=ROOT / "examples", stdout=subprocess.DEVNULL)
     answers = []
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "fp32": {},
         "int8": {"precision": "int8"},
         "int8, minmax": {"precision": "int8", "calibration": "minmax"},
@@ -222,8 +216,14 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
             tell(f"{model}: {told}")
             bundle = folder / f"{model}-{told.replace(', ', '-')}"
             if not (bundle / MANIFEST).is_file():
-                more = {"allow_worse": True} if options else {}
-                export(checkpoint, bundle, images=folder / "first", limit=64, **options, **more)
+                export(
+                    checkpoint,
+                    bundle,
+                    images=folder / "first",
+                    limit=64,
+                    allow_worse=bool(options),
+                    **options,
+                )
             with open_bundle(bundle, probes=True) as session:
                 found = session.run(tested.all())
                 routes = Routes(session.manifest.config, session.manifest.plan.buckets[0].capacity)
@@ -233,7 +233,7 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
 
 
 def _answered(
-    model: str, told: str, whole: Arrays, found: Arrays, labels: np.ndarray, routes: Routes
+    model: str, told: str, whole: Arrays, found: Arrays, labels: NDArray[np.int64], routes: Routes
 ) -> Answered:
     classes, wanted = found["logits"].argmax(axis=1), whole["logits"].argmax(axis=1)
     runs, expected = routes.runs(found), routes.runs(whole)
@@ -361,7 +361,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MorvitError as error:
-        sys.exit(f"error: {error}")
+    run(main)

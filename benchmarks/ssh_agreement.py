@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from morvit_deploy.files import write_text
+from common import run, write_json
+
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.remote.archive import agent_archive
@@ -48,9 +49,8 @@ def main() -> int:
         there.append(bench(given.bundle, device="ssh", host=host, **amount))
     found = compared(here, there)
     print(json.dumps(found, indent=1))
-    if given.out is not None:
-        runs = {"here": [one.as_dict() for one in here], "there": [one.as_dict() for one in there]}
-        write_text(given.out, json.dumps(found | runs, indent=1) + "\n")
+    runs = {"here": [one.as_dict() for one in here], "there": [one.as_dict() for one in there]}
+    write_json(given.out, {**found, **runs})
     agrees = abs(found["ratio"] - 1) <= AGREES
     light = found["agent_bytes"] <= MOST_BYTES and found["agent_started_s"] < MOST_START_S
     return 0 if agrees and light else 1
@@ -73,4 +73,4 @@ def compared(here: list[BenchResult], there: list[BenchResult]) -> dict[str, flo
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

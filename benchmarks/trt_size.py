@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common import ladder, run
 from rich.console import Console
 
 from morvit_deploy.agent.trt import build as trt_build
@@ -25,7 +26,7 @@ from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.files import write_text
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import init_model
-from morvit_deploy.model.plan import FORMAT, FULL, Bucket, Plan, bucket_macs, own_plan
+from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Table, size
@@ -67,7 +68,7 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(stderr=True)
     model = init_model(preset(options.preset), seed=0)
-    forms = {"one bucket": (own_plan(model.config), None)}
+    forms: dict[str, tuple[Plan, str | None]] = {"one bucket": (own_plan(model.config), None)}
     forms |= {f"five buckets, {way}": (five(model), way) for way in ("graph", "host")}
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         found = [
@@ -85,15 +86,7 @@ def main() -> int:
 
 def five(model: MoRViT) -> Plan:
     """LADDER and `full`, under thresholds of zero."""
-    config = model.config
-    thresholds = (0.0,) * config.num_steps
-    schedules = (*LADDER, (config.num_patches,) * config.num_steps)
-    names = (*(f"b{number}" for number in range(len(LADDER))), FULL)
-    buckets = tuple(
-        Bucket(name=name, capacity=schedule, macs=bucket_macs(config, schedule, thresholds), upto=schedule[0])
-        for name, schedule in zip(names, schedules, strict=True)
-    )
-    return Plan(format=FORMAT, mode="threshold", thresholds=thresholds, buckets=buckets)
+    return ladder(model.config, LADDER)
 
 
 def built(name: str, model: MoRViT, plan: Plan, way: str | None, folder: Path, status: object) -> Built:
@@ -139,4 +132,4 @@ def table(found: list[Built]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

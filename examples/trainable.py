@@ -117,7 +117,8 @@ def top_k_mask(z: Tensor, order: Tensor, k: int) -> Tensor:
 def masked_block(block: Block, x: Tensor, mask: Tensor) -> Tensor:
     """block(x) for x (batch, n, dim) where a key's attention weight is multiplied by mask (batch, n)."""
     x = x + _masked_attention(block.attn, block.norm1(x), mask)
-    return x + block.mlp(block.norm2(x))
+    new: Tensor = x + block.mlp(block.norm2(x))
+    return new
 
 
 def _masked_attention(attn: Attention, x: Tensor, mask: Tensor) -> Tensor:
@@ -128,7 +129,8 @@ def _masked_attention(attn: Attention, x: Tensor, mask: Tensor) -> Tensor:
     top = (scores.detach() + (mask.detach()[:, None, None] - 1) * 1e4).amax(-1, keepdim=True)
     weights = (scores - top).clamp(max=30).exp() * mask[:, None, None]
     weights = weights / weights.sum(-1, keepdim=True)
-    return attn.proj((weights @ v).transpose(1, 2).flatten(2))
+    mixed: Tensor = attn.proj((weights @ v).transpose(1, 2).flatten(2))
+    return mixed
 
 
 def gumbel(like: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
-"""The error tree. Every message says what was received, what was expected and what to do.
+"""The error tree. Every message states what was received, what was expected and what to do.
 
 MorvitError                  exit status 2: bad usage or input
 ├── ConfigError              config.json breaks the format, or an option has no such value
 ├── PlanError                a plan or its statistics break the format or belong to another checkpoint or run
 ├── CheckpointError          weights are missing, foreign, mis-shaped or not finite
 ├── ImageError               an image or an image folder cannot be used
-├── OutputError              the output cannot be written where it was asked for
+├── OutputError              the output cannot be written to the given place
 ├── BundleError              a bundle is damaged, altered or of another format
 ├── TargetError              a target, device or option is not available
 ├── LostError                exit status 1: a device could not be reached any more in the middle of its work
-└── CheckFailed              exit status 1: the tool worked, and the answer is no
+└── CheckFailed              exit status 1: the tool worked, and the check failed
     ├── StructureError       the written graph is not the static graph that was promised
     ├── ParityError          the bundle does not compute what the checkpoint computes
     └── PrecisionError       a bundle below fp32 misses its gate, or is not faster
@@ -55,14 +55,14 @@ class TargetError(MorvitError):
 
 
 class LostError(MorvitError):
-    """A device could not be reached any more in the middle of its work; `partial` is what it had answered."""
+    """A device could not be reached any more in the middle of its work; `partial` is what was received before."""
 
     exit_status = 1
     partial: Any = None
 
 
 class CheckFailed(MorvitError):
-    """A check ran to its end and its answer is no."""
+    """A check ran to its end and failed."""
 
     exit_status = 1
 

@@ -1,8 +1,8 @@
 """Under which conditions the device measures: a table of readers, called by name before and after.
 
-A reader takes nothing and answers plain JSON; what cannot be read is None. Both calls are in one process, so that one
-which counts in between (energy, throttling) may start at the first and tell at the second. A further board is a line
-in READERS.
+A reader takes nothing and returns plain JSON; what cannot be read is None. Both calls are in one process, so that one
+which counts in between (energy, throttling) may start at the first and report at the second. A further board is a
+line in READERS.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def linux() -> dict[str, Any]:
 
 
 def _clocks() -> dict[str, Any] | None:
-    """Mean clock now and the highest allowed, MHz; of each core's own clock where they are told apart."""
+    """Mean clock now and the highest allowed, MHz; of each core's own clock where they differ."""
     now = [float(khz) / 1e3 for khz in _of_cores("scaling_cur_freq")]
     highest = [float(khz) / 1e3 for khz in _of_cores("cpuinfo_max_freq")]
     if not now:
@@ -55,7 +55,7 @@ def _clocks() -> dict[str, Any] | None:
 
 
 def _shared(name: str) -> str | None:
-    """One word where all cores say the same, all of them where they differ."""
+    """One word where all cores agree, all of them where they differ."""
     return ", ".join(dict.fromkeys(_of_cores(name))) or None
 
 
@@ -65,7 +65,7 @@ def _of_cores(name: str) -> list[str]:
 
 
 def _temperatures() -> dict[str, float] | None:
-    """Zone to degrees; two zones of one type are told apart by their number."""
+    """Zone to degrees; two zones of one type get their number."""
     found: dict[str, float] = {}
     for zone in sorted(_THERMAL.glob("thermal_zone*")):
         name, millidegrees = text_of(zone / "type") or zone.name, text_of(zone / "temp")

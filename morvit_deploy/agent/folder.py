@@ -1,6 +1,6 @@
 """The agent's folder on the device: named after its owner, removed when it ends, and when a later one finds it.
 
-The name says who owns it, `morvit-agent-PID-BOOT-random`, so that even a folder on a full disk can be told.
+The name holds its owner, `morvit-agent-PID-BOOT-random`, so that even a folder on a full disk is recognised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TRIES, _PAUSE_S = 10, 0.1
 
 
 def boot_id() -> str:
-    """Changes with every start of the system; "unknown" where the kernel does not tell."""
+    """Changes with every start of the system; "unknown" where the kernel does not report it."""
     return text_of("/proc/sys/kernel/random/boot_id").replace("-", "")[:_BOOT_DIGITS] or "unknown"
 
 

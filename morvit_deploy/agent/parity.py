@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
     """The logits of the first `most` rounds against `logits` (images, classes) in a .npz file, never unpickled.
 
-    Answers the largest difference of each image, the largest expected value, and for how many the class is the same.
+    Returns the largest difference of each image, the largest expected value, and for how many the class is the same.
     """
     with np.load(str(expected), allow_pickle=False) as stored:
         wanted = stored["logits"]

@@ -1,4 +1,4 @@
-"""The runtimes that the agent knows: where their runners are, what they need, and how to install it.
+"""The runtimes of the agent: where their runners are, what they need, and how to install it.
 
 A runner's module has `open_recipe(folder, recipe, threads, bucket) -> Runner`. A further target is a line here.
 """
@@ -53,7 +53,7 @@ def load_runner(target: str) -> Callable[[Path, Recipe, int, str | None], Runner
 
 
 def check_runtime(target: str) -> dict[str, str]:
-    """Versions of Python, numpy and the target's runtime here; Lacking says what to install."""
+    """Versions of Python, numpy and the target's runtime here; Lacking names what to install."""
     runtime = _known(target)
     fix = (
         f"; on the device run `{runtime.install.format(python=sys.executable)}`, "

@@ -1,8 +1,8 @@
-"""Timed runs for whoever asks: requests and answers are JSON lines. Shared by the local worker and the agent's.
+"""Timed runs: requests and replies are JSON lines. Shared by the local worker and the agent's.
 
-{"runs", "warmup"} is answered with both kinds of samples, and with the bucket and the overflow flag of each image
-where the model answers them; the runs take the rounds in turn, or with "order", a list of round numbers, these, from
-its beginning. {"memory"} is answered with MiB.
+{"runs", "warmup"} returns both kinds of samples, and the bucket and the overflow flag of each image where the model
+outputs them. The runs take the rounds in turn; with "order", a list of round numbers, they take these from its
+beginning. {"memory"} returns MiB.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class Rounds:
 
     def __init__(self, path: str) -> None:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._path, self._start, self._shape = path, mapped.offset, mapped.shape
+        self._path, self._start = path, mapped.offset
+        self._shape: tuple[int, ...] = mapped.shape
 
     def __len__(self) -> int:
-        return int(self._shape[0])
+        return self._shape[0]
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         size = math.prod(self._shape[1:])
@@ -58,7 +59,7 @@ class Model:
 
 @dataclass
 class Timed:
-    """Runs of a model: milliseconds, and what it says of each image."""
+    """Runs of a model: milliseconds, and bucket and overflow of each image."""
 
     ms: list[float] = field(default_factory=list)
     bucket: list[list[str]] = field(default_factory=list)
@@ -73,7 +74,7 @@ def serve(
     memory: Callable[[], dict[str, float]],
     extras: Mapping[str, Extra],
 ) -> None:
-    """Load, run once, tell how long both took, then answer until the requests end.
+    """Load, run once, report how long both took, then serve until the requests end.
 
     `extras` are further requests, by a key that they have.
     """
@@ -113,7 +114,7 @@ def _block(request: dict[str, Any], model: Model, rounds: Rounds, turn: Iterator
 
 
 def timed(model: Model, rounds: Rounds, turn: Iterator[int], runs: int) -> Timed:
-    """Milliseconds from pixels to answers, the path an application takes, for each of `runs` runs."""
+    """Milliseconds from pixels to outputs, the path an application takes, for each of `runs` runs."""
     taken = Timed()
     for number in itertools.islice(turn, runs):
         pixels = rounds[number]

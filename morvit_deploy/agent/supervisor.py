@@ -1,8 +1,8 @@
 """The agent's own process: takes requests as JSON lines, starts workers, and leaves nothing behind.
 
-It ends, and removes its folder, when it is told to, when stdin or stdout is closed, when nothing was heard for
-SILENCE_S, or on a signal. While a request is worked on it answers {"beat"} every BEAT_S, so that the asking side can
-tell a long run from a dead device, and while it builds {"event"} with what the builder tells.
+It ends, and removes its folder, on request, when stdin or stdout is closed, when nothing was received for
+SILENCE_S, or on a signal. While a request is worked on it sends {"beat"} every BEAT_S, so that the local side can
+distinguish a long run from a dead device, and while it builds {"event"} with what the builder reports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from morvit_deploy.agent.runtimes import check_runtime, checked_threads, environ
 from morvit_deploy.agent.trt.builder import Builder, check_builder, share
 
 BEAT_S = 4.0
-SILENCE_S = 30.0  # of an asking side that sends a beat every few seconds
+SILENCE_S = 30.0  # of a local side that sends a beat every few seconds
 
 
 class Supervisor:
@@ -69,7 +69,7 @@ class Supervisor:
                 answer = self._actions[asked["do"]](asked)
             except AgentError as error:
                 answer = {"error": str(error), "kind": error.kind}
-            except Exception as error:  # told to the asking side, which shows it; the agent goes on
+            except Exception as error:  # reported to the local side, which shows it; the agent goes on
                 answer = {"error": f"{type(error).__name__}: {error}", "kind": "failed"}
             self._say(answer)
 

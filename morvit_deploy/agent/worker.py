@@ -1,7 +1,7 @@
 """A process on the device that serves one bundle: one `serving.serve` loop.
 
 Arguments: the bundle's folder with its recipe, pixels and expected logits; threads; perhaps the bucket to run every
-image in. {"parity": n} is answered with how far the logits of the first n rounds are from those expected.
+image in. {"parity": n} returns how far the logits of the first n rounds are from those expected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from morvit_deploy.agent.serving import Model, Rounds, serve
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until stdin ends; a refused bundle is answered as {"error"}."""
+    """Serve until stdin ends; a refused bundle is reported as {"error"}."""
     folder, threads, bucket = Path(arguments[0]), int(arguments[1]), (*arguments[2:], None)[0]
     answers = own_stdout()
     rounds = Rounds(str(folder / PIXELS))

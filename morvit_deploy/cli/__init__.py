@@ -1,4 +1,4 @@
-"""The command line. Each command loads what it needs when it is used, so that `--help` answers at once."""
+"""The command line. Each command loads what it needs when it is used, so that `--help` is fast."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.common import ForceOption, JsonOption, emit, stages, stderr
 from morvit_deploy.errors import ConfigError
 
+MODELS = ("digits-expert", "digits-token")
+IMAGES = "digits-test"
 BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -40,8 +42,6 @@ def demo(
 
 
 def _examples(given: Path | None) -> Path:
-    from morvit_deploy.cli.demo_names import IMAGES, MODELS
-
     tried = [given] if given is not None else [Path("examples"), BESIDE_THE_PACKAGE]
     for folder in tried:
         if all((folder / name).is_dir() for name in (*MODELS, IMAGES)):

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.cli.demo_names import IMAGES, MODELS
+from morvit_deploy.cli.demo import IMAGES, MODELS
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import Exported
@@ -54,7 +55,7 @@ class Adaptive:
     calibrated: Calibrated
     exported: Exported
     top1: float  # of the bundle, on the images it was calibrated on
-    served: dict[str, int]  # images by the bucket that answered
+    served: dict[str, int]  # images by the bucket that ran them
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
@@ -69,7 +70,7 @@ class Adaptive:
 
 @dataclass
 class Packaged:
-    """The adaptive model as a Core ML package in fp16, answered by whatever runs it here."""
+    """The adaptive model as a Core ML package in fp16, run by whatever runs it here."""
 
     exported: Exported
     top1: float  # of the package, on the test images
@@ -80,8 +81,8 @@ class Packaged:
 
 
 @dataclass
-class Walked:
-    """One model's way through the tool."""
+class ModelRun:
+    """What every command made of one model."""
 
     name: str
     config: Config
@@ -116,7 +117,7 @@ class Demo:
     """What the demo leaves behind: the folder and its report."""
 
     folder: Path
-    walked: list[Walked] = field(default_factory=list)
+    models: list[ModelRun] = field(default_factory=list)
     report: Report = field(default_factory=lambda: Report("morvit-deploy demo"))  # as in report.html
     brief: Report = field(default_factory=lambda: Report("morvit-deploy demo"))  # for a terminal
 
@@ -125,7 +126,7 @@ class Demo:
         return {
             "format": "morvit-demo/1",
             "folder": str(self.folder),
-            "models": [one.as_dict() for one in self.walked],
+            "models": [one.as_dict() for one in self.models],
         }
 
 
@@ -137,7 +138,7 @@ def run_demo(
     quick: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> Demo:
-    """Walk both trained digits models through every step; the first is also timed against a naive export.
+    """Take both trained digits models through every step; the first is also timed against a naive export.
 
     Raises MorvitError when a step fails, ParityError when the bundle and the eager reference disagree on top-1;
     then nothing is left at `out`. `quick` times only as much as shows that it works.
@@ -145,8 +146,8 @@ def run_demo(
     demo = Demo(out)
     with new_folder(out, marker=RECORD, force=force) as folder:
         for name in MODELS:
-            demo.walked.append(_walk(examples / name, examples / IMAGES, folder, tell))
-        first = demo.walked[0]
+            demo.models.append(_run_model(examples / name, examples / IMAGES, folder, tell))
+        first = demo.models[0]
         if installed("coremltools") is not None:
             tell(f"exporting {first.name} to Core ML")
             first.packaged = _package(examples / first.name, examples / IMAGES, folder, first.name)
@@ -157,8 +158,8 @@ def run_demo(
             blocks=2 if quick else BLOCKS,
             starts=1 if quick else STARTS,
         )
-        brief = [_summary(demo.walked), *_pictures(demo.walked, folder), *bench_report(first.bench).parts]
-        demo.report.parts = [*brief, *(table for one in demo.walked for table in _details(one))]
+        brief = [_summary(demo.models), *_pictures(demo.models, folder), *bench_report(first.bench).parts]
+        demo.report.parts = [*brief, *(table for one in demo.models for table in _details(one))]
         (folder / RECORD).write_text(json.dumps(demo.as_dict(), indent=1, allow_nan=False) + "\n")
         (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
         (folder / "report.md").write_text(demo.report.markdown(), encoding="utf-8")
@@ -171,7 +172,7 @@ def _moved(part: Table | Picture, out: Path) -> Table | Picture:
     return replace(part, path=out / part.path.name) if isinstance(part, Picture) else part
 
 
-def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None]) -> Walked:
+def _run_model(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None]) -> ModelRun:
     name = checkpoint.name
     tell(f"{name}: inspecting")
     survey = inspect_checkpoint(checkpoint, images=pictures, limit=64).survey
@@ -189,7 +190,7 @@ def _walk(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], 
     warning = (
         survey.assessment.warning if survey and survey.assessment and survey.assessment.degenerate else ""
     )
-    return Walked(
+    return ModelRun(
         name, manifest.config, manifest, verification, top1, reference_top1, same, adaptive, warning=warning
     )
 
@@ -239,7 +240,7 @@ def _predict(folder: Path, name: str, model: MoRViT, images: ImageFolder) -> tup
     return top1, eager_top1, float((found == eager).mean())
 
 
-def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
+def _eager(model: MoRViT, pixels: Pixels) -> NDArray[Any]:
     """Classes by the reference in float32, a few images at a time (it keeps every state)."""
     parts = np.array_split(pixels, max(1, len(pixels) // 20))
     with fitting_threads(model.config):
@@ -247,9 +248,9 @@ def _eager(model: MoRViT, pixels: Pixels) -> np.ndarray:
     return torch.cat(logits).argmax(dim=-1).numpy()
 
 
-def _summary(walked: list[Walked]) -> Table:
+def _summary(models: list[ModelRun]) -> Table:
     rows: list[tuple[str, ...]] = []
-    for one in walked:
+    for one in models:
         macs, dense = one.manifest.macs[one.manifest.plan.buckets[0].name], dense_macs(one.config)
         rows.append(
             (
@@ -271,11 +272,11 @@ def _summary(walked: list[Walked]) -> Table:
         "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer. With fitted "
         "buckets MACs are the mean over the images, which are those the plan was fitted to."
     )
-    warnings = [f"{one.name}: {one.warning}" for one in walked if one.warning]
+    warnings = [f"{one.name}: {one.warning}" for one in models if one.warning]
     return Table("Models", columns, rows, numeric=(2, 3, 4, 5, 6), caption=" ".join([caption, *warnings]))
 
 
-def _adaptive_row(one: Walked, dense: int) -> tuple[str, ...]:
+def _adaptive_row(one: ModelRun, dense: int) -> tuple[str, ...]:
     chosen, manifest = one.adaptive.calibrated.chosen, one.adaptive.exported.manifest
     return (
         "  with fitted buckets",
@@ -289,7 +290,7 @@ def _adaptive_row(one: Walked, dense: int) -> tuple[str, ...]:
     )
 
 
-def _packaged_row(one: Walked, packaged: Packaged, dense: int) -> tuple[str, ...]:
+def _packaged_row(one: ModelRun, packaged: Packaged, dense: int) -> tuple[str, ...]:
     chosen, manifest = one.adaptive.calibrated.chosen, packaged.exported.manifest
     return (
         f"  as a Core ML package, {manifest.precision}",
@@ -309,21 +310,21 @@ def _package(checkpoint: Path, pictures: Path, folder: Path, name: str) -> Packa
     exported = export(
         checkpoint, out, target="coreml", plan=folder / f"{name}.plan.json", images=pictures, with_depth=True,
         allow_worse=True,
-    )  # fmt: skip  # a row of the table says whether it passed
+    )  # fmt: skip  # a row of the table shows whether it passed
     images = open_images(pictures, exported.manifest.config)
     with open_bundle(out) as session:
         found = session.logits(images.all()).argmax(axis=-1)
     return Packaged(exported, float((found == np.array(images.labels)).mean()))
 
 
-def _pictures(walked: list[Walked], folder: Path) -> list[Picture]:
+def _pictures(models: list[ModelRun], folder: Path) -> list[Picture]:
     caption = "Steps that each patch token ran, over the image: warm is deep (paper, Figure 4)."
-    maps = [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in walked]
-    first = walked[0].name
+    maps = [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in models]
+    first = models[0].name
     return [*maps, Picture(f"Worth and cost, {first}", folder / f"{first}-pareto.png", _FRONT)]
 
 
-def _details(one: Walked) -> list[Table]:
+def _details(one: ModelRun) -> list[Table]:
     data = one.verification.as_dict()
     tables = [structure_table(data["structure"]), *parity_tables(data)]
     own = [replace(table, title=f"{one.name}: {table.title}") for table in tables]

@@ -23,6 +23,7 @@ from morvit_deploy.cli.shared.common import (
 from morvit_deploy.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from morvit_deploy.bundle.manifest import Manifest
@@ -83,13 +84,13 @@ def predict(
 
 
 def _buckets(session: Session, outputs: Arrays) -> list[str]:
-    """The bucket that answered each image."""
+    """The bucket that ran each image."""
     names = [bucket.name for bucket in session.manifest.plan.buckets]
     return [names[i] for i in outputs.get("bucket", [0] * len(outputs["logits"]))]
 
 
 def _answer(
-    session: Session, path: Path, row: NDArray, bucket: str, top: int, with_logits: bool
+    session: Session, path: Path, row: NDArray[np.float32], bucket: str, top: int, with_logits: bool
 ) -> dict[str, Any]:
     """One image's entry of `predict --json`."""
     answer: dict[str, Any] = {
@@ -104,11 +105,11 @@ def _draw(
     folder: Path,
     images: list[Path],
     pixels: Pixels,
-    depth: NDArray,
+    depth: NDArray[np.integer[Any]],
     manifest: Manifest,
     answers: list[dict[str, Any]],
 ) -> str:
-    """Draw each image's depth map, note its file in its answer, and assess the routing: a warning, or nothing."""
+    """Draw each image's depth map, note its file in its entry, and assess the routing: a warning, or nothing."""
     from morvit_deploy.inspecting.degeneracy import assess
     from morvit_deploy.inspecting.depth_maps import draw_all
 

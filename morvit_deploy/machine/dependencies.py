@@ -1,4 +1,4 @@
-"""What this package asks for, from its own metadata, and what is installed. Imports no dependency but packaging."""
+"""What this package requires, from its own metadata, and what is installed. Imports no dependency but packaging."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE = "morvit-deploy"
 
 @dataclass(frozen=True)
 class Library:
-    """One dependency: what this version asks for, and what is here."""
+    """One dependency: what this version requires, and what is installed."""
 
     name: str
     wanted: str  # version range that this version requires

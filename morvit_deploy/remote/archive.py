@@ -9,7 +9,7 @@ from pathlib import Path
 
 from morvit_deploy import agent
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can tell
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 _FILE = 0o100644 << 16
 _MAIN = "from morvit_deploy.agent.main import main\n\nmain()\n"
 _PACKAGE = '"""The part of morvit-deploy that runs on a device."""\n'  # without what the real one loads

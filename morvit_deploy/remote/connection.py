@@ -32,14 +32,14 @@ _FIXED = (  # ssh takes the first value it meets, so that neither options nor co
     "PermitLocalCommand=no",
     "RemoteCommand=none",
     "RequestTTY=no",
-    "LogLevel=DEBUG1",  # tells the fingerprint of a key that is refused
+    "LogLevel=DEBUG1",  # reports the fingerprint of a key that is refused
 )
 
 
 class Connection:
     """An ssh master; a context manager whose end closes every command that runs over it.
 
-    Raises TargetError that says why there is no connection. Commands are words of a POSIX shell.
+    Raises TargetError with the reason why there is no connection. Commands are words of a POSIX shell.
     """
 
     def __init__(self, host: Host, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -91,7 +91,7 @@ class Connection:
 
     @property
     def last_words(self) -> str:
-        """What ssh said last."""
+        """The last line that ssh wrote."""
         lines = spoken(self._log.read_text(errors="replace")).splitlines()
         return lines[-1] if lines else "no reason given"
 

@@ -26,13 +26,13 @@ _STDERR_LINES = 15
 
 
 class Dropped(Exception):
-    """The device cannot be reached any more; says why."""
+    """The device cannot be reached any more; the message has the reason."""
 
 
 class Dialogue:
-    """Requests and answers in turn; signs of life from both sides meanwhile, from `begin_beats` on.
+    """Requests and replies in turn; signs of life from both sides meanwhile, from `begin_beats` on.
 
-    `hear` gets the events that the agent tells of before it answers.
+    `hear` gets the events that the agent reports before its reply.
     """
 
     hear: Callable[[dict[str, Any]], None] = staticmethod(lambda event: None)
@@ -48,7 +48,7 @@ class Dialogue:
         self._listener.start()
 
     def send(self, content: bytes) -> None:
-        """Raw bytes; a device that has gone is noticed by the missing answer."""
+        """Raw bytes; a device that has gone is noticed by the missing reply."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self.stream.write(content)
             self.stream.flush()
@@ -60,16 +60,16 @@ class Dialogue:
         return self._process.stdin
 
     def ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
-        """A request and its answer. Dropped where the connection ended; TargetError where the agent ended."""
+        """A request and its reply. Dropped where the connection ended; TargetError where the agent ended."""
         self.send(json.dumps(request).encode() + b"\n")
         return self.answer(doing, timeout_s)
 
     def answer(self, doing: str, timeout_s: float, *, silent_s: float = SILENT_S) -> dict[str, Any]:
-        """The next line that is an answer; what a login shell prints before is passed over."""
+        """The next line that is a reply; what a login shell prints before is skipped."""
         end = time.monotonic() + timeout_s
         self._heard = time.monotonic()
         while True:
-            # a killed agent is told by the command's end alone: the master has its stdout, and may not close it
+            # a killed agent is detected by the command's end alone: the master has its stdout, and may not close it
             ended = self.ended
             try:
                 line = self._lines.get(timeout=_POLL_S)
@@ -88,7 +88,7 @@ class Dialogue:
                     return answer
 
     def begin_beats(self) -> None:
-        """Tell the agent from now on that we are there."""
+        """Send the agent a sign of life from now on."""
         threading.Thread(target=self._beat, daemon=True).start()
 
     def finish(self) -> None:

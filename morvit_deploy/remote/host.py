@@ -39,7 +39,7 @@ class Host:
 
     @property
     def own_arguments(self) -> list[str]:
-        """What the user said, as arguments of ssh."""
+        """The user's own settings, as arguments of ssh."""
         config = [] if self.config is None else ["-F", str(self.config)]
         return [*config, *(word for option in self.options for word in ("-o", option))]
 

@@ -1,6 +1,6 @@
 """The first words to the device: takes the agent's archive from stdin into a new folder, and becomes the agent.
 
-Python older than the agent's reads this, too, so that it can say so.
+Python older than the agent's reads this, too, so that it can report it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from morvit_deploy.remote.host import Host
 
 LEAST_PYTHON = (3, 8)
-NO_PYTHON = 127  # what a shell answers where there is no such command
+NO_PYTHON = 127  # what a shell returns where there is no such command
 
 _PROGRAM = """
 import sys
@@ -29,8 +29,8 @@ if sys.version_info < LEAST:
 import os, shutil, tempfile
 size, base = int(sys.argv[2]), os.path.expanduser(sys.argv[3]) or tempfile.gettempdir()
 try:
-    with open("/proc/sys/kernel/random/boot_id") as told:
-        boot = told.read().strip().replace("-", "")[:8]
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip().replace("-", "")[:8]
 except OSError:
     boot = "unknown"
 folder = None

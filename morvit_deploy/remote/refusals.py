@@ -1,4 +1,4 @@
-"""From what ssh writes when it does not connect to a message that says what to do."""
+"""What ssh writes when it does not connect, as a message with the fix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refusal(host: Host, log: str) -> TargetError:
 
 
 def spoken(log: str) -> str:
-    """What ssh says to a person, without its debugging lines."""
+    """What ssh writes for a person, without its debugging lines."""
     return "\n".join(line.rstrip() for line in log.splitlines() if line.strip() and not _DEBUG.match(line))
 
 

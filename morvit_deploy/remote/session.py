@@ -1,4 +1,4 @@
-"""A session with the agent on a device: set up, asked, set up again after a drop, and cleaned away."""
+"""A session with the agent on a device: set up, used, set up again after a drop, and removed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _UPLOAD_SILENT_S = 600.0  # a tar stream has no signs of life; a dead network en
 
 T = TypeVar("T")
 
-Settle = Callable[["Session"], Shipment]  # asks the new agent what it has, and says what else to send
+Settle = Callable[["Session"], Shipment]  # returns what else to send, given what the new agent has
 Act = Callable[["Session"], None]
 
 
 class Session:
     """The agent on `host`, with the files of `shipment` in its folder; a context manager that leaves nothing there.
 
-    Every agent, also one that is set up after a drop, is first asked whether it has the runtimes of `targets`; then
+    Every agent, also one that is set up after a drop, is first checked for the runtimes of `targets`; then
     `settle`, which may add to the shipment, and, when the files are there, `prepare`. `hear` gets the agent's events.
     Raises TargetError when the device cannot be used, LostError when it was, and then could not be reached again.
     """
@@ -74,7 +74,7 @@ class Session:
             raise
 
     def ask(self, request: dict[str, Any], doing: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
-        """A request to the agent and its answer; Dropped where the device is gone."""
+        """A request to the agent and its reply; Dropped where the device is gone."""
         if self._dialogue is None:
             raise Dropped(f"before {doing}")
         try:
@@ -86,11 +86,11 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Is there an agent to ask?"""
+        """Is there an agent?"""
         return self._dialogue is not None
 
     def resuming(self, action: Callable[[], T]) -> T:
-        """Do something that asks; after a drop set the agent up again and do it once more."""
+        """Do something with the agent; after a drop set the agent up again and do it once more."""
         while True:
             try:
                 return action()
@@ -187,7 +187,7 @@ class Session:
 
         receiver = Dialogue(self._connection, receive_command(self.host, self.folder))
         try:
-            with contextlib.suppress(OSError):  # the device closed it: its answer says why
+            with contextlib.suppress(OSError):  # the device closed it: its reply has the reason
                 write_to(self._shipment, receiver.stream, sent)
             receiver.finish()
             answer = _checked(receiver.answer("receiving files", _UPLOAD_SILENT_S, silent_s=_UPLOAD_SILENT_S))
@@ -229,7 +229,7 @@ class Session:
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer, or the error that it tells of."""
+    """The reply, or the error that it reports."""
     if "error" in answer:
         raise (BundleError if answer.get("kind") == "refused" else TargetError)(answer["error"])
     return answer

@@ -1,4 +1,4 @@
-"""Source to `morvit/1`: read, recognise, map every key, ask for what is missing, hold the result to its config."""
+"""Source to `morvit/1`: read, recognise, map every key, require what is missing, check against its config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ from morvit_deploy.model.config import parse_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
-from morvit_deploy.sources.settings.given import Given, Questions, Settled
+from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled, given_from
 from morvit_deploy.sources.tensors.keymap import Row
 from morvit_deploy.sources.tensors.names import CONFIG
 from morvit_deploy.sources.tensors.reading import Contents, read_source
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Tell = Callable[[str], None]
 
@@ -34,7 +37,7 @@ class Converted:
     source: Path
     family: str
     title: str
-    because: list[str]  # the keys by which the family was told
+    because: list[str]  # the keys from which the family was detected
     contents: Contents
     settled: dict[str, Settled]  # what changes logits, and where it was read
     rows: list[Row]  # source key -> target key
@@ -64,7 +67,7 @@ class Converted:
 def read_model(source: str | Path, given: Given | None = None, tell: Tell = lambda stage: None) -> Converted:
     """The reference model of a checkpoint of any known family, in float32.
 
-    Raises CheckpointError for files, families and tensors that cannot be, ConfigError for what must be said.
+    Raises CheckpointError for files, families and tensors that are not supported, ConfigError for missing options.
     """
     source, given = Path(source), given or Given()
     tell("reading the checkpoint")
@@ -108,17 +111,17 @@ def convert(
     given: Given | None = None,
     force: bool = False,
     tell: Tell = lambda stage: None,
-    **said: Any,
+    **settings: Unpack[Settings],
 ) -> Converted:
     """Convert a checkpoint of a known family to a `morvit/1` folder at `out`, whole or not at all.
 
-    What its files do not say comes by keyword, as in `Given`: preprocess, norm_eps, num_heads, dora_alpha, image_size
-    and so on, or all at once as `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    What its files do not hold comes by keyword, as in `Given` (preprocess, norm_eps, num_heads, …), or all at once as
+    `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
     """
-    if given is not None and said:
-        raise TypeError(f"convert() takes `given` or keywords, got both: {', '.join(said)}")
+    if given is not None and settings:
+        raise TypeError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
     check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given or Given(**said), tell)
+    converted = read_model(source, given or given_from(settings), tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return converted

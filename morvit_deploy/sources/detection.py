@@ -24,7 +24,7 @@ NAMES = tuple(family.name for family in FAMILIES)
 
 @dataclass(frozen=True)
 class Recognised:
-    """A family, and the keys that told it."""
+    """A family, and the keys it was detected from."""
 
     family: Family
     because: list[str]
@@ -39,20 +39,22 @@ def recognise(contents: Contents, asked: str | None = None) -> Recognised:
     if asked is not None:
         return Recognised(_called(asked), [f"--family {asked}"])
     for foreign in REFUSED:
-        if (told := evidence(foreign.signature, keys)) is not None:
+        if (matched := evidence(foreign.signature, keys)) is not None:
             raise CheckpointError(
-                f"{contents.path} is {foreign.title} (it has {', '.join(told)}), which cannot be loaded: "
+                f"{contents.path} is {foreign.title} (it has {', '.join(matched)}), which cannot be loaded: "
                 f"{foreign.reason}"
             )
     format = str((contents.config or {}).get("format", ""))
     if format.startswith("morvit/"):
         return Recognised(NATIVE, [f"config.json says format {format!r}"])
-    found = [(family, told) for family in FAMILIES if (told := evidence(family.signature, keys)) is not None]
-    found = [(family, told) for family, told in found if not _part_of_another(family, found, keys)]
+    found = [
+        (family, matched) for family in FAMILIES if (matched := evidence(family.signature, keys)) is not None
+    ]
+    found = [(family, matched) for family, matched in found if not _part_of_another(family, found, keys)]
     if len(found) == 1:
         return Recognised(*found[0])
     if found:
-        named = "\n".join(f"  - {family.title}: {', '.join(told)}" for family, told in found)
+        named = "\n".join(f"  - {family.title}: {', '.join(matched)}" for family, matched in found)
         raise CheckpointError(
             f"{contents.path} holds tensors of {len(found)} families:\n{named}\nsave one model to a file"
         )

@@ -21,7 +21,7 @@ def conversion_report(converted: Converted, out: Path | None, explain: bool) -> 
 
 
 def source_table(converted: Converted, out: Path | None) -> Table:
-    """What it is, and how that was told."""
+    """What it is, and what it was detected from."""
     contents, model = converted.contents, converted.model
     rows = [("family", converted.family), ("told by", "\n".join(converted.because))]
     rows.append(("files", "\n".join(contents.files)))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from device_code import old_python
 from shipped_bundles import gone, unpacked
 
 import morvit_deploy.agent as agent_package
@@ -48,18 +49,7 @@ ANSWER_S = 60.0
 
 def older_pythons() -> list[str]:
     """Interpreters of 3.8 and 3.9 that start here."""
-    found = []
-    for version in ("3.8", "3.9"):
-        named = [shutil.which(f"python{version}")]
-        installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-        candidates = [*named, *map(str, installed.glob(f"{version}*/bin/python"))]
-        starts = [
-            it
-            for it in candidates
-            if it and subprocess.run([it, "-c", ""], capture_output=True).returncode == 0
-        ]
-        found += starts[:1]
-    return found
+    return [found for version in ("3.8", "3.9") if (found := old_python(version))]
 
 
 class Conversation:

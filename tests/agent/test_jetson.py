@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from typing import Any, ClassVar
 
 import jetson_outputs as outputs
 import pytest
+from device_code import assert_standalone, old_python
 from fake_jetson import Board, set_clocks
 
 import morvit_deploy.agent.jetson
@@ -513,22 +512,10 @@ def test_heat_counters_that_stand_still_are_not_named() -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
 def test_python_38_syntax_and_nothing_but_the_standard_library(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            assert {alias.name.split(".")[0] for alias in node.names} <= set(sys.stdlib_module_names)
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            assert node.module and node.module.split(".")[0] in sys.stdlib_module_names
+    assert_standalone(path, own_folder=True)
 
 
-def old_python() -> str | None:
-    """A Python 3.8 that starts: a version manager's shim may be there without one behind it."""
-    found = shutil.which("python3.8")
-    works = found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
-    return found if works else None
-
-
-@pytest.mark.skipif(old_python() is None, reason="needs a python3.8 on the search path")
+@pytest.mark.skipif(old_python("3.8") is None, reason="needs a Python 3.8")
 def test_it_runs_on_python_38(board: Board) -> None:
     board.streams(outputs.ORIN_NANO_6)
     program = f"""
@@ -542,7 +529,7 @@ with jetson.Watch(system, idle_s=0.2, interval_ms=10) as watch:
         time.sleep(0.2)
 print(json.dumps(jetson.summary(before, jetson.read_state(system), watch)))
 """
-    python = old_python()
+    python = old_python("3.8")
     assert python is not None
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)

@@ -39,8 +39,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "demo"
     demo = run_demo(examples, out, quick=True)
-    assert [one.verification.passed for one in demo.walked] == [True, True]
-    assert demo.walked[0].bench is not None
+    assert [one.verification.passed for one in demo.models] == [True, True]
+    assert demo.models[0].bench is not None
     return out
 
 

@@ -13,6 +13,21 @@ from morvit_deploy.cli import app
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:\.(?:py|sh|mjs|swift|md|toml)|/)")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")  # exporters/NAME/run.py
+WRITTEN = {"build.py", "bench.py", "MoRViTKit/"}  # in a bundle or a benchmark project
+FROM = (".", "docs", "morvit_deploy")  # a path starts at the root, beside its page or in the package
+
+
+def paths(page: Path) -> set[str]:
+    """Files and folders in a page's code spans, of blocks of code none."""
+    spans = SPAN.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    words = {word for span in spans for word in span.split() if FILE.fullmatch(word)}
+    return {
+        word for word in words if not PLACEHOLDER.search(word) and not word.startswith("build/")
+    } - WRITTEN
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -20,6 +35,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page: Path) -> None:
+    places = [page.parent, *(ROOT / start for start in FROM)]
+    missing = {word for word in paths(page) if not any((place / word).exists() for place in places)}
+    assert not missing, f"{page.name} names {sorted(missing)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

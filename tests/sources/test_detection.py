@@ -1,4 +1,4 @@
-"""Families are told by their keys; what is of none is told apart from the nearest."""
+"""Families are detected from their keys; what is of none is compared with the nearest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child process that answers JSON lines: bounded waiting, and a failure that shows what it wrote to stderr."""
+"""A child process that returns JSON lines: bounded waiting, and a failure that shows what it wrote to stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STDERR_LINES = 15
 class Child:
     """A running process; a context manager that leaves none behind. Its first line is `first`.
 
-    Raises Refused when a line has an "error", AgentError when the process dies, hangs or answers nonsense.
+    Raises Refused when a line has an "error", AgentError when the process dies, hangs or returns no JSON.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Child:
             encoding="utf-8",
             errors="replace",
             env=environment,
-            start_new_session=True,  # Ctrl-C reaches the one who asks, who then ends the child
+            start_new_session=True,  # Ctrl-C reaches the parent, which then ends the child
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -60,9 +60,9 @@ class Child:
         self.until_first_ms = (time.perf_counter() - started) * 1e3
 
     def ask(self, request: Mapping[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
-        """Send a line, wait for the answer."""
+        """Send a line, wait for the reply."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died: the missing answer says how
+        with contextlib.suppress(OSError):  # it has died: the missing reply reports how
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return self._answer(doing, timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Something on the device does not work; `kind` tells the asking side which error of its own it is."""
+    """Something on the device does not work; `kind` names the error that the local side raises."""
 
     kind = "failed"
 

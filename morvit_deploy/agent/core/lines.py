@@ -1,4 +1,4 @@
-"""JSON lines on stdout. No numpy: the agent must be able to say that there is none."""
+"""JSON lines on stdout. No numpy: the agent must be able to report that it is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 def own_stdout() -> TextIO:
-    """Stdout for answers alone: whatever a library prints goes to stderr."""
+    """Stdout for replies alone: whatever a library prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

@@ -43,7 +43,7 @@ class Recipe:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read a recipe and check every file that it lists; Refused says which differs."""
+    """Read a recipe and check every file that it lists; Refused names the one that differs."""
     recipe = Recipe.of(folder)
     for name, (size, digest) in recipe.files.items():
         path = folder / name

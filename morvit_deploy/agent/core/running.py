@@ -24,7 +24,7 @@ RESULTS = ("logits", "bucket", "overflow", "depth")
 class Runner(ABC):
     """A loaded graph of one target. Use as a context manager; leaving it frees the runtime's memory."""
 
-    runtime = ""  # what answers, for reports
+    runtime = ""  # what ran the graph, for reports
 
     @abstractmethod
     def run(self, feeds: Arrays) -> Arrays:
@@ -87,7 +87,7 @@ class HostDispatch(Runner):
             runner.close()
 
     def _run_group(self, number: int, rows: NDArray[np.int64], carried: Arrays, outputs: Arrays) -> None:
-        """Run some rows of the batch in one bucket and put their answers into `outputs`."""
+        """Run some rows of the batch in one bucket and put their results into `outputs`."""
         trunk, batch = self.trunk(self.buckets[number]), self.batch
         size = len(rows) if isinstance(batch, str) else batch
         for start in range(0, len(rows), size):

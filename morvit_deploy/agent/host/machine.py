@@ -1,4 +1,4 @@
-"""What machine this is, as far as Python and /proc tell."""
+"""What machine this is, from Python and /proc."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def system() -> str:
 
 
 def processor() -> str:
-    """The processor's name; ARM kernels do not say it, the board's device tree does."""
+    """The processor's name; ARM kernels do not report it, the board's device tree does."""
     return _cpuinfo("model name") or board() or platform.processor() or "unknown"
 
 
@@ -67,12 +67,12 @@ def memory_mib() -> dict[str, float]:
     What cannot be read is left out.
     """
     status, rollup = (kilobytes(Path(f"/proc/self/{name}")) for name in ("status", "smaps_rollup"))
-    told = {
+    sizes = {
         "resident": status.get("VmRSS"),
         "peak": status.get("VmHWM"),
         "anonymous": rollup.get("Anonymous"),
     }
-    return {name: size / 1024 for name, size in told.items() if size is not None}
+    return {name: size / 1024 for name, size in sizes.items() if size is not None}
 
 
 def kilobytes(path: Path) -> dict[str, float]:

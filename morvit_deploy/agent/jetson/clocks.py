@@ -21,7 +21,7 @@ _MEMORY = ("bwmgr", "*emc*")
 def read_clocks(system: System) -> dict[str, Any]:
     """`units`: each with its range in MHz and whether it is locked; `locked` of them all; `source`.
 
-    `jetson_clocks --show` tells most but asks for root on many releases; /sys is read then.
+    `jetson_clocks --show` reports most but requires root on many releases; /sys is read then.
     """
     shown = parse_show(system.run("jetson_clocks", "--show") or "")
     if any(unit["kind"] == "gpu" for unit in shown):
@@ -50,7 +50,7 @@ def parse_show(text: str) -> list[dict[str, Any]]:
 
 
 def all_locked(units: list[dict[str, Any]]) -> bool | None:
-    """Are CPU, GPU and, where it can be told, memory locked? None when CPU or GPU cannot be read."""
+    """Are CPU, GPU and, where it is known, memory locked? None when CPU or GPU cannot be read."""
     if any(unit["locked"] is False for unit in units):
         return False
     return True if {"cpu", "gpu"} <= {unit["kind"] for unit in units if unit["locked"]} else None
@@ -113,7 +113,9 @@ def _memory(system: System) -> list[dict[str, Any]]:
     hz = _three(system, _EMC, "{}_rate", now="rate")
     if hz is None:
         return _devfreq(system, _MEMORY, "emc")
-    held = system.number(f"{_EMC}/mrq_rate_locked")  # the range here is the hardware's: only this flag tells
+    held = system.number(
+        f"{_EMC}/mrq_rate_locked"
+    )  # the range here is the hardware's: only this flag shows it
     flag = None if held is None else held == 1
     return [_unit("emc", "EMC", (hz[0] / 1e6, hz[1] / 1e6, hz[2] / 1e6), flag, floor_moves=False)]
 

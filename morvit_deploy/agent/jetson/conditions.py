@@ -15,7 +15,7 @@ WARMED_C = 15.0  # a chip that warmed so much leaks more and may have been coole
 
 
 def describe(system: System | None = None) -> dict[str, Any]:
-    """Everything that is read once; ready for JSON. On another machine `jetson` is None and says why."""
+    """Everything that is read once; ready for JSON. On another machine `jetson` is None, with the reason."""
     system = system or System()
     if not is_jetson(system):
         return {"jetson": None, "reason": "neither /etc/nv_tegra_release nor the device tree names a Jetson"}
@@ -29,7 +29,7 @@ def read_state(system: System | None = None) -> dict[str, Any]:
 
 
 def summary(before: dict[str, Any], after: dict[str, Any], watch: Watch | None = None) -> dict[str, Any]:
-    """One object for the report, ready for JSON. `before` is what `describe` said, `after` also `read_state`."""
+    """One object for the report, as JSON. `before` is from `describe`, `after` from it or from `read_state`."""
     if before["jetson"] is None:
         return {"jetson": None, "reason": before["reason"], "energy": None, "warnings": []}
     energy = None if watch is None else watch.energy()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any, NamedTuple
 
-FEWEST_SAMPLES = 5  # in the blocks, and in the idle time: fewer say little about a load that comes in bursts
-LARGEST_GAP = 5.0  # times the usual distance of samples: beyond, nobody knows what was drawn in between
+FEWEST_SAMPLES = 5  # in the blocks, and in the idle time: fewer show little of a load that comes in bursts
+LARGEST_GAP = 5.0  # times the usual distance of samples: beyond, what was drawn in between is unknown
 RESTLESS = 0.2  # of the idle power, its standard deviation: other work ran
 
 
@@ -18,7 +18,7 @@ class Sample(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stretch of measured work and how many images it answered."""
+    """A stretch of measured work and how many images it ran."""
 
     start_s: float
     end_s: float
@@ -26,16 +26,16 @@ class Block(NamedTuple):
 
 
 class Unmeasured(Exception):
-    """The samples do not cover what was asked for; the message says why."""
+    """The samples do not cover the work; the message gives the reason."""
 
 
 def energy_per_image(samples: list[Sample], idle: tuple[float, float], blocks: list[Block]) -> dict[str, Any]:
-    """mJ per image, with what it was made from; `per_image_mj` is None, with a `reason`, if it cannot be told."""
-    facts = _facts(samples, idle, blocks)
+    """mJ per image, with what it was made from; `per_image_mj` is None, with a `reason`, if it is unknown."""
+    sampled = _sampled(samples, idle, blocks)
     try:
-        return {**facts, **_measure(samples, idle, blocks, facts["images"]), "reason": None}
+        return {**sampled, **_measure(samples, idle, blocks, sampled["images"]), "reason": None}
     except Unmeasured as why:
-        return {**facts, "per_image_mj": None, "reason": str(why)}
+        return {**sampled, "per_image_mj": None, "reason": str(why)}
 
 
 def integrate(samples: list[Sample], start_s: float, end_s: float, largest_gap_s: float) -> float:
@@ -101,7 +101,7 @@ def _remarks(net_mw: float, idle_mw: float, noise_mw: float) -> list[str]:
     return found
 
 
-def _facts(samples: list[Sample], idle: tuple[float, float], blocks: list[Block]) -> dict[str, Any]:
+def _sampled(samples: list[Sample], idle: tuple[float, float], blocks: list[Block]) -> dict[str, Any]:
     return {
         "images": sum(block.images for block in blocks),
         "seconds": sum(block.end_s - block.start_s for block in blocks),

@@ -20,7 +20,7 @@ def read_heat(system: System) -> dict[str, Any]:
         name = (system.read(f"{zone}/type") or zone.rsplit("/", 1)[1]).replace("-thermal", "")
         milli = system.number(f"{zone}/temp")
         if milli is None:
-            silent.append(name)  # cv0 … cv2 of Orin, and Thor's GPU while it is gated, answer EAGAIN
+            silent.append(name)  # cv0 … cv2 of Orin, and Thor's GPU while it is gated, return EAGAIN
         elif milli / 1000 > OFF_C and not name.startswith("PMIC"):  # PMIC-Die reads 100 or 50, always
             temperatures[name] = milli / 1000
     return {

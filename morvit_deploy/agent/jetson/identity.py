@@ -61,7 +61,7 @@ _COMPATIBLE = ("/proc/device-tree/compatible", "/sys/firmware/devicetree/base/co
 
 
 def is_jetson(system: System) -> bool:
-    """Does the machine say that it is one: by its release file, or by the model in its device tree?"""
+    """Is the machine one, by its release file, or by the model in its device tree?"""
     return parse_release(system.read(_RELEASE)) is not None or "jetson" in (_model(system) or "").lower()
 
 
@@ -72,7 +72,7 @@ def parse_release(text: str | None) -> str | None:
 
 
 def identity(system: System) -> dict[str, Any]:
-    """Model, module, chip and versions, each None when the machine does not tell."""
+    """Model, module, chip and versions, each None when the machine does not report it."""
     compatible = _first(system, _COMPATIBLE) or ""
     chip = next(iter(re.findall(r"tegra\d+", compatible)), None)
     part = next((part for part in re.findall(r"p\d{4}-\d{4}", compatible) if part in MODULES), None)

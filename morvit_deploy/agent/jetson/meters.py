@@ -1,4 +1,4 @@
-"""Who tells the power: jtop's service, tegrastats, or the sensors' own files. Each is read by one thread."""
+"""What reports the power: jtop's service, tegrastats, or the sensors' own files. Each is read by one thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .rails import Reading, Total, parse_line, total_of
 from .system import System
 
-FIRST_READING_S = 5.0  # jtop's first answer takes a second or two
+FIRST_READING_S = 5.0  # jtop's first reading takes a second or two
 ENOUGH_READINGS = 3  # the first line may be cut; the third has all the rails there are
 STOP_S = 2.0
 
@@ -31,7 +31,7 @@ class Meter:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Total | None:
-        """Begin; returns which rails are the input power once a reading tells; None when none does."""
+        """Begin; returns which rails are the input power once a reading shows them; None when none does."""
         self._thread.start()
         deadline = time.monotonic() + FIRST_READING_S
         while (
@@ -190,7 +190,7 @@ METERS: tuple[type[Meter], ...] = (Jtop, Tegrastats, Sensors)
 
 
 def open_meter(system: System, interval_ms: int) -> tuple[Meter | None, Total | None, list[str]]:
-    """The first meter that tells the input power, already running, and what was wrong with those before it."""
+    """The first meter that reports the input power, already running, and what was wrong with those before it."""
     reasons: list[str] = []
     for kind in METERS:
         meter = kind(system, interval_ms)

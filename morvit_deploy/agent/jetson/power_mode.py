@@ -53,7 +53,7 @@ def power_mode(system: System) -> dict[str, Any]:
 
 
 def is_fastest(mode: dict[str, Any]) -> bool | None:
-    """None when the machine does not tell which mode is on."""
+    """None when the machine does not report its mode."""
     if mode["name"] is None and mode["number"] is None:
         return None
     if mode["fastest"] is not None and mode["number"] is not None:

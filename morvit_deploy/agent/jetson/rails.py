@@ -10,7 +10,7 @@ from .heat import OFF_C
 
 
 class Reading(NamedTuple):
-    """What a line tells. Power in mW, by rail; the GPU's clocks are one for each of its clusters."""
+    """What a line reports. Power in mW, by rail; the GPU's clocks are one for each of its clusters."""
 
     rails_mw: dict[str, int]
     temperatures_c: dict[str, float]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 # a shell that ssh starts without login often lacks sbin, where nvpmodel is, and CUDA's own folder
 MORE_PLACES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin", "/usr/local/cuda/bin")
-TIMEOUT_S = 10.0  # nvpmodel and jetson_clocks answer within a second; a hung driver must not hang us
+TIMEOUT_S = 10.0  # nvpmodel and jetson_clocks return within a second; a hung driver must not hang us
 
 
 class System:
-    """Reads only; nothing is changed and no privilege is asked for.
+    """Reads only; nothing is changed and no privilege is required.
 
     `root` is where the file system begins; `path` is a search path for commands like PATH's.
     """
@@ -27,7 +27,7 @@ class System:
         """A small file's text without the NULs of the device tree; None when it cannot be read."""
         try:
             content = (self.root / name.lstrip("/")).read_bytes()
-        except OSError:  # a gated thermal zone answers EAGAIN, debugfs refuses whoever is not root
+        except OSError:  # a gated thermal zone returns EAGAIN, debugfs refuses whoever is not root
             return None
         return content.decode("utf-8", "replace").replace("\0", "\n").strip()
 

@@ -17,7 +17,7 @@ INTERVAL_MS = 100  # the sensors average over some milliseconds to tens of them;
 
 
 class Counter:
-    """How many images a block has answered so far; the block's work adds to it."""
+    """How many images a block has run so far; the block's work adds to it."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -58,7 +58,7 @@ class Watch:
 
     @contextmanager
     def block(self, images: int = 0, label: str | None = None) -> Iterator[Counter]:
-        """Around measured work; one that ends in an error is not counted. Those of a label are also told apart."""
+        """Around measured work; one that ends in an error is not counted. Those of a label are also kept apart."""
         counter = Counter(images)
         start_s = time.monotonic()
         yield counter
@@ -104,7 +104,7 @@ class Watch:
         }
 
     def seen(self) -> dict[str, Any]:
-        """Highest temperature and the range of clocks in the blocks, where the meter tells them: else None."""
+        """Highest temperature and the range of clocks in the blocks, where the meter reports them: else None."""
         inside = [reading for at_s, reading in self._readings() if self._measured(at_s)]
         gpu = [clock for reading in inside for clock in reading.gpu_mhz]
         emc = [reading.emc_mhz for reading in inside if reading.emc_mhz is not None]

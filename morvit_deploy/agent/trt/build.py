@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ VERSIONS = {"tensorrt": ((10, 3), (12,)), "rtx": ((1, 3), (2,))}  # from, and be
 PRODUCT = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 MIB = 2**20
 LAST_LINES = 20  # of TensorRT's log, shown with an error
-STEP_PERCENT = 1.0  # progress is told when it moved by so much: TensorRT reports some hundred steps a second
+STEP_PERCENT = (
+    1.0  # progress is reported when it moved by so much: TensorRT reports some hundred steps a second
+)
 _BLOCK = 2**22
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
 
@@ -59,7 +62,7 @@ def build(
     only: tuple[str, ...] = (),
     rebuild: bool = False,
 ) -> dict[str, Any]:
-    """Build what the recipe asks for and return the record that `engines.json` holds.
+    """Build what the recipe lists and return the record that `engines.json` holds.
 
     `flavor` is `tensorrt` or `rtx`: default is the recipe's, else what is installed. `capabilities` (SM89, …) are for
     rtx, which can build for a GPU that is not here. `only` names some of the engines. Engines that were built here
@@ -144,7 +147,7 @@ def check_files(folder: Path, files: list[dict[str, Any]]) -> None:
 
 
 def load_tensorrt(flavor: str | None) -> tuple[str, Any]:
-    """The flavor that is used and its module, of a version that this file knows."""
+    """The flavor that is used and its module, of a version that this file supports."""
     if flavor is not None and flavor not in MODULES:
         raise BuildError(f"flavor: got {flavor!r}, expected one of {', '.join(MODULES)}")
     problems = []
@@ -183,7 +186,7 @@ def install_line(flavor: str) -> str:
 
 
 def this_device() -> dict[str, str] | None:
-    """Name and compute capability of the first GPU, asked of the driver; None when there is none."""
+    """Name and compute capability of the first GPU, from the driver; None when there is none."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -287,7 +290,7 @@ def _build_one(
 
 
 def network_flags(trt: Any) -> int:
-    """Types as in the ONNX. TensorRT 11 knows no others and may lack the flag; EXPLICIT_BATCH ended with 9."""
+    """Types as in the ONNX. TensorRT 11 has no others and may lack the flag; EXPLICIT_BATCH ended with 9."""
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if strongly is None else 1 << int(strongly)
 
@@ -385,13 +388,13 @@ def _logger(trt: Any) -> Any:
 
 
 def _monitor(trt: Any, name: str, tell: Tell) -> Any:
-    """Tells the percentage; TensorRT calls it from its own threads."""
+    """Reports the percentage; TensorRT calls it from its own threads."""
     phases = Phases()
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             super().__init__()
-            self.told = -STEP_PERCENT
+            self.reported = -STEP_PERCENT
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             phases.start(phase, parent, steps)
@@ -403,9 +406,9 @@ def _monitor(trt: Any, name: str, tell: Tell) -> Any:
             """False ends the build: an exception must not pass through TensorRT's own frames."""
             phases.step(phase, step)
             percent = round(100 * phases.done(), 1)
-            if percent < self.told + STEP_PERCENT:
+            if percent < self.reported + STEP_PERCENT:
                 return True
-            self.told = percent
+            self.reported = percent
             try:
                 tell({"event": "progress", "engine": name, "percent": percent, "phase": phase})
             except BaseException:  # Ctrl-C, or nobody reads our output any more
@@ -415,21 +418,28 @@ def _monitor(trt: Any, name: str, tell: Tell) -> Any:
     return Monitor()
 
 
+@dataclass
+class _Phase:
+    parent: str | None
+    steps: int
+    done: int = 0
+
+
 class Phases:
     """The share of the work that is done, from phases that nest: each step of a phase may be a phase of its own."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, _Phase] = {}
         self._furthest = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """A phase begins; `parent` is an open phase or None."""
-        self._open[name] = {"parent": parent, "steps": max(steps, 1), "done": 0}
+        self._open[name] = _Phase(parent, max(steps, 1))
 
     def step(self, name: str, number: int) -> None:
         """Step `number`, from 0, of an open phase is over."""
         if name in self._open:
-            self._open[name]["done"] = number + 1
+            self._open[name].done = number + 1
 
     def finish(self, name: str) -> None:
         """A phase ends, with or without all of its steps."""
@@ -437,7 +447,7 @@ class Phases:
 
     def done(self) -> float:
         """0 to 1, never falling."""
-        roots = [name for name, phase in list(self._open.items()) if phase["parent"] not in self._open]
+        roots = [name for name, phase in list(self._open.items()) if phase.parent not in self._open]
         now = max((self._share(name) for name in roots), default=0.0)
         self._furthest = max(self._furthest, min(now, 1.0))
         return self._furthest
@@ -446,9 +456,9 @@ class Phases:
         phase = self._open.get(name)
         if phase is None:  # another thread has just ended it
             return 0.0
-        inner = [child for child, other in list(self._open.items()) if other["parent"] == name]
+        inner = [child for child, other in list(self._open.items()) if other.parent == name]
         begun = max((self._share(child) for child in inner), default=0.0)
-        return min((phase["done"] + begun) / phase["steps"], 1.0)
+        return min((phase.done + begun) / phase.steps, 1.0)
 
 
 def _failed(what: str, engine: dict[str, Any], log: Any) -> BuildFailed:
@@ -473,8 +483,8 @@ def _earlier(folder: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _is_whole(folder: Path, record: dict[str, Any] | None, made_from: str) -> bool:
     if record is None or record.get("made_from") != made_from:
         return False
-    path = folder / record["engine"]
-    return path.is_file() and path.stat().st_size == record["bytes"] and sha256_of(path) == record["sha256"]
+    path = folder / str(record["engine"])
+    return path.is_file() and [path.stat().st_size, sha256_of(path)] == [record["bytes"], record["sha256"]]
 
 
 def _wanted(recipe: dict[str, Any], only: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -499,7 +509,7 @@ def _on_jetson() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse arguments, build, and tell on standard output: sentences on a terminal, else one JSON object a line."""
+    """Parse arguments, build, and report on standard output: sentences on a terminal, else one JSON object a line."""
     parser = argparse.ArgumentParser(
         description="Build this bundle's TensorRT engines for the GPU of this machine."
     )

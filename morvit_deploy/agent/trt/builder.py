@@ -1,4 +1,4 @@
-"""Builds engines on the device in a process of its own, and hands on what it tells. No numpy."""
+"""Builds engines on the device in a process of its own, and passes on its events. No numpy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Builder:
         self._process: subprocess.Popen[str] | None = None
 
     def build(self, folder: Path, options: list[str]) -> dict[str, Any]:
-        """Carry out the recipe of a folder; the record of its engines. AgentError with what TensorRT says."""
+        """Carry out the recipe of a folder; the record of its engines. AgentError with what TensorRT reports."""
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
                 [*self._command, str(folder), *options, "--json"],
@@ -63,7 +63,7 @@ class Builder:
             self._process.wait()
 
     def _heard(self, line: str) -> dict[str, Any] | None:
-        """An event, told on; None for whatever else a library prints."""
+        """An event, passed on; None for whatever else a library prints."""
         with contextlib.suppress(ValueError):
             event = json.loads(line)
             if isinstance(event, dict) and "event" in event:
@@ -74,7 +74,7 @@ class Builder:
 
 
 def check_builder(flavor: str | None, *, strict: bool) -> dict[str, Any]:
-    """Flavor, version and GPU as a record of engines has them. Lacking says what to install.
+    """Flavor, version and GPU as a record of engines has them. Lacking names what to install.
 
     `strict`: the named flavor or none; else, where it is not installed, whichever is.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "libcuda.so.1"
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of cuda.h: other threads may allocate meanwhile
-_HINTS = {  # CUresult of cuda.h whose name does not say what to do
+_HINTS = {  # CUresult of cuda.h whose name does not suggest what to do
     2: "; the GPU's memory is full: close what else uses it, or run a smaller batch",
     100: "; there is no GPU that CUDA can use: check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
     803: "; the driver's library and its kernel module differ: restart the machine",
@@ -116,7 +116,7 @@ class Cuda:
         return int(handle.value or 0)
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """Every function answers its status. Integers are passed as ctypes of cuda.h's own width."""
+        """Every function returns its status. Integers are passed as ctypes of cuda.h's own width."""
         try:
             function = getattr(self._api, name)
         except AttributeError:

@@ -38,7 +38,7 @@ class Tensor:
 
 
 class TrtEngine(Runner):
-    """A deserialised engine. Raises Refused when TensorRT does not take it, with what its log says.
+    """A deserialised engine. Raises Refused when TensorRT does not take it, with its log.
 
     With `graph` the work of a run is captured once and launched from then on: for engines of fixed shapes without
     conditionals. A larger batch than a dynamic engine's profile is run in parts.
@@ -78,7 +78,7 @@ class TrtEngine(Runner):
 
     @property
     def outputs(self) -> list[Tensor]:
-        """What it answers."""
+        """Its outputs."""
         return [tensor for tensor in self.tensors if not tensor.is_input]
 
     def run(self, feeds: Arrays) -> Arrays:
@@ -139,7 +139,7 @@ class TrtEngine(Runner):
         return self._graph is not None
 
     def layers(self) -> list[str]:
-        """Names of the engine's layers, where the runtime tells them."""
+        """Names of the engine's layers, where the runtime reports them."""
         if not hasattr(self.engine, "create_engine_inspector"):
             return []
         inspector = self.engine.create_engine_inspector()
@@ -158,7 +158,7 @@ class TrtEngine(Runner):
             raise AgentError(f"{self.name} was not run: {self._said()}")
 
     def _capturable(self) -> bool:
-        """RTX tells whether it can be captured now; TensorRT's fixed engines always can."""
+        """RTX reports whether it can be captured now; TensorRT's fixed engines always can."""
         tells = getattr(self._context, "is_stream_capturable", None)
         return tells is None or bool(tells(self.stream))
 

@@ -1,4 +1,4 @@
-"""What `engines.json` says of the engines that were built, and whether this machine may load them. No TensorRT."""
+"""The engines that `engines.json` lists, and whether this machine may load them. No TensorRT."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
     if found is None:
         built = ", ".join(engine["name"] for engine in record["engines"]) or "none"
         raise EngineError(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
-    path = folder / found["engine"]
+    path = folder / str(found["engine"])
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -49,7 +49,7 @@ def why_refused(record: dict[str, Any], flavor: str, version: str, capability: s
     """Why the engines must not be loaded by this runtime on this GPU; None when they may.
 
     `version` is the runtime's `__version__`, `capability` the GPU's, as `8.7`; None when it is not known. TensorRT
-    itself answers a wrong engine with None and a line in its log.
+    itself returns None for a wrong engine, and a line in its log.
     """
     if record["flavor"] != flavor:
         return f"the engines are for {record['flavor']}, this runtime is {flavor}; {AGAIN}"
@@ -77,7 +77,7 @@ def _architecture(record: dict[str, Any], engine: dict[str, Any], capability: st
     if capability is None:
         return None
     named = engine["compute_capability"]
-    if record["flavor"] == "rtx":  # without a name it builds for all GPUs that it knows
+    if record["flavor"] == "rtx":  # without a name it builds for all GPUs that it supports
         here = "SM" + capability.replace(".", "")
         return None if not named or here in named else f"built for {', '.join(named)}, this GPU is {here}"
     built_on = (record["device"] or {}).get("compute_capability")

@@ -129,7 +129,7 @@ def progress_bar() -> Iterator[tuple[Callable[[str], None], Callable[[float], No
 
 
 def check_image_options(images: Path | None, limit: int | None, upscale: bool) -> None:
-    """ConfigError for options that say how to read images when there are none to read."""
+    """ConfigError for options for reading images when there are none to read."""
     if images is None and (limit is not None or upscale):
         raise ConfigError(
             "--limit and --upscale say how to read --images; give --images too, or leave them out"
@@ -137,7 +137,7 @@ def check_image_options(images: Path | None, limit: int | None, upscale: bool) -
 
 
 def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
-    """Say so when a folder holds more images than were looked at."""
+    """Print a note when a folder holds more images than were looked at."""
     if images is None:
         return
     from morvit_deploy.bundle.images import open_images
@@ -149,7 +149,7 @@ def remark_on_limit(images: Path | None, source: Path, used: int) -> None:
 
 
 def checkpoint_path(given: Path | None) -> Path:
-    """`given`, or the current folder when it holds a checkpoint; a bundle is told apart."""
+    """`given`, or the current folder when it holds a checkpoint; a bundle is an error."""
     path = given or Path()
     if (path / "config.json").is_file():
         return path
@@ -159,7 +159,7 @@ def checkpoint_path(given: Path | None) -> Path:
         raise ConfigError(
             "no checkpoint given (CHECKPOINT, for verify --checkpoint), and the current folder has no config.json"
         )
-    return path  # its own loader says what is missing
+    return path  # its own loader reports what is missing
 
 
 def bundle_folder(given: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints of other formats in every command: the options that say what their files do not, and the conversion."""
+"""Checkpoints of other formats in every command: options for what their files do not hold, and the conversion."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
             from morvit_deploy.sources.conversion import convert
 
             converted = convert(path, folder, given=given, tell=tell)
-        told = f"{path} is {converted.title}, told by {converted.because[0]}; {converted.tied}"
-        for remark in (told, *converted.remarks):
+        detected = f"{path} is {converted.title}, told by {converted.because[0]}; {converted.tied}"
+        for remark in (detected, *converted.remarks):
             stderr().print(f"note: {remark}", markup=False, highlight=False)
         try:
             yield Opened(folder, path, path.resolve().name if path.is_dir() else path.stem)

@@ -145,7 +145,7 @@ _NEEDED = (
 
 
 def _settle_alpha(contents: Contents, questions: Questions) -> Any:
-    """DoRA's alpha where a projection still has DoRA; its author's is the rank, and no file says it."""
+    """DoRA's alpha where a projection still has DoRA; its author's is the rank, and no file holds it."""
     if not any(".attention.proj.dora_" in key for key in contents.tensors):
         return None
     directions = [t for key, t in contents.tensors.items() if key.endswith(".proj.dora_A") and t.ndim]
@@ -161,7 +161,7 @@ def _without_positions(tensors: dict[str, Tensor], contents: Contents) -> list[s
         return []
     image, patch = stored.get("image_size"), stored.get("patch_size")
     if not isinstance(image, int) or not isinstance(patch, int) or not patch:
-        return []  # `need` says what is missing
+        return []  # `need` names what is missing
     side = image // patch
     tensors["pos_embed"] = tensors["cls_token"].new_zeros(1, side * side + 1, tensors["cls_token"].shape[2])
     return ["config.json says use_abs_pos_emb false: position embeddings are zero"]

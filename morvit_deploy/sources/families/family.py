@@ -1,4 +1,4 @@
-"""What a family is: names that tell it, rules for its keys, and a draft of the checkpoint they lead to."""
+"""What a family is: names it is detected from, rules for its keys, and a draft of the checkpoint they lead to."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Family(ABC):
 
     @abstractmethod
     def draft(self, contents: Contents, questions: Questions) -> Draft:
-        """Fields and tensors of the morvit/1 checkpoint; what files do not say is asked of `questions`."""
+        """Fields and tensors of the morvit/1 checkpoint; what files do not hold is settled by `questions`."""
 
     def assignment(self, contents: Contents) -> Assignment:
         """Where each key goes. CheckpointError that lists every key that cannot go anywhere."""

@@ -107,22 +107,24 @@ class TransformersViT(Family):
         return draft
 
     def _rest(self, draft: Draft, contents: Contents, questions: Questions) -> dict[str, Any]:
-        """The fields that neither sizes nor ties say."""
+        """The fields that follow from neither sizes nor ties."""
         stored, classes = contents.config or {}, draft.tensors["head.weight"].shape[0]
         act = stored.get("hidden_act")
         if act is not None and act not in _ACTIVATIONS:
             raise CheckpointError(
                 f"{contents.path}: config.json says hidden_act {act!r}; expected one of {', '.join(_ACTIVATIONS)}"
             )
-        told = preprocessing.told_of_transformers(contents.processor, draft.fields["image_size"])
+        unsupported = preprocessing.unsupported_of_transformers(
+            contents.processor, draft.fields["image_size"]
+        )
         settle_preprocess(
             draft.fields,
             questions,
             stored=preprocessing.of_transformers(contents.processor, draft.fields["image_size"]),
             origin="preprocessor_config.json",
             published="inception for google/vit-*, imagenet for facebook/deit-*"
-            + (f"; {told}" if told else ""),
-            example="FILE.json" if told else "inception",
+            + (f"; {unsupported}" if unsupported else ""),
+            example="FILE.json" if unsupported else "inception",
         )
         return {
             **PLAIN,

@@ -56,7 +56,7 @@ def count_of(tensors: Mapping[str, Tensor], stack: str) -> int:
 
 
 def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what_to_do: str) -> None:
-    """Put the unique blocks of proved ties into a draft, and tell its table which layers are copies.
+    """Put the unique blocks of proved ties into a draft, and mark in its table which layers are copies.
 
     CheckpointError, with `what_to_do` about it, when the ties do not hold, or blocks are in the file in both forms.
     """
@@ -80,12 +80,12 @@ def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what
 
 
 def _asked_tying(questions: Questions, layers: int) -> Tying | None:
-    """The tie that the command line asks for; CheckpointError when so many layers cannot have it."""
+    """The tie that the command line requires; CheckpointError when so many layers cannot have it."""
     sharing, depth = questions.given.sharing, questions.given.cycle_depth
     if sharing is None:
         return None
     questions.note("sharing", sharing, "command line, --sharing")
-    if sharing == "none":  # no cycle: --cycle-depth is said in vain
+    if sharing == "none":  # no cycle: --cycle-depth has no effect
         return Tying("none", layers, 1)
     if depth is not None:
         questions.note("cycle_depth", depth, "command line, --cycle-depth")

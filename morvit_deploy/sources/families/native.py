@@ -65,7 +65,7 @@ def _roll(draft: Draft, config: Config) -> None:
 
 
 def _resize(draft: Draft, config: Config, questions: Questions) -> None:
-    """Another image size: positions, and what must be said again for it."""
+    """Another image size: positions, and the settings that must be given again for it."""
     fields = draft.fields
     settle_positions(draft, questions)
     now = (fields["image_size"] // fields["patch_size"]) ** 2

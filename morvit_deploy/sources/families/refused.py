@@ -1,4 +1,4 @@
-"""Families that are recognised only to say why they cannot be loaded."""
+"""Families that are detected only to report why they are not supported."""
 
 from __future__ import annotations
 

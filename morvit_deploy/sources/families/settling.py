@@ -82,7 +82,7 @@ def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
 
 
 def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed") -> int:
-    """Position embeddings for the image size that is asked for, and registers with theirs added; sets `image_size`.
+    """Position embeddings for the image size that is required, and registers with theirs added; sets `image_size`.
 
     Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
     """
@@ -121,7 +121,7 @@ def settle_preprocess(
     published: str,
     example: str,
 ) -> None:
-    """Set `preprocess`: what the command line says, else what is stored beside the weights, else asked for."""
+    """Set `preprocess`: from the command line, else what is stored beside the weights, else required."""
     said, value = questions.given.preprocess, stored
     if said is not None:
         value = preprocessing.chosen(said, fields["image_size"])

@@ -81,8 +81,8 @@ class TimmViT(Family):
         tensors, rows = self.built(contents)
         need(tensors, contents, self.title, *NEEDED)
         stored = contents.config or {}
-        told = _arguments(stored)
-        _refuse_what_names_hide(contents, told, tensors)
+        arguments = _arguments(stored)
+        _refuse_what_names_hide(contents, arguments, tensors)
         classes, fields = tensors["head.weight"].shape[0], width_fields(tensors, "layers.0")
         hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": classes})
         draft = Draft(fields, tensors, rows)
@@ -98,7 +98,7 @@ class TimmViT(Family):
         draft.fields |= {
             **PLAIN,
             "num_classes": classes,
-            "num_heads": settle_heads(questions, told.get("num_heads"), draft.fields["embed_dim"]),
+            "num_heads": settle_heads(questions, arguments.get("num_heads"), draft.fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-6"),
             "activation": questions.settle("activation", published="gelu"),
             "head_hidden": _settle_head(draft),
@@ -109,22 +109,24 @@ class TimmViT(Family):
 
 
 def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
-    """What timm's config.json says of the model's arguments, wherever it says it."""
-    told = {"global_pool": stored.get("global_pool")}
+    """The model's arguments in timm's config.json, wherever they are."""
+    arguments = {"global_pool": stored.get("global_pool")}
     for name in ("pretrained_cfg", "model_args"):
         found = stored.get(name)
-        told |= found if isinstance(found, dict) else {}
-    return told
+        arguments |= found if isinstance(found, dict) else {}
+    return arguments
 
 
-def _refuse_what_names_hide(contents: Contents, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _refuse_what_names_hide(
+    contents: Contents, arguments: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
     """CheckpointError for models whose tensors are called as a plain ViT's, and which are none."""
     problems = []
-    if told["global_pool"] not in ("token", None):
-        problems.append(f"config.json says global_pool {told['global_pool']!r}: {_AVERAGE}")
-    if told.get("act_layer") not in ("gelu", None):
-        problems.append(f"config.json says act_layer {told['act_layer']!r}, expected gelu")
-    for size in (told.get("img_size"), told.get("input_size")):
+    if arguments["global_pool"] not in ("token", None):
+        problems.append(f"config.json says global_pool {arguments['global_pool']!r}: {_AVERAGE}")
+    if arguments.get("act_layer") not in ("gelu", None):
+        problems.append(f"config.json says act_layer {arguments['act_layer']!r}, expected gelu")
+    for size in (arguments.get("img_size"), arguments.get("input_size")):
         if (
             isinstance(size, list) and len(set(size[-2:])) > 1
         ):  # their grid can have as many patches as a square
@@ -141,8 +143,10 @@ def _refuse_what_names_hide(contents: Contents, told: dict[str, Any], tensors: d
 def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:
     """Class names, where config.json has one for each class."""
     names = stored.get("label_names")
-    told = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
-    return names if told else None
+    complete = (
+        isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    )
+    return names if complete else None
 
 
 def _settle_head(draft: Draft) -> list[int]:

@@ -25,7 +25,7 @@ FACTORS = "capacity_factors"
 
 
 class VisionMoR(Family):
-    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` say how many.
+    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` give how many.
 
     Its own code ranks all tokens at every step, CLS among them, and updates the chosen with the blocks' output:
     selection "flat", gate "hard". Forks that filter step by step and spare CLS are selection "nested".
@@ -147,4 +147,4 @@ def _heads(questions: Questions, dim: int) -> Any:
 
 
 def _patches(fields: dict[str, Any]) -> int:
-    return (fields["image_size"] // fields["patch_size"]) ** 2
+    return int(fields["image_size"] // fields["patch_size"]) ** 2

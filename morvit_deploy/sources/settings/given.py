@@ -1,10 +1,11 @@
-"""What changes logits and is not in a file: asked for on the command line, never assumed. No torch."""
+"""Settings that affect logits but are not in the files: they must be given explicitly. No torch."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.model.config import Preprocess
@@ -19,10 +20,10 @@ _POSITIVE = ("norm_eps", "num_heads", "dora_alpha", "image_size", "cycle_depth")
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says about a checkpoint, since its files do not; None: not said.
+    """Settings that the user gives since the files do not hold them; None: not given.
 
     `preprocess` is a preset's name, a JSON file or a Preprocess; `capacity` counts tokens that run each step;
-    `sharing` and `cycle_depth` say how unrolled layers are tied, which is then proved.
+    `sharing` and `cycle_depth` state how unrolled layers are tied, which is then proved.
     """
 
     family: str | None = None
@@ -54,9 +55,38 @@ class Given:
             object.__setattr__(self, "capacity", tuple(self.capacity))
 
     def said(self) -> dict[str, Any]:
-        """Everything that was said, by name."""
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
-        return {name: value for name, value in told.items() if value is not None}
+        """Everything that was given, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Given`, as keywords of a function."""
+
+    family: str | None
+    ema: bool
+    preprocess: str | Path | Preprocess | None
+    norm_eps: float | None
+    num_heads: int | None
+    activation: str | None
+    gate: str | None
+    alpha: float | None
+    selection: str | None
+    capacity: tuple[int, ...] | None
+    dora_alpha: float | None
+    image_size: int | None
+    sharing: str | None
+    cycle_depth: int | None
+
+
+def given_from(settings: Settings) -> Given:
+    """Keywords as a `Given`; TypeError for an unknown one, with the closest that there is."""
+    known = [f.name for f in fields(Given)]
+    for name in settings.keys() - set(known):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+        raise TypeError(f"got the keyword {name!r}; {hint}")
+    return Given(**settings)
 
 
 @dataclass(frozen=True)
@@ -69,7 +99,7 @@ class Settled:
 
 @dataclass
 class Questions:
-    """Settles one value after the other from files or the command line, and collects what neither says."""
+    """Settles one value after the other from files or the command line, and collects what neither has."""
 
     given: Given
     settled: dict[str, Settled] = field(default_factory=dict)
@@ -80,9 +110,9 @@ class Questions:
     def settle(
         self, name: str, *, stored: Any = None, origin: str = "config.json", published: str, example: str = ""
     ) -> Any:
-        """The value called `name`: what the file says, or what the user says, but not both in different words.
+        """The value called `name`: from the file or from the user; an error if they differ.
 
-        None when neither does: then `close` asks for it, with the family's `published` value beside it.
+        None when neither has it: then `close` requires it, with the family's `published` value beside it.
         """
         said = getattr(self.given, name)
         if stored is None and said is None:
@@ -105,14 +135,16 @@ class Questions:
         self.settled[name] = Settled(value, origin)
 
     def close(self, source: Path, title: str) -> None:
-        """ConfigError with everything that is missing, contradicts itself or was said in vain."""
+        """ConfigError with everything that is missing, contradicts itself or has no effect."""
         unused = [option(name) for name in self.given.said() if name not in self.settled]
         problems = [*self.conflicts, *(f"{name}: says nothing about this checkpoint" for name in unused)]
         if problems:
             listed = "\n".join(f"  - {problem}" for problem in problems)
             raise ConfigError(f"{source} is {title}; these options do not fit it:\n{listed}")
         if self.missing:
-            listed = "\n".join(f"  {name:<13} published: {told}" for name, told in self.missing.items())
+            listed = "\n".join(
+                f"  {name:<13} published: {published}" for name, published in self.missing.items()
+            )
             line = " ".join(f"{name} {value}" for name, value in self.example.items())
             raise ConfigError(
                 f"{source} is {title}, and its files do not say what changes its answers. Say it as it was "

@@ -30,7 +30,7 @@ def preset(name: str, image_size: int) -> Preprocess:
 
 
 def chosen(said: str | Path | Preprocess, image_size: int) -> Preprocess:
-    """What `--preprocess` says; ConfigError for a name that is neither a preset nor a JSON file."""
+    """The value of `--preprocess`; ConfigError for a name that is neither a preset nor a JSON file."""
     if isinstance(said, Preprocess):
         return said
     if str(said) in PRESETS:
@@ -52,7 +52,7 @@ def chosen(said: str | Path | Preprocess, image_size: int) -> Preprocess:
 
 
 def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """What `pretrained_cfg` of a timm config.json says; None when it says nothing, or something we cannot do."""
+    """The `pretrained_cfg` of a timm config.json; None when there is none, or when it is not supported."""
     found = (config or {}).get("pretrained_cfg", config or {})
     if not isinstance(found, dict):
         return None
@@ -63,7 +63,7 @@ def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None
 
 
 def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """What a preprocessor_config.json says, where it is what config.json can say; None otherwise."""
+    """A preprocessor_config.json, where config.json can express it; None otherwise."""
     if processor is None or _unlike(processor, image_size):
         return None
     shortest = processor["size"]["shortest_edge"] if processor.get("do_resize") else None
@@ -71,8 +71,8 @@ def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Prepro
     return _made(processor.get("image_mean"), processor.get("image_std"), shortest, resample)
 
 
-def told_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
-    """What a preprocessor_config.json says that we cannot take as it is, in words; empty when there is none."""
+def unsupported_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
+    """What of a preprocessor_config.json is not supported, in words; empty when all is."""
     if processor is None:
         return ""
     numbers = f"mean {processor.get('image_mean')}, std {processor.get('image_std')}"
@@ -116,7 +116,7 @@ def _side(size: Any) -> int | None:
 
 
 def _made(mean: Any, std: Any, resize: Any, interpolation: Any) -> Preprocess | None:
-    """A preprocess object of what other code's files say; None where it can be none."""
+    """A preprocess object from other code's files; None where it is not supported."""
     if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
         return None
     try:

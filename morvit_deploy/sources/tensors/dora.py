@@ -37,7 +37,7 @@ def merged(parts: Parts, alpha: float) -> Tensor:
 
 
 def merging(alpha: float | None) -> Combine:
-    """`merged` with a known alpha; while it is still to be asked for, the shape alone."""
+    """`merged` with a known alpha; while it is unknown, the shape alone."""
     return lambda parts: merged(parts, alpha) if alpha is not None else parts["base"]
 
 

@@ -43,12 +43,12 @@ def part(pattern: str, slot: str, *targets: str) -> Rule:
 
 
 def drop(pattern: str, why: str) -> Rule:
-    """The source changes no answer."""
+    """The source does not affect logits."""
     return Rule(pattern, drop=why)
 
 
 def refuse(pattern: str, why: str) -> Rule:
-    """The source changes answers in a way that morvit/1 cannot say."""
+    """The source affects logits in a way that morvit/1 does not support."""
     return Rule(pattern, refuse=why)
 
 
@@ -64,13 +64,13 @@ class Assignment:
 
     @property
     def known(self) -> int:
-        """Source keys that some rule knows."""
+        """Source keys that some rule matches."""
         used = {key for slots in self.parts.values() for key in slots.values()}
         return len(used) + len(self.dropped) + len(self.refused)
 
 
 def assign(keys: Iterable[str], rules: Sequence[Rule]) -> Assignment:
-    """Send each key where the first rule that matches it says."""
+    """Send each key to the place of the first rule that matches it."""
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     out = Assignment()
     for key in keys:

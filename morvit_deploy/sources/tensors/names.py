@@ -17,7 +17,7 @@ def holds_weights(folder: Path) -> bool:
 
 
 def is_foreign(path: Path) -> bool:
-    """Is this something to convert? What claims to be ours, is broken or empty is for our own loader to judge."""
+    """Is this something to convert? What claims to be ours, is broken or empty is left to our own loader."""
     if not path.is_dir():
         return path.is_file() and path.name != CONFIG
     try:

@@ -17,7 +17,7 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.model.checkpoint import LFS
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, unwrap
 
-HEAD = 4096  # bytes by which a file's kind is told
+HEAD = 4096  # bytes from which a file's kind is detected
 ZIP = b"PK\x03\x04"
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, by its own library
 
@@ -36,9 +36,9 @@ def open_weights(path: Path, ema: bool) -> Unwrapped:
         return unwrap(_safetensors(path, size), path, ema)
     if head.startswith(LFS):
         promised = re.search(rb"^size (\d+)", head, re.M)
-        told = f" of {int(promised[1]):,} bytes" if promised else ""
+        stated = f" of {int(promised[1]):,} bytes" if promised else ""
         raise CheckpointError(
-            f"{path} is a Git LFS pointer to a file{told}, not the weights; run `git lfs pull` where you cloned it"
+            f"{path} is a Git LFS pointer to a file{stated}, not the weights; run `git lfs pull` where you cloned it"
         )
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise CheckpointError(f"{path} is a web page, not weights; download the file itself")
@@ -52,7 +52,7 @@ def open_weights(path: Path, ema: bool) -> Unwrapped:
 
 
 def _has_safetensors_header(head: bytes) -> bool:
-    """A length of eight bytes and a JSON object. Told first: the length can begin with any kind's first byte."""
+    """A length of eight bytes and a JSON object. Checked first: the length can begin with any kind's first byte."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
@@ -73,16 +73,16 @@ def _unpickle(path: Path, size: int) -> Any:
     """torch.load of tensors and plain containers; an `argparse.Namespace`, as DeiT saves it, is the one exception."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what follows says what matters
+            warnings.simplefilter("ignore")  # of pickle protocols; what follows reports what matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and pickle raise many kinds on a damaged file
         raise CheckpointError(_why_not_loaded(path, size, str(error) or type(error).__name__)) from None
 
 
-def _why_not_loaded(path: Path, size: int, told: str) -> str:
+def _why_not_loaded(path: Path, size: int, message: str) -> str:
     """torch.load's error in our words: its own advice is to load the file without the guard."""
     alone = "Save the tensors alone: torch.save(model.state_dict(), PATH)"
-    foreign = re.search(r"GLOBAL (\S+)", told)
+    foreign = re.search(r"GLOBAL (\S+)", message)
     if foreign:
         return (
             f"{path} holds Python objects besides tensors ({foreign[1]}); it was not loaded, since that would run "
@@ -93,13 +93,13 @@ def _why_not_loaded(path: Path, size: int, told: str) -> str:
             f"{path} is a NumPy archive, as JAX's ViTs are saved in; let timm load it (create_model with "
             "checkpoint_path), then torch.save(model.state_dict(), PATH)"
         )
-    if "TorchScript" in told:
+    if "TorchScript" in message:
         return f"{path} is a TorchScript program, not a dictionary of tensors. {alone}"
-    if "Unsupported oper" in told:  # operand, operation
+    if "Unsupported oper" in message:  # operand, operation
         return (
             f"{path} is a pickle of something else than a dictionary of tensors; it was not loaded, since that would "
             f"run code from the file. {alone}"
         )
-    reason = told.split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+    reason = message.split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
     reason = "its pickle breaks off" if "weights_only" in reason else reason
     return f"{path} ({size:,} bytes) is not a whole PyTorch file: {reason}; copy it again"

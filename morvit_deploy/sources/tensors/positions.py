@@ -53,7 +53,7 @@ def split_positions(rows: Tensor, prefix: int, name: str = "pos_embed") -> Posit
             "rows, of square images"
         )
     side, patches = sides[0]
-    grid = rows[0, count - patches :].unflatten(0, (side, side))
+    grid = rows[0, count - patches :].reshape(side, side, dim)
     front = rows[0, : count - patches] if count > patches else rows.new_zeros(prefix, dim)
     return Positions(front, grid)
 

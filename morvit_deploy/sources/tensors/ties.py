@@ -47,8 +47,8 @@ def prove_tying(layers: Sequence[Layer], tying: Tying, what_to_do: str) -> None:
     for i, name in enumerate(tying.names()):
         first = firsts.setdefault(name, i)
         problems += [
-            f"layer {i} against layer {first}, {tensor}: {told}"
-            for tensor, told in differences(layers[first], layers[i]).items()
+            f"layer {i} against layer {first}, {tensor}: {differing}"
+            for tensor, differing in differences(layers[first], layers[i]).items()
         ]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems[:SHOWN])
@@ -87,8 +87,10 @@ def near_ties(layers: Sequence[Layer], tying: Tying) -> list[str]:
             unequal = _unequal(layers[j], layers[i])
             apart = sum(name in layers[i] and layers[i][name].ndim > 1 for name in unequal)
             if unequal and 2 * apart <= matrices:
-                told = ", ".join(f"{name} ({by})" for name, by in differences(layers[j], layers[i]).items())
-                remarks.append(f"layers {j} and {i} are equal but for {told}; loaded as two blocks")
+                differing = ", ".join(
+                    f"{name} ({by})" for name, by in differences(layers[j], layers[i]).items()
+                )
+                remarks.append(f"layers {j} and {i} are equal but for {differing}; loaded as two blocks")
                 break
     return remarks
 

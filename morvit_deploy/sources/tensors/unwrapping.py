@@ -19,7 +19,7 @@ TRAINING_STATE = re.compile(
     r"(^|[^a-z])(optim\w*|\w*sched\w*|\w*scaler|amp|loss\w*|criterion|rng|random|callbacks?|loops?|args|config|cfg|"
     r"meters?|metrics?|stats|history|best|epochs?|iter\w*|steps?|version|times?)([^a-z]|$)",
     re.IGNORECASE,
-)  # words in the names of what stands beside weights and changes no answer
+)  # words in the names of what stands beside weights and does not affect logits
 DEEP = 8  # levels of containers in which tensors are looked for
 SHOWN = 12  # entries that a refusal lists
 
@@ -106,9 +106,9 @@ def _weights_in(value: Any, deep: int = DEEP) -> int:
 
 def _entries(held: Mapping[Any, Any]) -> str:
     """Names of entries, with the number of weights in each."""
-    told = [
+    listed = [
         str(name) + (f" ({number} weights)" if (number := _weights_in(value)) else "")
         for name, value in list(held.items())[:SHOWN]
     ]
     more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
-    return (", ".join(told) or "none") + more
+    return (", ".join(listed) or "none") + more

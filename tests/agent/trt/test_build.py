@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from bucket_plans import threshold_ladder
+from device_code import assert_standalone
 from fake_tensorrt import fake_tensorrt
 from tiny_models import make_config
 
@@ -24,7 +24,7 @@ from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.agent.trt.build import BuildError, BuildFailed, build
 
 AGENT = Path(morvit_deploy.agent.__file__).parent
-SCRIPT = AGENT / "trt_build.py"
+SCRIPT, ENGINES = AGENT / "trt" / "build.py", AGENT / "trt" / "engines.py"
 ORIN = {"name": "Orin", "compute_capability": "8.7"}
 
 
@@ -552,14 +552,9 @@ def test_phases_that_nest_and_end_early() -> None:
     assert phases.done() == pytest.approx(3 / 4)
 
 
-@pytest.mark.parametrize("path", sorted(AGENT.glob("trt_*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", (SCRIPT, ENGINES), ids=lambda path: path.name)
 def test_python_38_syntax_and_nothing_but_the_standard_library(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            assert {alias.name.split(".")[0] for alias in node.names} <= set(sys.stdlib_module_names)
-        if isinstance(node, ast.ImportFrom):
-            assert node.module and node.module.split(".")[0] in sys.stdlib_module_names
+    assert_standalone(path)
 
 
 def test_both_files_agree_on_the_record() -> None:

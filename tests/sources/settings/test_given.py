@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.sources.settings.given import Given, Questions, Settled
+from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 
 SOURCE = Path("model.pth")
+
+
+def test_keywords_are_the_fields_of_given() -> None:
+    assert Settings.__annotations__.keys() == {field.name for field in fields(Given)}
 
 
 def closing(questions: Questions) -> str:

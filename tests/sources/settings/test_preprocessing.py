@@ -17,7 +17,7 @@ from morvit_deploy.sources.settings.preprocessing import (
     of_timm,
     of_transformers,
     preset,
-    told_of_transformers,
+    unsupported_of_transformers,
 )
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -134,7 +134,7 @@ def test_processors_that_transformers_writes(tmp_path: Path) -> None:
     transformers.ViTImageProcessor().save_pretrained(tmp_path / "vit")
     squashing = json.loads((tmp_path / "vit" / "preprocessor_config.json").read_text())
     assert of_transformers(squashing, 224) is None
-    told = told_of_transformers(squashing, 224)
+    told = unsupported_of_transformers(squashing, 224)
     assert "without keeping the aspect ratio" in told
     offered = json.loads(
         told[told.index("JSON file of") + len("JSON file of") : told.index(" does the same")]
@@ -162,8 +162,8 @@ UNLIKE = {
 @pytest.mark.parametrize(("change", "told"), UNLIKE.values(), ids=UNLIKE)
 def test_processors_that_config_cannot_say(change: dict[str, Any], told: str) -> None:
     assert of_transformers(PROCESSOR | change, 224) is None
-    assert told in told_of_transformers(PROCESSOR | change, 224)
+    assert told in unsupported_of_transformers(PROCESSOR | change, 224)
 
 
 def test_no_processor_says_nothing() -> None:
-    assert of_transformers(None, 224) is None and told_of_transformers(None, 224) == ""
+    assert of_transformers(None, 224) is None and unsupported_of_transformers(None, 224) == ""
