@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class Promise:
     name: str
     uses: int
     bytes: int
-    values: NDArray = field(compare=False, repr=False)
+    values: NDArray[Any] = field(compare=False, repr=False)
 
     def is_int8(self, lowering: Lowering | None) -> bool:
         """Is it stored as integers? Routers never are, nor what was lifted."""
@@ -43,7 +44,7 @@ class Promise:
         """In the file: an int8 weight with a float scale and an int8 zero point for each output channel."""
         if not self.is_int8(lowering):
             return self.bytes
-        return self.values.size + 5 * self.values.shape[1]
+        return int(self.values.size) + 5 * int(self.values.shape[1])
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Low
     return violations
 
 
-def _stands_for(values: NDArray, scale: NDArray, promise: Promise, largest: int) -> bool:
+def _stands_for(values: NDArray[Any], scale: NDArray[Any], promise: Promise, largest: int) -> bool:
     """Is each element the nearest step, and every channel's range full?"""
     if values.dtype != np.int8 or values.shape != promise.values.shape or scale.shape != values.shape[1:]:
         return False

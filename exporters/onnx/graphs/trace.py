@@ -74,6 +74,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         raise StructureError(
             "onnxsim changed what the graph computes; report this with your checkpoint's config"
         )
+    assert isinstance(simplified, onnx.ModelProto)
     return simplified
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from morvit_deploy.calibration.ranges.channels import Channels
-from morvit_deploy.calibration.ranges.ranges import DEFAULT, Method
+from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.calibration.ranges.sensitivity import Search, score, search
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, linears
@@ -21,6 +21,7 @@ from morvit_deploy.graph.lowering import smooth
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IN_32_BITS
+from morvit_deploy.model.choices import Method
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ from morvit_deploy.model.precision import Calibrated
 ENOUGH = 16  # images behind a bucket's ranges; with fewer of its own, others are run in it too
 AT_A_TIME = 8  # of a dynamic batch
 
-Feeds = dict[str, NDArray]
+Feeds = dict[str, NDArray[Any]]
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -86,7 +87,9 @@ class Observer:
             again = [i for i, answer in self._answers(name, self.served[name]) if answer["overflow"].any()]
             self.served[names[-1]] = sorted({*self.served[names[-1]], *again})
 
-    def visit(self, watched: Mapping[str, Sequence[str]], see: Callable[[str, str, NDArray], None]) -> None:
+    def visit(
+        self, watched: Mapping[str, Sequence[str]], see: Callable[[str, str, NDArray[Any]], None]
+    ) -> None:
         """Show part, name and value of everything watched, part by part, for every image of the part.
 
         CheckpointError naming the node when a value is NaN or infinite.
@@ -120,9 +123,9 @@ class Observer:
         }
         return fewer
 
-    def logits(self) -> NDArray:
+    def logits(self) -> NDArray[Any]:
         """(images, classes), every image from the bucket that serves it, as `choose` found them."""
-        rows: dict[int, NDArray] = {}
+        rows: dict[int, NDArray[Any]] = {}
         for part in self.pieces.parts:
             if part != STEM:
                 images = self.served[part] if part in self.served else range(len(self.folder))
@@ -155,7 +158,7 @@ class Observer:
             filled = numbers + numbers[-1:] * (self.batch - len(numbers))
             yield numbers, np.stack([self.folder.read(self.folder.entries[image]) for image in filled])
 
-    def _fed(self, pixels: Pixels) -> NDArray:
+    def _fed(self, pixels: Pixels) -> NDArray[Any]:
         return pixels if self.uint8 else normalise(pixels, self.folder.config.preprocess)
 
     def _session(self, part: str, names: list[str]) -> ort.InferenceSession:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from morvit_deploy.calibration.ranges.ranges import Counts, Method, Span, counted_over, range_of
+from morvit_deploy.calibration.ranges.ranges import Counts, Span, counted_over, range_of
 from morvit_deploy.calibration.ranges.smoothing import smoothing_exponents
 from morvit_deploy.exporters.onnx.low.linears import linears
 from morvit_deploy.exporters.onnx.low.observe import Observer
 from morvit_deploy.exporters.onnx.low.quantize import Ranges
 from morvit_deploy.graph.lowering import smoothable
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.choices import Method
 
 # what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
 PIXELS, CENTRED = (0.0, 255.0), (-127.0, 127.0)
@@ -51,9 +53,9 @@ def smoothing_of(observer: Observer, graph: StaticMoRViT) -> dict[str, tuple[int
     for part, model in observer.pieces.parts.items():
         for linear in linears(model):
             of_input[part, linear.input].add(linear.layer)
-    reach: dict[str, NDArray] = {}
+    reach: dict[str, NDArray[Any]] = {}
 
-    def see(part: str, name: str, value: NDArray) -> None:
+    def see(part: str, name: str, value: NDArray[Any]) -> None:
         largest = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
         for layer in of_input[part, name]:
             reach[layer] = np.maximum(reach[layer], largest) if layer in reach else largest
