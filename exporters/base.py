@@ -61,7 +61,7 @@ class Exported:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should be told: remarks, and what the bundle was let through with."""
+        """Remarks for the user, and what the bundle was let through with."""
         lowering = self.manifest.lowering or Lowering()
         let_through = (f"let through by --allow-worse: {missed}" for missed in lowering.accepted)
         return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
@@ -76,9 +76,9 @@ class Exporter(ABC):
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most take everything
         """Refuse what this checkpoint and plan cannot become, before it is unrolled: ConfigError or TargetError."""
 
-    def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
+    def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
         """How the static graphs are built that the files are written from, and held against."""
-        return Options(input=asked.input, with_depth=with_depth, single=asked.batch == 1)
+        return Options(input=source.input, with_depth=with_depth, single=source.batch == 1)
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
         """Bring fresh static graphs to what a bundle's files were written from, in place."""
@@ -98,7 +98,7 @@ class Exporter(ABC):
 
     @abstractmethod
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        """Read the written files and hold them against the static graphs: facts, `proved`, `violations`, `macs`."""
+        """Read the written files and hold them against the static graphs: `Structure.as_dict()`, perhaps with more."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.
@@ -134,7 +134,7 @@ class Exporter(ABC):
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
-                    "lowering": _judged(manifest, verification, request, self.remedies),
+                    "lowering": _lowering_of(manifest, verification, request, self.remedies),
                 }
             )
             beside = self.accompany(model, manifest, request, folder, tell)
@@ -199,7 +199,7 @@ class Exporter(ABC):
         return verification
 
 
-def _judged(
+def _lowering_of(
     manifest: Manifest, verification: Verification, request: Request, remedies: str
 ) -> Lowering | None:
     """The record of a bundle below fp32 with what it was let through with; PrecisionError when it was not to be."""
