@@ -98,7 +98,7 @@ class Exporter(ABC):
 
     @abstractmethod
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        """Read the written files and hold them against the static graphs: `Structure.as_dict()`, perhaps with more."""
+        """Read the written files and hold them against the static graphs: a `Structure` as a dict, or more."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.

@@ -53,7 +53,8 @@ class CoremlExporter(Exporter):
         if plan.adaptive and options.ios < SEVERAL_FUNCTIONS:
             raise ConfigError(
                 f"ios: got {options.ios}, and a plan with {len(plan.buckets)} buckets; a package of several "
-                f"functions needs {SYSTEMS[SEVERAL_FUNCTIONS]}: export with ios {SEVERAL_FUNCTIONS}, or a plan of one bucket"
+                f"functions needs {SYSTEMS[SEVERAL_FUNCTIONS]}: export with ios {SEVERAL_FUNCTIONS}, or a plan of "
+                "one bucket"
             )
         labels = model.config.labels
         if not _classifies(options, labels, plan):

@@ -94,7 +94,7 @@ class Function(Runner):
         out |= {name: self.plain(name, out[name]) for name in self._probes if name in out}
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
-    def plain(self, name: str, value: NDArray) -> NDArray:
+    def plain(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
         """A value inside as graphs of other targets have it; BundleError when its layout is not the recorded one."""
         if (value.ndim == CHANNELS_FIRST) != (self._form.layout == "bc1s"):
             raise BundleError(
@@ -103,14 +103,14 @@ class Function(Runner):
             )
         return plain(name, value, self._form.layout, self._form.select)
 
-    def _fed(self, name: str, value: NDArray) -> NDArray:
+    def _fed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
         """Pixels (1, height, width, 3) as the image (1, 3, height, width) that they are."""
         if name == "image" and self._manifest.input == "uint8":
             return np.ascontiguousarray(value.transpose(0, 3, 1, 2), dtype=np.float32)
         return value
 
 
-def _type(name: str, value: NDArray) -> Any:
+def _type(name: str, value: NDArray[Any]) -> Any:
     """Who runs and who overflows is true or false, the output `depth` is uint8."""
     return np.bool_ if name.endswith(".runs") else TYPES.get(name, value.dtype)
 
