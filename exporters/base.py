@@ -13,7 +13,7 @@ import torch
 
 from morvit_deploy.bundle.formats import FORMAT
 from morvit_deploy.bundle.forms import TargetForm
-from morvit_deploy.bundle.manifest import MANIFEST, Dispatch, Manifest, Port, Source, describe_files
+from morvit_deploy.bundle.manifest import MANIFEST, Manifest, Port, Source, describe_files
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ParityError, PrecisionError, StructureError
@@ -26,6 +26,7 @@ from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.choices import Dispatch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, load_plan, own_plan
 from morvit_deploy.model.precision import Lowering

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
 
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.baselines import build_form
 from morvit_deploy.graph.style.ends import Options
+from morvit_deploy.model.choices import Form
 from morvit_deploy.model.config import Config
 
 ROUTED = [changes for changes in OPTIONS if changes.get("routing", "expert_choice") == "expert_choice"]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.graph.baselines import build_form
 from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
+from morvit_deploy.model.choices import Form
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
     applications,

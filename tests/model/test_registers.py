@@ -14,12 +14,12 @@ from oracle import Oracle
 from tiny_models import EXACT, make_config, make_fields, normalised, own_bucket, random_model, random_pixels
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.bundle.manifest import Form
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.baselines import build_form
 from morvit_deploy.graph.style.ends import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
+from morvit_deploy.model.choices import Form
 from morvit_deploy.model.config import MAX_REGISTERS, Config, parse_config
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.plan import own_plan

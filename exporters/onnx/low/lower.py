@@ -11,7 +11,7 @@ import onnx
 
 from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.calibration.ranges.channels import Channels
-from morvit_deploy.calibration.ranges.ranges import DEFAULT, Method
+from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.calibration.ranges.sensitivity import Search, score, search
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces
@@ -23,6 +23,7 @@ from morvit_deploy.exporters.onnx.low.speed import measure_speed, overall_ratio
 from morvit_deploy.graph.lowering import smooth
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import this_machine
+from morvit_deploy.model.choices import Method
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 

@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from morvit_deploy.calibration.ranges.ranges import Counts, Method, Span, counted_over, range_of
+from morvit_deploy.calibration.ranges.ranges import Counts, Span, counted_over, range_of
 from morvit_deploy.calibration.ranges.smoothing import smoothing_exponents
 from morvit_deploy.exporters.onnx.low.linears import linears
 from morvit_deploy.exporters.onnx.low.observe import Observer
 from morvit_deploy.exporters.onnx.low.quantize import Ranges
 from morvit_deploy.graph.lowering import smoothable
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.choices import Method
 
 # what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
 PIXELS, CENTRED = (0.0, 255.0), (-127.0, 127.0)
