@@ -12,7 +12,7 @@ import torch
 
 from morvit_deploy.bundle.formats import FORMAT
 from morvit_deploy.bundle.forms import TargetForm
-from morvit_deploy.bundle.manifest import MANIFEST, Dispatch, Manifest, Port, Source, describe_files
+from morvit_deploy.bundle.manifest import MANIFEST, Manifest, Port, Source, describe_files
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ParityError, PrecisionError, StructureError
@@ -26,6 +26,7 @@ from morvit_deploy.graph.style.styles import style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.choices import Dispatch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, load_plan, own_plan
 from morvit_deploy.model.precision import Lowering
@@ -61,7 +62,7 @@ class Exported:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should be told: remarks, and what the bundle was let through with."""
+        """Remarks for the user, and what the bundle was let through with."""
         lowering = self.manifest.lowering or Lowering()
         let_through = (f"let through by --allow-worse: {missed}" for missed in lowering.accepted)
         return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
@@ -76,9 +77,9 @@ class Exporter(ABC):
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most take everything
         """Refuse what this checkpoint and plan cannot become, before it is unrolled: ConfigError or TargetError."""
 
-    def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
+    def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
         """How the static graphs are built that the files are written from, and held against."""
-        return Options(asked.input, with_depth, style_for_batch(asked.batch))
+        return Options(source.input, with_depth, style_for_batch(source.batch))
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
         """Bring fresh static graphs to what a bundle's files were written from, in place."""
@@ -98,7 +99,7 @@ class Exporter(ABC):
 
     @abstractmethod
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        """Read the written files and hold them against the static graphs: facts, `proved`, `violations`, `macs`."""
+        """Read the written files and hold them against the static graphs: a `Structure` as a dict, or more."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Checkpoint to bundle, verified before it gets its name.
@@ -134,7 +135,7 @@ class Exporter(ABC):
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
-                    "lowering": _judged(manifest, verification, request, self.remedies),
+                    "lowering": _lowering_of(manifest, verification, request, self.remedies),
                 }
             )
             beside = self.accompany(model, manifest, request, folder, tell)
@@ -199,7 +200,7 @@ class Exporter(ABC):
         return verification
 
 
-def _judged(
+def _lowering_of(
     manifest: Manifest, verification: Verification, request: Request, remedies: str
 ) -> Lowering | None:
     """The record of a bundle below fp32 with what it was let through with; PrecisionError when it was not to be."""

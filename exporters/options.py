@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields
-from functools import cache
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -79,7 +78,6 @@ class TargetOptions:
         return request.options
 
 
-@cache
 def options_of(kind: type) -> tuple[Option, ...]:
     """The fields of a dataclass of options, in order."""
     hints = get_type_hints(kind, include_extras=True)
@@ -100,8 +98,7 @@ def _option(field: Field[Any], hint: Any) -> Option:
 
 def check_choices(options: Any) -> None:
     """ConfigError for a field of a dataclass that has none of its type's literal values."""
-    kind: type = type(options)
-    for option in options_of(kind):
+    for option in options_of(type(options)):
         value = getattr(options, option.name)
         if option.choices and value not in option.choices and not (value is None and option.optional):
             expected = ", ".join(map(str, option.choices))

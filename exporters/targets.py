@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.base import Exporter
     from morvit_deploy.exporters.board import BoardFiles
 
+DEFAULT = "onnx"  # the first in every list
 REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages, `module:name` with commas
 
 
@@ -117,9 +118,6 @@ def _own_targets() -> dict[str, Target]:
     ]
     found: list[Target] = [_load(f"morvit_deploy.exporters.{name}.target:TARGET") for name in folders]
     return {target.name: target for target in sorted(found, key=lambda target: target.name != DEFAULT)}
-
-
-DEFAULT = "onnx"
 
 
 def find_target(name: str) -> Target:

@@ -23,7 +23,7 @@ from morvit_deploy.verifying.outcome import Verification
 if TYPE_CHECKING:
     from morvit_deploy.exporters.base import Exporter
 
-DEFAULT_LIMIT = 64  # images; the float64 reference walks them one by one
+DEFAULT_LIMIT = 64  # images; the float64 reference runs them one by one
 
 
 def verify(
@@ -67,11 +67,11 @@ def verify(
     if manifest.form != "unrolled" and manifest.plan != own_plan(model.config):
         raise BundleError(f"{bundle}: the manifest's plan is not the one exported; it was edited")
     macs = structure.pop("macs") or manifest.macs  # none: the proof ended before it could count
-    told = (manifest.macs, manifest.checkpoint.parameters)
+    recorded = (manifest.macs, manifest.checkpoint.parameters)
     found = (macs, sum(p.numel() for p in model.parameters()))
-    if told != found:
+    if recorded != found:
         raise BundleError(
-            f"{bundle}: the manifest says {told} MACs and parameters, found {found}; it was edited"
+            f"{bundle}: the manifest says {recorded} MACs and parameters, found {found}; it was edited"
         )
     pixels = None
     if images is not None:

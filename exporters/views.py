@@ -58,12 +58,12 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
 
 def _files(manifest: Manifest) -> list[str]:
     """Each file with its size; of a folder inside the bundle only how many it holds, and their size together."""
-    told = []
+    listed = []
     for top in dict.fromkeys(Path(file.path).parts[0] for file in manifest.files):
         held = [file for file in manifest.files if Path(file.path).parts[0] == top]
         inside = "" if held[0].path == top else f" in {len(held)} files"
-        told.append(f"{top} {size(sum(file.bytes for file in held))}{inside}")
-    return told
+        listed.append(f"{top} {size(sum(file.bytes for file in held))}{inside}")
+    return listed
 
 
 def lowering_tables(manifest: Manifest) -> list[Table]:
@@ -88,8 +88,8 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
     if lowering.lifted:
         rows.append(("in float", ", ".join(lowering.lifted)))
     for name, speed in facts.get("speed", {}).items():
-        told = f"{speed['int8_ms']:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
-        rows.append((f"time of {name}", told))
+        line = f"{speed['int8_ms']:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
+        rows.append((f"time of {name}", line))
     for name, largest in facts.get("largest_activations", {}).items():
         rows.append((f"largest |{name}|", f"{largest:.4g} of 65504"))
     rows += [("missed, let through", missed) for missed in lowering.accepted]

@@ -53,16 +53,17 @@ class CoremlExporter(Exporter):
     remedies = "--precision fp32, or --weights with more bits, may help"
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
-        asked = CoremlOptions.of(request)
+        options = CoremlOptions.of(request)
         coremltools()
-        if plan.adaptive and asked.ios < SEVERAL_FUNCTIONS:
+        if plan.adaptive and options.ios < SEVERAL_FUNCTIONS:
             raise ConfigError(
-                f"ios: got {asked.ios}, and a plan with {len(plan.buckets)} buckets; a package of several functions "
-                f"needs {SYSTEMS[SEVERAL_FUNCTIONS]}: export with ios {SEVERAL_FUNCTIONS}, or a plan of one bucket"
+                f"ios: got {options.ios}, and a plan with {len(plan.buckets)} buckets; a package of several "
+                f"functions needs {SYSTEMS[SEVERAL_FUNCTIONS]}: export with ios {SEVERAL_FUNCTIONS}, or a plan of "
+                "one bucket"
             )
         labels = model.config.labels
-        if not _classifies(asked, labels, plan):
-            if asked.classifier:
+        if not _classifies(options, labels, plan):
+            if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
                 raise ConfigError(f"classifier: {why}, so no function can answer a class; leave it out")
             return
@@ -74,10 +75,10 @@ class CoremlExporter(Exporter):
                 "(--no-classifier): logits only, and MoRViTKit names the classes"
             )
 
-    def options(self, asked: Request | Manifest, *, with_depth: bool) -> Options:
-        form = CoremlOptions.of(asked) if isinstance(asked, Request) else CoremlForm.of(asked)
+    def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
+        form = CoremlOptions.of(source) if isinstance(source, Request) else CoremlForm.of(source)
         return coreml_options(
-            asked.input, form.layout, form.select, with_depth=with_depth, attention=form.attention
+            source.input, form.layout, form.select, with_depth=with_depth, attention=form.attention
         )
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
@@ -86,9 +87,9 @@ class CoremlExporter(Exporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        asked, config = CoremlOptions.of(request), next(iter(graphs.values())).config
-        labels = config.labels if _classifies(asked, config.labels, plan) else None
-        wanted = Wanted(asked.ios, request.precision, request.input == "uint8", labels is not None)
+        options, config = CoremlOptions.of(request), next(iter(graphs.values())).config
+        labels = config.labels if _classifies(options, config.labels, plan) else None
+        wanted = Wanted(options.ios, request.precision, request.input == "uint8", labels is not None)
         models: dict[str, Any] = {}
         probes: list[str] = []
         inputs: dict[str, Port] = {}
@@ -96,7 +97,7 @@ class CoremlExporter(Exporter):
         for function, part, example in functions(graphs, plan):
             tell(f"converting {function}")
             converted = convert(part, example, wanted)
-            model = compress(converted, asked.weights, next(iter(graphs.values())))
+            model = compress(converted, options.weights, next(iter(graphs.values())))
             models[function] = classify(model, labels) if labels else model
             inside = [name for name in converted.probes if name not in part.results]
             probes += [name if function in (MAIN, STEM) else f"{function}/{name}" for name in inside]
@@ -109,11 +110,11 @@ class CoremlExporter(Exporter):
         carried = tuple(port for name, port in outputs.items() if name not in RESULTS)
         results = tuple(outputs[name] for name in RESULTS if name in outputs)
         form = CoremlForm(
-            ios=asked.ios,
-            layout=asked.layout,
-            select=asked.select,
-            attention=asked.attention,
-            weights=asked.weights,
+            ios=options.ios,
+            layout=options.layout,
+            select=options.select,
+            attention=options.attention,
+            weights=options.weights,
             classifier=labels is not None,
             functions=tuple(models),
         )
@@ -128,7 +129,7 @@ class CoremlExporter(Exporter):
         )
         package = folder / PACKAGE
         save_package(models, package)
-        complete(package, model_card(about, asked.author, asked.license))
+        complete(package, model_card(about, options.author, options.license))
         return Written(
             files=sorted(
                 path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file()
@@ -171,9 +172,9 @@ def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str
         yield bucket, TrunkPart(graph, carried, inside=True), examples
 
 
-def _classifies(asked: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
+def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
     """Does the package answer a class? Where one function answers every image, and classes have names."""
-    return asked.classifier is not False and labels is not None and not plan.adaptive
+    return options.classifier is not False and labels is not None and not plan.adaptive
 
 
 def _port(name: str, value: Tensor, request: Request) -> Port:

@@ -95,7 +95,7 @@ class Function(Runner):
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
     def plain(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        """A value inside as graphs of other targets have it; BundleError when it is in another layout than told."""
+        """A value inside as graphs of other targets have it; BundleError when its layout is not the recorded one."""
         if (value.ndim == CHANNELS_FIRST) != (self._form.layout == "bc1s"):
             raise BundleError(
                 f"value {name!r} of the package has shape {list(value.shape)}, which is not of layout "

@@ -46,8 +46,8 @@ def open_onnx(
         return runner
     stem = OnnxRunner(folder / files["stem"], *settings, alone=False, integers=integers)
     handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
-    if handed != (told := {port.name for port in manifest.carried}):
-        raise BundleError(f"{folder}: its manifest says that the stem hands on {told}, it does {handed}")
+    if handed != (listed := {port.name for port in manifest.carried}):
+        raise BundleError(f"{folder}: its manifest says that the stem hands on {listed}, it does {handed}")
 
     def trunk(name: str) -> OnnxRunner:
         return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
@@ -83,11 +83,11 @@ class OnnxRunner(OrtRunner):
 
 def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:
     """The graph's inputs and outputs are those of the manifest."""
-    told = {port.name: list(port.shape) for port in (*manifest.inputs, *manifest.outputs)}
+    listed = {port.name: list(port.shape) for port in (*manifest.inputs, *manifest.outputs)}
     values = (*runner.session.get_inputs(), *runner.session.get_outputs())
     found = {value.name: list(value.shape) for value in values}
-    if told != found:
-        raise BundleError(f"{folder}: its manifest says {told}, the graph has {found}; export it again")
+    if listed != found:
+        raise BundleError(f"{folder}: its manifest says {listed}, the graph has {found}; export it again")
 
 
 def alone(

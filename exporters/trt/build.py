@@ -61,10 +61,19 @@ def flavor_here(manifest: Manifest) -> Flavor:
     return own if own in others or not others else others[0]
 
 
-def build_engines(folder: Path, tell: Tell, **how: Any) -> dict[str, Any]:
+def build_engines(
+    folder: Path,
+    tell: Tell,
+    *,
+    flavor: str | None = None,
+    capabilities: tuple[str, ...] = (),
+    rebuild: bool = False,
+) -> dict[str, Any]:
     """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
     try:
-        return trt_build.build(folder, lambda event: told(event, tell), **how)
+        return trt_build.build(
+            folder, lambda event: told(event, tell), flavor=flavor, capabilities=capabilities, rebuild=rebuild
+        )
     except trt_build.BuildError as error:
         raise TargetError(str(error)) from None
 

@@ -62,10 +62,10 @@ class TrtExporter(OnnxExporter):
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         inside, build = graphs_of(manifest), folder / BUILD
-        facts = super().prove(graphs, inside, build)
-        engines = prove_engines(build, inside, facts["weight_bytes"], facts["nodes"])
-        facts["violations"] += engines.pop("violations")
-        return facts | {"proved": not facts["violations"], **engines}
+        structure = super().prove(graphs, inside, build)
+        engines = prove_engines(build, inside, structure["weight_bytes"], structure["nodes"])
+        structure["violations"] += engines.pop("violations")
+        return structure | {"proved": not structure["violations"], **engines}
 
 
 def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tuple[str, ...]:

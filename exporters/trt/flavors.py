@@ -76,16 +76,16 @@ def look(flavor: Flavor) -> Here:
     return Here(flavor, version, trt_build.this_device())
 
 
-def choose(asked: TrtOptions) -> Here:
-    """The flavor that was asked for, else the one that is installed, TensorRT first; with neither, TensorRT.
+def choose(options: TrtOptions) -> Here:
+    """The flavor that was chosen, else the one that is installed, TensorRT first; with neither, TensorRT.
 
     ConfigError for an option that it does not have.
     """
     installed = [flavor for flavor in get_args(Flavor) if is_installed(flavor)]
-    flavor: Flavor = asked.flavor or (installed or ["tensorrt"])[0]
-    asked.check_flavor(flavor)
+    flavor: Flavor = options.flavor or (installed or ["tensorrt"])[0]
+    options.check_flavor(flavor)
     here = look(flavor)
-    unknown = {*asked.compute_capability} - {*capabilities(here)}
+    unknown = {*options.compute_capability} - {*capabilities(here)}
     if here.version is not None and unknown:
         raise TargetError(
             f"compute_capability: got {', '.join(sorted(unknown))}; {here.product} builds for "
@@ -102,9 +102,9 @@ def capabilities(here: Here) -> list[str]:
     return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
 
 
-def form_of(asked: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
+def form_of(options: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
     """What the recipe asks: for rtx without a named GPU this machine's, without a GPU every one from Ampere on."""
-    named = asked.compute_capability
+    named = options.compute_capability
     if here.flavor == "rtx" and not named and here.device is not None:
         own = "SM" + here.device["compute_capability"].replace(".", "")
         named = (own,) if own in capabilities(here) else ()
@@ -112,7 +112,7 @@ def form_of(asked: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
     return TrtForm(
         flavor=here.flavor,
         compute_capability=named,
-        hardware_compatible=asked.hardware_compatible,
-        version_compatible=asked.version_compatible,
-        max_batch=(asked.max_batch or LARGEST_BATCH) if dynamic else None,
+        hardware_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+        max_batch=(options.max_batch or LARGEST_BATCH) if dynamic else None,
     )

@@ -22,16 +22,16 @@ def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: in
         bucket.name: whole_operators(plain_graph(folder, manifest, bucket.name))
         for bucket in manifest.plan.buckets
     }
-    facts: dict[str, Any] = {"in_fp32": whole}
+    structure: dict[str, Any] = {"in_fp32": whole}
     if not (folder / RECORD).is_file():
-        return facts | {"engines": [], "violations": []}
+        return structure | {"engines": [], "violations": []}
     violations = []
     try:
         record = read_engines(folder)
         for engine in record["engines"]:
             read_engine(folder, record, engine["name"])
     except EngineError as error:
-        return facts | {"engines": [], "violations": [str(error)]}
+        return structure | {"engines": [], "violations": [str(error)]}
     limit = int(STORED * weight_bytes + KERNELS_PER_NODE * nodes)
     for engine in record["engines"]:
         if engine["bytes"] > limit:
@@ -39,10 +39,10 @@ def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: in
                 f"{engine['engine']} takes {engine['bytes']:,} bytes, at most {limit:,} expected: weights are in it "
                 "more than once"
             )
-    told = ("name", "engine", "bytes", "seconds", "compute_capability", "complaints")
+    shown = ("name", "engine", "bytes", "seconds", "compute_capability", "complaints")
     total = sum(engine["bytes"] for engine in record["engines"])
-    return facts | {
-        "engines": [{key: engine[key] for key in told} for engine in record["engines"]],
+    return structure | {
+        "engines": [{key: engine[key] for key in shown} for engine in record["engines"]],
         "engine_bytes": total,
         "engine_to_weights": round(total / weight_bytes, 3) if weight_bytes else None,
         "built_with": {key: record[key] for key in ("flavor", "tensorrt", "device")},

@@ -50,7 +50,7 @@ def write_recipe(
 
 
 def _batch(batch: int | str, form: TrtForm) -> int | list[int]:
-    """A number, or the lowest, usual and highest of a dynamic one: tuned for full ones, which is why it is asked."""
+    """A number, or the lowest, usual and highest of a dynamic one: tuned for full ones, so it can be chosen."""
     if batch != "dynamic":
         return int(batch)
     assert form.max_batch is not None, "`form_of` sets it"

@@ -7,10 +7,10 @@ morvit-bundle/2 the target's entry is `target_form`, whatever the target.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
-FORMAT = "morvit-bundle/2"
-FIRST = "morvit-bundle/1"
+FORMAT: Final = "morvit-bundle/2"
+FIRST: Final = "morvit-bundle/1"
 _OWN_FIELDS = ("coreml", "trt")  # of /1, named as the target
 
 

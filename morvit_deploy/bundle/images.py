@@ -19,7 +19,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture and, where the folder tells it, its class."""
+    """One picture and, where the folder says so, its class."""
 
     path: Path
     label: int | None

@@ -19,6 +19,9 @@ GIVEN = "morvit_deploy.given"  # in the context's `meta`: what the user gave of 
 class DerivedCommand(TyperCommand):
     """A command whose function reads its derived options with `given`; a subclass says which they are."""
 
+    _params: list[Any]
+    _is_complete: bool  # do `_params` hold the derived options?
+
     def options(self) -> Mapping[str, tuple[Option, str | None]]:
         """The derived options by name, each with its heading (None: that of the command's own)."""
         raise NotImplementedError

@@ -76,8 +76,8 @@ def check_targets(name: str, subjects: Iterable[Subject]) -> None:
     for subject in subjects:
         target = find_target(subject.manifest.target)
         if name not in target.devices:
-            others = " or ".join(f"--device {other}" for other in target.devices)
+            others = [f"--device {other}" for other in target.devices]
             raise TargetError(
                 f"{subject.bundle} is for {target.name}, and --device {name} runs {', '.join(able)}; export it with "
-                f"--target {able[0]}, or measure it with {others}"
+                f"--target {able[0]}" + (f", or measure it with {' or '.join(others)}" if others else "")
             )

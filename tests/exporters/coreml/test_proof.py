@@ -329,7 +329,7 @@ def test_functions_are_those_of_the_plan(sound: Sound, tmp_path: Path) -> None:
     told = json.loads((folder / "manifest.json").read_bytes())
     told["target_form"]["functions"].append("b9")
     (folder / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"coreml\.functions: .*'b9'.*, the plan has"):
+    with pytest.raises(BundleError, match=r"target_form\.functions: .*'b9'.*, the plan has"):
         open_manifest(folder)
 
 

@@ -52,8 +52,9 @@ def board(tmp_path: Path) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def other_target(copied_bundle: Path) -> Path:
+def other_target(copied_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle that says it is for another target; its files are never opened."""
+    monkeypatch.setenv("MORVIT_TARGETS", "other_target:OTHER")
     place = copied_bundle / "manifest.json"
     manifest = json.loads(place.read_text())
     place.write_text(json.dumps(manifest | {"target": "other"}))
