@@ -193,11 +193,11 @@ def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
 
 def test_a_front_can_be_read_where_there_is_no_torch() -> None:
     modules = (
-        "pareto",
-        "calibration.points",
-        "calibration.drafting",
-        "calibration.shards",
-        "calibration.costs",
+        "planning.front",
+        "calibration.buckets.points",
+        "calibration.buckets.plan",
+        "calibration.routing.shards",
+        "calibration.buckets.costs",
     )
     code = f"import sys, {', '.join('morvit_deploy.' + name for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
