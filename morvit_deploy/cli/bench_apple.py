@@ -48,7 +48,11 @@ def _measure(words: BenchWords, as_json: bool) -> None:
 
 
 def _write(words: BenchWords, project: Path, as_json: bool) -> None:
-    how = {"--compute-units": words.compute_units, "--phone": words.phone, "--team": words.team}
+    how: dict[str, object] = {
+        "--compute-units": words.compute_units,
+        "--phone": words.phone,
+        "--team": words.team,
+    }
     how |= {"--runs": words.runs, "--blocks": words.blocks, "--warmup": words.warmup, "--out": words.out}
     if said := given(how):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -108,7 +109,11 @@ class BenchWords:
 
     def check_apple(self) -> None:
         """The same for a Mac or an iPhone."""
-        others = {"--against": self.against, "--threads": self.threads, "--batch": self.batch}
+        others: dict[str, object] = {
+            "--against": self.against,
+            "--threads": self.threads,
+            "--batch": self.batch,
+        }
         if said := given(others | {"--starts": self.starts, "--verdict": self.verdict}):
             raise ConfigError(
                 f"{said} have no meaning on a Mac or an iphone, where one bundle of batch 1 is measured under "
@@ -127,7 +132,7 @@ class BenchWords:
             write_text(self.out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
 
 
-def given(options: dict[str, Any]) -> str:
+def given(options: Mapping[str, object]) -> str:
     """The names of those that were given, with commas."""
     return ", ".join(name for name, value in options.items() if value not in (None, False, []))
 

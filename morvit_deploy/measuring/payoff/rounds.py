@@ -80,8 +80,8 @@ def payoff(
             subjects = _subjects(folders, batch, pixels, Path(scratch))
             own = [BundleLane.of(subjects[form.name], f"{form.name}, batch {batch}") for form in forms]
             with ExitStack() as stack:
-                device = BundleProcesses(threads, stack, mixes=False)
-                found = measure(device, own, amount.for_batch(batch), stages)
+                processes = BundleProcesses(threads, stack, mixes=False)
+                found = measure(processes, own, amount.for_batch(batch), stages)
                 taken = [lane.measured() for lane in own]
             conditions = conditions or found  # after the exports, and before any load of our own
             lanes += own

@@ -1,4 +1,4 @@
-"""The verdict: outcomes of made-up samples, which forms are exported, and a small contest. Nothing is timed here."""
+"""The payoff: outcomes of made-up samples, which forms are exported, a small comparison. Nothing is timed here."""
 
 from __future__ import annotations
 
