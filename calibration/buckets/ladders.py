@@ -75,7 +75,8 @@ def assign(counts: Ints, schedules: Sequence[Schedule], costs: Floats) -> NDArra
         raise ConfigError(
             f"schedules: got {list(schedules)}, expected that one fits each image; let the last be full"
         )
-    return np.where(fits, costs, np.inf).argmin(axis=1)
+    cheapest: NDArray[np.intp] = np.where(fits, costs, np.inf).argmin(axis=1)
+    return cheapest
 
 
 def predict(lead: Ints, upto: Sequence[int]) -> NDArray[np.intp]:

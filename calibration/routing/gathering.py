@@ -232,7 +232,9 @@ def _answers(
 def _decisions_alike(trained: Scouted, planned: Scouted, steps: int) -> NDArray[np.int64]:
     """(steps,) patch tokens that both run, or both do not run; a token of depth d runs steps 1 … d."""
     numbers = np.arange(1, steps + 1)
-    return ((trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)).sum(axis=(0, 1))
+    alike = (trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)
+    counts: NDArray[np.int64] = alike.sum(axis=(0, 1))
+    return counts
 
 
 def _units(folder: ImageFolder, shard: Shard) -> list[tuple[Entry, ...]]:

@@ -47,14 +47,17 @@ class Scout:
 
     def start(self, pixels: Pixels) -> Tensor:
         """uint8 (batch, height, width, 3) to the states before step 1 (batch, N+1, dim), whatever the thresholds."""
-        h = self.graph.stem(torch.from_numpy(pixels))
-        return self.graph.block("first")(h) if self.config.sharing == "middle_cycle" else h
+        h: Tensor = self.graph.stem(torch.from_numpy(pixels))
+        if self.config.sharing == "middle_cycle":
+            h = self.graph.block("first")(h)
+        return h
 
     def router_logits(self, h: Tensor, thresholds: Sequence[float | None]) -> NDArray[np.float32]:
         """The logits (n,) of all tokens that face the router after as many steps as there are thresholds."""
         state = self._under(thresholds).after(h, len(thresholds))
         z = self.graph.router(len(thresholds))(state.h)[..., 1:, 0]
-        return z.numpy().ravel() if state.runs is None else z[state.runs].numpy()
+        logits: NDArray[np.float32] = (z if state.runs is None else z[state.runs]).numpy()
+        return logits.ravel()
 
     def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Scouted:
         """Every step under its threshold (None: all go on)."""

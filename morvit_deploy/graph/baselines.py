@@ -62,7 +62,8 @@ class MaskedFlatChoice(StaticRouting):
             h = _masked_step(self, h, None, runs)
         if self.options.with_depth:
             out["depth"] = depth[..., 1:]
-        return self.graph.block("last")(h)
+        last: Tensor = self.graph.block("last")(h)
+        return last
 
 
 def _masked_step(routing: StaticRouting, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
@@ -105,7 +106,8 @@ class GatherScatterFlatChoice(StaticRouting):
                 held = self.graph.router(step)(h)[..., 0].topk(capacity, dim=-1).indices
             rows = held[..., None].expand(*held.shape, h.shape[-1])
             h = _put(h, rows, _cycle(self, h, take(h, held), rows))
-        return self.graph.block("last")(h)
+        last: Tensor = self.graph.block("last")(h)
+        return last
 
 
 def _cycle(routing: StaticRouting, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:

@@ -36,10 +36,12 @@ class Attention(nn.Module):
         q = self._heads(F.linear(x, weight_q, bias_q))
         k, v = (self._heads(part) for part in F.linear(context, weight_kv, bias_kv).chunk(2, dim=-1))
         weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (..., heads, q, k)
-        return self.proj((weights @ v).transpose(-3, -2).flatten(-2))
+        out: Tensor = self.proj((weights @ v).transpose(-3, -2).flatten(-2))
+        return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)  # (..., heads, tokens, head_dim)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(-3, -2)  # (..., heads, tokens, head_dim)
 
 
 class Mlp(nn.Module):
@@ -52,7 +54,8 @@ class Mlp(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+        out: Tensor = self.fc2(self.activation(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -69,7 +72,8 @@ class Block(nn.Module):
         """New states of x (..., q, dim); keys and values come from context (..., k, dim), by default from x."""
         normed = self.norm1(x)
         x = x + self.attn(normed, normed if context is None else self.norm1(context))
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class PatchEmbed(nn.Module):
@@ -82,7 +86,8 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
+        rows: Tensor = self.proj(images)  # (batch, dim, rows, columns)
+        return rows.flatten(2).transpose(1, 2)
 
 
 class Router(nn.ModuleList):

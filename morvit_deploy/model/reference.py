@@ -98,7 +98,7 @@ class MoRViT(nn.Module):
 
     def classify(self, cls: Tensor) -> Tensor:
         """CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
-        x = self.norm(cls)
+        x: Tensor = self.norm(cls)
         for j, layer in enumerate(self.head_layers()):
             x = layer(torch.tanh(x) if j else x)
         return x

@@ -26,5 +26,5 @@ def plain(name: str, value: NDArray[Any], layout: Layout, select: Select) -> NDA
         return value
     if name.endswith((".order", ".runs")):
         return value.reshape(-1)
-    channels: NDArray[Any] = value[0, :, 0]
-    return channels.T
+    channels: NDArray[Any] = value[0, :, 0].T
+    return channels

@@ -204,9 +204,11 @@ def margins_of(z: NDArray[Any], goes_on: NDArray[np.bool_], threshold: float | N
     """
     if z.ndim == 2:
         best = np.sort(z, axis=1)[:, -2:]
-        return best[:, -1] - best[:, 0]
+        lead: NDArray[np.float64] = best[:, -1] - best[:, 0]
+        return lead
     if threshold is not None:
         return np.abs(z - threshold)
     if goes_on.all() or not goes_on.any():
         return np.full(len(z), np.inf)
-    return np.abs(z - (z[goes_on].min() + z[~goes_on].max()) / 2)
+    boundary: float = (z[goes_on].min() + z[~goes_on].max()) / 2
+    return np.abs(z - boundary)
