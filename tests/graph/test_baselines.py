@@ -37,7 +37,7 @@ def assert_same(config: Config, variant: Variant, options: Options, batch: int, 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
 def test_masked(changes: dict[str, Any], batch: int) -> None:
-    options = Options(with_depth=changes.get("routing") != "none", single=batch == 1)
+    options = Options(with_depth=changes.get("routing") != "none", style=style_for_batch(batch))
     assert_same(make_config(**changes), "masked", options, batch)
 
 
