@@ -17,10 +17,11 @@ from rich.console import Console
 from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
+from morvit_deploy.model.choices import Variant
 from morvit_deploy.report import Table, count, size, spread, three_digits
 
 BAR = 4.3  # times as fast as the plain ViT-B/16
-SUBJECTS = {  # bundle -> preset, form
+SUBJECTS: dict[str, tuple[str, Variant]] = {  # bundle -> preset, form
     "morvit_b16-unrolled": ("morvit_b16", "unrolled"),
     "morvit_b16-gather_scatter": ("morvit_b16", "gather_scatter"),
     "morvit_b16-masked": ("morvit_b16", "masked"),
@@ -100,7 +101,7 @@ def _costs(one: MeasuredBundle) -> tuple[str, ...]:
     return (count(macs), three_digits(one.gmacs_per_s or 0), size(one.file_bytes), *memory)
 
 
-def _export(folder: Path, name: str, preset: str, form: str) -> None:
+def _export(folder: Path, name: str, preset: str, form: Variant) -> None:
     from morvit_deploy.exporters.api import export
     from morvit_deploy.model.checkpoint import init_model, save_checkpoint
     from morvit_deploy.model.presets import preset as find

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from common import ladder, run
 from rich.console import Console
@@ -60,6 +61,10 @@ class Built:
         return sum(self.engines.values()) / self.weights
 
 
+Way: TypeAlias = Literal["graph", "host"] | None  # where a bucket is chosen
+WAYS: tuple[Literal["graph", "host"], ...] = ("graph", "host")
+
+
 def main() -> int:
     """Build, print; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -68,8 +73,8 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(stderr=True)
     model = init_model(preset(options.preset), seed=0)
-    forms: dict[str, tuple[Plan, str | None]] = {"one bucket": (own_plan(model.config), None)}
-    forms |= {f"five buckets, {way}": (five(model), way) for way in ("graph", "host")}
+    forms: dict[str, tuple[Plan, Way]] = {"one bucket": (own_plan(model.config), None)}
+    forms |= {f"five buckets, {way}": (five(model), way) for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         found = [
             built(name, model, plan, way, Path(scratch) / str(number), status)
@@ -89,7 +94,9 @@ def five(model: MoRViT) -> Plan:
     return ladder(model.config, LADDER)
 
 
-def built(name: str, model: MoRViT, plan: Plan, way: str | None, folder: Path, status: object) -> Built:
+def built(
+    name: str, model: MoRViT, plan: Plan, way: Literal["graph", "host"] | None, folder: Path, status: object
+) -> Built:
     """One form's engines, as `export` writes and builds them."""
     folder.mkdir()
     asked = Request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,23 +78,25 @@ def test_predict_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> N
 
 
 def test_help_is_quick() -> None:
-    """Processor time of the whole process, which does not depend on what else the machine does."""
+    """Processor time of the whole process, the least of three: another process may empty the caches meanwhile."""
     script = "import sys; sys.argv = ['morvit-deploy', '--help']; from morvit_deploy.cli import main; main()"
+    assert min(children_s(script) for _ in range(3)) <= HELP_S
+
+
+def children_s(script: str) -> float:
+    """Processor time of a Python process, in seconds."""
     before = os.times()
     subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent <= HELP_S
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 @pytest.mark.parametrize("name", morvit_deploy.__all__)
 def test_public_names_resolve_to_functions(name: str) -> None:
-    """Also after everything has been imported: a submodule must not take a function's place."""
-    for module in ("bench", "benchmark", "checkpoint", "exporters.api", "exporters.registry", "verification"):
-        try:
-            import_module(f"morvit_deploy.{module}")
-        except ModuleNotFoundError:
-            continue
+    """Also after the module that holds it, and every top one, has been imported: none may take a function's place."""
+    import_module(morvit_deploy._HOMES[name])
+    for module in pkgutil.iter_modules(morvit_deploy.__path__):
+        import_module(f"morvit_deploy.{module.name}")
     assert name in dir(morvit_deploy)
     public = getattr(morvit_deploy, name)
     assert callable(public) and public.__doc__
