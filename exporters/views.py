@@ -71,10 +71,10 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
     lowering = manifest.lowering
     if lowering is None:
         return []
-    facts = lowering.facts
+    record = lowering.facts
     rows = []
     if lowering.flavor:
-        ranges = f"{facts['ranges']} ranges by {lowering.calibration} from {lowering.images} images"
+        ranges = f"{record['ranges']} ranges by {lowering.calibration} from {lowering.images} images"
         bits = f"{lowering.weight_bits or 8}-bit weights"
         rows.append(
             (
@@ -87,15 +87,15 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
         rows.append((f"ranges of {name}", f"{seen.images} images{forced}"))
     if lowering.lifted:
         rows.append(("in float", ", ".join(lowering.lifted)))
-    for name, speed in facts.get("speed", {}).items():
+    for name, speed in record.get("speed", {}).items():
         line = f"{speed['int8_ms']:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
         rows.append((f"time of {name}", line))
-    for name, largest in facts.get("largest_activations", {}).items():
+    for name, largest in record.get("largest_activations", {}).items():
         rows.append((f"largest |{name}|", f"{largest:.4g} of 65504"))
     rows += [("missed, let through", missed) for missed in lowering.accepted]
     tables = [Table(f"Made in {manifest.precision}", ("what", "value"), rows)] if rows else []
-    if facts.get("sensitivity", {}).get("layers"):
-        tables.append(_sensitivity_table(facts["sensitivity"]))
+    if record.get("sensitivity", {}).get("layers"):
+        tables.append(_sensitivity_table(record["sensitivity"]))
     return tables
 
 

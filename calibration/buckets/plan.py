@@ -16,7 +16,7 @@ from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs, own_plan, 
 
 def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Plan:
     """The plan of a point, from the last round's joined statistics; `cost` is what its buckets were fitted to."""
-    facts: dict[str, Any] = {
+    record: dict[str, Any] = {
         "images": last.images,
         "unreadable": len(last.bad),
         "scale": chosen.scale,
@@ -31,20 +31,20 @@ def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Pl
     if chosen.kind == "topk":
         scale = chosen.scale or OWN
         plan = own_plan(config) if scale == OWN else topk_plan(config, scaled(config, scale))
-        return plan.model_copy(update={"checkpoint": last.run.checkpoint, "calibration": facts})
+        return plan.model_copy(update={"checkpoint": last.run.checkpoint, "calibration": record})
     assert last.counts is not None
     i = _number(last, chosen)
-    facts["keep_share"] = (last.counts[:, i].mean(axis=0) / config.num_patches).tolist()
+    record["keep_share"] = (last.counts[:, i].mean(axis=0) / config.num_patches).tolist()
     if chosen.kind == "threshold":
         alike = last.tallies["threshold.decisions"][i] / (last.images * config.num_patches)
-        facts["decision_agreement"] = alike.tolist()
+        record["decision_agreement"] = alike.tolist()
     return Plan(
         format="morvit-plan/1",
         mode="threshold" if chosen.kind == "threshold" else "depth",
         thresholds=chosen.thresholds,
         buckets=_buckets(config, chosen),
         checkpoint=last.run.checkpoint,
-        calibration=facts,
+        calibration=record,
     )
 
 

@@ -72,14 +72,18 @@ def build_engines(
     """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
     try:
         return trt_build.build(
-            folder, lambda event: told(event, tell), flavor=flavor, capabilities=capabilities, rebuild=rebuild
+            folder,
+            lambda event: report_event(event, tell),
+            flavor=flavor,
+            capabilities=capabilities,
+            rebuild=rebuild,
         )
     except trt_build.BuildError as error:
         raise TargetError(str(error)) from None
 
 
-def told(event: dict[str, Any], tell: Tell) -> None:
-    """The sentence for what `trt_build` tells of."""
+def report_event(event: dict[str, Any], tell: Tell) -> None:
+    """Report an event of the build in a sentence."""
     kind, engine = event["event"], event.get("engine")
     if kind == "progress":
         tell(f"building {engine}: {event['percent']:.0f} %")

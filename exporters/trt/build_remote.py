@@ -12,7 +12,7 @@ from typing import Any
 from morvit_deploy.agent.trt.build import RECORD
 from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
 from morvit_deploy.errors import LostError, OutputError, TargetError
-from morvit_deploy.exporters.trt.build import checked, may_change, told
+from morvit_deploy.exporters.trt.build import checked, may_change, report_event
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
 from morvit_deploy.remote.dialogue import Dropped
@@ -45,7 +45,7 @@ def build_on(
     """
     folder = Path(bundle)
     manifest = checked(folder, flavor)
-    asked, build = flavor or TrtForm.of(manifest).flavor, folder / BUILD
+    wanted, build = flavor or TrtForm.of(manifest).flavor, folder / BUILD
     strict = flavor is not None or not may_change(manifest)
     options = ["--rebuild"] if rebuild else []
     options += [word for name in compute_capability for word in ("--compute-capability", name)]
@@ -56,7 +56,7 @@ def build_on(
     }
 
     def settle(session: Session) -> Shipment:
-        look = {"do": "check_builder", "flavor": asked, "strict": strict}
+        look = {"do": "check_builder", "flavor": wanted, "strict": strict}
         head = session.ask(look, "looking for TensorRT")
         options[:0] = ["--flavor", head["flavor"]]
         return {} if rebuild else fitting_engines(build, head, f"{_PLACE}/{BUILD}")
@@ -64,7 +64,9 @@ def build_on(
     try:
         with (
             _beside(build) as scratch,
-            Session(host, shipment, (), tell, settle=settle, hear=lambda event: told(event, tell)) as session,
+            Session(
+                host, shipment, (), tell, settle=settle, hear=lambda event: report_event(event, tell)
+            ) as session,
         ):
             record = build_there(session, f"{_PLACE}/{BUILD}", options)
             names = [engine["engine"] for engine in record["engines"]]

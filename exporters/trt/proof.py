@@ -17,7 +17,7 @@ STORED = 1.1  # × the bytes of the unique weights
 
 
 def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: int) -> dict[str, Any]:
-    """Facts and `violations` of the engines in a build folder; without any, it says so and nothing else."""
+    """Figures and `violations` of the engines in a build folder; without any, it says so and nothing else."""
     whole = {
         bucket.name: whole_operators(plain_graph(folder, manifest, bucket.name))
         for bucket in manifest.plan.buckets

@@ -72,13 +72,13 @@ def check_runtime(target: str) -> dict[str, str]:
     return found
 
 
-def checked_threads(asked: int | None, cores: int) -> int:
-    """`asked`, or every core there is; Lacking for more threads than CROWD a core."""
-    if asked is not None and not 1 <= asked <= CROWD * cores:
+def checked_threads(wanted: int | None, cores: int) -> int:
+    """`wanted`, or every core there is; Lacking for more threads than CROWD a core."""
+    if wanted is not None and not 1 <= wanted <= CROWD * cores:
         raise Lacking(
-            f"got {asked} threads, expected 1 to {CROWD * cores}: the device has {cores} cores for this process"
+            f"got {wanted} threads, expected 1 to {CROWD * cores}: the device has {cores} cores for this process"
         )
-    return asked or cores
+    return wanted or cores
 
 
 def _known(target: str) -> Runtime:

@@ -44,15 +44,15 @@ class Supervisor:
         self._builder = Builder(command, self._say)  # its events have a key of their own
         self._heard, self._leaving = time.monotonic(), threading.Lock()
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "check": lambda asked: check_runtime(asked["target"]),
-            "threads": lambda asked: {"threads": checked_threads(asked["threads"], available_cores())},
-            "check_builder": lambda asked: check_builder(asked["flavor"], strict=asked["strict"]),
+            "check": lambda request: check_runtime(request["target"]),
+            "threads": lambda request: {"threads": checked_threads(request["threads"], available_cores())},
+            "check_builder": lambda request: check_builder(request["flavor"], strict=request["strict"]),
             "build": self._build,
-            "conditions": lambda asked: conditions.read(asked["names"]),
+            "conditions": lambda request: conditions.read(request["names"]),
             "start": self._start,
             "ask": self._ask,
             "close": self._close,
-            "end": lambda asked: self.leave(0),
+            "end": lambda request: self.leave(0),
         }
 
     def run(self) -> NoReturn:
@@ -64,9 +64,9 @@ class Supervisor:
         swept = sweep(self.folder)
         self._say({"hello": str(self.folder), "boot": boot_id(), "swept": swept, "python": sys.executable})
         while True:
-            asked = self._requests.get()
+            request = self._requests.get()
             try:
-                answer = self._actions[asked["do"]](asked)
+                answer = self._actions[request["do"]](request)
             except AgentError as error:
                 answer = {"error": str(error), "kind": error.kind}
             except Exception as error:  # reported to the local side, which shows it; the agent goes on
@@ -86,31 +86,36 @@ class Supervisor:
             say(self._answers, {"ended": True})
         os._exit(status)  # other threads may be waiting for input
 
-    def _build(self, asked: dict[str, Any]) -> dict[str, Any]:
-        folder = self.folder / asked["folder"]
-        share(self.folder / asked["shared"], folder)
-        return self._builder.build(folder, asked["options"])
+    def _build(self, request: dict[str, Any]) -> dict[str, Any]:
+        folder = self.folder / request["folder"]
+        share(self.folder / request["shared"], folder)
+        return self._builder.build(folder, request["options"])
 
-    def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
-        forced = [] if asked["bucket"] is None else [asked["bucket"]]
-        command = [sys.executable, str(self.folder / ARCHIVE), "worker", str(self.folder / asked["subject"])]
+    def _start(self, request: dict[str, Any]) -> dict[str, Any]:
+        forced = [] if request["bucket"] is None else [request["bucket"]]
+        command = [
+            sys.executable,
+            str(self.folder / ARCHIVE),
+            "worker",
+            str(self.folder / request["subject"]),
+        ]
         worker = Child(
-            [*command, str(asked["threads"]), *forced],
+            [*command, str(request["threads"]), *forced],
             "the process that measures on the device",
             environment(),
         )
-        self._workers[asked["worker"]] = worker
+        self._workers[request["worker"]] = worker
         return {"cold_start_ms": worker.until_first_ms, **worker.first}
 
-    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
-        worker = self._workers[asked["worker"]]
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        worker = self._workers[request["worker"]]
         before = usage(worker.process.pid)
-        with conditions.counting(asked.get("counted"), asked.get("images", 0)):
-            answer = worker.ask(asked["request"], asked["doing"], asked["timeout_s"])
+        with conditions.counting(request.get("counted"), request.get("images", 0)):
+            answer = worker.ask(request["request"], request["doing"], request["timeout_s"])
         return {**answer, "others_percent": before.others_percent(usage(worker.process.pid))}
 
-    def _close(self, asked: dict[str, Any]) -> dict[str, Any]:
-        worker = self._workers.pop(asked["worker"], None)
+    def _close(self, request: dict[str, Any]) -> dict[str, Any]:
+        worker = self._workers.pop(request["worker"], None)
         if worker is not None:
             worker.close()
         return {}
@@ -127,11 +132,11 @@ class Supervisor:
         for line in sys.stdin:
             self._heard = time.monotonic()
             try:
-                asked = json.loads(line)
+                request = json.loads(line)
             except ValueError:
                 break
-            if asked["do"] != "beat":
-                self._requests.put(asked)
+            if request["do"] != "beat":
+                self._requests.put(request)
         self.leave(1)
 
     def _watch(self) -> None:

@@ -30,8 +30,8 @@ app = typer.Typer(
 _debug = False
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         from morvit_deploy.machine.dependencies import installed
 
         typer.echo(f"morvit-deploy {installed('morvit-deploy')}")

@@ -45,14 +45,14 @@ def this_machine() -> Machine:
     )
 
 
-def checked_threads(asked: int | None) -> int:
-    """`asked`, or every core there is; TargetError for more than CROWD threads a core."""
+def checked_threads(wanted: int | None) -> int:
+    """`wanted`, or every core there is; TargetError for more than CROWD threads a core."""
     cores = available_cores()
-    if asked is not None and not 1 <= asked <= CROWD * cores:
+    if wanted is not None and not 1 <= wanted <= CROWD * cores:
         raise TargetError(
-            f"got {asked} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
+            f"got {wanted} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
         )
-    return asked or cores
+    return wanted or cores
 
 
 def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:

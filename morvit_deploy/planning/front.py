@@ -182,20 +182,23 @@ def front_table(calibrated: Calibrated) -> Table:
 
 
 def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
-    plan, facts = calibrated.plan, calibrated.plan.calibration or {}
+    plan, record = calibrated.plan, calibrated.plan.calibration or {}
     rows = [
         ("plan", str(plan_file)),
         ("mode", plan.mode),
-        ("images", f"{facts['images']}" + (f", {facts['unreadable']} unreadable" if calibrated.bad else "")),
+        (
+            "images",
+            f"{record['images']}" + (f", {record['unreadable']} unreadable" if calibrated.bad else ""),
+        ),
         ("expected cost", f"{_cost(calibrated.chosen.expected, calibrated.unit)} an image"),
     ]
     if plan.thresholds is not None:
         taus = ", ".join("–" if threshold is None else f"{threshold:.4g}" for threshold in plan.thresholds)
         rows.append(("thresholds", taus))
-    if "keep_share" in facts:
-        rows.append(("tokens kept, mean", ", ".join(share(kept) for kept in facts["keep_share"])))
-    if "decision_agreement" in facts:
-        agreement = ", ".join(share(alike) for alike in facts["decision_agreement"])
+    if "keep_share" in record:
+        rows.append(("tokens kept, mean", ", ".join(share(kept) for kept in record["keep_share"])))
+    if "decision_agreement" in record:
+        agreement = ", ".join(share(alike) for alike in record["decision_agreement"])
         rows.append(("decisions as trained", agreement))
     if calibrated.trained_top1 is not None:
         rows.append(

@@ -30,14 +30,14 @@ class Recognised:
     because: list[str]
 
 
-def recognise(contents: Contents, asked: str | None = None) -> Recognised:
-    """The family of a checkpoint, or the `asked` one.
+def recognise(contents: Contents, wanted: str | None = None) -> Recognised:
+    """The family of a checkpoint, or the `wanted` one.
 
     Raises CheckpointError when there is none, when it is one that cannot be loaded, or when there are two.
     """
     keys = list(contents.tensors)
-    if asked is not None:
-        return Recognised(_called(asked), [f"--family {asked}"])
+    if wanted is not None:
+        return Recognised(_called(wanted), [f"--family {wanted}"])
     for foreign in REFUSED:
         if (matched := evidence(foreign.signature, keys)) is not None:
             raise CheckpointError(

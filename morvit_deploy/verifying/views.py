@@ -1,4 +1,4 @@
-"""How results read: from facts to the tables that the command line and the reports show. No torch."""
+"""How results read: from a verification to the tables that the command line and the reports show. No torch."""
 
 from __future__ import annotations
 

@@ -82,22 +82,22 @@ def to_int8(
     remarks = [channels.remark(stream.folder.config.preprocess)]
     if how.flavor == "cpu":
         remarks.append(remark_on_kernels((here.instruction_set,)))
-    facts = _facts(remarks, found, ranges)
+    record = _record(remarks, found, ranges)
     if how.flavor == "cpu":
         tell("comparing its speed with fp32")
         speeds = measure_speed(traced, integers, plan, observer.first_feeds())
-        facts["speed"] = {name: speed.as_dict() for name, speed in speeds.items()}
-        facts["speed_ratio"] = overall_ratio(speeds, plan)
+        record["speed"] = {name: speed.as_dict() for name, speed in speeds.items()}
+        record["speed_ratio"] = overall_ratio(speeds, plan)
     return integers, Lowering(
         flavor=how.flavor,
         calibration=how.calibration,
         images=len(stream.folder),
-        buckets=observer.facts(),
+        buckets=observer.counted(),
         smoothing=smoothing,
         lifted=() if found is None else found.lifted,
         weight_bits=bits,
         instruction_set=here.instruction_set,
-        facts=facts,
+        facts=record,
     )
 
 
@@ -143,12 +143,12 @@ def remark_on_kernels(instruction_sets: Collection[str]) -> str | None:
     )
 
 
-def _facts(
+def _record(
     remarks: Sequence[str | None], found: Search | None, ranges: Mapping[str, Ranges]
 ) -> dict[str, Any]:
-    facts: dict[str, Any] = {"ranges": sum(map(len, ranges.values()))}
+    record: dict[str, Any] = {"ranges": sum(map(len, ranges.values()))}
     if any(remarks):
-        facts["remarks"] = [remark for remark in remarks if remark]
+        record["remarks"] = [remark for remark in remarks if remark]
     if found is not None:
-        facts["sensitivity"] = found.as_dict()
-    return facts
+        record["sensitivity"] = found.as_dict()
+    return record

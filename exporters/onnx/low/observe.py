@@ -60,7 +60,7 @@ class Observer:
         others = [image for image in everyone if image not in own] if len(own) < ENOUGH else []
         return sorted(own + others[: ENOUGH - len(own)])
 
-    def facts(self) -> dict[str, Calibrated]:
+    def counted(self) -> dict[str, Calibrated]:
         """Where each part's values came from."""
         return {
             (self.plan.buckets[0].name if part == WHOLE else part): Calibrated(

@@ -1,6 +1,6 @@
 """What a measurement on Apple's devices needs, looked for and listed. No torch.
 
-`read_facts` asks the system; the lists are pure functions of what it found.
+`read_state` asks the system; the lists are pure functions of what it found.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Phone:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MacState:
     """What this machine has; None: not found."""
 
     system: str
@@ -65,14 +65,14 @@ class Item:
         )
 
 
-def read_facts(phone: bool) -> Facts:
+def read_state(phone: bool) -> MacState:
     """Look for everything; Xcode's tools only where a phone is meant. Starts nothing and changes nothing."""
     macos = platform.mac_ver()[0] or None
     try:
         version: str | None = importlib.metadata.version("coremltools")
     except importlib.metadata.PackageNotFoundError:
         version = None
-    facts = Facts(
+    state = MacState(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         macos=macos,
         coremltools=version,
@@ -80,53 +80,53 @@ def read_facts(phone: bool) -> Facts:
         pillow=importlib.util.find_spec("PIL") is not None,
     )
     if not phone:
-        return facts
+        return state
     devicectl = shutil.which("devicectl") or _xcrun("devicectl")
-    return Facts(**{**vars(facts), "xcodebuild": shutil.which("xcodebuild"), "devicectl": devicectl})
+    return MacState(**{**vars(state), "xcodebuild": shutil.which("xcodebuild"), "devicectl": devicectl})
 
 
-def mac_items(facts: Facts, ios: int, pictures: bool) -> list[Item]:
+def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
     """What `--device mac` needs for a package that wants this iOS, and takes pictures or not."""
     oldest = oldest_macos(ios)
-    here = facts.macos or f"this is {facts.system}"
-    new = facts.macos is not None and int(facts.macos.split(".")[0]) >= oldest
+    here = state.macos or f"this is {state.system}"
+    new = state.macos is not None and int(state.macos.split(".")[0]) >= oldest
     items = [
-        Item(f"macOS {oldest} or newer, for a package of iOS {ios}", here, new, _older(facts, oldest)),
+        Item(f"macOS {oldest} or newer, for a package of iOS {ios}", here, new, _older(state, oldest)),
         Item(
             "coremltools 9",
-            facts.coremltools or "not installed",
-            facts.coremltools is not None and facts.coremltools.split(".")[0] == "9",
+            state.coremltools or "not installed",
+            state.coremltools is not None and state.coremltools.split(".")[0] == "9",
             INSTALL,
         ),
         Item(
             "coremltools' bridge to Core ML",
-            "loads" if facts.bridge else "does not load",
-            facts.bridge,
+            "loads" if state.bridge else "does not load",
+            state.bridge,
             "it is only in the macOS wheel: install coremltools with a Python of python.org or Homebrew on a Mac",
         ),
     ]
     if pictures:
-        found = "installed" if facts.pillow else "not installed"
-        items.append(Item("Pillow, for picture inputs", found, facts.pillow, "python -m pip install pillow"))
+        found = "installed" if state.pillow else "not installed"
+        items.append(Item("Pillow, for picture inputs", found, state.pillow, "python -m pip install pillow"))
     return items
 
 
-def phone_items(facts: Facts, ios: int, wanted: str | None) -> list[Item]:
+def phone_items(state: MacState, ios: int, wanted: str | None) -> list[Item]:
     """What `--device iphone` needs on top of coremltools: Xcode's tools and one phone."""
-    mac = [item for item in mac_items(facts, ios, False) if not item.what.startswith("macOS")]
-    here = facts.macos or f"this is {facts.system}"
+    mac = [item for item in mac_items(state, ios, False) if not item.what.startswith("macOS")]
+    here = state.macos or f"this is {state.system}"
     tools = [
-        Item("macOS, to reach an iPhone from", here, facts.macos is not None, "run this on a Mac"),
+        Item("macOS, to reach an iPhone from", here, state.macos is not None, "run this on a Mac"),
         *mac,
-        Item("xcodebuild", facts.xcodebuild or "not found", facts.xcodebuild is not None, XCODE),
+        Item("xcodebuild", state.xcodebuild or "not found", state.xcodebuild is not None, XCODE),
         Item(
             "xcrun devicectl (Xcode 15 or newer)",
-            facts.devicectl or "not found",
-            facts.devicectl is not None,
+            state.devicectl or "not found",
+            state.devicectl is not None,
             XCODE,
         ),
     ]
-    return [*tools, _phone_item(facts, ios, wanted)]
+    return [*tools, _phone_item(state, ios, wanted)]
 
 
 def the_phone(phones: Sequence[Phone], wanted: str | None) -> Phone | str:
@@ -153,11 +153,11 @@ def demand(items: Sequence[Item], device: str, way_out: str) -> None:
     raise TargetError(f"--device {device} cannot measure here. Looked for:\n{listed}\n{way_out}")
 
 
-def _phone_item(facts: Facts, ios: int, wanted: str | None) -> Item:
+def _phone_item(state: MacState, ios: int, wanted: str | None) -> Item:
     what = "one iPhone" if wanted is None else f"the iPhone {wanted!r}"
-    if facts.phones is None:
-        return Item(what, facts.phones_problem or "not looked for, as the tools above are missing", False)
-    phone = the_phone(facts.phones, wanted)
+    if state.phones is None:
+        return Item(what, state.phones_problem or "not looked for, as the tools above are missing", False)
+    phone = the_phone(state.phones, wanted)
     if isinstance(phone, str):
         return Item(what, phone, False)
     if phone.developer_mode not in ("", "enabled"):
@@ -170,8 +170,8 @@ def _phone_item(facts: Facts, ios: int, wanted: str | None) -> Item:
     return Item(what, f"{phone.name}, iOS {phone.system}", True)
 
 
-def _older(facts: Facts, oldest: int) -> str:
-    if facts.macos is None:
+def _older(state: MacState, oldest: int) -> str:
+    if state.macos is None:
         return "run this on a Mac"
     return f"update it to {oldest} or newer" + (", or export again with --ios 17" if oldest == 15 else "")
 

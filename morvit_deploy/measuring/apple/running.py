@@ -14,12 +14,12 @@ from pathlib import Path
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.apple.checklist import (
-    Facts,
+    MacState,
     Phone,
     demand,
     mac_items,
     phone_items,
-    read_facts,
+    read_state,
     the_phone,
 )
 from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_about
@@ -59,13 +59,13 @@ class Wish:
 
 def look(package: Package, wish: Wish, way_out: str) -> Phone | None:
     """Check that the device can be measured from here; TargetError lists all that was looked for."""
-    facts = read_facts(phone=wish.device == "iphone")
+    state = read_state(phone=wish.device == "iphone")
     if wish.device == "mac":
-        demand(mac_items(facts, package.ios, package.input == "uint8"), "mac", way_out)
+        demand(mac_items(state, package.ios, package.input == "uint8"), "mac", way_out)
         return None
-    facts = _with_phones(facts)
-    demand(phone_items(facts, package.ios, wish.phone), "iphone", way_out)
-    found = the_phone(facts.phones or (), wish.phone)
+    state = _with_phones(state)
+    demand(phone_items(state, package.ios, wish.phone), "iphone", way_out)
+    found = the_phone(state.phones or (), wish.phone)
     assert isinstance(found, Phone)
     return found
 
@@ -144,13 +144,13 @@ def inputs_digest(goldens: Goldens) -> str:
     return digest.hexdigest()[:16]
 
 
-def _with_phones(facts: Facts) -> Facts:
+def _with_phones(state: MacState) -> MacState:
     """Ask for phones where there are tools to ask with."""
-    if facts.devicectl is None or not facts.bridge:
-        return facts
+    if state.devicectl is None or not state.bridge:
+        return state
     from morvit_deploy.measuring.apple.phone import list_phones
 
     try:
-        return replace(facts, phones=list_phones(facts.devicectl))
+        return replace(state, phones=list_phones(state.devicectl))
     except TargetError as error:
-        return replace(facts, phones_problem=str(error))
+        return replace(state, phones_problem=str(error))

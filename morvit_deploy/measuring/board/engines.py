@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.agent.trt.build import MODULES, RECORD
-from morvit_deploy.exporters.trt.build import may_change, told
+from morvit_deploy.exporters.trt.build import may_change, report_event
 from morvit_deploy.exporters.trt.build_remote import HEAD, build_there, fitting_engines
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import ALONE, BUILD
@@ -37,8 +37,8 @@ class DeviceEngines:
         more: dict[str, Path | bytes] = {}
         for place, subject in self._subjects.items():
             strict = not may_change(subject.manifest)
-            asked = {"do": "check_builder", "flavor": TrtForm.of(subject.manifest).flavor, "strict": strict}
-            head = session.ask(asked, "looking for TensorRT")
+            request = {"do": "check_builder", "flavor": TrtForm.of(subject.manifest).flavor, "strict": strict}
+            head = session.ask(request, "looking for TensorRT")
             self._flavors[place] = head["flavor"]
             session.versions |= {MODULES[head["flavor"]]: head["tensorrt"]}
             more |= fitting_engines(subject.bundle / BUILD, head, f"{place}/{BUILD}")
@@ -66,7 +66,7 @@ class DeviceEngines:
 
     def hear(self, event: dict[str, Any]) -> None:
         """Progress of the builder."""
-        told(event, self._tell)
+        report_event(event, self._tell)
 
     def built(self) -> dict[str, Any]:
         """By bundle: flavor, version and GPU, and of each engine its bytes and seconds of building."""

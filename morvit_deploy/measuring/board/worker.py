@@ -71,7 +71,7 @@ class RemoteWorker:
     ) -> dict[str, Any]:
         if self._generation != self._session.generation:
             self._started()
-        asked = {
+        request = {
             "do": "ask",
             "worker": self._number,
             "request": request,
@@ -79,5 +79,5 @@ class RemoteWorker:
             "timeout_s": timeout_s,
         }
         if images is not None:
-            asked |= {"counted": self._request["subject"], "images": images}
-        return self._session.ask(asked, doing, timeout_s + ANSWER_TIMEOUT_S)
+            request |= {"counted": self._request["subject"], "images": images}
+        return self._session.ask(request, doing, timeout_s + ANSWER_TIMEOUT_S)

@@ -18,7 +18,7 @@ from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
 from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE, oldest_macos
 from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
-from morvit_deploy.measuring.apple.checklist import Facts, Phone, demand, mac_items, phone_items, the_phone
+from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
 from morvit_deploy.measuring.apple.dispatching import UNITS, chosen_units, predict
 from morvit_deploy.measuring.apple.goldens import (
@@ -423,7 +423,7 @@ def test_placement_sums_operations_and_cost() -> None:
 # checklist and conditions
 
 PHONE = Phone("Ada", "0001", "18.1", "connected", "enabled")
-READY = Facts(
+READY = MacState(
     "Darwin 24.0 arm64", "15.1", "9.0", True, True, "/usr/bin/xcodebuild", "/usr/bin/devicectl", (PHONE,)
 )
 

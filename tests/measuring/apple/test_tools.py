@@ -20,7 +20,7 @@ from tiny_models import make_config
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
-from morvit_deploy.measuring.apple.checklist import Phone, read_facts
+from morvit_deploy.measuring.apple.checklist import Phone, read_state
 from morvit_deploy.measuring.apple.dispatching import UNITS
 from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed, variant
 from morvit_deploy.measuring.apple.package import Package, read_package
@@ -398,7 +398,7 @@ def test_real_device_that_is_not_connected_is_refused_by_coremltools() -> None:
 
 
 def test_facts_of_this_machine() -> None:
-    facts = read_facts(phone=True)
+    facts = read_state(phone=True)
     assert facts.coremltools == ct.__version__ and facts.pillow
     assert (facts.macos is not None) == (platform.system() == "Darwin")
     assert facts.bridge == (platform.system() == "Darwin")

@@ -60,7 +60,7 @@ def test_each_image_goes_where_the_bundle_sends_it(folder: ImageFolder, batch: i
 
 def test_a_bucket_with_few_images_borrows_others_and_says_so(folder: ImageFolder) -> None:
     observer = observed(threshold_ladder(), folder)
-    facts = observer.facts()
+    facts = observer.counted()
     assert facts[STEM].images == len(folder)
     for name, images in observer.served.items():
         assert facts[name].images == max(len(images), ENOUGH)
