@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,18 +12,6 @@ import pytest
 
 import morvit_deploy
 
-FLOORS: list[set[str]] = [  # from the ground up; a module or a package, the longest name that fits decides
-    {"agent", "errors", "report"},
-    {"files", "machine", "remote"},
-    {"model"},
-    {"graph", "sources"},
-    {"bundle", "timing"},
-    {"calibration", "inspecting", "verifying"},
-    {"exporters", "planning"},
-    {"measuring"},
-    {"cli"},
-]
-FLOOR = {name: floor for floor, names in enumerate(FLOORS, start=1) for name in names}
 LONGEST_CHAIN = 10  # packages that import one another in a row
 MOST_FILES = 16  # Python files of a folder
 AGENT = "morvit_deploy.agent"
@@ -31,6 +20,17 @@ RUNS_A_BUNDLE = ("exporters.onnx.run", "exporters.trt.run", "measuring.cpu.worke
 PACKAGE = Path(morvit_deploy.__file__).parent
 ROOT = PACKAGE.parent
 FOLDERS = {"": PACKAGE, "exporters": ROOT / "exporters", "calibration": ROOT / "calibration"}
+
+
+ROW = re.compile(r"^\| (\d) \| (.+?) \|", re.MULTILINE)  # of the table in CONTRIBUTING.md: floor, packages
+
+
+@cache
+def floors() -> dict[str, int]:
+    """Package, or module beside the packages -> its floor, as CONTRIBUTING.md draws them."""
+    rows = ROW.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    names = {name: int(floor) for floor, cell in rows for name in re.findall(r"`([^`]+)`", cell)}
+    return {name.rstrip("/").removesuffix(".py"): floor for name, floor in names.items()}
 
 
 @cache
@@ -110,7 +110,7 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def floor_of(module: str) -> int:
-    return FLOOR.get(module.split(".")[0], len(FLOORS))
+    return floors().get(module.split(".")[0], max(floors().values()))
 
 
 @pytest.mark.parametrize("module", sorted(sources()))
@@ -169,4 +169,15 @@ def test_the_agent_imports_nothing_of_the_rest(module: str) -> None:
 
 
 def test_every_module_has_a_floor() -> None:
-    assert {name.split(".")[0] for name in sources()} - {""} == set(FLOOR)
+    assert {name.split(".")[0] for name in sources()} - {""} == set(floors())
+
+
+def test_the_built_package_has_every_folder() -> None:
+    listed = re.search(
+        r"^packages = \[(.*?)\]",
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert listed is not None
+    folders = {f"morvit_deploy.{package_of(module)}".rstrip(".") for module in sources()}
+    assert set(re.findall(r'"([^"]+)"', listed.group(1))) == folders
