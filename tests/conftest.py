@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from adaptive_plans import threshold_plan
+from faster_export import speed_up
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
@@ -34,6 +35,7 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+speed_up()
 
 
 @pytest.fixture(scope="session")
