@@ -12,9 +12,9 @@ from morvit_deploy.bundle.forms import TargetForm
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
+from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.exporters.targets import targets
 from morvit_deploy.exporters.trt.form import TrtForm
-from morvit_deploy.measuring.apple.package import read_package
 
 # `structure` and `parity`, which nothing reads back, are shortened
 ONNX = """

@@ -23,9 +23,9 @@ from places import ROOT
 from tiny_models import make_config
 
 from morvit_deploy.errors import OutputError
+from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.measuring.apple import bench as apple_bench
 from morvit_deploy.measuring.apple import running, script
-from morvit_deploy.measuring.apple.package import read_package
 from morvit_deploy.measuring.apple.project import CARRIED, carry
 
 CONFIG = make_config()

@@ -14,10 +14,10 @@ import numpy as np
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.bundle.session import Arrays, HostDispatch
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, mil_name, quiet
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.measuring.apple.dispatching import Reply
-from morvit_deploy.measuring.apple.package import STEM, Package
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
 
 PACKAGE = "MoRViT.mlpackage"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import morvit_deploy
+from morvit_deploy.exporters.targets import targets
 
 LONGEST_CHAIN = 10  # packages that import one another in a row
 MOST_FILES = 16  # Python files of a folder
@@ -181,3 +182,12 @@ def test_the_built_package_has_every_folder() -> None:
     assert listed is not None
     folders = {f"morvit_deploy.{package_of(module)}".rstrip(".") for module in sources()}
     assert set(re.findall(r'"([^"]+)"', listed.group(1))) == folders
+
+
+def test_only_a_targets_own_folder_compares_with_its_name() -> None:
+    names = {f'"{name}"' for name in targets()}
+    compared = re.compile(r"target\W* (?:==|!=) (" + "|".join(names) + ")")
+    for module, path in sources().items():
+        for name in compared.findall(path.read_text(encoding="utf-8")):
+            own = f"exporters.{name.strip(chr(34))}"
+            assert module.startswith(own), f"{module} compares a target with {name}; ask its TARGET"

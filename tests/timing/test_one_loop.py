@@ -20,10 +20,10 @@ from places import ROOT
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
+from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.exporters.onnx.low import speed
 from morvit_deploy.measuring.apple import measure as apple
 from morvit_deploy.measuring.apple.bench import find_goldens
-from morvit_deploy.measuring.apple.package import read_package
 from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board import bench as board

@@ -12,8 +12,8 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.run import open_coreml
+from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
-from morvit_deploy.measuring.apple.package import check_target, read_package
 from morvit_deploy.measuring.apple.project import check_place, write_project
 from morvit_deploy.measuring.apple.running import Wish, look, run_bench
 from morvit_deploy.measuring.core.inputs import Source, draw

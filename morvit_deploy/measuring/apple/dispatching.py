@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.measuring.apple.package import STEM, Arrays, Package
+from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Arrays, Package
 from morvit_deploy.measuring.apple.placement import PlacedOp
 
 UNITS = {"all": "ALL", "cpu_ne": "CPU_AND_NE", "cpu_gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}

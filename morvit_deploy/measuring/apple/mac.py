@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import Package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.dispatching import UNITS, Reply
-from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp
 from morvit_deploy.timing.loop import ms_of
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import MorvitError, ParityError, TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Package
 from morvit_deploy.measuring.apple.dispatching import Backend, Function, Prediction, predict
 from morvit_deploy.measuring.apple.goldens import Goldens, UnitsParity, agreement
 from morvit_deploy.measuring.apple.outcome import AppleMeasured, FunctionTimes, HostMix
-from morvit_deploy.measuring.apple.package import STEM, Package
 from morvit_deploy.measuring.apple.placement import Placement, place
 from morvit_deploy.timing.loop import Amount, Lane, Measurer, Stages, measure
 from morvit_deploy.timing.samples import Block, Start

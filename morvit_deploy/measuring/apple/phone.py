@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import Package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone
 from morvit_deploy.measuring.apple.dispatching import UNITS, Reply
 from morvit_deploy.measuring.apple.mac import NS_PER_MS, placed, variant
-from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.apple.placement import PlacedOp
 
 WHAT_TO_DO = "unlock it, keep its screen on and the runner app in front, check the cable, and measure again"

@@ -26,8 +26,7 @@ CARRIED = (
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
     "morvit_deploy.exporters.coreml.sdk",
-    "morvit_deploy.exporters.coreml.sdk.load",
-    "morvit_deploy.exporters.coreml.sdk.systems",
+    *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load", "systems")),
     "morvit_deploy.timing",
     *(f"morvit_deploy.timing.{name}" for name in ("arithmetic", "loop", "result", "samples")),
     "morvit_deploy.measuring",
@@ -39,7 +38,7 @@ CARRIED = (
     *(
         f"morvit_deploy.measuring.apple.{name}"
         for name in (
-            *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome", "package"),
+            *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome"),
             *("phone", "placement", "running", "script", "views"),
         )
     ),

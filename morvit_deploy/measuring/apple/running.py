@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import Package
 from morvit_deploy.measuring.apple.checklist import (
     MacState,
     Phone,
@@ -26,7 +27,6 @@ from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_a
 from morvit_deploy.measuring.apple.dispatching import Backend
 from morvit_deploy.measuring.apple.goldens import Goldens
 from morvit_deploy.measuring.apple.measure import CoreMl, measure_units
-from morvit_deploy.measuring.apple.package import Package
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.timing.loop import Amount, Stages, parts_of
 

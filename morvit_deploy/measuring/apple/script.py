@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.errors import BundleError, MorvitError, OutputError
+from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.files import write_text
 from morvit_deploy.measuring.apple.dispatching import COMPARE, UNITS, chosen_units
 from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
-from morvit_deploy.measuring.apple.package import read_package
 from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
 from morvit_deploy.measuring.apple.views import apple_report
 

@@ -16,6 +16,7 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import Package, read_package
 from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE, oldest_macos
 from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
@@ -30,7 +31,6 @@ from morvit_deploy.measuring.apple.goldens import (
     write_goldens,
 )
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
-from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp, place
 from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report

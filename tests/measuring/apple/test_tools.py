@@ -19,11 +19,11 @@ from PIL import Image
 from tiny_models import make_config
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import Package, read_package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.checklist import Phone, read_state
 from morvit_deploy.measuring.apple.dispatching import UNITS
 from morvit_deploy.measuring.apple.mac import DEVICES, Mac, MacFunction, placed, variant
-from morvit_deploy.measuring.apple.package import Package, read_package
 from morvit_deploy.measuring.apple.phone import IPhone, PhoneFunction, experimental_tools, list_phones
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
 

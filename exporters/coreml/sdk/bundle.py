@@ -1,4 +1,4 @@
-"""What the bench must know of a Core ML bundle, read from its manifest with the standard library alone."""
+"""A Core ML bundle as its manifest describes it. numpy and the standard library alone: benchmark projects carry it."""
 
 from __future__ import annotations
 
