@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from adaptive_plans import answered_by
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
+from places import ROOT
 from swift import coreml_manifest, made_up_golden, syntax_problems
 from tiny_models import make_config
 
@@ -212,11 +213,10 @@ def test_every_public_symbol_is_documented() -> None:
 
 def test_the_wheel_has_the_template() -> None:
     """The pattern in pyproject.toml, matched as setuptools does, finds every file of the template."""
-    text = (TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     pattern = re.search(r'"morvit_deploy.exporters" = \["([^"]+)"\]', text)
     assert pattern is not None
-    exporters = TEMPLATE.parents[1]
-    found = set(exporters.glob(pattern[1]))
+    found = set((ROOT / "exporters").glob(pattern[1]))
     files = {path for path in TEMPLATE.rglob("*") if path.is_file()}
     assert len(files) > 20 and files <= found
 
