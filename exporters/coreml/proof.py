@@ -35,28 +35,20 @@ from morvit_deploy.exporters.coreml.proving.products import (
     use_violations,
 )
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
+from morvit_deploy.exporters.structure import Structure
 from morvit_deploy.graph.unroll import StaticMoRViT
 
 
 @dataclass
-class Structure:
-    """What the saved package says of itself."""
+class PackageStructure(Structure):
+    """The same of a package, with its functions."""
 
-    nodes: int
-    operators: dict[str, int]
-    macs: dict[str, int]  # one image, for each bucket
-    block_applications: dict[str, int]  # the same in every bucket
-    weight_bytes: int
-    file_bytes: int
-    functions: dict[str, dict[str, Any]]  # operations of each, and those that leave the Neural Engine
-    violations: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {"proved": not self.violations, **asdict(self)}
+    functions: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # operations, those leaving the Neural Engine
 
 
-def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
+def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> PackageStructure:
     """Check a package's functions against the static graphs that they were written from.
 
     For each bucket, stem included: it multiplies by every weight as often as the weight's block is applied; its MACs
@@ -98,10 +90,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     return structure
 
 
-def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> Structure:
+def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> PackageStructure:
     """What can be counted in any package."""
     operations = [op for function in written.values() for op in computed(function)]
-    return Structure(
+    return PackageStructure(
         nodes=len(operations),
         operators=dict(Counter(op.type for op in operations).most_common()),
         macs={},
@@ -125,7 +117,7 @@ def _bucket_violations(
     promise: Promise,
     owners: Owners,
     manifest: Manifest,
-    structure: Structure,
+    structure: PackageStructure,
 ) -> list[str]:
     """Check the functions that run for one bucket; notes its MACs and block applications in `structure`."""
     functions = [part.function for part in parts]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -44,25 +43,9 @@ from morvit_deploy.exporters.onnx.proof_weights import (
     sharing_violations,
     weight_uses,
 )
+from morvit_deploy.exporters.structure import Structure
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What the written files show; proved without violations."""
-
-    nodes: int
-    operators: dict[str, int]
-    macs: dict[str, int]  # one image, for each bucket
-    block_applications: dict[str, int]  # the same in every bucket
-    weight_bytes: int
-    file_bytes: int
-    violations: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {"proved": not self.violations, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +60,7 @@ class BucketProof:
     violations: list[str]
 
 
-def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Proof:
+def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
     """Read a bundle's files and hold them against the static modules that they were written from.
 
     Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
@@ -90,7 +73,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     buckets = {name: prove_bucket(folder, manifest, name, graph) for name, graph in graphs.items()}
     file_bytes = sum(file.bytes for file in manifest.files)
-    return Proof(
+    return Structure(
         nodes=len(nodes),
         operators=dict(Counter(node.op_type for node in nodes).most_common()),
         macs={name: bucket.macs for name, bucket in buckets.items()},

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.trt import engine
 from morvit_deploy.bundle.session import Arrays
-from morvit_deploy.exporters.trt.driver import Cuda, own_errors
+from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.machine.agent_errors import own_errors
 
 
 class TrtEngine(engine.TrtEngine):

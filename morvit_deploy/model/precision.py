@@ -6,11 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from morvit_deploy.model.choices import PRECISIONS, Int8Flavor, Method, Precision
+from morvit_deploy.model.choices import Int8Flavor, Method
 from morvit_deploy.model.config import Strict
-from morvit_deploy.model.gates import ALL_FP16, GATES, Gate, gate_for
-
-__all__ = ["ALL_FP16", "GATES", "PRECISIONS", "Calibrated", "Gate", "Lowering", "Precision", "gate_for"]
 
 Number = Annotated[int, Field(ge=0)]
 WeightBits = Literal[7, 8]

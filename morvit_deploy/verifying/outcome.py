@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from morvit_deploy.model.precision import Gate
+from morvit_deploy.model.gates import Gate
 from morvit_deploy.verifying.findings import (
     MARGIN,
     BucketSeen,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.model.precision import gate_for
+from morvit_deploy.model.gates import gate_for
 
 PARITY_IMAGES = 16  # at least one round
 DEVICE_TOLERANCE = 1e-4  # × max(1, max |logit|): as for the conversion gap, float32 round-off over 12 layers

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
-from morvit_deploy.agent.core.faults import AgentError, Refused
-from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.timing.conditions import usage
 from morvit_deploy.timing.samples import Block, Start
@@ -36,7 +34,7 @@ class Worker:
         forced = [] if bucket is None else [bucket]
         command = [sys.executable, *_COMMAND, str(bundle), target, str(pixels), str(threads), *forced]
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # a file in the user's folder shadows no module
-        with _own_errors():
+        with own_errors():
             self._child = Child(command, f"the process that measures {bundle}", environment, START_TIMEOUT_S)
         self.start = Start(cold_start_ms=self._child.until_first_ms, **self._child.first)
 
@@ -74,7 +72,7 @@ class Worker:
         self.close()
 
     def _ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
-        with _own_errors():
+        with own_errors():
             return self._child.ask(request, doing, timeout_s)
 
 
@@ -119,13 +117,3 @@ def block_of(reply: dict[str, Any], others_percent: float) -> Block:
     """The reply to `run_request`."""
     bucket, overflow = (tuple(map(tuple, reply[name])) for name in ("bucket", "overflow"))
     return Block(tuple(reply["ms"]), tuple(reply["warmup_ms"]), others_percent, bucket, overflow)
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        raise BundleError(str(error)) from None
-    except AgentError as error:
-        raise TargetError(str(error)) from None

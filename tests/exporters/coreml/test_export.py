@@ -31,8 +31,8 @@ from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.gates import ALL_FP16, GATES
 from morvit_deploy.model.plan import Plan
-from morvit_deploy.model.precision import ALL_FP16, GATES
 from morvit_deploy.verifying.findings import MARGIN
 
 FP32 = (

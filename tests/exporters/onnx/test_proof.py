@@ -15,7 +15,8 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
-from morvit_deploy.exporters.onnx.proof import Proof, prove
+from morvit_deploy.exporters.onnx.proof import prove
+from morvit_deploy.exporters.structure import Structure
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint
@@ -35,7 +36,7 @@ class Written:
 
     def prove(
         self, folder: Path, plant: Plant, manifest: Manifest | None = None, file: str = "model.onnx"
-    ) -> Proof:
+    ) -> Structure:
         for path in self.bundle.glob("*.onnx"):
             model = onnx.load(path)
             if path.name == file:
@@ -118,7 +119,7 @@ def one_product_more(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("MatMul", [weight, weight], ["planted_out"], name="planted"))
 
 
-def violations_text(proof: Proof) -> str:
+def violations_text(proof: Structure) -> str:
     return "\n".join(proof.violations)
 
 
