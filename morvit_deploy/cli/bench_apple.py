@@ -7,7 +7,6 @@ from pathlib import Path
 from morvit_deploy.cli.shared.bench_request import BenchWords, given
 from morvit_deploy.cli.shared.common import bundle_folder, emit, progress_bar
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.report import Report, Table
 
 
 def run_apple(words: BenchWords, as_json: bool) -> None:
@@ -59,6 +58,7 @@ def _write(words: BenchWords, project: Path, as_json: bool) -> None:
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"
         )
     from morvit_deploy.measuring.apple.bench import emit_project
+    from morvit_deploy.report import Report, Table
 
     folder = bundle_folder(words.bundle)
     with progress_bar() as (tell, _):
