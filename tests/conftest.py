@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from adaptive_plans import threshold_plan
-from faster_export import speed_up
+from faster_export import FOLDER, speed_up
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
@@ -36,6 +37,13 @@ settings.register_profile(
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 speed_up()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the processes of one run, which inherit the environment, a folder for traces."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="morvit-traces-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(FOLDER)))
 
 
 @pytest.fixture(scope="session")

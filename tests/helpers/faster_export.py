@@ -1,23 +1,116 @@
-"""What makes thousands of exports in one process faster, and changes none of them."""
+"""What makes thousands of exports in one run faster, and changes none of them.
+
+Exporting a tiny model takes seconds, nearly all of them in PyTorch's tracer and in coremltools. Tests trace the same
+module again and again, for another precision, target or command. So a run keeps what was traced from a module: the
+same weights, structure and shapes give the same graph. Tests of determinism trace anew, within `traced_anew`.
+"""
 
 from __future__ import annotations
 
 import functools
 import gc
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import torch
 import torch.onnx._internal.exporter._registration as registration
+from torch import Tensor, nn
+
+from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
+from morvit_deploy.exporters.onnx.graphs import assembly
+from morvit_deploy.exporters.onnx.graphs import trace as tracing
 
 YOUNG = 50_000  # allocations before a collection: a trace makes millions of objects that live through it
+FOLDER = "MORVIT_TEST_TRACES"  # environment: a folder that the processes of one run have in common
+_anew = False
 
 
 def speed_up() -> None:
-    """Stop collecting what imports left, collect less often, and keep the exporter's table of operators.
+    """Collect less often, keep the exporter's table of operators, keep traces, and check programs less often.
 
     `torch.onnx.export` makes that table anew each time, which is a tenth of exporting a tiny model; nothing here adds
-    an operator to it.
+    an operator to it. coremltools checks its whole program after each of 90 passes; the package that results is
+    read and run by the tests.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
     table = registration.ONNXRegistry.from_torchlib
     registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))  # type: ignore[method-assign]
+    tracing.trace = assembly.trace = _kept(tracing.trace, _pickled, _unpickled)  # type: ignore[attr-defined]
+    coreml._exported = _kept(_unchecked(coreml._exported), torch.export.save, torch.export.load)
+
+
+@contextmanager
+def traced_anew() -> Iterator[None]:
+    """Within it nothing is taken from earlier traces."""
+    global _anew
+    before, _anew = _anew, True
+    try:
+        yield
+    finally:
+        _anew = before
+
+
+def _kept(
+    trace: Callable[..., Any], save: Callable[[Any, io.BytesIO], None], load: Callable[[io.BytesIO], Any]
+) -> Callable[..., Any]:
+    """`trace`, with results kept as files that are named by what was traced."""
+
+    @functools.wraps(trace)
+    def kept(module: nn.Module, example: Sequence[Tensor], **options: Any) -> Any:
+        folder = os.environ.get(FOLDER)
+        if folder is None or _anew:
+            return trace(module, example, **options)
+        path = Path(folder) / f"{trace.__name__}-{_key(module, example, options)}"
+        if path.exists():
+            return load(io.BytesIO(path.read_bytes()))
+        result = trace(module, example, **options)
+        data = io.BytesIO()
+        save(result, data)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(data.getvalue())
+        part.rename(path)
+        return result
+
+    return kept
+
+
+def _key(module: nn.Module, example: Sequence[Tensor], options: dict[str, Any]) -> str:
+    """The same for modules of equal classes, settings and weights that take inputs of equal shapes and types."""
+    data = io.BytesIO()
+    torch.save(module, data)
+    inputs = [(tuple(value.shape), value.dtype) for value in example]
+    digest = hashlib.sha256(repr((inputs, options)).encode())
+    with zipfile.ZipFile(data) as archive:
+        for name in sorted(archive.namelist()):
+            digest.update(archive.read(name))
+    return digest.hexdigest()[:32]
+
+
+def _pickled(result: Any, data: io.BytesIO) -> None:
+    pickle.dump(result, data)
+
+
+def _unpickled(data: io.BytesIO) -> Any:
+    return pickle.load(data)
+
+
+def _unchecked(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """`trace`, which first turns coremltools' checks between its passes off; it is loaded by then."""
+
+    @functools.wraps(trace)
+    def unchecked(*given: Any) -> Any:
+        from coremltools.converters.mil.mil.program import Program
+
+        Program.validate = lambda self, **_: None
+        return trace(*given)
+
+    return unchecked

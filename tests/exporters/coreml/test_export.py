@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from config_matrix import named
+from faster_export import traced_anew
 from places import EXAMPLES
 from tiny_models import make_config, normalised, random_model, random_pixels
 
@@ -35,6 +36,7 @@ from morvit_deploy.model.gates import ALL_FP16, GATES
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.verifying.findings import MARGIN
 
+CARD = {"author": "An Author", "license": "MIT"}
 FP32 = (
     1e-3  # × max(1, max |logit|) against the float64 reference: the bar; what is seen is a thousandth of it
 )
@@ -56,6 +58,22 @@ LADDERS: list[tuple[str, Config, Callable[[], Plan]]] = [
     ("thresholds", EXPERT, threshold_ladder),
     ("depths", TOKEN, depth_ladder),
 ]
+
+
+def half_ladder(exported: Exported, layout: str = "bsd", select: str = "topk") -> Path:
+    """Thresholds and three buckets in fp16, with a model card."""
+    return exported(
+        EXPERT, plan=threshold_ladder(), target="coreml", with_depth=True, allow_worse=True, **CARD,
+        layout=layout, select=select,
+    )  # fmt: skip
+
+
+def full_ladder(exported: Exported, layout: str = "bsd", select: str = "topk") -> Path:
+    """The same buckets in fp32."""
+    return exported(
+        EXPERT, plan=threshold_ladder(), target="coreml", precision="fp32", with_depth=True, layout=layout,
+        select=select,
+    )  # fmt: skip
 
 
 def assert_answers(bundle: Path, config: Config, count: int = 4) -> None:
@@ -106,7 +124,7 @@ def test_every_bucket_answers_as_the_reference(
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
 def test_half_precision_routes_alike(exported: Exported, form: dict[str, str]) -> None:
-    bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True, **form)
+    bundle = half_ladder(exported, **form)
     manifest = open_manifest(bundle)
     assert manifest.precision == "fp16"
     types = {port.name: port.dtype for port in (*manifest.carried, *manifest.outputs)}
@@ -119,10 +137,7 @@ def test_half_precision_routes_alike(exported: Exported, form: dict[str, str]) -
 
 @pytest.mark.parametrize("layout", ["bsd", "bc1s"])
 def test_onehot_takes_nothing_by_index(exported: Exported, layout: str) -> None:
-    bundle = exported(
-        EXPERT, plan=threshold_ladder(), target="coreml", precision="fp32", with_depth=True, layout=layout,
-        select="onehot",
-    )  # fmt: skip
+    bundle = full_ladder(exported, layout, "onehot")
     package = MilPackage(bundle / PACKAGE)
     kinds = {op.type for name in package.functions for op in package.operations(name)}
     assert not {
@@ -192,17 +207,20 @@ def test_routers_keep_their_precision(exported: Exported) -> None:
 
 
 def test_weights_are_stored_once_however_many_functions_read_them(exported: Exported) -> None:
-    one = exported(make_config(), target="coreml", precision="fp32")
-    several = exported(EXPERT, plan=threshold_ladder(), target="coreml", precision="fp32")
+    one = exported(make_config(), target="coreml", precision="fp32", with_depth=True, **FORMS[0])
+    several = full_ladder(exported)
     sizes = [(bundle / PACKAGE / WEIGHTS).stat().st_size for bundle in (one, several)]
     assert sizes[1] <= 1.06 * sizes[0]  # blocks, norms and positions once; tiny ones are padded to 64 bytes
 
 
 def test_exporting_twice_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
-    plan = threshold_ladder()
-    bundle = exported(EXPERT, plan=plan, target="coreml")
+    bundle = half_ladder(exported)
     folder = bundle.parent
-    export(folder / "checkpoint", tmp_path / "again", plan=folder / "plan.json", target="coreml")
+    with traced_anew():
+        export(
+            folder / "checkpoint", tmp_path / "again", plan=folder / "plan.json", target="coreml",
+            with_depth=True, allow_worse=True, **CARD,
+        )  # fmt: skip
     for file in open_manifest(bundle).files:
         assert (tmp_path / "again" / file.path).read_bytes() == (bundle / file.path).read_bytes(), file.path
 
@@ -210,8 +228,7 @@ def test_exporting_twice_gives_the_same_bytes(exported: Exported, tmp_path: Path
 def test_the_model_card(exported: Exported) -> None:
     import coremltools as ct
 
-    plan = threshold_ladder()
-    bundle = exported(EXPERT, plan=plan, target="coreml", author="An Author", license="MIT")
+    plan, bundle = threshold_ladder(), half_ladder(exported)
     spec = ct.utils.load_spec(str(bundle / PACKAGE))
     card = spec.description.metadata
     assert (card.author, card.license) == ("An Author", "MIT")
@@ -223,7 +240,7 @@ def test_the_model_card(exported: Exported) -> None:
 
 
 def test_verify_reads_the_package_again(exported: Exported) -> None:
-    bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml", precision="fp32")
+    bundle = full_ladder(exported)
     found = verify(bundle, bundle.parent / "checkpoint")
     assert found.passed and found.runtime == INTERPRETED
     other = bundle.parent / "other"
@@ -243,7 +260,7 @@ def test_an_edited_package_is_refused(exported: Exported, tmp_path: Path) -> Non
 
 def test_values_inside_become_outputs_for_core_ml(exported: Exported) -> None:
     """On macOS `verify` asks Core ML itself for them; the copy that it is given is read here."""
-    bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml")
+    bundle = half_ladder(exported)
     copy = expose(bundle / PACKAGE, "b0", ["step1_state", "step1_order"])
     package = MilPackage(copy)
     assert {"step1_state", "step1_order"} <= set(package.outputs("b0"))
@@ -296,7 +313,7 @@ def test_a_package_that_loses_too_much_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_gate_is_that_of_what_is_computed_in_fp16_throughout(exported: Exported) -> None:
-    manifest = open_manifest(exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True))
+    manifest = open_manifest(half_ladder(exported))
     assert manifest.gate(None) == GATES[ALL_FP16]
     small = CoremlForm.of(manifest).model_copy(update={"weights": "int8"})
     assert manifest.model_copy(update={"target_form": small}).gate(None) == GATES["int8"]
@@ -311,7 +328,7 @@ def test_the_shipped_examples_need_no_option(name: str, tmp_path: Path) -> None:
 
 
 def test_sessions_of_one_bundle_read_it_once(exported: Exported) -> None:
-    bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml", allow_worse=True)
+    bundle = half_ladder(exported)
     with (
         patch("morvit_deploy.exporters.coreml.mil.interpreter.read_package", wraps=read_package) as reading,
         open_bundle(bundle, bucket="b0"),
