@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.model.choices import Method
 
-METHODS: tuple[Method, ...] = get_args(Method)
 DEFAULT: Method = (
     "percentile"  # routed most tokens alike on the digits model, at every step and in both flavors
 )

@@ -18,8 +18,7 @@ from torch import Tensor
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.step import TokenState
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import FULL, Bucket, routed_by

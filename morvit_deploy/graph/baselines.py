@@ -17,7 +17,7 @@ from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
 from morvit_deploy.graph.step import Carried, StaticRouting
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.plan import Bucket, Plan

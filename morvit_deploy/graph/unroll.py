@@ -16,7 +16,7 @@ from morvit_deploy.graph.dense import Dense
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.flat_choice import FlatChoice
 from morvit_deploy.graph.step import Carried, StaticRouting
-from morvit_deploy.graph.style.options import DEFAULTS, Options
+from morvit_deploy.graph.style.styles import DEFAULTS, Options
 from morvit_deploy.graph.token_choice import TokenChoice
 from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import Bucket, Plan

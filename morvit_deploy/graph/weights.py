@@ -8,7 +8,7 @@ from torch import nn
 
 from morvit_deploy.graph.style.blocks import StaticBlock
 from morvit_deploy.graph.style.ends import Classifier, StaticRouter
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan, routed_by
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import layer_names, routed_steps

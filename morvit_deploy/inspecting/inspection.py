@@ -32,8 +32,9 @@ from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
-from morvit_deploy.model.reference import MoRViT, Trace
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Trace
 
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
 DEFAULT_DRAW = 8  # pictures of single images

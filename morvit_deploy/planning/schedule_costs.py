@@ -17,7 +17,7 @@ from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.exporters.onnx.run import OnnxRunner
 from morvit_deploy.graph.pieces import StemPart, TrunkPart, name_carried
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config

@@ -10,7 +10,8 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Bucket
-from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Outcome, Routing
 from morvit_deploy.verifying.findings import BucketSeen, Fidelity
 from morvit_deploy.verifying.gaps import (
     EXACT_TOLERANCE,

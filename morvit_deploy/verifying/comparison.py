@@ -26,12 +26,12 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.baselines import build_graphs
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import is_own
-from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Outcome, Routing
 from morvit_deploy.verifying.buckets import BucketComparison
 from morvit_deploy.verifying.findings import Dispatched, RoutingChange
 from morvit_deploy.verifying.gaps import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.graph.style.words import Layout, Select
+from morvit_deploy.model.choices import Layout, Select
 
 
 def plain(name: str, value: NDArray[Any], layout: Layout, select: Select) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.reference import Outcome
+from morvit_deploy.model.trace import Outcome
 
 Stages = dict[str, NDArray[Any]]  # name -> (images, …), in the order of computation
 

@@ -98,7 +98,7 @@ def test_facts_without_images(tiny_checkpoint: Path) -> None:
 def test_tables_are_readable(tiny_checkpoint: Path) -> None:
     text = _inspect(tiny_checkpoint).stdout
     for phrase in (
-        "of 16 patch tokens 12, 6, 3 go on",
+        "12, 6, 3 of 16 patch tokens continue",
         "first + 1 block × 3 + last = 5 layers",
         "×3",
         "h + g·f(h)",

@@ -13,8 +13,7 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.lowering import centre_pixels, halve, smooth, smoothable
 from morvit_deploy.graph.style.blocks import StaticLinear
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
 
 HALF = 5e-3  # × max(1, max |logit|): some layers of products rounded to 11 bits

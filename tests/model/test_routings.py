@@ -22,10 +22,11 @@ from morvit_deploy.graph.unroll import STATIC_ROUTINGS, unroll
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
-from morvit_deploy.model.reference import FORWARD, MoRViT, Routing, Trace
+from morvit_deploy.model.reference import FORWARD, MoRViT
+from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.counting import GraphShape, block_macs
 from morvit_deploy.model.routings.none import NONE
-from morvit_deploy.model.routings.registry import ROUTINGS
+from morvit_deploy.model.trace import Routing, Trace
 
 PACKAGE = Path(morvit_deploy.__file__).parent
 FOLDERS = (PACKAGE, PACKAGE.parent / "exporters", PACKAGE.parent / "calibration")

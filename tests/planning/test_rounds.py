@@ -22,7 +22,7 @@ from morvit_deploy.calibration.routing.statistics import Shard
 from morvit_deploy.errors import ImageError, MorvitError, PlanError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from morvit_deploy.model.plan import load_plan, plan_problems
-from morvit_deploy.model.reference import Routing
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.planning import rounds as planning
 from morvit_deploy.planning.rounds import Calibrated, Waiting, Wish, calibrate, calibrate_shard, merge_shards
 

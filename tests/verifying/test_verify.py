@@ -392,7 +392,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", lambda m: m["plan"].update(checkpoint="0" * 64), "plan.checkpoint: differs"),
     ("ladder", bucket(1, upto=17), "buckets: got upto"),
     ("ladder", bucket(0, capacity=[5, 4, 1]), "plan.buckets.b0.macs"),
-    ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected with mode 'threshold'"),
+    ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected numbers in mode 'threshold'"),
     ("ladder", lambda m: m.update(form="masked"), "form: 'masked' with 3 buckets in the plan"),
     ("ladder", lambda m: m.update(dispatch="single"), "dispatch: 'single' with 3 buckets"),
     ("ladder", lambda m: m.update(dispatch="host"), "stem.onnx"),
@@ -496,7 +496,7 @@ def test_a_change_of_routing_is_counted_token_by_token() -> None:
     """Two images of four tokens and three steps: one token of the second image runs a step less."""
     import torch
 
-    from morvit_deploy.model.reference import Decision, Outcome, Trace
+    from morvit_deploy.model.trace import Decision, Outcome, Trace
 
     def outcome(depth: list[list[int]], margin: float) -> Outcome:
         traces = []
@@ -524,7 +524,7 @@ def test_a_change_of_routing_where_tokens_come_back() -> None:
     """Another schedule of a flat model: who runs is compared step by step, CLS too, and not by depth."""
     from tiny_models import normalised, random_pixels
 
-    from morvit_deploy.model.reference import Routing
+    from morvit_deploy.model.trace import Routing
 
     model = random_model(make_config(routing="expert_choice_flat"))
     images = normalised(model.config, random_pixels(model.config, 3)).float()

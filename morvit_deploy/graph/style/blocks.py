@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.graph.maths.rewrites import KV, Affine, fold_norm, fold_scale
-from morvit_deploy.model.reference import Block
+from morvit_deploy.model.layers import Block
 
 
 class StaticLinear(nn.Module):

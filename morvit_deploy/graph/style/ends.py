@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of
-from morvit_deploy.model.reference import MoRViT, Router
+from morvit_deploy.model.layers import Router
+from morvit_deploy.model.reference import MoRViT
 
 
 class StaticRouter(nn.Module):
