@@ -1,7 +1,7 @@
-"""Baselines: the same model as it would be exported without this tool, to compare the unrolled graph with.
+"""Baselines that the unrolled graph is compared with: the model as it would be exported without the rewrites.
 
-`masked` is dense: every token runs every layer and a mask hides those that have left, as training code does.
-`gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
+`masked` runs every token through every layer and masks those that have left, as training code does.
+`gather_scatter` applies rewrite 1 only: it gathers the active tokens, runs them, and scatters them back.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from morvit_deploy.model.reference import MoRViT
 
 
 class MaskedExpertChoice(ExpertChoice):
-    """Every token in every layer; who has left is masked out as a key and keeps its state."""
+    """Run every token in every layer; tokens that have left are masked as keys and keep their state."""
 
-    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        return {"h": h}  # nothing is shared with another bucket
+    begin = StaticRouting.begin  # the stem only embeds
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h, middle = carried["h"], self.config.sharing == "middle_cycle"
@@ -37,7 +36,9 @@ class MaskedExpertChoice(ExpertChoice):
         depth = torch.zeros_like(active, dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
             z = self.graph.router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
-            if z is not None and capacity < self.config.num_patches:  # the paper's percentile as a threshold
+            if (
+                z is not None and capacity < self.config.num_patches
+            ):  # the k-th highest score is the threshold
                 scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
                 active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
             depth = depth + active.to(torch.int32)
@@ -48,7 +49,7 @@ class MaskedExpertChoice(ExpertChoice):
 
 
 class MaskedFlatChoice(StaticRouting):
-    """The same where every step chooses among all tokens."""
+    """The same for routing `expert_choice_flat`."""
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h = self.graph.block("first")(carried["h"])
@@ -75,10 +76,9 @@ def _masked_step(routing: StaticRouting, h: Tensor, z: Tensor | None, runs: Tens
 
 
 class GatherScatterExpertChoice(ExpertChoice):
-    """Active tokens are gathered at each step and scattered back after it; last runs on all tokens."""
+    """Gather the active tokens at each step and scatter them back after it; last runs on all tokens."""
 
-    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        return {"h": h}  # nothing is shared with another bucket
+    begin = StaticRouting.begin  # the stem only embeds
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h, middle = carried["h"], self.config.sharing == "middle_cycle"
@@ -96,7 +96,7 @@ class GatherScatterExpertChoice(ExpertChoice):
 
 
 class GatherScatterFlatChoice(StaticRouting):
-    """The same where every step chooses among all tokens."""
+    """The same for routing `expert_choice_flat`."""
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         h = self.graph.block("first")(carried["h"])
@@ -111,7 +111,7 @@ class GatherScatterFlatChoice(StaticRouting):
 
 
 def _cycle(routing: StaticRouting, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
-    """The cycle on the running tokens x, which are the rows `rows` of h."""
+    """Apply the cycle to the running tokens x, which are rows `rows` of h."""
     for i in range(routing.config.cycle_depth):
         block = routing.graph.block(f"cycle.{i}")
         if routing.config.attention_scope == "all":
@@ -123,7 +123,7 @@ def _cycle(routing: StaticRouting, h: Tensor, x: Tensor, rows: Tensor) -> Tensor
 
 
 def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-    """h (…, n, dim) with the tokens x at its `rows`; x itself where that is everyone, in their own order."""
+    """Return h (…, n, dim) with x written to `rows`; x itself if it holds all tokens, in their original order."""
     return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
@@ -138,7 +138,7 @@ GATHER_SCATTER: dict[str, type[StaticRouting]] = {
 
 
 def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
-    """Bucket name to its static module: unrolled by this tool, or a baseline."""
+    """Return a static module for each bucket name: unrolled, or a baseline."""
     if variant == "unrolled":
         return unroll_plan(model, plan, options)
     (bucket,) = plan.buckets
@@ -146,7 +146,7 @@ def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) 
 
 
 def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
-    """The static module of a bucket that stands alone."""
+    """Return the static module of a single bucket without a plan."""
     if variant == "unrolled":
         return unroll(model, bucket, options)
     if variant == "masked":
@@ -154,9 +154,8 @@ def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Option
         return StaticMoRViT(model, bucket, plain, routing=MASKED.get(model.config.routing)).eval()
     if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {variant!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
-            "'expert_choice_flat') without depth output; "
-            f"got routing {model.config.routing!r}, depth output {options.with_depth}"
+            f"form {variant!r}: got routing {model.config.routing!r}, depth output {options.with_depth}; expected "
+            "routing 'expert_choice' or 'expert_choice_flat' with a capacity, and no depth output"
         )
     plain = replace(options, cls_only=False, frozen_keys=False)
     return StaticMoRViT(model, bucket, plain, routing=GATHER_SCATTER[model.config.routing]).eval()

@@ -193,7 +193,7 @@ def test_flat_routing_is_counted_by_decisions(tmp_path: Path, image_files: list[
     patches = np.array([[d.router_logits[1:].numpy() for d in trace.decisions] for trace in traces])
     assert survey["judgement"]["spread"] == pytest.approx(patches.std(axis=2).mean(axis=0), rel=1e-4)
     text = _inspect(model, "--images", folder, "-o", tmp_path / "again").stdout
-    for phrase in ("of all 17 tokens", "9, 4, 13 run", "only active tokens in each step"):
+    for phrase in ("9, 4, 13 of all 17 tokens", "only active tokens in each step"):
         assert phrase in " ".join(text.split())
 
 

@@ -180,7 +180,10 @@ def nothing_routed(plan: dict[str, Any]) -> None:
     [
         (lambda p: p.update(thresholds=[0.1]), "thresholds: got 1, expected 3 (one for each step)"),
         (null_at_a_step, "buckets.b0.capacity[1]: got 5 after 9, expected 9: no token leaves"),
-        (without_full, "buckets: got 'b0' [9, 5, 2] as the last bucket, expected 'full' with 16 at each step"),
+        (
+            without_full,
+            "buckets: got 'b0' [9, 5, 2] as the last bucket, expected 'full' with 16 at each step",
+        ),
         (bucket(1, name="all"), "buckets: got 'all' [16, 16, 16] as the last bucket, expected 'full'"),
         (bucket(1, capacity=[16, 16, 15]), "buckets: got 'full' [16, 16, 15] as the last bucket, expected"),
         (bucket(1, upto=15), "buckets.full.upto: got 15, expected 16"),
