@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from morvit_deploy.errors import CheckpointError, OutputError
+from morvit_deploy.errors import CheckpointError, OutputError, listed
 from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
@@ -120,5 +120,6 @@ def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path:
             bad = int((~torch.isfinite(tensor)).sum())
             problems.append(f"not finite: {name} has {bad} NaN or infinite values of {tensor.numel()}")
     if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise CheckpointError(f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed}")
+        raise CheckpointError(
+            f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed(problems)}"
+        )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import RoutingRecord
 
@@ -266,7 +266,7 @@ def explain(error: ValidationError) -> str:
             lines.append(f"{field}: unknown field")
         else:
             lines.append(f"{field or 'file'}: got {_short(item['input'])}; {item['msg']}")
-    return "\n".join(f"  - {line}" for line in lines)
+    return listed(lines)
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from morvit_deploy.errors import PlanError
+from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
 from morvit_deploy.model.routings.record import Mode
@@ -170,10 +170,8 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
             f"{path} was made for another checkpoint (got sha256 {fingerprint[:12]}…, the plan expects "
             f"{plan.checkpoint[:12]}…); run `morvit-deploy calibrate` on this checkpoint"
         )
-    problems = plan_problems(plan, config)
-    if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise PlanError(f"{path} does not fit the checkpoint:\n{listed}")
+    if problems := plan_problems(plan, config):
+        raise PlanError(f"{path} does not fit the checkpoint:\n{listed(problems)}")
     return plan
 
 

@@ -383,7 +383,7 @@ def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated)
     limit = sorted(point.expected for point in own)[1]
     found = merge_shards(model, counted, wish=Wish(buckets=2, budget_macs=limit))
     assert found.chosen.expected_macs <= limit
-    assert found.chosen.worth == max(point.worth for point in own if point.expected_macs <= limit)
+    assert found.chosen.accuracy == max(point.accuracy for point in own if point.expected_macs <= limit)
     assert found.plan.calibration is not None and found.plan.calibration["scale"] == found.chosen.scale
     cheapest = min(own, key=lambda point: point.expected)
     with pytest.raises(
