@@ -174,8 +174,7 @@ def test_inspect_and_export_and_verify(source: Path, scratch: Path, inside: Path
     ended = run("export", source, *SAY)
     assert ended.exit_code == 0, ended.output
     assert (
-        "is a ViT with timm's names (timm, DeiT), detected from patch_embed.proj.weight; 3 layers"
-        in ended.stderr
+        "is a ViT with timm's names (timm, DeiT), told by patch_embed.proj.weight; 3 layers" in ended.stderr
     )
     bundle = inside / "build" / "best [1]-onnx"
     assert (bundle / "manifest.json").is_file()

@@ -112,7 +112,7 @@ def test_token_choice_says_what_each_depth_costs(tmp_path: Path) -> None:
     assert [level["depth"] for level in found["by_depth"]] == [1, 2, 3, 4, 5]
     assert found["by_depth"][-1]["macs"] == found["macs"]["static"]
     text = _inspect(folder).stdout
-    assert "MACs by mean depth" in text and "exits only masked" in text
+    assert "MACs by mean depth" in text and "tokens that leave are masked" in text
     assert "MACs by mean depth" not in _inspect(_save(tmp_path / "expert")).stdout
 
 
@@ -219,7 +219,7 @@ def test_without_routing_there_are_no_maps(
         _save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0"
     )
     assert result.exit_code == 0, result.stderr
-    assert "nothing is routed" in result.stdout
+    assert "no routing: every token" in result.stdout
     assert not (tmp_path / "out").exists()
 
 

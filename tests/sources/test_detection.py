@@ -78,7 +78,9 @@ LLAMA = {
 @pytest.mark.parametrize("prefix", ["", "model.", "model.base_model.", "vit."])
 def test_the_official_code_and_its_forks_are_refused_with_the_reason(prefix: str) -> None:
     message = refusal({prefix + key: t for key, t in LLAMA.items()} | keys("lm_head.weight"))
-    assert "official Mixture-of-Recursions" in message and "RMSNorm" in message and "gated MLP" in message
+    assert (
+        "official Mixture-of-Recursions" in message and "RMSNorm" in message and "gated SiLU MLP" in message
+    )
     assert f"{prefix}layers.0.mlp.gate_proj.weight" in message
 
 

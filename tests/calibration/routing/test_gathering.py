@@ -200,7 +200,7 @@ def test_a_unit_without_a_readable_image(source: Source) -> None:
 def test_other_images_than_the_run_began_with(source: Source) -> None:
     task = task_of(source, begin(source))
     (source.images / "003.png").unlink()
-    with pytest.raises(ImageError, match="holds other images than when the run began"):
+    with pytest.raises(ImageError, match="contains other images than at the start of the run"):
         gather(task)
 
 
