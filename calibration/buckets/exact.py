@@ -67,9 +67,8 @@ def _envelope_prices(images: Images, bounds: NDArray[np.intp], cost: Cost) -> tu
     prices = np.full((len(pieces), len(bounds)), np.inf)
     for a in range(len(pieces)):
         envelopes = np.maximum.accumulate(pieces[a:])
-        grew = np.append(
-            True, (np.diff(envelopes, axis=0) > 0).any(axis=1)
-        )  # equal envelopes have equal costs
+        # equal envelopes have equal costs
+        grew = np.append(True, (np.diff(envelopes, axis=0) > 0).any(axis=1))
         costs = costs_of(cost, envelopes[grew])[grew.cumsum() - 1]
         prices[a, a + 1 :] = costs * (before[a + 1 :] - before[a])
     return prices, costs_of(cost, [images.full])[0] * (before[-1] - before)

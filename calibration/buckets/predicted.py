@@ -36,9 +36,7 @@ from morvit_deploy.calibration.buckets.search import (
 )
 from morvit_deploy.errors import ConfigError
 
-MAX_LEADS = (
-    64  # largest number of pieces that groups are made of; the table is then optimised over all values
-)
+MAX_LEADS = 64  # largest number of pieces that groups are made of; the table is optimised over all values
 # candidate schedules of a group: quantiles of its counts at every step, per mille
 QUANTILES = (500, 700, 800, 900, 950, 980, 990, 995, 999, 1000)
 

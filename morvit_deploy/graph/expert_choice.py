@@ -121,9 +121,8 @@ class ExpertChoice(StaticRouting):
 
         Returns the scores of the held tokens, None if no later operation reads them.
         """
-        everyone = (
-            self._keeps_leavers() or self.options.with_depth
-        )  # the order of the leaving tokens is read, too
+        # the order of the leaving tokens is read, too
+        everyone = self._keeps_leavers() or self.options.with_depth
         ranked = self.layout.count(state.h) - 1 if everyone else capacity
         read = self._scores_read(step)
         values, order = self.selection.rank(scores, ranked, capacity if read else 0)

@@ -100,10 +100,9 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     tokens, capacity = config.num_patches + 1, config.capacity
     middle = config.sharing == "middle_cycle"
     upto = [schedule_macs(config, capacity[:r], cls_only=False) for r in range(len(capacity))]
-    upto.append(
-        schedule_macs(config, capacity, cls_only=not middle)
-    )  # without `last`, the final step is CLS only
-    running = [kept if config.routes_cls else kept + 1 for kept in capacity]
+    # without `last`, the final step is CLS only
+    upto.append(schedule_macs(config, capacity, cls_only=not middle))
+    running = [kept if config.record.routes_cls else kept + 1 for kept in capacity]
     steps = [Stage(f"step {r}", count, upto[r] - upto[r - 1]) for r, count in enumerate(running, start=1)]
     stages = [Stage("patch projection and head", tokens, _ends(config)), *steps]
     if middle:

@@ -136,8 +136,8 @@ def _blind(images: int, image_share: float | None) -> Reason | None:
         measured=f"{image_share:.1%} of the variance of depth over {images} images is between images; the rest is a "
         "constant map of positions",
         expected=f"at least {BLIND_SHARE:.0%}",
-        advice="The router depends on the position embedding and not on the image: increase the weight of the sampling loss "
-        "(paper §3.4), or route after a block with attention.",
+        advice="The router depends on the position embedding and not on the image: increase the weight of the "
+        "sampling loss (paper §3.4), or route after a block with attention.",
     )
 
 

@@ -206,7 +206,8 @@ def _spreads(trace: Trace, config: Config) -> list[float]:
     """Return the standard deviation of an image's router logits at each step; NaN at a step without selection."""
     if config.record.depth_upfront:  # a single decision
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
-    first = 1 if config.routes_cls else 0  # without CLS, whose logit may differ even if all patches agree
+    # without CLS, whose logit may differ even if all patches agree
+    first = 1 if config.record.routes_cls else 0
     return [
         d.router_logits[first:].std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
         for d in trace.decisions

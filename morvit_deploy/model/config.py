@@ -116,19 +116,9 @@ class Config(Strict):
         return self.record.num_steps(self)
 
     @property
-    def nested(self) -> bool:
-        """Whether a token that leaves at one step skips all later steps."""
-        return self.record.nested
-
-    @property
-    def routes_cls(self) -> bool:
-        """Whether CLS is routed like the patch tokens. If so, capacities count it and it may skip a step."""
-        return self.record.routes_cls
-
-    @property
     def routed_tokens(self) -> int:
         """Number of tokens that are routed and counted by capacities: the N patches, plus CLS if it is routed."""
-        return self.num_patches + self.routes_cls
+        return self.num_patches + self.record.routes_cls
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
@@ -207,9 +197,11 @@ def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[
     if len(capacity) != steps:
         problems.append(f"capacity: got {len(capacity)} numbers, expected {steps} (one for each step)")
     if max(capacity, default=0) > most:
-        counted = "the patch tokens and CLS" if config.routes_cls else "the patch tokens"
+        counted = "the patch tokens and CLS" if config.record.routes_cls else "the patch tokens"
         problems.append(f"capacity: got {max(capacity)}, expected at most {most} ({counted})")
-    rises = [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.nested else []
+    rises = (
+        [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.record.nested else []
+    )
     problems += [
         f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that has left does "
         "not return, so capacities must not increase"

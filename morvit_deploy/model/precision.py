@@ -11,10 +11,8 @@ from morvit_deploy.model.config import Strict
 
 Number = Annotated[int, Field(ge=0)]
 WeightBits = Literal[7, 8]
-LARGEST_WEIGHT: dict[int, int] = {
-    7: 64,
-    8: 127,
-}  # weight bits -> largest magnitude; int8 weights are symmetric
+# weight bits -> largest magnitude; int8 weights are symmetric
+LARGEST_WEIGHT: dict[int, int] = {7: 64, 8: 127}
 
 
 class Calibrated(Strict):

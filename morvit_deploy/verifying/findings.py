@@ -122,9 +122,8 @@ class Fidelity:
     images: int
     snr_db: float  # of the logits
     token_agreement: list[float]  # fraction of patch tokens routed as in the reference, at each step
-    flips: list[
-        float
-    ]  # for each image that changes its class, the difference of the reference's two best logits
+    # for each image that changes its class, the difference of the reference's two best logits
+    flips: list[float]
     decisions: list[list[float]]  # for each step, the margins of the router decisions that changed
 
     def as_dict(self) -> dict[str, Any]:

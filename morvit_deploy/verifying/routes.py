@@ -40,7 +40,7 @@ class Routes:
             held = outputs["depth.order"].astype(np.int64)
         steps = []
         for step, capacity in enumerate(self.capacity, start=1):
-            order, rows = outputs.get(f"step{step}.order"), capacity if self.config.nested else None
+            order, rows = outputs.get(f"step{step}.order"), capacity if self.config.record.nested else None
             if order is not None:
                 held = np.take_along_axis(held, order[:, :rows].astype(np.int64), axis=1)
             held = held[:, :rows]
@@ -61,7 +61,7 @@ class Routes:
             who = [np.take_along_axis(depth, h, axis=1) >= layer for layer, h in enumerate(held, start=1)]
         elif held is None:
             return None
-        elif not self.config.nested:  # the first `capacity` of all tokens
+        elif not self.config.record.nested:  # the first `capacity` of all tokens
             who = [np.arange(h.shape[1]) < kept for h, kept in zip(held, self.capacity, strict=True)]
         else:
             who = self._going(outputs, held)
@@ -80,9 +80,8 @@ class Routes:
                 going = going & (outputs[f"step{step}.router_logits"][:, 1:, 0] >= threshold)
             if order is not None:
                 going = np.take_along_axis(going, order[:, : numbers.shape[1]].astype(np.int64), axis=1)
-            going = outputs.get(
-                f"step{step}.runs", going[:, : numbers.shape[1]]
-            )  # the probe, if there is one
+            # the probe, if there is one
+            going = outputs.get(f"step{step}.runs", going[:, : numbers.shape[1]])
             steps.append(going)
         return steps
 
@@ -182,7 +181,7 @@ class Routes:
 
         If CLS is not routed, it is the first row, before the held tokens.
         """
-        if not self.config.routes_cls:
+        if not self.config.record.routes_cls:
             held, runs = (
                 np.pad(held + 1, ((0, 0), (1, 0))),
                 np.pad(runs, ((0, 0), (1, 0)), constant_values=True),

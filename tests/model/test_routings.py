@@ -108,8 +108,8 @@ def test_what_a_record_says(name: str) -> None:
         router_logits=[router.linears()[-1].out_features for router in routers],
         fitted=record.why_one_bucket is None,
         routed=config.routed_tokens,
-        nested=config.nested,
-        routes_cls=config.routes_cls,
+        nested=config.record.nested,
+        routes_cls=config.record.routes_cls,
         depth_upfront=record.depth_upfront,
         has_schedule=record.has_schedule,
     )

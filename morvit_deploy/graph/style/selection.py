@@ -13,9 +13,8 @@ from morvit_deploy.graph.maths.layouts import BSD, RowLayout
 from morvit_deploy.graph.maths.rewrites import partition, partition_all, rank, take
 
 LOWEST = -65504.0  # score of tokens that have left: the lowest fp16 number, since infinity times zero is NaN
-HIDDEN = (
-    -3e4
-)  # added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
+# added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
+HIDDEN = -3e4
 HIGHEST = 6e4  # largest threshold: above every router logit, and finite in fp16
 
 

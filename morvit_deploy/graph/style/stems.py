@@ -90,10 +90,8 @@ class RowStem(Stem):
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         self.patch = StaticLinear(Affine(weight, None), dtype)
-        self.shrink, self.centre = (
-            1.0,
-            0.0,
-        )  # scale and offset of raw pixels, which `lowering` sets below fp32
+        # scale and offset of raw pixels, which `lowering` sets below fp32
+        self.shrink, self.centre = 1.0, 0.0
 
     def _project(self, image: Tensor) -> Tensor:
         x = self._rows(image[0] if self.single else image)

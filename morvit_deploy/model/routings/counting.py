@@ -50,7 +50,7 @@ def layer_names(config: Config) -> list[str]:
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
     """Return, for each step, whether the router is evaluated: if a token leaves, or if the gate needs the score."""
     everyone = (config.routed_tokens,) * len(capacity)
-    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.nested else everyone
+    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.record.nested else everyone
     return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
 
 
@@ -72,7 +72,7 @@ def recursion_macs(config: Config, graph: GraphShape) -> int:
             final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
             queries = 1 if final and graph.cls_only else running
             total += block_macs(config, queries, running + fresh, keys)
-        held = running if config.nested else tokens
+        held = running if config.record.nested else tokens
     if middle:
         total += block_macs(config, 1 if graph.cls_only else tokens, tokens, tokens)
     return total

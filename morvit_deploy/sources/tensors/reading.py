@@ -21,6 +21,7 @@ from morvit_deploy.sources.tensors.opening import open_weights
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
 
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
+SHOWN = 6  # names that a message lists
 
 
 @dataclass(frozen=True)
@@ -160,5 +161,5 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _some(names: list[str], shown: int = 6) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
