@@ -98,9 +98,9 @@ def choose(
     else:
         assert nearest.ladder is not None
         which = f"with {len(nearest.ladder.schedules)} buckets"
-    say = _ms if budget_macs is None else _macs
+    text = _ms if budget_macs is None else _macs
     raise PlanError(
-        f"no {kind} plan is within the budget of {say(limit)} per image; the nearest costs {say(price(nearest))} "
+        f"no {kind} plan is within the budget of {text(limit)} per image; the nearest costs {text(price(nearest))} "
         f"({which})"
     )
 

@@ -35,7 +35,7 @@ class StatisticsFolder:
 
     def has(self, round: int, shard: Shard, run: Run) -> bool:
         """Whether a shard has completed a round; PlanError if it belongs to another run."""
-        if shard not in self._shards(round, beside=shard):
+        if shard not in self._shards(round, own=shard):
             return False
         found = self._load(round, shard)
         if found.run != run:
@@ -68,7 +68,7 @@ class StatisticsFolder:
             )
         return found
 
-    def _shards(self, round: int, beside: Shard | None = None) -> list[Shard]:
+    def _shards(self, round: int, own: Shard | None = None) -> list[Shard]:
         """Return the completed shards of a round; PlanError if the images were divided differently."""
         found = []
         for path in self.folder.glob(f"round{round + 1:02}-shard*of*.npz"):
@@ -76,9 +76,9 @@ class StatisticsFolder:
             if match:
                 found.append(Shard(int(match[2]), int(match[3])))
         found.sort(key=lambda shard: (shard.of, shard.number))
-        together = found if beside is None else [*found, beside]
+        together = found if own is None else [*found, own]
         if len({shard.of for shard in together}) > 1:
-            given = "" if beside is None else f", this one is {beside}"
+            given = "" if own is None else f", this one is {own}"
             raise PlanError(
                 f"{self.folder}: round {round + 1} has shards {shard_names(found)}{given}; expected the same number "
                 "of shards: remove the other files, or use an empty folder"

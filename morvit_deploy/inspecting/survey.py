@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.inspecting.degeneracy import Assessment
+from morvit_deploy.inspecting.degeneracy import Assessment, Depth
 from morvit_deploy.model.config import Config
 
 OVERVIEW = "overview.png"
-Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
 
 
 @dataclass(frozen=True)

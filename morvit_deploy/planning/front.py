@@ -57,8 +57,8 @@ def draw(calibrated: Calibrated) -> bytes:
     if labelled and calibrated.trained_top1 is not None:
         level = 100 * calibrated.trained_top1
         axes.axhline(level, color=FAINT, ls=":", lw=1, zorder=1)
-        beside = axes.get_yaxis_transform()
-        axes.text(1.01, level, "as\ntrained", transform=beside, va="center", fontsize=SMALL)
+        right = axes.get_yaxis_transform()
+        axes.text(1.01, level, "as\ntrained", transform=right, va="center", fontsize=SMALL)
     images = (calibrated.plan.calibration or {}).get("images", 0)
     axes.set_xlabel(f"expected cost of an image, {unit}, on {images:,} calibration images")
     axes.set_ylabel("top-1, %" if labelled else "agreement with the trained model, %")

@@ -86,9 +86,9 @@ def _unknown(contents: Contents, keys: Sequence[str]) -> str:
     if models:
         named = listed([f"{name}.*: {family.title}" for name, family in models.items()])
         others = sorted(set(groups) - set(models))
-        beside = f", and other tensors ({', '.join(others[:6])})" if others else ""
+        besides = f", and other tensors ({', '.join(others[:6])})" if others else ""
         return (
-            f"{contents.path} contains {len(models)} model(s) under a prefix{beside}:\n{named}\n"
+            f"{contents.path} contains {len(models)} model(s) under a prefix{besides}:\n{named}\n"
             "save the one you need: torch.save(model.state_dict(), PATH)"
         )
     known = {family: assign(keys, family.rules) for family in FAMILIES}

@@ -100,7 +100,6 @@ class EdgeRecViT(Family):
         )
         activation = stored.get("hidden_act")
         return fields | {
-            "num_classes": tensors["head.weight"].shape[0],
             "num_heads": settle_heads(questions, stored.get("num_attention_heads"), fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12"),
             # its code takes ReLU for every name but "gelu"
@@ -125,7 +124,7 @@ class EdgeRecViT(Family):
             "attention_scope": "all",
             "capacity": None,
             "head_hidden": [],
-            "labels": labels_of(contents.config, tensors["head.weight"].shape[0]),
+            "labels": labels_of(contents.config, fields["num_classes"]),
         }
 
 

@@ -108,7 +108,7 @@ class TransformersViT(Family):
 
     def _rest(self, draft: Draft, contents: Contents, questions: Questions) -> dict[str, Any]:
         """Return the fields that depend on neither shapes nor ties."""
-        stored, classes = contents.config or {}, draft.tensors["head.weight"].shape[0]
+        stored = contents.config or {}
         act = stored.get("hidden_act")
         if act is not None and act not in _ACTIVATIONS:
             raise CheckpointError(
@@ -128,7 +128,6 @@ class TransformersViT(Family):
         )
         return {
             **PLAIN,
-            "num_classes": classes,
             "num_heads": settle_heads(
                 questions, stored.get("num_attention_heads"), draft.fields["embed_dim"]
             ),
@@ -140,7 +139,7 @@ class TransformersViT(Family):
                 published="gelu",
             ),
             "head_hidden": [],
-            "labels": labels_of(contents.config, classes),
+            "labels": labels_of(contents.config, draft.fields["num_classes"]),
         }
 
 

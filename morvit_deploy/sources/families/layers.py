@@ -21,7 +21,7 @@ def settle_layers(draft: Draft, questions: Questions) -> None:
     With `--sharing` the given ties are verified. Without it, the shortest cycle of bit-identical copies is used.
     """
     layers = take_layers(draft.tensors)
-    tying = _asked_tying(questions, len(layers)) or find_tying(layers)
+    tying = _given_tying(questions, len(layers)) or find_tying(layers)
     tie(draft, layers, tying, "omit --sharing to load the layers without tying them")
     draft.remarks += near_ties(layers, tying)
     draft.tied = describe(tying, len(layers))
@@ -79,7 +79,7 @@ def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what
     draft.rows = rows
 
 
-def _asked_tying(questions: Questions, layers: int) -> Tying | None:
+def _given_tying(questions: Questions, layers: int) -> Tying | None:
     """Return the ties that the options require; CheckpointError if they do not fit the number of layers."""
     sharing, depth = questions.given.sharing, questions.given.cycle_depth
     if sharing is None:

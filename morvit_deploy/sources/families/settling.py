@@ -78,6 +78,7 @@ def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
         "embed_dim": dim,
         "mlp_dim": tensors[f"{block}.mlp.fc1.weight"].shape[0],
         "qkv_bias": f"{block}.attn.qkv.bias" in tensors,
+        "num_classes": tensors["head.weight"].shape[0],
     }
 
 
@@ -96,11 +97,13 @@ def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed"
     if rows.shape[1] == positions.side**2:
         draft.remarks.append("the file has positions for patches only; the position of CLS is zero")
     patch, trained = draft.fields["patch_size"], positions.side
-    asked = questions.given.image_size
-    draft.fields["image_size"] = asked or trained * patch
-    if asked is not None:
-        side = side_of(asked, patch)
-        questions.note("image_size", asked, f"command line, --image-size; trained with {trained * patch}")
+    image_size = questions.given.image_size
+    draft.fields["image_size"] = image_size or trained * patch
+    if image_size is not None:
+        side = side_of(image_size, patch)
+        questions.note(
+            "image_size", image_size, f"command line, --image-size; trained with {trained * patch}"
+        )
         if side != trained:
             positions = positions.resized(side)
             draft.remarks.append(

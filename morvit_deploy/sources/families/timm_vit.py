@@ -83,8 +83,8 @@ class TimmViT(Family):
         stored = contents.config or {}
         arguments = _arguments(stored)
         _refuse_what_names_hide(contents, arguments, tensors)
-        classes, fields = tensors["head.weight"].shape[0], width_fields(tensors, "layers.0")
-        hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": classes})
+        fields = width_fields(tensors, "layers.0")
+        hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": fields["num_classes"]})
         draft = Draft(fields, tensors, rows)
         settle_positions(draft, questions)
         settle_preprocess(
@@ -97,12 +97,11 @@ class TimmViT(Family):
         )
         draft.fields |= {
             **PLAIN,
-            "num_classes": classes,
             "num_heads": settle_heads(questions, arguments.get("num_heads"), draft.fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-6"),
             "activation": questions.settle("activation", published="gelu"),
             "head_hidden": _settle_head(draft),
-            "labels": _labels(stored, classes),
+            "labels": _labels(stored, fields["num_classes"]),
         }
         settle_layers(draft, questions)
         return draft

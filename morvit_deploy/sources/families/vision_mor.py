@@ -71,7 +71,6 @@ class VisionMoR(Family):
         settle_positions(draft, questions)
         fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
-            "num_classes": tensors["head.weight"].shape[0],
             "num_heads": _heads(questions, fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-5"),
             "activation": questions.settle("activation", published="gelu"),
