@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from common import ladder, run
 from rich.console import Console
@@ -29,9 +29,9 @@ from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.files import write_text
-from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
+from morvit_deploy.model.choices import Layout, Select
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
@@ -126,8 +126,8 @@ def _answers(folder: Path, tell: Any) -> tuple[Table, dict[str, Any], list[str]]
         plan = calibrate(checkpoint, EXAMPLES / "digits-test", wish=Wish(buckets=3)).plan
         write_text(folder / f"{name}.json", plan.to_json())
         for precision in ("fp32", "fp16"):
-            for layout in LAYOUTS:
-                for select in SELECTS:
+            for layout in get_args(Layout):
+                for select in get_args(Select):
                     tell(f"{name}, {precision}, {layout}, {select}")
                     found = export(
                         checkpoint, folder / "bundle", target="coreml", plan=folder / f"{name}.json", force=True,

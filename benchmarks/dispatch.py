@@ -35,7 +35,8 @@ from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.model.checkpoint import fingerprint, init_model, save_checkpoint
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.presets import preset
-from morvit_deploy.model.reference import MoRViT, Routing
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.planning.rounds import Wish, calibrate
 from morvit_deploy.report import Table, size, three_digits
 

@@ -1,1 +1,1 @@
-"""Images and the statistics gathered from them."""
+"""Calibration: statistics of images, and the thresholds, buckets and activation ranges fitted to them."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from morvit_deploy.model.reference import Attention, Block, MoRViT
+from morvit_deploy.model.layers import Attention, Block
+from morvit_deploy.model.reference import MoRViT
 
 STEP_TEMPERATURE = 1.0  # of the soft keep probability, in router logits
 

@@ -21,8 +21,7 @@ from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import style_for_batch
+from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint

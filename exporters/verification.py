@@ -13,7 +13,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.graph.baselines import build_graphs
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan

@@ -17,6 +17,7 @@ MorvitError                  exit status 2: bad usage or input
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -77,3 +78,11 @@ class ParityError(CheckFailed):
 
 class PrecisionError(CheckFailed):
     """A bundle below fp32 is not worth having: it misses its gate, or is not faster than fp32."""
+
+
+def listed(problems: Sequence[str], most: int | None = None) -> str:
+    """Return problems as lines of a message, at most `most` of them, followed by the number of those omitted."""
+    lines = [f"  - {problem}" for problem in problems[:most]]
+    return "\n".join(
+        [*lines, f"  - and {len(problems) - most} more"] if most and len(problems) > most else lines
+    )

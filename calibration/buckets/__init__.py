@@ -1,1 +1,1 @@
-"""From counts to a ladder of buckets."""
+"""Fitting of buckets to token counts."""

@@ -1,4 +1,4 @@
-"""What a schedule costs, for many schedules at once: MACs, or milliseconds measured on this machine. No torch."""
+"""Costs of schedules, vectorised: MACs, or milliseconds measured on this machine. No torch."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from morvit_deploy.model.plan import bucket_macs, routed_by
 
 @dataclass(frozen=True)
 class MacCost:
-    """Multiply-accumulates of an image."""
+    """Cost in MACs per image."""
 
     config: Config
     unit = "MACs"
 
     def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
-        """Schedules (m, steps) to MACs (m,), stem included; without thresholds as a top-k or depth graph."""
-        if thresholds is None and self.config.capacity is not None:  # each has routed steps of its own
+        """Return the MACs (m,) of schedules (m, steps), including the stem; without thresholds, of top-k or depth."""
+        if thresholds is None and self.config.capacity is not None:  # routed steps depend on the schedule
             each = [bucket_macs(self.config, tuple(map(int, row)), None) for row in schedules]
             return np.array(each, dtype=np.float64)
         routed = None if thresholds is None else routed_by(self.config, thresholds)
-        columns: Any = tuple(np.asarray(schedules, dtype=np.int64).T)  # the formulas take these, too
+        columns: Any = tuple(np.asarray(schedules, dtype=np.int64).T)  # the formulas are vectorised
         return np.asarray(schedule_macs(self.config, columns, routed=routed), dtype=np.float64)
 
     def stem(self, lead: int) -> float:
-        """What all buckets have in common, which a second run does not repeat."""
+        """Return the cost of the stem, which a second run does not repeat."""
         return float(stem_macs(self.config, lead))
 
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Milliseconds of an image, from trunks that hold all tokens up to step `lead` (from 0), then as many at each.
+    """Cost in milliseconds per image, interpolated between measured trunks.
 
-    `held` are numbers of patch tokens, rising, and `ms` the medians of the trunks that hold so many; a schedule costs
-    the mean over its steps from `lead` of these times, interpolated, and the stem's, `stem_ms`.
+    A measured trunk holds all tokens before step `lead` (from 0) and the same number of tokens at each step from
+    `lead`. `held` are these numbers, ascending, and `ms` the median latencies. The cost of a schedule is `stem_ms`
+    plus the mean of the interpolated latencies of its steps from `lead`.
     """
 
     held: tuple[int, ...]
@@ -51,14 +52,14 @@ class MeasuredCost:
     unit = "ms"
 
     def of(self, schedules: NDArray[np.int64], thresholds: Thresholds | None = None) -> NDArray[np.float64]:
-        """Schedules (m, steps) to milliseconds (m,), stem included; `thresholds` change nothing."""
-        rising = np.maximum.accumulate(self.ms)  # noise must not make a larger bucket the cheaper one
+        """Return the milliseconds (m,) of schedules (m, steps), including the stem; `thresholds` have no effect."""
+        rising = np.maximum.accumulate(self.ms)  # noise must not make a larger bucket cheaper
         trunk = np.interp(np.asarray(schedules)[:, self.lead :], self.held, rising)
         ms: NDArray[np.float64] = self.stem_ms + trunk.mean(axis=1)
         return ms
 
     def stem(self, lead: int) -> float:
-        """What all buckets have in common."""
+        """Return the cost of the stem."""
         return self.stem_ms
 
 
@@ -68,7 +69,7 @@ Costs = MacCost | MeasuredCost
 def expand(
     schedules: NDArray[np.int64], routed: Sequence[int], steps: int, everyone: int
 ) -> NDArray[np.int64]:
-    """Capacities at the routed steps (m, routed) to all steps (m, steps): at the others as many as before."""
+    """Expand capacities at the routed steps (m, routed) to all steps (m, steps)."""
     full = np.full((len(schedules), steps), everyone, dtype=np.int64)
     for column, step in enumerate(routed):
         full[:, step:] = schedules[:, column : column + 1]

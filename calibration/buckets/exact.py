@@ -1,12 +1,13 @@
-"""Buckets fitted where the counts are known before the bucket is chosen. No torch.
+"""Fitting of buckets if the counts are known before the bucket is chosen. No torch.
 
-A dynamic program over groups of neighbours in one order of the images, then local search: what it finds is good, and
-not always the best of all ladders.
+Dynamic programming over groups of neighbours in one order of the images, followed by local search. The result is
+good but not always optimal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +28,23 @@ from morvit_deploy.calibration.buckets.search import (
     Bill,
     cuts,
     descended,
-    expected_cost,
     in_order,
     partings,
     while_it_falls,
     without_idle,
 )
 
-MAX_CUTS = 1024  # pieces that groups are made of
+MAX_CUTS = 1024  # largest number of pieces that groups are made of
 
 
 def fit_exact(counts: Ints, buckets: int, cost: Cost, num_patches: int) -> Ladder:
-    """At most `buckets` schedules, full among them, for images of counts (n, R) whose bucket is chosen exactly.
+    """Fit at most `buckets` schedules, including full, to images of counts (n, R) whose bucket is chosen exactly.
 
-    Distinct counts stand in the order of their own cost and are parted into groups of neighbours, each with its
-    envelope (the greatest count of each step) as schedule; the dearest are left to full. The parting is the best
-    there is for up to MAX_CUTS distinct counts; above, cuts are allowed only at every k-th of them. Then each
-    schedule descends coordinate by coordinate, images go to the cheapest that fits and schedules shrink to the
-    envelope of what they serve, while the expected cost falls. One more bucket never costs more.
+    Distinct counts are sorted by their own cost and partitioned into groups of neighbours. The schedule of a group is
+    its envelope, the largest count of each step; the most expensive counts use full. The partition is optimal for up
+    to MAX_CUTS distinct counts; above, cuts are considered only at every k-th of them. Then, while the expected cost
+    decreases, each schedule is improved by coordinate descent, images are assigned to the cheapest schedule that
+    fits, and schedules shrink to the envelope of their images. An additional bucket never increases the cost.
     """
     images = gather(counts, num_patches, buckets=buckets)
     costs = costs_of(cost, images.counts)
@@ -57,24 +57,25 @@ def fit_exact(counts: Ints, buckets: int, cost: Cost, num_patches: int) -> Ladde
         ladder = _shrunk(images, envelopes, cost)
         return while_it_falls(ladder, lambda it: _tuned_exact(images, it, cost))
 
-    return min(map(settled, partings(prices, left, buckets - 1)), key=expected_cost)
+    return min(map(settled, partings(prices, left, buckets - 1)), key=attrgetter("expected"))
 
 
 def _envelope_prices(images: Images, bounds: NDArray[np.intp], cost: Cost) -> tuple[Floats, Floats]:
-    """Prices and left of `partings`, a group's images all in its envelope."""
+    """Return `prices` and `left` for `partings`, with the images of a group in its envelope."""
     before = images.before(bounds)
     pieces = np.maximum.reduceat(images.counts, bounds[:-1], axis=0)
     prices = np.full((len(pieces), len(bounds)), np.inf)
     for a in range(len(pieces)):
         envelopes = np.maximum.accumulate(pieces[a:])
-        grew = np.append(True, (np.diff(envelopes, axis=0) > 0).any(axis=1))  # the others cost the same
+        # equal envelopes have equal costs
+        grew = np.append(True, (np.diff(envelopes, axis=0) > 0).any(axis=1))
         costs = costs_of(cost, envelopes[grew])[grew.cumsum() - 1]
         prices[a, a + 1 :] = costs * (before[a + 1 :] - before[a])
     return prices, costs_of(cost, [images.full])[0] * (before[-1] - before)
 
 
 def _shrunk(images: Images, schedules: Sequence[Ints], cost: Cost) -> Ladder:
-    """Each image to the cheapest that fits, each schedule to the envelope of its images, full added."""
+    """Assign each image to the cheapest schedule that fits, and shrink schedules to the envelope of their images."""
     ordered = in_order(images, schedules, cost)
     chosen = assign(images.counts, ordered, costs_of(cost, ordered))
     served = [images.counts[chosen == j] for j in range(len(ordered) - 1)]
@@ -83,13 +84,13 @@ def _shrunk(images: Images, schedules: Sequence[Ints], cost: Cost) -> Ladder:
 
 
 def _tuned_exact(images: Images, ladder: Ladder, cost: Cost) -> Ladder:
-    """Each schedule but full descends for the images that no cheaper one serves, then shrinks."""
+    """Improve each schedule but full for the images that no cheaper one fits, then shrink it."""
     schedules = [np.asarray(schedule) for schedule in ladder.schedules]
     for j in reversed(range(len(schedules) - 1)):
         costs = costs_of(cost, schedules)
         others = np.where(fits_each(images.counts, schedules), costs, np.inf)
         others[:, j] = np.inf
-        otherwise = others.min(axis=1)  # what each image costs without this bucket
+        otherwise = others.min(axis=1)  # cost of each image without this bucket
         own = otherwise > costs[j]
         bill = _bill_exact(images.weights[own], otherwise[own])
         schedules[j] = descended(images.counts[own], schedules[j], cost, bill)
@@ -97,7 +98,7 @@ def _tuned_exact(images: Images, ladder: Ladder, cost: Cost) -> Ladder:
 
 
 def _bill_exact(weights: Ints, otherwise: Floats) -> Bill:
-    """An image costs the schedule if it fits and that is cheaper, else `otherwise` (m,), one of a few prices."""
+    """Return a bill in which an image costs the schedule if it fits and is cheaper, else `otherwise` (m,)."""
     classes = [(price, weights * (otherwise == price)) for price in np.unique(otherwise)]
 
     def bill(costs: Floats, order: NDArray[np.intp], ends: NDArray[np.intp]) -> Floats:

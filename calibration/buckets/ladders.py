@@ -1,14 +1,14 @@
-"""Ladders of buckets, and what they cost on images: the mean over how many tokens ran each step. No torch.
+"""Ladders of buckets, and their expected cost on images. No torch.
 
-An image has counts n_1 … n_R, never rising: how many patch tokens ran each step. A schedule fits it when no count
-exceeds its capacity. A ladder is a few schedules, cheapest first, the last `full`: all N tokens in every step, which
-fits every image. Two dispatch rules:
+The counts n_1 … n_R of an image are the numbers of patch tokens that run each step; they never increase. A schedule
+fits an image if no count exceeds its capacity. A ladder is a list of schedules, cheapest first. The last is `full`,
+all N tokens in every step, which fits every image. There are two dispatch rules:
 
-- exact (token choice): the counts are known before the bucket is chosen; an image goes to the cheapest that fits.
-- predicted (expert choice): the bucket follows from one of the counts, `lead`, by a table of upper bounds; an image
-  that does not fit has overflowed and is run again in `full`.
+- exact (token choice): the counts are known before the bucket is chosen; an image runs in the cheapest that fits.
+- predicted (expert choice): a table of upper bounds maps one of the counts, `lead`, to a bucket; an image that does
+  not fit its bucket overflows and is run again in `full`.
 
-Images are gathered into distinct counts with multiplicities before anything else, so their order changes nothing.
+Images are first reduced to distinct counts with multiplicities, so their order has no effect.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import ConfigError
 
-GAIN = 0.02  # of the expected cost: what one more graph on the device must save
+GAIN = 0.02  # fraction of the expected cost that an additional bucket must save
 
 Schedule = tuple[int, ...]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# schedules (m, R) -> what one image costs in each, float64 (m,): MACs or ms, never falling as a capacity rises
+# schedules (m, R) -> cost of one image in each, float64 (m,), in MACs or ms; never decreases with a capacity
 Cost = Callable[[Ints], Floats]
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Schedules, cheapest first and the last full, and what they cost on the images they were evaluated on."""
+    """Schedules, cheapest first and the last full, and their cost on the images they were evaluated on."""
 
     schedules: tuple[Schedule, ...]
-    upto: tuple[int, ...] | None  # predicted: the greatest lead each bucket serves, rising, the last N
-    expected: float  # mean cost of an image, second runs included
-    shares: tuple[float, ...]  # part of the images each bucket is chosen for
-    overflow: float  # part of the images run again in full; 0 for exact
+    upto: tuple[int, ...] | None  # predicted: largest lead of each bucket, ascending, the last is N
+    expected: float  # mean cost per image, including second runs
+    shares: tuple[float, ...]  # fraction of images that each bucket is chosen for
+    overflow: float  # fraction of images that are run again in full; 0 for exact
 
 
 @dataclass(frozen=True)
 class Images:
-    """Distinct counts (m, R), how often each occurs (m,), and N."""
+    """Distinct counts (m, R), their multiplicities (m,), and N."""
 
     counts: Ints
     weights: Ints
@@ -57,56 +57,56 @@ class Images:
         return (self.num_patches,) * int(self.counts.shape[1])
 
     def take(self, chosen: Any) -> Images:
-        """Some of them, or all in another order."""
+        """Select or reorder counts."""
         return replace(self, counts=self.counts[chosen], weights=self.weights[chosen])
 
     def before(self, bounds: NDArray[np.intp]) -> Ints:
-        """How many images stand before each position."""
+        """Return the number of images before each position."""
         return np.append(0, self.weights.cumsum())[bounds]
 
 
 def assign(counts: Ints, schedules: Sequence[Schedule], costs: Floats) -> NDArray[np.intp]:
-    """The cheapest schedule that fits each image: counts (n, R), costs (B,) to indices (n,); the first of equals.
+    """Return the index (n,) of the cheapest schedule that fits each image, from counts (n, R) and costs (B,).
 
-    ConfigError when an image fits none.
+    On a tie it is the first. Raises ConfigError if an image fits no schedule.
     """
     fits = fits_each(counts, schedules)
     if not fits.any(axis=1).all():
         raise ConfigError(
-            f"schedules: got {list(schedules)}, expected that one fits each image; let the last be full"
+            f"schedules: got {list(schedules)}, expected one that fits each image; make the last one full"
         )
     cheapest: NDArray[np.intp] = np.where(fits, costs, np.inf).argmin(axis=1)
     return cheapest
 
 
 def predict(lead: Ints, upto: Sequence[int]) -> NDArray[np.intp]:
-    """The bucket that each image's `lead` (n,) calls for: the first whose upper bound it does not exceed."""
+    """Return the predicted bucket of each image: the first whose upper bound is at least `lead` (n,)."""
     chosen: NDArray[np.intp] = np.searchsorted(np.asarray(upto), lead, side="left")
     return chosen
 
 
 def evaluate_exact(counts: Ints, schedules: Sequence[Schedule], cost: Cost) -> Ladder:
-    """`schedules` (the last full) evaluated on images of counts (n, R) when the bucket is chosen exactly."""
+    """Evaluate schedules (the last is full) on images of counts (n, R) whose bucket is chosen exactly."""
     return price_exact(gather(counts, _checked_full(schedules)), schedules, cost)
 
 
 def evaluate_predicted(
     counts: Ints, lead_step: int, schedules: Sequence[Schedule], upto: Sequence[int], cost: Cost, again: float
 ) -> Ladder:
-    """`schedules` (the last full) and the table `upto` evaluated on images of counts (n, R).
+    """Evaluate schedules (the last is full) and the table `upto` on images of counts (n, R).
 
-    The bucket follows from the count at `lead_step` (from 0); an image that does not fit costs `again` on top.
+    The count at `lead_step` (from 0) determines the bucket; an image that does not fit costs `again` in addition.
     """
     num_patches = _checked_full(schedules)
     if len(upto) != len(schedules) or list(upto) != sorted(upto) or upto[-1] != num_patches:
         raise ConfigError(
-            f"upto: got {list(upto)}, expected {len(schedules)} rising bounds, the last {num_patches}"
+            f"upto: got {list(upto)}, expected {len(schedules)} ascending bounds, the last {num_patches}"
         )
     return price_predicted(gather(counts, num_patches, lead_step), lead_step, schedules, upto, cost, again)
 
 
 def choose_buckets(fits: Sequence[Ladder], gain: float = GAIN) -> Ladder:
-    """Of ladders fitted for 1, 2, 3 … buckets the first after which one more saves less than `gain` of its cost."""
+    """Return the first ladder for 1, 2, 3 … buckets after which another bucket saves less than `gain` of its cost."""
     if not fits:
         raise ConfigError("ladders: got none, expected one for each number of buckets from 1")
     for ladder, more in pairwise(fits):
@@ -117,14 +117,17 @@ def choose_buckets(fits: Sequence[Ladder], gain: float = GAIN) -> Ladder:
 
 
 def gather(counts: Ints, num_patches: int, lead_step: int = 0, buckets: int = 1) -> Images:
-    """Checked, and in lexicographic order. A factor common to all multiplicities changes no mean: it is dropped."""
+    """Check counts and reduce them to distinct ones, in lexicographic order.
+
+    A common factor of all multiplicities is removed, which does not change means.
+    """
     counts = np.asarray(counts)
     if counts.ndim != 2 or not counts.size or counts.dtype.kind not in "iu":
         raise ConfigError(
             f"counts: got {counts.dtype} {counts.shape}, expected integers (images, steps), at least 1 of each"
         )
     if buckets < 1:
-        raise ConfigError(f"buckets: got {buckets}, expected at least 1, which is full")
+        raise ConfigError(f"buckets: got {buckets}, expected at least 1 (full)")
     if not 0 <= lead_step < counts.shape[1]:
         raise ConfigError(f"lead_step: got {lead_step}, expected 0 … {counts.shape[1] - 1}")
     counts = counts.astype(np.int64)
@@ -137,7 +140,7 @@ def gather(counts: Ints, num_patches: int, lead_step: int = 0, buckets: int = 1)
 
 
 def costs_of(cost: Cost, schedules: Any) -> Floats:
-    """`cost` of schedules (m, R), checked."""
+    """Return the costs of schedules (m, R); ConfigError if they are not finite numbers."""
     table = np.asarray(schedules, dtype=np.int64)
     costs = np.asarray(cost(table), dtype=np.float64)
     if costs.shape != table.shape[:1] or not np.isfinite(costs).all():
@@ -148,7 +151,7 @@ def costs_of(cost: Cost, schedules: Any) -> Floats:
 
 
 def fits_each(counts: Ints, schedules: Sequence[Any]) -> NDArray[np.bool_]:
-    """Does each schedule fit each image? (n, B)"""
+    """Return whether each schedule fits each image, (n, B)."""
     return np.stack([(counts <= np.asarray(schedule)).all(axis=1) for schedule in schedules], axis=1)
 
 
@@ -173,7 +176,7 @@ def price_predicted(
 def _priced(
     images: Images, schedules: Sequence[Schedule], costs: Floats, chosen: NDArray[np.intp], again: float
 ) -> Ladder:
-    """What the schedules cost when image i goes to schedule chosen[i]."""
+    """Return the ladder if image i runs in schedule chosen[i]."""
     total = int(images.weights.sum())
     served = np.bincount(chosen, images.weights, minlength=len(schedules))
     fits = (images.counts <= np.asarray(schedules)[chosen]).all(axis=1)
@@ -184,10 +187,10 @@ def _priced(
 
 
 def _checked_full(schedules: Sequence[Schedule]) -> int:
-    """N, which the last schedule holds in every step."""
+    """Return N, the capacity of the last schedule at every step."""
     if not schedules or len({len(s) for s in schedules}) != 1 or len(set(schedules[-1])) != 1:
         raise ConfigError(
-            f"schedules: got {list(schedules)}, expected equally long ones, the last with all tokens in every step"
+            f"schedules: got {list(schedules)}, expected equal lengths and all tokens at every step of the last one"
         )
     return schedules[-1][0]
 
@@ -197,5 +200,5 @@ def _refuse(counts: Ints, wrong: NDArray[np.bool_], expected: str) -> None:
     if len(images):
         raise ConfigError(
             f"counts: got {counts[images[0]].tolist()} for image {images[0]}, expected {expected} "
-            f"({len(images)} of {len(counts)} images break this)"
+            f"({len(images)} of {len(counts)} images are wrong)"
         )

@@ -1,4 +1,4 @@
-"""From a chosen point to a plan file, with what was learned about it. No torch."""
+"""From a chosen point to a plan. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs, own_plan, 
 
 
 def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Plan:
-    """The plan of a point, from the last round's joined statistics; `cost` is what its buckets were fitted to."""
+    """Return the plan of a point, from the joined statistics of the last round; `cost` is recorded in the plan."""
     record: dict[str, Any] = {
         "images": last.images,
         "unreadable": len(last.bad),
@@ -68,7 +68,7 @@ def _buckets(config: Config, chosen: Point) -> tuple[Bucket, ...]:
 
 
 def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
-    """Thresholds that should part the tokens and do not: they keep every token, or none."""
+    """Return a remark for each threshold that should select some tokens but keeps every token, or none."""
     if chosen.kind != "threshold":
         return []
     assert last.counts is not None and chosen.thresholds is not None
@@ -82,12 +82,12 @@ def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
         if after in (0, before) and 0 < wanted < before:
             what = "keeps every token" if after else "keeps no token"
             remarks.append(
-                f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, so it decides "
-                "nothing: the router's logits hardly differ (`inspect --images` shows the depths)"
+                f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, because the "
+                "router's logits are nearly equal (`inspect --images` shows the depths)"
             )
     return remarks
 
 
 def _number(last: Statistics, chosen: Point) -> int:
-    """Where the point's scale stands among the run's."""
+    """Return the index of the point's scale."""
     return 0 if chosen.scale is None else last.run.scales.index(chosen.scale)

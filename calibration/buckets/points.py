@@ -1,4 +1,4 @@
-"""The ways of routing that one checkpoint can be deployed with, and what each costs and is worth. No torch."""
+"""The points of a calibration: ways to route a checkpoint, each with its cost and accuracy. No torch."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config
 from morvit_deploy.report import count
 
-MAX_BUCKETS = 6  # tried when the number is not given
+MAX_BUCKETS = 6  # tried if the number of buckets is not given
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to deploy: expected cost of an image, and its worth on the calibration images."""
+    """One way to route: expected cost per image, and accuracy on the calibration images."""
 
-    kind: str  # "topk", "threshold" or "depth": a plan's mode
-    scale: float | None  # of the checkpoint's capacities
-    expected: float  # MACs or ms
+    kind: str  # "topk", "threshold" or "depth": the mode of a plan
+    scale: float | None  # relative to the checkpoint's capacities
+    expected: float  # in MACs or ms
     expected_macs: float
-    agreement: float  # top-1, with the model as it was trained
-    top1: float | None  # where every image has a label
-    preferred: bool = False  # of its kind, where there is no budget
-    unpadded: float | None = None  # expected cost if each image had a bucket of its own: no ladder is cheaper
+    agreement: float  # top-1 agreement with the trained model
+    top1: float | None  # None unless every image has a label
+    preferred: bool = False  # the default of its kind without a budget
+    unpadded: float | None = None  # expected cost without padding, a lower bound for any ladder
     overflow: float = 0.0
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
 
     @property
-    def worth(self) -> float:
-        """What to choose by: top-1 where there are labels, otherwise agreement with the trained model."""
+    def accuracy(self) -> float:
+        """Top-1 if every image has a label, otherwise agreement with the trained model."""
         return self.agreement if self.top1 is None else self.top1
 
     def as_dict(self) -> dict[str, Any]:
-        """For the Pareto file."""
+        """Return the content of the Pareto file."""
         return asdict(self)
 
 
 def points_of(
     config: Config, last: Statistics, thresholds: Sequence[Thresholds], costs: Costs, buckets: int | None
 ) -> list[Point]:
-    """Every point of a calibration, from its last round and the thresholds of each scale.
+    """Return all points, from the statistics of the last round and the thresholds of each scale.
 
-    `buckets` is the number of a ladder's buckets, None for as many as pay.
+    `buckets` is the number of buckets of a ladder; None: as many as reduce the cost noticeably.
     """
     if last.run.mode == "depth":
         return _depth_points(config, last, costs, buckets)
@@ -73,10 +73,11 @@ def points_of(
 def choose(
     points: Sequence[Point], kind: str, budget_ms: float | None = None, budget_macs: float | None = None
 ) -> Point:
-    """The preferred point of `kind`; with a budget the worthiest within it, of equals the cheapest.
+    """Return the preferred point of `kind`, or the most accurate point within a budget; of equal ones the cheapest.
 
-    Where only the number of buckets differs, a budget buys the preferred ladder, or one with no more buckets than it
-    takes. `budget_ms` is for points that cost milliseconds. PlanError names the nearest when none is within.
+    If points differ only in the number of buckets, this is the preferred ladder or, if it exceeds the budget, the one
+    with the fewest buckets that does not. `budget_ms` requires points that cost milliseconds. Raises PlanError, which
+    names the cheapest point, if no point is within the budget.
     """
     own = [point for point in points if point.kind == kind]
     limit = budget_ms if budget_macs is None else budget_macs
@@ -90,16 +91,16 @@ def choose(
     if within and kind == "depth":
         return max(within, key=lambda point: (point.preferred, price(point)))
     if within:
-        return max(within, key=lambda point: (point.worth, -price(point)))
+        return max(within, key=lambda point: (point.accuracy, -price(point)))
     nearest = min(own, key=price)
     if nearest.scale is not None:
         which = f"{nearest.scale:g} × the trained capacities"
     else:
         assert nearest.ladder is not None
         which = f"with {len(nearest.ladder.schedules)} buckets"
-    say = _ms if budget_macs is None else _macs
+    text = _ms if budget_macs is None else _macs
     raise PlanError(
-        f"no {kind} plan is expected to cost {say(limit)} an image or less; the nearest costs {say(price(nearest))} "
+        f"no {kind} plan is within the budget of {text(limit)} per image; the nearest costs {text(price(nearest))} "
         f"({which})"
     )
 
@@ -134,7 +135,7 @@ def _threshold_point(
     counts = _held(last.counts[:, i, list(steps)])
 
     def cost_by(costs: Costs) -> tuple[Cost, float]:
-        """What a schedule of the routed steps costs, and what a second run, in full, does."""
+        """Return the cost function of schedules of the routed steps, and the cost of a second run in full."""
 
         def cost(schedules: NDArray[np.int64]) -> NDArray[np.float64]:
             return costs.of(expand(schedules, steps, config.num_steps, everyone), thresholds)
@@ -161,12 +162,12 @@ def _threshold_point(
 
 
 def _held(counts: NDArray[Any]) -> NDArray[np.int64]:
-    """Slots that an image's counts (images, steps) need: a graph holds at least one patch token."""
+    """Return the capacities that counts (images, steps) require: a graph holds at least one patch token."""
     return np.maximum(counts.astype(np.int64), 1)
 
 
 def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int | None) -> list[Point]:
-    """A point for each number of buckets: the answers are the same, so only the cost differs."""
+    """Return a point for each number of buckets; the logits are the same, and only the cost differs."""
     assert last.counts is not None
     counts = _held(last.counts[:, 0])
     fits = [
@@ -186,10 +187,10 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
             unpadded=float(costs.of(counts).mean()),
             ladder=ladder,
         )
-        for ladder in dict.fromkeys(fits)  # one more bucket may bring nothing
+        for ladder in dict.fromkeys(fits)  # another bucket may not help
     ]
 
 
 def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:
-    """At most `buckets`, or as many as pay."""
+    """Fit at most `buckets`, or as many as reduce the cost noticeably."""
     return fit(buckets) if buckets else choose_buckets([fit(number) for number in range(1, MAX_BUCKETS + 1)])

@@ -1,13 +1,14 @@
-"""Buckets fitted where the bucket is predicted from the count at one step. No torch.
+"""Fitting of buckets that are predicted from the count at one step. No torch.
 
-A dynamic program over groups of neighbours in the order of that count, then local search: what it finds is good, and
-not always the best of all ladders.
+Dynamic programming over groups of neighbours in the order of that count, followed by local search. The result is
+good but not always optimal.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,6 @@ from morvit_deploy.calibration.buckets.search import (
     Bill,
     cuts,
     descended,
-    expected_cost,
     in_order,
     partings,
     while_it_falls,
@@ -36,24 +36,24 @@ from morvit_deploy.calibration.buckets.search import (
 )
 from morvit_deploy.errors import ConfigError
 
-MAX_LEADS = 64  # pieces that groups are made of; the table is then set among all values
-# per mille of a group's images, in every step
+MAX_LEADS = 64  # largest number of pieces that groups are made of; the table is optimised over all values
+# candidate schedules of a group: quantiles of its counts at every step, per mille
 QUANTILES = (500, 700, 800, 900, 950, 980, 990, 995, 999, 1000)
 
 
 def fit_predicted(
     counts: Ints, lead_step: int, buckets: int, cost: Cost, again: float, num_patches: int
 ) -> Ladder:
-    """At most `buckets` schedules, full among them, for images of counts (n, R) predicted at `lead_step` (from 0).
+    """Fit at most `buckets` schedules, including full, to images of counts (n, R) predicted at `lead_step` (from 0).
 
-    All tokens run the steps before `lead_step`, which are not routed. `again` is what a second run, in full, costs.
-    Images are parted by lead into groups of neighbours, at up to MAX_LEADS places; a group's schedule is the best
-    of its quantiles in every step, fit against overflow; the greatest leads are left to full. Then each schedule
-    descends coordinate by coordinate and the table is set anew, exactly, among all values of lead, while the
-    expected cost falls. One more bucket never costs more.
+    All tokens run the steps before `lead_step`, which are not routed. `again` is the cost of a second run in full.
+    Images are partitioned by lead into groups of neighbours, at up to MAX_LEADS positions. The schedule of a group is
+    the best of its quantiles, considering overflow; the largest leads use full. Then, while the expected cost
+    decreases, each schedule is improved by coordinate descent and the table is optimised exactly over all values of
+    lead. An additional bucket never increases the cost.
     """
     if not 0 <= again < math.inf:
-        raise ConfigError(f"again: got {again}, expected what a second run costs, at least 0")
+        raise ConfigError(f"again: got {again}, expected the cost of a second run, at least 0")
     images = gather(counts, num_patches, lead_step, buckets)  # lexicographic, hence in the order of lead
     starts = np.unique(images.counts[:, lead_step], return_index=True)[1]
     bounds = np.append(starts, len(images.counts))[cuts(len(starts), MAX_LEADS)]
@@ -63,13 +63,13 @@ def fit_predicted(
         ladder = _tabled(images, lead_step, [schedules[a, b] for a, b in groups], cost, again)
         return while_it_falls(ladder, lambda it: _tuned_predicted(images, lead_step, it, cost, again))
 
-    return min(map(settled, partings(prices, left, buckets - 1)), key=expected_cost)
+    return min(map(settled, partings(prices, left, buckets - 1)), key=attrgetter("expected"))
 
 
 def _quantile_prices(
     images: Images, bounds: NDArray[np.intp], cost: Cost, again: float
 ) -> tuple[Floats, Floats, Ints]:
-    """Prices and left of `partings`, a group's images all in the best of its QUANTILES: (P, P + 1, R)."""
+    """Return `prices` and `left` for `partings`, and the best schedules of groups by QUANTILES, (P, P + 1, R)."""
     num_steps, values = images.counts.shape[1], np.arange(images.num_patches + 1)
     before, below = images.before(bounds), _weights_upto(images, bounds)
     # (R, m), each an index into a flat table (R, N + 1)
@@ -79,12 +79,12 @@ def _quantile_prices(
     for a in range(len(prices)):
         within = below[a + 1 :] - below[a]  # (groups, R, N + 1)
         totals = before[a + 1 :] - before[a]  # (groups,)
-        # (groups, Q, R), rising with Q: an image that fits one schedule fits those after it
+        # (groups, Q, R), ascending in Q: an image that fits one schedule fits the following ones
         tried = np.stack([(within * 1000 < q * totals[:, None, None]).sum(axis=2) for q in QUANTILES], axis=1)
         fitting = np.empty(tried.shape[:2])
         for group, b in enumerate(range(a + 1, len(bounds))):
             part = slice(bounds[a], bounds[b])
-            # (R, N + 1): the first schedule whose capacity is not below a count
+            # (R, N + 1): the first schedule whose capacity is at least a count
             first = (values > tried[group, :, :, None]).sum(axis=0, dtype=np.uint8)
             needed = first.ravel()[cells[:, part]].max(axis=0)
             fitting[group] = np.bincount(needed, images.weights[part], minlength=len(QUANTILES)).cumsum()
@@ -96,7 +96,7 @@ def _quantile_prices(
 
 
 def _weights_upto(images: Images, bounds: NDArray[np.intp]) -> Ints:
-    """How many images before each bound ran at most v tokens in each step: (P + 1, R, N + 1)."""
+    """Return how many images before each bound run at most v tokens at each step, (P + 1, R, N + 1)."""
     num_steps, values = images.counts.shape[1], images.num_patches + 1
     piece = np.searchsorted(bounds, np.arange(len(images.counts)), side="right")  # from 1
     cells = (piece[:, None] * num_steps + np.arange(num_steps)) * values + images.counts
@@ -107,7 +107,7 @@ def _weights_upto(images: Images, bounds: NDArray[np.intp]) -> Ints:
 
 
 def _tuned_predicted(images: Images, lead_step: int, ladder: Ladder, cost: Cost, again: float) -> Ladder:
-    """Each schedule but full descends for the images that are predicted to it; then the table is set anew."""
+    """Improve each schedule but full for its predicted images, then optimise the table."""
     assert ladder.upto is not None
     chosen = predict(images.counts[:, lead_step], ladder.upto)
     schedules = []
@@ -119,7 +119,7 @@ def _tuned_predicted(images: Images, lead_step: int, ladder: Ladder, cost: Cost,
 
 
 def _bill_predicted(weights: Ints, again: float) -> Bill:
-    """An image costs the schedule, and `again` on top if it does not fit."""
+    """Return a bill in which an image costs the schedule, and `again` in addition if it does not fit."""
     total = int(weights.sum())
 
     def bill(costs: Floats, order: NDArray[np.intp], ends: NDArray[np.intp]) -> Floats:
@@ -129,28 +129,30 @@ def _bill_predicted(weights: Ints, again: float) -> Bill:
 
 
 def _tabled(images: Images, lead_step: int, schedules: Iterable[Ints], cost: Cost, again: float) -> Ladder:
-    """The best rising table for these schedules and full: exact, among all values of lead that occur."""
+    """Return the ladder with the optimal ascending table for these schedules and full."""
     ordered = in_order(images, schedules, cost)
     leads, starts = np.unique(images.counts[:, lead_step], return_index=True)
     fits, costs = fits_each(images.counts, ordered), costs_of(cost, ordered)
     weights = images.weights[:, None]
     paid = np.add.reduceat(weights * costs + again * (weights * ~fits), starts, axis=0)  # (leads, B)
-    best = np.full(len(leads) + 1, np.inf)  # of the buckets so far, up to each lead
+    best = np.full(len(leads) + 1, np.inf)  # cost with the buckets so far, up to each lead
     best[0] = 0
     came = []
-    for alone in np.vstack([np.zeros(len(ordered)), paid.cumsum(axis=0)]).T:  # one bucket, up to each lead
+    for alone in np.vstack(
+        [np.zeros(len(ordered)), paid.cumsum(axis=0)]
+    ).T:  # cost in one bucket, up to each lead
         before, begin = _running_min(best - alone)
         best = before + alone
         came.append(begin)
     upto, stop = [images.num_patches], int(came[-1][len(leads)])
     for begin in reversed(came[:-1]):
-        upto.append(int(leads[stop - 1]) if stop else -1)  # -1: serves nobody
+        upto.append(int(leads[stop - 1]) if stop else -1)  # -1: no image
         stop = int(begin[stop])
     return without_idle(price_predicted(images, lead_step, ordered, upto[::-1], cost, again))
 
 
 def _running_min(values: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """The least value so far and where it first stood."""
+    """Return the running minimum and its first position."""
     least = np.minimum.accumulate(values)
     new = np.append(True, values[1:] < least[:-1])
     return least, np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))

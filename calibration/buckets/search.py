@@ -1,4 +1,4 @@
-"""What both fits share: the best parting into neighbours, coordinate descent, and ladders in order. No torch."""
+"""The search that both fits share: optimal partitions into neighbours, and coordinate descent. No torch."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ from numpy.typing import NDArray
 
 from morvit_deploy.calibration.buckets.ladders import Cost, Floats, Images, Ints, Ladder, Schedule, costs_of
 
-# costs (k,) of growing schedules, images in the order in which they begin to fit, where the last that fits each
-# stands (k,) -> what all images cost with each schedule (k,)
+# (costs (k,) of growing schedules, images in the order in which they begin to fit, position (k,) of the last image
+# that fits each schedule) -> total cost of all images with each schedule (k,)
 Bill = Callable[[Floats, NDArray[np.intp], NDArray[np.intp]], Floats]
 
 
-def expected_cost(ladder: Ladder) -> float:
-    return ladder.expected
-
-
 def while_it_falls(ladder: Ladder, improve: Callable[[Ladder], Ladder]) -> Ladder:
-    """Improve until the expected cost no longer falls."""
+    """Improve a ladder until its expected cost no longer decreases."""
     while (better := improve(ladder)).expected < ladder.expected:
         ladder = better
     return ladder
 
 
 def in_order(images: Images, schedules: Iterable[Ints], cost: Cost) -> list[Schedule]:
-    """Each schedule once, cheapest first, then full; one no cheaper than full is of no use."""
+    """Return distinct schedules, cheapest first, without those that are not cheaper than full, then full."""
     once = sorted({tuple(schedule.tolist()) for schedule in schedules})
     costs = costs_of(cost, [*once, images.full])
     ranked = sorted(zip(costs[:-1].tolist(), once, strict=True))
@@ -35,7 +31,7 @@ def in_order(images: Images, schedules: Iterable[Ints], cost: Cost) -> list[Sche
 
 
 def without_idle(ladder: Ladder) -> Ladder:
-    """Without the buckets that serve nobody; full stays."""
+    """Remove the buckets without images, except full."""
     last = len(ladder.schedules) - 1
     kept = [j for j, share in enumerate(ladder.shares) if share > 0 or j == last]
     return replace(
@@ -47,16 +43,16 @@ def without_idle(ladder: Ladder) -> Ladder:
 
 
 def cuts(positions: int, most: int) -> NDArray[np.intp]:
-    """0, every k-th position and the end: the bounds of at most `most` pieces."""
+    """Return the bounds of at most `most` pieces of equal length: 0, every k-th position, and the end."""
     return np.append(np.arange(0, positions, -(-positions // most)), positions)
 
 
 def partings(prices: Floats, left: Floats, groups: int) -> Iterator[list[tuple[int, int]]]:
-    """The cheapest way to make 0, 1 … `groups` groups of the first pieces and leave the rest: (a, b) of each group.
+    """Yield the cheapest partition of leading pieces into 0, 1 … `groups` groups, as (a, b) of each group.
 
-    prices (P, P + 1) are of one group of the pieces a … b - 1 (inf where a ≥ b), left (P + 1,) of the pieces from b.
+    prices (P, P + 1) are the costs of groups of pieces a … b - 1 (inf for a ≥ b), left (P + 1,) of the pieces from b.
     """
-    best = np.full(len(left), np.inf)  # of all groups so far, up to each bound
+    best = np.full(len(left), np.inf)  # cost with the groups so far, up to each bound
     best[0] = 0
     came: list[NDArray[np.intp]] = []
     for number in range(min(groups, len(prices)) + 1):
@@ -72,10 +68,10 @@ def partings(prices: Floats, left: Floats, groups: int) -> Iterator[list[tuple[i
 
 
 def descended(counts: Ints, schedule: Ints, cost: Cost, bill: Bill) -> Ints:
-    """Coordinate descent from `schedule` (R,) to a lower bill for images of counts (m, R).
+    """Reduce the bill of images of counts (m, R) by coordinate descent from `schedule` (R,).
 
-    For each step in turn every capacity is tried while the others hold, each time shrunk to the envelope of the
-    images that fit: those that do not fit anyway hold no other step's capacity up.
+    Each step in turn tries every capacity while the others are fixed, and shrinks the schedule to the envelope of the
+    images that fit.
     """
     price, falls = np.inf, True
     while falls:

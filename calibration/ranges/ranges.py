@@ -1,65 +1,57 @@
-"""The range that an activation is quantised over, from fixed-size statistics: min-max, percentile, entropy. No torch.
+"""Activation ranges for quantisation by min-max, percentile or entropy, from statistics of fixed size. No torch.
 
-Two looks at the images: the first keeps the extremes of each tensor, the second counts its values between them in a
-histogram. Neither grows with the number of images.
+There are two passes over the images: the first records the extremes of each tensor, the second a histogram of its
+values between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.model.choices import Method
 
-METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT: Method = (
-    "percentile"  # routed most tokens alike on the digits model, at every step and in both flavors
-)
+DEFAULT: Method = "percentile"  # best token agreement on the digits model, at every step and in both flavors
 
-BINS = 2048  # of a histogram: eight to a level of eight bits, as TensorRT's own calibrator has it
-LEVELS = 256  # of eight bits
-INSIDE = (
-    0.9999  # of the values that `percentile` keeps: 99.999 % is min-max, 99.9 % cuts what attention needs
-)
-CANDIDATES = 128  # ends that `entropy` tries on each side
-UNSEEN = 1e-10  # mass where the quantised distribution has none and the true one has: a finite penalty
+BINS = 2048  # of a histogram: eight per int8 level, as in TensorRT's calibrator
+LEVELS = 256  # of int8
+# fraction of values that `percentile` keeps: 99.999 % is close to min-max, 99.9 % clips values that attention needs
+INSIDE = 0.9999
+CANDIDATES = 128  # candidates of `entropy` for each end of the range
+UNSEEN = 1e-10  # probability in place of zero in the quantised distribution, for a finite divergence
 
 
 @dataclass
 class Span:
-    """The extremes of a tensor over all that was seen."""
+    """The extremes of a tensor."""
 
     low: float = float("inf")
     high: float = float("-inf")
 
     def add(self, values: NDArray[Any]) -> None:
-        """Finite values of any shape."""
+        """Add finite values of any shape."""
         if values.size:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
     @property
     def seen(self) -> bool:
-        """Has anything been added?"""
+        """Whether any value has been added."""
         return self.low <= self.high
-
-
-def _no_counts() -> NDArray[np.int64]:
-    return np.zeros(BINS, dtype=np.int64)
 
 
 @dataclass
 class Counts:
-    """How many values fell into each of BINS equal parts of a span."""
+    """A histogram of BINS equal bins over a span."""
 
     span: Span
-    counts: NDArray[np.int64] = field(default_factory=_no_counts)
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count finite values of any shape; what lies outside, by a last bit, goes to the end bins."""
+        """Count finite values of any shape; values outside the span count in the end bins."""
         width = (self.span.high - self.span.low) / BINS
         if width <= 0:
             return
@@ -67,12 +59,12 @@ class Counts:
         self.counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
 
     def edge(self, number: int) -> float:
-        """The lower edge of a bin; of number BINS, the upper end."""
+        """Return the lower edge of a bin; for number BINS, the upper end of the span."""
         return self.span.low + (self.span.high - self.span.low) * number / BINS
 
 
 def counted_over(span: Span, *, symmetric: bool) -> Counts:
-    """An empty histogram over a span, or over the least one around zero that holds it."""
+    """Return an empty histogram over a span, or over the smallest symmetric span that contains it."""
     if not symmetric:
         return Counts(span)
     reach = max(abs(span.low), abs(span.high))
@@ -80,7 +72,7 @@ def counted_over(span: Span, *, symmetric: bool) -> Counts:
 
 
 def range_of(method: Method, span: Span, counts: Counts | None, *, symmetric: bool) -> tuple[float, float]:
-    """(low, high) to quantise over; `counts` is what `counted_over` began, not needed for minmax."""
+    """Return the range (low, high) to quantise over; `counts` is the histogram, which minmax does not need."""
     if method == "minmax" or counts is None or not counts.counts.sum():
         return span.low, span.high
     ends = _percentile if method == "percentile" else _entropy
@@ -89,11 +81,11 @@ def range_of(method: Method, span: Span, counts: Counts | None, *, symmetric: bo
 
 
 def _percentile(counts: NDArray[np.int64], symmetric: bool) -> tuple[int, int]:
-    """Bins [first, last) that hold INSIDE of the values, half of the others on either side of them."""
+    """Return bins [first, last) that contain a fraction INSIDE of the values, with equal tails."""
     below = np.concatenate([[0], counts.cumsum()])
     if symmetric:
         half = BINS // 2
-        inside = below[half:] - below[half::-1]  # between -i and +i bins from zero
+        inside = below[half:] - below[half::-1]  # values within i bins of zero
         wide = int(np.searchsorted(inside, INSIDE * below[-1]))
         return half - wide, half + wide
     spare = (1 - INSIDE) / 2 * below[-1]
@@ -103,27 +95,26 @@ def _percentile(counts: NDArray[np.int64], symmetric: bool) -> tuple[int, int]:
 
 
 def _entropy(counts: NDArray[np.int64], symmetric: bool) -> tuple[int, int]:
-    """Bins [first, last) whose values, quantised to LEVELS, tell least apart from the true ones (KL divergence).
+    """Return bins [first, last) with the smallest KL divergence between values and values quantised to LEVELS.
 
-    The upper end is sought first and then the lower one: GELU's outputs reach far up and hardly below zero.
+    The upper end is optimised before the lower one, because GELU outputs are mostly positive.
     """
     least = LEVELS // 2 if symmetric else LEVELS
     steps = np.linspace(least, BINS // 2 if symmetric else BINS, CANDIDATES).round().astype(int)
     if symmetric:
         half = BINS // 2
-        wide = _best([(half - step, half + step) for step in steps], counts)
-        return wide
+        return _best([(half - step, half + step) for step in steps], counts)
     _, last = _best([(0, step) for step in steps], counts)
     return _best([(last - step, last) for step in steps if step <= last], counts)
 
 
 def _best(intervals: Sequence[tuple[int, int]], counts: NDArray[np.int64]) -> tuple[int, int]:
-    """The interval of least divergence; the widest of equal ones."""
+    """Return the interval with the smallest divergence; on a tie, the widest."""
     return min(reversed(intervals), key=lambda interval: _divergence(counts, *interval))
 
 
 def _divergence(counts: NDArray[np.int64], first: int, last: int) -> float:
-    """KL divergence of the counts, clipped to bins [first, last), from the same in LEVELS even groups."""
+    """KL divergence between counts clipped to bins [first, last) and the same counts in LEVELS equal groups."""
     inside = counts[first:last].astype(np.float64)
     groups = np.arange(len(inside)) * LEVELS // len(inside)
     occupied = inside > 0

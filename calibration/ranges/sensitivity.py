@@ -1,4 +1,4 @@
-"""Which layers to leave in float so that a quantised model keeps its answers: a greedy search. No torch."""
+"""Greedy search for the layers of a quantised model that stay in float. No torch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Score:
-    """How far a quantised model's answers are from those in float."""
+    """The accuracy of a quantised model relative to float."""
 
-    drop: float  # points of top-1, or of agreement with float where there are no labels
-    snr_db: float  # of the logits: tells two models apart that answer the same classes
+    drop: float  # percentage points of top-1 or, without labels, of agreement with float
+    snr_db: float  # of the logits: distinguishes models with the same classes
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest; null where both answer the same bits, as JSON has no infinity."""
+        """Return the content of the manifest; `snr_db` is null if the logits are identical."""
         return {"drop": self.drop, "snr_db": self.snr_db if np.isfinite(self.snr_db) else None}
 
 
 @dataclass(frozen=True)
 class Lift:
-    """One layer's row of the table."""
+    """One row of the table of layers."""
 
     layer: str
     alone: Score  # with this layer alone in float
-    after: Score | None  # with this and all layers above it in float; None where it was not lifted
+    after: Score | None  # with this layer and all rows above it in float; None if it was not lifted
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the content of the manifest."""
         after = None if self.after is None else self.after.as_dict()
         return {"layer": self.layer, "alone": self.alone.as_dict(), "after": after}
 
 
 @dataclass(frozen=True)
 class Search:
-    """The outcome: what all layers quantised cost, and each layer, the worst first."""
+    """The result of the search: the score with all layers quantised, and each layer, the worst first."""
 
     allowed: float
     before: Score
@@ -51,21 +51,21 @@ class Search:
 
     @property
     def met(self) -> bool:
-        """Is the drop within what is allowed?"""
+        """Whether the drop is within the allowed limit."""
         last = [lift.after for lift in self.lifts if lift.after is not None]
         return (last[-1] if last else self.before).drop <= self.allowed
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the content of the manifest."""
         lifts = [lift.as_dict() for lift in self.lifts]
         return {"allowed": self.allowed, "before": self.before.as_dict(), "met": self.met, "layers": lifts}
 
 
 def search(layers: Sequence[str], measure: Callable[[frozenset[str]], Score], allowed: float) -> Search:
-    """Lift the worst layers to float, one after the other, until the drop is at most `allowed` points.
+    """Lift the worst layers to float, one by one, until the drop is at most `allowed` percentage points.
 
-    `measure` takes the layers that stay in float. The worst is the one whose lifting alone gains most signal to
-    noise; ties keep the layers' own order. Where the drop is met at once, no layer is measured.
+    `measure` takes the layers that stay in float. The worst layer is the one that increases the signal-to-noise ratio
+    most if it alone is lifted; ties keep the order of layers. If no lift is needed, no layer is measured.
     """
     before = measure(frozenset())
     if before.drop <= allowed:
@@ -83,14 +83,14 @@ def search(layers: Sequence[str], measure: Callable[[frozenset[str]], Score], al
 
 
 def score(float_logits: NDArray[Any], logits: NDArray[Any], labels: Sequence[int] | None) -> Score:
-    """From logits (images, classes) of both models; with a label for each image, by top-1."""
+    """Return the score from logits (images, classes) of both models, and a label for each image, if known."""
     wanted = float_logits.argmax(axis=-1) if labels is None else np.asarray(labels)
-    right = [float((answer.argmax(axis=-1) == wanted).mean()) for answer in (float_logits, logits)]
+    right = [float((each.argmax(axis=-1) == wanted).mean()) for each in (float_logits, logits)]
     return Score(100 * (right[0] - right[1]), snr_db(float_logits, logits))
 
 
 def snr_db(expected: NDArray[Any], actual: NDArray[Any]) -> float:
-    """Signal to noise of answers, in decibels: 20 dB is an error of a tenth of the signal. Infinite when equal."""
+    """Return the signal-to-noise ratio in decibels: 20 dB is an error of a tenth of the signal. Infinite if equal."""
     signal = float(np.square(expected.astype(np.float64)).sum())
     noise = float(np.square(expected.astype(np.float64) - actual).sum())
     if not np.isfinite(noise):

@@ -1,1 +1,1 @@
-"""What the routers do on images: scores, counts, thresholds."""
+"""Statistics of routing on images: router logits, token counts, thresholds."""

@@ -1,4 +1,4 @@
-"""The shards of each round on a Ray cluster, for images beyond one machine. Ray schedules; nothing of ours does."""
+"""The shards of each round on a Ray cluster, which schedules them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LOCAL = "local"
 
 
 class Cluster:
-    """A connection to Ray; a context manager. `address` is Ray's own, or `local` for a cluster of this machine.
+    """A connection to Ray, as a context manager. `address` is Ray's, or `local` for a cluster on this machine.
 
-    `shards` is the number of parts, by default one for each of its CPUs. A connection that the process already has is
-    used, and left open.
+    `shards` is the number of parts, by default one per CPU. An existing connection of the process is used and left
+    open.
     """
 
     def __init__(self, address: str, shards: int | None = None) -> None:
@@ -40,11 +40,11 @@ class Cluster:
             self._ray.shutdown()
 
     def gather(self, task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
-        """One round over all shards. The checkpoint and the images must be where every node sees them."""
+        """Run a round on all shards. Every node must have access to the checkpoint and the images."""
         return join(self._parts(task, progress))
 
     def _parts(self, task: Task, progress: Callable[[float], None]) -> Iterator[Statistics]:
-        """Shards as they are done, one at a time: what is joined need not be kept."""
+        """Yield the statistics of shards as they finish."""
         shards = [Shard(number, self.shards) for number in range(1, self.shards + 1)]
         pending = [self._gather.remote(replace(task, shard=shard)) for shard in shards]
         while pending:
@@ -52,18 +52,18 @@ class Cluster:
             try:
                 part = self._ray.get(ready[0])
             except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from None  # ours, with its own message
+                raise error.cause from None  # an error of this package
             except self._ray.exceptions.RayError as error:
-                raise TargetError(f"--ray: a shard was lost: {error}; calibrate again") from None
+                raise TargetError(f"--ray: a shard was lost: {error}; run calibrate again") from None
             yield part
             progress(1 - len(pending) / self.shards)
 
 
 def _connect(ray: Any, address: str) -> None:
-    if address == LOCAL:  # nobody looks at it, and nothing is reported to anyone
+    if address == LOCAL:  # no dashboard and no usage statistics
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise TargetError(f"--ray {address}: no such cluster: {error}") from None
+        raise TargetError(f"--ray: cannot connect to {address}: {error}") from None

@@ -1,7 +1,7 @@
-"""One pass over a shard of the images: what a round counts, in constant memory.
+"""The statistics of one round over a shard of the images, in constant memory.
 
-Images go through in units of UNIT, each in one thread, and a shard is whole units. So an image is always computed
-in the same company, and its router logits have the same bits whatever the number of shards and of cores.
+Images are processed in units of UNIT, each by one thread, and a shard consists of complete units. Therefore an image
+is always in the same batch, and its router logits are bit-identical for any number of shards and cores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.threads import fitting_threads
 
 UNIT = 16  # images
-MOST_WORKERS = 16  # each holds a unit's activations, a quarter of a gigabyte for a ViT-B/16
+MOST_WORKERS = 16  # each needs memory for a unit's activations, 0.25 GB for a ViT-B/16
 NO_LABEL = -1
 
 Given = TypeVar("Given")
@@ -49,7 +49,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, the images to calibrate it on, and how to read them."""
+    """A checkpoint, calibration images, and how to read them."""
 
     checkpoint: Path
     images: Path
@@ -59,19 +59,19 @@ class Source:
     max_bad: int = 0  # images that may be unreadable
 
     def folder(self) -> ImageFolder:
-        """The chosen images."""
+        """Return the chosen images."""
         config = load_config(self.checkpoint)
         return open_images(self.images, config, limit=self.limit, seed=self.seed, upscale=self.upscale)
 
     def run(self, mode: str, scales: tuple[float, ...]) -> Run:
-        """What tells this calibration from another."""
+        """Return the identity of this calibration."""
         folder = self.folder()
         return Run(fingerprint(self.checkpoint), listing_digest(folder), len(folder), mode, scales)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One round over one shard. Thresholds are those known so far, for each of the run's scales."""
+    """One round over one shard, with the thresholds known so far for each scale."""
 
     source: Source
     run: Run
@@ -82,9 +82,9 @@ class Task:
 
 @dataclass
 class Unit:
-    """Some images: what was read of them, and what they showed."""
+    """A batch of images and its statistics."""
 
-    names: int  # readable or not
+    names: int  # number of images, readable or not
     pixels: Pixels  # (images, height, width, 3)
     labels: NDArray[np.int64]  # (images,)
     digest: int
@@ -95,17 +95,17 @@ class Unit:
 
 
 def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
-    """Carry out a task. Raises ImageError when more than `max_bad` images cannot be read."""
+    """Run a task; ImageError if more than `max_bad` images cannot be read."""
     scout, folder = _scout(task.source.checkpoint, task.run.checkpoint), task.source.folder()
     if listing_digest(folder) != task.run.images:
         raise ImageError(
-            f"{folder.folder} holds other images than when the run began; every process must see the same ones, and "
-            "they must not change while calibrating"
+            f"{folder.folder} contains other images than at the start of the run; all processes must read the same "
+            "images, which must not change during calibration"
         )
     units = _units(folder, task.shard)
     total, done = sum(map(len, units)) or 1, 0
     statistics = Statistics(task.run, task.round, (task.shard,), task.thresholds)
-    histograms = {thresholds: Histogram.empty() for thresholds in task.thresholds}  # at first all the same
+    histograms = {thresholds: Histogram() for thresholds in task.thresholds}  # equal thresholds share one
     counts: NDArray[Any] | None = None
     with _one_thread_each(scout.config) as workers:
         read = (_read(folder, entries) for entries in units)
@@ -116,7 +116,7 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
             for thresholds, logits in unit.logits.items():
                 histograms[thresholds].add(logits)
             if unit.counts is not None:
-                if counts is None:  # made once: small arrays that stay would pin the memory of large ones
+                if counts is None:  # allocated once: many small arrays would fragment memory
                     counts = np.empty((total, *unit.counts.shape[1:]), unit.counts.dtype)
                 counts[statistics.images :][: len(unit.counts)] = unit.counts
             statistics.images += len(unit.labels)
@@ -131,16 +131,16 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
 
 
 def listing_digest(folder: ImageFolder) -> str:
-    """sha256 over what is to be read: names, labels and how."""
+    """Return a sha256 of names, labels and reading options."""
     listed = "\n".join(f"{_name(folder, entry)}\t{entry.label}" for entry in folder.entries)
     return hashlib.sha256(f"{listed}\nupscale {folder.upscale}".encode()).hexdigest()
 
 
 def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:
-    """`work` of each, in their order, by several threads; only so many are ahead, so that memory stays constant.
+    """Apply `work` in several threads and yield the results in order, in constant memory.
 
-    `given` is drawn from in the caller's thread. A product parted among cores can have other bits than one that is
-    not: each thread is told to use one, since not every library asks what the main thread was told.
+    `given` is iterated in the caller's thread. Each worker sets PyTorch to one thread, because products split among
+    cores may differ in the last bits, and not every library inherits the setting of the main thread.
     """
     ahead: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -154,8 +154,8 @@ def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int
 
 @contextmanager
 def _one_thread_each(config: Config) -> Iterator[int]:
-    """How many units to compute at once, instead of one by as many threads."""
-    with fitting_threads(config):  # restores what is set here, and in the threads of `in_order`
+    """Yield the number of units to process in parallel, each by one thread."""
+    with fitting_threads(config):  # restores the number of threads
         workers = torch.get_num_threads()
         torch.set_num_threads(1)
         yield min(workers, MOST_WORKERS)
@@ -166,7 +166,7 @@ def _is_last(config: Config, task: Task) -> bool:
 
 
 def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
-    """Images that cannot be read are noted as bad."""
+    """Read a unit; images that cannot be read are recorded as bad."""
     size = folder.config.image_size
     pixels, labels, digest, bad = [], [], 0, []
     for entry in entries:
@@ -186,21 +186,21 @@ def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
 
 @torch.no_grad()
 def _look(scout: Scout, task: Task, unit: Unit) -> Unit:
-    """Run what the round asks for."""
+    """Compute the statistics of the task's round."""
     if not len(unit.labels):
         return unit
     if _is_last(scout.config, task):
-        unit.counts, unit.tallies = _answers(scout, task, unit.pixels, unit.labels)
+        unit.counts, unit.tallies = _results(scout, task, unit.pixels, unit.labels)
     else:
         h = scout.start(unit.pixels)
         unit.logits = {thresholds: scout.router_logits(h, thresholds) for thresholds in set(task.thresholds)}
     return unit
 
 
-def _answers(
+def _results(
     scout: Scout, task: Task, pixels: Pixels, labels: NDArray[np.int64]
 ) -> tuple[NDArray[Any] | None, dict[str, Any]]:
-    """Counts (images, scales, steps) where they are to be fitted, and tallies, as in `Statistics`."""
+    """Return counts (images, scales, steps), None in mode `topk`, and tallies as in `Statistics`."""
     config, run = scout.config, task.run
     found: dict[str, list[Scouted]]
     if run.mode == "depth":
@@ -230,7 +230,7 @@ def _answers(
 
 
 def _decisions_alike(trained: Scouted, planned: Scouted, steps: int) -> NDArray[np.int64]:
-    """(steps,) patch tokens that both run, or both do not run; a token of depth d runs steps 1 … d."""
+    """Return how many patch tokens are routed alike at each step, (steps,); a token of depth d runs steps 1 … d."""
     numbers = np.arange(1, steps + 1)
     alike = (trained.depth[..., None] >= numbers) == (planned.depth[..., None] >= numbers)
     counts: NDArray[np.int64] = alike.sum(axis=(0, 1))
@@ -248,9 +248,9 @@ def _name(folder: ImageFolder, entry: Entry) -> str:
 
 @lru_cache(maxsize=1)
 def _scout(checkpoint: Path, sha256: str) -> Scout:
-    """Loaded once for all rounds; the hash is part of the key, so that a changed file is read again."""
+    """Load a checkpoint once for all rounds; the hash is part of the key, so a changed file is loaded again."""
     if fingerprint(checkpoint) != sha256:
         raise CheckpointError(
-            f"{checkpoint}: sha256 differs from that of this run; every process must see the same checkpoint"
+            f"{checkpoint}: sha256 differs from that of this run; all processes must use the same checkpoint"
         )
     return Scout(load_checkpoint(checkpoint))

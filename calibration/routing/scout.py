@@ -1,7 +1,7 @@
-"""The model on batches of images under thresholds that are still being set: router logits, counts, classes.
+"""The model during calibration, while thresholds are being determined: router logits, counts, predictions.
 
-It is the static graph's own arithmetic, with each step as wide as the batch's neediest image. So calibration costs
-what the tokens that run cost, and the logits are those that the exported graph will see.
+It uses the code of the static graph, with each step as wide as the batch requires. So calibration computes only the
+tokens that run, and the router logits are those of the exported graph.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.step import TokenState
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import FULL, Bucket, routed_by
@@ -29,15 +28,15 @@ from morvit_deploy.model.routings.counting import routed_steps
 
 @dataclass(frozen=True)
 class Scouted:
-    """What became of a batch."""
+    """The results of a batch."""
 
-    counts: NDArray[np.uint8 | np.uint16]  # (batch, steps) patch tokens that ran each step
-    depth: NDArray[np.uint8]  # (batch, N) steps that each ran
+    counts: NDArray[np.uint8 | np.uint16]  # (batch, steps) patch tokens that run each step
+    depth: NDArray[np.uint8]  # (batch, N) steps that each token runs
     predictions: NDArray[np.int64]  # (batch,)
 
 
 class Scout:
-    """A model to be calibrated; no fixed capacity. Several threads may use it at once."""
+    """A model without fixed capacities. It is thread-safe."""
 
     def __init__(self, model: MoRViT) -> None:
         self.config = model.config
@@ -46,41 +45,41 @@ class Scout:
         self.graph = StaticMoRViT(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
 
     def start(self, pixels: Pixels) -> Tensor:
-        """uint8 (batch, height, width, 3) to the states before step 1 (batch, N+1, dim), whatever the thresholds."""
+        """Return the states before step 1 (batch, N+1, dim) of pixels uint8 (batch, height, width, 3)."""
         h: Tensor = self.graph.stem(torch.from_numpy(pixels))
         if self.config.sharing == "middle_cycle":
             h = self.graph.block("first")(h)
         return h
 
     def router_logits(self, h: Tensor, thresholds: Sequence[float | None]) -> NDArray[np.float32]:
-        """The logits (n,) of all tokens that face the router after as many steps as there are thresholds."""
+        """Return the router logits (n,) of all candidates at the step after the given thresholds."""
         state = self._under(thresholds).after(h, len(thresholds))
         z = self.graph.router(len(thresholds))(state.h)[..., 1:, 0]
         logits: NDArray[np.float32] = (z if state.runs is None else z[state.runs]).numpy()
         return logits.ravel()
 
     def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Scouted:
-        """Every step under its threshold (None: all go on)."""
+        """Run every step with its threshold (None: all tokens continue)."""
         steps = self._under(thresholds)
         state = steps.after(h, len(thresholds))
         return self._finished(steps, state, torch.stack(steps.counts_under(len(h), thresholds), dim=1))
 
     def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Scouted:
-        """The paper's percentile: a fixed number at each step."""
+        """Run every step with a fixed number of tokens, the paper's percentile."""
         graph = copy.copy(self.graph)
         graph.capacity, graph.routed = capacity, routed_steps(self.config, capacity)
         steps = _WideSteps(graph)
         return self._finished(steps, steps.after(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))
 
     def by_depth(self, pixels: Pixels) -> Scouted:
-        """Where depth is chosen up front: the tokens' own depths."""
+        """Run a model whose depths are chosen up front."""
         out: dict[str, Tensor] = {}
         carried = self.graph.begin(torch.from_numpy(pixels), out)
         self.graph.finish(carried, out)
         return self._scouted(self.graph.counts(carried), out["depth"], out["logits"])
 
     def _under(self, thresholds: Sequence[float | None]) -> _WideSteps:
-        """The steps with these thresholds for the first of them; at the others all go on."""
+        """Return the steps with these thresholds; at later steps all tokens continue."""
         graph = copy.copy(self.graph)
         graph.thresholds = (*thresholds, *[None] * (self.config.num_steps - len(thresholds)))
         graph.routed = routed_by(self.config, graph.thresholds)
@@ -97,14 +96,14 @@ class Scout:
 
 
 class _WideSteps(ExpertChoice):
-    """Expert choice whose steps are, under thresholds, as wide as the batch's neediest image."""
+    """Expert choice whose steps hold as many tokens as the batch requires, with thresholds."""
 
     def __init__(self, graph: StaticWeights) -> None:
         super().__init__(graph)
-        self.went: list[Tensor] = []  # (batch,) tokens that went on at each threshold
+        self.went: list[Tensor] = []  # (batch,) tokens that continue at each threshold
 
     def after(self, h: Tensor, steps: int) -> TokenState:
-        """The tokens after the first `steps`."""
+        """Return the tokens after the first `steps`."""
         state = self.state(h)
         if self.thresholds is not None:
             state.ran = torch.zeros(state.held.shape, dtype=torch.uint8)
@@ -114,10 +113,10 @@ class _WideSteps(ExpertChoice):
 
     def width(self, step: int, going: Tensor) -> int:
         self.went.append(going.sum(dim=-1))
-        return max(1, int(self.went[-1].max()))  # a graph holds one at least
+        return max(1, int(self.went[-1].max()))  # a graph holds at least one
 
     def counts_under(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
-        """Tokens that ran each step (batch,): without a threshold, as many as before."""
+        """Return the number of tokens that run each step (batch,); it is unchanged at a step without threshold."""
         went = iter(self.went)
         counts, now = [], torch.full((batch,), self.config.num_patches)
         for threshold in thresholds:

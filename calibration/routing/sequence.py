@@ -1,7 +1,7 @@
-"""The rounds of a calibration: which thresholds are known, and what to count next. No torch.
+"""The rounds of a calibration, each of which determines a threshold. No torch.
 
-τ₁ comes from the router logits at the first routed step; then the logits at the next one are counted under τ₁; and so
-on. A threshold keeps as many tokens, on the mean, as the schedule it stands for.
+The first round determines τ₁ from the router logits at the first routed step, the second τ₂ from the logits at the
+next one with τ₁ applied, and so on. On average, a threshold keeps as many tokens as the schedule it replaces.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from morvit_deploy.calibration.routing.histograms import Histogram, threshold_for
-from morvit_deploy.calibration.routing.statistics import Run, Statistics, Thresholds, told_of
+from morvit_deploy.calibration.routing.statistics import Run, Statistics, Thresholds, shard_names
 from morvit_deploy.errors import ImageError, PlanError
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import last_step_decides
 
 OWN = 1.0
-# of the checkpoint's capacities: the points of the Pareto front
+# factors of the checkpoint's capacities: the points of the Pareto front
 SCALES = (0.35, 0.5, 0.7, 0.85, OWN, 1.25, 1.6)
-NOBODY = 0.0  # a threshold where no token is left to be asked: any would do
+NOBODY = 0.0  # an arbitrary threshold for a step without candidates
 
 
 def routed(config: Config) -> tuple[int, ...]:
-    """Steps (from 0) at which the checkpoint's schedule lets tokens leave, and at which that matters."""
+    """Return the steps (from 0) at which tokens leave by the checkpoint's schedule, if this has an effect."""
     assert config.capacity is not None
     before = (config.num_patches, *config.capacity)
     deciding = config.num_recursions if last_step_decides(config) else config.num_recursions - 1
@@ -29,7 +29,7 @@ def routed(config: Config) -> tuple[int, ...]:
 
 
 def scaled(config: Config, scale: float) -> tuple[int, ...]:
-    """The checkpoint's schedule with `scale` times as many tokens, 1 to N; steps that are not routed stay so."""
+    """Return the checkpoint's schedule with `scale` times as many tokens, 1 to N, and the same routed steps."""
     assert config.capacity is not None
     capacity, now, leaving = [], config.num_patches, set(routed(config))
     for step, own in enumerate(config.capacity):
@@ -40,21 +40,21 @@ def scaled(config: Config, scale: float) -> tuple[int, ...]:
 
 
 def target(config: Config, scale: float, step: int, images: int) -> int:
-    """Tokens, over all images, that a threshold shall keep at a routed step (from 0)."""
+    """Return how many tokens of all images a threshold should keep at a routed step (from 0)."""
     assert config.capacity is not None
     return round(min(scale * config.capacity[step], config.num_patches) * images)
 
 
 def rounds_of(config: Config, mode: str) -> int:
-    """Passes over the images: one for each threshold, and one that counts who ran."""
+    """Return the number of passes over the images: one for each threshold, and one for counts."""
     return len(routed(config)) + 1 if mode == "threshold" else 1
 
 
 def thresholds_after(config: Config, run: Run, done: Sequence[Statistics]) -> tuple[Thresholds, ...]:
-    """For each scale the thresholds up to the step that the next round looks at; all of them for the last round.
+    """Return the thresholds of each scale before the step of the next round; for the last round, all of them.
 
-    `done` are the joined statistics of the rounds so far, in order. None stands for a step that is not routed; modes
-    other than `threshold` have none at all.
+    `done` are the joined statistics of the previous rounds, in order. The threshold is None at a step that is not
+    routed. Modes other than `threshold` have no thresholds.
     """
     if run.mode != "threshold":
         return ((),) * len(run.scales)
@@ -64,7 +64,7 @@ def thresholds_after(config: Config, run: Run, done: Sequence[Statistics]) -> tu
     result = []
     for i, scale in enumerate(run.scales):
         thresholds: list[float | None] = [None] * end
-        for step, statistics in zip(known, done, strict=False):  # the last round sets none
+        for step, statistics in zip(known, done, strict=False):  # the last round determines none
             wanted = target(config, scale, step, statistics.images)
             thresholds[step] = _threshold(statistics.histograms[i], wanted)
         result.append(tuple(thresholds))
@@ -76,7 +76,7 @@ def _threshold(histogram: Histogram, wanted: int) -> float:
 
 
 class Rounds:
-    """The rounds that are done, each held against those before it."""
+    """The completed rounds, each checked against the previous ones."""
 
     def __init__(self, config: Config, run: Run, max_bad: int) -> None:
         self.config, self.run, self.max_bad = config, run, max_bad
@@ -85,38 +85,38 @@ class Rounds:
 
     @property
     def complete(self) -> bool:
-        """Are all rounds done?"""
+        """Whether all rounds are done."""
         return len(self.done) == self.needed
 
     @property
     def last(self) -> Statistics:
-        """Who ran and what was answered."""
+        """The last round, with counts and tallies."""
         return self.done[-1]
 
     @property
     def thresholds(self) -> tuple[Thresholds, ...]:
-        """Known so far, for each scale."""
+        """The thresholds known so far, for each scale."""
         return thresholds_after(self.config, self.run, self.done)
 
     def add(self, whole: Statistics) -> None:
-        """The next round, joined. ImageError and PlanError for what does not follow from the rounds before."""
+        """Add the joined statistics of the next round; ImageError or PlanError if they contradict previous rounds."""
         number = len(self.done) + 1
         if whole.run != self.run:
             raise PlanError(
-                f"round {number} is of another run: {whole.run.differences(self.run)}; give each run a folder of "
-                "its own"
+                f"round {number} belongs to another run: {whole.run.differences(self.run)}; use a separate folder "
+                "for each run"
             )
         whole.check_bad(self.max_bad)
         if not whole.images:
             raise ImageError(f"none of the {self.run.count} images could be read; nothing to calibrate with")
         if self.done and whole.digest != self.done[0].digest:
             raise ImageError(
-                f"the images changed between rounds 1 and {number} (other pixels, or others could be read); "
-                "begin again, with an empty --stats folder if there is one"
+                f"the images changed between rounds 1 and {number} (different pixels, or different images could be "
+                "read); start again, with an empty --stats folder if you use one"
             )
         if whole.thresholds != self.thresholds:
             raise PlanError(
-                f"round {number} of shards {told_of(whole.shards)} was counted under other thresholds than the "
-                "rounds before it lead to; remove its files and those after it, and run the shards again"
+                f"round {number} of shards {shard_names(whole.shards)} used other thresholds than those of the "
+                "previous rounds; remove its files and those of later rounds, and run the shards again"
             )
         self.done.append(whole)

@@ -1,7 +1,7 @@
-"""A folder of statistics that several processes fill, a file for each round and shard. No torch.
+"""A folder of statistics that several processes write, with a file for each round and shard. No torch.
 
-Thresholds are a function of the joined statistics, so every process can work them out on its own: there is no
-coordinator, and a process that was stopped goes on where it was.
+Thresholds are a function of the joined statistics, so every process can compute them: there is no coordinator, and a
+process that was stopped continues where it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from morvit_deploy.calibration.routing.statistics import Run, Shard, Statistics, join, told_of
+from morvit_deploy.calibration.routing.statistics import Run, Shard, Statistics, join, shard_names
 from morvit_deploy.errors import OutputError, PlanError
 
 _NAME = re.compile(r"round(\d+)-shard(\d+)of(\d+)\.npz")
@@ -18,42 +18,42 @@ _NAME = re.compile(r"round(\d+)-shard(\d+)of(\d+)\.npz")
 
 @dataclass(frozen=True)
 class StatisticsFolder:
-    """Where the statistics of one run are. Rounds count from 0, in file names from 1."""
+    """The statistics of one run. Rounds count from 0, in file names from 1."""
 
     folder: Path
 
     def make(self) -> None:
-        """OutputError before any work when the folder cannot be written."""
+        """Create the folder; OutputError if this is not possible."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"--stats {self.folder}: {error.strerror}; name a folder") from None
+            raise OutputError(f"--stats: cannot create {self.folder}: {error.strerror}") from None
 
     def path(self, round: int, shard: Shard) -> Path:
-        """The file of one round and shard."""
+        """Return the file of a round and shard."""
         return self.folder / f"round{round + 1:02}-shard{shard.number}of{shard.of}.npz"
 
     def has(self, round: int, shard: Shard, run: Run) -> bool:
-        """Has this shard been counted in a round? PlanError if it was for another run."""
-        if shard not in self._shards(round, beside=shard):
+        """Whether a shard has completed a round; PlanError if it belongs to another run."""
+        if shard not in self._shards(round, own=shard):
             return False
         found = self._load(round, shard)
         if found.run != run:
             raise PlanError(
-                f"{self.path(round, shard)} is of another run: {found.run.differences(run)}; give this run a folder "
-                "of its own"
+                f"{self.path(round, shard)} belongs to another run: {found.run.differences(run)}; use a separate "
+                "folder for each run"
             )
         return True
 
     def joined(self, round: int) -> Statistics | None:
-        """All shards of a round as one, None while some are missing."""
+        """Return the joined statistics of a round, None while shards are missing."""
         shards = self._shards(round)
         if not shards or len(shards) < shards[0].of:
             return None
         return join(self._load(round, shard) for shard in shards)
 
     def missing(self, round: int) -> list[Shard]:
-        """Shards of a round that are still to come; empty when none has begun."""
+        """Return the missing shards of a round; empty if no shard has completed it."""
         done = self._shards(round)
         every = [Shard(number, done[0].of) for number in range(1, done[0].of + 1)] if done else []
         return [shard for shard in every if shard not in done]
@@ -63,23 +63,24 @@ class StatisticsFolder:
         found = Statistics.load(path)
         if (found.round, found.shards) != (round, (shard,)):
             raise PlanError(
-                f"{path} holds round {found.round + 1} of shard {told_of(found.shards)}; it was renamed: remove it"
+                f"{path} contains round {found.round + 1} of shard {shard_names(found.shards)}, so it was renamed; "
+                "remove it"
             )
         return found
 
-    def _shards(self, round: int, beside: Shard | None = None) -> list[Shard]:
-        """Shards of a round that are there, and are of one division, that of `beside`."""
+    def _shards(self, round: int, own: Shard | None = None) -> list[Shard]:
+        """Return the completed shards of a round; PlanError if the images were divided differently."""
         found = []
         for path in self.folder.glob(f"round{round + 1:02}-shard*of*.npz"):
             match = _NAME.fullmatch(path.name)
             if match:
                 found.append(Shard(int(match[2]), int(match[3])))
         found.sort(key=lambda shard: (shard.of, shard.number))
-        together = found if beside is None else [*found, beside]
+        together = found if own is None else [*found, own]
         if len({shard.of for shard in together}) > 1:
-            given = "" if beside is None else f", this one is {beside}"
+            given = "" if own is None else f", this one is {own}"
             raise PlanError(
-                f"{self.folder}: round {round + 1} holds shards {told_of(found)}{given}; expected one division of "
-                "the images in a round: remove the files of the other, or take an empty folder"
+                f"{self.folder}: round {round + 1} has shards {shard_names(found)}{given}; expected the same number "
+                "of shards: remove the other files, or use an empty folder"
             )
         return found

@@ -1,7 +1,7 @@
-"""What a pass over some of the images leaves behind: histograms or counts, joined to the same bits in any order.
+"""The statistics of a round over some of the images, which can be joined in any order with identical results.
 
-Calibration is sequential: round r counts the router logits at the r-th routed step under the thresholds of the
-steps before it, and the last round counts who ran and what was answered. A shard is a part of the images; its
+Calibration is sequential: round r counts the router logits at the r-th routed step with the thresholds of the
+previous steps applied, and the last round records token counts and predictions. A shard is a part of the images; its
 statistics of one round are one file. No torch.
 """
 
@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
-from morvit_deploy.errors import ConfigError, ImageError, PlanError
+from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
 from morvit_deploy.files import write_bytes
 
 FORMAT = "morvit-statistics/1"
 DIGESTS = 2**64  # a sum of digests is kept modulo this
-LISTED = 10  # unreadable images that a message names
+LISTED = 10  # unreadable images that a message lists
 
 Thresholds = tuple[float | None, ...]  # a router logit for each step; None: the step is not routed
 
 
 @dataclass(frozen=True)
 class Run:
-    """Which calibration some statistics belong to: two with the same fields see the same images the same way."""
+    """The identity of a calibration: runs with equal fields process the same images in the same way."""
 
     checkpoint: str  # sha256
     images: str  # sha256 over the chosen files' names and labels
@@ -42,7 +42,7 @@ class Run:
     scales: tuple[float, ...]
 
     def differences(self, other: Run) -> str:
-        """What differs, for a message."""
+        """Return the differing fields, for a message."""
         names = {
             "checkpoint": "checkpoint (sha256)",
             "images": "choice of images (sha256; the folder, --limit, --seed or --upscale)",
@@ -60,7 +60,7 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` of `of` (from 1): every `of`-th unit of images."""
+    """Part `number` (from 1) of `of`: every `of`-th unit of images."""
 
     number: int = 1
     of: int = 1
@@ -74,7 +74,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """`2/8`."""
+        """Parse a text such as `2/8`."""
         number, slash, of = text.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal()):
             raise PlanError(f"shard: got {text!r}, expected i/n, as in 2/8")
@@ -86,21 +86,21 @@ WHOLE = Shard(1, 1)
 
 @dataclass
 class Statistics:
-    """One shard's, or several joined shards', statistics of one round; `images` of them could be read.
+    """The statistics of one or several shards of a round.
 
-    A round of logits has `histograms`, one for each scale. The last round has `counts` (images, scales, steps), the
-    patch tokens that ran each step, in no order, and `tallies`, of which a sum over the images is enough:
-    `labelled` and `right` count images (the trained model's answers), `KIND.alike` and `KIND.right` (scales,) the
-    answers that are the trained model's and the label's, `threshold.decisions` (scales, steps) the patch tokens that
-    run a step, or do not, as in the trained model.
+    A round that determines thresholds has `histograms`, one for each scale. The last round has `counts`
+    (images, scales, steps), the patch tokens that run each step, in arbitrary order of images, and `tallies`, which
+    are sums over images: `labelled` images, `right` predictions of the trained model, predictions `KIND.alike`
+    (scales,) that equal those of the trained model, predictions `KIND.right` (scales,) that equal the label, and
+    `threshold.decisions` (scales, steps), patch tokens that are routed as in the trained model.
     """
 
     run: Run
     round: int  # from 0
     shards: tuple[Shard, ...]
-    thresholds: tuple[Thresholds, ...] = ()  # those it was counted under, for each scale
-    images: int = 0
-    digest: int = 0  # sum over the images read of a digest of name and pixels, modulo DIGESTS
+    thresholds: tuple[Thresholds, ...] = ()  # applied in this round, for each scale
+    images: int = 0  # that could be read
+    digest: int = 0  # sum of a digest of name and pixels of each image, modulo DIGESTS
     histograms: list[Histogram] = field(default_factory=list)
     counts: NDArray[Any] | None = None
     tallies: dict[str, Any] = field(default_factory=dict)
@@ -108,37 +108,35 @@ class Statistics:
 
     @property
     def complete(self) -> bool:
-        """Are all shards in it?"""
+        """Whether all shards are included."""
         return len(self.shards) == self.shards[0].of
 
     def check_bad(self, allowed: int) -> None:
-        """ImageError naming them when more images than `allowed` could not be read."""
+        """Raise ImageError if more than `allowed` images could not be read."""
         if len(self.bad) > allowed:
-            listed = "\n".join(f"  - {reason}" for _, reason in self.bad[:LISTED])
-            more = f"\n  … and {len(self.bad) - LISTED} more" if len(self.bad) > LISTED else ""
             raise ImageError(
-                f"unreadable images: {len(self.bad)} so far, --max-bad allows {allowed}; mend or remove them, or "
-                f"raise --max-bad:\n{listed}{more}"
+                f"unreadable images: {len(self.bad)} so far, --max-bad allows {allowed}; repair or remove them, or "
+                f"raise --max-bad:\n{listed([reason for _, reason in self.bad], LISTED)}"
             )
 
     def agreement(self, kind: str, scale: int = 0) -> float:
-        """Share of the images that this kind of routing answers as the trained model does."""
+        """Return the top-1 agreement of this kind of routing with the trained model."""
         return int(self.tallies[f"{kind}.alike"][scale]) / self.images
 
     def top1(self, kind: str, scale: int = 0) -> float | None:
-        """Share of right answers; None unless every image has a label."""
+        """Return the top-1 accuracy; None unless every image has a label."""
         return self._of_labels(self.tallies[f"{kind}.right"][scale])
 
     @property
     def trained_top1(self) -> float | None:
-        """The trained model's share of right answers; None unless every image has a label."""
+        """The top-1 accuracy of the trained model; None unless every image has a label."""
         return self._of_labels(self.tallies["right"])
 
     def _of_labels(self, right: Any) -> float | None:
         return int(right) / self.images if int(self.tallies["labelled"]) == self.images else None
 
     def save(self, path: Path) -> None:
-        """Write to one .npz file, whole or not at all."""
+        """Write a .npz file, atomically."""
         head = {
             "format": FORMAT,
             "run": asdict(self.run),
@@ -161,15 +159,14 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
-        """Read what `save` wrote; PlanError for anything else. Nothing is unpickled."""
+        """Read a file written by `save`, without unpickling; PlanError if it is not one."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return cls._of_arrays(arrays)
         except _UNREADABLE as error:
             raise PlanError(
-                f"{path} is not whole {FORMAT} of `calibrate --shard` ({_first_line(error)}); remove it and run its "
-                "shard again"
+                f"{path} is not a complete {FORMAT} file ({_first_line(error)}); remove it and run its shard again"
             ) from None
 
     @classmethod
@@ -195,7 +192,7 @@ class Statistics:
         )
 
 
-# what a damaged or foreign file makes numpy, zipfile and the head's own checks raise
+# raised by numpy, zipfile and the checks of the header for a damaged or foreign file
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, ConfigError, PlanError),
@@ -207,24 +204,24 @@ def _first_line(error: BaseException) -> str:
 
 
 def join(parts: Iterable[Statistics]) -> Statistics:
-    """Shards of one round as one; PlanError for shards of different runs, rounds or divisions, or one twice."""
+    """Join shards of one round; PlanError for different runs, rounds or numbers of shards, or for duplicates."""
     return reduce(_both, parts)
 
 
 def _both(a: Statistics, b: Statistics) -> Statistics:
     if a.run != b.run:
         raise PlanError(
-            f"shards of different runs: {a.run.differences(b.run)}; give each run a folder of its own"
+            f"shards of different runs: {a.run.differences(b.run)}; use a separate folder for each run"
         )
     if a.round != b.round:
         raise PlanError(f"got statistics of rounds {a.round + 1} and {b.round + 1}, expected one round")
     shards = tuple(sorted(a.shards + b.shards, key=lambda shard: shard.number))
     if len({shard.of for shard in shards}) > 1 or len(set(shards)) != len(shards):
-        raise PlanError(f"got shards {told_of(shards)}, expected each of one division once")
+        raise PlanError(f"got shards {shard_names(shards)}, expected distinct shards of one division")
     if a.thresholds != b.thresholds:
         raise PlanError(
-            f"round {a.round + 1}: shards {told_of(a.shards)} and {told_of(b.shards)} were counted under different "
-            "thresholds, since a round before was counted anew; remove the files of this round and those after it, "
+            f"round {a.round + 1}: shards {shard_names(a.shards)} and {shard_names(b.shards)} used different "
+            "thresholds, because a previous round was repeated; remove the files of this round and of later rounds, "
             "and run the shards again"
         )
     return Statistics(
@@ -241,13 +238,13 @@ def _both(a: Statistics, b: Statistics) -> Statistics:
     )
 
 
-def told_of(shards: Iterable[Shard]) -> str:
-    """`1/3, 2/3`."""
+def shard_names(shards: Iterable[Shard]) -> str:
+    """Return a list of shards, such as `1/3, 2/3`."""
     return ", ".join(map(str, shards))
 
 
 def add_tallies(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Sums by name; a shard in which no image was read has none."""
+    """Add tallies by name; a shard without readable images has none."""
     return {name: a.get(name, 0) + b.get(name, 0) for name in a | b}
 
 

@@ -39,7 +39,7 @@ from morvit_deploy.exporters.coreml.sdk.load import coremltools
 from morvit_deploy.exporters.coreml.sdk.tested import untested
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan

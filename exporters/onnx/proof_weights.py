@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.graphs.graphs import weight_name
 from morvit_deploy.exporters.onnx.graphs.macs import PRODUCTS
 from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
 from morvit_deploy.graph.style.blocks import StaticLinear
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.graph.weights import weight_name
 
 Array = NDArray[Any]  # a weight of any type: float, half or integer
 BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)

@@ -1,1 +1,1 @@
-"""The static graph: exact rewrites, layouts and selections, one module per routing."""
+"""The static graph: exact rewrites, styles, and one module per routing."""

@@ -1,7 +1,7 @@
-"""Baselines: the same model as it would be exported without this tool, to compare the unrolled graph with.
+"""Baselines that the unrolled graph is compared with: the model as it would be exported without the rewrites.
 
-`masked` is dense: every token runs every layer and a mask hides those that have left, as training code does.
-`gather_scatter` applies rewrite 1 alone: active tokens are gathered, run, and scattered back.
+`masked` runs every token through every layer and masks those that have left, as training code does.
+`gather_scatter` applies rewrite 1 only: it gathers the active tokens, runs them, and scatters them back.
 """
 
 from __future__ import annotations
@@ -17,128 +17,88 @@ from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
 from morvit_deploy.graph.step import Carried, StaticRouting
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
 from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 
 
-class MaskedExpertChoice(ExpertChoice):
-    """Every token in every layer; who has left is masked out as a key and keeps its state."""
+class Masked(ExpertChoice):
+    """Run every token in every layer; tokens that do not run are masked as keys and keep their state."""
 
-    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        return {"h": h}  # nothing is shared with another bucket
+    begin = StaticRouting.begin  # the stem only embeds
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h, middle = carried["h"], self.config.sharing == "middle_cycle"
+        h, middle, nested = carried["h"], self.config.sharing == "middle_cycle", self.config.record.nested
         h = self.graph.block("first")(h) if middle else h
-        active = torch.ones(*h.shape[:-2], self.config.num_patches, dtype=torch.bool)
-        depth = torch.zeros_like(active, dtype=torch.int32)
+        cls = 1 - self.config.record.routes_cls  # 1 if CLS is not a candidate
+        everyone = torch.ones(*h.shape[:-2], h.shape[-2] - cls, dtype=torch.bool)
+        active, depth = everyone, torch.zeros_like(everyone, dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
+            active = active if nested else everyone
             z = self.graph.router(step)(h) if self.routed[step] else None  # (…, N+1, 1)
-            if z is not None and capacity < self.config.num_patches:  # the paper's percentile as a threshold
-                scores = z[..., 1:, 0].masked_fill(~active, float("-inf"))
-                active = active & (scores >= scores.topk(capacity, dim=-1).values[..., -1:])
+            if z is not None and capacity < self.config.routed_tokens:
+                scores = z[..., cls:, 0]  # the k-th highest is the threshold
+                scores = scores.masked_fill(~active, float("-inf")) if nested else scores
+                best = scores >= scores.topk(capacity, dim=-1).values[..., -1:]
+                active = active & best if nested else best
             depth = depth + active.to(torch.int32)
-            h = _masked_step(self, h, z, F.pad(active, (1, 0), value=True))
+            h = self._masked_step(h, z, F.pad(active, (1, 0), value=True) if cls else active)
         if self.options.with_depth:
-            out["depth"] = depth
+            out["depth"] = depth if cls else depth[..., 1:]
         return self.graph.block("last")(h) if middle else h
 
-
-class MaskedFlatChoice(StaticRouting):
-    """The same where every step chooses among all tokens."""
-
-    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h = self.graph.block("first")(carried["h"])
-        depth = torch.zeros(h.shape[:-1], dtype=torch.int32)
-        for step, capacity in enumerate(self.capacity):
-            runs = torch.ones(h.shape[:-1], dtype=torch.bool)  # (…, N+1)
-            if self.routed[step]:
-                scores = self.graph.router(step)(h)[..., 0]
-                runs = scores >= scores.topk(capacity, dim=-1).values[..., -1:]
-            depth = depth + runs.to(torch.int32)
-            h = _masked_step(self, h, None, runs)
-        if self.options.with_depth:
-            out["depth"] = depth[..., 1:]
-        last: Tensor = self.graph.block("last")(h)
-        return last
+    def _masked_step(self, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
+        mask = None if self.config.attention_scope == "all" else key_mask(runs, h.dtype)
+        after = h
+        for i in range(self.config.cycle_depth):
+            after = torch.where(runs[..., None], self.graph.block(f"cycle.{i}")(after, mask), h)
+        return torch.where(runs[..., None], self.gate(h, after, z), h)
 
 
-def _masked_step(routing: StaticRouting, h: Tensor, z: Tensor | None, runs: Tensor) -> Tensor:
-    mask = None if routing.config.attention_scope == "all" else key_mask(runs, h.dtype)
-    after = h
-    for i in range(routing.config.cycle_depth):
-        after = torch.where(runs[..., None], routing.graph.block(f"cycle.{i}")(after, mask), h)
-    return torch.where(runs[..., None], routing.gate(h, after, z), h)
+class GatherScatter(ExpertChoice):
+    """Gather the running tokens at each step and scatter them back after it; last runs on all tokens."""
 
-
-class GatherScatterExpertChoice(ExpertChoice):
-    """Active tokens are gathered at each step and scattered back after it; last runs on all tokens."""
-
-    def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        return {"h": h}  # nothing is shared with another bucket
+    begin = StaticRouting.begin  # the stem only embeds
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h, middle = carried["h"], self.config.sharing == "middle_cycle"
+        h, middle, nested = carried["h"], self.config.sharing == "middle_cycle", self.config.record.nested
         h = self.graph.block("first")(h) if middle else h
-        held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
+        cls = 1 - self.config.record.routes_cls  # 1 if CLS is not a candidate
+        held = everyone = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)  # token numbers, CLS is 0
         for step, capacity in enumerate(self.capacity):
-            x = take(h, held)
+            held = held if nested else everyone
+            x = take(h, held) if nested else h
             z = self.graph.router(step)(x) if self.routed[step] else None
-            if z is not None and capacity < held.shape[-1] - 1:
-                order = F.pad(z[..., 1:, 0].topk(capacity, dim=-1).indices + 1, (1, 0))
-                held, z, x = held.gather(-1, order), take(z, order), take(x, order)
+            if z is not None and capacity < held.shape[-1] - cls:
+                best = z[..., cls:, 0].topk(capacity, dim=-1).indices
+                order = F.pad(best + 1, (1, 0)) if cls else best
+                held = held.gather(-1, order) if nested else order
+                z, x = take(z, order), take(x, order)
             rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = _put(h, rows, self.gate(x, _cycle(self, h, x, rows), z))
+            h = _put(h, rows, self.gate(x, self._cycle(h, x, rows), z))
         return self.graph.block("last")(h) if middle else h
 
-
-class GatherScatterFlatChoice(StaticRouting):
-    """The same where every step chooses among all tokens."""
-
-    def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        h = self.graph.block("first")(carried["h"])
-        for step, capacity in enumerate(self.capacity):
-            held = torch.arange(h.shape[-2]).expand(*h.shape[:-2], -1)
-            if self.routed[step]:
-                held = self.graph.router(step)(h)[..., 0].topk(capacity, dim=-1).indices
-            rows = held[..., None].expand(*held.shape, h.shape[-1])
-            h = _put(h, rows, _cycle(self, h, take(h, held), rows))
-        last: Tensor = self.graph.block("last")(h)
-        return last
-
-
-def _cycle(routing: StaticRouting, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
-    """The cycle on the running tokens x, which are the rows `rows` of h."""
-    for i in range(routing.config.cycle_depth):
-        block = routing.graph.block(f"cycle.{i}")
-        if routing.config.attention_scope == "all":
-            normed = block.norm1(_put(h, rows, x))
-            x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
-        else:
-            x = block(x)
-    return x
+    def _cycle(self, h: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+        """Apply the cycle to the running tokens x, which are rows `rows` of h."""
+        for i in range(self.config.cycle_depth):
+            block = self.graph.block(f"cycle.{i}")
+            if self.config.attention_scope == "all":
+                normed = block.norm1(_put(h, rows, x))
+                x = block.finish(x, block.queries(block.norm1(x)), block.keys(normed))
+            else:
+                x = block(x)
+        return x
 
 
 def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-    """h (…, n, dim) with the tokens x at its `rows`; x itself where that is everyone, in their own order."""
+    """Return h (…, n, dim) with x written to `rows`; x itself if it holds all tokens, in their original order."""
     return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
-MASKED: dict[str, type[StaticRouting]] = {
-    "expert_choice": MaskedExpertChoice,
-    "expert_choice_flat": MaskedFlatChoice,
-}
-GATHER_SCATTER: dict[str, type[StaticRouting]] = {
-    "expert_choice": GatherScatterExpertChoice,
-    "expert_choice_flat": GatherScatterFlatChoice,
-}
-
-
 def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
-    """Bucket name to its static module: unrolled by this tool, or a baseline."""
+    """Return a static module for each bucket name: unrolled, or a baseline."""
     if variant == "unrolled":
         return unroll_plan(model, plan, options)
     (bucket,) = plan.buckets
@@ -146,17 +106,17 @@ def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) 
 
 
 def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Options) -> StaticMoRViT:
-    """The static module of a bucket that stands alone."""
+    """Return the static module of a single bucket without a plan."""
     if variant == "unrolled":
         return unroll(model, bucket, options)
     if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
-        return StaticMoRViT(model, bucket, plain, routing=MASKED.get(model.config.routing)).eval()
+        routing = None if model.config.capacity is None else Masked  # without a schedule no token leaves
+        return StaticMoRViT(model, bucket, plain, routing=routing).eval()
     if model.config.capacity is None or options.with_depth:
         raise TargetError(
-            f"form {variant!r} is a baseline for a schedule of capacities (routing 'expert_choice' or "
-            "'expert_choice_flat') without depth output; "
-            f"got routing {model.config.routing!r}, depth output {options.with_depth}"
+            f"form {variant!r}: got routing {model.config.routing!r}, depth output {options.with_depth}; expected "
+            "routing 'expert_choice' or 'expert_choice_flat' with a capacity, and no depth output"
         )
     plain = replace(options, cls_only=False, frozen_keys=False)
-    return StaticMoRViT(model, bucket, plain, routing=GATHER_SCATTER[model.config.routing]).eval()
+    return StaticMoRViT(model, bucket, plain, routing=GatherScatter).eval()

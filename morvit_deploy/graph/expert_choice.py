@@ -1,4 +1,4 @@
-"""Expert choice: at each step a router chooses among the tokens still active; who leaves stands still for good."""
+"""Expert choice: each step's router selects among the active tokens; the state of a token that leaves is final."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from morvit_deploy.model.routings.expert_choice import scores_read
 
 
 class ExpertChoice(StaticRouting):
-    """Routing `expert_choice` (paper §3.2, §3.4), by top-k or under thresholds (§5.3)."""
+    """Routing `expert_choice` (paper §3.2, §3.4), by top-k or by thresholds (§5.3)."""
 
     @staticmethod
     def splits_cycle(config: Config, sorts: bool) -> bool:
         return config.attention_scope == "all"
 
     def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        """first, the steps before the first routed one, and that one's router."""
+        """Run first, the steps before the first routed step, and that step's router."""
         if self.config.sharing == "middle_cycle":
             h = out["first"] = self.graph.block("first")(h)
         state = self.state(h)
@@ -31,7 +31,7 @@ class ExpertChoice(StaticRouting):
         return {"h": state.h, "z": z}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """The routed steps with their leavers set aside, then last (paper §3.2, §3.4)."""
+        """Run the routed steps, setting aside the tokens that leave, then last (paper §3.2, §3.4)."""
         state = self.state(carried["h"])
         if self.thresholds is not None and self.options.with_depth:
             state.ran = torch.full(state.held.shape, self.lead, dtype=torch.int32)
@@ -45,7 +45,7 @@ class ExpertChoice(StaticRouting):
         return self.last(state) if self.config.sharing == "middle_cycle" else state.h
 
     def counts(self, carried: Carried) -> Tensor:
-        """How many tokens run the first routed step: under thresholds the bucket is predicted from this number."""
+        """Return how many tokens run the first routed step, from which the bucket is predicted."""
         assert self.thresholds is not None
         threshold = self.thresholds[self.lead]
         assert threshold is not None
@@ -53,9 +53,9 @@ class ExpertChoice(StaticRouting):
         return (scores >= self.selection.threshold(threshold)).sum(dim=-1, keepdim=True)
 
     def step(self, step: int, state: TokenState, z: Tensor | None, out: dict[str, Tensor]) -> None:
-        """One step of the paper: the router's choice, the cycle on who runs, the gate (§3.2, §3.4).
+        """One step of the paper: the router's selection, the cycle on the running tokens, the gate (§3.2, §3.4).
 
-        z (…, 1 + held, 1) are the router logits where the stem has computed them.
+        z (…, 1 + held, 1) are the router logits if the stem has computed them.
         """
         if z is None and self.routed[step]:
             z = out[f"step{step + 1}.router_logits"] = self.graph.router(step)(state.h)
@@ -71,9 +71,9 @@ class ExpertChoice(StaticRouting):
         state.h = out[f"step{step + 1}.state"] = self._gated_step(step, state, z)
 
     def _choose_top_k(self, step: int, z: Tensor, state: TokenState, out: dict[str, Tensor]) -> Tensor:
-        """Hold the best tokens (paper §3.2); the router logits (…, 1 + capacity, 1) of who runs the step."""
+        """Hold the best tokens (paper §3.2); returns the router logits (…, 1 + capacity, 1) of the held tokens."""
         capacity, candidates = self.capacity[step], self.layout.count(state.h) - 1
-        if self.thresholds is not None or capacity == candidates:  # nobody leaves: nothing to route
+        if self.thresholds is not None or capacity == candidates:  # no token leaves
             state.gone.append(state.held[..., :0])
             return z
         held = self._hold_best(step, capacity, self.layout.patch_scores(z), state, out)
@@ -82,14 +82,14 @@ class ExpertChoice(StaticRouting):
     def _choose_by_threshold(
         self, step: int, threshold: float, z: Tensor, state: TokenState, out: dict[str, Tensor]
     ) -> Tensor:
-        """Hold who reaches the threshold (paper §5.3), then pads, up to the step's capacity.
+        """Hold the tokens that reach the threshold (paper §5.3), padded to the step's capacity.
 
-        Returns the router logits (…, 1 + capacity, 1) of who is held.
+        Returns the router logits (…, 1 + capacity, 1) of the held tokens.
         """
         threshold = self.selection.threshold(threshold)
         scores = self.layout.patch_scores(z)
         going = scores >= threshold
-        if state.runs is not None:  # a token that left never returns
+        if state.runs is not None:  # a token that has left does not return
             going = torch.logical_and(going, state.runs)
             scores = self.selection.where(state.runs, scores, self.selection.lowest)
         capacity, candidates = self.width(step, going), self.layout.count(state.h) - 1
@@ -104,21 +104,25 @@ class ExpertChoice(StaticRouting):
             held = self._hold_best(step, capacity, scores, state, out)
             if held is None:
                 state.runs = None
-                return z  # CLS is the first here too
+                return z  # only the logit of CLS, the first, is read
             state.runs = held >= threshold
             z = self.layout.with_cls_score(z, held)
         out[f"step{step + 1}.runs"] = state.runs
         return z
 
     def width(self, step: int, going: Tensor) -> int:
-        """Patch tokens to hold at a step (from 0); `going` (…, held) says who of those held wants to run it."""
+        """Number of patch tokens to hold at a step (from 0); going (…, held) marks those that should run it."""
         return self.capacity[step]
 
     def _hold_best(
         self, step: int, capacity: int, scores: Tensor, state: TokenState, out: dict[str, Tensor]
     ) -> Tensor | None:
-        """Hold CLS and the best `capacity` by scores (…, candidates); their scores, None where nothing reads them."""
-        everyone = self._keeps_leavers() or self.options.with_depth  # the leavers' order is read, too
+        """Hold CLS and the best `capacity` tokens by scores (…, candidates).
+
+        Returns the scores of the held tokens, None if no later operation reads them.
+        """
+        # the order of the leaving tokens is read, too
+        everyone = self._keeps_leavers() or self.options.with_depth
         ranked = self.layout.count(state.h) - 1 if everyone else capacity
         read = self._scores_read(step)
         values, order = self.selection.rank(scores, ranked, capacity if read else 0)
@@ -127,13 +131,13 @@ class ExpertChoice(StaticRouting):
         return self.selection.leading(values, capacity) if read else None
 
     def _scores_read(self, step: int) -> bool:
-        """Are the scores of the tokens that the step holds taken along?"""
+        """Whether the scores of the held tokens are kept."""
         final, under, options = step == len(self.capacity) - 1, self.thresholds is not None, self.options
         read = scores_read(self.config, final, under, options.with_depth, options.cls_only)
         return read or not self.selection.frugal
 
     def _set_aside(self, order: Tensor, capacity: int, state: TokenState) -> None:
-        """Keep CLS and the first `capacity` of an order; the others leave what is held."""
+        """Hold CLS and the first `capacity` tokens of an order, and set the others aside."""
         state.h, leavers = self.selection.partition(state.h, order, capacity, self._keeps_leavers())
         if leavers is not None:
             state.left.append(leavers)
@@ -147,17 +151,17 @@ class ExpertChoice(StaticRouting):
                 state.gone_ran.append(ran[..., capacity:])
 
     def _keeps_leavers(self) -> bool:
-        """Without a last block, and unless they stay keys, those who leave feed nothing."""
+        """Whether the states of tokens that leave are read later, by a last block or as keys."""
         return self.config.sharing == "middle_cycle" or self.config.attention_scope == "all"
 
     def _gated_step(self, step: int, state: TokenState, z: Tensor | None) -> Tensor:
-        """The cycle on the running tokens, then the gate; CLS alone where nothing else is read again."""
+        """Apply the cycle to the held tokens, then the gate; to CLS alone if no other state is read later."""
         after = state.h
         for i in range(self.config.cycle_depth):
             final = step == len(self.capacity) - 1 and i == self.config.cycle_depth - 1
             alone = final and self.config.sharing != "middle_cycle" and self.options.cls_only
             before, after = after, self.attend(f"cycle.{i}", after, state, alone)
-            if i < self.config.cycle_depth - 1:  # the next block may read the pads as keys
+            if i < self.config.cycle_depth - 1:  # the next block may read padding as keys
                 after = self.only_running(before, after, state.runs)
         rows = self.layout.count(after)
         h = self.layout.first(state.h, rows)
@@ -165,16 +169,16 @@ class ExpertChoice(StaticRouting):
         return self.gate(h, after, gated, state.runs)
 
     def last(self, state: TokenState) -> Tensor:
-        """The last block over all tokens, in any order: CLS first, leavers at the end."""
+        """Apply the last block to all tokens: CLS first, the others in any order."""
         h = self.layout.join([state.h, *state.left])
         last = self.graph.block("last")
         return cls_only(last, h, layout=self.layout) if self.options.cls_only else last(h)
 
     def depths(self, state: TokenState) -> Tensor:
-        """Steps that each patch token ran (…, N), in the tokens' own order."""
+        """Return the number of steps that each patch token ran (…, N), in the original order of the tokens."""
         groups = [*state.gone, state.held]
         present = [group for group in groups if group.shape[-1]]
-        if len(present) == 1:  # nobody has moved
+        if len(present) == 1:  # no token has moved
             everyone = torch.full_like(present[0], len(state.gone), dtype=torch.int32)
             return everyone if state.ran is None else state.ran
         numbers = torch.cat(present, dim=-1)

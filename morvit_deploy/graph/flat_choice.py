@@ -1,4 +1,4 @@
-"""Flat expert choice: each step's router chooses among all tokens, CLS too; who sat out may come back."""
+"""Flat expert choice: each step's router selects among all tokens, including CLS and those that skipped a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FlatChoice(StaticRouting):
     """Routing `expert_choice_flat`."""
 
     def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        """first, and the router of the first step."""
+        """Run first, and the router of the first step."""
         h = out["first"] = self.graph.block("first")(h)
         if not self.routed[0]:
             return {"h": h}
@@ -21,10 +21,10 @@ class FlatChoice(StaticRouting):
         return {"h": h, "z": z}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """Each step runs the first rows of an order of its own over all tokens; the rest stand behind them."""
+        """Each step reorders all tokens and runs the first rows; the other rows follow them unchanged."""
         layout, selection, h = self.layout, self.selection, carried["h"]
         everyone = layout.count(h)
-        numbers = selection.places(h, everyone)  # who stands at each row; CLS is 0
+        numbers = selection.places(h, everyone)  # token number of each row; CLS is 0
         ran = torch.zeros_like(numbers, dtype=torch.int32)
         for step, capacity in enumerate(self.capacity):
             running, rest = h, None

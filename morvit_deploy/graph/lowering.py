@@ -1,4 +1,4 @@
-"""A static module below fp32: weights in fp16 or bf16, channels smoothed. Exporters and proofs start from it."""
+"""Conversion of a static module to lower precision: fp16 or bf16 weights, smoothed channels, centred pixels."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from morvit_deploy.graph.style.stems import RowStem
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 
-PIXEL_SHRINK = 2.0**-8  # of raw pixels in fp16: with 1/255 folded in, most weights would be subnormal
-HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-PIXEL_CENTRE = 128.0  # of raw pixels in symmetric int8: they fill its range exactly
+PIXEL_SHRINK = 2.0**-8  # scale of raw pixels in fp16: with 1/255 folded in, most weights would be subnormal
+HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PIXEL_CENTRE = 128.0  # offset of raw pixels in symmetric int8, so that they fill its range exactly
 
 
 def lower(graphs: Mapping[str, StaticMoRViT], precision: str, lowering: Lowering | None) -> None:
-    """Lower the buckets' modules, which share their weights, to a bundle's precision, in place; layout bsd only."""
+    """Convert the buckets' modules, which share their weights, to a bundle's precision, in place; layout bsd only."""
     graph = next(iter(graphs.values()))
-    assert graph.options.style.layout is BSD, "Core ML's converter lowers channels first"
+    assert graph.options.style.layout is BSD, "channels-first graphs are lowered by Core ML's converter"
     if lowering is not None and lowering.smoothing:
         smooth(graph, lowering.smoothing)
-    if precision in HALVES:
-        halve(graph, HALVES[precision])
+    if precision in HALF_TYPES:
+        to_half(graph, HALF_TYPES[precision])
     if lowering is not None and lowering.flavor == "trt":
         centre_pixels(graph)
 
 
-def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
-    """Weights to fp16 or bf16 in place, except the routers'; products and GELU then run in that type.
+def to_half(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
+    """Convert all weights but the routers' to fp16 or bf16, in place; products and GELU then use that type.
 
-    The residual stream, norms, softmax, routers, gates and logits stay in fp32. CheckpointError for a weight that
-    the type cannot hold; bf16 has the range of fp32.
+    The residual stream, norms, softmax, routers, gates and logits stay in fp32. Raises CheckpointError for a weight
+    outside the range of the type.
     """
     stem = graph.stem
-    if (
-        isinstance(stem, RowStem) and stem.folded and dtype == torch.float16
-    ):  # the range of bf16 has room for 1/255
+    # bf16 has the range of fp32: no scaling
+    if isinstance(stem, RowStem) and stem.folded and dtype == torch.float16:
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
@@ -49,14 +48,14 @@ def halve(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
             largest = max(float(part.abs().max()) for part in _parts(module))
             if not largest <= torch.finfo(dtype).max:
                 raise CheckpointError(
-                    f"{name}: its largest weight is {largest:.3g}, that of {dtype} is "
-                    f"{torch.finfo(dtype).max:g}; export in fp32"
+                    f"{name}: got a weight of magnitude {largest:.3g}, expected at most {torch.finfo(dtype).max:g} "
+                    f"for {dtype}; export in fp32"
                 )
             module.to(dtype)
 
 
 def centre_pixels(graph: StaticMoRViT) -> None:
-    """Shift raw pixels to −128 … 127 before the patch projection, in place; positions make up for the shift."""
+    """Shift raw pixels to −128 … 127 before the patch projection, in place; the positions compensate for it."""
     stem = graph.stem
     if isinstance(stem, RowStem) and stem.folded:
         stem.centre = PIXEL_CENTRE
@@ -66,7 +65,7 @@ def centre_pixels(graph: StaticMoRViT) -> None:
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels that can be scaled: the tensors that write them, and the layers that read them."""
+    """A group of channels that can be scaled: the tensors that write it, and the layers that read it."""
 
     name: str
     written_by: tuple[Tensor, ...]  # (…, channels) each
@@ -74,15 +73,17 @@ class Channels:
 
 
 def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
-    """Divide channels by 2^exponents where they are written, multiply where they are read; in place.
+    """Divide channels by 2^exponents where they are written and multiply where they are read, in place.
 
-    Exact in any precision: factors are powers of two. ConfigError for unknown channels or a wrong number of them.
+    Exact in any precision, because the factors are powers of two. Raises ConfigError for an unknown group of channels
+    or a wrong number of exponents.
     """
     places = {place.name: place for place in smoothable(graph)}
     for name, powers in exponents.items():
         if name not in places or len(powers) != places[name].written_by[0].shape[-1]:
             raise ConfigError(
-                f"smoothing: got {len(powers)} channels of {name!r}; this model's are {', '.join(places)}"
+                f"smoothing: got {len(powers)} exponents for {name!r}, expected one for each channel of one of "
+                f"{', '.join(places)}"
             )
         factors = torch.exp2(torch.tensor(powers, dtype=places[name].written_by[0].dtype))
         for tensor in places[name].written_by:
@@ -92,9 +93,9 @@ def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
 
 
 def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
-    """Norms with the layers that read them, and V with proj: attention mixes tokens, never channels.
+    """Yield each norm with the layers that read it, and V with proj, since attention does not mix channels.
 
-    GELU between fc1 and fc2 is not linear, so a factor cannot pass it.
+    Factors cannot pass the GELU between fc1 and fc2, which is not linear.
     """
     for key, module in graph.blocks.items():
         assert isinstance(module, StaticBlock)

@@ -1,4 +1,4 @@
-"""The parts of a static graph as exporters trace them: one bucket as a whole, or a stem and a trunk per bucket."""
+"""The modules that exporters trace: one bucket as a whole, or a stem and a trunk per bucket."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from morvit_deploy.model.plan import Plan
 
 
 class Named(nn.Module):
-    """A function of tensors to named tensors, over a static module that holds the weights."""
+    """A module from tensors to named tensors."""
 
     inputs: tuple[str, ...]
-    results: tuple[str, ...]  # its outputs; every other name is a probe
+    results: tuple[str, ...]  # the graph's outputs; all other names are probes
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Inputs in the order of `inputs`."""
+        """Take tensors in the order of `inputs`; returns results and probes by name."""
         raise NotImplementedError
 
 
@@ -37,7 +37,7 @@ class Whole(Named):
 
 
 class StemPart(Named):
-    """Image to the trunks' inputs and the number of the bucket that each image needs."""
+    """The stem: from an image to the trunks' inputs and the index of each image's bucket."""
 
     inputs = ("image",)
 
@@ -56,7 +56,7 @@ class StemPart(Named):
 
 
 class TrunkPart(Named):
-    """One bucket from the stem's outputs to results; `inside` another graph, depths are int32."""
+    """The trunk of a bucket: from the stem's outputs to results. With `inside` (another graph), depths are int32."""
 
     def __init__(self, static: StaticMoRViT, carried: dict[str, str], *, inside: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class TrunkPart(Named):
 
 
 class EmptyResults(Named):
-    """Empty results in the trunks' shapes, for images that no predicted bucket runs: they run in `full`."""
+    """Zeros in the shapes of a trunk's results, for images that run in `full` only."""
 
     def __init__(self, trunk: TrunkPart) -> None:
         super().__init__()
@@ -90,7 +90,10 @@ class EmptyResults(Named):
 
 
 def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], list[Tensor]]:
-    """The stem's outputs for the trunks: key to name in the graph, a probe's own if it is one; and example values."""
+    """Return the stem's outputs for the trunks: names by key, and example values.
+
+    An output that is also a probe has the probe's name.
+    """
     out: dict[str, Tensor] = {}
     carried = static.begin(image, out)
     names = {
@@ -103,20 +106,20 @@ def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], l
 
 
 def choose(plan: Plan, counts: Tensor) -> Tensor:
-    """int32 (…) bucket numbers from the stem's counts (…, steps)."""
+    """Return int32 (…) bucket indices from the stem's counts (…, steps)."""
     if plan.mode == "threshold":
         return predicted(counts[..., 0], tuple(bucket.upto or 0 for bucket in plan.buckets))
     return cheapest_fitting(counts, tuple(bucket.capacity for bucket in plan.buckets))
 
 
 def results_of(static: StaticMoRViT) -> tuple[str, ...]:
-    """Outputs of a graph; `overflow` only under thresholds, where a chosen bucket can be too small."""
+    """Return the outputs of a graph; `overflow` only with thresholds, where the predicted bucket can be too small."""
     overflows = any(threshold is not None for threshold in static.thresholds or ())
     has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
     return tuple(name for name in RESULTS if has[name])
 
 
 def _stem_results(static: StaticMoRViT) -> tuple[str, ...]:
-    """Results that are known before the bucket."""
+    """Results that the stem computes."""
     known = static.options.with_depth and static.config.record.depth_upfront
     return ("depth",) if known else ()

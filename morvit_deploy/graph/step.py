@@ -1,4 +1,4 @@
-"""One step of a static graph's tokens: who is held, who of them runs, how they meet a block, and the gate."""
+"""The state of tokens between steps, and what the routings share: attention over held tokens, and the gate."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 
-Carried = dict[str, Tensor]  # what the stem hands to the trunk
+Carried = dict[str, Tensor]  # the stem's outputs for the trunk
 
 
 @dataclass
 class TokenState:
-    """Where the tokens are between two steps."""
+    """The tokens between two steps. Held tokens are in the graph's tensors; those that do not run are padding."""
 
-    h: Tensor  # (…, 1 + held, dim), CLS first: who is still held
+    h: Tensor  # (…, 1 + held, dim) states of CLS and the held tokens
     held: Tensor  # (…, held) their patch numbers, in the order of h
-    runs: Tensor | None = None  # (…, held) who of them runs, the others are pads; None: all
-    overflow: Tensor | None = None  # (…) did a capacity keep out a token that should run
-    left: list[Tensor] = field(default_factory=list)  # states of those who left, a tensor for each step
+    runs: Tensor | None = None  # (…, held) which of them run; None: all
+    overflow: Tensor | None = None  # (…) whether a capacity excluded a token that should run
+    left: list[Tensor] = field(default_factory=list)  # states of the tokens that left, a tensor for each step
     gone: list[Tensor] = field(default_factory=list)  # their patch numbers, for the depth output
-    ran: Tensor | None = None  # (…, held) steps that each held token ran, where thresholds decide
-    gone_ran: list[Tensor] = field(default_factory=list)  # the same of those who left
-    keyed: dict[str, tuple[KV | None, int]] = field(
-        default_factory=dict
-    )  # block -> keys of the first n of left
+    ran: Tensor | None = None  # (…, held) steps that each held token ran, with thresholds
+    gone_ran: list[Tensor] = field(default_factory=list)  # the same for the tokens that left
+    # block -> keys of the first n tensors of `left`, and n
+    keyed: dict[str, tuple[KV | None, int]] = field(default_factory=dict)
 
 
 class StaticRouting:
-    """How a routing takes tokens through a static graph: a class for each, over the graph's weights.
+    """Base of the routings' static code, over the weights and shapes of a graph.
 
-    The stem ends where the bucket can be known, the trunk is the bucket's own.
+    The stem is common to all buckets and ends where the bucket is determined; the trunk belongs to one bucket.
     """
 
     def __init__(self, graph: StaticWeights) -> None:
@@ -47,49 +46,52 @@ class StaticRouting:
 
     @staticmethod
     def splits_cycle(config: Config, sorts: bool) -> bool:
-        """Have blocks of the cycle fewer queries than keys? `sorts`: some bucket holds fewer tokens than all."""
+        """Whether blocks of the cycle have fewer queries than keys; `sorts`: a bucket holds fewer tokens than all."""
         return False
 
     def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        """The stem, from embedded tokens h (…, 1 + N, dim) on."""
+        """Run the rest of the stem on embedded tokens h (…, 1 + N, dim)."""
         return {"h": h}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """The trunk: states (…, n, dim) of which the first is CLS's."""
+        """Run the trunk; returns states (…, n, dim), CLS first."""
         raise NotImplementedError
 
     def counts(self, carried: Carried) -> Tensor:
-        """What the bucket is chosen by, from the stem alone: int64 (…, steps)."""
+        """Return the token counts that determine the bucket, int64 (…, steps), from the stem's outputs."""
         raise NotImplementedError(f"routing {self.config.routing!r} has one bucket")
 
     # parts of a step -------------------------------------------------------------------------------------------
 
     def state(self, h: Tensor) -> TokenState:
-        """Everyone is held, nobody has left."""
+        """Return the initial state: all tokens are held."""
         return TokenState(h, self.selection.places(h, self.config.num_patches))
 
     def gate(self, h: Tensor, after: Tensor, z: Tensor | None, runs: Tensor | None = None) -> Tensor:
-        """The gated update (…, n, dim) of h, given the cycle's output, the router logits (…, n, 1) and who runs."""
+        """Return the gated update of h (…, n, dim).
+
+        `after` is the cycle's output, z (…, n, 1) the router logits, and `runs` marks the tokens that run.
+        """
         if self.config.gate == "hard":
             return self.only_running(h, after, runs)
         assert self.config.router is not None and z is not None
         g = decisions.score(z, self.config.router.activation, self.config.router.alpha)
         if runs is not None and self.layout.count(g) > 1:
-            g = self.selection.where(self._running(runs), g, 0.0)  # a pad's state stands still
+            g = self.selection.where(self._running(runs), g, 0.0)  # the state of padding is unchanged
         return h + g * (after if self.config.gate == "block" else after - h)
 
     def only_running(self, before: Tensor, after: Tensor, runs: Tensor | None) -> Tensor:
-        """`after` (…, n, dim), where a pad keeps the state it had."""
+        """Return `after` (…, n, dim), with the previous state for padding."""
         if runs is None or self.layout.count(after) == 1:
             return after
         return torch.where(self._running(runs), after, before)
 
     def _running(self, runs: Tensor) -> Tensor:
-        """Who of CLS and those held runs, for each channel of a state."""
+        """Whether CLS and each held token run, broadcast over the channels of a state."""
         return self.layout.spread(self.selection.with_cls(runs))
 
     def attend(self, name: str, x: Tensor, state: TokenState, alone: bool) -> Tensor:
-        """Block `name` on x, or on its CLS alone; with scope `all`, those who left are keys too."""
+        """Apply block `name` to x, or to CLS alone; with scope `all`, tokens that have left are keys too."""
         block = self.graph.block(name)
         if self.config.attention_scope == "active":
             runs = None if state.runs is None else self.selection.with_cls(state.runs)

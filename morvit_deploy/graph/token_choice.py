@@ -1,4 +1,4 @@
-"""Token choice: each token has a depth of its own from the start; layer s runs those that are deep enough."""
+"""Token choice: each token's depth is chosen before the first layer; layer s runs the tokens with depth >= s."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TokenChoice(StaticRouting):
         return sorts
 
     def begin(self, h: Tensor, out: dict[str, Tensor]) -> Carried:
-        """Each token's depth; where a bucket holds fewer than all, the tokens in the order of it, deepest first."""
+        """Choose each token's depth; if a bucket holds fewer tokens than all, sort the tokens, deepest first."""
         z = out["depth.router_logits"] = self.graph.router(0)(h)
         depth = self.layout.patch_depths(z)  # (…, N)
         if self.options.with_depth:
@@ -30,7 +30,7 @@ class TokenChoice(StaticRouting):
         return {"h": h, "depth": depth}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """Layer s holds its capacity of tokens, deepest first, and updates those that are deep enough."""
+        """Run the layers: layer s holds its capacity of tokens, deepest first, and updates those with depth >= s."""
         depth = carried["depth"]
         state = self.state(carried["h"])
         if self.graph.sorts:
@@ -51,5 +51,5 @@ class TokenChoice(StaticRouting):
         return state.h
 
     def counts(self, carried: Carried) -> Tensor:
-        """How many patch tokens run each layer."""
+        """Return how many patch tokens run each layer."""
         return counts_of(self.layout.vector(carried["depth"]), self.config.num_layers)

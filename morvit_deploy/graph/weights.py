@@ -1,4 +1,4 @@
-"""The weights of a static graph, once: stem, blocks, routers and classifier in the options' layout."""
+"""The weights of a static graph: stem, blocks, routers and classifier in the options' style."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from morvit_deploy.graph.style.blocks import StaticBlock
 from morvit_deploy.graph.style.ends import Classifier, StaticRouter
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan, routed_by
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import layer_names, routed_steps
@@ -39,11 +39,11 @@ class StaticWeights(nn.Module):
             else routed_by(model.config, self.thresholds)
         )
         ladder = [bucket] if plan is None else plan.buckets
-        self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)  # else nobody leaves
+        self.sorts = any(min(b.capacity) < model.config.num_patches for b in ladder)
         style = options.style
         self.layout = style.layout
         self.selection = style.select(model.config.num_tokens, model.patch_embed.proj.weight.dtype)
-        # blocks with fewer queries than keys compute Q apart from K and V
+        # blocks with fewer queries than keys compute Q separately from K and V
         in_parts = {self.names[-1]} if options.cls_only else set()
         if routing.splits_cycle(model.config, self.sorts):
             in_parts |= {name for name in self.names if name.startswith("cycle")}
@@ -59,12 +59,17 @@ class StaticWeights(nn.Module):
         self.classifier = Classifier(model, style.block, fold=options.fold)
 
     def block(self, name: str) -> StaticBlock:
-        """The block that the checkpoint calls `name`."""
+        """Return the block with the checkpoint name `name`."""
         return self.blocks[_key(name)]  # type: ignore[return-value]  # ModuleDict loses the type
 
     def router(self, step: int) -> nn.Module:
-        """The router of step `step`, counted from 0."""
+        """Return the router of a step, counted from 0."""
         return self.routers[0 if len(self.routers) == 1 else step]
+
+
+def weight_name(name: str) -> str:
+    """Return the name of a parameter in exported files: cycle.0.fc1.weight for blocks.cycle_0.fc1.weight."""
+    return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
 
 
 def _key(name: str) -> str:

@@ -1,1 +1,1 @@
-"""Looking into a checkpoint: its parts and costs, where its tokens go deep, and whether its routing is alive."""
+"""Inspection of a checkpoint: its parts and costs, token depths, and whether its routing has degenerated."""

@@ -1,4 +1,4 @@
-"""What a MoR-ViT is made of: parameters by part, how often each block is applied, MACs by stage. No torch."""
+"""The structure of a MoR-ViT: parameters by part, applications of each block, MACs by stage. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from morvit_deploy.model.macs import applications, dense_macs, schedule_macs
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.routings.counting import block_macs
 
-_PARTS = {  # a tensor's first name -> the part it belongs to
+_PARTS = {  # first component of a tensor's name -> part
     "patch_embed": "stem",
     "cls_token": "stem",
     "pos_embed": "stem",
@@ -26,7 +26,7 @@ _PARTS = {  # a tensor's first name -> the part it belongs to
 
 @dataclass(frozen=True)
 class Tie:
-    """A unique block: how many layers use its weights."""
+    """A unique block, and the number of layers that use its weights."""
 
     block: str
     applications: int
@@ -35,7 +35,7 @@ class Tie:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the static graph of the checkpoint's own schedule; `tokens` includes CLS."""
+    """A stage of the static graph of the checkpoint's own schedule; `tokens` includes CLS."""
 
     name: str
     tokens: int
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class AtDepth:
-    """The static graph of a model with depths chosen up front, if every patch token had one depth."""
+    """The cost of a static graph with depths chosen up front if every patch token has the same depth."""
 
     depth: int
     macs: int
@@ -52,16 +52,16 @@ class AtDepth:
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one image, four ways."""
+    """MACs of one image, in four implementations."""
 
-    plain: int  # a ViT of as many layers, without routers
-    masked: int  # every token in every layer, exits only masked: eager code
-    gathered: int  # only active tokens in each step, everything in the ends
-    static: int  # after the exact rewrites: what an exported graph computes
+    plain: int  # a plain ViT with the same number of layers
+    masked: int  # every token in every layer, tokens that leave are masked, as in eager code
+    gathered: int  # only active tokens in each step, all tokens in the first and last blocks
+    static: int  # the exported graph, after the exact rewrites
 
 
 def parameters_by_part(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Tensor names and their number of values, to values in each part, in the order that data flows."""
+    """Sum tensor sizes by part, in the order of computation."""
     out = dict.fromkeys(_PARTS.values(), 0)
     for name, size in sizes.items():
         out[_PARTS[name.split(".")[0]]] += size
@@ -69,7 +69,7 @@ def parameters_by_part(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def ties_of(config: Config, sizes: Mapping[str, int]) -> tuple[Tie, ...]:
-    """Each unique block with its applications."""
+    """Return each unique block with its number of applications."""
     return tuple(
         Tie(block, times, sum(size for name, size in sizes.items() if name.startswith(f"{block}.")))
         for block, times in applications(config).items()
@@ -77,13 +77,13 @@ def ties_of(config: Config, sizes: Mapping[str, int]) -> tuple[Tie, ...]:
 
 
 def untied_parameters(parts: Mapping[str, int], ties: tuple[Tie, ...]) -> int:
-    """Values that a plain ViT of the same shape holds: a block for each layer, no routers."""
+    """Return the parameters of a plain ViT of the same shape: a block for each layer, no routers."""
     shared = parts.get("stem", 0) + parts.get("norm and head", 0)
     return shared + sum(tie.applications * tie.parameters for tie in ties)
 
 
 def mac_counts(config: Config) -> Macs:
-    """One image under the checkpoint's own schedule; without one, every token in every layer."""
+    """Return the MACs of one image with the checkpoint's own schedule, or with every token in every layer."""
     tokens, capacity = config.num_tokens, own_plan(config).buckets[0].capacity
     everything = config.num_layers * block_macs(config, tokens, tokens, tokens)
     return Macs(
@@ -95,25 +95,24 @@ def mac_counts(config: Config) -> Macs:
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """The stages of the graph of a schedule after the rewrites; their MACs add up to `mac_counts(config).static`."""
+    """Return the stages of the static graph of a schedule; their MACs add up to `mac_counts(config).static`."""
     assert config.capacity is not None
     tokens, capacity = config.num_patches + 1, config.capacity
     middle = config.sharing == "middle_cycle"
     upto = [schedule_macs(config, capacity[:r], cls_only=False) for r in range(len(capacity))]
-    upto.append(
-        schedule_macs(config, capacity, cls_only=not middle)
-    )  # without `last`, the final step is CLS alone
-    running = [kept if config.routes_cls else kept + 1 for kept in capacity]
+    # without `last`, the final step is CLS only
+    upto.append(schedule_macs(config, capacity, cls_only=not middle))
+    running = [kept if config.record.routes_cls else kept + 1 for kept in capacity]
     steps = [Stage(f"step {r}", count, upto[r] - upto[r - 1]) for r, count in enumerate(running, start=1)]
     stages = [Stage("patch projection and head", tokens, _ends(config)), *steps]
     if middle:
         stages.insert(1, Stage("first", tokens, block_macs(config, tokens, tokens, tokens)))
-        stages.append(Stage("last, for CLS alone", tokens, block_macs(config, 1, tokens, tokens)))
+        stages.append(Stage("last, for CLS only", tokens, block_macs(config, 1, tokens, tokens)))
     return tuple(stages)
 
 
 def depths_of(config: Config) -> tuple[AtDepth, ...]:
-    """Depths chosen up front, with every patch token at 1 … L; deeper layers hold one pad, as buckets do."""
+    """Return the cost with all patch tokens at depth 1 … L; deeper layers hold one padding token, as buckets do."""
     patches, layers = config.num_patches, config.num_layers
     return tuple(
         AtDepth(depth, schedule_macs(config, (patches,) * depth + (1,) * (layers - depth)))
@@ -122,7 +121,7 @@ def depths_of(config: Config) -> tuple[AtDepth, ...]:
 
 
 def _ends(config: Config) -> int:
-    """Patch projection and head: all that is left when no layer and no router is counted."""
+    """MACs of the patch projection and the head."""
     tokens = config.num_tokens
     bare = config.model_copy(update={"routing": "none", "router": None, "capacity": None})
     return dense_macs(bare) - config.num_layers * block_macs(config, tokens, tokens, tokens)

@@ -1,7 +1,7 @@
-"""Has routing degenerated? Assessed from token depths and router logits alone (paper §3.3, Figure 5). No torch.
+"""Detection of degenerate routing from token depths and router logits (paper §3.3, Figure 5). No torch.
 
-With a nested schedule every image has the same histogram of depths whatever the router does, so the histogram is
-one of three things that are looked at: it, how depth differs between images, and how far apart router logits are.
+With a nested schedule every image has the same histogram of depths, whatever the router does. Therefore three
+properties are checked: the histogram, how depth varies between images, and the spread of router logits.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.errors import listed
+
 Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
 
-UNIFORM_SHARE = 0.95  # of tokens at one depth: the paper's Figure 5 shows "nearly all"
-BLIND_SHARE = (
-    0.05  # of the depths' variance lies between images: a router that reads content has tens of percent
-)
-BLIND_IMAGES = 4  # different ones; over fewer, chance makes maps alike
-UNDECIDED_SPREAD = (
-    0.05  # standard deviation of router logits: sigmoid gates then differ by 0.01, and 8 bits reorder them
-)
+# fraction of tokens at one depth; the paper's Figure 5 shows "nearly all"
+UNIFORM_SHARE = 0.95
+# fraction of the depths' variance between images; for a router that depends on content it is tens of percent
+BLIND_SHARE = 0.05
+BLIND_IMAGES = 4  # minimum number of different images; the maps of fewer may be similar by chance
+# standard deviation of router logits; sigmoid scores then differ by 0.01, and int8 reorders them
+UNDECIDED_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One way in which routing has degenerated: what was measured, what is expected, what to do."""
+    """A way in which routing has degenerated: measured value, expected value, advice."""
 
     kind: Literal["uniform", "blind", "undecided"]
     measured: str
@@ -44,25 +45,25 @@ class Assessment:
 
     images: int
     common_depth: int
-    common_share: float  # of tokens that have the most common depth
-    image_share: float | None  # of the variance that lies between images; None when it cannot be told
-    spread: tuple[float | None, ...] | None  # of router logits at each step; None where nothing is decided
+    common_share: float  # fraction of tokens at the most common depth
+    image_share: float | None  # fraction of the variance of depth between images; None if unknown
+    spread: tuple[float | None, ...] | None  # of router logits at each step; None at a step without selection
     reasons: tuple[Reason, ...]
 
     @property
     def degenerate(self) -> bool:
-        """Does adaptivity exist in name only?"""
+        """Whether routing has degenerated."""
         return bool(self.reasons)
 
     @property
     def warning(self) -> str:
-        """A paragraph for people; empty when routing is healthy."""
+        """A text for the user; empty if routing is healthy."""
         if not self.reasons:
             return ""
-        return "routing has degenerated\n" + "\n".join(f"  - {reason}" for reason in self.reasons)
+        return "routing has degenerated\n" + listed([str(reason) for reason in self.reasons])
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
+        """Return the content of a report."""
         return {"degenerate": self.degenerate, **asdict(self)}
 
 
@@ -72,10 +73,10 @@ def assess(
     spread: Sequence[float | None] | None = None,
     capacity: Sequence[int] | None = None,
 ) -> Assessment:
-    """Assess depths (n, N) of n different images that could be up to `num_steps`.
+    """Assess depths (n, N) of n different images, of up to `num_steps`.
 
-    spread: standard deviation of the router logits at each step, within an image, mean over images; for
-    depths chosen up front over a token's logits. capacity: the schedule, where there is one.
+    spread is the standard deviation of an image's router logits at each step (of a token's logits if depths are
+    chosen up front), averaged over images. capacity is the schedule, if there is one.
     """
     values, counts = np.unique(depth, return_counts=True)
     common_depth, common_share = int(values[counts.argmax()]), float(counts.max() / depth.size)
@@ -96,9 +97,9 @@ def assess(
 
 
 def between_images(depth: Depth) -> float | None:
-    """Share of the variance of depth (n, N) that is between images at one place: 0 for a map that never changes.
+    """Return the fraction of the variance of depth (n, N) between images at the same position.
 
-    None when there are too few images, or when all depths are equal.
+    It is 0 if all images have the same map. Returns None if there are too few images or all depths are equal.
     """
     total = depth.var()
     if len(depth) < BLIND_IMAGES or total == 0:
@@ -111,13 +112,13 @@ def _uniform(depth: int, share: float, num_steps: int, capacity: Sequence[int] |
         return None
     if capacity is None:
         advice = (
-            "The model works as one of fixed depth: train with a balancing loss over depths and a z-loss on router "
-            "logits, or export it without routing."
+            "The model behaves like one of fixed depth: train with a balancing loss over depths and a z-loss on "
+            "router logits, or export it without routing."
         )
     else:
         advice = (
-            f"The capacity {list(capacity)} fixes this for every image: train with capacities that fall from step "
-            "to step and leave each step a fair share of tokens."
+            f"The capacity {list(capacity)} causes this for every image: train with capacities that decrease "
+            "gradually from step to step."
         )
     return Reason(
         "uniform",
@@ -132,11 +133,11 @@ def _blind(images: int, image_share: float | None) -> Reason | None:
         return None
     return Reason(
         "blind",
-        measured=f"{image_share:.1%} of the variance of depth is between images, over {images} images; the rest "
-        "is a map of places that never changes",
+        measured=f"{image_share:.1%} of the variance of depth over {images} images is between images; the rest is a "
+        "constant map of positions",
         expected=f"at least {BLIND_SHARE:.0%}",
-        advice="The router follows the position embedding and not the picture: give the sampling loss more weight "
-        "(paper §3.4), or route after a block that has seen the image.",
+        advice="The router depends on the position embedding and not on the image: increase the weight of the "
+        "sampling loss (paper §3.4), or route after a block with attention.",
     )
 
 
@@ -153,6 +154,6 @@ def _undecided(spread: Sequence[float | None]) -> Reason | None:
         "undecided",
         measured=f"router logits have a standard deviation of {steps}",
         expected=f"at least {UNDECIDED_SPREAD}",
-        advice="The choice between tokens is close to chance and will not survive lower precision: give the "
-        "z-loss less weight, or train the router longer (random weights look like this).",
+        advice="The selection is close to random and changes in lower precision: decrease the weight of the z-loss, "
+        "or train the router longer (untrained weights look like this).",
     )

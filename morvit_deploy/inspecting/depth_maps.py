@@ -1,6 +1,6 @@
-"""Pictures of token depth, as the paper's Figures 4 and 5: heat map over the image, and histogram. No torch.
+"""Pictures of token depth, like the paper's Figures 4 and 5: heat maps over images, and histograms. No torch.
 
-Warm is deep, cool is shallow. The colour bar is the histogram's axis: a colour is read off where it is counted.
+Warm colours are deep, cool colours shallow. The colour bar is the axis of the histogram.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from morvit_deploy.inspecting.depth_panels import (
     write,
 )
 
-OVERVIEW_IMAGES = 8  # two rows of four: more are too small to read
+OVERVIEW_IMAGES = 8  # two rows of four
 _CELL, _PAIR = 1.75, 3.75  # inches: a column of the overview, and an image above its map
-_STEM = 60  # characters of a file's name kept in a picture's: below every file system's limit
+_STEM = 60  # characters of a file name that are kept, to stay below the limits of file systems
 
 
 def draw_all(
@@ -43,10 +43,10 @@ def draw_all(
     num_steps: int,
     titles: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write `<stem>-depth.png` in `folder` for each image, and return the paths in order.
+    """Write `<stem>-depth.png` in `folder` for each image; returns the paths in order.
 
-    names are the image files, pixels uint8 (n, h, w, 3), depth (n, N) in steps; titles add a phrase to each
-    picture, such as the predicted class. Each file is whole or absent. OutputError when it cannot be written.
+    names are the image files, pixels are uint8 (n, h, w, 3), depth (n, N) is in steps; titles are added to the
+    pictures, such as the predicted class. Files are written atomically. Raises OutputError.
     """
     scale = scale_of(depth, num_steps)
     paths = [folder / name for name in _unique_names(names)]
@@ -63,10 +63,10 @@ def draw_overview(
     titles: Sequence[str] | None = None,
     heading: str = "Token depth",
 ) -> Path:
-    """Write one picture: up to eight images with their maps, the pooled histogram, the mean depth of each place.
+    """Write one picture: up to eight images with their maps, the overall histogram, and the mean depth by position.
 
-    pixels uint8 (n, h, w, 3) belong to the first n rows of depth (m, N), m ≥ n; histogram and means are over all
-    m. Sharp structure in the mean map, and maps that are all alike, tell of routing that ignores the image.
+    pixels uint8 (n, h, w, 3) belong to the first n rows of depth (m, N), m ≥ n; histogram and means are over all m
+    images. Sharp structure in the mean map, or identical maps, indicate routing that ignores the image.
     """
     scale, shown = scale_of(depth, num_steps), min(len(pixels), OVERVIEW_IMAGES)
     rows = -(-shown // 4)
@@ -85,7 +85,7 @@ def draw_overview(
 
 
 def _single(name: str, pixels: Pixels, depth: Depth, scale: Scale, title: str) -> Figure:
-    """The image, the map over it, colour bar and histogram."""
+    """Draw the image, the map over it, the colour bar and the histogram."""
     remark = _summary(depth, scale.highest) + (f"  ·  {title}" if title else "")
     figure = sheet((11.2, 4.35), name, remark)
     image(figure, (0.3, 0.3, 3.3), pixels / 255)
@@ -99,7 +99,7 @@ def _summary(depth: Depth, num_steps: int) -> str:
 
 
 def _unique_names(names: Sequence[Path]) -> list[str]:
-    """`<stem>-depth.png` of each; alike stems are numbered, also where file systems ignore case."""
+    """Return `<stem>-depth.png` for each file; equal stems, ignoring case, are numbered."""
     taken: set[str] = set()
     out = []
     for name in names:
@@ -114,10 +114,10 @@ def _unique_names(names: Sequence[Path]) -> list[str]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Render, then write whole or not at all."""
+    """Render a figure and write it atomically."""
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a file name may use any script
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # file names may use any script
         canvas: Any = FigureCanvasAgg(figure)  # print_png has no types
         canvas.print_png(content)
     write_bytes(path, content.getvalue())

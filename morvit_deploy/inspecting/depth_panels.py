@@ -1,4 +1,4 @@
-"""The parts of a depth picture: heat map over an image, colour bar with histogram, mean map. Places are in inches."""
+"""The panels of a depth picture: heat map over an image, histogram, mean map. Positions are in inches."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ _DPI = 110
 _RAMP = LinearSegmentedColormap.from_list(
     "depth", ("#3450b4", "#3f93d6", "#74cbc6", "#f4e285", "#f58f37", "#cf1d2d")
 )
-_GAMMA = 0.75  # most tokens are shallow: spreads the colours of the first steps apart
-_SHADE = 0.5  # of a colour's brightness follows the picture: less hides the picture, more the colour
-_SHINE = 0.25  # of the way to white in the picture's highlights
-_TICKS = 13  # depths with a number beside the colour bar; more would touch
+_GAMMA = 0.75  # increases the contrast between the first steps, where most tokens are
+_SHADE = 0.5  # fraction of a colour's brightness that follows the image
+_SHINE = 0.25  # blend to white in the image's highlights
+_TICKS = 13  # largest number of tick labels at the colour bar
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The depths shown, from `lowest` to `highest`, and a colour for each: cool is shallow, warm is deep."""
+    """The range of depths that is drawn, and the colour of each depth."""
 
     lowest: int
     highest: int
 
     @property
     def depths(self) -> NDArray[np.int64]:
-        """Every depth, shallow to deep."""
+        """All depths in ascending order."""
         return np.arange(self.lowest, self.highest + 1)
 
     def colours(self, depth: NDArray[Any]) -> NDArray[np.float64]:
-        """RGB in [0, 1] of depths (...), which may be means, as (..., 3)."""
+        """Return RGB in [0, 1] (..., 3) for depths (...), which need not be integers."""
         level = (depth - float(self.lowest)) / max(self.highest - self.lowest, 1)
         return np.asarray(_RAMP(level**_GAMMA))[..., :3]
 
     def shares(self, depth: Depth) -> NDArray[np.float64]:
-        """Share of tokens at each depth, (levels,)."""
+        """Return the fraction of tokens at each depth, (levels,)."""
         counts = np.bincount(depth.ravel().astype(np.int64), minlength=self.highest + 1)[self.lowest :]
         return counts / depth.size
 
 
 def scale_of(depth: Depth, num_steps: int) -> Scale:
-    """From 0, or 1 where every token runs a step, to `num_steps`: the same for pictures drawn together."""
+    """Return the scale from 0, or from 1 if every token runs a step, to `num_steps`."""
     return Scale(lowest=min(1, int(depth.min())), highest=num_steps)
 
 
 def overlay(pixels: Pixels, depth: Depth, scale: Scale) -> NDArray[np.float64]:
-    """The heat map over the image: pixels uint8 (h, w, 3), depth (N,), to RGB in [0, 1] (h, w, 3).
+    """Draw depth (N,) over pixels uint8 (h, w, 3); returns RGB in [0, 1] (h, w, 3).
 
-    Hue is depth alone; brightness is the picture's, its contrast stretched so that it shows through every colour.
+    Hue shows depth; brightness shows the image, with its contrast stretched.
     """
     height, width = pixels.shape[:2]
     side = side_of(depth)
@@ -73,7 +73,7 @@ def overlay(pixels: Pixels, depth: Depth, scale: Scale) -> NDArray[np.float64]:
 
 
 def sheet(inches: tuple[float, float], heading: str, remark: str) -> Figure:
-    """An empty white figure with its two lines of text."""
+    """Return an empty white figure with a heading and a remark."""
     figure = Figure(figsize=inches, dpi=_DPI, facecolor="white")
     write(figure, 0.3, inches[1] - 0.35, shorten(heading, 72), size=12.5, weight="bold")
     write(figure, 0.3, inches[1] - 0.6, remark, size=9.5, color=FAINT)
@@ -81,19 +81,19 @@ def sheet(inches: tuple[float, float], heading: str, remark: str) -> Figure:
 
 
 def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    """Text with its lower left at (x, y); dollar signs of file names are no formulas."""
+    """Write text with its lower left corner at (x, y), without formulas: file names may contain dollar signs."""
     width, height = figure.get_size_inches()
-    printable = text.encode("utf-8", "replace").decode()  # a name that is not UTF-8 has lone surrogates
+    printable = text.encode("utf-8", "replace").decode()  # file names that are not UTF-8 have lone surrogates
     figure.text(x / width, y / height, printable, parse_math=False, **{"color": INK, **style})
 
 
 def image(
     figure: Figure, box: tuple[float, float, float], content: NDArray[np.float64], side: int = 0
 ) -> Axes:
-    """An RGB image (h, w, 3) in the square box (left, bottom, side), with the grid of side × side patches over it."""
+    """Draw an RGB image (h, w, 3) in a square box (left, bottom, side), under a grid of side × side patches."""
     left, bottom, inches = box
     axes = _axes(figure, left, bottom, inches, inches)
-    axes.imshow(content, extent=(0, 1, 0, 1), aspect="auto")  # small images stay crisp: the default for ≥ 3×
+    axes.imshow(content, extent=(0, 1, 0, 1), aspect="auto")  # enlarged images stay sharp by default
     inner = np.arange(1, side) / max(side, 1)
     axes.vlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
     axes.hlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
@@ -103,7 +103,7 @@ def image(
 
 
 def histogram(figure: Figure, box: tuple[float, float, float, float], depth: Depth, scale: Scale) -> None:
-    """Colour bar, and beside each of its levels the share of tokens; box is left, bottom, width, height."""
+    """Draw a colour bar with the share of tokens at each depth; box is left, bottom, width, height."""
     left, bottom, width, height = box
     levels, shares = scale.depths, scale.shares(depth)
     limits = (scale.lowest - 0.5, scale.highest + 0.5)
@@ -119,7 +119,7 @@ def histogram(figure: Figure, box: tuple[float, float, float, float], depth: Dep
     for level, share in zip(levels, shares, strict=True):
         text, color = (f"{share:.1%}".replace("%", " %"), INK) if share else ("0", FAINT)
         axes.text(share + 0.02 * shares.max(), level, text, va="center", fontsize=8.5, color=color)
-    right = axes.get_yaxis_transform()  # x in the axes' width, y in depths
+    right = axes.get_yaxis_transform()  # x in axes coordinates, y in data coordinates
     axes.text(1, depth.mean(), "◂ mean", transform=right, fontsize=8.5, ha="right", va="center", color=INK)
     axes.set(xlim=(0, shares.max() * 1.6), ylim=limits, xticks=[], yticks=[])
     axes.set_title("share of tokens", color=INK, fontsize=9, loc="left")
@@ -127,19 +127,19 @@ def histogram(figure: Figure, box: tuple[float, float, float, float], depth: Dep
 
 
 def mean_map(figure: Figure, box: tuple[float, float, float], depth: Depth, scale: Scale) -> None:
-    """Mean depth at each place over the images of depth (n, N), in the square box (left, bottom, side)."""
+    """Draw the mean of depth (n, N) by position in a square box (left, bottom, side)."""
     side = side_of(depth[0])
     axes = image(figure, box, scale.colours(depth.mean(axis=0).reshape(side, side)), side)
-    axes.set_title(f"mean depth at each place, {len(depth)} images", fontsize=9, color=INK, loc="left")
+    axes.set_title(f"mean depth by position, {len(depth)} images", fontsize=9, color=INK, loc="left")
 
 
 def side_of(depth: Depth) -> int:
-    """Patches in a row of a square image, from depth (N,)."""
+    """Return the number of patches along an edge, from depth (N,)."""
     return math.isqrt(len(depth))
 
 
 def shorten(text: str, limit: int) -> str:
-    """The start and end of a text that is too long."""
+    """Shorten a text in the middle."""
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 + 1 :]}"
 
 

@@ -1,4 +1,4 @@
-"""Looking into a checkpoint: its parts and costs, and, over images, what its routers do (paper §3.3)."""
+"""Inspection of a checkpoint: its parts and costs and, with images, its routing (paper §3.3)."""
 
 from __future__ import annotations
 
@@ -32,36 +32,35 @@ from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
-from morvit_deploy.model.reference import MoRViT, Trace
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Trace
 
-DEFAULT_LIMIT = 256  # images: enough for shares to a percent, and a minute for a ViT-B on two cores
-DEFAULT_DRAW = 8  # pictures of single images
+DEFAULT_LIMIT = 256  # images: enough for shares to a percent, about a minute for a ViT-B on two cores
+DEFAULT_DRAW = 8  # images to draw heat maps of
 RECORD = "inspection.json"
-_BATCH = 8  # images at a time; the reference keeps every state of each
+_BATCH = 8  # the reference keeps all states of a batch
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that `inspect` found."""
+    """The result of `inspect`."""
 
     checkpoint: Path
     sha256: str
     config: Config
     parameters: dict[str, int]  # by part
     ties: tuple[Tie, ...]
-    untied_parameters: int  # of a plain ViT of as many layers
-    twins: tuple[tuple[str, str], ...]  # separate blocks whose weights are equal
+    untied_parameters: int  # of a plain ViT with the same number of layers
+    twins: tuple[tuple[str, str], ...]  # separate blocks with equal weights
     macs: Macs
-    stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty where there is none
-    by_depth: tuple[
-        AtDepth, ...
-    ]  # if every patch token had that depth; empty unless depth is chosen up front
+    stages: tuple[Stage, ...]  # of the checkpoint's own schedule; empty without one
+    by_depth: tuple[AtDepth, ...]  # empty unless depth is chosen up front
     survey: Survey | None = None
-    folder: Path | None = None  # where the pictures are
+    folder: Path | None = None  # of the pictures
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
+        """Return the content of a report."""
         return {
             "format": "morvit-inspection/1",
             "checkpoint": str(self.checkpoint),
@@ -92,14 +91,14 @@ def inspect_checkpoint(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Inspection:
-    """Read a checkpoint; with `images`, run the reference in float32 over at most `limit` of them.
+    """Inspect a checkpoint; with `images`, run the reference in float32 on at most `limit` of them.
 
-    With `out`, and routing to show, writes that folder: heat maps of the first `draw` images, `overview.png` and
-    the record. Reports name `called`, where it is given, in place of the folder: what the user converted it from.
-    `tell` hears each stage, `progress` the share of images done. Raises MorvitError.
+    With `out`, and if the model routes, writes a folder with heat maps of the first `draw` images, `overview.png` and
+    the record. `called` replaces the checkpoint's name in reports, for a converted checkpoint. `tell` receives each
+    stage, `progress` the fraction of images done. Raises MorvitError.
     """
     if out is not None:
-        check_free(out, marker=RECORD, force=force)  # before the work, not after it
+        check_free(out, marker=RECORD, force=force)  # fail before the work
     tell("reading the checkpoint")
     model = load_checkpoint(checkpoint)
     found = replace(_static(checkpoint, model), checkpoint=called or checkpoint)
@@ -142,7 +141,7 @@ def _static(checkpoint: Path, model: MoRViT) -> Inspection:
 
 
 def _twins(model: MoRViT, blocks: list[str]) -> tuple[tuple[str, str], ...]:
-    """Blocks that the checkpoint holds apart though their weights are equal: they could be tied."""
+    """Return pairs of separate blocks with equal weights, which could be tied."""
     tensors = {block: list(model.get_submodule(block).state_dict().values()) for block in blocks}
     return tuple(
         (a, b)
@@ -153,7 +152,7 @@ def _twins(model: MoRViT, blocks: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 class _Run:
-    """The reference over a folder: a few numbers of every image, pixels of the first `keep`."""
+    """Runs the reference on a folder; keeps a few numbers of every image, and the pixels of the first `keep`."""
 
     def __init__(self, model: MoRViT, folder: ImageFolder, keep: int) -> None:
         self.model, self.folder, self.keep = model, folder, keep
@@ -162,7 +161,7 @@ class _Run:
         self.counts: list[tuple[int, ...]] = []  # tokens that ran each step
         self.spreads: list[list[float]] = []
         self.pixels: list[Pixels] = []
-        self.distinct: dict[str, int] = {}  # digest of pixels -> number of the first image that has them
+        self.distinct: dict[str, int] = {}  # digest of pixels -> index of the first image
 
     def over_folder(self, progress: Callable[[float], None]) -> None:
         with fitting_threads(self.model.config):
@@ -184,7 +183,7 @@ class _Run:
             self.spreads.append(_spreads(trace, self.model.config))
             name = entry.path.relative_to(self.folder.folder).as_posix()
             everyone = (self.model.config.num_patches,) * self.model.config.num_steps
-            self.counts.append(trace.counts or everyone)  # no decisions where nothing is routed
+            self.counts.append(trace.counts or everyone)  # without routing there are no decisions
             macs = schedule_macs(self.model.config, self.counts[-1])
             self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs))
 
@@ -204,10 +203,11 @@ class _Run:
 
 
 def _spreads(trace: Trace, config: Config) -> list[float]:
-    """Standard deviation of the patches' router logits at each step of one image; NaN where nothing is decided."""
-    if config.record.depth_upfront:  # one decision, over depths
+    """Return the standard deviation of an image's router logits at each step; NaN at a step without selection."""
+    if config.record.depth_upfront:  # a single decision
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
-    first = 1 if config.routes_cls else 0  # CLS may stand far off where patches are all alike
+    # without CLS, whose logit may differ even if all patches agree
+    first = 1 if config.record.routes_cls else 0
     return [
         d.router_logits[first:].std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
         for d in trace.decisions

@@ -1,4 +1,4 @@
-"""What a model did over the images of a folder: classes, token depths, and how that is drawn. No torch."""
+"""A model's results on the images of a folder: classes and token depths, and their pictures. No torch."""
 
 from __future__ import annotations
 
@@ -7,50 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.inspecting.degeneracy import Assessment
+from morvit_deploy.inspecting.degeneracy import Assessment, Depth
 from morvit_deploy.model.config import Config
 
 OVERVIEW = "overview.png"
-Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the reference answered for one image."""
+    """The reference's result for one image."""
 
     image: str
     label: int | None
     predicted: int
-    mean_depth: float  # steps, over patch tokens
+    mean_depth: float  # steps per patch token
     macs: int  # of a static graph that fits this image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the reference did over the images of a folder."""
+    """The reference's results on a folder of images."""
 
     images: tuple[Seen, ...]
-    mean_tokens: tuple[float, ...]  # that ran each step, counted as a capacity counts them
-    histogram: tuple[float, ...]  # share of patch tokens of depth 0, 1, … num_steps
-    assessment: Assessment | None  # None where nothing is routed
+    mean_tokens: tuple[float, ...]  # routed tokens that run each step
+    histogram: tuple[float, ...]  # fraction of patch tokens at depth 0, 1, … num_steps
+    assessment: Assessment | None  # None without routing
     pictures: tuple[str, ...] = ()
 
     @property
     def mean_depth(self) -> float:
-        """Steps that a patch token ran."""
+        """Mean number of steps that a patch token runs."""
         return float(np.mean([seen.mean_depth for seen in self.images]))
 
     @property
     def top1(self) -> float | None:
-        """Share of images whose class was found; None if any has no label."""
+        """Top-1 accuracy; None unless every image has a label."""
         hits = [seen.predicted == seen.label for seen in self.images if seen.label is not None]
         return float(np.mean(hits)) if len(hits) == len(self.images) else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
+        """Return the content of a report."""
         return {
             "count": len(self.images),
             "top1": self.top1,
@@ -67,11 +65,11 @@ class Survey:
 def draw_survey(
     folder: Path, survey: Survey, config: Config, pixels: Pixels, depth: Depth, count: int
 ) -> list[Path]:
-    """Write the overview and the heat maps of the first `count` images; returns the files.
+    """Write the overview and the heat maps of the first `count` images; returns their paths.
 
-    pixels uint8 (m, h, w, 3) of the first m images, m ≥ count; depth (n, N) of all.
+    pixels uint8 (m, h, w, 3) are those of the first m images, m ≥ count; depth (n, N) is of all images.
     """
-    from morvit_deploy.inspecting.depth_maps import draw_all, draw_overview  # only here: loads matplotlib
+    from morvit_deploy.inspecting.depth_maps import draw_all, draw_overview  # loads matplotlib
 
     titles = [describe(seen, config) for seen in survey.images[: len(pixels)]]
     heading = f"Token depth over {len(depth)} images"
@@ -83,12 +81,12 @@ def draw_survey(
 
 
 def class_name(index: int, config: Config) -> str:
-    """The label of a class, or its number."""
+    """Return the label of a class, or its index."""
     return config.labels[index] if config.labels else str(index)
 
 
 def describe(seen: Seen, config: Config) -> str:
-    """The class found and, where it is another, the true one."""
+    """Return the predicted class and, if it differs, the label."""
     text = f"predicted {class_name(seen.predicted, config)}"
     if seen.label is None or seen.label == seen.predicted:
         return text

@@ -1,4 +1,4 @@
-"""How an inspection reads: tables for the terminal and for reports. No torch."""
+"""The report of an inspection. No torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ACTIVATION = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "relu": "ReLU"}
 _GATE = {"block": "h + g·f(h)", "delta": "h + g·(f(h) − h)", "hard": "f(h)"}
 _SCOPE = {
     "active": "active tokens only",
-    "all": "active tokens are queries, every token's current state is a key",
+    "all": "queries: active tokens; keys: all tokens",
 }
 
 
 def inspection_report(found: Inspection) -> Report:
-    """Everything that was found, in the order of a question: what is it, what does it cost, does it route."""
+    """Return the report of an inspection: configuration, costs, routing."""
     parts: list[Table | Picture] = [
         config_table(found.config),
         parameter_table(found),
@@ -40,15 +40,14 @@ def inspection_report(found: Inspection) -> Report:
         if found.survey.assessment is not None:
             parts.insert(-1, depth_table(found.survey, found.config))
     if found.folder is not None:
-        caption = (
-            f"{len(found.survey.pictures) - 1 if found.survey else 0} heat maps of single images beside it"
-        )
+        maps = len(found.survey.pictures) - 1 if found.survey else 0
+        caption = f"the same folder has {maps} heat maps of single images"
         parts.append(Picture("Depth maps", found.folder / OVERVIEW, caption))
     return Report(f"Inspection of {found.checkpoint}", parts)
 
 
 def config_table(config: Config) -> Table:
-    """The configuration in words."""
+    """Return the configuration as a table."""
     size, patch, tokens = config.image_size, config.patch_size, config.num_patches
     head_dim = config.embed_dim // config.num_heads
     hidden = "".join(f"{width} – " for width in config.head_hidden)
@@ -61,12 +60,12 @@ def config_table(config: Config) -> Table:
         *_routing_rows(config),
         ("head", f"{config.embed_dim} – {hidden}{config.num_classes} classes{_some_labels(config)}"),
         ("preprocess", _preprocess(config)),
-    ]  # fmt: skip  # a row a line
+    ]  # fmt: skip  # one row per line
     return Table("Configuration", ("what", "value"), rows)
 
 
 def parameter_table(found: Inspection) -> Table:
-    """Values in each part."""
+    """Return the parameters of each part."""
     total = sum(found.parameters.values())
     rows = [(part, f"{size:,}", share(size / total)) for part, size in found.parameters.items()]
     return Table(
@@ -75,29 +74,31 @@ def parameter_table(found: Inspection) -> Table:
 
 
 def tie_table(found: Inspection) -> Table:
-    """How often each block is applied, and what that saves."""
+    """Return how often each block is applied, and the parameters that tying saves."""
     rows = [
         (tie.block, f"×{tie.applications}", count(tie.parameters), count(tie.applications * tie.parameters))
         for tie in found.ties
     ]
     total, untied = sum(found.parameters.values()), found.untied_parameters
-    caption = "nothing is tied: every layer has a block of its own"
+    caption = "no layers are tied: every layer has its own block"
     if any(tie.applications > 1 for tie in found.ties):
         caption = (
-            f"{count(total)} parameters; a plain ViT of {found.config.num_layers} layers holds {count(untied)}, "
+            f"{count(total)} parameters; a plain ViT of {found.config.num_layers} layers has {count(untied)}, "
             f"{untied / total:.2f}× as many"
         )
     for a, b in found.twins:
-        caption += f"\n{a} and {b} are held apart though their weights are equal: they could be one block"
-    return Table("Ties", ("block", "applied", "held", "if untied"), rows, numeric=(1, 2, 3), caption=caption)
+        caption += f"\n{a} and {b} are stored separately but have equal weights: they could be tied"
+    return Table(
+        "Ties", ("block", "applied", "parameters", "if untied"), rows, numeric=(1, 2, 3), caption=caption
+    )
 
 
 def mac_table(found: Inspection) -> Table:
-    """One image, four ways."""
+    """Return the MACs of one image in each implementation."""
     macs, config = found.macs, found.config
-    rows = [("plain ViT of as many layers", macs.plain)]
+    rows = [("plain ViT with the same number of layers", macs.plain)]
     if config.record.routes:
-        rows.append(("exits only masked, as in eager code", macs.masked))
+        rows.append(("tokens that leave are masked, as in eager code", macs.masked))
     if config.capacity is not None:
         rows.append(("only active tokens in each step", macs.gathered))
     rows.append(("static graph, after the exact rewrites", macs.static))
@@ -106,31 +107,31 @@ def mac_table(found: Inspection) -> Table:
         caption = "without a plan every token runs every layer, which saves nothing"
     if config.record.depth_upfront and found.survey is not None:
         mean = float(np.mean([seen.macs for seen in found.survey.images]))
-        rows.append((f"static graph that fits each image, mean of {len(found.survey.images)}", round(mean)))
+        rows.append((f"static graph fitted to each image, mean of {len(found.survey.images)}", round(mean)))
     body = [(name, count(value), f"{macs.plain / value:.2f}×") for name, value in rows]
     return Table("MACs of one image", ("graph", "MACs", "fewer"), body, numeric=(1, 2), caption=caption)
 
 
 def stage_table(found: Inspection) -> Table:
-    """Tokens and MACs of each stage of the static graph."""
+    """Return the tokens and MACs of each stage of the static graph."""
     rows = [
         (stage.name, str(stage.tokens), count(stage.macs), share(stage.macs / found.macs.static))
         for stage in found.stages
     ]
     return Table(
-        "Static graph by stage", ("stage", "tokens, with CLS", "MACs", "share"), rows, numeric=(1, 2, 3)
+        "Static graph by stage", ("stage", "tokens, including CLS", "MACs", "share"), rows, numeric=(1, 2, 3)
     )
 
 
 def level_table(found: Inspection) -> Table:
-    """What each depth costs, of what every token in every layer does."""
+    """Return the cost of each depth."""
     rows = [
         (str(level.depth), count(level.macs), share(level.macs / found.macs.masked))
         for level in found.by_depth
     ]
     caption = (
-        "if every patch token had that depth: the static graph, keys of tokens that have left computed once; of "
-        "exits only masked. For a mixture of depths fit a plan: `morvit-deploy calibrate`"
+        "MACs of the static graph if every patch token has this depth. `morvit-deploy calibrate` fits a plan to a "
+        "mixture of depths"
     )
     return Table(
         "MACs by mean depth", ("depth", "MACs", "of masked"), rows, numeric=(0, 1, 2), caption=caption
@@ -138,29 +139,31 @@ def level_table(found: Inspection) -> Table:
 
 
 def survey_table(survey: Survey, config: Config) -> Table:
-    """The reference over the images."""
+    """Return the reference's results on the images."""
     depths = [seen.mean_depth for seen in survey.images]
     rows = [("images", f"{len(depths):,}")]
     if survey.top1 is not None:
         rows.append(("top-1", share(survey.top1)))
     if survey.assessment is None:
-        rows.append(("depth", "nothing is routed: every token runs every step, so there are no depth maps"))
-        return Table("Over images (reference, float32)", ("what", "value"), rows)
+        rows.append(("depth", "no routing: every token runs every step, so there are no depth maps"))
+        return Table("Results on images (reference, float32)", ("what", "value"), rows)
     found = survey.assessment
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
-    if config.capacity is None:  # else it fixes the mean
-        rows.append(("of single images", f"{min(depths):.2f} to {max(depths):.2f}"))
+    if config.capacity is None:  # a capacity determines the mean
+        rows.append(("per image", f"{min(depths):.2f} to {max(depths):.2f}"))
     rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
     if found.image_share is not None:
         rows.append(("variance between images", f"{share(found.image_share)} of the variance of depth"))
     spread = ", ".join("–" if value is None else f"{value:.2g}" for value in found.spread or ())
-    rows.append(("spread of router logits", f"{spread} (standard deviation; – where every token goes on)"))
+    rows.append(
+        ("spread of router logits", f"{spread} (standard deviation per step; – if every token continues)")
+    )
     rows.append(("routing", "DEGENERATE" if found.degenerate else "healthy"))
-    return Table("Over images (reference, float32)", ("what", "value"), rows)
+    return Table("Results on images (reference, float32)", ("what", "value"), rows)
 
 
 def depth_table(survey: Survey, config: Config) -> Table:
-    """Share of patch tokens at each depth."""
+    """Return the share of patch tokens at each depth."""
     peak = max(survey.histogram)
     lowest = 1 if config.record.depth_upfront or survey.histogram[0] == 0 else 0
     rows = [
@@ -171,7 +174,7 @@ def depth_table(survey: Survey, config: Config) -> Table:
 
 
 def image_table(survey: Survey, config: Config) -> Table:
-    """The first images, one by one."""
+    """Return the results of the first images."""
     rows = [
         (
             seen.image,
@@ -211,7 +214,7 @@ def _router(router: RouterConfig, config: Config) -> str:
     if config.record.depth_upfront:
         return kind
     factor = "" if router.alpha == 1 else f"{router.alpha:g}·"
-    owner = "one for all steps" if router.shared else "one for each step"
+    owner = "shared by all steps" if router.shared else "one per step"
     return f"{kind}, {owner}; score g = {factor}{router.activation}(z)"
 
 

@@ -1,4 +1,7 @@
-"""Checkpoints of format `morvit/1`: a folder with `config.json` and `model.safetensors`, strict both ways."""
+"""Checkpoints of format `morvit/1`: a folder with `config.json` and `model.safetensors`.
+
+Loading is strict: missing and unexpected tensors are errors.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from morvit_deploy.errors import CheckpointError, OutputError
+from morvit_deploy.errors import CheckpointError, OutputError, listed
 from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
 
 WEIGHTS = "model.safetensors"
-LFS = b"version https://git-lfs"  # how a pointer file begins
-WIDENED = (torch.float16, torch.bfloat16)  # loaded, then widened to float32
+LFS = b"version https://git-lfs"  # first bytes of a pointer file
+WIDENED = (torch.float16, torch.bfloat16)  # converted to float32 on loading
 INIT_STD = 0.02  # truncated normal, as ViT and DeiT initialise
 
 
 def load_checkpoint(folder: str | Path) -> MoRViT:
-    """The reference model of a checkpoint folder, in float32 and evaluation mode.
+    """Load a checkpoint folder as a reference model, in float32 and evaluation mode.
 
-    Raises ConfigError or CheckpointError with every field or tensor that is wrong.
+    Raises ConfigError or CheckpointError, which list every wrong field or tensor.
     """
     folder = Path(folder)
-    config = load_config(folder)
-    return build_model(config, _read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return build_model(load_config(folder), _read_tensors(folder / WEIGHTS), folder / WEIGHTS)
 
 
 def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoRViT:
-    """The reference model of a configuration and its tensors, in float32 and evaluation mode.
+    """Build the reference model from a configuration and its tensors, in float32 and evaluation mode.
 
-    CheckpointError lists every tensor that is missing, too much, mis-shaped or not finite; `source` is for it.
+    Raises CheckpointError, which names `source` and lists every missing, unexpected, mis-shaped or non-finite tensor.
     """
-    with torch.device("meta"):  # shapes without the cost of an initialisation
+    with torch.device("meta"):  # shapes only: the weights come from `tensors`
         model = MoRViT(config)
     _check(tensors, {name: tuple(t.shape) for name, t in model.state_dict().items()}, source)
     widened = {name: t.float() if t.dtype in WIDENED else t for name, t in tensors.items()}
@@ -45,32 +47,33 @@ def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoR
 
 
 def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> None:
-    """Write config and weights so that loading returns the same bytes; whole or not at all."""
+    """Write the configuration and the weights to a folder, atomically; loading returns identical tensors."""
     with new_folder(Path(folder), marker="config.json", force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
-        tensors = {
-            name: t.detach()
-            .cpu()
-            .clone(memory_format=torch.contiguous_format)  # safetensors takes no shared memory
+        tensors = {  # copies: safetensors rejects tensors that share memory
+            name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in model.state_dict().items()
         }
         try:
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:  # wraps what the system said
-            raise OutputError(f"{folder} was not written: {error}; free some space and repeat") from None
+        except SafetensorError as error:  # wraps the operating system's error
+            raise OutputError(
+                f"{folder} was not written: {error}; free some disk space and try again"
+            ) from None
         make_readable(partial / WEIGHTS)
 
 
 def init_model(config: Config, seed: int = 0) -> MoRViT:
-    """A randomly initialised model: to measure an architecture's speed before anyone trains it."""
+    """Return a randomly initialised model, to measure an architecture's speed before training it.
+
+    Biases are not zero, because a simplifier would remove them and the measured speed would be too high.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = MoRViT(config)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=INIT_STD, generator=generator)
-            if (
-                module.bias is not None
-            ):  # not zero: a simplifier drops what adds zero, and would flatter the speed
+            if module.bias is not None:
                 nn.init.trunc_normal_(module.bias, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.cls_token, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.pos_embed, std=INIT_STD, generator=generator)
@@ -78,7 +81,7 @@ def init_model(config: Config, seed: int = 0) -> MoRViT:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """sha256 over the checkpoint's two files: which weights a plan or bundle was made from."""
+    """Return the sha256 of a checkpoint's two files, which identifies it in plans and bundles."""
     digest = hashlib.sha256()
     for name in ("config.json", WEIGHTS):
         digest.update((Path(folder) / name).read_bytes())
@@ -98,13 +101,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
                     f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where you cloned it"
                 ) from None
         raise CheckpointError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a whole safetensors file: {error}; copy it again, "
-            "or export it again from your training code"
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete safetensors file: {error}; copy it again, "
+            "or save it again from your training code"
         ) from None
 
 
 def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
-    """Compare with the shapes that the configuration implies; list every difference."""
+    """Raise CheckpointError if the tensors differ from the shapes that the configuration implies."""
     problems = [f"missing: {name} {list(shape)}" for name, shape in shapes.items() if name not in tensors]
     for name, tensor in tensors.items():
         if name not in shapes:
@@ -117,5 +120,6 @@ def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path:
             bad = int((~torch.isfinite(tensor)).sum())
             problems.append(f"not finite: {name} has {bad} NaN or infinite values of {tensor.numel()}")
     if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise CheckpointError(f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed}")
+        raise CheckpointError(
+            f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed(problems)}"
+        )

@@ -1,6 +1,6 @@
 """The model configuration: `config.json` of a `morvit/1` checkpoint, checked field by field.
 
-Nothing that changes logits has a default: every field is required, unknown fields are errors.
+Every field that affects the logits is required, and unknown fields are errors.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, listed
+from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import RoutingRecord
-from morvit_deploy.model.routings.registry import ROUTINGS
 
 FORMAT = "morvit/1"
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 
 Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a model: beyond it is a slip of the keyboard
+Size = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger size is a typing error
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -31,15 +31,15 @@ def _known(routing: str) -> str:
 
 
 class Strict(BaseModel):
-    """Frozen, no unknown fields, no conversions between types."""
+    """Base of all file formats: frozen, no unknown fields, no type conversions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class RouterConfig(Strict):
-    """A router: an MLP (hidden widths, GELU after the first, ReLU after the others) and its score.
+    """A router: an MLP (GELU after the first hidden layer, ReLU after the others) from a token to its logit z.
 
-    The score is g = alpha · activation(z) (paper §3.2); `shared` means one router for all steps.
+    Its score is g = alpha · activation(z) (paper §3.2). With `shared`, all steps use one router.
     """
 
     hidden: tuple[Size, ...]
@@ -50,9 +50,9 @@ class RouterConfig(Strict):
 
 
 class Preprocess(Strict):
-    """From a picture to the model's input: shorter side to `resize`, centre crop, normalisation.
+    """Preprocessing of an image: resize the shorter side to `resize`, centre crop, normalise.
 
-    `resize` null means that pictures are cropped as they are. mean and std are for RGB in [0, 1].
+    With `resize` null, images are cropped without resizing. mean and std apply to RGB in [0, 1].
     """
 
     mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
@@ -62,7 +62,7 @@ class Preprocess(Strict):
 
 
 class Config(Strict):
-    """Architecture, routing and preprocessing of one MoR-ViT (DESIGN words: docs/format.md)."""
+    """Architecture, routing and preprocessing of one MoR-ViT; docs/format.md describes the fields."""
 
     format: Literal["morvit/1"]
     image_size: Size
@@ -91,44 +91,34 @@ class Config(Strict):
 
     @property
     def record(self) -> RoutingRecord:
-        """What is particular to the routing: code outside `model/` and `graph/` asks it, never the name."""
+        """Properties of the routing. Code outside `model/` and `graph/` reads them and never compares the name."""
         return ROUTINGS[self.routing]
 
     @property
     def num_patches(self) -> int:
-        """N, the number of patch tokens."""
+        """Number of patch tokens, N."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a layer that all run: patches, CLS and registers."""
+        """Number of all tokens: CLS, patches and registers."""
         return self.num_patches + 1 + self.register_tokens
 
     @property
     def num_layers(self) -> int:
-        """L, the block applications that a token of full depth sees."""
+        """Number of block applications of a token that runs every step, L."""
         ends = 2 if self.sharing == "middle_cycle" else 0
         return ends + self.cycle_depth * self.num_recursions
 
     @property
     def num_steps(self) -> int:
-        """Routed steps: recursions of the cycle, or layers where each token's depth counts those."""
+        """Number of routed steps: recursions of the cycle, or layers if a token's depth is a number of layers."""
         return self.record.num_steps(self)
 
     @property
-    def nested(self) -> bool:
-        """Is a token that left at one step gone from all later ones?"""
-        return self.record.nested
-
-    @property
-    def routes_cls(self) -> bool:
-        """Does CLS face the router like every other token? Then a capacity counts it, and it may sit a step out."""
-        return self.record.routes_cls
-
-    @property
     def routed_tokens(self) -> int:
-        """The tokens that face a router and that a capacity counts: the N patches, or these and CLS."""
-        return self.num_patches + self.routes_cls
+        """Number of tokens that are routed and counted by capacities: the N patches, plus CLS if it is routed."""
+        return self.num_patches + self.record.routes_cls
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
@@ -149,15 +139,15 @@ class Config(Strict):
             )
         if self.sharing == "none" and self.num_recursions != 1:
             problems.append(
-                f"num_recursions: got {self.num_recursions}, expected 1 with sharing 'none' (nothing recurs)"
+                f"num_recursions: got {self.num_recursions}, expected 1 with sharing 'none' (no block is repeated)"
             )
         if self.num_steps > MAX_STEPS:
             problems.append(
-                f"num_recursions: got {self.num_steps} steps, expected at most {MAX_STEPS} (depth is a byte)"
+                f"num_recursions: got {self.num_steps} steps, expected at most {MAX_STEPS} (depth is a uint8)"
             )
         if self.num_layers > MAX_LAYERS:
             problems.append(
-                f"cycle_depth: got {self.num_layers} layers in all, expected at most {MAX_LAYERS}"
+                f"cycle_depth: got {self.num_layers} layers in total, expected at most {MAX_LAYERS}"
             )
         if self.labels is not None and len(self.labels) != self.num_classes:
             problems.append(
@@ -175,8 +165,8 @@ class Config(Strict):
         problems, record = [], self.record
         if self.register_tokens and record.routes:
             problems.append(
-                f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: registers "
-                "are known of plain ViTs only"
+                f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: only plain "
+                "ViTs support registers"
             )
         for field, value in record.fixed.items():
             if (got := getattr(self, field)) != value:
@@ -190,39 +180,38 @@ class Config(Strict):
         return problems
 
     def to_json(self) -> str:
-        """The text of `config.json`; `parse_config` reads it back to an equal object."""
+        """Return the text of `config.json`; `parse_config` restores an equal object."""
         fields = self.model_dump(mode="json")
-        for name in ("register_tokens", "provenance"):  # written where there is something to say
+        for name in ("register_tokens", "provenance"):  # omitted when empty
             if not fields[name]:
                 del fields[name]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
 def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[str]:
-    """What keeps `capacity` from being a schedule for the steps and tokens of `config`."""
+    """Return the reasons why `capacity` is not a valid schedule for `config`; empty if it is valid."""
     steps, most = config.num_steps, config.routed_tokens
     if capacity is None:
-        return [f"capacity: got null, expected {steps} numbers, one for each step"]
+        return [f"capacity: got null, expected {steps} numbers (one for each step)"]
     problems = []
     if len(capacity) != steps:
         problems.append(f"capacity: got {len(capacity)} numbers, expected {steps} (one for each step)")
     if max(capacity, default=0) > most:
-        counted = "the patch tokens and CLS" if config.routes_cls else "the patch tokens"
+        counted = "the patch tokens and CLS" if config.record.routes_cls else "the patch tokens"
         problems.append(f"capacity: got {max(capacity)}, expected at most {most} ({counted})")
-    rises = [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.nested else []
+    rises = (
+        [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.record.nested else []
+    )
     problems += [
-        f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that left never returns, "
-        "so capacities may not rise"
+        f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that has left does "
+        "not return, so capacities must not increase"
         for r in rises
     ]
     return problems
 
 
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
-    """Read the text of a `config.json`.
-
-    Raises ConfigError with every problem found, each with its field.
-    """
+    """Parse the text of a `config.json`; ConfigError lists every wrong field."""
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
@@ -230,7 +219,7 @@ def parse_config(text: str | bytes, source: str = "config.json") -> Config:
 
 
 def load_config(folder: Path) -> Config:
-    """Read `folder/config.json`; ConfigError when it is missing or wrong."""
+    """Read `folder/config.json`; ConfigError if it is missing or wrong."""
     path = folder / "config.json"
     try:
         text = path.read_bytes()
@@ -239,16 +228,16 @@ def load_config(folder: Path) -> Config:
             f"cannot read {path}: {error.strerror}; a checkpoint is a folder with config.json and "
             "model.safetensors (`morvit-deploy init` writes one)"
         ) from None
-    if _is_of_others(text):
+    if _lacks_format(text):
         raise ConfigError(
-            f"{path} is not a {FORMAT} configuration: it names no format; if other code wrote this checkpoint, "
-            f"`morvit-deploy convert {folder} -o DIR` makes a {FORMAT} one of it"
+            f"{path} is not a {FORMAT} configuration: it has no field `format`; if other code wrote this checkpoint, "
+            f"convert it with `morvit-deploy convert {folder} -o DIR`"
         )
     return parse_config(text, source=str(path))
 
 
-def _is_of_others(text: bytes) -> bool:
-    """Is this a JSON object that names no format, as other code's config.json?"""
+def _lacks_format(text: bytes) -> bool:
+    """Whether this is a JSON object without `format`, such as another library's config.json."""
     try:
         fields = json.loads(text)
     except ValueError:
@@ -257,19 +246,19 @@ def _is_of_others(text: bytes) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Pydantic's findings, a line each: field, what is wrong, what was received."""
+    """Return a ValidationError as text, one line per problem: field, value received, what is wrong."""
     lines = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
         if item["type"] == "value_error":  # our own checks name their field
             lines += str(item["ctx"]["error"]).split("\n")
         elif item["type"] == "missing":
-            lines.append(f"{field}: missing; nothing is guessed")
+            lines.append(f"{field}: missing; this field has no default")
         elif item["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown field")
         else:
             lines.append(f"{field or 'file'}: got {_short(item['input'])}; {item['msg']}")
-    return "\n".join(f"  - {line}" for line in lines)
+    return listed(lines)
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The layers of the reference: plain eager PyTorch, timm's names and layout."""
+"""The layers of the reference: plain eager PyTorch, with timm's names and layout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, timm's names and layout."""
+    """Multi-head attention."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x (..., q, dim) attends to context (..., k, dim), by default to itself; returns (..., q, dim)."""
+        """Attend from x (..., q, dim) to context (..., k, dim), by default x itself; returns (..., q, dim)."""
         context = x if context is None else context
         dim = x.shape[-1]
         weight_q, weight_kv = self.qkv.weight.split((dim, 2 * dim))
@@ -59,7 +59,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm Transformer block, residuals included."""
+    """A pre-norm Transformer block with residuals."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """New states of x (..., q, dim); keys and values come from context (..., k, dim), by default from x."""
+        """Update x (..., q, dim); keys and values are computed from context (..., k, dim), by default x."""
         normed = self.norm1(x)
         x = x + self.attn(normed, normed if context is None else self.norm1(context))
         out: Tensor = x + self.mlp(self.norm2(x))
@@ -77,7 +77,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Image (batch, 3, height, width) to patch embeddings (batch, N, dim), row by row."""
+    """Embed an image (batch, 3, height, width) as patches (batch, N, dim), row by row."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -91,18 +91,18 @@ class PatchEmbed(nn.Module):
 
 
 class Router(nn.ModuleList):
-    """An MLP from a token's state to its router logits; GELU after the first layer, ReLU after the others."""
+    """An MLP from token states to router logits; GELU after the first layer, ReLU after the others."""
 
     def __init__(self, config: RouterConfig, in_dim: int, out_dim: int) -> None:
         widths = [in_dim, *config.hidden, out_dim]
         super().__init__(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(widths))
 
     def linears(self) -> list[nn.Linear]:
-        """The linear layers in order."""
+        """Return the linear layers in order."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., dim) to logits (..., out_dim)."""
+        """Map states x (..., dim) to logits (..., out_dim)."""
         for j, layer in enumerate(self.linears()):
             if j:
                 x = F.gelu(x) if j == 1 else F.relu(x)

@@ -1,12 +1,13 @@
-"""Multiply-accumulates of a schedule, counted from the configuration alone (no torch).
+"""Multiply-accumulates (MACs) of a schedule, computed from the configuration. No torch.
 
 A MAC is one multiply and one add of a matrix product: linear layers, the patch projection, the two attention
-products, routers and head. What papers on ViTs call FLOPs are these. The exporter counts the written graph
-on its own and the two must agree.
+products, routers and head. Papers on ViTs call these FLOPs. The exporters count the MACs of the written graph
+independently, and the two numbers must agree.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from morvit_deploy.model.config import Config
@@ -20,7 +21,7 @@ from morvit_deploy.model.routings.counting import (
 
 
 def dense_macs(config: Config) -> int:
-    """Every token through every layer, all routers on all tokens: what masking in eager mode costs."""
+    """Return the MACs of every token in every layer and every router, as in eager code that masks tokens."""
     tokens = config.num_tokens
     routed = router_macs(config) * tokens
     if config.capacity is not None:
@@ -35,12 +36,11 @@ def schedule_macs(
     frozen_keys: bool = True,
     routed: tuple[bool, ...] | None = None,
 ) -> int:
-    """One image through the static graph of `capacity`, after the rewrites (DESIGN: exact rewrites 2–4).
+    """Return the MACs of one image in the static graph of `capacity`, which has a number for each step.
 
-    `capacity` has a number for each step of the routing. With `cls_only` false the last layer is computed for every
-    token that the graph holds, as without rewrite 3; with `frozen_keys` false K and V of tokens that have left are
-    computed at every step, as without rewrite 4. `routed` says at which steps the router is read, by default where
-    someone leaves or the gate needs the score.
+    Without `cls_only` (rewrite 3) the last layer is computed for all tokens in the graph. Without `frozen_keys`
+    (rewrite 4) K and V of tokens that have left are recomputed at every step. `routed` lists the steps at which the
+    router is evaluated; by default those at which a token leaves or the gate needs the score.
     """
     graph = GraphShape(capacity, cls_only=cls_only, frozen_keys=frozen_keys, routed=routed)
     return _ends(config) + config.record.macs(config, graph)
@@ -54,18 +54,18 @@ def selection_macs(
     cls_only: bool = True,
     sorts: bool = True,
 ) -> int:
-    """What one image pays besides for selecting tokens by products with one-hot rows; gathers are free.
+    """Return the additional MACs of one image if tokens are selected by products with one-hot rows.
 
-    A product counts in full, k · n for each number of k among n tokens: the zeros are multiplied too. Where depth is
-    chosen up front these are the stem's, if it `sorts`: some bucket of the plan holds fewer tokens than all.
-    Otherwise they are the trunk's.
+    Each product counts in full, including the zeros: k · n to select k of n numbers. With depths chosen up front
+    these MACs belong to the stem, and only if it `sorts`, that is, if a bucket of the plan holds fewer tokens than
+    all. Otherwise they belong to the trunk.
     """
     graph = GraphShape(capacity, cls_only=cls_only, thresholds=thresholds, with_depth=with_depth, sorts=sorts)
     return config.record.selection_macs(config, graph)
 
 
 def stem_macs(config: Config, lead: int = 0) -> int:
-    """One image through what all buckets share: up to the router of step `lead` (from 0), or of the depths."""
+    """Return the MACs of the stem that all buckets share: up to the router of step `lead` (from 0) or of depths."""
     tokens = config.num_patches + 1
     total = _patch_macs(config) + tokens * router_macs(config)
     if config.record.depth_upfront:
@@ -76,7 +76,7 @@ def stem_macs(config: Config, lead: int = 0) -> int:
 
 
 def _ends(config: Config) -> int:
-    """Patch projection and head."""
+    """MACs of the patch projection and the head."""
     widths = [config.embed_dim, *config.head_hidden, config.num_classes]
     head = sum(a * b for a, b in pairwise(widths))
     return _patch_macs(config) + head
@@ -87,17 +87,16 @@ def _patch_macs(config: Config) -> int:
 
 
 def last_step_is_cls_alone(config: Config) -> bool:
-    """Is nothing but CLS read after the last step, with every token a key of it, whoever runs the step?"""
+    """Whether the last step updates CLS alone, with all tokens as keys, so that its routing has no effect."""
     alone = config.sharing != "middle_cycle" and config.cycle_depth == 1
     return alone and config.attention_scope == "all"
 
 
 def last_step_decides(config: Config) -> bool:
-    """Is the last step's router read at all? Not with a hard gate where it does not matter who runs the step."""
+    """Whether the last step's router affects the logits, through the gate's score or through the routing."""
     return config.gate != "hard" or not last_step_is_cls_alone(config)
 
 
 def applications(config: Config) -> dict[str, int]:
-    """How often each unique block is applied."""
-    names = layer_names(config)
-    return {name: names.count(name) for name in dict.fromkeys(names)}
+    """Return how often each unique block is applied, in order of first use."""
+    return dict(Counter(layer_names(config)))

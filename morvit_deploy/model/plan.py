@@ -1,4 +1,4 @@
-"""The plan: routing mode, thresholds and the ladder of buckets, cheapest first (`morvit-plan/1`). No torch."""
+"""A plan: routing mode, thresholds, and buckets in ascending order of cost (`morvit-plan/1`). No torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from morvit_deploy.errors import PlanError
+from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
 from morvit_deploy.model.routings.record import Mode
 
 FORMAT = "morvit-plan/1"
-TAKEN = ("stem", "none", "keep")  # graphs and branches beside the buckets'; `keep_NAME` is one too
-FULL = "full"  # the last bucket of a ladder: every token in every step, so that every image has a bucket
+TAKEN = ("stem", "none", "keep")  # names of other graphs and branches; so is `keep_NAME`
+FULL = "full"  # the last bucket of a ladder: every token in every step, so it fits every image
 
 Share = Annotated[float, Field(ge=0, le=1)]
 FURTHEST = float(np.finfo(np.float32).max)
@@ -25,10 +25,10 @@ Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit
 
 
 class Bucket(Strict):
-    """A name and a schedule: one static graph. `share` is the part of the calibration images it is chosen for.
+    """A named schedule, exported as one static graph.
 
-    `upto` is the dispatch table's entry where a bucket is predicted: the most patch tokens that may run the first
-    routed step for this bucket to be chosen.
+    `share` is the fraction of calibration images that use the bucket. `upto` is its entry in the dispatch table in
+    mode `threshold`: the largest number of patch tokens at the first routed step for which it is chosen.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -39,13 +39,13 @@ class Bucket(Strict):
 
 
 class Plan(Strict):
-    """Routing mode, thresholds on router logits (null: this step is not routed), and the buckets."""
+    """Routing mode, a threshold on router logits for each step (null: the step is not routed), and buckets."""
 
     format: Literal["morvit-plan/1"]
     mode: Mode
     thresholds: tuple[Threshold | None, ...] | None
     buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)]
-    checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # the weights it was fitted to
+    checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # sha256, of its checkpoint
     calibration: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -53,51 +53,51 @@ class Plan(Strict):
         problems = []
         if (self.thresholds is not None) != (self.mode == "threshold"):
             problems.append(
-                f"thresholds: expected with mode 'threshold' and only then; mode is {self.mode!r}"
+                f"thresholds: expected numbers in mode 'threshold' and null otherwise; got mode {self.mode!r}"
             )
         names = [bucket.name for bucket in self.buckets]
         if len(set(names)) != len(names):
-            problems.append(f"buckets: got names {names}, expected each once")
+            problems.append(f"buckets: got names {names}, expected distinct names")
         taken = [name for name in names if name in TAKEN or name.startswith("keep_")]
         if taken:
-            problems.append(
-                f"buckets: got names {taken}, which other parts of a graph have; expected b0, b1, …"
-            )
+            problems.append(f"buckets: got names {taken}, which are reserved for other graphs; use b0, b1, …")
         if self.mode == "topk" and len(self.buckets) > 1:
             problems.append(
-                f"buckets: got {len(self.buckets)}, expected one in mode 'topk': it is every image's"
+                f"buckets: got {len(self.buckets)}, expected 1 in mode 'topk', which uses it for every image"
             )
         if self.mode == "threshold":
             bounds = [bucket.upto for bucket in self.buckets]
             if None in bounds or any(a > b for a, b in pairwise(bounds)):  # type: ignore[operator]  # None came first
-                problems.append(f"buckets: got upto {bounds}, expected rising numbers, one for each bucket")
+                problems.append(
+                    f"buckets: got upto {bounds}, expected ascending numbers, one for each bucket"
+                )
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
     @property
     def lead(self) -> int:
-        """The first routed step, from 0: its counts predict the bucket, and the stem ends before it."""
+        """The first routed step, from 0. Its token counts predict the bucket; the stem ends at its router."""
         routed = [step for step, threshold in enumerate(self.thresholds or ()) if threshold is not None]
         return routed[0] if routed else 0
 
     @property
     def adaptive(self) -> bool:
-        """Is a bucket chosen for each image?"""
+        """Whether there are several buckets, one of which is chosen for each image."""
         return len(self.buckets) > 1
 
     def bucket(self, name: str) -> Bucket:
-        """The bucket called `name`; PlanError lists what there is."""
+        """Return the bucket called `name`; PlanError lists the available buckets."""
         for bucket in self.buckets:
             if bucket.name == name:
                 return bucket
         raise PlanError(f"got bucket {name!r}; the plan has {', '.join(b.name for b in self.buckets)}")
 
     def dispatched(self, counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Number of the bucket that serves each image, and did the predicted one overflow.
+        """Return the index of the bucket that each image runs in, and whether the predicted bucket overflowed.
 
-        Counts (images, steps) are the patch tokens that run each step. Mode `depth` counts them before it chooses, so
-        it never overflows.
+        counts (images, steps) are the patch tokens that run each step. Mode `depth` knows them before it chooses a
+        bucket and never overflows.
         """
         limits = np.array([bucket.capacity for bucket in self.buckets])
         too_small = (counts[:, None, :] > limits).any(axis=-1)  # (images, buckets)
@@ -109,14 +109,14 @@ class Plan(Strict):
         return np.where(overflow, len(self.buckets) - 1, chosen), overflow
 
     def to_json(self) -> str:
-        """The text of a plan file; `load_plan` reads it back to an equal object."""
+        """Return the text of a plan file; `load_plan` restores an equal object."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def own_plan(config: Config) -> Plan:
-    """The plan that needs no calibration: the checkpoint's own schedule in one bucket.
+    """Return the plan that needs no calibration: one bucket with the checkpoint's own schedule.
 
-    Without a schedule the only exact bucket is `full`: every token in every step, which saves nothing.
+    Without a schedule the bucket is `full`, every token in every step, which saves no compute.
     """
     if config.capacity is not None:
         return topk_plan(config, config.capacity)
@@ -125,12 +125,12 @@ def own_plan(config: Config) -> Plan:
 
 
 def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
-    """Top-k by another schedule than the checkpoint's own, in one bucket."""
+    """Return a plan of one bucket that selects the top k by the given schedule."""
     return _one_bucket(config, "topk", "topk", capacity)
 
 
 def is_own(plan: Plan, config: Config) -> bool:
-    """Does the plan route as the checkpoint was trained to, so that its graph is exact and not an approximation?"""
+    """Whether the plan routes exactly as the checkpoint was trained, so that the exported graph is exact."""
     if plan.mode == "threshold":
         return False
     return not config.record.has_schedule or plan.buckets[0].capacity == config.capacity
@@ -139,20 +139,20 @@ def is_own(plan: Plan, config: Config) -> bool:
 def bucket_macs(
     config: Config, capacity: tuple[int, ...], thresholds: tuple[float | None, ...] | None
 ) -> int:
-    """MACs of one image through a bucket, stem included."""
+    """Return the MACs of one image in a bucket, including the stem."""
     routed = None if thresholds is None else routed_by(config, thresholds)
     return schedule_macs(config, capacity, routed=routed)
 
 
 def routed_by(config: Config, thresholds: tuple[float | None, ...]) -> tuple[bool, ...]:
-    """Is the router's logit read at each step of a threshold graph?"""
+    """Return, for each step of a threshold graph, whether the router is evaluated."""
     return tuple(config.gate != "hard" or threshold is not None for threshold in thresholds)
 
 
 def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) -> Plan:
-    """Read a plan file and hold it against the checkpoint it shall be used with.
+    """Read a plan file and check it against the checkpoint's configuration and sha256 (`fingerprint`).
 
-    Raises PlanError with every problem found; `fingerprint` is the checkpoint's sha256.
+    Raises PlanError, which lists every problem.
     """
     path = Path(path)
     try:
@@ -167,18 +167,16 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
         raise PlanError(f"{path} is not a {FORMAT} plan:\n{explain(error)}") from None
     if fingerprint is not None and plan.checkpoint not in (None, fingerprint):
         raise PlanError(
-            f"{path} was made for another checkpoint (sha256 {plan.checkpoint[:12]}… in the plan, "
-            f"{fingerprint[:12]}… given); run `morvit-deploy calibrate` on this one"
+            f"{path} was made for another checkpoint (got sha256 {fingerprint[:12]}…, the plan expects "
+            f"{plan.checkpoint[:12]}…); run `morvit-deploy calibrate` on this checkpoint"
         )
-    problems = plan_problems(plan, config)
-    if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise PlanError(f"{path} does not fit the checkpoint:\n{listed}")
+    if problems := plan_problems(plan, config):
+        raise PlanError(f"{path} does not fit the checkpoint:\n{listed(problems)}")
     return plan
 
 
 def plan_problems(plan: Plan, config: Config) -> list[str]:
-    """What keeps a plan from being one for this configuration."""
+    """Return the reasons why a plan does not fit a configuration; empty if it does."""
     steps, patches = config.num_steps, config.num_patches
     wanted = config.record.modes
     if plan.mode not in wanted:
@@ -188,12 +186,12 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         return [f"thresholds: got {len(plan.thresholds)}, expected {steps} (one for each step)"]
     if plan.mode == "threshold" and plan.adaptive and all(t is None for t in plan.thresholds or ()):
         problems.append(
-            "thresholds: got only null, so no step is routed, and there is nothing to choose a bucket by"
+            "thresholds: got only null, expected at least one number: several buckets require a routed step"
         )
     if plan.thresholds and plan.thresholds[-1] is not None and not last_step_decides(config):
         problems.append(
-            f"thresholds[{steps - 1}]: got {plan.thresholds[-1]}, expected null: only CLS is read after the last "
-            "step, so its router decides nothing"
+            f"thresholds[{steps - 1}]: got {plan.thresholds[-1]}, expected null: only CLS is used after the last "
+            "step, so its router has no effect"
         )
     for bucket in plan.buckets:
         found = schedule_problems(bucket.capacity, config)
@@ -201,26 +199,30 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         if found:
             continue
         if not config.record.routes and min(bucket.capacity) < patches:
-            problems.append(f"buckets.{bucket.name}.capacity: expected {patches} at each step: nobody leaves")
+            problems.append(
+                f"buckets.{bucket.name}.capacity: expected {patches} at each step: no token leaves"
+            )
         if plan.mode == "depth" and bucket.capacity[0] < patches:
             problems.append(
-                f"buckets.{bucket.name}.capacity[0]: expected {patches}: every token runs layer 1"
+                f"buckets.{bucket.name}.capacity[0]: expected {patches}: every token runs the first layer"
             )
         before = (patches, *bucket.capacity)
         problems += [
-            f"buckets.{bucket.name}.capacity[{step}]: got {before[step + 1]} after {before[step]}, expected the "
-            "same: nobody leaves at a step without a threshold"
+            f"buckets.{bucket.name}.capacity[{step}]: got {before[step + 1]} after {before[step]}, expected "
+            f"{before[step]}: no token leaves at a step without a threshold"
             for step, threshold in enumerate(plan.thresholds or ())
             if threshold is None and before[step + 1] != before[step]
         ]
         if (macs := bucket_macs(config, bucket.capacity, plan.thresholds)) != bucket.macs:
-            problems.append(f"buckets.{bucket.name}.macs: got {bucket.macs:,}, the schedule does {macs:,}")
+            problems.append(
+                f"buckets.{bucket.name}.macs: got {bucket.macs:,}, expected {macs:,} for this capacity"
+            )
     if plan.mode != "topk":
         last = plan.buckets[-1]
         if (last.name, last.capacity) != (FULL, (patches,) * steps):
             problems.append(
-                f"buckets: the last is {last.name!r} {list(last.capacity)}, expected {FULL!r} with {patches} at each "
-                "step, so that every image has a bucket"
+                f"buckets: got {last.name!r} {list(last.capacity)} as the last bucket, expected {FULL!r} with "
+                f"{patches} at each step, which fits every image"
             )
         if plan.mode == "threshold" and last.upto != patches:
             problems.append(f"buckets.{last.name}.upto: got {last.upto}, expected {patches}")

@@ -1,5 +1,8 @@
-"""Named architectures for `init`. The paper fixes D = 768, 12 layers, 27 M and 4.1 G, but not R, β or the head:
-`morvit_b16` and `morvit_b16_mlp_head` are two readings of it, not the authors' files."""
+"""Named architectures for `init`.
+
+The paper states D = 768, 12 layers, 27 M parameters and 4.1 G MACs, but not R, β or the head. `morvit_b16` and
+`morvit_b16_mlp_head` are two interpretations of it, not the authors' configurations.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +95,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str) -> Config:
-    """The configuration called `name`; ConfigError lists the names there are."""
-    from morvit_deploy.model.config import parse_config  # `--help` names the presets and needs no pydantic
+    """Return the configuration called `name`; ConfigError lists the available names."""
+    from morvit_deploy.model.config import parse_config  # `--help` lists the presets without pydantic
 
     if name not in PRESETS:
         raise ConfigError(f"got preset {name!r}, expected one of: {', '.join(PRESETS)}")

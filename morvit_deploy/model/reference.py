@@ -1,7 +1,7 @@
-"""The reference: the dynamic MoR-ViT in plain eager PyTorch, one function per routing. Slow and plain.
+"""The reference implementation: the dynamic MoR-ViT in eager PyTorch, one function per routing.
 
-Each image is routed on its own, step by step, and nothing here imports export code. `model.double()` is the float64
-reference that every bundle is verified against.
+It favours clarity over speed: each image is routed individually, step by step. It must not import export code.
+`model.double()` is the float64 reference that every bundle is verified against.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.layers import Attention, Block, PatchEmbed, Router
+from morvit_deploy.model.layers import Block, PatchEmbed, Router
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
-
-__all__ = ["FORWARD", "Attention", "Block", "Decision", "MoRViT", "Outcome", "Router", "Routing", "Trace"]
 
 
 class MoRViT(nn.Module):
-    """A Vision Transformer with Mixture-of-Recursions (paper §3.2–3.4), one image at a time."""
+    """A Vision Transformer with Mixture-of-Recursions (paper §3.2–3.4)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -30,7 +28,7 @@ class MoRViT(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + 1, dim))
-        if config.register_tokens:  # their positions are added to them
+        if config.register_tokens:  # position embeddings included
             self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, dim))
         ends = config.sharing == "middle_cycle"
         self.first = Block(config) if ends else None
@@ -43,11 +41,11 @@ class MoRViT(nn.Module):
         self.head = nn.ModuleList(layers) if config.head_hidden else layers[0]
 
     def cycle_blocks(self) -> list[Block]:
-        """The unique blocks of the cycle in order."""
+        """Return the unique blocks of the cycle in order."""
         return [block for block in self.cycle if isinstance(block, Block)]
 
     def layers(self) -> Iterator[tuple[str, Block]]:
-        """Every block application of a token of full depth, in order, with the block's checkpoint name."""
+        """Yield the checkpoint name and the block of each layer, in the order of application."""
         if self.first is not None:
             yield "first", self.first
         for _ in range(self.config.num_recursions):
@@ -57,17 +55,17 @@ class MoRViT(nn.Module):
             yield "last", self.last
 
     def all_routers(self) -> list[Router]:
-        """The routers there are: one for each step, or one."""
+        """Return the routers: one for each step, or a single one."""
         return [router for router in self.routers if isinstance(router, Router)]
 
     def head_layers(self) -> list[nn.Linear]:
-        """The head's linear layers in order."""
+        """Return the head's linear layers in order."""
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (batch, 3, height, width) to tokens (batch, N+1, dim), CLS first (paper §3.1).
+        """Embed normalised images (batch, 3, height, width) as tokens (batch, N+1, dim), CLS first (paper §3.1).
 
-        Registers, where there are some, stand behind the patches.
+        Register tokens, if any, follow the patches.
         """
         patches = self.patch_embed(images)
         cls = self.cls_token.expand(len(images), -1, -1)
@@ -77,17 +75,17 @@ class MoRViT(nn.Module):
         return torch.cat([x, self.register_tokens.expand(len(images), -1, -1)], dim=1)
 
     def router(self, step: int) -> Router:
-        """The router of step `step`, counted from 0."""
+        """Return the router of a step, counted from 0."""
         shared = self.config.router is not None and self.config.router.shared
         return self.all_routers()[0 if shared else step]
 
     def score(self, z: Tensor) -> Tensor:
-        """g = α·act(z)."""
+        """Return g = α·act(z)."""
         assert self.config.router is not None
         return decisions.score(z, self.config.router.activation, self.config.router.alpha)
 
     def gated_step(self, h: Tensor, running: Tensor, g: Tensor) -> Tensor:
-        """One application of the cycle to the running tokens of h (N+1, dim); the others stand still."""
+        """Apply the cycle once to the running tokens of h (N+1, dim); the other states are unchanged."""
         after = h
         for block in self.cycle_blocks():
             context = after if self.config.attention_scope == "all" else after[running]
@@ -97,16 +95,16 @@ class MoRViT(nn.Module):
         return h.index_copy(0, running, gated)
 
     def classify(self, cls: Tensor) -> Tensor:
-        """CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
+        """Map CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
         x: Tensor = self.norm(cls)
         for j, layer in enumerate(self.head_layers()):
             x = layer(torch.tanh(x) if j else x)
         return x
 
     def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
-        """Normalised images (batch, 3, height, width) to logits, token depths and the full trace.
+        """Run normalised images (batch, 3, height, width); returns logits, token depths and traces.
 
-        Without `route`, the model as it was trained: top-k by the checkpoint's own schedule (paper §3.2).
+        Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2).
         """
         chosen = route or Routing(capacity=self.config.capacity)
         logits, depths, traces = [], [], []
@@ -120,7 +118,7 @@ class MoRViT(nn.Module):
 
 
 def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
-    """h (N+1, dim) through first, R routed steps and last (paper §3.2, §3.4)."""
+    """Run h (N+1, dim) through first, R routed steps and last (paper §3.2, §3.4)."""
     if model.first is not None:
         h = trace.states["first"] = model.first(h)
     depth = torch.zeros(len(h), dtype=torch.long)
@@ -138,7 +136,7 @@ def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tu
 
 
 def expert_choice_flat(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
-    """As `expert_choice`, but every step chooses among all tokens anew, and CLS is one of them."""
+    """Like `expert_choice`, but every step selects among all tokens, including CLS."""
     assert model.first is not None and model.last is not None
     h = trace.states["first"] = model.first(h)
     depth = torch.zeros(len(h), dtype=torch.long)
@@ -154,7 +152,7 @@ def expert_choice_flat(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) 
 
 
 def token_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:
-    """Each token gets its depth from its embedding; layer s updates the tokens with depth >= s."""
+    """Choose each token's depth from its embedding; layer s updates the tokens with depth >= s."""
     z = model.router(0)(h)  # (N+1, L)
     depth = decisions.first_argmax(z) + 1
     depth[0] = model.config.num_layers
@@ -176,14 +174,14 @@ def token_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tup
 
 
 def dense(model: MoRViT, h: Tensor, trace: Trace, _chosen: Routing) -> tuple[Tensor, Tensor]:
-    """Every token runs every layer."""
+    """Run every token through every layer."""
     for layer, (_, block) in enumerate(model.layers(), start=1):
         h = trace.states[f"layer{layer}"] = block(h)
     return h, torch.full((len(h),), model.config.num_recursions)
 
 
 def _decide(z: Tensor, candidates: Tensor, step: int, chosen: Routing) -> Decision:
-    """Step `step` (from 0) for candidates (n,) with router logits z (n,): a threshold, a top-k, or both."""
+    """Route candidates (n,) with router logits z (n,) at a step (from 0) by a threshold, by top-k, or by both."""
     going, margin = torch.arange(len(z)), float("inf")
     if chosen.thresholds is not None and (threshold := chosen.thresholds[step]) is not None:
         going, margin = decisions.at_least(z, threshold), decisions.threshold_margin(z, threshold)
@@ -194,7 +192,7 @@ def _decide(z: Tensor, candidates: Tensor, step: int, chosen: Routing) -> Decisi
     return Decision(candidates, candidates[kept], z, margin, wanted)
 
 
-# a routing's name -> one image's tokens h (N+1, dim) to their last states, and the steps each ran
+# name of a routing -> function from the tokens h (N+1, dim) of an image to their final states and depths
 FORWARD: dict[str, Callable[[MoRViT, Tensor, Trace, Routing], tuple[Tensor, Tensor]]] = {
     "expert_choice": expert_choice,
     "expert_choice_flat": expert_choice_flat,

@@ -10,19 +10,19 @@ import torch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import dense_macs
 
-_SMALL_MACS = 1e9  # of an image: below, threads wait for each other longer than they compute
+_SMALL_MACS = 1e9  # per image: below this, synchronising threads takes longer than computing
 
 
 @contextmanager
 def fitting_threads(config: Config) -> Iterator[None]:
-    """One thread for a small model, as many as before for a large one; restored afterwards."""
+    """Use one thread for a small model and the current number for a large one, inside the `with` block."""
     with using_threads(1 if dense_macs(config) < _SMALL_MACS else torch.get_num_threads()):
         yield
 
 
 @contextmanager
 def using_threads(number: int) -> Iterator[None]:
-    """So many of PyTorch's threads while the block runs."""
+    """Set PyTorch's number of threads inside the `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

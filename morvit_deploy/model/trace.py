@@ -1,4 +1,4 @@
-"""What the reference does with an image: how it routes, and the decisions, states, depths and logits it returns."""
+"""Inputs and outputs of the reference: how to route, and the decisions, states, depths and logits it returns."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Decision:
-    """What one image's router decided at one step.
+    """A router's decision for one image at one step.
 
-    Token numbers count those that are routed from 0: the patches, or, where CLS is routed too, CLS and the patches.
+    Token numbers count the routed tokens from 0: the patches, or CLS and the patches if CLS is routed too.
     """
 
-    candidates: Tensor  # (n,) tokens that faced the router
+    candidates: Tensor  # (n,) tokens to select from
     kept: Tensor  # (k,) tokens that run the step
     router_logits: Tensor  # (n,), for token_choice (n, layers)
-    margin: float  # in router logits: the least change that could alter the decision
-    wanted: int  # tokens that would run the step if the capacity did not bind; for top-k the capacity
+    margin: float  # in router logits: the smallest change that could alter the decision
+    wanted: int  # tokens that would run the step without a capacity; for top-k the capacity
 
 
 @dataclass
 class Trace:
-    """All that happened to one image: decisions, and every token's state after each stage."""
+    """The decisions for one image, and all token states after each stage."""
 
     decisions: list[Decision] = field(default_factory=list)
     states: dict[str, Tensor] = field(default_factory=dict)  # stage -> (N+1, dim), CLS first
 
     @property
     def margin(self) -> float:
-        """The image's routing margin: the least of its decisions'."""
+        """The smallest margin of the image's decisions."""
         return min((d.margin for d in self.decisions), default=float("inf"))
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Tokens that ran each step, counted as a capacity counts them."""
+        """Number of routed tokens that ran each step."""
         return tuple(len(d.kept) for d in self.decisions)
 
     @property
     def overflow(self) -> bool:
-        """Did a capacity keep a token from a step that its router wanted it to run?"""
+        """Whether a capacity excluded a token from a step that it was routed to."""
         return any(d.wanted > len(d.kept) for d in self.decisions)
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Which tokens go on, where it is not the checkpoint's own schedule.
+    """How to select tokens instead of by the checkpoint's own schedule.
 
-    expert_choice: with `thresholds` a token goes on when its router logit reaches its step's (None: all go on), and
-    each image has counts of its own (paper §5.3); with `capacity` at most so many, the highest, go on.
-    expert_choice_flat: `capacity`, no thresholds.
-    token_choice has depths instead of thresholds; with `capacity` the deepest so many, on a tie the first.
+    expert_choice: with `thresholds`, a token continues if its router logit reaches the step's threshold (None: all
+    continue), so the number of tokens depends on the image (paper §5.3). With `capacity`, at most that many tokens
+    continue, those with the highest logits.
+    expert_choice_flat: `capacity` only.
+    token_choice: with `capacity`, at most that many of the tokens that are deep enough run a layer: the deepest, and
+    on a tie the first.
     """
 
     thresholds: Sequence[float | None] | None = None
@@ -62,7 +64,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the reference returns for a batch."""
+    """The reference's results for a batch."""
 
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran
@@ -70,7 +72,7 @@ class Outcome:
 
     @property
     def runs(self) -> Tensor:
-        """bool (steps, batch, routed tokens): who ran each step, by the routers' decisions."""
+        """Which tokens ran each step, bool (steps, batch, routed tokens)."""
         steps, tokens = len(self.traces[0].decisions), len(self.traces[0].decisions[0].candidates)
         runs = torch.zeros(steps, len(self.traces), tokens, dtype=torch.bool)
         for image, trace in enumerate(self.traces):

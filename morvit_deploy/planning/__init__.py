@@ -1,1 +1,1 @@
-"""From checkpoint and images to a plan."""
+"""Calibration: from a checkpoint and images to a plan."""

@@ -1,4 +1,4 @@
-"""What a calibration found, to choose by looking: worth against cost, as a picture and as tables. No torch."""
+"""The accuracy/cost trade-off of a calibration, as a picture and as tables. No torch."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Floats = NDArray[np.float64]
 
 NAMES = {
     "topk": "top-k: the same number of tokens for every image",
-    "threshold": "thresholds: easy images take a smaller bucket",
-    "depth": "the tokens' own depths, with fitted buckets",
+    "threshold": "thresholds: easy images run in a smaller bucket",
+    "depth": "depths chosen by the tokens, with fitted buckets",
 }
 COLOURS = {"topk": "#858b93", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
 FAINT, MARK = "#a9aeb5", "#c0392b"
-SMALL = 7.5  # points of type
-AWAY, RING = 4.0, 8.0  # points between a point, or the ringed one, and its label
-# where a label may stand beside its point, the first of equals: above, below, then right and left
+SMALL = 7.5  # font size
+AWAY, RING = 4.0, 8.0  # distance of a label from its point, and from the circled point
+# candidate directions of a label from its point, in order of preference
 SIDES = np.array([(0, 1), (0, -1), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8), (-0.8, -0.8), (1, 0), (-1, 0)])
-WEIGHT = 5  # a label under another is worse than one on a line
-REACH = 1.0  # of the points' span: how far right `every token` may lie and still be drawn
-LEAST_SPAN = 1.0  # percentage points: less would make noise look like a slope
+WEIGHT = 5  # cost of overlapping another label, relative to overlapping a line
+REACH = 1.0  # `every token` is drawn up to this distance, in units of the points' span
+LEAST_SPAN = 1.0  # percentage points: with less, noise would look like a slope
 
 
 def draw(calibrated: Calibrated) -> bytes:
-    """Worth against expected cost of every point, each labelled with its scale, the chosen one ringed: PNG bytes."""
+    """Plot accuracy against expected cost, with the scale of each point and the chosen point circled, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
@@ -46,19 +46,19 @@ def draw(calibrated: Calibrated) -> bytes:
     divisor, unit = _unit(calibrated)
     kinds = dict.fromkeys(point.kind for point in calibrated.points)
     lines = [_cheapest_first(point for point in calibrated.points if point.kind == kind) for kind in kinds]
-    places = [np.array([(p.expected / divisor, 100 * p.worth) for p in line]) for line in lines]
+    places = [np.array([(p.expected / divisor, 100 * p.accuracy) for p in line]) for line in lines]
     for kind, place in zip(kinds, places, strict=True):
         axes.plot(*place.T, "o-", color=COLOURS[kind], ms=4.5, lw=1.4, label=NAMES[kind], zorder=3)
     chosen = calibrated.chosen
-    at = (chosen.expected / divisor, 100 * chosen.worth)
+    at = (chosen.expected / divisor, 100 * chosen.accuracy)
     axes.plot(*at, "o", ms=12, mfc="none", mec=MARK, mew=1.8, label="this plan", zorder=4)
     _set_ranges(axes, calibrated, divisor)
     labelled = chosen.top1 is not None
     if labelled and calibrated.trained_top1 is not None:
         level = 100 * calibrated.trained_top1
         axes.axhline(level, color=FAINT, ls=":", lw=1, zorder=1)
-        beside = axes.get_yaxis_transform()
-        axes.text(1.01, level, "as\ntrained", transform=beside, va="center", fontsize=SMALL)
+        right = axes.get_yaxis_transform()
+        axes.text(1.01, level, "as\ntrained", transform=right, va="center", fontsize=SMALL)
     images = (calibrated.plan.calibration or {}).get("images", 0)
     axes.set_xlabel(f"expected cost of an image, {unit}, on {images:,} calibration images")
     axes.set_ylabel("top-1, %" if labelled else "agreement with the trained model, %")
@@ -74,15 +74,15 @@ def draw(calibrated: Calibrated) -> bytes:
 
 
 def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: Point) -> None:
-    """Each point's scale, beside it where least else is: lines, points and other labels."""
-    told = "×: of the trained capacities" if chosen.scale is not None else "numbers: of buckets"
-    axes.text(0, 1.01, told, transform=axes.transAxes, fontsize=SMALL)
+    """Label each point with its scale, where it overlaps the fewest lines, points and other labels."""
+    legend = "×: of the trained capacities" if chosen.scale is not None else "numbers of buckets"
+    axes.text(0, 1.01, legend, transform=axes.transAxes, fontsize=SMALL)
     dots = axes.figure.dpi / 72  # pixels in a point of type
     drawn = np.concatenate([axes.transData.transform(_along(place)) for place in places]) / dots
     for line, place in zip(lines, places, strict=True):
         for point, (x, y) in zip(line, axes.transData.transform(place) / dots, strict=True):
             text = f"{point.scale:g}×" if point.scale is not None else str(len(_schedules(point)))
-            half = np.array([0.3 * SMALL * len(text) + 1, 0.5 * SMALL + 1])  # of its width and height
+            half = np.array([0.3 * SMALL * len(text) + 1, 0.5 * SMALL + 1])  # of the label's width and height
             tried = np.array([x, y]) + SIDES * (half + (RING if point is chosen else AWAY))
             inside = (np.abs(drawn - tried[:, None]) < half).all(axis=2).sum(axis=1)
             best = tried[inside.argmin()]
@@ -99,13 +99,13 @@ def _schedules(point: Point) -> tuple[tuple[int, ...], ...]:
 
 
 def _along(place: Floats) -> Floats:
-    """Many places on the line through some (n, 2)."""
+    """Interpolate many points on the line through points (n, 2)."""
     at = np.linspace(0, len(place) - 1, 60 * len(place))
     return np.stack([np.interp(at, np.arange(len(place)), column) for column in place.T], axis=1)
 
 
 def _set_ranges(axes: Axes, calibrated: Calibrated, divisor: float) -> None:
-    """Around the points; `every token` is drawn where it is near, and named where it is not."""
+    """Fit the axes to the points; the cost of every token is drawn if it is near and stated otherwise."""
     costs = [point.expected / divisor for point in calibrated.points]
     dense, low, high = calibrated.dense / divisor, min(costs), max(costs)
     near = dense <= high + REACH * max(high - low, 0.25 * high)
@@ -117,14 +117,14 @@ def _set_ranges(axes: Axes, calibrated: Calibrated, divisor: float) -> None:
         axes.axvline(dense, color=FAINT, ls="--", lw=1, zorder=1)
     above = axes.get_xaxis_transform()
     axes.text(dense if near else right + margin, 1.01, text, transform=above, ha="right", fontsize=SMALL)
-    worths = [100 * point.worth for point in calibrated.points]
-    worths += [] if calibrated.trained_top1 is None else [100 * calibrated.trained_top1]
-    middle, span = (min(worths) + max(worths)) / 2, max(max(worths) - min(worths), LEAST_SPAN)
+    levels = [100 * point.accuracy for point in calibrated.points]
+    levels += [] if calibrated.trained_top1 is None else [100 * calibrated.trained_top1]
+    middle, span = (min(levels) + max(levels)) / 2, max(max(levels) - min(levels), LEAST_SPAN)
     axes.set_ylim(middle - 0.6 * span, middle + 0.6 * span)
 
 
 def _unit(calibrated: Calibrated) -> tuple[float, str]:
-    """What the axis divides by, and its name."""
+    """Return the divisor and the name of the cost axis."""
     if calibrated.unit != "MACs":
         return 1.0, "milliseconds"
     most = max(point.expected for point in calibrated.points)
@@ -136,7 +136,7 @@ def _cheapest_first(points: Iterable[Point]) -> list[Point]:
 
 
 def calibration_report(calibrated: Calibrated, plan_file: Path, picture: Path) -> Report:
-    """The plan, its buckets and the front."""
+    """Return the report of a calibration: plan, buckets and Pareto front."""
     parts: list[Table | Picture] = [_plan_table(calibrated, plan_file)]
     if calibrated.plan.mode != "topk":
         parts.append(_bucket_table(calibrated))
@@ -145,7 +145,7 @@ def calibration_report(calibrated: Calibrated, plan_file: Path, picture: Path) -
 
 
 def front_table(calibrated: Calibrated) -> Table:
-    """Every point, cheapest first; the chosen one is marked."""
+    """Return a row for each point, cheapest first; the chosen one is marked."""
     rows = [
         (
             "►" if point is calibrated.chosen else "",
@@ -174,11 +174,11 @@ def front_table(calibrated: Calibrated) -> Table:
         "buckets",
     )
     caption = (
-        "scale: of the checkpoint's capacities; cheaper: than every token in every step; unpadded: if each image had "
-        "a bucket of its own, so what no ladder can beat; agreement: top-1 with the model as trained; on the "
-        "calibration images"
+        "On the calibration images. scale: relative to the checkpoint's capacities; cheaper: than every token in "
+        "every step; unpadded: cost without padding, a lower bound for any number of buckets; agreement: top-1 "
+        "agreement with the trained model"
     )
-    return Table("Worth and cost", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9), caption=caption)
+    return Table("Accuracy/cost trade-off", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9), caption=caption)
 
 
 def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
@@ -190,7 +190,7 @@ def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
             "images",
             f"{record['images']}" + (f", {record['unreadable']} unreadable" if calibrated.bad else ""),
         ),
-        ("expected cost", f"{_cost(calibrated.chosen.expected, calibrated.unit)} an image"),
+        ("expected cost", f"{_cost(calibrated.chosen.expected, calibrated.unit)} per image"),
     ]
     if plan.thresholds is not None:
         taus = ", ".join("–" if threshold is None else f"{threshold:.4g}" for threshold in plan.thresholds)
@@ -199,10 +199,10 @@ def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
         rows.append(("tokens kept, mean", ", ".join(share(kept) for kept in record["keep_share"])))
     if "decision_agreement" in record:
         agreement = ", ".join(share(alike) for alike in record["decision_agreement"])
-        rows.append(("decisions as trained", agreement))
+        rows.append(("decision agreement", agreement))
     if calibrated.trained_top1 is not None:
         rows.append(
-            ("top-1", f"{_share(calibrated.chosen.top1)}; as trained {share(calibrated.trained_top1)}")
+            ("top-1", f"{_share(calibrated.chosen.top1)}; trained model {share(calibrated.trained_top1)}")
         )
     rows.append(("top-1 agreement", share(calibrated.chosen.agreement)))
     return Table("Plan", ("what", "value"), rows)
@@ -223,8 +223,8 @@ def _bucket_table(calibrated: Calibrated) -> Table:
     caption = ""
     if plan.mode == "threshold":
         caption = (
-            f"chosen for: by the tokens that run step {plan.lead + 1}; {share(chosen.overflow)} of the images need "
-            "more than their bucket holds and are run again in `full`"
+            f"chosen for: number of tokens that run step {plan.lead + 1}; {share(chosen.overflow)} of the images "
+            "overflow their bucket and are run again in `full`"
         )
     columns = ("bucket", "holds", "MACs", "images", "chosen for")
     return Table("Buckets", columns, rows, numeric=(2, 3, 4), caption=caption)

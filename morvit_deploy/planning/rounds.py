@@ -1,4 +1,4 @@
-"""From a checkpoint and images to a plan: rounds of statistics, thresholds, buckets, and the front to choose from."""
+"""Calibration of a plan: rounds of statistics, thresholds, buckets, and the choice on the Pareto front."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES, Rounds, routed
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
-from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, told_of
+from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
 from morvit_deploy.errors import PlanError
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
@@ -32,24 +32,23 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """What the plan shall be like."""
+    """The requirements for a plan."""
 
-    mode: str = "threshold"  # or "topk"; a routing that knows neither has its own, "depth"
-    buckets: int | None = None  # `full` among them; None: as many as pay
+    mode: str = "threshold"  # or "topk"; ignored by routings that support only "depth"
+    buckets: int | None = None  # including `full`; None: as many as reduce the cost noticeably
     cost: str = "macs"  # or "measured"
-    budget_macs: float | None = None  # of an image, expected
+    budget_macs: float | None = None  # expected MACs per image
     budget_ms: float | None = None
     threads: int | None = None  # for measured costs
 
     def __post_init__(self) -> None:
-        """PlanError for what cannot be wished for, before any work is done."""
         for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
             if getattr(self, name) not in allowed:
                 raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
         if self.buckets is not None and self.buckets < 1:
-            raise PlanError(f"buckets: got {self.buckets}, expected at least 1, `full`")
+            raise PlanError(f"buckets: got {self.buckets}, expected at least 1 (`full`)")
         if self.budget_macs is not None and self.budget_ms is not None:
-            raise PlanError("got a budget in MACs and one in ms, expected one of them")
+            raise PlanError("got budget_macs and budget_ms, expected one of them")
         for name in ("budget_macs", "budget_ms"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -57,13 +56,13 @@ class Wish:
 
     @property
     def measured(self) -> bool:
-        """Are costs milliseconds?"""
+        """Whether costs are measured in milliseconds."""
         return self.cost == "measured" or self.budget_ms is not None
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A plan, and what it was chosen from."""
+    """A plan, and the points that it was chosen from."""
 
     plan: Plan
     chosen: Point
@@ -75,7 +74,7 @@ class Calibrated:
     remarks: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """The Pareto file and `calibrate --json`."""
+        """Return the content of the Pareto file and of `calibrate --json`."""
         return {
             "format": "morvit-pareto/1",
             "unit": self.unit,
@@ -90,9 +89,9 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Waiting:
-    """This shard has done what it can: the next round needs the others."""
+    """The state of a shard whose next round requires the other shards."""
 
-    round: int  # done, from 1
+    round: int  # the last completed round, from 1
     rounds: int
     missing: list[Shard]
 
@@ -111,11 +110,11 @@ def calibrate(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Thresholds and buckets for a checkpoint, from a folder of images, in constant memory.
+    """Calibrate thresholds and buckets for a checkpoint on a folder of images, in constant memory.
 
-    At most `limit` images, a seeded choice; up to `max_bad` may be unreadable. `ray` is a cluster's address, or
-    `local`, and `shards` the number of parts there (default: one for each of its CPUs). Raises PlanError, ImageError,
-    CheckpointError, TargetError.
+    Uses at most `limit` images, chosen by `seed`; up to `max_bad` may be unreadable. `ray` is the address of a Ray
+    cluster, or `local`, and `shards` the number of parts there (default: one per CPU). Raises PlanError, ImageError,
+    CheckpointError or TargetError.
     """
     wish = wish or Wish()
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
@@ -147,10 +146,10 @@ def calibrate_shard(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Waiting | None:
-    """Count one shard of the images, round by round, into `folder`, which all shards share.
+    """Gather the statistics of one shard of the images, round by round, in `folder`, which all shards share.
 
-    Goes as far as the other shards allow, waiting up to `wait_s` seconds for each round; what is already there is not
-    counted again. None when all rounds of this shard are done.
+    Continues as far as the other shards allow, waits up to `wait_s` seconds for each round, and skips rounds that are
+    already done. Returns None when all rounds of this shard are done.
     """
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
     rounds = _begin(source, wish or Wish())[1]
@@ -164,7 +163,7 @@ def calibrate_shard(
                 tell(f"round {task.round + 1} of {rounds.needed}, shard {shard}")
                 gather(task, progress).save(store.path(task.round, shard))
             if task.round + 1 == rounds.needed:
-                break  # nothing follows; --merge reads it
+                break  # --merge reads the last round
             whole = _awaited(store, task.round, wait_s, tell)
             if whole is None:
                 return Waiting(task.round + 1, rounds.needed, store.missing(task.round))
@@ -181,13 +180,13 @@ def merge_shards(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Join the statistics of all shards to the plan that one pass would have made."""
+    """Join the statistics of all shards and return the plan that a single process would have made."""
     checkpoint, store, wish = Path(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
     config, first = load_config(checkpoint), _joined(store, 0)
     if fingerprint(checkpoint) != first.run.checkpoint:
-        raise PlanError(f"{folder} was counted for another checkpoint than {checkpoint} (sha256 differs)")
+        raise PlanError(f"{folder} was gathered for another checkpoint than {checkpoint} (sha256 differs)")
     if (wanted := mode_of(config, wish)) != first.run.mode:
-        raise PlanError(f"{folder} was counted for --mode {first.run.mode}, got --mode {wanted}")
+        raise PlanError(f"{folder}: got --mode {wanted}, expected --mode {first.run.mode}")
     rounds = Rounds(config, first.run, max_bad)
     rounds.add(first)
     while not rounds.complete:
@@ -198,7 +197,7 @@ def merge_shards(
 def make_plan(
     checkpoint: Path, config: Config, rounds: Rounds, wish: Wish, tell: Tell, progress: Progress
 ) -> Calibrated:
-    """The plan that the statistics of all rounds and the wish lead to."""
+    """Return the plan that the statistics of all rounds and the requirements lead to."""
     last, thresholds = rounds.last, rounds.thresholds
     costs: Costs = MacCost(config)
     if wish.measured:
@@ -224,25 +223,25 @@ def make_plan(
 
 
 def mode_of(config: Config, wish: Wish) -> str:
-    """The plan's mode: the one asked for, if the routing allows it. PlanError where there is nothing to calibrate."""
+    """Return the required mode if the routing supports it, or its own; PlanError if there is nothing to calibrate."""
     if reason := config.record.why_one_bucket:
         raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
     if config.capacity is not None and not routed(config):
         raise PlanError(
-            f"capacity {list(config.capacity)}: no token ever leaves, so there is nothing to calibrate"
+            f"capacity {list(config.capacity)}: no token leaves, so there is nothing to calibrate"
         )
     return wish.mode if wish.mode in config.record.modes else config.record.own_mode
 
 
 def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
-    """The configuration, and no round done yet."""
+    """Return the configuration and the rounds, none of them done."""
     config = load_config(source.checkpoint)
     scales = SCALES if config.record.has_schedule else (OWN,)
     return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
 
 
 def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:
-    """What the round after those that are done has to count."""
+    """Return the task of the next round."""
     return Task(source, rounds.run, len(rounds.done), rounds.thresholds, shard)
 
 
@@ -250,18 +249,18 @@ def _joined(store: StatisticsFolder, round: int) -> Statistics:
     whole = store.joined(round)
     if whole is None:
         missing = store.missing(round)
-        what = f"shards {told_of(missing)} are missing" if missing else "no shard has done it"
+        what = f"shards {shard_names(missing)} are missing" if missing else "no shard has run"
         raise PlanError(
-            f"{store.folder}: round {round + 1} is not complete: {what}; run them with `morvit-deploy calibrate "
-            "--shard i/n --stats` and this folder"
+            f"{store.folder}: round {round + 1} is not complete: {what}; run `morvit-deploy calibrate --shard i/n "
+            "--stats` with this folder"
         )
     return whole
 
 
 def _awaited(store: StatisticsFolder, round: int, wait_s: float, tell: Tell) -> Statistics | None:
-    """The joined round, once all shards are there; None when the time is up."""
+    """Wait for all shards of a round; returns None after `wait_s` seconds."""
     until = time.monotonic() + wait_s
     while (whole := store.joined(round)) is None and time.monotonic() < until:
-        tell(f"round {round + 1}: waiting for shards {told_of(store.missing(round))}")
+        tell(f"round {round + 1}: waiting for shards {shard_names(store.missing(round))}")
         time.sleep(POLL_S)
     return whole

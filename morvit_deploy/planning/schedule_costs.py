@@ -1,4 +1,4 @@
-"""What a schedule costs in milliseconds on this machine: trunks of several sizes, measured in blocks in turn."""
+"""The latency of schedules on this machine, measured on trunks of several sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.exporters.onnx.run import OnnxRunner
 from morvit_deploy.graph.pieces import StemPart, TrunkPart, name_carried
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config
@@ -25,7 +25,7 @@ from morvit_deploy.model.plan import FULL, Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure, parts_of
 
-PARTS = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the N patch tokens, held at every step
+PARTS = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # fractions of the N patch tokens to hold
 BLOCKS, RUNS, WARMUP = 5, 10, 3
 
 
@@ -36,10 +36,10 @@ def measure_costs(
     threads: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> MeasuredCost:
-    """Median milliseconds of the stem, and of trunks that hold the same number of tokens at every step they have.
+    """Measure the stem, and trunks that hold the same number of tokens at every step, in median milliseconds.
 
-    For one image in float32 on ONNX Runtime. Of `thresholds` only which steps are routed matters; None stands for
-    a top-k schedule, timed as if every step were routed, or for depths chosen up front.
+    Measured for one image in float32 with ONNX Runtime. Only which steps have `thresholds` matters. None means depths
+    chosen up front, or a top-k schedule, which is measured as if every step were routed.
     """
     model = load_checkpoint(checkpoint)
     plan = equal_steps(model.config, thresholds)
@@ -60,7 +60,7 @@ def measure_costs(
 def _graphs(
     model: MoRViT, plan: Plan, folder: Path, threads: int | None, opened: ExitStack, stages: Stages
 ) -> list[tuple[str, Callable[[], object]]]:
-    """File and a run of the stem's graph and of each bucket's trunk, loaded from `folder`."""
+    """Export the stem and each trunk to `folder`; returns a file name and a function that runs it for each."""
     graph = unroll(model, plan.buckets[0], Options(), plan)
     image = example_image(graph, 1)
     carried, examples = name_carried(graph, image)
@@ -78,14 +78,14 @@ def _graphs(
 
 
 def unrouted(config: Config, thresholds: Thresholds | None) -> int:
-    """How many steps come first that every token runs in every bucket."""
+    """Return how many initial steps every token runs in every bucket."""
     if config.record.depth_upfront:  # every token runs the first layer
         return min(1, config.num_steps - 1)
     return next((step for step, tau in enumerate(thresholds or ()) if tau is not None), 0)
 
 
 def equal_steps(config: Config, thresholds: Thresholds | None) -> Plan:
-    """A ladder of equal capacities after the unrouted steps, to be measured; not one to deploy."""
+    """Return a plan of buckets with equal capacities at all routed steps, for measurements only."""
     mode = config.record.ladder_mode
     everyone = (config.num_patches,) * config.num_steps
     held = sorted({max(1, round(part * config.num_patches)) for part in PARTS})

@@ -1,5 +1,5 @@
-"""Checkpoints as people have them: found, recognised, and turned into a `morvit/1` checkpoint, key by key.
+"""Conversion of other libraries' checkpoints to `morvit/1`, key by key.
 
-`reading` finds the files and `opening` opens them, unpickling no object; `keymap` decides what becomes of each
-tensor, `families/` know the names and the arithmetic of one training code each, `conversion` runs them in order.
+`tensors/reading` finds the files and `tensors/opening` opens them without unpickling objects. `tensors/keymap` maps
+each tensor, `families/` hold the names and conventions of one training code each, and `conversion` runs the steps.
 """

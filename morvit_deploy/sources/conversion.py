@@ -1,4 +1,4 @@
-"""Source to `morvit/1`: read, recognise, map every key, require what is missing, check against its config."""
+"""Conversion of a checkpoint to `morvit/1`: read it, detect its family, map every key, check the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Converted:
-    """A model, and all that was done to get it."""
+    """A converted model, and a record of the conversion."""
 
     model: MoRViT
     source: Path
@@ -39,7 +39,7 @@ class Converted:
     title: str
     because: list[str]  # the keys from which the family was detected
     contents: Contents
-    settled: dict[str, Settled]  # what changes logits, and where it was read
+    settled: dict[str, Settled]  # settings that affect logits, and where they were read
     rows: list[Row]  # source key -> target key
     tied: str
     remarks: list[str] = field(default_factory=list)
@@ -65,9 +65,9 @@ class Converted:
 
 
 def read_model(source: str | Path, given: Given | None = None, tell: Tell = lambda stage: None) -> Converted:
-    """The reference model of a checkpoint of any known family, in float32.
+    """Read a checkpoint of any supported family as a reference model in float32.
 
-    Raises CheckpointError for files, families and tensors that are not supported, ConfigError for missing options.
+    Raises CheckpointError for unsupported files, families and tensors, and ConfigError for missing options.
     """
     source, given = Path(source), given or Given()
     tell("reading the checkpoint")
@@ -113,13 +113,13 @@ def convert(
     tell: Tell = lambda stage: None,
     **settings: Unpack[Settings],
 ) -> Converted:
-    """Convert a checkpoint of a known family to a `morvit/1` folder at `out`, whole or not at all.
+    """Convert a checkpoint of a supported family to a `morvit/1` folder at `out`, atomically.
 
-    What its files do not hold comes by keyword, as in `Given` (preprocess, norm_eps, num_heads, …), or all at once as
-    `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
+    num_heads, …) or as one `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
     """
     if given is not None and settings:
-        raise TypeError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
+        raise TypeError(f"convert(): got `given` and keywords ({', '.join(settings)}), expected one of them")
     check_free(Path(out), marker=CONFIG, force=force)
     converted = read_model(source, given or given_from(settings), tell)
     tell("writing")
@@ -128,7 +128,7 @@ def convert(
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:
-    """The family's draft; its CheckpointErrors name the file."""
+    """Return the family's draft; CheckpointErrors name the file."""
     try:
         return family.draft(contents, questions)
     except CheckpointError as error:
@@ -137,7 +137,7 @@ def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:
 
 
 def _narrow(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """float64 tensors as float32, with a remark."""
+    """Convert float64 tensors to float32, with a remark."""
     wide = [name for name, t in tensors.items() if t.dtype == torch.float64]
     narrowed = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
     return narrowed, [f"{len(wide)} float64 tensors rounded to float32"] if wide else []

@@ -1,4 +1,4 @@
-"""How a conversion reads: what was recognised, what was settled, what became of each tensor. No torch."""
+"""The report of a conversion: what was detected, settings, and the mapping of tensors. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def conversion_report(converted: Converted, out: Path | None, explain: bool) -> Report:
-    """Tables for a person; with `explain`, a row for each source tensor."""
+    """Return the report of a conversion; with `explain`, with a row for each source tensor."""
     title = f"{converted.source}: {converted.title}"
     tables = [source_table(converted, out), settled_table(converted)]
     tables.append(tensor_table(converted) if explain else tensor_summary(converted))
@@ -21,44 +21,44 @@ def conversion_report(converted: Converted, out: Path | None, explain: bool) -> 
 
 
 def source_table(converted: Converted, out: Path | None) -> Table:
-    """What it is, and what it was detected from."""
+    """Return the family, the keys it was detected from, and the files."""
     contents, model = converted.contents, converted.model
-    rows = [("family", converted.family), ("told by", "\n".join(converted.because))]
+    rows = [("family", converted.family), ("detected from", "\n".join(converted.because))]
     rows.append(("files", "\n".join(contents.files)))
     if contents.wrapper:
         rows.append(("entry", contents.wrapper))
     if contents.prefix:
-        rows.append(("prefix", f"{contents.prefix} (every key had it)"))
+        rows.append(("prefix", f"{contents.prefix} (removed from every key)"))
     rows.append(("ties", converted.tied))
     rows.append(("parameters", count(sum(p.numel() for p in model.parameters()))))
     rows += [("remark", remark) for remark in converted.remarks]
-    rows.append(("written", "nothing; -o DIR writes it" if out is None else str(out)))
+    rows.append(("written", "no; use -o DIR" if out is None else str(out)))
     return Table("Checkpoint", ("what", "value"), rows)
 
 
 def settled_table(converted: Converted) -> Table:
-    """What changes logits and is in no tensor."""
+    """Return the settings that affect logits but are not stored in tensors."""
     rows = [(name, _short(one.value), one.origin) for name, one in sorted(converted.settled.items())]
-    return Table("What no tensor shows", ("what", "value", "from"), rows)
+    return Table("Settings not stored in tensors", ("setting", "value", "from"), rows)
 
 
 def tensor_summary(converted: Converted) -> Table:
-    """How many tensors each rule took."""
+    """Return the number of tensors by rule."""
     totals = Counter(row.how for row in converted.rows)
     rows = [(how, str(number)) for how, number in totals.most_common()]
     dropped = Counter(converted.contents.dropped.values())
-    rows += [(f"left in the file: {why}", str(number)) for why, number in dropped.most_common()]
-    caption = "every tensor is in one of these rows; --explain lists them one by one"
+    rows += [(f"not converted: {why}", str(number)) for why, number in dropped.most_common()]
+    caption = "--explain lists the tensors one by one"
     return Table("Tensors of the file", ("rule", "tensors"), rows, numeric=(1,), caption=caption)
 
 
 def tensor_table(converted: Converted) -> Table:
-    """Every source key, and what became of it."""
+    """Return a row for each source key."""
     rows = [
         (row.source, "×".join(map(str, row.shape)) or "1", row.target or "–", row.how)
         for row in converted.rows
     ]
-    rows += [(name, "", "–", f"left in the file: {why}") for name, why in converted.contents.dropped.items()]
+    rows += [(name, "", "–", f"not converted: {why}") for name, why in converted.contents.dropped.items()]
     return Table("Tensors", ("source", "shape", "target", "rule"), rows)
 
 

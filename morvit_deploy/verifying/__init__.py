@@ -1,1 +1,1 @@
-"""Is it the same model? Comparison with the float64 reference, and the outcome of a verification."""
+"""Verification: comparison of a bundle with the float64 reference, and its outcome."""

@@ -1,4 +1,4 @@
-"""One bucket of a bundle: the plan's model held to its capacity, the static graph, and the target's runtime."""
+"""Comparison of one bucket: the plan's model limited to its capacity, the static graph, and the target's runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Arrays, Session
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Bucket
-from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Outcome, Routing
 from morvit_deploy.verifying.findings import BucketSeen, Fidelity
 from morvit_deploy.verifying.gaps import (
     EXACT_TOLERANCE,
@@ -25,7 +26,7 @@ from morvit_deploy.verifying.routes import Routes
 
 
 class BucketComparison:
-    """One bucket: the plan's model held to its capacity, the static graph, and the runtime."""
+    """Accumulates the differences between the plan's model, the static graph and the runtime of one bucket."""
 
     def __init__(
         self, reference: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session, low: bool
@@ -35,19 +36,19 @@ class BucketComparison:
         )  # fmt: skip
         self.decision_flips: list[list[float]] = [[] for _ in bucket.capacity]
         self.class_flips: list[float] = []
-        self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
+        self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
         self.routes = Routes(reference.config, bucket.capacity, static.thresholds)
         self.unrolling, self.conversion = LogitPairs(), LogitPairs()
-        self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): alike, all
+        self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
         self.compared = self.fitting = self.wrong_overflow = self.wrong_depth = 0
         self.divergence: str | None = None
 
     def add(
         self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing, before: int
     ) -> None:
-        """Compare one chunk; `ragged` is the plan's model without a capacity, `exact` the reference's input."""
+        """Compare a chunk; `ragged` is the plan's model without a capacity, `exact` the reference's input."""
         fits = [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]
-        own = routing.capacity is not None  # top-k: the capacity is the routing
+        own = routing.capacity is not None  # top-k routes by the capacity
         capped = ragged
         if not (own or all(fits)):
             capped = self.reference(exact, Routing(routing.thresholds, self.bucket.capacity))
@@ -78,7 +79,7 @@ class BucketComparison:
     def _divergence(
         self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
     ) -> str | None:
-        """Where a compared image of this chunk first leaves the reference, if its logits do."""
+        """Return the first stage at which a compared image of this chunk differs, if its logits differ."""
         logits = reference.logits.numpy()
         if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
             wanted, found = self.routes.stages_of_reference(reference), self.routes.stages_of(static)
@@ -91,22 +92,15 @@ class BucketComparison:
         return self.routes.first_divergence(wanted, found, clear, before)
 
     def fidelity(self) -> Fidelity:
-        """What this bucket keeps, below fp32."""
+        """Return the fidelity of this bucket below fp32."""
         images = sum(map(len, self.conversion.expected))
         alike, snr_db = shares_of(self.tokens), self.conversion.snr_db()
         return Fidelity(self.bucket.name, images, snr_db, alike, self.class_flips, self.decision_flips)
 
     def seen(self, served: int, max_abs: float) -> BucketSeen:
-        """The bucket's line of the report; `served` images were answered by it, `max_abs` is its conversion gap."""
-        return BucketSeen(
-            self.bucket.name,
-            served,
-            self.fitting,
-            self.compared,
-            max_abs,
-            self.wrong_overflow,
-            self.wrong_depth,
-        )
+        """Return the bucket's row of the report; `served` images ran in it, `max_abs` is its conversion gap."""
+        counted = self.fitting, self.compared, max_abs, self.wrong_overflow, self.wrong_depth
+        return BucketSeen(self.bucket.name, served, *counted)
 
 
 def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:

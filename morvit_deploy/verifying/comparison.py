@@ -1,14 +1,14 @@
-"""Compares a bundle with its checkpoint, a few images at a time, bucket by bucket.
+"""Comparison of a bundle with its checkpoint, in chunks of images, bucket by bucket.
 
-Three models run in float64 in PyTorch: the checkpoint as it was trained, the plan's model (the same, or its
-thresholds; each image ragged), and the static graph of each bucket. The target's runtime runs the bundle's files.
+Three models run in float64 in PyTorch: the trained model, the plan's model (the trained model, or the same weights
+routed by thresholds), and the static graph of each bucket. The target's runtime runs the bundle's files.
 
-Routing gap: trained model against the plan's. Unrolling gap: plan's model against the static graphs, equal in real
-arithmetic. Conversion gap: static graphs against the runtime. Every image is run in every bucket; where it needs more
-than the bucket holds, all sides keep the highest router logits, so that no bucket goes untried.
+Routing gap: trained model to plan's model. Unrolling gap: plan's model to static graphs, which are equal in real
+arithmetic. Conversion gap: static graphs to runtime. Every image is run in every bucket, so that every bucket is
+tested; if the image needs more tokens than the bucket holds, all sides keep the highest router logits.
 
-Below fp32 the conversion gap is a measurement: every image is counted, however close its decisions, and what must be
-kept are the routers' decisions and the classes, as far as the precision's gate requires.
+Below fp32 the conversion gap is only measured. All images are compared, whatever their routing margins, and the gate
+of the precision requires a minimum agreement of router decisions and classes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.baselines import build_graphs
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import is_own
-from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Outcome, Routing
 from morvit_deploy.verifying.buckets import BucketComparison
 from morvit_deploy.verifying.findings import Dispatched, RoutingChange
 from morvit_deploy.verifying.gaps import (
@@ -44,9 +44,9 @@ from morvit_deploy.verifying.gaps import (
 )
 from morvit_deploy.verifying.outcome import Verification
 
-CHUNK = 4  # images at a time: the states of each are kept, so memory does not grow with their number
-ENOUGH, SYNTHETIC = 3, 64  # synthetic images to be compared, and the most that are drawn for it
-ENOUGH_LOW = 32  # the same below fp32, where shares count and not each image
+CHUNK = 4  # images per chunk: all of their states are kept
+ENOUGH, SYNTHETIC = 3, 64  # number of synthetic images to compare, and the largest number to generate
+ENOUGH_LOW = 32  # the same below fp32, where fractions of images are compared
 
 OpenSession = Callable[..., Session]  # bucket: str | None, probes: bool
 
@@ -60,10 +60,10 @@ def compare(
     *,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
-    """Compare on `images` uint8 (n, height, width, 3); `open_session(bucket=…, probes=…)` opens the bundle.
+    """Compare on images uint8 (n, height, width, 3); `open_session(bucket=…, probes=…)` opens the bundle.
 
-    Without images, on synthetic ones: as many as it takes to compare ENOUGH, at most SYNTHETIC. (Where every
-    token chooses its depth, the least margin of an image is often too small.)
+    Without images, synthetic ones are generated until ENOUGH can be compared, at most SYNTHETIC: if every token
+    chooses its depth, the smallest margin of an image is often too small.
     """
     with ExitStack() as stack:
         comparison = _Comparison(model, manifest, lambda **which: stack.enter_context(open_session(**which)))
@@ -78,7 +78,7 @@ def compare(
 
 
 class _Comparison:
-    """The reference in float64, the static graphs in float64, and the bundle."""
+    """The reference and the static graphs in float64, and the sessions of the bundle."""
 
     def __init__(self, model: MoRViT, manifest: Manifest, open_session: OpenSession) -> None:
         self.manifest, self.plan = manifest, manifest.plan
@@ -109,7 +109,7 @@ class _Comparison:
         self.margins: list[float] = []
 
     def add(self, images: Pixels) -> None:
-        """Run one chunk through all models and keep what the verification needs."""
+        """Run a chunk through all models and accumulate the differences."""
         exact, before = self._normalised(images), len(self.margins)
         with fitting_threads(self.reference.config):
             ragged = self.reference(exact, self.routing)
@@ -124,30 +124,30 @@ class _Comparison:
             self._add_dispatched(images, ragged, self.whole)
 
     def _add_dispatched(self, images: Pixels, ragged: Outcome, whole: Session) -> None:
-        """The bundle as a user runs it: it chooses the bucket."""
-        answer = whole.run(images)
+        """Run the bundle as a user does: it chooses the bucket."""
+        outputs = whole.run(images)
         clear = is_clear(np.array([trace.margin for trace in ragged.traces])) | self.low
-        self.dispatched.add(ragged.logits.numpy()[clear], answer["logits"][clear])
-        self.served += np.bincount(answer["bucket"], minlength=len(self.served))
+        self.dispatched.add(ragged.logits.numpy()[clear], outputs["logits"][clear])
+        self.served += np.bincount(outputs["bucket"], minlength=len(self.served))
         counts = np.array([trace.counts for trace in ragged.traces])
         expected, overflow = self.plan.dispatched(counts)
         self.overflowed += int(overflow.sum())
         if self.manifest.batch == 1 or self.manifest.dispatch == "host":
-            wrong = (answer["bucket"] != expected) | (answer.get("overflow", overflow) != overflow)
+            wrong = (outputs["bucket"] != expected) | (outputs.get("overflow", overflow) != overflow)
             self.misdirected += int(wrong[clear].sum())
 
     @property
     def compared(self) -> int:
-        """Images so far whose routing is clear enough to be compared; below fp32 all are."""
+        """Number of images with a sufficient routing margin; below fp32, of all images."""
         return len(self.margins) if self.low else int(is_clear(np.array(self.margins)).sum())
 
     @property
     def least_compared(self) -> int:
-        """The same in the bucket with the fewest: one that holds less has margins of its own."""
+        """The smallest number of compared images of any bucket; margins depend on the capacity."""
         return min(self.compared, *(bucket.compared for bucket in self.buckets))
 
     def verification(self, structure: dict[str, Any], synthetic: bool) -> Verification:
-        """The verification over all chunks."""
+        """Return the verification of all chunks."""
         unrolling = worst_of([bucket.unrolling.gap(EXACT_TOLERANCE) for bucket in self.buckets])
         conversions = [bucket.conversion.gap(self.tolerance) for bucket in self.buckets]
         decisions = [counts for bucket in self.buckets for counts in bucket.decisions]
@@ -185,7 +185,7 @@ class _Comparison:
         return f"{where}{bucket.divergence}"
 
     def _normalised(self, images: Pixels) -> torch.Tensor:
-        """The reference's input: not rounded to float32 first, unless the graph takes normalised floats."""
+        """Return the reference's input, rounded to float32 only if the graph takes normalised floats."""
         preprocess = self.reference.config.preprocess
         if self.manifest.input == "float":
             return torch.from_numpy(normalise(images, preprocess)).double()
@@ -193,6 +193,6 @@ class _Comparison:
 
 
 def exactly_normalised(images: Pixels, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (n, height, width, 3) as the reference takes them, float64 (n, 3, height, width)."""
+    """Normalise images uint8 (n, height, width, 3) in float64 to (n, 3, height, width)."""
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
     return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""What a verification finds: gaps between logits, changed routing, and what each bucket keeps. No torch."""
+"""The findings of a verification: gaps between logits, changes of routing, and results per bucket. No torch."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MARGIN = 1e-4  # router logits closer than this may swap by float32 round-off: such images are not compared
-MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram
+MARGIN = 1e-4  # images with a smaller routing margin are not compared: float32 round-off may change their decisions
+MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram of routing margins
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far two sides' logits are apart over the compared images."""
+    """The difference between the logits of two models over the compared images."""
 
     max_abs: float
-    tolerance: float  # the largest difference allowed, already scaled
+    tolerance: float  # largest allowed difference, scaled; infinite if the gap is only measured
     top1_agreement: float
 
     @property
     def passed(self) -> bool:
-        """Within tolerance, and every compared image gets the same class; without a tolerance, only measured."""
+        """Whether the difference is within tolerance and all classes are equal; true without a tolerance."""
         if math.isinf(self.tolerance):
             return True
         return bool(self.max_abs <= self.tolerance and self.top1_agreement == 1.0)
@@ -41,20 +41,20 @@ class Gap:
 
 @dataclass
 class RoutingChange:
-    """How the plan's model routes otherwise than the trained one, over the images compared; NumPy counts only."""
+    """The differences in routing between the trained model and the plan's model."""
 
-    alike: NDArray[np.int64]  # (steps,) routed tokens that both run, or both do not run, a step
+    alike: NDArray[np.int64]  # (steps,) routed tokens with equal decisions
     tokens: int  # routed tokens compared at each step
-    counts: NDArray[np.int64]  # (steps,) tokens that ran each step in the plan's model
-    margins: list[float]  # the images' routing margins in the plan's model
+    counts: NDArray[np.int64]  # (steps,) tokens that run each step in the plan's model
+    margins: list[float]  # routing margin of each image in the plan's model
 
     @classmethod
     def empty(cls, steps: int) -> RoutingChange:
-        """Before the first image."""
+        """Return the initial value, without images."""
         return cls(np.zeros(steps, dtype=np.int64), 0, np.zeros(steps, dtype=np.int64), [])
 
     def add(self, trained: Any, planned: Any) -> None:
-        """Two `Outcome`s of the same images."""
+        """Add the `Outcome`s of both models for the same images."""
         one, other = (outcome.runs.numpy() for outcome in (trained, planned))  # (steps, images, tokens)
         self.alike += (one == other).sum(axis=(1, 2))
         self.counts += other.sum(axis=(1, 2))
@@ -63,17 +63,17 @@ class RoutingChange:
 
     @property
     def agreement(self) -> list[float]:
-        """Share of routed tokens treated alike at each step."""
+        """Fraction of routed tokens with equal decisions at each step."""
         return [int(same) / self.tokens if self.tokens else 1.0 for same in self.alike]
 
     @property
     def kept_share(self) -> list[float]:
-        """Mean share of routed tokens that run each step in the plan's model."""
+        """Fraction of routed tokens that run each step in the plan's model."""
         return [int(count) / self.tokens if self.tokens else 1.0 for count in self.counts]
 
     @property
     def margin_histogram(self) -> dict[str, int]:
-        """Images by routing margin, in router logits."""
+        """Number of images by routing margin, in router logits."""
         named = [f"<{MARGIN_EDGES[0]:g}", *(f"≥{edge:g}" for edge in MARGIN_EDGES)]
         places = [bisect_right(MARGIN_EDGES, margin) for margin in self.margins]
         return {name: places.count(place) for place, name in enumerate(named)}
@@ -81,12 +81,12 @@ class RoutingChange:
 
 @dataclass(frozen=True)
 class BucketSeen:
-    """What one bucket was tried with."""
+    """The images that a bucket was verified with."""
 
     name: str
-    served: int  # images that the bundle chose it for
-    fitting: int  # images that need no more than it holds
-    judged: int  # images run in it and compared; where they need more, all sides keep the highest logits
+    served: int  # images that the bundle ran in it
+    fitting: int  # images that fit its capacity
+    judged: int  # images compared in it, whether or not they fit
     max_abs: float  # of its conversion gap
     wrong_overflow: int  # compared images whose overflow flag is wrong
     wrong_depth: int = 0  # compared images with a wrong depth, where the bundle returns depths
@@ -98,15 +98,15 @@ class BucketSeen:
 
 @dataclass(frozen=True)
 class Dispatched:
-    """The bundle as a user runs it, against the plan's model: it chooses the bucket of each image."""
+    """The bundle with its own choice of buckets, compared with the plan's model."""
 
     gap: Gap
-    overflowed: int  # images whose predicted bucket was too small, so that `full` was run too
-    misdirected: int  # compared images served by another bucket, or with another overflow, than the plan says
+    overflowed: int  # images that overflowed their predicted bucket and were run again in `full`
+    misdirected: int  # compared images whose bucket or overflow differs from the plan
 
     @property
     def passed(self) -> bool:
-        """Logits are those of the plan's model, and come from the buckets it names."""
+        """Whether logits and buckets are those of the plan's model."""
         return self.gap.passed and not self.misdirected
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,19 +116,18 @@ class Dispatched:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What one bucket below fp32 keeps of its static graph in float64, over every image compared."""
+    """The agreement of a bucket below fp32 with its static graph in float64."""
 
     bucket: str
     images: int
     snr_db: float  # of the logits
-    token_agreement: list[
-        float
-    ]  # part of all patch tokens that run, or do not run, each step as the reference says
-    flips: list[float]  # of images that change their class: how far the reference's two best logits are apart
-    decisions: list[list[float]]  # the same of router decisions, in router logits, for each step
+    token_agreement: list[float]  # fraction of patch tokens routed as in the reference, at each step
+    # for each image that changes its class, the difference of the reference's two best logits
+    flips: list[float]
+    decisions: list[list[float]]  # for each step, the margins of the router decisions that changed
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports: counts, medians and the largest."""
+        """Return counts, medians and maxima for reports."""
         steps = [{"flips": len(step), **_margins(step)} for step in self.decisions]
         known: dict[str, Any] = {"bucket": self.bucket, "images": self.images, "snr_db": finite(self.snr_db)}
         known |= {"token_agreement": self.token_agreement}
@@ -143,5 +142,5 @@ def _margins(margins: list[float]) -> dict[str, float | None]:
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no infinity and no NaN: null stands for a number that is not one."""
+    """Return None for infinity and NaN, which JSON does not support."""
     return value if value is not None and math.isfinite(value) else None

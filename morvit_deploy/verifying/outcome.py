@@ -1,4 +1,4 @@
-"""The outcome of a verification: the gaps between the models compared, and what failed. No torch."""
+"""The outcome of a verification: gaps, gates, and what failed. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from morvit_deploy.errors import listed
 from morvit_deploy.model.gates import Gate
 from morvit_deploy.verifying.findings import (
     MARGIN,
@@ -22,36 +23,34 @@ SHOWN_VIOLATIONS = 3
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome of a comparison."""
+    """The outcome of a verification."""
 
     structure: dict[str, Any]
-    routing_gap: Gap  # trained model -> the plan's; only measured where the plan's is an approximation
-    conversion_gap: Gap  # static graphs in float64 -> the runtime
-    router_agreement: list[float] | None  # per step; None where the graph has no probes (baseline forms)
+    routing_gap: Gap  # trained model -> plan's model; only measured if the plan is an approximation
+    conversion_gap: Gap  # static graphs in float64 -> runtime
+    router_agreement: list[float] | None  # per step; None if the graph has no probes (baseline forms)
     images: int
     ambiguous: int  # images whose routing margin is below MARGIN, not compared
     synthetic: bool
     first_divergence: str | None = None
     margins: list[float] = field(default_factory=list)
-    same_checkpoint: bool = True  # the weights are those the bundle was made from, byte for byte
-    unrolling_gap: Gap | None = None  # the plan's model -> static graphs; None where that is the routing gap
-    routing_change: RoutingChange | None = None  # where the plan's model is an approximation
-    min_agreement: float = 0.0  # least top-1 agreement across the routing gap
+    same_checkpoint: bool = True  # the bundle was exported from this checkpoint
+    unrolling_gap: Gap | None = None  # plan's model -> static graphs; None if this is the routing gap
+    routing_change: RoutingChange | None = None  # if the plan is an approximation
+    min_agreement: float = 0.0  # minimum top-1 agreement of the routing gap
     buckets: list[BucketSeen] = field(default_factory=list)
     dispatched: Dispatched | None = None
     precision: str = "fp32"
-    gate: Gate | None = (
-        None  # below fp32: the required agreement of decisions and classes, in place of the conversion gap
-    )
+    gate: Gate | None = None  # below fp32: required agreement of decisions and classes
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
-    runtime: str = ""  # what ran the bundle
-    warnings: tuple[str, ...] = ()  # what makes results worse on this machine than where it was exported
+    runtime: str = ""  # that ran the bundle
+    warnings: tuple[str, ...] = ()  # why results may be worse on this machine than on the exporting one
 
     @property
     def passed(self) -> bool:
-        """Structure proved, both gaps closed and every decision alike, on at least one compared image.
+        """Whether the structure is proved, all gaps are within tolerance and all decisions equal.
 
-        Below fp32 the conversion gap is measured, and decisions and classes are held to the gate.
+        Requires at least one compared image. Below fp32 decisions and classes must meet the gate instead.
         """
         return (
             self.structure.get("proved") is True
@@ -72,22 +71,22 @@ class Verification:
 
     @property
     def missed(self) -> list[str]:
-        """What a bundle below fp32 misses of its gate, a phrase each."""
+        """The requirements of the gate that a bundle below fp32 misses."""
         if self.gate is None:
             return []
         lines = []
         for seen in self.fidelity:
             where = f"bucket {seen.bucket}, " if len(self.fidelity) > 1 else ""
             lines += [
-                f"{self.precision}, {where}step {step}: {share:.2%} of the tokens are routed alike, at least "
-                f"{self.gate.tokens:.2%} expected"
+                f"{self.precision}, {where}step {step}: got token agreement {share:.2%}, expected at least "
+                f"{self.gate.tokens:.2%}"
                 for step, share in enumerate(seen.token_agreement, start=1)
                 if not share >= self.gate.tokens
             ]
             if len(seen.flips) > self.gate.allowed_flips(seen.images):
                 lines.append(
-                    f"{self.precision}, {where}{len(seen.flips)} of {seen.images} images change their class, at "
-                    f"most {self.gate.allowed_flips(seen.images)} expected (top-1 agreement {self.gate.top1:.2%})"
+                    f"{self.precision}, {where}{len(seen.flips)} of {seen.images} images change their class, "
+                    f"expected at most {self.gate.allowed_flips(seen.images)} (top-1 agreement {self.gate.top1:.2%})"
                 )
             if not math.isfinite(seen.snr_db) and seen.snr_db < 0:
                 lines.append(f"{self.precision}, {where}logits are not finite")
@@ -95,27 +94,29 @@ class Verification:
 
     @property
     def only_gate_missed(self) -> bool:
-        """Would it have passed with a lower gate? Only that can be let through."""
+        """Whether it fails only because of the gate, which the user may accept."""
         return not self.passed and replace(self, gate=Gate(0.0, 0.0)).passed
 
     @property
     def gaps(self) -> list[tuple[str, Gap]]:
-        """Name and gap, in the order of the way from the checkpoint to the runtime."""
+        """Names and gaps, in order from the checkpoint to the runtime."""
         unrolling = [] if self.unrolling_gap is None else [("unrolling", self.unrolling_gap)]
         return [("routing", self.routing_gap), *unrolling, ("conversion", self.conversion_gap)]
 
     @property
     def failure(self) -> str:
-        """What failed, a sentence each."""
+        """The message of a failed verification."""
         if self.images == self.ambiguous:
             return f"all {self.images} images have a routing margin below {MARGIN}; give others with --images"
         lines = (
-            [] if self.same_checkpoint else ["the bundle was made from other weights than this checkpoint's"]
+            []
+            if self.same_checkpoint
+            else ["the bundle was exported from another checkpoint (sha256 differs)"]
         )
         if self.routing_gap.top1_agreement < self.min_agreement:
             lines.append(
-                f"routing gap: top-1 agreement {self.routing_gap.top1_agreement:.1%} of the plan's model with the "
-                f"trained one, at least {self.min_agreement:.1%} asked for"
+                f"routing gap: got top-1 agreement {self.routing_gap.top1_agreement:.1%} of the plan's model with "
+                f"the trained model, expected at least {self.min_agreement:.1%}"
             )
         for name, gap in self.gaps:
             if not gap.passed:
@@ -127,10 +128,10 @@ class Verification:
             lines += self.missed
         for step, share in enumerate(self.router_agreement or (), start=1):
             if self.gate is None and share < 1:
-                lines.append(f"step {step}: {share:.2%} of the routers' decisions are alike, expected all")
+                lines.append(f"step {step}: {share:.2%} of the routers' decisions are equal, expected all")
         for bucket in self.buckets:
             if not bucket.judged:
-                lines.append(f"bucket {bucket.name}: no image could be judged in it; give more with --images")
+                lines.append(f"bucket {bucket.name}: no image could be compared; give more with --images")
             if self.gate is not None:
                 continue
             if bucket.wrong_overflow:
@@ -141,18 +142,18 @@ class Verification:
             gap = self.dispatched.gap
             lines.append(
                 f"dispatch: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), "
-                f"{self.dispatched.misdirected} images in another bucket than the plan says"
+                f"{self.dispatched.misdirected} images ran in another bucket than the plan requires"
             )
         if self.first_divergence:
-            lines.append(f"first to diverge: {self.first_divergence}")
+            lines.append(f"first divergence: {self.first_divergence}")
         violations = self.structure.get("violations", [])
         lines += violations[:SHOWN_VIOLATIONS]
         if len(violations) > SHOWN_VIOLATIONS:
-            lines.append(f"and {len(violations) - SHOWN_VIOLATIONS} more violations of the structure")
-        return "the bundle is not the checkpoint:\n" + "\n".join(f"  - {line}" for line in lines)
+            lines.append(f"and {len(violations) - SHOWN_VIOLATIONS} more structure violations")
+        return "the bundle does not match the checkpoint:\n" + listed(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """The `verify --json` report."""
+        """Return the report of `verify --json`."""
         return {
             "passed": self.passed,
             "structure": self.structure,

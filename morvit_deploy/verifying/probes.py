@@ -1,6 +1,6 @@
-"""Probes of any form as `routes` reads them: rows of channels, and positions instead of one-hot rows. No torch.
+"""Conversion of probes to the form that `routes` reads: rows of channels, and positions for one-hot rows. No torch.
 
-A probe is a value inside the shipped graph, so it has the graph's own layout until it is read.
+A probe is a value inside the exported graph, so it has the layout of the graph.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.graph.style.words import Layout, Select
+from morvit_deploy.model.choices import Layout, Select
 
 
 def plain(name: str, value: NDArray[Any], layout: Layout, select: Select) -> NDArray[Any]:
-    """One image's probe `name` without a batch axis: states and router logits (tokens, channels), numbers (n,).
+    """Convert one image's probe: states and router logits to (tokens, channels), numbers to (n,).
 
-    `bc1s` has states and router logits (1, channels, 1, tokens), numbers (1, 1, 1, n). With `onehot` an order is a
-    matrix of 0 and 1 in which each of the k best tokens has a 1 at its position among n: (k, n), or (1, n, 1, k).
+    In `bc1s`, states and router logits are (1, channels, 1, tokens) and numbers (1, 1, 1, n). With `onehot`, an order
+    is a 0/1 matrix (k, n) or (1, n, 1, k) with a 1 at the position of each of the k best tokens.
     """
     if name.endswith(".order") and select == "onehot":
         positions: NDArray[np.intp] = value.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Follows tokens through a graph's probes, step by step, so that two graphs compare decision by decision."""
+"""The routes of tokens through a graph, reconstructed from its probes, for a comparison decision by decision."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.reference import Outcome
+from morvit_deploy.model.trace import Outcome
 
 Stages = dict[str, NDArray[Any]]  # name -> (images, …), in the order of computation
 
-STATE_TOLERANCE = 1e-3  # × max(1, max |state|): where on the way a failure began
+STATE_TOLERANCE = 1e-3  # × max(1, max |state|): locates the first stage that differs
 
 
 class Routes:
-    """The tokens that each step of one bucket holds and runs, from a graph's probes."""
+    """The tokens that each step of a bucket holds and runs, from a graph's probes."""
 
     def __init__(
         self,
@@ -29,9 +29,9 @@ class Routes:
         self.thresholds = thresholds or (None,) * len(capacity)
 
     def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
-        """Token numbers (images, held) at each step, in the graph's order; None without probes.
+        """Return the token numbers (images, held) at each step, in the graph's order; None without probes.
 
-        Those are the first `capacity` of the order, or, where they may come back, all.
+        They are the first `capacity` tokens of the order, or all tokens if tokens may return.
         """
         if self.config.capacity is not None and "step1.state" not in outputs:
             return None
@@ -40,7 +40,7 @@ class Routes:
             held = outputs["depth.order"].astype(np.int64)
         steps = []
         for step, capacity in enumerate(self.capacity, start=1):
-            order, rows = outputs.get(f"step{step}.order"), capacity if self.config.nested else None
+            order, rows = outputs.get(f"step{step}.order"), capacity if self.config.record.nested else None
             if order is not None:
                 held = np.take_along_axis(held, order[:, :rows].astype(np.int64), axis=1)
             held = held[:, :rows]
@@ -48,7 +48,7 @@ class Routes:
         return steps
 
     def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
-        """(steps, images, routed tokens): does this token run this step? None where the graph has no probes."""
+        """Return which tokens run each step, bool (steps, images, routed tokens); None without probes."""
         shape = len(self.capacity), len(outputs["logits"]), self.config.routed_tokens
         if not self.config.record.routes:
             return np.ones(shape, dtype=bool)
@@ -61,7 +61,7 @@ class Routes:
             who = [np.take_along_axis(depth, h, axis=1) >= layer for layer, h in enumerate(held, start=1)]
         elif held is None:
             return None
-        elif not self.config.nested:  # the first of all
+        elif not self.config.record.nested:  # the first `capacity` of all tokens
             who = [np.arange(h.shape[1]) < kept for h, kept in zip(held, self.capacity, strict=True)]
         else:
             who = self._going(outputs, held)
@@ -71,7 +71,7 @@ class Routes:
         return runs
 
     def _going(self, outputs: Arrays, held: list[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
-        """(images, capacity) for each step: who of those held runs it; under a threshold the others are pads."""
+        """Return which held tokens run each step, (images, capacity); with thresholds the others are padding."""
         going = np.ones((len(held[0]), self.config.num_patches), dtype=bool)
         steps = []
         for step, (numbers, threshold) in enumerate(zip(held, self.thresholds, strict=True), start=1):
@@ -80,9 +80,8 @@ class Routes:
                 going = going & (outputs[f"step{step}.router_logits"][:, 1:, 0] >= threshold)
             if order is not None:
                 going = np.take_along_axis(going, order[:, : numbers.shape[1]].astype(np.int64), axis=1)
-            going = outputs.get(
-                f"step{step}.runs", going[:, : numbers.shape[1]]
-            )  # the graph's own probe, where it has one
+            # the probe, if there is one
+            going = outputs.get(f"step{step}.runs", going[:, : numbers.shape[1]])
             steps.append(going)
         return steps
 
@@ -93,10 +92,10 @@ class Routes:
         clear: NDArray[np.bool_],
         flips: list[list[float]] | None = None,
     ) -> NDArray[np.int64] | None:
-        """(steps, 2): of the reference's candidates at each step, how many the graph treats alike, and how many.
+        """Count equal decisions for the reference's candidates at each step, (steps, 2): equal, total.
 
-        Only images where `clear` is true are counted: in the others a decision may fall either way. The margins of
-        those treated otherwise, in router logits, join `flips`, a list for each step.
+        Only images where `clear` is true are counted; others have too small a margin. The margins of different
+        decisions, in router logits, are appended to `flips`, a list for each step.
         """
         runs = self.runs(actual)
         if runs is None or not self.config.record.routes:
@@ -114,7 +113,7 @@ class Routes:
         return counts
 
     def tokens_alike(self, reference: Outcome, actual: Arrays) -> NDArray[np.int64] | None:
-        """(steps, 2): of all patch tokens of all images, how many run a step, or do not, as in the reference."""
+        """Count patch tokens that are routed as in the reference at each step, (steps, 2): equal, total."""
         runs = self.runs(actual)
         if runs is None or not self.config.record.routes:
             return None
@@ -129,14 +128,12 @@ class Routes:
     def first_divergence(
         self, wanted: Stages, found: Stages, clear: NDArray[np.bool_], before: int
     ) -> str | None:
-        """The first stage at which a compared image differs, with the tensor, the difference and the image.
+        """Return the first stage at which a compared image differs, with the difference and the image's index.
 
-        `before` images were compared before these: it makes the image's number.
+        `before` images were compared in earlier chunks.
         """
         for stage in [stage for stage in wanted if stage in found]:
-            rows = min(
-                wanted[stage].shape[1], found[stage].shape[1]
-            )  # a last step of CLS alone holds one row
+            rows = min(wanted[stage].shape[1], found[stage].shape[1])  # a last step of CLS only has one row
             values, others = wanted[stage][clear, :rows].astype(np.float64), found[stage][clear, :rows]
             with np.errstate(invalid="ignore"):
                 difference = np.abs(values - others)
@@ -149,7 +146,7 @@ class Routes:
         return None
 
     def stages_of(self, outputs: Arrays) -> Stages:
-        """A graph's probes in the order of computation, each state at its token's row, of those that run the step."""
+        """Return a graph's probes in order of computation; states of running tokens are at their token's row."""
         stages: Stages = {name: outputs[name] for name in ("embed", "first") if name in outputs}
         runs, held = self.runs(outputs), self.held(outputs)
         for step in range(1, len(self.capacity) + 1):
@@ -162,7 +159,7 @@ class Routes:
         return stages | {"logits": outputs["logits"]}
 
     def stages_of_reference(self, reference: Outcome) -> Stages:
-        """The same stages of the reference."""
+        """Return the same stages of the reference."""
         logits: Stages = {"logits": reference.logits.numpy()}
         names = reference.traces[0].states
         states = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names}
@@ -176,20 +173,20 @@ class Routes:
         return stages | logits
 
     def _everyone(self, images: int) -> NDArray[np.int64]:
-        """(images, routed tokens): their numbers, in order."""
+        """Return the numbers of all routed tokens, in order, (images, routed tokens)."""
         return np.tile(np.arange(self.config.routed_tokens), (images, 1))
 
     def _spread(self, state: NDArray[Any], held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray[Any]:
-        """Rows of state to (images, N + 1, dim), each at its token's place; zeros where a token does not run.
+        """Place rows of states at their token's index, (images, N + 1, dim); zeros for tokens that do not run.
 
-        Where CLS is not routed, it is the first row, before those of `held`.
+        If CLS is not routed, it is the first row, before the held tokens.
         """
-        if not self.config.routes_cls:
+        if not self.config.record.routes_cls:
             held, runs = (
                 np.pad(held + 1, ((0, 0), (1, 0))),
                 np.pad(runs, ((0, 0), (1, 0)), constant_values=True),
             )
-        if state.shape[1] != held.shape[1]:  # the last step of a model without `last`: CLS alone
+        if state.shape[1] != held.shape[1]:  # the last step without a `last` block: CLS only
             return state
         tokens = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
         np.put_along_axis(tokens, held[..., None], state, axis=1)
@@ -197,10 +194,10 @@ class Routes:
 
 
 def margins_of(z: NDArray[Any], goes_on: NDArray[np.bool_], threshold: float | None) -> NDArray[np.float64]:
-    """How far each candidate (n,) is from the other decision, in router logits z (n,) or, for depths, (n, layers).
+    """Return the margin of each candidate's decision (n,), from router logits z (n,), or (n, layers) for depths.
 
-    From the threshold; without one, from the middle between who goes on and who does not; between the two likeliest
-    depths.
+    The margin is the distance to the threshold; without one, to the middle between kept and dropped tokens; for
+    depths, between the two highest logits.
     """
     if z.ndim == 2:
         best = np.sort(z, axis=1)[:, -2:]

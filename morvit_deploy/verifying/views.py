@@ -1,31 +1,28 @@
-"""How results read: from a verification to the tables that the command line and the reports show. No torch."""
+"""Tables of a verification for the command line and for reports. No torch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from morvit_deploy.report import Table, share, size
 
-if TYPE_CHECKING:
-    pass
-
 
 def structure_tables(structure: dict[str, Any]) -> list[Table]:
-    """What was read off the written graph; of a Core ML package also what is known to leave the Neural Engine."""
+    """Return the structure of the written graph; for Core ML also operations known to leave the Neural Engine."""
     return [structure_table(structure), *neural_engine_tables(structure.get("functions"))]
 
 
 def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
-    """Operations of each function of a Core ML package that are known to leave the Neural Engine, and who says so.
+    """Return the operations of a Core ML package that are known to leave the Neural Engine, with sources.
 
-    `functions` has for each name the number of its `operations` and, under `leave_neural_engine`, what leaves:
-    `what`, `count`, `said`, `source`. No tables for other targets.
+    `functions` maps each name to the number of its `operations` and, in `leave_neural_engine`, the operations that
+    leave: `what`, `count`, `said`, `source`. Returns no tables for other targets.
     """
     if not functions:
         return []
     leaving = {
-        name: {one["what"]: one for one in told["leave_neural_engine"]} for name, told in functions.items()
+        name: {one["what"]: one for one in of["leave_neural_engine"]} for name, of in functions.items()
     }
     often = Counter[str]()
     for of_one in leaving.values():
@@ -36,8 +33,8 @@ def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
         (what, *(str(one[what]["count"]) if what in one else "" for one in leaving.values()))
         for what in known
     ]
-    leave = ("all of these", *(str(sum(one["count"] for one in told.values())) for told in leaving.values()))
-    total = ("all operations", *(str(told["operations"]) for told in functions.values()))
+    leave = ("total of these", *(str(sum(one["count"] for one in of.values())) for of in leaving.values()))
+    total = ("all operations", *(str(of["operations"]) for of in functions.values()))
     numeric = tuple(range(1, len(functions) + 1))
     title = "Operations known to leave the Neural Engine, by function"
     tables = [Table(title, ("operation", *functions), [*counts, leave, total], numeric=numeric)]
@@ -45,7 +42,7 @@ def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
 
 
 def _sources_table(known: dict[str, Any]) -> Table:
-    """What is known of each operation, and under the table where it is said."""
+    """Return what is known of each operation, with the sources in the caption."""
     cited = dict.fromkeys(one["source"] for one in known.values())
     sources = {source: number for number, source in enumerate(cited, start=1)}
     alike: dict[tuple[str, str], list[str]] = {}
@@ -53,27 +50,25 @@ def _sources_table(known: dict[str, Any]) -> Table:
         alike.setdefault((one["said"], one["source"]), []).append(what)
     rows = [(", ".join(names), f"{said} [{sources[source]}]") for (said, source), names in alike.items()]
     listed = "\n".join(f"[{number}] {source}" for source, number in sources.items())
-    caption = (
-        f"findings of others, where to look first: `bench` on a Mac shows where each operation runs\n{listed}"
-    )
-    return Table("What is known of them", ("operation", "what is known"), rows, caption=caption)
+    caption = f"reported by others; `bench` on a Mac shows where each operation runs\n{listed}"
+    return Table("Known limitations of these operations", ("operation", "reported"), rows, caption=caption)
 
 
 def structure_table(structure: dict[str, Any]) -> Table:
-    """What was read off the written graph."""
+    """Return the structure of the written graph."""
     applied = ", ".join(f"{block} ×{times}" for block, times in structure["block_applications"].items())
     rows = [
         ("proved", "yes" if structure["proved"] else "no"),
         ("blocks applied", applied),
         ("nodes", str(structure["nodes"])),
-        ("weights", f"{size(structure['weight_bytes'])} in a file set of {size(structure['file_bytes'])}"),
+        ("weights", f"{size(structure['weight_bytes'])} of {size(structure['file_bytes'])} in all files"),
         *(("violation", violation) for violation in structure["violations"]),
     ]
     return Table("Structure of the written graph", ("what", "value"), rows)
 
 
 def parity_tables(parity: dict[str, Any]) -> list[Table]:
-    """The gaps, the buckets and the routers' agreement."""
+    """Return gaps, buckets and router agreement."""
     tables = [_gap_table(parity)]
     if parity["buckets"]:
         tables.append(_buckets_table(parity))
@@ -84,10 +79,10 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
     agreement = parity["router_agreement"]
     if agreement is not None:
         rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
-        caption = "graphs against the model they were unrolled from" if parity["buckets"] else ""
+        caption = "static graphs and the model they were unrolled from" if parity["buckets"] else ""
         if parity["fidelity"]:
-            caption = "of the tokens that face the router at a step, every bucket's together"
-        columns = ("step", "decisions alike")
+            caption = "of the candidates at each step, over all buckets"
+        columns = ("step", "equal decisions")
         tables.append(Table("Router agreement", columns, rows, numeric=(0, 1), caption=caption))
     return tables
 
@@ -108,18 +103,18 @@ def _gap_table(parity: dict[str, Any]) -> Table:
         for name, gap in gaps
     ]
     kind = "synthetic images" if parity["synthetic"] else "images"
-    judged = parity["images"] - parity["ambiguous"]
+    compared = parity["images"] - parity["ambiguous"]
     caption = (
-        f"{judged} of {parity['images']} {kind} judged, answered by {parity['runtime']}"
+        f"{compared} of {parity['images']} {kind} compared, run by {parity['runtime']}"
         + (f"; {parity['ambiguous']} have a routing margin below 1e-4" if parity["ambiguous"] else "")
-        + (f"; first to diverge: {parity['first_divergence']}" if parity["first_divergence"] else "")
+        + (f"; first divergence: {parity['first_divergence']}" if parity["first_divergence"] else "")
     )
     columns = ("gap", "max |Δlogit|", "allowed", "top-1 agreement", "")
     return Table("Parity with the float64 reference", columns, rows, numeric=(1, 2, 3), caption=caption)
 
 
 def _buckets_table(parity: dict[str, Any]) -> Table:
-    """What each bucket was tried with."""
+    """Return the images of each bucket."""
     rows = [
         (
             seen["name"],
@@ -130,20 +125,20 @@ def _buckets_table(parity: dict[str, Any]) -> Table:
     ]
     dispatch = parity["dispatch"] or {"overflowed": 0}
     caption = (
-        f"served: by the bundle's own choice, {dispatch['overflowed']} of them after their predicted bucket "
-        "overflowed; judged: run in this bucket and compared, whatever it needs"
+        f"served: bucket chosen by the bundle, for {dispatch['overflowed']} images after their predicted bucket "
+        "overflowed; fitting: within the capacity; compared: every image is run in every bucket"
     )
-    columns = ("bucket", "served", "fitting", "judged", "max |Δlogit|")
+    columns = ("bucket", "served", "fitting", "compared", "max |Δlogit|")
     return Table("Images in each bucket", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
 def _change_tables(gap: dict[str, Any]) -> list[Table]:
-    """What the thresholds change against the model as it was trained."""
+    """Return how thresholds change the routing of the trained model."""
     pairs = zip(gap["decision_agreement"], gap["kept_share"], strict=True)
     rows = [(str(step), share(alike), share(kept)) for step, (alike, kept) in enumerate(pairs, start=1)]
     steps = Table(
-        "Routing gap: the plan's model against the trained one",
-        ("step", "decisions alike", "tokens kept, mean"),
+        "Routing gap: plan's model and trained model",
+        ("step", "equal decisions", "tokens kept, mean"),
         rows,
         numeric=(0, 1, 2),
     )
@@ -160,9 +155,9 @@ def _change_tables(gap: dict[str, Any]) -> list[Table]:
 
 
 def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
-    """What a bundle below fp32 keeps of the reference: answers, and tokens routed alike, of each bucket."""
+    """Return the agreement of a bundle below fp32 with the reference: logits, classes and routing by bucket."""
     gate, seen = parity["gate"], parity["fidelity"]
-    answers = Table(
+    logits = Table(
         f"Fidelity in {parity['precision']}",
         ("bucket", "images", "logit SNR", "classes changed", "largest margin among them"),
         [
@@ -193,9 +188,9 @@ def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
         )
     ]
     if not rows:
-        return [answers]
-    columns = ("bucket", "step", "tokens routed alike", "decisions flipped", "their median margin", "largest")
-    return [answers, Table("Routing below fp32", columns, rows, numeric=(1, 2, 3, 4, 5))]
+        return [logits]
+    columns = ("bucket", "step", "token agreement", "decisions changed", "their median margin", "largest")
+    return [logits, Table("Routing below fp32", columns, rows, numeric=(1, 2, 3, 4, 5))]
 
 
 def decibels(value: float | None) -> str:

@@ -137,7 +137,7 @@ def test_thresholds_that_decide_nothing(images: Path, tmp_path: Path, inside: Pa
 
 def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) -> None:
     told = refused("calibrate", model, "--images", images, "--buckets", 2, "--budget-macs", "1e3")
-    assert "no threshold plan is expected to cost 1 kMACs an image or less; the nearest costs" in told
+    assert "no threshold plan is within the budget of 1 kMACs per image; the nearest costs" in told
     assert "(0.5 × the trained capacities)" in told
     assert written(inside) == []
 
@@ -172,7 +172,7 @@ def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) ->
         ),
         (["--images", "i", "--stats", "s", "--shard", "3/2"], "shard: got 3/2, expected i/n with 1 ≤ i ≤ n"),
         (["--images", "i", "--stats", "s", "--shard", "half"], "shard: got 'half', expected i/n, as in 2/8"),
-        (["--images", "i", "--budget-ms", "3", "--budget-macs", "3"], "got a budget in MACs and one in ms"),
+        (["--images", "i", "--budget-ms", "3", "--budget-macs", "3"], "got budget_macs and budget_ms"),
         (["--images", "i", "--budget-ms", "-3"], "budget_ms: got -3.0, expected a number above 0"),
         (["--images", "i", "--buckets", "0"], "Invalid value for '--buckets'"),
         (["--images", "i", "--mode", "depth"], "'depth' is not one of"),

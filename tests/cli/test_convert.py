@@ -55,12 +55,12 @@ def test_tables_of_a_conversion(source: Path, tmp_path: Path) -> None:
     assert ended.exit_code == 0, ended.output
     load_checkpoint(tmp_path / "out")
     text = " ".join(ended.stdout.split())
-    assert "family timm_vit" in text and "told by patch_embed.proj.weight" in text
+    assert "family timm_vit" in text and "detected from patch_embed.proj.weight" in text
     assert "entry state_dict" in text
     assert "3 layers: 1 unique block(s) applied 3 times; every tensor of every copy is bit-identical" in text
     assert "norm_eps 1e-06 command line, --norm-eps" in text
-    assert "copied; the same bits as layer 0's 24" in text and "copied 20" in text
-    assert "left in the file: training state beside the weights 1" in text
+    assert "copied; bit-identical to layer 0 24" in text and "copied 20" in text
+    assert "not converted: training state 1" in text
     assert "written " in text and ended.stderr == ""
 
 
@@ -72,9 +72,9 @@ def test_explain_lists_every_tensor_and_writes_nothing(source: Path, tmp_path: P
     for name, tensor in vit("aaa").items():
         assert "×".join(map(str, tensor.shape)) in lines[name]
     assert "cycle.0.norm1.weight" in lines["blocks.2.norm1.weight"]
-    assert "the same bits as layer 0's" in lines["blocks.2.norm1.weight"]
+    assert "bit-identical to layer 0" in lines["blocks.2.norm1.weight"]
     assert "training state" in lines["epoch"]
-    assert "nothing; -o DIR writes it" in ended.stdout
+    assert "no; use -o DIR" in ended.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -108,17 +108,17 @@ def test_what_exists_is_replaced_only_by_force(source: Path, tmp_path: Path) -> 
 MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "asks": ((), "--preprocess published: inception for timm's own ViTs, imagenet for DeiT"),
     "asks with a line": ((), "with the published values: --preprocess imagenet --num-heads"),
-    "in vain": ((*SAY, "--gate", "hard"), "--gate: says nothing about this checkpoint"),
+    "in vain": ((*SAY, "--gate", "hard"), "--gate: has no effect on this checkpoint"),
     "no such activation": (("--activation", "silu"), "--activation: got 'silu', expected one of gelu"),
     "no such family": ((*SAY, "--family", "vit"), "--family: got 'vit', expected one of edge_recvit"),
-    "another family": ((*SAY, "--family", "edge_recvit"), "have no place there: - unexpected: "),
+    "another family": ((*SAY, "--family", "edge_recvit"), "do not belong to one: - unexpected: "),
     "no such preset": ((*SAY[2:], "--preprocess", "imagnet"), "--preprocess: got imagnet, expected imagenet"),
     "no multiple": ((*SAY, "--image-size", 30), "--image-size: got 30, expected a multiple of the patch size 4"),
     "heads": ((*SAY, "--sharing", "cycle", "--num-heads", 3), "num_heads: got 3, expected a divisor of embed_dim 8"),
     "no capacities": ((*SAY, "--capacity", "3,,2"), "--capacity: got '3,,2', expected positive numbers with commas"),
     "no number": (("--norm-eps", "small"), "--norm-eps"),
     "eps zero": (("--norm-eps", "0"), "--norm-eps: got 0.0, expected a number above 0"),
-    "ties": ((*SAY, "--sharing", "middle_cycle", "--cycle-depth", 2), "no whole number of cycles"),
+    "ties": ((*SAY, "--sharing", "middle_cycle", "--cycle-depth", 2), "in cycles, expected a multiple of"),
 }  # fmt: skip  # a line each
 
 
@@ -173,7 +173,9 @@ def test_inspect_and_export_and_verify(source: Path, scratch: Path, inside: Path
     assert facts["config"]["num_recursions"] == 3
     ended = run("export", source, *SAY)
     assert ended.exit_code == 0, ended.output
-    assert "is a ViT by timm's names (timm, DeiT), told by patch_embed.proj.weight; 3 layers" in ended.stderr
+    assert (
+        "is a ViT with timm's names (timm, DeiT), told by patch_embed.proj.weight; 3 layers" in ended.stderr
+    )
     bundle = inside / "build" / "best [1]-onnx"
     assert (bundle / "manifest.json").is_file()
     found = answer("verify", bundle, "--checkpoint", source, *SAY)
@@ -215,7 +217,7 @@ def test_a_plan_of_a_source_is_its_plan(
 def test_a_source_that_cannot_be_loaded_leaves_nothing(
     source: Path, scratch: Path, inside: Path, command: str
 ) -> None:
-    assert "Say it as it was trained" in refused(command, source)
+    assert "These settings affect its logits" in refused(command, source)
     assert left_in(scratch) == list(inside.iterdir()) == []
 
 

@@ -98,7 +98,7 @@ def test_facts_without_images(tiny_checkpoint: Path) -> None:
 def test_tables_are_readable(tiny_checkpoint: Path) -> None:
     text = _inspect(tiny_checkpoint).stdout
     for phrase in (
-        "of 16 patch tokens 12, 6, 3 go on",
+        "12, 6, 3 of 16 patch tokens continue",
         "first + 1 block × 3 + last = 5 layers",
         "×3",
         "h + g·f(h)",
@@ -112,7 +112,7 @@ def test_token_choice_says_what_each_depth_costs(tmp_path: Path) -> None:
     assert [level["depth"] for level in found["by_depth"]] == [1, 2, 3, 4, 5]
     assert found["by_depth"][-1]["macs"] == found["macs"]["static"]
     text = _inspect(folder).stdout
-    assert "MACs by mean depth" in text and "exits only masked" in text
+    assert "MACs by mean depth" in text and "tokens that leave are masked" in text
     assert "MACs by mean depth" not in _inspect(_save(tmp_path / "expert")).stdout
 
 
@@ -193,7 +193,7 @@ def test_flat_routing_is_counted_by_decisions(tmp_path: Path, image_files: list[
     patches = np.array([[d.router_logits[1:].numpy() for d in trace.decisions] for trace in traces])
     assert survey["judgement"]["spread"] == pytest.approx(patches.std(axis=2).mean(axis=0), rel=1e-4)
     text = _inspect(model, "--images", folder, "-o", tmp_path / "again").stdout
-    for phrase in ("of all 17 tokens", "9, 4, 13 run", "only active tokens in each step"):
+    for phrase in ("9, 4, 13 of all 17 tokens", "only active tokens in each step"):
         assert phrase in " ".join(text.split())
 
 
@@ -219,7 +219,7 @@ def test_without_routing_there_are_no_maps(
         _save(tmp_path, **changes), "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0"
     )
     assert result.exit_code == 0, result.stderr
-    assert "nothing is routed" in result.stdout
+    assert "no routing: every token" in result.stdout
     assert not (tmp_path / "out").exists()
 
 

@@ -62,7 +62,7 @@ def test_verify_shows_what_it_keeps(int8: Path, calibration_folder: Path) -> Non
     words = ("verify", int8, "--checkpoint", int8.parent / "checkpoint", "--min-agreement", 0)
     result = run(*words, "--images", calibration_folder, "--limit", 12)
     assert result.exit_code == 0, result.output
-    for part in ("Fidelity in int8", "logit SNR", "tokens routed alike", "measured only", "gate: 0.00%"):
+    for part in ("Fidelity in int8", "logit SNR", "token agreement", "measured only", "gate: 0.00%"):
         assert part in result.stdout
     told = answer(*words)
     assert told["precision"] == "int8" and told["gate"] == {"tokens": 0.0, "top1": 0.0}

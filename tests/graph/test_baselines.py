@@ -13,8 +13,7 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.baselines import build_graph
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch
 from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.config import Config
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
 
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
-from morvit_deploy.model.reference import MoRViT, Outcome, Routing
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Outcome, Routing
 
 N, STEPS = 16, 3
 EXPERT: list[dict[str, Any]] = [

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
 from torch import Tensor
 
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Bucket
-from morvit_deploy.model.reference import MoRViT, Outcome
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Outcome
 
 CLEAR = 1e-6  # router logits further apart than this rank alike in any order of float64 sums
 ALONE = [{"cls_only": False}, {"frozen_keys": False}, {"fold": False}]

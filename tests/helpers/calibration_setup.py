@@ -63,7 +63,7 @@ def logits_of(
 ) -> Statistics:
     """A round of logits, the same for each scale."""
     run = run or run_of()
-    histograms = [Histogram.empty() for _ in run.scales]
+    histograms = [Histogram() for _ in run.scales]
     for histogram in histograms:
         histogram.add(np.array(logits))
     under = ((),) * len(run.scales) if thresholds is None else thresholds

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from morvit_deploy.graph.style.blocks import FusedBlock
 from morvit_deploy.graph.style.stems import ConvStem
 from morvit_deploy.graph.style.styles import STYLES
-from morvit_deploy.graph.style.words import LAYOUTS, SELECTS
+from morvit_deploy.model.choices import Layout, Select
 
-__all__ = ["FUSED", "LAYOUTS", "MANUAL", "SELECTS", "WORDS"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+SELECTS: tuple[Select, ...] = get_args(Select)
 COREML = {name: style for name, style in STYLES.items() if style.stem is ConvStem}
 FUSED = [name for name, style in COREML.items() if style.block is FusedBlock]
 MANUAL = [name for name in COREML if name not in FUSED]

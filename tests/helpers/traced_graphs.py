@@ -12,8 +12,7 @@ from tiny_models import make_config, own_bucket, random_model
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.pieces import Whole
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import style_for_batch
+from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import unroll
 
 

@@ -118,7 +118,7 @@ def test_a_truncated_file_is_refused(checkpoint: Path, kept: int) -> None:
     path = checkpoint / WEIGHTS
     path.write_bytes(path.read_bytes()[:kept])
     message = refusal(checkpoint)
-    assert str(path) in message and "not a whole safetensors file" in message
+    assert str(path) in message and "not a complete safetensors file" in message
 
 
 def make_png(path: Path) -> None:

@@ -218,7 +218,7 @@ def test_what_a_routing_implies() -> None:
     """Does a token leave for good, is CLS routed, how many tokens are?"""
 
     def implied(config: Config) -> tuple[bool, bool, int]:
-        return config.nested, config.routes_cls, config.routed_tokens
+        return config.record.nested, config.record.routes_cls, config.routed_tokens
 
     assert implied(make_config(routing="expert_choice_flat")) == (False, True, 17)
     for routing in ("expert_choice", "token_choice", "none"):

@@ -14,8 +14,7 @@ from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.graph.baselines import build_graph
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES, style_for_batch
+from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll_plan
 from morvit_deploy.model.choices import Variant
 from morvit_deploy.model.config import Config

@@ -152,7 +152,7 @@ def test_a_plan_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     config = make_config()
     path = written(tmp_path, config, lambda plan: plan.update(checkpoint=OWN))
     message = refusal(path, config, OTHER)
-    assert "made for another checkpoint (sha256 000000000000… in the plan, 111111111111… given)" in message
+    assert "made for another checkpoint (got sha256 111111111111…, the plan expects 000000000000…)" in message
     assert "morvit-deploy calibrate" in message
     assert load_plan(path, config).checkpoint == OWN, "without a checkpoint at hand it is not compared"
     unnamed = written(tmp_path, config)
@@ -179,18 +179,21 @@ def nothing_routed(plan: dict[str, Any]) -> None:
     ("change", "words"),
     [
         (lambda p: p.update(thresholds=[0.1]), "thresholds: got 1, expected 3 (one for each step)"),
-        (null_at_a_step, "buckets.b0.capacity[1]: got 5 after 9, expected the same: nobody leaves"),
-        (without_full, "buckets: the last is 'b0' [9, 5, 2], expected 'full' with 16 at each step"),
-        (bucket(1, name="all"), "buckets: the last is 'all' [16, 16, 16], expected 'full'"),
-        (bucket(1, capacity=[16, 16, 15]), "buckets: the last is 'full' [16, 16, 15], expected"),
+        (null_at_a_step, "buckets.b0.capacity[1]: got 5 after 9, expected 9: no token leaves"),
+        (
+            without_full,
+            "buckets: got 'b0' [9, 5, 2] as the last bucket, expected 'full' with 16 at each step",
+        ),
+        (bucket(1, name="all"), "buckets: got 'all' [16, 16, 16] as the last bucket, expected 'full'"),
+        (bucket(1, capacity=[16, 16, 15]), "buckets: got 'full' [16, 16, 15] as the last bucket, expected"),
         (bucket(1, upto=15), "buckets.full.upto: got 15, expected 16"),
-        (bucket(0, upto=17), "buckets: got upto [17, 16], expected rising numbers"),
-        (bucket(0, upto=None), "buckets: got upto [None, 16], expected rising numbers"),
-        (bucket(0, macs=3), "buckets.b0.macs: got 3, the schedule does "),
+        (bucket(0, upto=17), "buckets: got upto [17, 16], expected ascending numbers"),
+        (bucket(0, upto=None), "buckets: got upto [None, 16], expected ascending numbers"),
+        (bucket(0, macs=3), "buckets.b0.macs: got 3, expected "),
         (bucket(0, capacity=[9, 5]), "buckets.b0.capacity: got 2 numbers, expected 3"),
         (bucket(0, capacity=[17, 5, 2]), "buckets.b0.capacity: got 17, expected at most 16"),
         (bucket(0, capacity=[5, 9, 2]), "buckets.b0.capacity[1]: got 9 after 5"),
-        (nothing_routed, "thresholds: got only null, so no step is routed"),
+        (nothing_routed, "thresholds: got only null, expected at least one number"),
         (lambda p: p.update(mode="depth", thresholds=None), "mode: got 'depth', expected topk or threshold"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
@@ -229,13 +232,13 @@ def test_topk_holds_a_token_at_each_step_and_a_dense_model_all(tmp_path: Path) -
     expert, dense = make_config(), make_config(routing="none")
     assert "greater than or equal to 1" in refusal(written(tmp_path, expert, empty), expert)
     path = written(tmp_path, dense, bucket(0, capacity=[16, 16, 15]))
-    assert "capacity: expected 16 at each step: nobody leaves" in refusal(path, dense)
+    assert "capacity: expected 16 at each step: no token leaves" in refusal(path, dense)
 
 
 def test_every_token_runs_layer_one(tmp_path: Path) -> None:
     config = make_config(routing="token_choice")
     path = written(tmp_path, config, bucket(0, capacity=[15, 9, 5, 3, 1]))
-    assert "buckets.b0.capacity[0]: expected 16: every token runs layer 1" in refusal(path, config)
+    assert "buckets.b0.capacity[0]: expected 16: every token runs the first layer" in refusal(path, config)
 
 
 def test_every_problem_is_listed(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.graph.baselines import build_graph
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import style_for_batch
+from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.inspecting.anatomy import mac_counts
 from morvit_deploy.model.choices import Variant

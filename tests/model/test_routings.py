@@ -22,10 +22,11 @@ from morvit_deploy.graph.unroll import STATIC_ROUTINGS, unroll
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
-from morvit_deploy.model.reference import FORWARD, MoRViT, Routing, Trace
+from morvit_deploy.model.reference import FORWARD, MoRViT
+from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.counting import GraphShape, block_macs
 from morvit_deploy.model.routings.none import NONE
-from morvit_deploy.model.routings.registry import ROUTINGS
+from morvit_deploy.model.trace import Routing, Trace
 
 PACKAGE = Path(morvit_deploy.__file__).parent
 FOLDERS = (PACKAGE, PACKAGE.parent / "exporters", PACKAGE.parent / "calibration")
@@ -107,8 +108,8 @@ def test_what_a_record_says(name: str) -> None:
         router_logits=[router.linears()[-1].out_features for router in routers],
         fitted=record.why_one_bucket is None,
         routed=config.routed_tokens,
-        nested=config.nested,
-        routes_cls=config.routes_cls,
+        nested=config.record.nested,
+        routes_cls=config.record.routes_cls,
         depth_upfront=record.depth_upfront,
         has_schedule=record.has_schedule,
     )

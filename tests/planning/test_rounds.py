@@ -22,7 +22,7 @@ from morvit_deploy.calibration.routing.statistics import Shard
 from morvit_deploy.errors import ImageError, MorvitError, PlanError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from morvit_deploy.model.plan import load_plan, plan_problems
-from morvit_deploy.model.reference import Routing
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.planning import rounds as planning
 from morvit_deploy.planning.rounds import Calibrated, Waiting, Wish, calibrate, calibrate_shard, merge_shards
 
@@ -161,7 +161,7 @@ def test_a_shard_says_what_it_waits_for(model: Path, images: Path, tmp_path: Pat
         PlanError, match=r"round 1 is not complete: shards 1/3, 3/3 are missing; run them with"
     ):
         merge_shards(model, tmp_path / "stats")
-    with pytest.raises(PlanError, match=r"round 1 is not complete: no shard has done it"):
+    with pytest.raises(PlanError, match=r"round 1 is not complete: no shard has run"):
         merge_shards(model, tmp_path / "other")
 
 
@@ -220,9 +220,9 @@ def test_statistics_serve_any_wish(model: Path, images: Path, counted: Path, wis
 
 
 def test_statistics_of_another_checkpoint_or_mode(counted: Path, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"counted for another checkpoint than .*other \(sha256 differs\)"):
+    with pytest.raises(PlanError, match=r"gathered for another checkpoint than .*other \(sha256 differs\)"):
         merge_shards(save_model(tmp_path / "other", seed=1), counted)
-    with pytest.raises(PlanError, match="counted for --mode threshold, got --mode topk"):
+    with pytest.raises(PlanError, match="got --mode topk, expected --mode threshold"):
         merge_shards(model, counted, wish=Wish(mode="topk"))
 
 
@@ -243,14 +243,14 @@ def test_shards_of_another_run(model: Path, images: Path, counted: Path, how: An
 def test_shards_of_different_runs(model: Path, images: Path, tmp_path: Path) -> None:
     calibrate_shard(model, images, tmp_path / "stats", Shard(1, 2))
     with pytest.raises(
-        PlanError, match=r"shards of different runs: choice of images .*give each run a folder"
+        PlanError, match=r"shards of different runs: choice of images .*use a separate folder"
     ):
         calibrate_shard(model, images, tmp_path / "stats", Shard(2, 2), limit=13)
 
 
 def test_shards_of_two_divisions(model: Path, images: Path, tmp_path: Path) -> None:
     calibrate_shard(model, images, tmp_path / "stats", Shard(1, 2))
-    with pytest.raises(PlanError, match="round 1 holds shards 1/2, this one is 1/3"):
+    with pytest.raises(PlanError, match="round 1 has shards 1/2, this one is 1/3"):
         calibrate_shard(model, images, tmp_path / "stats", Shard(1, 3))
 
 
@@ -264,9 +264,7 @@ def test_a_round_counted_under_older_thresholds(
     shutil.copy(changed / "000.png", changed / "001.png")
     for path in stats.glob("round0*-shard1of2.npz"):
         path.unlink()
-    with pytest.raises(
-        PlanError, match="round 2: shards 1/2 and 2/2 were counted under different thresholds"
-    ):
+    with pytest.raises(PlanError, match="round 2: shards 1/2 and 2/2 used different thresholds"):
         calibrate_shard(model, changed, stats, Shard(1, 2))
 
 
@@ -278,7 +276,7 @@ def test_a_torn_file(model: Path, images: Path, counted: Path, tmp_path: Path) -
         lambda: merge_shards(model, stats), lambda: calibrate_shard(model, images, stats, Shard(1, 2)),
     ):  # fmt: skip
         with pytest.raises(
-            PlanError, match=r"round02-shard1of2.npz is not whole .*remove it and run its shard"
+            PlanError, match=r"round02-shard1of2.npz is not a complete .*remove it and run its shard"
         ):
             ask()
     torn.unlink()
@@ -353,7 +351,7 @@ def test_routers_that_answer_the_same_to_everything(images: Path, tmp_path: Path
     save_checkpoint(model, tmp_path / "lifted")
     found = calibrate(tmp_path / "lifted", images, wish=FEW)
     assert found.remarks
-    assert all("the router's logits hardly differ" in remark for remark in found.remarks)
+    assert all("router's logits are nearly equal" in remark for remark in found.remarks)
     assert found.remarks[0].startswith("step 1: the threshold ")
     assert plan_problems(found.plan, model.config) == []
 
@@ -363,7 +361,7 @@ def test_routers_that_answer_the_same_to_everything(images: Path, tmp_path: Path
     [
         ({"routing": "none"}, "routing 'none': .* nothing to calibrate"),
         ({"routing": "expert_choice_flat"}, "routing 'expert_choice_flat': .* may run a later one"),
-        ({"capacity": [16, 16, 16]}, r"capacity \[16, 16, 16\]: no token ever leaves, so there is nothing"),
+        ({"capacity": [16, 16, 16]}, r"capacity \[16, 16, 16\]: no token leaves, so there is nothing"),
     ],
     ids=["none", "tokens come back", "no token leaves"],
 )
@@ -383,7 +381,7 @@ def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated)
     limit = sorted(point.expected for point in own)[1]
     found = merge_shards(model, counted, wish=Wish(buckets=2, budget_macs=limit))
     assert found.chosen.expected_macs <= limit
-    assert found.chosen.worth == max(point.worth for point in own if point.expected_macs <= limit)
+    assert found.chosen.accuracy == max(point.accuracy for point in own if point.expected_macs <= limit)
     assert found.plan.calibration is not None and found.plan.calibration["scale"] == found.chosen.scale
     cheapest = min(own, key=lambda point: point.expected)
     with pytest.raises(
@@ -407,7 +405,7 @@ def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatc
     found = merge_shards(model, counted, wish=Wish(budget_ms=8, buckets=2))
     assert found.unit == "ms" and found.chosen.expected <= 8
     with pytest.raises(
-        PlanError, match=r"no threshold plan is expected to cost 0.1 ms .* nearest costs [\d.]+ ms"
+        PlanError, match=r"no threshold plan is within the budget of 0.1 ms .* nearest costs [\d.]+ ms"
     ):
         merge_shards(model, counted, wish=Wish(budget_ms=0.1, buckets=2))
 
@@ -444,7 +442,7 @@ def test_threshold_statistics_hold_the_top_k_front_too(
         ({"budget_ms": 0.0}, "budget_ms: got 0.0, expected a number above 0"),
         ({"budget_macs": float("nan")}, "budget_macs: got nan, expected"),
         ({"budget_macs": float("inf")}, "budget_macs: got inf, expected"),
-        ({"budget_macs": 1.0, "budget_ms": 1.0}, "got a budget in MACs and one in ms"),
+        ({"budget_macs": 1.0, "budget_ms": 1.0}, "got budget_macs and budget_ms"),
     ],
     ids=str,
 )

@@ -11,10 +11,9 @@ from adaptive_plans import depth_plan, threshold_plan
 from flat_models import CLS_RUNS, wandering_model
 from tiny_models import make_config, normalised, own_bucket, random_model, random_pixels
 
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES
+from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import unroll, unroll_plan
-from morvit_deploy.model.reference import Routing
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.verifying.routes import Routes
 
 CONFIGS: dict[str, dict[str, Any]] = {

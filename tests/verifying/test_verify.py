@@ -126,7 +126,7 @@ def test_a_failed_gap_tells_where(copied_bundle: Path, tiny_checkpoint: Path) ->
         "conversion gap: max |Δlogit|",
         "at most",
         "top-1 agreement",
-        "first to diverge: step1.state",
+        "first divergence: step1.state",
     ):
         assert words in result.failure
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_with_other_weights_fails(
 ) -> None:
     result = verify(tiny_bundle, other_weights(tiny_checkpoint, tmp_path / "other"))
     assert not result.passed and not result.same_checkpoint
-    assert "other weights than this checkpoint" in result.failure
+    assert "exported from another checkpoint" in result.failure
 
 
 def test_a_slightly_trained_on_checkpoint_fails(
@@ -386,13 +386,13 @@ def rename_a_bucket(manifest: dict[str, Any]) -> None:
 
 EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", lambda m: m["plan"].update(thresholds=[0.5, 0.0, 0.0]), "conversion gap"),
-    ("ladder", bucket(0, upto=0), "images in another bucket than the plan says"),
+    ("ladder", bucket(0, upto=0), "images ran in another bucket than the plan requires"),
     ("ladder", lambda m: m["plan"]["thresholds"].__setitem__(0, 0.001), "router logits are compared with"),
     ("ladder", bucket(1, upto=15), "the graph chooses by"),
     ("ladder", lambda m: m["plan"].update(checkpoint="0" * 64), "plan.checkpoint: differs"),
     ("ladder", bucket(1, upto=17), "buckets: got upto"),
     ("ladder", bucket(0, capacity=[5, 4, 1]), "plan.buckets.b0.macs"),
-    ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected with mode 'threshold'"),
+    ("ladder", lambda m: m["plan"].update(mode="topk"), "thresholds: expected numbers in mode 'threshold'"),
     ("ladder", lambda m: m.update(form="masked"), "form: 'masked' with 3 buckets in the plan"),
     ("ladder", lambda m: m.update(dispatch="single"), "dispatch: 'single' with 3 buckets"),
     ("ladder", lambda m: m.update(dispatch="host"), "stem.onnx"),
@@ -454,7 +454,7 @@ def test_agreement_with_the_trained_model_is_judged_when_asked_for(
     assert f"top-1 agreement {agreement:.1%}" in result.failure
     assert "at least 100.0% asked for" in result.failure
     plan = approximation.parent / "plan.json"
-    with pytest.raises(ParityError, match=r"no bundle was made.*\n.*routing gap: top-1 agreement"):
+    with pytest.raises(ParityError, match=r"no bundle was made.*\n.*routing gap: got top-1 agreement"):
         export(checkpoint, tmp_path / "out", plan=plan, min_agreement=1.0)
     assert not (tmp_path / "out").exists()
 
@@ -470,8 +470,8 @@ GOOD_GAP = Gap(0.0, 1.0, 1.0)
     ("changes", "words"),
     [
         ({"buckets": [seen(), seen("b1", wrong_overflow=2)]}, "bucket b1: overflow is wrong for 2 images"),
-        ({"buckets": [seen(judged=0)]}, "bucket b0: no image could be judged in it"),
-        ({"dispatched": Dispatched(GOOD_GAP, 0, 3)}, "3 images in another bucket than the plan says"),
+        ({"buckets": [seen(judged=0)]}, "bucket b0: no image could be compared"),
+        ({"dispatched": Dispatched(GOOD_GAP, 0, 3)}, "3 images ran in another bucket than the plan requires"),
         ({"dispatched": Dispatched(Gap(2.0, 1.0, 1.0), 0, 0)}, "dispatch: max |Δlogit| 2 (at most 1)"),
         ({"unrolling_gap": Gap(2.0, 1.0, 1.0)}, "unrolling gap: max |Δlogit| 2"),
         ({"min_agreement": 0.9, "routing_gap": Gap(5.0, float("inf"), 0.8)}, "top-1 agreement 80.0%"),
@@ -496,7 +496,7 @@ def test_a_change_of_routing_is_counted_token_by_token() -> None:
     """Two images of four tokens and three steps: one token of the second image runs a step less."""
     import torch
 
-    from morvit_deploy.model.reference import Decision, Outcome, Trace
+    from morvit_deploy.model.trace import Decision, Outcome, Trace
 
     def outcome(depth: list[list[int]], margin: float) -> Outcome:
         traces = []
@@ -524,7 +524,7 @@ def test_a_change_of_routing_where_tokens_come_back() -> None:
     """Another schedule of a flat model: who runs is compared step by step, CLS too, and not by depth."""
     from tiny_models import normalised, random_pixels
 
-    from morvit_deploy.model.reference import Routing
+    from morvit_deploy.model.trace import Routing
 
     model = random_model(make_config(routing="expert_choice_flat"))
     images = normalised(model.config, random_pixels(model.config, 3)).float()

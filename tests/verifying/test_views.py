@@ -28,7 +28,7 @@ def test_operations_that_leave_are_counted_for_each_function_and_their_sources_n
         ("add of int32", "", "5"),
         ("topk", "", "3"),
         ("cast of int32", "1", ""),
-        ("all of these", "1", "8"),
+        ("total of these", "1", "8"),
         ("all operations", "9", "40"),
     ]
     assert known.rows == [("add of int32, cast of int32", "no path [1]"), ("topk", "on the CPU [2]")]
@@ -37,7 +37,7 @@ def test_operations_that_leave_are_counted_for_each_function_and_their_sources_n
 
 def test_a_function_of_which_nothing_leaves_is_said_to_stay() -> None:
     (counted,) = neural_engine_tables({"main": {"operations": 7, "leave_neural_engine": []}})
-    assert counted.rows == [("all of these", "0"), ("all operations", "7")]
+    assert counted.rows == [("total of these", "0"), ("all operations", "7")]
 
 
 def test_other_targets_say_nothing_of_the_neural_engine(tiny_bundle: Path) -> None:

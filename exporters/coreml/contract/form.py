@@ -8,7 +8,7 @@ from pydantic import Field
 
 from morvit_deploy.bundle.forms import TargetForm
 from morvit_deploy.exporters.coreml.contract.names import MAIN, STEM, Weights
-from morvit_deploy.graph.style.words import Attention, Layout, Select
+from morvit_deploy.model.choices import Attention, Layout, Select
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.manifest import Manifest

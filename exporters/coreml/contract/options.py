@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.names import SEVERAL_FUNCTIONS, Ios, Weights
 from morvit_deploy.exporters.options import Help, TargetOptions
-from morvit_deploy.graph.style.words import Attention, Layout, Select
+from morvit_deploy.model.choices import Attention, Layout, Select
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
-    from morvit_deploy.graph.style.options import Options
+    from morvit_deploy.graph.style.styles import Options
 
 NEEDS_18 = {"weights": ("int4",), "attention": ("fused",)}  # operators of that system's opset
 
@@ -97,7 +97,9 @@ def coreml_options(
     port: str, layout: Layout, select: Select, *, with_depth: bool = False, attention: Attention = "manual"
 ) -> Options:
     """Options of the static graphs for Core ML, one image at a time; `port` is the bundle's input: uint8 or float."""
-    from morvit_deploy.graph.style.options import Options  # these load torch
-    from morvit_deploy.graph.style.styles import style_of
+    from morvit_deploy.graph.style.styles import (
+        Options,  # these load torch
+        style_of,
+    )
 
     return Options(input=port, with_depth=with_depth, style=style_of(layout, select, attention))

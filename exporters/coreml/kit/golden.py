@@ -12,8 +12,9 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, synthetic_images
 from morvit_deploy.exporters.coreml.kit.write import Golden
 from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE
-from morvit_deploy.model.reference import MoRViT, Routing
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.verifying.comparison import exactly_normalised
 
 CANDIDATES = 32  # images that goldens are chosen from

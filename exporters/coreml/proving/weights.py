@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.coreml.mil.types import Array
-from morvit_deploy.exporters.onnx.graphs.graphs import weight_name
 from morvit_deploy.graph.style.stems import ConvStem
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
+from morvit_deploy.graph.weights import weight_name
 
 # Part of a weight's energy. Below it a compressed copy is closer to its weight than to any other; int4 leaves 0.1.
 COMPRESSION_ERROR = 0.3

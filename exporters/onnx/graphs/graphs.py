@@ -97,11 +97,6 @@ def merge_equal(graph: onnx.GraphProto) -> None:
     rename(graph, {old: new for old, new in names.items() if old != new})
 
 
-def weight_name(name: str) -> str:
-    """The static module's blocks.cycle_0.fc1.weight as the file names it: cycle.0.fc1.weight."""
-    return name.removeprefix("blocks.").replace("cycle_", "cycle.").replace(".layers", "")
-
-
 def element_types(graph: onnx.GraphProto, outer: Mapping[str, int] | None = None) -> dict[str, int]:
     """Value to element type, in one graph after shape inference; `outer` are those it may read from outside."""
     values = (*graph.input, *graph.value_info, *graph.output)

@@ -18,10 +18,10 @@ from morvit_deploy.exporters.onnx.graphs.graphs import (
     drop_unread,
     merge_equal,
     rename,
-    weight_name,
 )
 from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
 from morvit_deploy.graph.pieces import Named
+from morvit_deploy.graph.weights import weight_name
 
 OPSET, IR_VERSION = 20, 10  # what ONNX Runtime, TensorRT and OpenVINO all take
 

@@ -1,1 +1,1 @@
-"""The exact rewrites and the dispatch as pure functions."""
+"""Layouts, exact rewrites and dispatch as pure functions."""

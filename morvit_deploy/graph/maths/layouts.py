@@ -1,7 +1,7 @@
-"""The two layouts of a static graph: on which axes of a tensor tokens, channels and the tokens' numbers are.
+"""The two layouts of a static graph: the axes of tokens and channels.
 
-Each token has a state, a row or column of channels, and numbers: a score, a depth, a position. All differences
-between the layouts outside of blocks and one-hot selection are here.
+Each token has a state, which is a row or column of channels, and scalars: a score, a depth, a position. Methods call
+tensors of these scalars "numbers". Blocks and one-hot selection have layout-specific code of their own.
 """
 
 from __future__ import annotations
@@ -13,77 +13,77 @@ from torch import Tensor
 
 
 class RowLayout:
-    """`bsd`: states (…, tokens, dim), numbers (…, tokens); the leading axis is the batch, or absent."""
+    """`bsd`: states (…, tokens, dim), numbers (…, tokens), with an optional leading batch axis."""
 
-    axis = -2  # of the tokens, in a state
+    axis = -2  # the token axis of states
 
     def count(self, h: Tensor) -> int:
-        """Tokens of the states h."""
+        """Number of tokens of h."""
         return h.shape[self.axis]
 
     def first(self, h: Tensor, n: int) -> Tensor:
-        """The states of the first n tokens."""
+        """Return the states of the first n tokens."""
         return h[..., :n, :]
 
     def beyond(self, h: Tensor, n: int) -> Tensor:
-        """The states of all but the first n tokens."""
+        """Return the states of all but the first n tokens."""
         return h[..., n:, :]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """States of several groups of tokens as one tensor, in this order."""
+        """Concatenate the states of several groups of tokens."""
         return torch.cat(list(parts), dim=self.axis)
 
     def cls(self, h: Tensor) -> Tensor:
-        """The first token's state, in the shape that the classifier takes."""
+        """Return the first token's state, in the shape that the classifier takes."""
         return h[..., 0, :]
 
     def constant(self, rows: Tensor) -> Tensor:
-        """States (n, dim), or (batch, n, dim), in this layout."""
+        """Convert states (n, dim) or (batch, n, dim) to this layout."""
         return rows
 
     def from_channels(self, x: Tensor) -> Tensor:
-        """States of one image from channels (1, dim, n)."""
+        """Convert one image's states from (1, dim, n) to this layout."""
         return x[0].T
 
     def spread(self, numbers: Tensor) -> Tensor:
-        """Numbers to factors of states, the same for each channel."""
+        """Broadcast numbers over the channels of states."""
         return numbers[..., None]
 
     def scores(self, z: Tensor) -> Tensor:
-        """Router logits of every token as numbers."""
+        """Return the router logits of all tokens as numbers."""
         return z[..., 0]
 
     def patch_scores(self, z: Tensor) -> Tensor:
-        """Router logits of all tokens but CLS as numbers."""
+        """Return the router logits of all tokens but CLS as numbers."""
         return z[..., 1:, 0]
 
     def with_cls_score(self, z: Tensor, scores: Tensor) -> Tensor:
-        """Router logits of CLS, from z, and of the tokens that have `scores`."""
+        """Return router logits: that of CLS from z, followed by `scores`."""
         return torch.cat([z[..., :1, 0], scores], dim=-1)[..., None]
 
     def patch_depths(self, z: Tensor) -> Tensor:
-        """The most likely depth of each patch token, from 1, as numbers; on a tie the lowest."""
+        """Return the most likely depth of each patch token, from 1, as numbers; on a tie the lowest."""
         return z[..., 1:, :].argmax(dim=-1) + 1
 
     def places(self, h: Tensor, n: int) -> Tensor:
-        """Numbers 0 … n − 1 for each image of the states h."""
+        """Return the numbers 0 … n − 1 for each image of h."""
         return torch.arange(n).expand(*h.shape[:-2], -1)
 
     def result(self, value: Tensor) -> Tensor:
-        """One image's logits, numbers, or one number, with a batch axis: (1, …)."""
+        """Add a batch axis to one image's logits, numbers or scalar: (1, …)."""
         return value[None]
 
     def vector(self, numbers: Tensor) -> Tensor:
-        """Numbers as (…, tokens)."""
+        """Reshape numbers to (…, tokens)."""
         return numbers
 
     def keys(self, numbers: Tensor) -> Tensor:
-        """Numbers as terms of attention logits, one for each key."""
+        """Reshape numbers, one for each key, so that they add to attention logits."""
         return numbers[..., None, None, :]
 
 
 class ChannelLayout(RowLayout):
-    """`bc1s`: states (1, dim, 1, tokens), numbers (1, 1, 1, tokens); one image."""
+    """`bc1s`, for one image: states (1, dim, 1, tokens), numbers (1, 1, 1, tokens)."""
 
     axis = -1
 
@@ -127,11 +127,11 @@ class ChannelLayout(RowLayout):
         return numbers.flatten()
 
     def keys(self, numbers: Tensor) -> Tensor:
-        return numbers.transpose(1, 3)  # keys stand on the channel axis
+        return numbers.transpose(1, 3)  # keys are on the channel axis
 
 
 def mixed(columns: Tensor, weights: Tensor) -> Tensor:
-    """Columns (1, dim, 1, n) mixed by weights (1, n, 1, k): (1, dim, 1, k). One operator in Core ML."""
+    """Multiply columns (1, dim, 1, n) by weights (1, n, 1, k) to (1, dim, 1, k), as one operator in Core ML."""
     return torch.einsum("nchw,nwhu->nchu", columns, weights)
 
 

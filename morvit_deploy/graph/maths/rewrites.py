@@ -1,8 +1,8 @@
-"""The five exact rewrites from the dynamic model to a static graph, each a pure function.
+"""The five exact rewrites from the dynamic model to a static graph, as pure functions.
 
 All are exact in real arithmetic; `tests/graph/maths/test_rewrites.py` compares each with the reference in float64.
-Shapes: h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading
-axis is the batch, or absent: a graph for one image has none, so that its products are plain matrix products.
+h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading axis is the
+batch. A graph for one image has none, so that its products are plain matrix products.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from morvit_deploy.graph.maths.layouts import BSD, RowLayout
 
 
 class KV(NamedTuple):
-    """Keys and values of some tokens under one block, each (…, heads, tokens, head_dim)."""
+    """Keys and values of a block, each (…, heads, tokens, head_dim)."""
 
     k: Tensor
     v: Tensor
 
 
 class KeyedBlock(Protocol):
-    """The parts of a block that rewrites 3 and 4 call apart, so that fewer tokens pass through some of them."""
+    """The parts of a block that rewrites 3 and 4 apply to different sets of tokens."""
 
     def norm1(self, x: Tensor) -> Tensor: ...
     def queries(self, normed: Tensor) -> Tensor: ...
@@ -36,10 +36,10 @@ class KeyedBlock(Protocol):
 
 
 def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rewrite 1, top-k of fixed k: the k highest of z (…, n), best first, and their positions.
+    """Rewrite 1, top-k of fixed k: return the k highest values of z (…, n), best first, and their positions.
 
-    Replaces the paper's percentile (§3.2). In ONNX ties go to the lower position; other runtimes leave them open, so
-    decisions are compared only on images whose routing margin is above zero.
+    Replaces the paper's percentile (§3.2). ONNX resolves ties to the lower position; other runtimes do not specify
+    them, so decisions are compared only on images with a routing margin above zero.
     """
     values, order = torch.topk(z, k, dim=-1)
     return values, order
@@ -49,7 +49,7 @@ def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def take(h: Tensor, index: Tensor) -> Tensor:
-    """Rows index (…, k) of h (…, n, dim) as one Gather of whole rows, without expanded indices."""
+    """Return rows index (…, k) of h (…, n, dim) by one Gather of whole rows, without expanded indices."""
     return h.index_select(0, index) if h.ndim == 2 else _take_batch(h, index)
 
 
@@ -61,10 +61,10 @@ def _take_batch(h: Tensor, index: Tensor) -> Tensor:
 
 
 def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
-    """Rewrite 2, partition instead of scatter: CLS and the first k of order, and the rest set aside.
+    """Rewrite 2, partition instead of scatter: return CLS with the first k tokens of order, and the other tokens.
 
     Attention and MLP do not depend on token order once positions are embedded, so the active tokens stay in routed
-    order and nothing is written back. The leavers are None when `order` names only the tokens kept.
+    order and are not scattered back. The second result is None if `order` contains only the kept tokens.
     """
     kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
     leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
@@ -72,10 +72,10 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
 
 
 def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rewrite 2 where CLS is routed like every other token: the first k of order (…, tokens), and the rest.
+    """Rewrite 2 if CLS is routed too: return the first k tokens of order (…, tokens), and the other tokens.
 
-    A token that skips this step is a candidate at the next, so the caller appends the rest to those that ran: every
-    row moves, none is written back. CLS, too, moves to its place in the order.
+    A token that skips this step is a candidate at the next, so the caller appends the others to the tokens that ran.
+    CLS moves to its position in the order.
     """
     return take(h, order[..., :k]), take(h, order[..., k:])
 
@@ -92,10 +92,10 @@ def cls_only(
     layout: RowLayout = BSD,
     rows: Callable[[Tensor, Tensor], Tensor] = take,
 ) -> Tensor:
-    """Rewrite 3, only what the logits need: the new CLS state (…, 1, dim).
+    """Rewrite 3, compute only what the logits need: return the new CLS state (…, 1, dim).
 
-    Q, projection and MLP run on one row; K and V on all of h. `mask` is added to the attention logits; `row` (…, 1)
-    is the position of CLS, by default the first, and `rows` takes it from h.
+    Q, projection and MLP run on one row, K and V on all of h. `mask` is added to the attention logits. row (…, 1) is
+    the position of CLS, by default the first; `rows` selects it from h.
     """
     normed = block.norm1(h)
     x, querying = (one_row(states, row, layout, rows) for states in (h, normed))
@@ -108,7 +108,7 @@ def one_row(
     layout: RowLayout = BSD,
     rows: Callable[[Tensor, Tensor], Tensor] = take,
 ) -> Tensor:
-    """The row (…, 1) of h (…, n, dim), by default the first: (…, 1, dim)."""
+    """Return row (…, 1) of h (…, n, dim), by default the first, as (…, 1, dim)."""
     return layout.first(h, 1) if row is None else rows(h, row)
 
 
@@ -123,14 +123,14 @@ def frozen_keys(
     queries: int,
     layout: RowLayout = BSD,
 ) -> tuple[Tensor, KV | None]:
-    """Rewrite 4, frozen keys: update the first `queries` of the running tokens x; key each leaver once.
+    """Rewrite 4, frozen keys: update the first `queries` running tokens of x, with all tokens as keys.
 
-    `fresh` (…, m, dim) are the tokens that left since this block last ran. Their states no longer change, so their K
-    and V under this block do not either: they join `carried`, which is returned for the next step.
+    fresh (…, m, dim) are the tokens that left since this block last ran. Their states are final, so their K and V
+    under this block are too: they are computed once and added to `carried`, which is returned for the next step.
     """
     running = layout.count(x)
     normed = block.norm1(x if fresh is None else layout.join([x, fresh]))
-    # keys may come in any order; running, fresh, carried needs one Concat
+    # the order of keys does not matter; running, fresh, carried needs one Concat
     kv = join(block.keys(normed), carried, layout)
     if fresh is not None:
         carried = KV(layout.beyond(kv.k, running), layout.beyond(kv.v, running))
@@ -138,7 +138,7 @@ def frozen_keys(
 
 
 def join(a: KV, b: KV | None, layout: RowLayout = BSD) -> KV:
-    """The keys of two groups of tokens as one."""
+    """Concatenate the keys and values of two groups of tokens."""
     return a if b is None else KV(layout.join([a.k, b.k]), layout.join([a.v, b.v]))
 
 
@@ -146,27 +146,27 @@ def join(a: KV, b: KV | None, layout: RowLayout = BSD) -> KV:
 
 
 class Affine(NamedTuple):
-    """x @ weight + bias, with weight (in, out) as the product reads it."""
+    """x @ weight + bias, with weight (in, out)."""
 
     weight: Tensor
     bias: Tensor | None
 
 
 def fold_norm(scale: Tensor, shift: Tensor, linear: Affine) -> Affine:
-    """Rewrite 5: a LayerNorm's scale and shift into the linear layer that follows it."""
+    """Rewrite 5: fold a LayerNorm's scale and shift into the linear layer that follows it."""
     bias = shift @ linear.weight
     return Affine(scale[:, None] * linear.weight, bias if linear.bias is None else linear.bias + bias)
 
 
 def fold_scale(factor: float, linear: Affine) -> Affine:
-    """Rewrite 5: a constant factor on the output; puts the attention scale into Q."""
+    """Rewrite 5: fold a constant factor on the output, such as the attention scale of Q."""
     return Affine(linear.weight * factor, None if linear.bias is None else linear.bias * factor)
 
 
 def fold_pixels(
     patch: Affine, mean: tuple[float, ...], std: tuple[float, ...], white: float = 255.0
 ) -> Affine:
-    """Rewrite 5: (x / white - mean) / std into the patch projection, whose rows are (row, column, channel).
+    """Rewrite 5: fold (x / white - mean) / std into the patch projection, whose rows are (row, column, channel).
 
     The projection then takes raw pixels, from 0 to `white`.
     """
@@ -179,7 +179,7 @@ def fold_pixels(
 
 
 def fold_positions(cls_token: Tensor, pos_embed: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Rewrite 5: CLS with its position, and the patch positions with the patch bias, as two constants.
+    """Rewrite 5: add CLS to its position, and the patch bias to the patch positions.
 
     cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim).
     """

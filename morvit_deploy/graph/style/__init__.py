@@ -1,1 +1,1 @@
-"""How a static graph is laid out: layout, selection, blocks, ends."""
+"""The styles of a static graph: its selection, stem, blocks, routers and classifier."""

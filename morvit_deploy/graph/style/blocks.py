@@ -1,4 +1,4 @@
-"""A trained block in a static graph: each weight once, transposed as products read it, Q apart from K and V."""
+"""A trained block in a static graph, with weights transposed for products and Q optionally separate from K and V."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.graph.maths.rewrites import KV, Affine, fold_norm, fold_scale
-from morvit_deploy.model.reference import Block
+from morvit_deploy.model.layers import Block
 
 
 class StaticLinear(nn.Module):
-    """x @ weight + bias with weight (in, out), so that no runtime needs a transposed copy of its own.
+    """x @ weight + bias with weight (in, out), so that no runtime stores a transposed copy.
 
-    Computed in the weight's own precision, whatever that of x: fp16 or bf16 where weights have been lowered.
+    Computed in the weight's precision, which may be lower than that of x.
     """
 
     def __init__(self, affine: Affine, dtype: torch.dtype) -> None:
@@ -27,7 +27,7 @@ class StaticLinear(nn.Module):
 
 
 class StaticNorm(nn.Module):
-    """LayerNorm; with `folded`, its scale and shift are in the linear layers that follow."""
+    """LayerNorm; with `folded`, its scale and shift are folded into the linear layers that follow."""
 
     def __init__(self, norm: nn.LayerNorm, folded: bool) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class StaticNorm(nn.Module):
 
 
 class StaticBlock(nn.Module):
-    """One unique block on states in rows (…, tokens, dim), applied as often as the unrolled graph requires.
+    """A unique block on states (…, tokens, dim), which the unrolled graph applies several times.
 
-    `joint` keeps Q, K and V in one weight. A block with queries for fewer tokens than keys (rewrites 3 and 4) holds
-    them as two weights: the exporter would copy a slice of a shared one. Attention is products and a softmax.
+    With `joint`, Q, K and V share one weight. A block with fewer queries than keys (rewrites 3 and 4) holds Q apart
+    from K and V, because the exporter would copy slices of a joint weight. Attention is products and a softmax.
     """
 
     linear: type[StaticLinear] = StaticLinear
     norm: type[StaticNorm] = StaticNorm
-    scales_queries = True  # by the weights of Q
+    scales_queries = True  # the attention scale is folded into Q
 
     def __init__(self, block: Block, *, fold: bool, joint: bool) -> None:
         super().__init__()
@@ -75,25 +75,25 @@ class StaticBlock(nn.Module):
         self.fc2 = self.linear(affine_of(block.mlp.fc2, None), dtype)
 
     def queries(self, normed: Tensor) -> Tensor:
-        """Queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
+        """Return queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
         return self._heads(self.q(normed), 1)[0]
 
     def keys(self, normed: Tensor) -> KV:
-        """Keys and values of normed (…, tokens, dim)."""
+        """Return keys and values of normed (…, tokens, dim)."""
         return KV(*self._heads(self.kv(normed), 2))
 
     def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
-        """x (…, n, dim) after attention of q over kv and the MLP, residuals included.
+        """Apply attention of q over kv and the MLP to x (…, n, dim), including residuals.
 
         `mask` is added to the attention logits (…, heads, n, keys). The residual stream, the norms and the softmax
-        keep the precision of x, whatever that of the weights.
+        keep the precision of x.
         """
         x = x + self.proj(self._attend(q, kv, x.dtype, mask)).to(x.dtype)
         mlp: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
         return x + mlp
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (…, n, dim): every token queries every other."""
+        """Apply the block to x (…, n, dim), with all tokens as queries and keys."""
         normed = self.norm1(x)
         if self.joint:
             q, k, v = self._heads(self.qkv(normed), 3)
@@ -102,24 +102,24 @@ class StaticBlock(nn.Module):
         return self.finish(x, q, KV(k, v), mask)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(…, tokens, parts·dim) to `parts` tensors (…, heads, tokens, head_dim)."""
+        """Split x (…, tokens, parts·dim) into `parts` tensors (…, heads, tokens, head_dim)."""
         split = torch.unflatten(x, -1, (parts * self.num_heads, -1)).transpose(-3, -2)
         return split.chunk(parts, dim=-3)
 
     def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
-        """Values mixed by attention, heads side by side: (…, n, dim)."""
-        alone = kv.k.shape[-2] == 1  # a token alone with itself: its weight is 1
+        """Attend and concatenate the heads: (…, n, dim)."""
+        alone = kv.k.shape[-2] == 1  # a single key has weight 1
         mixed = kv.v if alone else self._mix(q, kv, dtype, mask)
         return mixed.transpose(-3, -2).flatten(-2)
 
     def _mix(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
-        """Values mixed for each query (…, heads, n, head_dim); the softmax in precision `dtype`."""
+        """Attend with a softmax in `dtype`: (…, heads, n, head_dim)."""
         logits = (q @ kv.k.transpose(-2, -1)).to(dtype)
         return (logits if mask is None else logits + mask).softmax(dim=-1).to(kv.v.dtype) @ kv.v
 
 
 class FusedBlock(StaticBlock):
-    """The same with attention as one operator, which scales the queries itself."""
+    """A block whose attention is one operator, which scales the queries itself."""
 
     scales_queries = False
 
@@ -128,7 +128,7 @@ class FusedBlock(StaticBlock):
 
 
 def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:
-    """A trained Linear as (in, out), folded with the norm before it, computed in float64."""
+    """Return a trained Linear as (in, out), with the norm before it folded in, in float64."""
     affine = Affine(linear.weight.double().T, None if linear.bias is None else linear.bias.double())
     return affine if norm is None else fold_norm(norm.weight.double(), norm.bias.double(), affine)
 

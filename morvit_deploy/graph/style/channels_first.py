@@ -1,7 +1,7 @@
-"""The parts of a static graph where channels come first, (1, dim, 1, tokens): the layout of Apple's Neural Engine.
+"""Blocks in the channels-first layout (1, dim, 1, tokens), which suits Apple's Neural Engine.
 
-Linear layers are 1 × 1 convolutions, norms and softmax run over the channel axis, attention goes head by head: as
-Apple describes in "Deploying Transformers on the Apple Neural Engine" (2022). The weights are those of `blocks`.
+Linear layers are 1 × 1 convolutions, norms and softmax run over the channel axis, and each head attends separately,
+as Apple describes in "Deploying Transformers on the Apple Neural Engine" (2022). The weights are those of `blocks`.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class ChannelNorm(StaticNorm):
     """LayerNorm over the channels of x (1, dim, 1, tokens)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x - x.mean(dim=1, keepdim=True)  # written as coremltools knows a norm over axis 1
+        x = x - x.mean(dim=1, keepdim=True)  # coremltools recognises a norm over axis 1 in this form
         x = x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + self.eps)
-        if self.bias is None:  # folded away, and the scale with it
+        if self.bias is None:  # scale and shift are folded
             return x
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class PointwiseBlock(StaticBlock):
-    """A trained block on x (1, dim, 1, tokens); queries, keys and values are (1, dim, 1, tokens), head after head."""
+    """A block on x (1, dim, 1, tokens); queries, keys and values are (1, dim, 1, tokens), heads concatenated."""
 
     linear, norm = PointwiseLinear, ChannelNorm
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        return _split(x, parts, 1)  # heads are split later: each attends by itself
+        return _split(x, parts, 1)  # `_attend` splits the heads
 
     def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
-        """Values mixed by attention (1, dim, 1, n): the keys of each head are the channels of its weights.
+        """Attend head by head to (1, dim, 1, n), with keys on the channel axis of the attention weights.
 
-        `mask` (1, keys, 1, 1 or n) is added to the logits.
+        mask (1, keys, 1, 1 or n) is added to the logits.
         """
-        if kv.k.shape[-1] == 1:  # a token alone with itself: its weight is 1
+        if kv.k.shape[-1] == 1:  # a single key has weight 1
             return kv.v
         n, heads = self.num_heads, []
         parts = (_split(q, n, 1), _split(kv.k.transpose(1, 3), n, 3), _split(kv.v, n, 1))
@@ -60,5 +60,5 @@ class PointwiseBlock(StaticBlock):
 
 
 def _split(x: Tensor, parts: int, axis: int) -> tuple[Tensor, ...]:
-    """Equal parts of x; x itself without an operation where there is one."""
+    """Split x into equal parts; adds no operation for one part."""
     return (x,) if parts == 1 else x.chunk(parts, dim=axis)

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of
-from morvit_deploy.model.reference import MoRViT, Router
+from morvit_deploy.model.layers import Router
+from morvit_deploy.model.reference import MoRViT
 
 
 class StaticRouter(nn.Module):
-    """A router's linear layers, as `linear` holds them."""
+    """A router, with linear layers of type `linear`."""
 
     def __init__(self, router: Router, linear: type[StaticLinear]) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class StaticRouter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm and head on the state of CLS, with the norm and the linear layers of the style's `block`."""
+    """LayerNorm and head on the state of CLS, with the norm and the linear layers of `block`."""
 
     def __init__(self, model: MoRViT, block: type[StaticBlock], *, fold: bool) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""How tokens are ranked and taken without top-k and gathers: by comparisons, and by products with one-hot rows.
+"""Selection without top-k and gathers: ranking by comparisons, selecting by products with one-hot rows.
 
-Exact in any precision: a one-hot product adds zeros to the one number it takes.
+Exact in any precision, because a one-hot product adds only zeros to the selected value.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from morvit_deploy.graph.style.selection import OneGather
 
 
 class OneHot(OneGather):
-    """No top-k, no gather: ranks by comparing each with each, tokens by products with one-hot rows.
+    """Selection for one image by pairwise comparisons and one-hot products.
 
-    For one image. An order of k among n tokens is a matrix of 0 and 1 (k, n), multiplied by the states (n, dim).
+    An order of k among n tokens is a 0/1 matrix (k, n), which is multiplied by the states (n, dim).
     """
 
-    most_tokens = 2048  # token numbers and ranks are whole numbers, exact in fp16 up to here
+    most_tokens = 2048  # token numbers and ranks are integers, which are exact in fp16 up to this
 
     def places(self, h: Tensor, n: int) -> Tensor:
         return self.layout.places(h, n).to(self.dtype)
@@ -49,26 +49,26 @@ class OneHot(OneGather):
         return self._order(self._labels(numbers), 1)
 
     def _ranks(self, scores: Tensor) -> Tensor:
-        """Scores (n,) to labels: how many tokens rank before each."""
+        """Map scores (n,) to labels: the number of tokens that rank before each."""
         place = torch.arange(len(scores))
         ahead = outranks(scores[:, None], scores, earlier=place[:, None] < place)
         return ahead.to(self.dtype).sum(dim=0)
 
     def _labels(self, numbers: Tensor) -> Tensor:
-        """Numbers of tokens as labels."""
+        """Token numbers as labels."""
         return numbers
 
     def _order(self, labels: Tensor, k: int) -> Tensor:
-        """The order (k, n) of the tokens that have the labels 0 … k − 1, labels (n,)."""
+        """Return the order (k, n) of the tokens with labels 0 … k − 1, from labels (n,)."""
         return (labels == torch.arange(k, dtype=self.dtype)[:, None]).to(self.dtype)
 
     def _best(self, order: Tensor, k: int) -> Tensor:
-        """The first k of an order."""
+        """Return the first k tokens of an order."""
         return order if k == order.shape[0] else order[:k]
 
 
 class OneHotChannels(OneHot):
-    """The same where channels come first: states (1, dim, 1, n) are multiplied by an order (1, n, 1, k)."""
+    """The same with channels first: states (1, dim, 1, n) are multiplied by an order (1, n, 1, k)."""
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         return mixed(values.to(self.dtype), order)
@@ -77,9 +77,9 @@ class OneHotChannels(OneHot):
         return mixed(h, order)
 
     def _ranks(self, scores: Tensor) -> Tensor:
-        """Scores (1, 1, 1, n) to labels (1, n, 1, 1)."""
+        """Map scores (1, 1, 1, n) to labels (1, n, 1, 1)."""
         place = torch.arange(scores.shape[-1])
-        earlier = (place < place[:, None])[:, None]  # (n, 1, n): of the token on the channel axis
+        earlier = (place < place[:, None])[:, None]  # (n, 1, n), the other token on the last axis
         ahead = outranks(scores, self._labels(scores), earlier)
         return ahead.to(self.dtype).sum(dim=-1, keepdim=True)
 
@@ -94,8 +94,8 @@ class OneHotChannels(OneHot):
 
 
 def outranks(other: Tensor, own: Tensor, earlier: Tensor) -> Tensor:
-    """Whether the other score ranks before one's own; `earlier` says that its position is the lower one.
+    """Whether the other token ranks before a token: it has a higher score, or an equal one and a lower position.
 
-    The higher score ranks first; of equal scores, that of the lower position.
+    `earlier` marks the others at a lower position.
     """
     return torch.where(earlier, other >= own, other > own)

@@ -1,6 +1,6 @@
-"""How tokens are ranked and taken by top-k and gathers; by products instead, see `one_hot`.
+"""Selection of tokens by top-k and gathers; `one_hot` selects by products instead.
 
-An order says which tokens, best first. Only the selection that made it reads it: here it is indices (…, k).
+An order lists tokens, best first. Its representation is private to a selection: here it is indices (…, k).
 """
 
 from __future__ import annotations
@@ -12,86 +12,87 @@ from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
 from morvit_deploy.graph.maths.layouts import BSD, RowLayout
 from morvit_deploy.graph.maths.rewrites import partition, partition_all, rank, take
 
-LOWEST = -65504.0  # fp16's lowest: the score of tokens that have left; infinity times zero is not a number
-HIDDEN = -3e4  # added to a hidden key's attention logit: e^-30000 is zero, and logits have room below 65504
-HIGHEST = 6e4  # of a threshold: above every router logit, and a number in fp16
+LOWEST = -65504.0  # score of tokens that have left: the lowest fp16 number, since infinity times zero is NaN
+# added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
+HIDDEN = -3e4
+HIGHEST = 6e4  # largest threshold: above every router logit, and finite in fp16
 
 
 class Gathers:
-    """Top-k and a gather for each group of tokens, batched or for one image, in rows."""
+    """Selection by top-k and one gather per group of tokens, for any batch size, in layout bsd."""
 
-    lowest = float("-inf")  # the score of a token that has left
-    frugal = False  # top-k returns its scores, whether anyone reads them or not
+    lowest = float("-inf")  # score of a token that has left
+    frugal = False  # top-k returns its scores at no cost
     most_tokens: int | None = None  # no limit
 
     def __init__(self, layout: RowLayout = BSD, dtype: torch.dtype = torch.float32) -> None:
-        self.layout, self.dtype = layout, dtype  # of the states
+        self.layout, self.dtype = layout, dtype
 
     def threshold(self, threshold: float) -> float:
-        """The threshold that scores are compared with."""
+        """Return the threshold in the range that scores can be compared in."""
         return threshold
 
     def places(self, h: Tensor, n: int) -> Tensor:
-        """Token numbers 0 … n − 1, in the shape of numbers for h."""
+        """Return the token numbers 0 … n − 1 for each image of h."""
         return self.layout.places(h, n)
 
     def with_cls(self, runs: Tensor) -> Tensor:
-        """(…, held) to (…, 1 + held): CLS always runs."""
+        """Prepend CLS, which always runs, to runs (…, held)."""
         return nn.functional.pad(runs, (1, 0), value=True)
 
     def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
-        """The value where the condition holds, elsewhere a number."""
+        """Return `value` where the condition holds and the number `other` elsewhere."""
         return torch.where(condition, value, other)
 
     def mask(self, runs: Tensor, dtype: torch.dtype) -> Tensor:
-        """A term for attention logits that hides the keys that do not run; runs (…, keys)."""
+        """Return a mask to add to attention logits; runs (…, keys) is false for hidden keys."""
         return key_mask(runs, dtype)
 
     def rank(self, scores: Tensor, needed: int, valued: int) -> tuple[Tensor, Tensor]:
-        """The `needed` highest scores (…, n), best first, and their order; at least `valued` scores are returned."""
+        """Return at least the `valued` highest scores (…, n), best first, and the order of the `needed` highest."""
         return rank(scores, needed)
 
     def leading(self, numbers: Tensor, n: int) -> Tensor:
-        """The first n of numbers (…, tokens)."""
+        """Return the first n of numbers (…, tokens)."""
         return numbers[..., :n]
 
     def by_depth(self, depth: Tensor) -> Tensor:
-        """The order of all tokens by depth (…, N), deepest first, on a tie the lower position first."""
+        """Return the order of all tokens by depth (…, N), deepest first, ties by position."""
         return sort_by_depth(depth)
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
-        """Numbers (…, n) of the tokens in an order."""
+        """Select numbers (…, n) by an order."""
         return take(values[..., None], order)[..., 0]
 
     def rows(self, h: Tensor, order: Tensor) -> Tensor:
-        """States of the tokens in an order over all tokens of h."""
+        """Select states by an order over all tokens of h."""
         return take(h, order)
 
     def partition(self, h: Tensor, order: Tensor, k: int, both: bool) -> tuple[Tensor, Tensor | None]:
-        """CLS and the first k of an order of the others; with `both` also the rest, if there are any."""
+        """Return CLS with the first k of an order of the others; with `both` also the remaining tokens, if any."""
         return partition(h, order if both else order[..., :k], k)
 
     def partition_all(self, h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The first k of an order of all tokens, and the rest."""
+        """Return the first k of an order of all tokens, and the remaining ones."""
         return partition_all(h, order, k)
 
     def back(self, values: Tensor, numbers: Tensor) -> Tensor:
-        """Values (…, n) of the tokens that have these numbers, a permutation, in the order of the numbers."""
+        """Sort values (…, n) by the token numbers they belong to, which are a permutation."""
         return take(values[..., None], torch.argsort(numbers, dim=-1))[..., 0]
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
-        """The same of values (n,) that are the same for every image."""
+        """The same for values (n,) that are equal for every image."""
         return values[torch.argsort(numbers, dim=-1)]
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
-        """An order of one token: where number 0 is."""
-        return numbers[..., None].argmin(dim=-2)  # (…, 1); TensorRT takes no argmin of a vector
+        """Return an order of one token: the position of number 0."""
+        return numbers[..., None].argmin(dim=-2)  # (…, 1); TensorRT does not support argmin of a vector
 
 
 class OneGather(Gathers):
-    """Top-k for one image: all that is taken at a step in one gather, then parts of it.
+    """Selection by top-k for one image, with one gather per step, which is then sliced.
 
-    A converter writes several operations for each index sum, and a gather may move data between processors.
+    Core ML's converter emits several operations for each index sum, and a gather may move data between processors.
     """
 
     lowest, frugal = LOWEST, True
@@ -113,7 +114,7 @@ class OneGather(Gathers):
 
     def by_depth(self, depth: Tensor) -> Tensor:
         tokens = depth.shape[-1]
-        keys = depth * tokens - torch.arange(tokens)  # whole numbers: in fp16 they would end at 2048
+        keys = depth * tokens - torch.arange(tokens)  # integers: fp16 would be exact only up to 2048
         return torch.topk(keys, tokens, dim=-1).indices
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class OneGather(Gathers):
         return numbers.argmin(dim=-1, keepdim=True)
 
     def _cut(self, ranked: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
-        """The first k, and the rest if there are any."""
+        """Return the first k tokens, and the remaining ones, if any."""
         if k == self.layout.count(ranked):
             return ranked, None
         return self.layout.first(ranked, k), self.layout.beyond(ranked, k)

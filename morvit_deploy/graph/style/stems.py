@@ -1,4 +1,4 @@
-"""Image to tokens: the patch projection, by rows or by a convolution, with normalisation and positions folded in."""
+"""The stem: patch projection by rows or by a convolution, with normalisation and positions folded in."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from morvit_deploy.model.reference import MoRViT
 
 
 class Stem(nn.Module):
-    """Image to tokens, CLS first; registers, if the model has any, follow the patches.
+    """From an image to tokens: CLS, the patches, and registers if the model has any.
 
-    With `pixels` the image is raw, from 0 to `white`, and `fold` puts its normalisation into the patch projection;
-    otherwise it arrives normalised.
+    With `pixels` the image is raw, from 0 to `white`, and `fold` folds its normalisation into the patch projection.
+    Otherwise the image is normalised.
     """
 
-    white: float  # the highest value of a raw pixel
+    white: float  # value of a white pixel
 
     def __init__(self, model: MoRViT, layout: RowLayout, *, pixels: bool, fold: bool, single: bool) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class Stem(nn.Module):
             self.registers = self._tokens(model.register_tokens, dtype)
 
     def example(self, batch: int) -> Tensor:
-        """A black or zero image of the kind that the stem takes, to trace with."""
+        """Return zeros of the stem's input shape and type, for tracing."""
         size = self.config.image_size
         return torch.zeros(batch, 3, size, size)
 
     def forward(self, image: Tensor) -> Tensor:
-        image = image.to(self.cls.dtype)  # first of all: TensorRT takes uint8 only as far as a cast
+        image = image.to(self.cls.dtype)  # first, since TensorRT supports uint8 only as the input of a cast
         x = self._project(image).to(self.cls.dtype) + self.positions
         parts = [self._repeated(self.cls, image), x]
         if self.config.register_tokens:
@@ -54,32 +54,32 @@ class Stem(nn.Module):
         return self.layout.join(parts)
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
-        """Keep the patch projection's weight (row · column · channel, dim)."""
+        """Store the patch projection's weight (row · column · channel, dim)."""
         raise NotImplementedError
 
     def _project(self, image: Tensor) -> Tensor:
-        """Patches of the image as states without positions."""
+        """Project the patches of the image to states without positions."""
         raise NotImplementedError
 
     def _tokens(self, states: Tensor, dtype: torch.dtype) -> nn.Parameter:
-        """Constant states (1, n, dim) in the graph's layout."""
+        """Return constant states (1, n, dim) in the graph's layout."""
         return _constant(self.layout.constant(states[0]) if self.single else states, dtype)
 
     def _repeated(self, constant: Tensor, image: Tensor) -> Tensor:
-        """Constant states for each image of a batch."""
+        """Repeat constant states for each image of a batch."""
         return constant if self.single else constant.expand(image.shape[0], -1, -1)
 
     def _normalise(self, x: Tensor, shaped: Callable[[Tensor], Tensor]) -> Tensor:
-        """Raw pixels normalised; `shaped` brings a value for each channel to the shape of x."""
+        """Normalise raw pixels; `shaped` broadcasts one value per channel over x."""
         preprocess = self.config.preprocess
         mean, std = (shaped(x.new_tensor(values)) for values in (preprocess.mean, preprocess.std))
         return (x / self.white - mean) / std
 
 
 class RowStem(Stem):
-    """Image (batch, height, width, 3) of raw pixels, or (batch, 3, height, width), to tokens (…, tokens, dim).
+    """A stem for raw pixels (batch, height, width, 3) or images (batch, 3, height, width), in layout bsd.
 
-    Each patch is a row, and the projection a product of rows.
+    Patches are rows, and the projection is a matrix product.
     """
 
     white = 255.0
@@ -90,7 +90,7 @@ class RowStem(Stem):
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         self.patch = StaticLinear(Affine(weight, None), dtype)
-        # of raw pixels, taken into the patch's constants below fp32: see `lowering`
+        # scale and offset of raw pixels, which `lowering` sets below fp32
         self.shrink, self.centre = 1.0, 0.0
 
     def _project(self, image: Tensor) -> Tensor:
@@ -103,31 +103,29 @@ class RowStem(Stem):
         return projected
 
     def _rows(self, image: Tensor) -> Tensor:
-        """Each patch as a row of (row, column, channel): (…, N, patch² · 3)."""
+        """Reshape an image to one row (row, column, channel) per patch: (…, N, patch² · 3)."""
         grid, patch = self.config.image_size // self.config.patch_size, self.config.patch_size
         if self.pixels:
             columns = torch.unflatten(image, -2, (grid, patch))
             cut = torch.unflatten(columns, -4, (grid, patch))
-        else:  # channels go last
+        else:  # move channels last
             columns = torch.unflatten(image, -1, (grid, patch))
             cut = torch.unflatten(columns, -3, (grid, patch)).movedim(-5, -1)
         return cut.transpose(-4, -3).flatten(-3).flatten(-3, -2)
 
 
 class ConvStem(Stem):
-    """Image (1, 3, height, width) to tokens in either layout, by a convolution that steps from patch to patch.
+    """A stem for images (1, 3, height, width) that projects patches by a strided convolution, in either layout.
 
-    Raw pixels are p / 256, as a Core ML ImageType passes them on: scaled by an exact power of two.
+    Raw pixels are p / 256, as a Core ML ImageType scales them: by an exact power of two.
     """
 
     white = 255 / 256
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         size = self.config.patch_size
-        kernel = torch.unflatten(weight, 0, (size, size, -1)).permute(
-            3, 2, 0, 1
-        )  # (dim, channel, row, column)
-        self.weight = _constant(kernel, dtype)
+        kernel = torch.unflatten(weight, 0, (size, size, -1))
+        self.weight = _constant(kernel.permute(3, 2, 0, 1), dtype)  # (dim, channel, row, column)
 
     def _project(self, image: Tensor) -> Tensor:
         if self.normalises:

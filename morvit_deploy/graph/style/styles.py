@@ -1,8 +1,9 @@
-"""The styles of a static graph: the same arithmetic, laid out for different runtimes."""
+"""The styles of a static graph, each laid out for a runtime, and the options of a graph. The logits are the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
@@ -13,27 +14,30 @@ from morvit_deploy.graph.style.channels_first import PointwiseBlock
 from morvit_deploy.graph.style.one_hot import OneHot, OneHotChannels
 from morvit_deploy.graph.style.selection import Gathers, OneGather
 from morvit_deploy.graph.style.stems import ConvStem, RowStem, Stem
-from morvit_deploy.graph.style.words import Attention, Layout, Select
+from morvit_deploy.model.choices import Attention, Input, Layout, Select
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a static graph is made of. `STYLES` lists all that exist; none of them changes the logits."""
+    """The components of a static graph. `STYLES` lists every supported combination."""
 
-    purpose: str  # for whom, and why
+    purpose: str  # which runtime it suits, and why
     layout: RowLayout
     selection: type[Gathers]
     stem: type[Stem]
-    block: type[StaticBlock]  # with its attention, and the linear layers and norms of its layout
-    single: bool = True  # for one image: the graph has no batch axis inside
+    block: type[StaticBlock]  # also defines the attention, the linear layers and the norms
+    single: bool = True  # batch size 1: tensors inside the graph have no batch axis
 
     @property
     def one_hot(self) -> bool:
-        """Whether tokens are selected by products, which cost MACs."""
+        """Whether tokens are selected by matrix products, which cost MACs."""
         return issubclass(self.selection, OneHot)
 
     def select(self, tokens: int, dtype: torch.dtype) -> Gathers:
-        """The selection among `tokens` tokens with states of `dtype`; ConfigError for more than it can number."""
+        """Return the selection for `tokens` tokens with states of `dtype`.
+
+        Raises ConfigError if there are more tokens than the selection can number exactly.
+        """
         most = self.selection.most_tokens
         if most is not None and tokens > most:
             raise ConfigError(
@@ -44,7 +48,7 @@ class Style:
 
 STYLES = {
     "rows": Style(
-        "ONNX Runtime and TensorRT: a batch of images, a gather for each group of tokens",
+        "ONNX Runtime and TensorRT: any batch size, one gather per group of tokens",
         BSD, Gathers, RowStem, StaticBlock, single=False,
     ),
     "one-image": Style(
@@ -52,8 +56,8 @@ STYLES = {
         BSD, Gathers, RowStem, StaticBlock,
     ),
     "bsd-topk": Style(
-        "Core ML's default: a convolution cuts patches without reshapes of rank 6; one gather a step, because the "
-        "converter writes out every index sum",
+        "Core ML's default: a convolution extracts the patches, because reshapes would reach rank 6; one gather per "
+        "step, because the converter expands every index computation into several operations",
         BSD, OneGather, ConvStem, StaticBlock,
     ),
     "bsd-topk-fused": Style(
@@ -61,7 +65,7 @@ STYLES = {
         BSD, OneGather, ConvStem, FusedBlock,
     ),
     "bsd-onehot": Style(
-        "Core ML without top-k and gathers, which may leave the Neural Engine",
+        "Core ML without top-k and gathers, which may not run on the Neural Engine",
         BSD, OneHot, ConvStem, StaticBlock,
     ),
     "bsd-onehot-fused": Style(
@@ -80,7 +84,7 @@ STYLES = {
 
 
 def style_of(layout: Layout, select: Select, attention: Attention = "manual") -> Style:
-    """The style for Core ML that users and manifests name by three words; ConfigError where there is none."""
+    """Return the Core ML style for a layout, a selection and an attention; ConfigError if it is not supported."""
     name = f"{layout}-{select}" + ("-fused" if attention == "fused" else "")
     if name not in STYLES:
         raise ConfigError(
@@ -91,5 +95,34 @@ def style_of(layout: Layout, select: Select, attention: Attention = "manual") ->
 
 
 def style_for_batch(batch: int | str) -> Style:
-    """The style of ONNX and TensorRT graphs for a fixed batch size, or for batch "dynamic"."""
+    """Return the style of ONNX and TensorRT graphs for a fixed batch size, or for batch "dynamic"."""
     return STYLES["one-image" if batch == 1 else "rows"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Input, outputs and style of a static graph. None of them changes the logits.
+
+    `cls_only`, `frozen_keys` and `fold` are rewrites 3 to 5; they are turned off only to measure their effect.
+    """
+
+    input: Input = "uint8"  # raw pixels; "float": normalised. The style's stem documents the shapes
+    with_depth: bool = False
+    style: Style = STYLES["one-image"]
+    cls_only: bool = True
+    frozen_keys: bool = True
+    fold: bool = True
+
+    def __post_init__(self) -> None:
+        if self.input not in get_args(Input):
+            raise ConfigError(
+                f"static graph: got input {self.input!r}, expected {' or '.join(get_args(Input))}"
+            )
+
+    @property
+    def single(self) -> bool:
+        """Whether the graph takes one image and has no batch axis inside."""
+        return self.style.single
+
+
+DEFAULTS = Options()

@@ -1,1 +1,12 @@
-"""One record per routing: other code asks the record and never compares the name. No torch."""
+"""One record per routing, by its name in `config.json`. Other code reads the record and never compares names."""
+
+from __future__ import annotations
+
+from morvit_deploy.model.routings.expert_choice import EXPERT_CHOICE, EXPERT_CHOICE_FLAT
+from morvit_deploy.model.routings.none import NONE
+from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.model.routings.token_choice import TOKEN_CHOICE
+
+ROUTINGS: dict[str, RoutingRecord] = {
+    record.name: record for record in (EXPERT_CHOICE, EXPERT_CHOICE_FLAT, TOKEN_CHOICE, NONE)
+}

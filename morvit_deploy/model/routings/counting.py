@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a block, a router and a recursion, which the routings' own counts are made of."""
+"""MACs of a block, a router and a recursion, from which each routing computes its own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraphShape:
-    """What the MACs of a static graph depend on, besides the configuration."""
+    """Properties of a static graph that its MACs depend on, besides the configuration."""
 
     capacity: tuple[int, ...]  # tokens held at each step
-    cls_only: bool = True  # the last layer computes CLS alone
+    cls_only: bool = True  # the last layer computes only CLS
     frozen_keys: bool = True  # K and V of tokens that have left are computed once
-    routed: tuple[bool, ...] | None = None  # steps whose router is read; None: where the schedule needs it
+    routed: tuple[bool, ...] | None = None  # whether each step's router is evaluated; None: as needed
     thresholds: tuple[float | None, ...] | None = None
     with_depth: bool = False
-    sorts: bool = True  # some bucket of the plan holds fewer tokens than all
+    sorts: bool = True  # a bucket of the plan holds fewer tokens than all
 
 
 def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
-    """One block: `queries` tokens updated, K and V computed for `projected` tokens, attention over `keys`.
+    """Return the MACs of a block that updates `queries` tokens, projects K and V of `projected`, attends to `keys`.
 
-    Attention over a single key is that key's value: there is nothing to multiply.
+    Attention to a single key returns its value, without a product.
     """
     dim = config.embed_dim
     per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
@@ -34,7 +34,7 @@ def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
 
 
 def router_macs(config: Config) -> int:
-    """One router on one token."""
+    """Return the MACs of one router on one token."""
     if config.router is None:
         return 0
     widths = [config.embed_dim, *config.router.hidden, config.record.router_width(config)]
@@ -42,20 +42,20 @@ def router_macs(config: Config) -> int:
 
 
 def layer_names(config: Config) -> list[str]:
-    """The checkpoint's block name of each layer, in order of application."""
+    """Return the checkpoint's block name of each layer, in order of application."""
     cycle = [f"cycle.{i}" for i in range(config.cycle_depth)] * config.num_recursions
     return ["first", *cycle, "last"] if config.sharing == "middle_cycle" else cycle
 
 
 def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
-    """Is the router's logit read at each step? Not where nobody leaves and a hard gate has no score."""
+    """Return, for each step, whether the router is evaluated: if a token leaves, or if the gate needs the score."""
     everyone = (config.routed_tokens,) * len(capacity)
-    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.nested else everyone
+    before = (config.routed_tokens, *capacity)[: len(capacity)] if config.record.nested else everyone
     return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
 
 
 def recursion_macs(config: Config, graph: GraphShape) -> int:
-    """first, the steps and last."""
+    """Return the MACs of first, the routed steps and last."""
     capacity = graph.capacity
     routed = routed_steps(config, capacity) if graph.routed is None else graph.routed
     tokens = held = config.num_tokens  # `held`: before each step's router
@@ -65,14 +65,14 @@ def recursion_macs(config: Config, graph: GraphShape) -> int:
     for step, kept in enumerate(capacity):
         running = kept + tokens - config.routed_tokens  # registers always run, and CLS where it is not routed
         total += held * router_macs(config) if routed[step] else 0
-        # those who left now: K and V computed once, then carried
+        # tokens that leave at this step: their K and V are computed once and kept
         fresh = ((held if graph.frozen_keys else tokens) - running) if everywhere else 0
         keys = tokens if everywhere else running
         for i in range(config.cycle_depth):
             final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
             queries = 1 if final and graph.cls_only else running
             total += block_macs(config, queries, running + fresh, keys)
-        held = running if config.nested else tokens
+        held = running if config.record.nested else tokens
     if middle:
         total += block_macs(config, 1 if graph.cls_only else tokens, tokens, tokens)
     return total

@@ -1,10 +1,14 @@
-"""Expert choice (paper §3.2, §3.4): each step's router keeps the best of the tokens that are still active."""
+"""Expert choice: each step's router selects tokens.
+
+`expert_choice` (paper §3.2, §3.4) selects among the tokens that are still active. `expert_choice_flat` selects among
+all tokens at every step, including CLS.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.routings.counting import GraphShape, recursion_macs
+from morvit_deploy.model.routings.counting import GraphShape, recursion_macs, routed_steps
 from morvit_deploy.model.routings.record import RoutingRecord
 
 if TYPE_CHECKING:
@@ -12,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def scores_read(config: Config, final: bool, by_threshold: bool, with_depth: bool, cls_only: bool) -> bool:
-    """Does anything read the scores of the tokens that a step holds, beyond their order?
+    """Whether a step needs the scores of the tokens it holds, beyond their order.
 
-    The gate does, and under a threshold whoever must know the pads; a final step of CLS alone may do without.
+    The gate needs them, and so do thresholds, which mark padding. A final step that updates only CLS may not.
     """
     alone = final and config.sharing != "middle_cycle" and cls_only
     if not alone:
@@ -23,26 +27,43 @@ def scores_read(config: Config, final: bool, by_threshold: bool, with_depth: boo
 
 
 def _selection_macs(config: Config, graph: GraphShape) -> int:
-    """States, scores and numbers move at each step where someone leaves; depths move back at the end."""
+    """States, scores and token numbers are selected at each step where tokens leave; depths are reordered last."""
     capacity, by_threshold, with_depth = graph.capacity, graph.thresholds is not None, graph.with_depth
     leavers_read = config.sharing == "middle_cycle" or config.attention_scope == "all"
     total, held = 0, config.num_patches
-    given = graph.thresholds or (0.0,) * len(capacity)  # by top-k every step may choose
+    given = graph.thresholds or (0.0,) * len(capacity)  # with top-k every step may select
     for step, (kept, threshold) in enumerate(zip(capacity, given, strict=True), start=1):
         if threshold is None or kept == held:
             continue
         total += (held if leavers_read else kept) * held * config.embed_dim
         final = step == len(capacity)
         total += kept * held * scores_read(config, final, by_threshold, with_depth, graph.cls_only)
-        total += held * held * with_depth * (2 if by_threshold else 1)  # numbers, and steps run so far
+        total += held * held * with_depth * (2 if by_threshold else 1)  # token numbers, and steps run so far
         held = kept
     moved = held < config.num_patches
-    return total + config.num_patches**2 * (with_depth and moved)  # depths in the tokens' own order
+    return total + config.num_patches**2 * (with_depth and moved)  # depths in the tokens' original order
 
 
 def _describe(config: Config) -> str:
     kept = ", ".join(map(str, config.capacity or ()))
-    return f"expert choice: of {config.num_patches} patch tokens {kept} go on, step by step"
+    return f"expert choice: {kept} of {config.num_patches} patch tokens continue at each step"
+
+
+def _flat_selection_macs(config: Config, graph: GraphShape) -> int:
+    """All states and token numbers are reordered at each routed step; `last` selects CLS."""
+    tokens = config.num_tokens
+    choosing = sum(routed_steps(config, graph.capacity))
+    moved = choosing * tokens**2 * (config.embed_dim + 1 + graph.with_depth)
+    cls = tokens * config.embed_dim * (2 if graph.cls_only else 1)  # its state, and the normalised state
+    return moved + (cls if choosing else 0) + tokens**2 * graph.with_depth
+
+
+def _describe_flat(config: Config) -> str:
+    kept = ", ".join(map(str, config.capacity or ()))
+    return (
+        f"flat expert choice: {kept} of all {config.routed_tokens} tokens, including CLS, run at each step; a token "
+        "that skips a step may run a later one"
+    )
 
 
 EXPERT_CHOICE = RoutingRecord(
@@ -51,4 +72,17 @@ EXPERT_CHOICE = RoutingRecord(
     describe=_describe,
     macs=recursion_macs,
     selection_macs=_selection_macs,
+)
+EXPERT_CHOICE_FLAT = RoutingRecord(
+    name="expert_choice_flat",
+    modes=("topk",),
+    describe=_describe_flat,
+    macs=recursion_macs,
+    selection_macs=_flat_selection_macs,
+    nested=False,
+    routes_cls=True,
+    fixed={"gate": "hard", "attention_scope": "active", "sharing": "middle_cycle"},
+    why_fixed=", the only form that has been trained",
+    why_one_bucket="calibration requires patch tokens that leave for good, but with this routing a token that skips "
+    "a step may run a later one, and CLS is routed too",
 )

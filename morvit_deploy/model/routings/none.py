@@ -1,4 +1,4 @@
-"""No routing: a plain ViT, or one with tied layers; every token runs every layer."""
+"""No routing: a plain ViT, or one with tied layers. Every token runs every layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _macs(config: Config, graph: GraphShape) -> int:
-    """Whatever the capacity, all tokens run."""
+    """All tokens run, whatever the capacity."""
     everyone = (config.num_patches,) * config.num_recursions
     return recursion_macs(config, replace(graph, capacity=everyone))
 

@@ -1,4 +1,4 @@
-"""What is particular to one routing: its steps, who is routed, how capacities bind, its MACs and its plans."""
+"""The properties of a routing: its steps, routed tokens, capacities, MACs and plan modes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _num_recursions(config: Config) -> int:
 
 
 def _one_each_or_one(config: Config) -> int:
-    """A router for each recursion, or one that all share."""
+    """One router for each recursion, or a shared one."""
     return 1 if config.router is not None and config.router.shared else config.num_recursions
 
 
@@ -28,24 +28,24 @@ def _one_logit(config: Config) -> int:
 
 @dataclass(frozen=True)
 class RoutingRecord:
-    """One routing. The torch side is found by `name`: `reference.FORWARD` and `unroll.STATIC_ROUTINGS`."""
+    """One routing. Its torch code is registered by `name` in `reference.FORWARD` and `unroll.STATIC_ROUTINGS`."""
 
     name: str
-    modes: tuple[Mode, ...]  # of plans; the first is the checkpoint's own
+    modes: tuple[Mode, ...]  # supported plan modes; the first is the checkpoint's own
     describe: Callable[[Config], str]  # a line for `inspect`
-    macs: Callable[[Config, GraphShape], int]  # between patch projection and head, routers included
+    macs: Callable[[Config, GraphShape], int]  # between patch projection and head, including routers
     selection_macs: Callable[[Config, GraphShape], int]  # of selecting tokens by products with one-hot rows
-    routes: bool = True  # are there routers? Else every token runs every step
-    nested: bool = True  # is a token that left at one step gone from all later ones?
-    routes_cls: bool = False  # does CLS face the router, and does a capacity count it?
-    has_schedule: bool = True  # does `capacity` say how many tokens run each step?
-    depth_upfront: bool = False  # does each token get its depth before the first layer?
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # config field -> the only value it may have
-    why_fixed: str = ""  # follows the value in the error
-    why_one_bucket: str | None = None  # why there is nothing to calibrate; None where there is
-    num_steps: Callable[[Config], int] = _num_recursions  # routed steps: a schedule has a number for each
+    routes: bool = True  # there are routers; otherwise every token runs every step
+    nested: bool = True  # a token that leaves at one step skips all later steps
+    routes_cls: bool = False  # CLS is routed, and capacities count it
+    has_schedule: bool = True  # `capacity` is the number of tokens that run each step
+    depth_upfront: bool = False  # each token's depth is chosen before the first layer
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # config field -> its only supported value
+    why_fixed: str = ""  # appended to that value in the error
+    why_one_bucket: str | None = None  # why calibration is not supported; None if it is
+    num_steps: Callable[[Config], int] = _num_recursions  # routed steps; a schedule has a number for each
     num_routers: Callable[[Config], int] = _one_each_or_one
-    router_width: Callable[[Config], int] = _one_logit  # router logits of a token
+    router_width: Callable[[Config], int] = _one_logit  # router logits per token
 
     @property
     def own_mode(self) -> Mode:
@@ -54,5 +54,5 @@ class RoutingRecord:
 
     @property
     def ladder_mode(self) -> Mode:
-        """The mode of a plan with several buckets, where there can be one."""
+        """The mode of a plan with several buckets, if the routing supports one."""
         return self.modes[-1]

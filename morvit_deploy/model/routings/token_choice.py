@@ -1,4 +1,4 @@
-"""Token choice (Edge-RecViT): one router gives each token its depth, and layer s runs those with depth >= s."""
+"""Token choice (Edge-RecViT): one router chooses each token's depth; layer s runs the tokens with depth >= s."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _num_layers(config: Config) -> int:
 
 
 def _macs(config: Config, graph: GraphShape) -> int:
-    """Layer s runs its capacity of tokens; each block computes the keys of a token that has left once."""
+    """Layer s runs its capacity of tokens; each block computes the keys of a token that has left only once."""
     tokens = config.num_patches + 1
     everywhere = config.attention_scope == "all"
     names = layer_names(config)
     total = tokens * router_macs(config)
-    keyed: dict[str, int] = {}  # block -> frozen tokens it holds keys of
+    keyed: dict[str, int] = {}  # block -> number of frozen tokens whose keys it has computed
     for layer, (name, kept) in enumerate(zip(names, graph.capacity, strict=True), start=1):
         running = kept + 1
         frozen = tokens - running if everywhere else 0
@@ -33,7 +33,7 @@ def _macs(config: Config, graph: GraphShape) -> int:
 
 
 def _selection_macs(config: Config, graph: GraphShape) -> int:
-    """The stem puts states and depths in the order of depth, if some bucket holds fewer tokens than all."""
+    """The stem sorts states and depths by depth if a bucket holds fewer tokens than all."""
     return graph.sorts * config.num_patches**2 * (config.embed_dim + 1)
 
 

@@ -1,1 +1,1 @@
-"""The families that are known: one file for each training code, and those that are recognised to be refused."""
+"""The supported families, a file for each training code, and those that are detected but not supported."""

@@ -1,4 +1,4 @@
-"""Edge-RecViT (github.com/RicardoLee510520/Edge-RecViT), by the paper's author: token choice over three blocks."""
+"""Edge-RecViT (github.com/RicardoLee510520/Edge-RecViT), by the paper's author: token choice with three blocks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _block_rules(source: str, target: str) -> list[Rule]:
 
 
 class EdgeRecViT(Family):
-    """Layer s of L updates the tokens whose depth, read off their embedding, is at least s; all stay keys."""
+    """Layer s of L updates the tokens whose depth, computed from their embedding, is at least s; all stay keys."""
 
     name = "edge_recvit"
     title = "an Edge-RecViT checkpoint"
@@ -67,7 +67,7 @@ class EdgeRecViT(Family):
         copy(r"mor_vit\.router\.router\.4\.weight", "routers.0.2.weight"),
         copy(rf"mor_vit\.layernorm\.{KIND}", r"norm.\g<kind>"),
         copy(rf"classifier\.{KIND}", r"head.\g<kind>"),
-        drop(r"(mor_vit\.)?mlp_router\..*", "a router of the training loss alone"),
+        drop(r"(mor_vit\.)?mlp_router\..*", "a router used only by the training loss"),
     )
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
@@ -82,9 +82,7 @@ class EdgeRecViT(Family):
         settle_preprocess(
             draft.fields, questions, published="cifar10, in its CIFAR-10 script", example="cifar10"
         )
-        draft.tied = (
-            f"block_shared is held once in the file and applied {draft.fields['num_recursions']} times"
-        )
+        draft.tied = f"block_shared is stored once and applied {draft.fields['num_recursions']} times"
         return draft
 
     def _fields(self, contents: Contents, questions: Questions, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -102,7 +100,6 @@ class EdgeRecViT(Family):
         )
         activation = stored.get("hidden_act")
         return fields | {
-            "num_classes": tensors["head.weight"].shape[0],
             "num_heads": settle_heads(questions, stored.get("num_attention_heads"), fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12"),
             # its code takes ReLU for every name but "gelu"
@@ -118,7 +115,7 @@ class EdgeRecViT(Family):
             "routing": "token_choice",
             "router": {
                 "hidden": [tensors[name].shape[0] for name in hidden],
-                "activation": "sigmoid",  # not read: token choice has no score
+                "activation": "sigmoid",  # unused: token choice has no score
                 "bias": False,
                 "shared": False,
                 "alpha": 1.0,
@@ -127,7 +124,7 @@ class EdgeRecViT(Family):
             "attention_scope": "all",
             "capacity": None,
             "head_hidden": [],
-            "labels": labels_of(contents.config, tensors["head.weight"].shape[0]),
+            "labels": labels_of(contents.config, fields["num_classes"]),
         }
 
 
@@ -145,7 +142,7 @@ _NEEDED = (
 
 
 def _settle_alpha(contents: Contents, questions: Questions) -> Any:
-    """DoRA's alpha where a projection still has DoRA; its author's is the rank, and no file holds it."""
+    """Settle DoRA's alpha if a projection still has DoRA; its author sets it to the rank, and no file contains it."""
     if not any(".attention.proj.dora_" in key for key in contents.tensors):
         return None
     directions = [t for key, t in contents.tensors.items() if key.endswith(".proj.dora_A") and t.ndim]
@@ -155,13 +152,13 @@ def _settle_alpha(contents: Contents, questions: Questions) -> Any:
 
 
 def _without_positions(tensors: dict[str, Tensor], contents: Contents) -> list[str]:
-    """With `use_abs_pos_emb` false the model adds no positions, which is adding zeros; its size is config.json's."""
+    """Set positions to zero for `use_abs_pos_emb` false; the image size is that of config.json."""
     stored = contents.config or {}
     if "pos_embed" in tensors or stored.get("use_abs_pos_emb") is not False or "cls_token" not in tensors:
         return []
     image, patch = stored.get("image_size"), stored.get("patch_size")
     if not isinstance(image, int) or not isinstance(patch, int) or not patch:
-        return []  # `need` names what is missing
+        return []  # `need` reports the missing tensor
     side = image // patch
     tensors["pos_embed"] = tensors["cls_token"].new_zeros(1, side * side + 1, tensors["cls_token"].shape[2])
-    return ["config.json says use_abs_pos_emb false: position embeddings are zero"]
+    return ["use_abs_pos_emb is false in config.json: position embeddings are zero"]

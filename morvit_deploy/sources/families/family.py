@@ -1,4 +1,4 @@
-"""What a family is: names it is detected from, rules for its keys, and a draft of the checkpoint they lead to."""
+"""The base of checkpoint families: names for detection, rules for keys, and the draft of a converted checkpoint."""
 
 from __future__ import annotations
 
@@ -11,70 +11,71 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, listed
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, Assignment, Recipe, Row, Rule, assign, build, likely
 from morvit_deploy.sources.tensors.reading import Contents
 
-SHOWN = 12  # keys that a refusal lists
+SHOWN = 12  # keys that a message lists
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass
 class Draft:
-    """A checkpoint on its way: fields of config.json, tensors by their morvit/1 names, and what was done."""
+    """A checkpoint during conversion: fields of config.json, tensors by morvit/1 name, and the table of keys."""
 
     fields: dict[str, Any]
     tensors: dict[str, Tensor]
     rows: list[Row]
     remarks: list[str] = field(default_factory=list)
-    tied: str = ""  # how layers are tied, and how that was proved
-    before: dict[str, Any] = field(default_factory=dict)  # provenance that the source had already
+    tied: str = ""  # how layers are tied, and how this was verified
+    before: dict[str, Any] = field(default_factory=dict)  # provenance of the source itself
 
 
 def rename(draft: Draft, names: Mapping[str, str]) -> None:
-    """Give targets of a draft other names, in its table too."""
+    """Rename tensors of a draft, in its table too."""
     draft.tensors = {names.get(name, name): tensor for name, tensor in draft.tensors.items()}
     draft.rows = [replace(row, target=names.get(row.target or "", row.target)) for row in draft.rows]
 
 
 class Family(ABC):
-    """One training code's checkpoints. Subclasses write `draft`; this class reads the keys."""
+    """The checkpoints of one training code. Subclasses implement `draft`; this class maps the keys."""
 
     name: ClassVar[str]
     title: ClassVar[str]  # with its article, for messages
-    signature: ClassVar[tuple[str, ...]]  # patterns of keys that all checkpoints of this family have
+    signature: ClassVar[tuple[str, ...]]  # patterns of keys that every checkpoint of the family has
     rules: ClassVar[tuple[Rule, ...]]
     recipes: ClassVar[tuple[Recipe, ...]] = (COPIED,)
 
     @abstractmethod
     def draft(self, contents: Contents, questions: Questions) -> Draft:
-        """Fields and tensors of the morvit/1 checkpoint; what files do not hold is settled by `questions`."""
+        """Return the fields and tensors of the morvit/1 checkpoint; `questions` settles what the files lack."""
 
     def assignment(self, contents: Contents) -> Assignment:
-        """Where each key goes. CheckpointError that lists every key that cannot go anywhere."""
+        """Assign each key to a target; CheckpointError lists every key without one."""
         found = assign(contents.tensors, self.rules)
         targets = [key for slots in found.parts.values() for key in slots.values()]
         problems = [f"{key}: {why}" for key, why in _grouped(found.refused).items()]
         if problems:
             raise CheckpointError(
-                f"{contents.path} is {self.title}, with parts that morvit/1 cannot say:\n{listed(problems)}"
+                f"{contents.path} is {self.title} with components that morvit/1 does not support:\n"
+                f"{listed(problems, SHOWN)}"
             )
         problems = [f"unexpected: {key}{likely(key, targets)}" for key in found.unknown]
         problems += [f"two sources for one tensor: {pair}" for pair in found.twice]
         if problems:
             raise CheckpointError(
-                f"{contents.path} is {self.title}, but {len(problems)} of its {len(contents.tensors)} tensors "
-                f"have no place there:\n{listed(problems)}"
+                f"{contents.path} is {self.title}, but {len(problems)} of its {len(contents.tensors)} tensors do "
+                f"not belong to one:\n{listed(problems, SHOWN)}"
             )
         return found
 
     def built(
         self, contents: Contents, recipes: Sequence[Recipe] | None = None
     ) -> tuple[dict[str, Tensor], list[Row]]:
-        """Target tensors and the table.
+        """Return the target tensors and the table of keys.
 
-        CheckpointError for tensors that hold no weights, and for a target of which only half is there.
+        Raises CheckpointError for tensors that are not weights and for targets that are incomplete.
         """
         assignment = self.assignment(contents)
         used = {key for slots in assignment.parts.values() for key in slots.values()}
@@ -83,28 +84,27 @@ class Family(ABC):
         ]
         if problems:
             raise CheckpointError(
-                f"{contents.path} is {self.title}, but {len(problems)} of its tensors hold no weights:\n"
-                f"{listed(problems)}"
+                f"{contents.path} is {self.title}, but {len(problems)} of its tensors are not usable weights:\n"
+                f"{listed(problems, SHOWN)}"
             )
         recipes = self.recipes if recipes is None else recipes
         tensors, rows, problems = build(assignment, contents.tensors, recipes)
         if problems:
-            raise CheckpointError(f"{contents.path} is {self.title}, but:\n{listed(problems)}")
+            raise CheckpointError(f"{contents.path} is {self.title}, but:\n{listed(problems, SHOWN)}")
         return tensors, rows
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A family that is recognised and refused."""
+    """A family that is detected but not supported."""
 
-    name: str
     title: str
     signature: tuple[str, ...]
     reason: str
 
 
 def evidence(signature: tuple[str, ...], keys: Sequence[str]) -> list[str] | None:
-    """For each pattern of a signature the first key that it matches; None when one matches none."""
+    """Return the first key that matches each pattern of a signature; None if a pattern matches no key."""
     found = []
     for pattern in signature:
         regex = re.compile(pattern)
@@ -116,7 +116,7 @@ def evidence(signature: tuple[str, ...], keys: Sequence[str]) -> list[str] | Non
 
 
 def unsound(tensor: Tensor) -> str:
-    """Why a tensor can be no weight: its type, its shape or its numbers; empty when it can."""
+    """Return why a tensor cannot be a weight: its type, shape or values; empty if it can."""
     if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
         kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
         hint = "; dequantise it first" if "int" in kind else ""
@@ -127,14 +127,8 @@ def unsound(tensor: Tensor) -> str:
     return f"{bad} of {tensor.numel():,} values are NaN or infinite" if bad else ""
 
 
-def listed(problems: Sequence[str]) -> str:
-    """Problems, a line each, the first few of them."""
-    lines = [f"  - {problem}" for problem in problems[:SHOWN]]
-    return "\n".join(lines + ([f"  - and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []))
-
-
 def _grouped(refused: Mapping[str, str]) -> dict[str, str]:
-    """One line for each reason: the first key, how many more, and the reason."""
+    """Group keys by reason; returns the first key and the number of others, with the reason."""
     by_reason: dict[str, list[str]] = {}
     for key, why in refused.items():
         by_reason.setdefault(why, []).append(key)

@@ -1,4 +1,4 @@
-"""ViT and DeiT as Hugging Face Transformers saves them, by the names of version 4 and of version 5."""
+"""ViT and DeiT as saved by Hugging Face Transformers, with the names of versions 4 and 5."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, refuse
 from morvit_deploy.sources.tensors.reading import Contents
 
-_AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without its classifier has no prefix
-_ACTIVATIONS = {  # hidden_act -> ours; of what it does, not of what it is called
+_AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without classifier has no prefix
+_ACTIVATIONS = {  # hidden_act -> the activation that it computes
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
@@ -45,7 +45,7 @@ def _layer_rules(layer: str, names: dict[str, str]) -> list[Rule]:
 
 
 class TransformersViT(Family):
-    """Every token runs every layer; DeiT's distillation token is a register: attended to, never read."""
+    """Every token runs every layer. DeiT's distillation token is converted to a register token."""
 
     name = "hf_vit"
     title = "a Hugging Face ViT or DeiT"
@@ -59,7 +59,7 @@ class TransformersViT(Family):
         copy(rf"{_AT}embeddings\.cls_token", "cls_token"),
         copy(rf"{_AT}embeddings\.distillation_token", "register_tokens"),
         copy(rf"{_AT}embeddings\.position_embeddings", "pos_embed"),
-        drop(rf"{_AT}embeddings\.mask_token", "of masked-image training alone"),
+        drop(rf"{_AT}embeddings\.mask_token", "used only for masked-image training"),
         *_layer_rules(
             r"encoder\.layer",
             {
@@ -88,10 +88,10 @@ class TransformersViT(Family):
         ),
         copy(rf"{_AT}layernorm\.{KIND}", r"norm.\g<kind>"),
         copy(rf"classifier\.{KIND}", r"head.\g<kind>"),
-        drop(rf"{_AT}pooler\..*", "the image classifier reads CLS itself, not the pooler"),
+        drop(rf"{_AT}pooler\..*", "the image classifier uses the state of CLS, not the pooler"),
         refuse(
             r"(cls_classifier|distillation_classifier)\..*",
-            "the answer is the mean of two heads, of CLS and of the distillation token",
+            "its logits are the mean of two heads, of CLS and of the distillation token",
         ),
         refuse(r"decoder\..*", "it is a masked-image model, not a classifier"),
     )
@@ -107,12 +107,12 @@ class TransformersViT(Family):
         return draft
 
     def _rest(self, draft: Draft, contents: Contents, questions: Questions) -> dict[str, Any]:
-        """The fields that follow from neither sizes nor ties."""
-        stored, classes = contents.config or {}, draft.tensors["head.weight"].shape[0]
+        """Return the fields that depend on neither shapes nor ties."""
+        stored = contents.config or {}
         act = stored.get("hidden_act")
         if act is not None and act not in _ACTIVATIONS:
             raise CheckpointError(
-                f"{contents.path}: config.json says hidden_act {act!r}; expected one of {', '.join(_ACTIVATIONS)}"
+                f"{contents.path}: got hidden_act {act!r} in config.json, expected one of {', '.join(_ACTIVATIONS)}"
             )
         unsupported = preprocessing.unsupported_of_transformers(
             contents.processor, draft.fields["image_size"]
@@ -128,7 +128,6 @@ class TransformersViT(Family):
         )
         return {
             **PLAIN,
-            "num_classes": classes,
             "num_heads": settle_heads(
                 questions, stored.get("num_attention_heads"), draft.fields["embed_dim"]
             ),
@@ -140,12 +139,12 @@ class TransformersViT(Family):
                 published="gelu",
             ),
             "head_hidden": [],
-            "labels": labels_of(contents.config, classes),
+            "labels": labels_of(contents.config, draft.fields["num_classes"]),
         }
 
 
 def _numbers(draft: Draft, side: int) -> dict[str, int]:
-    """What the tensors show, by config.json's names."""
+    """Return the sizes that the tensors imply, by the names in config.json."""
     layers = {name.split(".")[1] for name in draft.tensors if name.startswith("layers.")}
     return {
         "num_hidden_layers": len(layers),

@@ -1,4 +1,4 @@
-"""Layers that a file holds one by one, and the unique blocks that they are copies of."""
+"""Conversion of unrolled layers to the unique blocks that they are copies of."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from morvit_deploy.sources.families.family import Draft
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.ties import Tying, find_tying, near_ties, prove_tying, tied_tensors
 
-LAYERS = "layers."  # before the number of a layer that is not yet a block
+LAYERS = "layers."  # prefix of unrolled layers, before their number
 
 
 def settle_layers(draft: Draft, questions: Questions) -> None:
-    """`layers.{i}.*` of a draft become the unique blocks that they are copies of; sets sharing and the proof of it.
+    """Replace `layers.{i}.*` of a draft by the unique blocks that they are copies of, and set `sharing`.
 
-    With `--sharing` the tie is proved or refused; without, the shortest cycle of bit-identical copies is taken.
+    With `--sharing` the given ties are verified. Without it, the shortest cycle of bit-identical copies is used.
     """
     layers = take_layers(draft.tensors)
-    tying = _asked_tying(questions, len(layers)) or find_tying(layers)
-    tie(draft, layers, tying, "leave --sharing out to load them as they are")
+    tying = _given_tying(questions, len(layers)) or find_tying(layers)
+    tie(draft, layers, tying, "omit --sharing to load the layers without tying them")
     draft.remarks += near_ties(layers, tying)
-    draft.tied = told_of(tying, len(layers))
+    draft.tied = describe(tying, len(layers))
     draft.fields |= {
         "sharing": tying.sharing,
         "cycle_depth": tying.cycle_depth,
@@ -33,7 +33,7 @@ def settle_layers(draft: Draft, questions: Questions) -> None:
 
 
 def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Take `layers.{i}.*` out of tensors: each layer's by their name in it."""
+    """Remove `layers.{i}.*` from tensors; returns each layer's tensors by their name in the layer."""
     names = [name for name in tensors if name.startswith(LAYERS)]
     count = count_of(tensors, LAYERS.removesuffix("."))
     layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
@@ -44,27 +44,27 @@ def take_layers(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def count_of(tensors: Mapping[str, Tensor], stack: str) -> int:
-    """How many `stack.{i}` there are; CheckpointError when numbers are left out."""
+    """Return the number of `stack.{i}`; CheckpointError if numbers are missing."""
     numbers = {int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}.")}
     absent = [i for i in range(len(numbers)) if i not in numbers]
     if absent:
         raise CheckpointError(
-            f"{stack}: there are {len(numbers)}, numbered up to {max(numbers)}, but number {absent[0]} is missing; "
-            "the file is not whole"
+            f"{stack}: got {len(numbers)}, numbered up to {max(numbers)}, but number {absent[0]} is missing; "
+            "the file is incomplete"
         )
     return len(numbers)
 
 
 def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what_to_do: str) -> None:
-    """Put the unique blocks of proved ties into a draft, and mark in its table which layers are copies.
+    """Verify ties, add the unique blocks to a draft, and mark the copies in its table.
 
-    CheckpointError, with `what_to_do` about it, when the ties do not hold, or blocks are in the file in both forms.
+    Raises CheckpointError, with the advice `what_to_do`, if layers are not copies or blocks are stored in both forms.
     """
     prove_tying(layers, tying, what_to_do)
     unique = tied_tensors(layers, tying)
     if both := sorted(draft.tensors.keys() & unique.keys()):
         name = next(name for name in tying.names() if both[0].startswith(f"{name}."))
-        raise CheckpointError(f"the file holds layers unrolled and {name} beside them; save one of the two")
+        raise CheckpointError(f"the file contains unrolled layers and also {name}; save one of the two")
     draft.tensors |= unique
     names = tying.names()
     rows = []
@@ -73,14 +73,14 @@ def tie(draft: Draft, layers: Sequence[Mapping[str, Tensor]], tying: Tying, what
             number, _, rest = row.target.removeprefix(LAYERS).partition(".")
             block = names[int(number)]
             first = names.index(block)
-            how = row.how if first == int(number) else f"{row.how}; the same bits as layer {first}'s"
+            how = row.how if first == int(number) else f"{row.how}; bit-identical to layer {first}"
             row = replace(row, target=f"{block}.{rest}", how=how)
         rows.append(row)
     draft.rows = rows
 
 
-def _asked_tying(questions: Questions, layers: int) -> Tying | None:
-    """The tie that the command line requires; CheckpointError when so many layers cannot have it."""
+def _given_tying(questions: Questions, layers: int) -> Tying | None:
+    """Return the ties that the options require; CheckpointError if they do not fit the number of layers."""
     sharing, depth = questions.given.sharing, questions.given.cycle_depth
     if sharing is None:
         return None
@@ -93,16 +93,16 @@ def _asked_tying(questions: Questions, layers: int) -> Tying | None:
     depth = depth or 1
     if inside < depth or inside % depth:
         raise CheckpointError(
-            f"--sharing {sharing} with --cycle-depth {depth}: the file has {layers} layers, and {inside} of them are "
-            "no whole number of cycles"
+            f"--sharing {sharing} with --cycle-depth {depth}: got {layers} layers in the file, {inside} of them in "
+            f"cycles, expected a multiple of {depth}"
         )
     return Tying(sharing, depth, inside // depth)
 
 
-def told_of(tying: Tying, layers: int) -> str:
-    """The tie in words."""
+def describe(tying: Tying, layers: int) -> str:
+    """Return a sentence about the ties."""
     if tying.sharing == "none":
-        return f"{layers} layers, each loaded by itself: nothing is tied"
+        return f"{layers} layers, none of them tied"
     ends = "between the first and the last " if tying.sharing == "middle_cycle" else ""
     return (
         f"{layers} layers: {tying.cycle_depth} unique block(s) {ends}applied {tying.num_recursions} times; every "

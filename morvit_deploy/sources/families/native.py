@@ -1,4 +1,4 @@
-"""morvit/1 itself, in any wrapping: a training file beside its config.json, or layers that were saved unrolled."""
+"""morvit/1 checkpoints in other containers: a training file next to its config.json, or unrolled layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from morvit_deploy.sources.tensors.ties import Tying
 
 
 class Native(Family):
-    """Our own names. Unrolled copies `blocks.{i}` are taken for the cycle where they are bit-identical."""
+    """The names of morvit/1. Unrolled copies `blocks.{i}` are tied if they are bit-identical."""
 
     name = "native"
     title = "a morvit/1 checkpoint"
@@ -33,8 +33,8 @@ class Native(Family):
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         if contents.config is None or str(contents.config.get("format")) != "morvit/1":
             raise CheckpointError(
-                f"{contents.path} has the names of morvit/1, but no config.json of that format beside it; write one "
-                "(docs/format.md), since no tensor shows heads, eps, gate or routing"
+                f"{contents.path} has the tensor names of morvit/1, but no config.json of that format next to it; "
+                "write one (docs/format.md), since the tensors do not determine heads, eps, gate and routing"
             )
         tensors, rows = self.built(contents)
         config = parse_config(json.dumps(contents.config), source=f"{contents.path}: config.json")
@@ -47,25 +47,25 @@ class Native(Family):
 
 
 def _roll(draft: Draft, config: Config) -> None:
-    """`layers.{i}` to first, cycle and last, as config.json ties them; CheckpointError when they are not copies."""
+    """Convert `layers.{i}` to first, cycle and last, as config.json ties them; CheckpointError if they differ."""
     layers = take_layers(draft.tensors)
-    draft.tied = "blocks are held once in the file"
+    draft.tied = "each block is stored once"
     if not layers:
         return
     if len(layers) != config.num_layers:
         raise CheckpointError(
-            f"{len(layers)} blocks in the file, expected {config.num_layers}, one for each layer of config.json"
+            f"got {len(layers)} blocks in the file, expected {config.num_layers}, the number of layers in config.json"
         )
     what_to_do = (
-        "save the checkpoint with its blocks once, or, if they were trained apart, say so in config.json: sharing "
-        '"none", cycle_depth the number of layers'
+        "save each block once, or, if the blocks were trained separately, set sharing to "
+        '"none" and cycle_depth to the number of layers in config.json'
     )
     tie(draft, layers, Tying(config.sharing, config.cycle_depth, config.num_recursions), what_to_do)
-    draft.tied = f"{len(layers)} unrolled layers: every tensor of every copy is bit-identical"
+    draft.tied = f"{len(layers)} unrolled layers; the copies are bit-identical"
 
 
 def _resize(draft: Draft, config: Config, questions: Questions) -> None:
-    """Another image size: positions, and the settings that must be given again for it."""
+    """Change the image size: resample positions, and require the settings that depend on it."""
     fields = draft.fields
     settle_positions(draft, questions)
     now = (fields["image_size"] // fields["patch_size"]) ** 2

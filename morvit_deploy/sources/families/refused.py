@@ -1,18 +1,16 @@
-"""Families that are detected only to report why they are not supported."""
+"""Families that are detected in order to report why they are not supported."""
 
 from __future__ import annotations
 
 from morvit_deploy.sources.families.family import Foreign
 
 _LLAMA = (
-    "its blocks are Llama's: RMSNorm without shift, a gated MLP (SiLU), rotary or no positions in the block. A "
-    "morvit/1 block is a ViT's: LayerNorm, a plain two-layer MLP, learned positions. No weights "
-    "make one the other"
+    "its blocks are Llama blocks (RMSNorm, a gated SiLU MLP, rotary or no positions), while morvit/1 blocks are ViT "
+    "blocks (LayerNorm, a two-layer MLP, learned positions); the weights cannot be converted"
 )
 
 REFUSED = (
     Foreign(
-        name="official_mor",
         title="an official Mixture-of-Recursions language model, or a fork of it (vit-mor)",
         signature=(
             r"(.*\.)?layers\.\d+\.(.*\.)?mlp\.gate_proj\.weight",
@@ -21,11 +19,10 @@ REFUSED = (
         reason=_LLAMA,
     ),
     Foreign(
-        name="vision_mor_hf",
         title="Vision-MoR's Transformers variant (MoRViTModel)",
         signature=(r"(vit\.)?encoder\.first_block\.", r"(vit\.)?encoder\.routers\.\d+\.router\."),
-        reason="its encoder hands the router's choice to the layers as a head mask: every token is updated at every "
-        "step, and attention weights are multiplied after the softmax. No token leaves, so nothing can be unrolled; "
-        "retrain with MoRVisionTransformer, whose blocks run on the chosen tokens",
+        reason="its encoder passes the router's selection to the layers as a head mask, which multiplies attention "
+        "weights after the softmax. Every token is updated at every step, so no compute can be saved; retrain with "
+        "MoRVisionTransformer, whose blocks run on the selected tokens",
     ),
 )

@@ -1,4 +1,4 @@
-"""What the families share on the way from tensors to config.json: sizes, positions, preprocessing, labels."""
+"""Steps that the families share, from tensors to config.json: sizes, positions, preprocessing, labels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, listed
 from morvit_deploy.model.config import Preprocess
-from morvit_deploy.sources.families.family import Draft, listed
+from morvit_deploy.sources.families.family import SHOWN, Draft
 from morvit_deploy.sources.settings import preprocessing
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.positions import side_of, split_positions
 from morvit_deploy.sources.tensors.reading import Contents
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published ViTs, by width
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # width of a published ViT -> number of heads
 
 PLAIN = {  # fields of a model without routing
     "routing": "none",
@@ -25,25 +25,25 @@ PLAIN = {  # fields of a model without routing
     "attention_scope": "active",
     "capacity": None,
 }
-NEEDED = (  # of a model without routing, whose layers are not yet blocks
+NEEDED = (  # targets of a model without routing, before its layers are tied
     *("patch_embed.proj.weight", "cls_token", "pos_embed"),
     *("layers.0.mlp.fc1.weight", "norm.weight", "head.weight"),
 )
-AXES = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "norm.weight": 1}  # of others: 2
-WITHOUT = {  # what a model is that has everything but this
-    "cls_token": "its answer is not read off CLS, as morvit/1 reads it",
-    "pos_embed": "its positions are not learned embeddings",
-    "head.weight": "it was saved without its head, so it answers features and not classes",
+AXES = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "norm.weight": 1}  # other tensors: 2
+WITHOUT = {  # the only missing tensor -> what this means
+    "cls_token": "morvit/1 requires a model that classifies by CLS",
+    "pos_embed": "morvit/1 requires learned position embeddings",
+    "head.weight": "it was saved without its head, so it returns features and not logits",
 }
 
 
 def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: str) -> None:
-    """CheckpointError when tensors that the rest depends on are missing or have other axes; `names` are targets."""
+    """Raise CheckpointError if a target of `names` is missing or has another number of axes."""
     missing = [name for name in names if name not in tensors]
     if missing:
         why = WITHOUT.get(missing[0], "") if len(missing) == 1 else ""
         raise CheckpointError(
-            f"{contents.path} is {title}, but has nothing for {', '.join(missing)}: {why or 'it is not whole'}"
+            f"{contents.path} is {title} without {', '.join(missing)}: {why or 'it is incomplete'}"
         )
     wrong = [
         f"{name} is {list(tensors[name].shape)}, expected {axes} axes"
@@ -51,25 +51,25 @@ def need(tensors: Mapping[str, Tensor], contents: Contents, title: str, *names: 
         if tensors[name].ndim != (axes := AXES.get(name, 2))
     ]
     if wrong:
-        raise CheckpointError(f"{contents.path} is {title}, but:\n{listed(wrong)}")
+        raise CheckpointError(f"{contents.path} is {title}, but:\n{listed(wrong, SHOWN)}")
 
 
 def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
-    """CheckpointError where numbers that the tensors show are not those of the config.json beside them."""
+    """Raise CheckpointError if sizes of the tensors differ from the config.json next to them."""
     stored = contents.config or {}
     wrong = [
-        f"{name}: config.json says {stored[name]}, the tensors {value}"
+        f"{name}: {stored[name]} in config.json, {value} in the tensors"
         for name, value in found.items()
         if stored.get(name) not in (None, value, [value, value])  # sizes may be pairs
     ]
     if wrong:
         raise CheckpointError(
-            f"{contents.path} and its config.json are of different models:\n{listed(wrong)}"
+            f"{contents.path} and its config.json describe different models:\n{listed(wrong, SHOWN)}"
         )
 
 
 def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
-    """embed_dim, mlp_dim, patch_size and qkv_bias as the tensors show them; `block` is any block's name."""
+    """Return the fields that the shapes of the tensors determine; `block` is the name of any block."""
     dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     return {
         "format": "morvit/1",
@@ -78,27 +78,32 @@ def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
         "embed_dim": dim,
         "mlp_dim": tensors[f"{block}.mlp.fc1.weight"].shape[0],
         "qkv_bias": f"{block}.attn.qkv.bias" in tensors,
+        "num_classes": tensors["head.weight"].shape[0],
     }
 
 
 def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed") -> int:
-    """Position embeddings for the image size that is required, and registers with theirs added; sets `image_size`.
+    """Set `image_size`, resample positions to it, and add the registers' positions to them.
 
-    Returns the patches along an edge that the checkpoint was trained with. `name` is the source's word for them.
+    Returns the number of patches along an edge in training. `name` is the source's name of the positions.
     """
     rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
     if registers is not None and registers.ndim != 3:
-        raise CheckpointError(f"register tokens are {list(registers.shape)}, expected [1, tokens, dim]")
+        raise CheckpointError(
+            f"register tokens: got shape {list(registers.shape)}, expected [1, tokens, dim]"
+        )
     prefix = 1 + (0 if registers is None else registers.shape[1])
     positions = split_positions(rows, prefix, name)
     if rows.shape[1] == positions.side**2:
-        draft.remarks.append("only patches have positions in the file: CLS's is zero")
+        draft.remarks.append("the file has positions for patches only; the position of CLS is zero")
     patch, trained = draft.fields["patch_size"], positions.side
-    asked = questions.given.image_size
-    draft.fields["image_size"] = asked or trained * patch
-    if asked is not None:
-        side = side_of(asked, patch)
-        questions.note("image_size", asked, f"command line, --image-size; trained with {trained * patch}")
+    image_size = questions.given.image_size
+    draft.fields["image_size"] = image_size or trained * patch
+    if image_size is not None:
+        side = side_of(image_size, patch)
+        questions.note(
+            "image_size", image_size, f"command line, --image-size; trained with {trained * patch}"
+        )
         if side != trained:
             positions = positions.resized(side)
             draft.remarks.append(
@@ -121,22 +126,22 @@ def settle_preprocess(
     published: str,
     example: str,
 ) -> None:
-    """Set `preprocess`: from the command line, else what is stored beside the weights, else required."""
-    said, value = questions.given.preprocess, stored
-    if said is not None:
-        value = preprocessing.chosen(said, fields["image_size"])
-        name = "" if isinstance(said, Preprocess) else f" {Path(said).name}"
+    """Set `preprocess` from the command line or from the file; otherwise it is required."""
+    given, value = questions.given.preprocess, stored
+    if given is not None:
+        value = preprocessing.chosen(given, fields["image_size"])
+        name = "" if isinstance(given, Preprocess) else f" {Path(given).name}"
         instead = f", instead of {origin}" if stored not in (None, value) else ""
         origin = f"command line, --preprocess{name}{instead}"
     if value is None:
-        questions.ask("preprocess", published, example)
+        questions.require("preprocess", published, example)
         return
     fields["preprocess"] = value.model_dump(mode="json")
     questions.note("preprocess", fields["preprocess"], origin)
 
 
 def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
-    """The number of heads, which no tensor shows."""
+    """Settle the number of heads, which the tensors do not determine."""
     known = HEADS.get(dim)
     published = f"{known} at width {dim}" if known else "64 columns a head, in ViT and DeiT"
     return questions.settle(
@@ -145,7 +150,7 @@ def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
 
 
 def labels_of(config: dict[str, Any] | None, classes: int) -> list[str] | None:
-    """Class names from `id2label`, unless they are Transformers' placeholders."""
+    """Return class names from `id2label`, None for Transformers' placeholders."""
     found = (config or {}).get("id2label")
     if not isinstance(found, dict) or len(found) != classes:
         return None

@@ -1,4 +1,4 @@
-"""Plain ViTs by timm's names: timm (github.com/huggingface/pytorch-image-models), DeiT, DeiT III, registers."""
+"""Plain ViTs with timm's names: timm (github.com/huggingface/pytorch-image-models), DeiT, DeiT III, registers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources.families.family import Draft, Family, listed, rename
+from morvit_deploy.errors import CheckpointError, listed
+from morvit_deploy.sources.families.family import SHOWN, Draft, Family, rename
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
@@ -25,14 +25,14 @@ from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCAL
 from morvit_deploy.sources.tensors.reading import Contents
 
 _GATED = "the MLP is gated (SwiGLU)"
-_AVERAGE = "the answer is read off the mean of all tokens, not off CLS"
+_AVERAGE = "it classifies by the mean of all tokens, not by CLS"
 
 
 class TimmViT(Family):
-    """Every token runs every layer. LayerScale is folded in; registers become tokens beside CLS."""
+    """Every token runs every layer. LayerScale is folded into the layer before it."""
 
     name = "timm_vit"
-    title = "a ViT by timm's names (timm, DeiT)"
+    title = "a ViT with timm's names (timm, DeiT)"
     signature = (
         r"patch_embed\.proj\.weight",
         r"blocks\.\d+\.attn\.qkv\.weight",
@@ -61,19 +61,19 @@ class TimmViT(Family):
         copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
         copy(rf"head\.{KIND}", r"head.\g<kind>"),
         refuse(r"fc_norm\..*", _AVERAGE),
-        refuse(r"attn_pool\..*", "the answer is read off an attention pool, not off CLS"),
+        refuse(r"attn_pool\..*", "it classifies by an attention pool, not by CLS"),
         refuse(
             r"(dist_token|head_dist\..*)",
-            "the answer is the mean of two heads, of CLS and of a distillation token",
+            "its logits are the mean of two heads, of CLS and of a distillation token",
         ),
-        refuse(r"norm_pre\..*", "there is a LayerNorm before the first block"),
-        refuse(r"patch_embed\.norm\..*", "there is a LayerNorm after the patch projection"),
-        refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "queries and keys are normalised"),
-        refuse(r"blocks\.\d+\.(attn|mlp)\.norm\..*", "there is a LayerNorm inside the attention or the MLP"),
+        refuse(r"norm_pre\..*", "it has a LayerNorm before the first block"),
+        refuse(r"patch_embed\.norm\..*", "it has a LayerNorm after the patch projection"),
+        refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "it normalises queries and keys"),
+        refuse(r"blocks\.\d+\.(attn|mlp)\.norm\..*", "it has a LayerNorm inside the attention or the MLP"),
         refuse(r"blocks\.\d+\.mlp\.(fc1_g|fc1_x|w12|w3)\..*", _GATED),
         refuse(
             r"(rel_pos_bias|blocks\.\d+\.attn\.(rel_pos|relative_position)|rope).*",
-            "positions act on attention",
+            "it has relative or rotary positions",
         ),
     )
 
@@ -83,8 +83,8 @@ class TimmViT(Family):
         stored = contents.config or {}
         arguments = _arguments(stored)
         _refuse_what_names_hide(contents, arguments, tensors)
-        classes, fields = tensors["head.weight"].shape[0], width_fields(tensors, "layers.0")
-        hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": classes})
+        fields = width_fields(tensors, "layers.0")
+        hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": fields["num_classes"]})
         draft = Draft(fields, tensors, rows)
         settle_positions(draft, questions)
         settle_preprocess(
@@ -97,19 +97,18 @@ class TimmViT(Family):
         )
         draft.fields |= {
             **PLAIN,
-            "num_classes": classes,
             "num_heads": settle_heads(questions, arguments.get("num_heads"), draft.fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-6"),
             "activation": questions.settle("activation", published="gelu"),
             "head_hidden": _settle_head(draft),
-            "labels": _labels(stored, classes),
+            "labels": _labels(stored, fields["num_classes"]),
         }
         settle_layers(draft, questions)
         return draft
 
 
 def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments in timm's config.json, wherever they are."""
+    """Return the model's arguments from all places of timm's config.json."""
     arguments = {"global_pool": stored.get("global_pool")}
     for name in ("pretrained_cfg", "model_args"):
         found = stored.get(name)
@@ -120,28 +119,28 @@ def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
 def _refuse_what_names_hide(
     contents: Contents, arguments: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """CheckpointError for models whose tensors are called as a plain ViT's, and which are none."""
+    """Raise CheckpointError for models that have the tensor names of a plain ViT but compute something else."""
     problems = []
     if arguments["global_pool"] not in ("token", None):
-        problems.append(f"config.json says global_pool {arguments['global_pool']!r}: {_AVERAGE}")
+        problems.append(f"global_pool {arguments['global_pool']!r} in config.json: {_AVERAGE}")
     if arguments.get("act_layer") not in ("gelu", None):
-        problems.append(f"config.json says act_layer {arguments['act_layer']!r}, expected gelu")
+        problems.append(f"act_layer {arguments['act_layer']!r} in config.json, expected gelu")
     for size in (arguments.get("img_size"), arguments.get("input_size")):
-        if (
-            isinstance(size, list) and len(set(size[-2:])) > 1
-        ):  # their grid can have as many patches as a square
-            problems.append(f"config.json says that images are {size[-2]}×{size[-1]}, expected squares")
+        # a grid that is not square can have as many patches as a square one
+        if isinstance(size, list) and len(set(size[-2:])) > 1:
+            problems.append(f"images of {size[-2]}×{size[-1]} in config.json, expected squares")
     up, down = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     if up is not None and down is not None and up.shape[0] == 2 * down.shape[-1]:
-        problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} rows for {down.shape[-1]} of fc2: {_GATED}")
+        problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} outputs, fc2 {down.shape[-1]} inputs: {_GATED}")
     if problems:
         raise CheckpointError(
-            f"{contents.path} is a ViT by timm's names, with parts that morvit/1 cannot say:\n{listed(problems)}"
+            f"{contents.path} is {TimmViT.title} with components that morvit/1 does not support:\n"
+            f"{listed(problems, SHOWN)}"
         )
 
 
 def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:
-    """Class names, where config.json has one for each class."""
+    """Return the class names in config.json, None if it does not have one for each class."""
     names = stored.get("label_names")
     complete = (
         isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
@@ -150,7 +149,7 @@ def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:
 
 
 def _settle_head(draft: Draft) -> list[int]:
-    """Hidden widths of the head; a representation layer (tanh) before it makes it an MLP head."""
+    """Return the hidden widths of the head: a representation layer (tanh) makes it an MLP head."""
     if "head.0.weight" not in draft.tensors:
         return []
     rename(draft, {"head.weight": "head.1.weight", "head.bias": "head.1.bias"})

@@ -1,4 +1,4 @@
-"""Vision-MoR (github.com/Ghostfreak-077/Vision-MoR): expert choice over first, shared and last blocks."""
+"""Vision-MoR (github.com/Ghostfreak-077/Vision-MoR): expert choice with first, shared and last blocks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FACTORS = "capacity_factors"
 
 
 class VisionMoR(Family):
-    """Each step's router ranks tokens, and the shared blocks run on the highest; `capacity_factors` give how many.
+    """Each step's router ranks tokens, and the shared blocks run on the best; `capacity_factors` give their number.
 
-    Its own code ranks all tokens at every step, CLS among them, and updates the chosen with the blocks' output:
-    selection "flat", gate "hard". Forks that filter step by step and spare CLS are selection "nested".
+    The original code ranks all tokens at every step, including CLS, and replaces the selected ones by the blocks'
+    output: selection "flat", gate "hard". Forks that select among the remaining patches are selection "nested".
     """
 
     name = "vision_mor"
@@ -71,7 +71,6 @@ class VisionMoR(Family):
         settle_positions(draft, questions)
         fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
-            "num_classes": tensors["head.weight"].shape[0],
             "num_heads": _heads(questions, fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-5"),
             "activation": questions.settle("activation", published="gelu"),
@@ -85,23 +84,23 @@ class VisionMoR(Family):
         settle_preprocess(
             fields,
             questions,
-            published="its script takes 32×32 CIFAR-10 pictures as they are: a JSON file with mean 0.4914, 0.4822, "
-            "0.4465, std 0.2023, 0.1994, 0.2010, resize null",
+            published="32×32 CIFAR-10 images without resizing: a JSON file with mean 0.4914, 0.4822, 0.4465, std "
+            "0.2023, 0.1994, 0.2010, resize null",
             example="FILE.json",
         )
-        draft.tied = f"the shared blocks are held once in the file and applied {steps} times"
+        draft.tied = f"the shared blocks are stored once and applied {steps} times"
         return draft
 
     def _routing(
         self, contents: Contents, questions: Questions, factors: Tensor | None, patches: int, steps: int
     ) -> dict[str, Any]:
-        """routing, router, gate and capacity."""
+        """Return the fields routing, router, gate, attention_scope and capacity."""
         selection = questions.settle("selection", published="flat")
         gate = questions.settle("gate", published="hard")
         alpha = 1.0  # a hard gate has no score
         if gate in ("block", "delta"):
-            alpha = questions.settle("alpha", published="1, a score is the sigmoid itself", example="1")
-        ranked = patches if selection == "nested" else patches + 1  # CLS is ranked, too
+            alpha = questions.settle("alpha", published="1, the score is the sigmoid", example="1")
+        ranked = patches if selection == "nested" else patches + 1  # CLS is ranked too
         own = None if factors is None else capacities(factors, ranked)
         capacity = questions.settle(
             "capacity",
@@ -112,7 +111,7 @@ class VisionMoR(Family):
         )
         if capacity is not None and len(capacity) != steps:
             raise CheckpointError(
-                f"{contents.path}: {len(capacity)} capacities for {steps} routers; expected one for each "
+                f"{contents.path}: got {len(capacity)} capacities, expected one for each of {steps} routers "
                 f"({option('capacity')})"
             )
         return {
@@ -125,22 +124,22 @@ class VisionMoR(Family):
 
 
 _NO_KV_SHARING = (
-    "its default use_kv_sharing=False is what was converted; no file says whether it was trained with True, which "
-    "morvit/1 cannot say"
+    "converted with the default use_kv_sharing=False; if it was trained with True, which the files do not record and "
+    "morvit/1 does not support, its logits differ"
 )
 _SATURATES = (
-    "tokens are ranked by router logits; its own code ranks their sigmoids in float32, where logits above 17 are all "
-    "1.0 and chance decides between them"
+    "tokens are ranked by router logits; the original code ranks their sigmoids in float32, which are all 1.0 for "
+    "logits above 17, so ties are resolved arbitrarily"
 )
 
 
 def capacities(factors: Tensor, tokens: int) -> tuple[int, ...]:
-    """k = max(1, int(tokens · factor)), in float32 as its code multiplies: 65 · 0.6667 is 43."""
+    """Return max(1, int(tokens · factor)), in float32 like the original code: 65 · 0.6667 is 43."""
     return tuple(max(1, int(tokens * factor)) for factor in factors.to(torch.float32))
 
 
 def _heads(questions: Questions, dim: int) -> Any:
-    """Its own constructor has 8 heads at width 256; wider ones follow ViT."""
+    """The original constructor has 8 heads at width 256; wider models follow ViT."""
     if dim == 256:
         return questions.settle("num_heads", published="8 at width 256", example="8")
     return settle_heads(questions, None, dim)

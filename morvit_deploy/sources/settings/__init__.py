@@ -1,1 +1,1 @@
-"""Settings that a checkpoint does not hold and the user must give."""
+"""Settings that a checkpoint does not contain and the user must give."""

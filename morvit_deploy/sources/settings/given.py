@@ -1,4 +1,4 @@
-"""Settings that affect logits but are not in the files: they must be given explicitly. No torch."""
+"""Settings that affect logits but are not stored in the checkpoint: they must be given explicitly. No torch."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.config import Preprocess
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
-GATES = ("block", "delta", "hard")
-SELECTIONS = ("flat", "nested")
-SHARINGS = ("none", "cycle", "middle_cycle")
-_CHOICES = {"activation": ACTIVATIONS, "gate": GATES, "selection": SELECTIONS, "sharing": SHARINGS}
+_CHOICES = {
+    "activation": ("gelu", "gelu_tanh", "relu"),
+    "gate": ("block", "delta", "hard"),
+    "selection": ("flat", "nested"),
+    "sharing": ("none", "cycle", "middle_cycle"),
+}
 _POSITIVE = ("norm_eps", "num_heads", "dora_alpha", "image_size", "cycle_depth")
 
 
 @dataclass(frozen=True)
 class Given:
-    """Settings that the user gives since the files do not hold them; None: not given.
+    """Settings given by the user for what the files do not contain; None: not given.
 
-    `preprocess` is a preset's name, a JSON file or a Preprocess; `capacity` counts tokens that run each step;
-    `sharing` and `cycle_depth` state how unrolled layers are tied, which is then proved.
+    `preprocess` is the name of a preset, a JSON file or a Preprocess. `capacity` is the number of tokens that run
+    each step. `sharing` and `cycle_depth` state how unrolled layers are tied, which is then verified.
     """
 
     family: str | None = None
@@ -42,7 +43,6 @@ class Given:
     cycle_depth: int | None = None
 
     def __post_init__(self) -> None:
-        """ConfigError for a value that no model can have."""
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -51,17 +51,17 @@ class Given:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{option(name)}: got {value}, expected a number above 0")
-        if self.capacity is not None:  # a list, from Python, compares as the numbers it holds
+        if self.capacity is not None:  # Python callers may pass a list
             object.__setattr__(self, "capacity", tuple(self.capacity))
 
-    def said(self) -> dict[str, Any]:
-        """Everything that was given, by name."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
-        return {name: value for name, value in given.items() if value is not None}
+    def names(self) -> list[str]:
+        """Return the names of the settings that were given."""
+        names = [f.name for f in fields(self) if f.name not in ("family", "ema")]
+        return [name for name in names if getattr(self, name) is not None]
 
 
 class Settings(TypedDict, total=False):
-    """The fields of `Given`, as keywords of a function."""
+    """The fields of `Given` as keyword arguments."""
 
     family: str | None
     ema: bool
@@ -80,18 +80,18 @@ class Settings(TypedDict, total=False):
 
 
 def given_from(settings: Settings) -> Given:
-    """Keywords as a `Given`; TypeError for an unknown one, with the closest that there is."""
+    """Convert keyword arguments to a `Given`; TypeError for an unknown one, with the closest match."""
     known = [f.name for f in fields(Given)]
     for name in settings.keys() - set(known):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-        raise TypeError(f"got the keyword {name!r}; {hint}")
+        raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
     return Given(**settings)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """One value that changes logits, and where it was read."""
+    """A setting that affects logits, and where it was read."""
 
     value: Any
     origin: str  # "config.json", "the tensors", "--norm-eps"
@@ -99,59 +99,60 @@ class Settled:
 
 @dataclass
 class Questions:
-    """Settles one value after the other from files or the command line, and collects what neither has."""
+    """Takes settings from the files or the command line, and collects those that neither contains."""
 
     given: Given
     settled: dict[str, Settled] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)  # option -> the family's published value, in words
-    example: dict[str, str] = field(default_factory=dict)  # option -> the same as an argument
+    missing: dict[str, str] = field(default_factory=dict)  # option -> the family's published value, as text
+    example: dict[str, str] = field(default_factory=dict)  # option -> an example argument
     conflicts: list[str] = field(default_factory=list)
 
     def settle(
         self, name: str, *, stored: Any = None, origin: str = "config.json", published: str, example: str = ""
     ) -> Any:
-        """The value called `name`: from the file or from the user; an error if they differ.
+        """Return a setting from the file or from the user; different values are a conflict.
 
-        None when neither has it: then `close` requires it, with the family's `published` value beside it.
+        Returns None if neither has it. `close` then reports it as missing, with the family's `published` value.
         """
-        said = getattr(self.given, name)
-        if stored is None and said is None:
-            self.ask(name, published, example)
+        given = getattr(self.given, name)
+        if stored is None and given is None:
+            self.require(name, published, example)
             return None
-        if stored is not None and said is not None and said != stored:
-            self.conflicts.append(f"{option(name)}: got {said}, but {origin} says {stored}; leave it out")
+        if stored is not None and given is not None and given != stored:
+            self.conflicts.append(
+                f"{option(name)}: got {given}, expected {stored} as in {origin}; omit the option"
+            )
         self.settled[name] = (
-            Settled(stored, origin) if stored is not None else Settled(said, f"command line, {option(name)}")
+            Settled(stored, origin) if stored is not None else Settled(given, f"command line, {option(name)}")
         )
         return self.settled[name].value
 
-    def ask(self, name: str, published: str, example: str = "") -> None:
-        """Put a value on the list of what is missing."""
+    def require(self, name: str, published: str, example: str = "") -> None:
+        """Record a setting as missing."""
         self.missing[option(name)] = published
         self.example[option(name)] = example or published
 
     def note(self, name: str, value: Any, origin: str) -> None:
-        """Record a value that was derived, and that `given` took part in."""
+        """Record the value of a setting, and where it was read."""
         self.settled[name] = Settled(value, origin)
 
     def close(self, source: Path, title: str) -> None:
-        """ConfigError with everything that is missing, contradicts itself or has no effect."""
-        unused = [option(name) for name in self.given.said() if name not in self.settled]
-        problems = [*self.conflicts, *(f"{name}: says nothing about this checkpoint" for name in unused)]
+        """Raise ConfigError if settings are missing, in conflict or without effect."""
+        unused = [option(name) for name in self.given.names() if name not in self.settled]
+        problems = [*self.conflicts, *(f"{name}: has no effect on this checkpoint" for name in unused)]
         if problems:
-            listed = "\n".join(f"  - {problem}" for problem in problems)
-            raise ConfigError(f"{source} is {title}; these options do not fit it:\n{listed}")
+            raise ConfigError(f"{source} is {title}; these options do not fit it:\n{listed(problems)}")
         if self.missing:
-            listed = "\n".join(
+            lines = "\n".join(
                 f"  {name:<13} published: {published}" for name, published in self.missing.items()
             )
             line = " ".join(f"{name} {value}" for name, value in self.example.items())
             raise ConfigError(
-                f"{source} is {title}, and its files do not say what changes its answers. Say it as it was "
-                f"trained:\n{listed}\nwith the published values: {line}"
+                f"{source} is {title}. These settings affect its logits but are not stored in its files; give them "
+                f"as they were in training:\n{lines}\nwith the published values: {line}"
             )
 
 
 def option(name: str) -> str:
-    """The command line's word for a field."""
+    """Return the command-line option of a field."""
     return "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The `preprocess` object of config.json from a preset's name, a JSON file, or what timm and Transformers save."""
+"""The `preprocess` object of config.json, from a preset, a JSON file, or the files of timm and Transformers."""
 
 from __future__ import annotations
 
@@ -18,70 +18,70 @@ PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "bicubic"),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 0.875, "bicubic"),
 }
-PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's numbers
+PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # by Pillow's number
 
 
 def preset(name: str, image_size: int) -> Preprocess:
-    """The preset called `name` for images of this size: 224 gives a resize to 256 for `imagenet`."""
+    """Return a preset for an image size: `imagenet` at 224 resizes to 256."""
     mean, std, ratio, interpolation = PRESETS[name]
     made = _made(mean, std, math.floor(image_size / ratio), interpolation)
-    assert made is not None  # a preset is a preprocess object
+    assert made is not None
     return made
 
 
-def chosen(said: str | Path | Preprocess, image_size: int) -> Preprocess:
-    """The value of `--preprocess`; ConfigError for a name that is neither a preset nor a JSON file."""
-    if isinstance(said, Preprocess):
-        return said
-    if str(said) in PRESETS:
-        return preset(str(said), image_size)
-    path = Path(said)
+def chosen(given: str | Path | Preprocess, image_size: int) -> Preprocess:
+    """Return the value of `--preprocess`; ConfigError if it is neither a preset nor a JSON file."""
+    if isinstance(given, Preprocess):
+        return given
+    if str(given) in PRESETS:
+        return preset(str(given), image_size)
+    path = Path(given)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ConfigError(
-            f"--preprocess: got {said}, expected {', '.join(PRESETS)}, or a JSON file with mean, std, resize and "
+            f"--preprocess: got {given}, expected {', '.join(PRESETS)}, or a JSON file with mean, std, resize and "
             "interpolation as in config.json"
         ) from None
     except ValueError as error:
-        raise ConfigError(f"--preprocess {said} is not a JSON file: {error}") from None
+        raise ConfigError(f"--preprocess: {given} is not a JSON file: {error}") from None
     try:
         return Preprocess.model_validate_json(json.dumps(fields))
     except ValidationError as error:
-        raise ConfigError(f"--preprocess {said} is not a preprocess object:\n{explain(error)}") from None
+        raise ConfigError(f"--preprocess: {given} is not a preprocess object:\n{explain(error)}") from None
 
 
 def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """The `pretrained_cfg` of a timm config.json; None when there is none, or when it is not supported."""
+    """Convert the `pretrained_cfg` of a timm config.json; None if there is none or it is not supported."""
     found = (config or {}).get("pretrained_cfg", config or {})
     if not isinstance(found, dict):
         return None
     mean, std, crop, interpolation = (found.get(k) for k in ("mean", "std", "crop_pct", "interpolation"))
     if found.get("crop_mode", "center") != "center" or not isinstance(crop, int | float) or not 0 < crop <= 1:
         return None
-    return _made(mean, std, math.floor(image_size / crop), interpolation)  # rounded as timm's evaluation does
+    return _made(mean, std, math.floor(image_size / crop), interpolation)  # rounded like timm's evaluation
 
 
 def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """A preprocessor_config.json, where config.json can express it; None otherwise."""
+    """Convert a preprocessor_config.json; None if it is not supported."""
     if processor is None or _unlike(processor, image_size):
         return None
     shortest = processor["size"]["shortest_edge"] if processor.get("do_resize") else None
-    resample = PIL.get(processor["resample"]) if processor.get("do_resize") else "bicubic"  # not read
+    resample = PIL.get(processor["resample"]) if processor.get("do_resize") else "bicubic"  # unused
     return _made(processor.get("image_mean"), processor.get("image_std"), shortest, resample)
 
 
 def unsupported_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
-    """What of a preprocessor_config.json is not supported, in words; empty when all is."""
+    """Return why a preprocessor_config.json is not supported; empty if it is."""
     if processor is None:
         return ""
     numbers = f"mean {processor.get('image_mean')}, std {processor.get('image_std')}"
-    why = _unlike(processor, image_size) or "numbers that are no mean, std and resize of RGB"
-    return f"preprocessor_config.json says {numbers}, but {why}"
+    why = _unlike(processor, image_size) or "these are not valid values for RGB"
+    return f"preprocessor_config.json has {numbers}, but {why}"
 
 
 def _unlike(processor: dict[str, Any], image_size: int) -> str:
-    """Why no `preprocess` object does what a processor does; empty when one does."""
+    """Return why a processor has no equivalent `preprocess` object; empty if it has one."""
     if not processor.get("do_normalize", False):
         return "do_normalize is not true"
     factor = processor.get("rescale_factor", 1 / 255)
@@ -99,13 +99,11 @@ def _unlike(processor: dict[str, Any], image_size: int) -> str:
 
 
 def _of_squares(processor: dict[str, Any]) -> str:
-    """A preprocess object that does the same with square pictures, in words."""
+    """Return a hint with the preprocess object that is equivalent for square images."""
     side = _side(processor.get("size"))
     same = _made(processor.get("image_mean"), processor.get("image_std"), side, PIL[processor["resample"]])
     return (
-        f"; with square pictures a JSON file of {same.model_dump_json()} does the same"
-        if same and side
-        else ""
+        f"; for square images a JSON file of {same.model_dump_json()} is equivalent" if same and side else ""
     )
 
 
@@ -116,7 +114,7 @@ def _side(size: Any) -> int | None:
 
 
 def _made(mean: Any, std: Any, resize: Any, interpolation: Any) -> Preprocess | None:
-    """A preprocess object from other code's files; None where it is not supported."""
+    """Return a preprocess object; None if its values are not valid."""
     if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
         return None
     try:

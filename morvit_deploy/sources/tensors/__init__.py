@@ -1,1 +1,1 @@
-"""Tensors of other code's checkpoints: opened, unwrapped, renamed, tied."""
+"""Tensors of other libraries' checkpoints: opening, unwrapping, renaming and tying them."""

@@ -1,4 +1,4 @@
-"""File names by which weights are found, and whether they are ours. No torch."""
+"""File names of weights, and whether a path is a checkpoint of another library. No torch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import json
 from pathlib import Path
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-WHOLE = ("model.safetensors", "pytorch_model.bin")  # the names that libraries look for first
+WHOLE = ("model.safetensors", "pytorch_model.bin")  # preferred names of an unsharded checkpoint
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 
-def holds_weights(folder: Path) -> bool:
-    """Is there a file of weights, or an index of shards, in a folder?"""
-    return any(path.name in INDEXES or path.suffix in SUFFIXES for path in folder.iterdir() if path.is_file())
-
-
 def is_foreign(path: Path) -> bool:
-    """Is this something to convert? What claims to be ours, is broken or empty is left to our own loader."""
+    """Whether a path needs conversion. Folders that are morvit/1, damaged or empty are left to its own loader."""
     if not path.is_dir():
         return path.is_file() and path.name != CONFIG
     try:
-        if not holds_weights(path):
+        files = [file for file in path.iterdir() if file.is_file()]
+        if not any(file.name in INDEXES or file.suffix in SUFFIXES for file in files):
             return False
         config = json.loads((path / CONFIG).read_bytes())
     except OSError:

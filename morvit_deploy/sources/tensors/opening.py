@@ -1,4 +1,4 @@
-"""One file of weights, whatever its kind: safetensors or PyTorch's own; no object in it is ever unpickled."""
+"""Opening of a weights file, safetensors or PyTorch; objects other than tensors are never unpickled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from morvit_deploy.errors import CheckpointError
 from morvit_deploy.model.checkpoint import LFS
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, unwrap
 
-HEAD = 4096  # bytes from which a file's kind is detected
+HEAD = 4096  # bytes from which the format of a file is detected
 ZIP = b"PK\x03\x04"
-MAX_HEADER = 100_000_000  # bytes of a safetensors header, by its own library
+MAX_HEADER = 100_000_000  # bytes of a safetensors header, the limit of its library
 
 
 def open_weights(path: Path, ema: bool) -> Unwrapped:
-    """One file's tensors, whatever its kind; CheckpointError when it holds none, or more."""
+    """Read the tensors of a file in any supported format; CheckpointError if it is not a file of weights."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -45,14 +45,17 @@ def open_weights(path: Path, ema: bool) -> Unwrapped:
     if head.lstrip().startswith(b"{"):
         raise CheckpointError(f"{path} is a JSON file, not weights; give the folder that holds it")
     if head.startswith(ZIP) and not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} ({size:,} bytes) is a PyTorch file that was cut short; copy it again")
+        raise CheckpointError(f"{path} ({size:,} bytes) is a truncated PyTorch file; copy it again")
     if head.startswith((ZIP, b"\x80")):
         return unwrap(_unpickle(path, size), path, ema)
     return unwrap(_safetensors(path, size), path, ema)
 
 
 def _has_safetensors_header(head: bytes) -> bool:
-    """A length of eight bytes and a JSON object. Checked first: the length can begin with any kind's first byte."""
+    """Whether a file begins with an 8-byte length and a JSON object.
+
+    Checked first, because the length can begin with the first byte of any other format.
+    """
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
@@ -63,43 +66,44 @@ def _safetensors(path: Path, size: int) -> dict[str, Tensor]:
             aliases = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} ({size:,} bytes) is neither a whole safetensors file nor a PyTorch file: {error}; copy it again"
+            f"{path} ({size:,} bytes) is neither a complete safetensors file nor a PyTorch file: {error}; copy it "
+            "again"
         ) from None
-    # `safetensors.torch.save_model` writes a shared tensor once and the other names beside it
+    # `safetensors.torch.save_model` writes a shared tensor once and its other names as metadata
     return {name: tensors[kept] for name, kept in aliases.items() if kept in tensors} | tensors
 
 
 def _unpickle(path: Path, size: int) -> Any:
-    """torch.load of tensors and plain containers; an `argparse.Namespace`, as DeiT saves it, is the one exception."""
+    """Load tensors, plain containers and `argparse.Namespace`, which DeiT's checkpoints contain, with torch.load."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what follows reports what matters
+            warnings.simplefilter("ignore")  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zip and pickle raise many kinds on a damaged file
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         raise CheckpointError(_why_not_loaded(path, size, str(error) or type(error).__name__)) from None
 
 
 def _why_not_loaded(path: Path, size: int, message: str) -> str:
-    """torch.load's error in our words: its own advice is to load the file without the guard."""
-    alone = "Save the tensors alone: torch.save(model.state_dict(), PATH)"
+    """Return a message for torch.load's error, whose own advice is to disable the protection."""
+    alone = "Save only the tensors: torch.save(model.state_dict(), PATH)"
     foreign = re.search(r"GLOBAL (\S+)", message)
     if foreign:
         return (
-            f"{path} holds Python objects besides tensors ({foreign[1]}); it was not loaded, since that would run "
-            f"code from the file. {alone}"
+            f"{path} contains Python objects ({foreign[1]}); it was not loaded, because that would run code from the "
+            f"file. {alone}"
         )
     if path.suffix == ".npz":
         return (
-            f"{path} is a NumPy archive, as JAX's ViTs are saved in; let timm load it (create_model with "
+            f"{path} is a NumPy archive, the format of JAX's ViTs; load it with timm (create_model with "
             "checkpoint_path), then torch.save(model.state_dict(), PATH)"
         )
     if "TorchScript" in message:
         return f"{path} is a TorchScript program, not a dictionary of tensors. {alone}"
     if "Unsupported oper" in message:  # operand, operation
         return (
-            f"{path} is a pickle of something else than a dictionary of tensors; it was not loaded, since that would "
-            f"run code from the file. {alone}"
+            f"{path} is a pickle, but not of a dictionary of tensors; it was not loaded, because that would run code "
+            f"from the file. {alone}"
         )
     reason = message.split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-    reason = "its pickle breaks off" if "weights_only" in reason else reason
-    return f"{path} ({size:,} bytes) is not a whole PyTorch file: {reason}; copy it again"
+    reason = "its pickle is truncated" if "weights_only" in reason else reason
+    return f"{path} ({size:,} bytes) is not a complete PyTorch file: {reason}; copy it again"

@@ -1,4 +1,4 @@
-"""Finds the weights in what a user points at, one file, shards, or a folder, and the JSON files beside them."""
+"""Reading of a checkpoint: a file, shards or a folder, with the JSON files next to the weights."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ from morvit_deploy.sources.tensors.opening import open_weights
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
 
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
+SHOWN = 6  # names that a message lists
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What was found: tensors by name, the JSON files beside them, and how they were packed."""
+    """The tensors and JSON files of a checkpoint, and how the tensors were stored."""
 
     path: Path
     tensors: dict[str, Tensor]
     files: dict[str, str]  # name -> sha256
     config: dict[str, Any] | None = None
     processor: dict[str, Any] | None = None
-    wrapper: str | None = None  # the entry of a training file that held the tensors
-    prefix: str = ""  # that every key carried
-    dropped: dict[str, str] = field(default_factory=dict)  # what is no tensor of the model -> by which rule
+    wrapper: str | None = None  # the entry of a training file that contained the tensors
+    prefix: str = ""  # removed from every key
+    dropped: dict[str, str] = field(default_factory=dict)  # entry that is not a tensor of the model -> why
 
 
 def read_source(path: Path, *, ema: bool = True) -> Contents:
-    """Read a file or a folder; `ema` false takes the trained weights where a file also has averaged ones.
+    """Read a file or a folder; with `ema`, averaged weights are preferred to trained ones.
 
-    Raises CheckpointError for what is missing, cut short, no file of weights, or more than tensors.
+    Raises CheckpointError if files are missing, damaged or not weights, or if they contain other objects.
     """
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
     if path.is_dir() and is_ours(path / "manifest.json"):
-        raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was made from")
+        raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was exported from")
     folder = path if path.is_dir() else path.parent
     weights = _shards(path) if path.is_dir() or path.name in INDEXES else {path.name: None}
     packed = [open_weights(folder / name, ema) for name in weights]
@@ -65,7 +66,7 @@ def read_source(path: Path, *, ema: bool = True) -> Contents:
 
 
 def _shards(path: Path) -> Mapping[str, list[str] | None]:
-    """The files of weights in a folder, or of an index, each with the keys that the index promises."""
+    """Return the weight files of a folder or an index, each with its keys according to the index."""
     folder = path if path.is_dir() else path.parent
     indexes = [name for name in INDEXES if (folder / name).is_file()] if path.is_dir() else [path.name]
     named = [name for name in WHOLE if (folder / name).is_file()] if path.is_dir() else []
@@ -73,7 +74,7 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
         placed = _indexed(folder, indexes[0])
         if stale := [name for name in named if name not in placed]:
             raise CheckpointError(
-                f"{folder} holds {stale[0]} and {indexes[0]}, an index of other files; name the one you want"
+                f"{folder} contains {stale[0]} and {indexes[0]}, an index of other files; give one of the two files"
             )
         return placed
     if named:
@@ -83,14 +84,14 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
         return {found[0]: None}
     if any(SHARD.search(name) for name in found):
         raise CheckpointError(
-            f"{folder} holds shards ({_some(found)}) without their index, {' or '.join(INDEXES)}; copy it, too"
+            f"{folder} contains shards ({_some(found)}) without their index, {' or '.join(INDEXES)}; copy it too"
         )
     if found:
         raise CheckpointError(
-            f"{folder} holds {len(found)} files of weights: {_some(found)}; name one of them"
+            f"{folder} contains {len(found)} files of weights: {_some(found)}; give one of the files"
         )
     raise CheckpointError(
-        f"{folder} holds no weights; expected one file that ends in {', '.join(SUFFIXES)}, or an index of shards"
+        f"{folder} contains no weights; expected a file that ends in {', '.join(SUFFIXES)}, or an index of shards"
     )
 
 
@@ -104,15 +105,14 @@ def _indexed(folder: Path, index: str) -> Mapping[str, list[str] | None]:
     for key, name in placed.items():
         if Path(name).name != name or "\\" in name:
             raise CheckpointError(
-                f"{folder / index} names {name!r}, expected the name of a file beside it; an index that leaves its "
-                "folder is not read"
+                f"{folder / index}: got {name!r}, expected the name of a file in the same folder"
             )
         keys[name].append(key)
     absent = [name for name in keys if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(
-            f"{folder / index} names {len(keys)} shards, and {len(absent)} are missing: {_some(absent)}; copy them, "
-            "too"
+            f"{folder / index} lists {len(keys)} shards, of which {len(absent)} are missing: {_some(absent)}; copy "
+            "them too"
         )
     return dict(sorted(keys.items()))
 
@@ -120,24 +120,23 @@ def _indexed(folder: Path, index: str) -> Mapping[str, list[str] | None]:
 def _joined(
     folder: Path, weights: Mapping[str, list[str] | None], packed: list[Unwrapped]
 ) -> dict[str, Tensor]:
-    """All shards' tensors in one dictionary; CheckpointError when a shard lacks a tensor that the index promises."""
+    """Merge the tensors of all shards; CheckpointError if a shard lacks a tensor that the index lists."""
     tensors: dict[str, Tensor] = {}
     for (name, promised), one in zip(weights.items(), packed, strict=True):
         lacking = [key for key in promised or [] if key not in one.tensors]
         if lacking:
             raise CheckpointError(
-                f"{folder / name} lacks {len(lacking)} tensors that the index promises: {_some(lacking)}; copy it "
-                "again"
+                f"{folder / name} lacks {len(lacking)} tensors that the index lists: {_some(lacking)}; copy it again"
             )
         twice = sorted(tensors.keys() & one.tensors.keys())
         if twice:
-            raise CheckpointError(f"{folder / name} repeats tensors of another shard: {_some(twice)}")
+            raise CheckpointError(f"{folder / name} contains tensors of another shard too: {_some(twice)}")
         tensors |= one.tensors
     return tensors
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """A JSON file's object."""
+    """Read a JSON object."""
     try:
         text = path.read_bytes()
         if text.startswith(LFS):
@@ -147,10 +146,10 @@ def _fields(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is not a JSON file: {error}; copy it again, or take it away if it is not this checkpoint's"
+            f"{path} is not a JSON file: {error}; copy it again, or remove it if it belongs to another checkpoint"
         ) from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected a JSON object; copy it again")
+        raise CheckpointError(f"{path}: got a {type(found).__name__}, expected a JSON object; copy it again")
     return found
 
 
@@ -162,5 +161,5 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _some(names: list[str], shown: int = 6) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""Training code saves more than weights, under names of its own: finds the weights inside, by timm's order."""
+"""Finding the weights in a training checkpoint, which also contains training state, in timm's order of preference."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRAINING_STATE = re.compile(
     r"(^|[^a-z])(optim\w*|\w*sched\w*|\w*scaler|amp|loss\w*|criterion|rng|random|callbacks?|loops?|args|config|cfg|"
     r"meters?|metrics?|stats|history|best|epochs?|iter\w*|steps?|version|times?)([^a-z]|$)",
     re.IGNORECASE,
-)  # words in the names of what stands beside weights and does not affect logits
-DEEP = 8  # levels of containers in which tensors are looked for
-SHOWN = 12  # entries that a refusal lists
+)  # words in the names of training state, which does not affect logits
+DEEP = 8  # levels of containers that are searched for tensors
+SHOWN = 12  # entries that a message lists
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """The tensors of one file, and what else it held."""
+    """The tensors of one file, and the entries that were dropped."""
 
     tensors: dict[str, Tensor]
     wrapper: str | None = None
@@ -34,14 +34,14 @@ class Unwrapped:
 
 
 def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
-    """The state dict inside what a training script saved; `ema` false passes over averaged weights.
+    """Return the state dict in an object saved by a training script; without `ema`, averaged weights are skipped.
 
-    Raises CheckpointError when there is none, or when weights stand beside it under a name that is no training
-    state's: a head or a router that was saved apart, or a second model.
+    Raises CheckpointError if there is none, or if the object contains other weights that are not training state, such
+    as a separate head or router, or a second model.
     """
     if not isinstance(held, dict):
         raise CheckpointError(
-            f"{path} holds a {type(held).__name__}, expected a dictionary of tensors; save model.state_dict()"
+            f"{path}: got a {type(held).__name__}, expected a dictionary of tensors; save model.state_dict()"
         )
     entries = (*AVERAGED, *TRAINED) if ema else TRAINED
     wrapper = next((name for name in entries if _is_state(held.get(name))), None)
@@ -49,9 +49,9 @@ def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
     if not _is_state(state):
         passed = [name for name in AVERAGED if _is_state(held.get(name))]
         raise CheckpointError(
-            f"{path} holds no state dict, bare or under {', '.join(entries)}"
-            + (f" (--no-ema passes over {', '.join(passed)})" if passed else "")
-            + f"; its entries are {_entries(held)}. Save one model's: torch.save(model.state_dict(), PATH)"
+            f"{path} contains no state dict, neither at the top level nor under {', '.join(entries)}"
+            + (f" (--no-ema skips {', '.join(passed)})" if passed else "")
+            + f"; its entries are {_entries(held)}. Save one model: torch.save(model.state_dict(), PATH)"
         )
     others = {str(name): value for name, value in state.items() if not isinstance(value, Tensor)}
     dropped = {name: f"not a tensor: {type(value).__name__}" for name, value in others.items()}
@@ -62,15 +62,15 @@ def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
     unknown = {k: v for k, v in others.items() if _weights_in(v) and not TRAINING_STATE.search(k)}
     if unknown:
         raise CheckpointError(
-            f"{path} holds weights beside {wrapper or 'its tensors'}, of which it cannot be told whether they change "
-            f"answers: {_entries(unknown)}. Save the whole model as one: torch.save(model.state_dict(), PATH)"
+            f"{path} contains other weights besides {wrapper or 'its tensors'}, which may affect logits: "
+            f"{_entries(unknown)}. Save the complete model: torch.save(model.state_dict(), PATH)"
         )
     tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
     return Unwrapped(tensors, wrapper, dropped)
 
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Tensors without what DataParallel and the like put before **every** key, and what that was."""
+    """Remove prefixes that wrappers such as DataParallel add to **every** key; returns tensors and prefix."""
     stripped, prefix = dict(tensors), ""
     while found := next((p for p in PREFIXES if all(key.startswith(p) for key in stripped)), None):
         stripped = {key.removeprefix(found): value for key, value in stripped.items()}
@@ -79,25 +79,25 @@ def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def _is_state(value: Any) -> bool:
-    """A dictionary with a tensor in it: an EMA that was never begun is empty."""
+    """Whether this is a dictionary with a tensor in it; an EMA that was never started is empty."""
     return isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
 
 
 def _why(name: str, value: Any, wrapper: str, ema: bool) -> str:
-    """The rule by which an entry beside the weights is left out."""
+    """Return why an entry other than the weights is dropped."""
     if name not in (*AVERAGED, *TRAINED):
-        return "training state beside the weights"
+        return "training state"
     if not _is_state(value):
-        return "no tensors in it"
+        return "contains no tensors"
     if name in AVERAGED and not ema:
-        return "averaged weights, passed over by --no-ema"
+        return "averaged weights, skipped by --no-ema"
     if name in TRAINED and wrapper in AVERAGED:
-        return "trained weights; the averaged ones beside them were taken (--no-ema takes these)"
-    return f"weights; those under {wrapper} come first"
+        return "trained weights; the averaged ones are used (--no-ema selects these)"
+    return f"weights; those under {wrapper} are preferred"
 
 
 def _weights_in(value: Any, deep: int = DEEP) -> int:
-    """How many weights: floating-point tensors with an axis, in containers too. A lone number is a metric."""
+    """Count floating-point tensors with at least one axis, in containers too. A scalar is a metric."""
     if isinstance(value, Tensor):
         return int(value.is_floating_point() and value.ndim > 0)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -105,7 +105,7 @@ def _weights_in(value: Any, deep: int = DEEP) -> int:
 
 
 def _entries(held: Mapping[Any, Any]) -> str:
-    """Names of entries, with the number of weights in each."""
+    """Return the names of entries, with the number of weights in each."""
     listed = [
         str(name) + (f" ({number} weights)" if (number := _weights_in(value)) else "")
         for name, value in list(held.items())[:SHOWN]

@@ -14,7 +14,7 @@ from tiny_models import make_config, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.calibration.buckets.costs import MacCost, MeasuredCost, expand
-from morvit_deploy.graph.style.options import Options
+from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs, stem_macs

@@ -190,7 +190,7 @@ def test_assign_takes_the_cheapest_that_fits_and_the_first_of_equals() -> None:
 
 
 def test_assign_needs_a_schedule_for_every_image() -> None:
-    with pytest.raises(ConfigError, match=r"got \[\(1,\)\], expected that one fits each image"):
+    with pytest.raises(ConfigError, match=r"got \[\(1,\)\], expected one that fits each image"):
         assign(np.asarray([[1], [2]]), [(1,)], np.asarray([1.0]))
 
 
@@ -580,7 +580,7 @@ def test_tokens_missing_before_the_first_routed_step() -> None:
 
 @pytest.mark.parametrize("again", [-1.0, np.nan, np.inf])
 def test_bad_prices_of_a_second_run(again: float) -> None:
-    with pytest.raises(ConfigError, match=r"again: got .* expected what a second run costs"):
+    with pytest.raises(ConfigError, match=r"again: got .* expected the cost of a second run"):
         fit_predicted(np.asarray([[1, 1]]), 0, 2, macs, again, 6)
 
 
@@ -594,11 +594,11 @@ def test_bad_costs(wrong: Cost) -> None:
     "schedules", [[], [(1, 1), (6, 5)], [(1,), (6, 6)]], ids=["none", "no full", "uneven"]
 )
 def test_bad_schedules(schedules: list[Schedule]) -> None:
-    with pytest.raises(ConfigError, match=r"schedules: got .* the last with all tokens in every step"):
+    with pytest.raises(ConfigError, match=r"schedules: got .* all tokens at every step of the last one"):
         evaluate_exact(np.asarray([[1, 1]]), schedules, macs)
 
 
 @pytest.mark.parametrize("upto", [(3,), (4, 3, 6), (1, 2, 5)], ids=["too few", "falling", "last is not N"])
 def test_bad_tables(upto: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"upto: got .*, expected 3 rising bounds, the last 6"):
+    with pytest.raises(ConfigError, match=r"upto: got .*, expected 3 ascending bounds, the last 6"):
         evaluate_predicted(np.asarray([[1, 1]]), 0, [(1, 1), (2, 2), (6, 6)], upto, macs, 1.0)

@@ -185,7 +185,7 @@ def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
         choose(FRONT, "threshold", budget_ms=12)
     with pytest.raises(PlanError, match=r"no threshold plan .* 12 MMACs .* nearest costs 20 MMACs \(0.5 ×"):
         choose(FRONT, "threshold", budget_macs=12e6)
-    with pytest.raises(PlanError, match=r"to cost 3 MACs an image or less"):
+    with pytest.raises(PlanError, match=r"within the budget of 3 MACs per image"):
         choose(FRONT, "threshold", budget_macs=3)
     with pytest.raises(PlanError, match=r"no depth plan .* nearest costs 7 ms \(with 4 buckets\)"):
         choose(LADDERS, "depth", budget_ms=6)

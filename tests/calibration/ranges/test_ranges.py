@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,12 +11,12 @@ from numpy.typing import NDArray
 from morvit_deploy.calibration.ranges.ranges import (
     BINS,
     INSIDE,
-    METHODS,
     Counts,
     Span,
     counted_over,
     range_of,
 )
+from morvit_deploy.model.choices import Method
 
 BIN = 1 / BINS  # of the span: a range's end lies on a bin's edge
 
@@ -38,7 +40,7 @@ def gelu_like(count: int = 50_000) -> NDArray:
     return values.astype(np.float32)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
 def test_chunks_and_their_order_change_nothing(method: str, symmetric: bool) -> None:
     values = gelu_like()
@@ -80,7 +82,7 @@ def test_entropy_clips_an_outlier_and_keeps_a_full_range() -> None:
     assert low == pytest.approx(-1, abs=0.05) and high == pytest.approx(3, abs=0.05)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_a_constant_has_a_range(method: str) -> None:
     span, counts = counted(np.full(100, 0.25, dtype=np.float32))
     assert range_of(method, span, counts, symmetric=False) == (0.25, 0.25)  # type: ignore[arg-type]  # a str from parametrize

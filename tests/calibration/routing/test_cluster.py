@@ -79,7 +79,7 @@ def test_no_such_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError(f"nobody at {address}")
 
     monkeypatch.setitem(sys.modules, "ray", fake_ray(init=init))
-    with pytest.raises(TargetError, match=r"--ray 10.0.0.1:6379: no such cluster: nobody at 10.0.0.1:6379"):
+    with pytest.raises(TargetError, match=r"--ray: cannot connect to 10.0.0.1:6379: nobody at 10.0.0.1:6379"):
         Cluster("10.0.0.1:6379")
 
 

@@ -21,7 +21,7 @@ from morvit_deploy.calibration.routing.sequence import OWN, Rounds, target
 from morvit_deploy.calibration.routing.statistics import Shard, Statistics, join
 from morvit_deploy.errors import CheckpointError, ImageError
 from morvit_deploy.model.checkpoint import load_checkpoint
-from morvit_deploy.model.reference import Outcome, Routing
+from morvit_deploy.model.trace import Outcome, Routing
 
 FLOAT32 = 1e-5  # float32 router logits of a few units against float64 ones
 BIN = 2 * REACH / BINS * 4  # a bin's width, at logits below 4
@@ -200,7 +200,7 @@ def test_a_unit_without_a_readable_image(source: Source) -> None:
 def test_other_images_than_the_run_began_with(source: Source) -> None:
     task = task_of(source, begin(source))
     (source.images / "003.png").unlink()
-    with pytest.raises(ImageError, match="holds other images than when the run began"):
+    with pytest.raises(ImageError, match="contains other images than at the start of the run"):
         gather(task)
 
 

@@ -19,7 +19,7 @@ logits = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_si
 
 
 def histogram_of(*parts: Any) -> Histogram:
-    histogram = Histogram.empty()
+    histogram = Histogram()
     for part in parts:
         histogram.add(np.asarray(part, dtype=np.float32))
     return histogram
@@ -43,7 +43,7 @@ def test_merging_is_bit_equal_under_any_split_and_order(values: list[float], dat
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=4)))
     edges = [0, *cuts, len(values)]
     parts = [histogram_of(shuffled[a:b]) for a, b in pairwise(edges)]
-    merged = Histogram.empty()
+    merged = Histogram()
     for part in data.draw(st.permutations(parts)):
         merged = merged.merge(part)
     np.testing.assert_array_equal(merged.counts, whole)
@@ -138,7 +138,7 @@ def test_outliers_go_into_the_end_bins() -> None:
 
 def test_float16_and_float64_and_any_shape_count_alike() -> None:
     values = np.arange(-6, 6, dtype=np.float16).reshape(3, 4)
-    histogram = Histogram.empty()
+    histogram = Histogram()
     for dtype in (np.float16, np.float32, np.float64):
         histogram.add(values.astype(dtype))
     np.testing.assert_array_equal(histogram.counts, 3 * histogram_of(values).counts)
@@ -152,9 +152,9 @@ def test_the_size_does_not_grow() -> None:
 
 
 def test_an_empty_histogram_has_no_threshold() -> None:
-    assert Histogram.empty().total == 0
+    assert Histogram().total == 0
     with pytest.raises(ConfigError, match="empty histogram of router logits, expected at least 1"):
-        threshold_for(Histogram.empty(), 3)
+        threshold_for(Histogram(), 3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -12,7 +12,7 @@ from config_matrix import EXPERT, OPTIONS, TOKEN, named
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
 
 from morvit_deploy.calibration.routing.scout import Scout, Scouted
-from morvit_deploy.model.reference import Outcome, Routing
+from morvit_deploy.model.trace import Outcome, Routing
 
 IMAGES = 6
 ROUTED = [changes for changes in (*EXPERT, *OPTIONS) if changes.get("routing") != "token_choice"]

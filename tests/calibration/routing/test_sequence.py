@@ -126,11 +126,11 @@ def test_rounds_end_with_the_counts() -> None:
     [
         ({"run": run_of(count=9)}, PlanError, "round 2 is of another run: number of images 9 and 6"),
         ({"bad": [("a", "a"), ("b", "b")]}, ImageError, "unreadable images: 2 so far, --max-bad allows 1"),
-        ({"digest": 6}, ImageError, "images changed between rounds 1 and 2 .*begin again"),
+        ({"digest": 6}, ImageError, "images changed between rounds 1 and 2 .*start again"),
         (
             {"thresholds": ((0.5,),) * 7},
             PlanError,
-            "round 2 of shards 1/1 was counted under other thresholds",
+            "round 2 of shards 1/1 used other thresholds",
         ),
         ({"images": 0}, ImageError, "none of the 6 images could be read"),
     ],

@@ -44,11 +44,13 @@ def test_rounds_may_be_divided_in_different_ways(tmp_path: Path) -> None:
 
 def test_one_round_may_not(tmp_path: Path) -> None:
     store = filled(tmp_path, Shard(1, 2))
-    with pytest.raises(PlanError, match=r"round 1 holds shards 1/2, this one is 1/3; expected one division"):
+    with pytest.raises(PlanError, match=r"round 1 has shards 1/2, this one is 1/3; expected the same number"):
         store.has(0, Shard(1, 3), RUN)
     filled(tmp_path, Shard(1, 3))
     for ask in (store.joined, store.missing):
-        with pytest.raises(PlanError, match=r"round 1 holds shards 1/2, 1/3; expected one division .*remove"):
+        with pytest.raises(
+            PlanError, match=r"round 1 has shards 1/2, 1/3; expected the same number .*remove"
+        ):
             ask(0)
 
 
@@ -64,7 +66,9 @@ def test_a_renamed_file(name: str, tmp_path: Path) -> None:
     filled(tmp_path, Shard(2, 2), round=1)
     (tmp_path / "round01-shard1of2.npz").rename(tmp_path / name)
     filled(tmp_path, Shard(1, 2))
-    with pytest.raises(PlanError, match=f"{name} holds round 1 of shard 1/2; it was renamed: remove it"):
+    with pytest.raises(
+        PlanError, match=f"{name} contains round 1 of shard 1/2, so it was renamed; remove it"
+    ):
         store.joined(int(name[6]) - 1)
 
 
@@ -79,5 +83,5 @@ def test_a_folder_is_made_and_a_file_is_none(tmp_path: Path) -> None:
     StatisticsFolder(tmp_path / "a" / "b").make()
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"--stats .*file: File exists; name a folder"):
+    with pytest.raises(OutputError, match=r"--stats: cannot create .*file: File exists"):
         StatisticsFolder(tmp_path / "file").make()

@@ -88,12 +88,12 @@ def test_files_hold_everything(statistics: Statistics, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": run_of(count=7)}, "different runs: number of images 7 and 5; give each run a folder"),
+        ({"run": run_of(count=7)}, "different runs: number of images 7 and 5; use a separate folder"),
         ({"run": run_of("topk", count=5)}, "different runs: mode topk and threshold"),
         ({"round": 1}, "statistics of rounds 2 and 1, expected one round"),
-        ({"shards": (Shard(2, 4),)}, r"got shards 1/3, 2/4, expected each of one division once"),
-        ({"shards": (Shard(1, 3),)}, r"got shards 1/3, 1/3, expected each of one division once"),
-        ({"thresholds": ((0.5,),) * 7}, "shards 2/3 and 1/3 were counted under different thresholds"),
+        ({"shards": (Shard(2, 4),)}, r"got shards 1/3, 2/4, expected distinct shards of one division"),
+        ({"shards": (Shard(1, 3),)}, r"got shards 1/3, 1/3, expected distinct shards of one division"),
+        ({"thresholds": ((0.5,),) * 7}, "shards 2/3 and 1/3 used different thresholds"),
     ],
     ids=["images", "mode", "round", "division", "twice", "thresholds"],
 )
@@ -171,7 +171,7 @@ def test_foreign_files_are_refused_and_never_unpickled(content: bytes, tmp_path:
     path = tmp_path / "round01-shard1of1.npz"
     path.write_bytes(content)
     with pytest.raises(
-        PlanError, match=r"is not whole morvit-statistics/1 .*remove it and run its shard again"
+        PlanError, match=r"is not a complete morvit-statistics/1 .*remove it and run its shard again"
     ):
         Statistics.load(path)
     assert LOADED == []
@@ -189,7 +189,7 @@ def test_cut_off_files_are_refused(part: float, tmp_path: Path) -> None:
     logits_of([1.0, 2.0]).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(PlanError, match="is not whole"):
+    with pytest.raises(PlanError, match="is not a complete"):
         Statistics.load(path)
 
 
@@ -199,7 +199,7 @@ def test_damaged_bytes_are_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(bytes(content))
-    with pytest.raises(PlanError, match="is not whole"):
+    with pytest.raises(PlanError, match="is not a complete"):
         Statistics.load(path)
 
 
@@ -235,7 +235,7 @@ def test_unreadable_images_are_listed() -> None:
     with pytest.raises(ImageError) as caught:
         statistics.check_bad(11)
     text = str(caught.value)
-    assert text.startswith("unreadable images: 12 so far, --max-bad allows 11; mend or remove them")
+    assert text.startswith("unreadable images: 12 so far, --max-bad allows 11; repair or remove them")
     assert "  - 9.png is torn\n  … and 2 more" in text and "10.png" not in text
 
 

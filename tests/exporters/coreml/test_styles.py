@@ -18,8 +18,8 @@ from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, corem
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.proving.form import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
-from morvit_deploy.graph.style.words import Attention, Layout, Select
 from morvit_deploy.graph.unroll import unroll, unroll_plan
+from morvit_deploy.model.choices import Attention, Layout, Select
 
 MOST_AXES = 5  # of a tensor in Core ML
 SINGLE: list[dict[str, Any]] = [

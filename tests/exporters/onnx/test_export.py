@@ -27,7 +27,7 @@ from morvit_deploy.exporters.onnx.graphs.trace import OPSET
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.presets import preset
-from morvit_deploy.model.reference import Outcome
+from morvit_deploy.model.trace import Outcome
 
 LOGITS = 1e-4  # × max(1, max |logit|): float32 against float64 over some layers
 MARGIN = 1e-4  # router logits closer than this may swap places by float32 round-off

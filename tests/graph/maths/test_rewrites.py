@@ -27,7 +27,7 @@ from morvit_deploy.graph.maths.rewrites import (
 )
 from morvit_deploy.graph.style.blocks import StaticBlock
 from morvit_deploy.model import decisions
-from morvit_deploy.model.reference import Block
+from morvit_deploy.model.layers import Block
 
 seeds = st.integers(0, 10**6)
 heads = st.sampled_from([(8, 1), (12, 3), (16, 2), (16, 4)])  # dim, heads

@@ -12,10 +12,9 @@ from graph_styles import LAYOUTS, SELECTS
 from tiny_models import make_config, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import style_of
-from morvit_deploy.graph.style.words import Layout, Select
+from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
+from morvit_deploy.model.choices import Layout, Select
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import selection_macs, stem_macs
 from morvit_deploy.model.plan import Bucket, Plan, bucket_macs

@@ -17,12 +17,12 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from torch import Tensor
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import STYLES, style_for_batch, style_of
-from morvit_deploy.graph.style.words import Attention, Layout, Select
+from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch, style_of
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT, unroll, unroll_plan
+from morvit_deploy.model.choices import Attention, Layout, Select
 from morvit_deploy.model.plan import Plan
-from morvit_deploy.model.reference import MoRViT, Routing
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.verifying.probes import plain
 
 N = 16  # patch tokens of the tiny model

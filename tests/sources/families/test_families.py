@@ -80,7 +80,7 @@ def test_bit_identical_layers_are_one_block(layers: str, sharing: str, depth: in
         times,
     )
     assert ("bit-identical" in made.tied) == (sharing != "none")
-    copies = sum("the same bits as layer" in row.how for row in made.rows)
+    copies = sum("bit-identical to layer" in row.how for row in made.rows)
     assert copies == len(BLOCK) * (len(layers) - len(set(layers)))
 
 
@@ -88,16 +88,14 @@ def test_a_tie_that_is_asked_for_is_proved() -> None:
     made = draft("timm_vit", vit("abab"), said(sharing="cycle", cycle_depth=2))
     assert made.fields["num_recursions"] == 2
     message = refused("timm_vit", vit("abab"), said(sharing="cycle"))
-    assert "layer 1 against layer 0" in message and "leave --sharing out" in message
+    assert "layer 1 and layer 0" in message and "omit --sharing" in message
     message = refused("timm_vit", vit("aaa"), said(sharing="middle_cycle", cycle_depth=2))
-    assert "the file has 3 layers, and 1 of them are no whole number of cycles" in message
+    assert "got 3 layers in the file, 1 of them in cycles, expected a multiple of" in message
 
 
 def test_ties_may_be_left_apart() -> None:
     made = draft("timm_vit", vit("aaa"), said(sharing="none"))
-    assert (
-        made.fields["sharing"] == "none" and made.tied == "3 layers, each loaded by itself: nothing is tied"
-    )
+    assert made.fields["sharing"] == "none" and made.tied == "3 layers, none of them tied"
     assert "--cycle-depth: says nothing" in refused(
         "timm_vit", vit("aaa"), said(sharing="none", cycle_depth=1)
     )
@@ -110,7 +108,7 @@ def test_a_near_tie_is_loaded_apart_with_a_remark() -> None:
     made = draft("timm_vit", tensors, said())
     assert made.fields["sharing"] == "none"
     assert made.remarks == [
-        "layers 1 and 2 are equal but for mlp.fc1.weight (max |Δ| 0.5); loaded as two blocks"
+        "layers 1 and 2 are equal except for mlp.fc1.weight (max |Δ| 0.5); loaded as two blocks"
     ]
 
 
@@ -120,20 +118,22 @@ REFUSED_BY_TIMM: dict[str, tuple[tuple[str, ...], str]] = {
     "attention pool": (("attn_pool.latent",), "attention pool"),
     "norm before (CLIP)": (("norm_pre.weight",), "LayerNorm before the first block"),
     "norm of patches": (("patch_embed.norm.weight",), "after the patch projection"),
-    "qk-norm": (("blocks.0.attn.q_norm.weight", "blocks.0.attn.k_norm.weight"), "queries and keys are normalised"),
+    "qk-norm": (("blocks.0.attn.q_norm.weight", "blocks.0.attn.k_norm.weight"), "normalises queries and keys"),
     "norm in attention": (("blocks.0.attn.norm.weight",), "inside the attention or the MLP"),
     "norm in MLP": (("blocks.1.mlp.norm.bias",), "inside the attention or the MLP"),
     "SwiGLU": (("blocks.0.mlp.fc1_g.weight",), "gated (SwiGLU)"),
-    "BEiT": (("blocks.0.attn.relative_position_bias_table",), "positions act on attention"),
-    "relative positions": (("blocks.0.attn.rel_pos.mlp.fc1.weight",), "positions act on attention"),
-    "EVA": (("rope.bands",), "positions act on attention"),
+    "BEiT": (("blocks.0.attn.relative_position_bias_table",), "relative or rotary positions"),
+    "relative positions": (("blocks.0.attn.rel_pos.mlp.fc1.weight",), "relative or rotary positions"),
+    "EVA": (("rope.bands",), "relative or rotary positions"),
 }  # fmt: skip  # a line each
 
 
 @pytest.mark.parametrize(("names", "why"), REFUSED_BY_TIMM.values(), ids=REFUSED_BY_TIMM)
 def test_timm_models_that_cannot_be_said(names: tuple[str, ...], why: str) -> None:
     message = refused("timm_vit", vit() | {name: torch.ones(DIM) for name in names})
-    assert "with parts that morvit/1 cannot say" in message and why in message and names[0] in message
+    assert (
+        "with components that morvit/1 does not support" in message and why in message and names[0] in message
+    )
     draft("timm_vit", vit(), said())
 
 
@@ -142,10 +142,10 @@ REAL = {
     "vit_tiny_patch16_224 avg": "mean of all tokens",
     "vit_base_patch16_clip_224": "LayerNorm before the first block",
     "vit_base_patch16_siglip_224": "attention pool",
-    "vit_small_patch16_224 qk": "queries and keys are normalised",
+    "vit_small_patch16_224 qk": "normalises queries and keys",
     "vit_giant_patch14_dinov2": "gated (SwiGLU)",
-    "vit_relpos_small_patch16_224": "positions act on attention",
-    "vit_small_patch16_224 no CLS": "not read off CLS",
+    "vit_relpos_small_patch16_224": "relative or rotary positions",
+    "vit_small_patch16_224 no CLS": "classifies by CLS",
     "vit_small_patch16_224 headless": "saved without its head",
 }
 
@@ -171,7 +171,7 @@ def test_a_gated_mlp_behind_plain_names() -> None:
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
-    "average": ({"global_pool": "avg"}, "global_pool 'avg': the answer is read off the mean"),
+    "average": ({"global_pool": "avg"}, "global_pool 'avg' in config.json: it classifies by the mean"),
     "average by argument": ({"global_pool": "token", "model_args": {"global_pool": "avg"}}, "global_pool 'avg'"),
     "another width": ({"num_features": 768}, "num_features: config.json says 768, the tensors 8"),
     "other classes": ({"num_classes": 1000}, "num_classes: config.json says 1000, the tensors 5"),
@@ -224,11 +224,11 @@ BROKEN: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "flat patches": (lambda t: t.update({"patch_embed.proj.weight": torch.ones(DIM, 48)}), "expected 4 axes"),
     "flat CLS": (lambda t: t.update({"cls_token": torch.ones(DIM)}), "cls_token is [8], expected 3 axes"),
     "flat head": (lambda t: t.update({"head.weight": torch.ones(DIM)}), "head.weight is [8], expected 2 axes"),
-    "no patches": (lambda t: t.pop("patch_embed.proj.weight"), "has nothing for patch_embed.proj.weight"),
+    "no patches": (lambda t: t.pop("patch_embed.proj.weight"), "without patch_embed.proj.weight"),
     "no head": (lambda t: t.pop("head.weight"), "saved without its head"),
-    "no positions": (lambda t: t.pop("pos_embed"), "not learned embeddings"),
+    "no positions": (lambda t: t.pop("pos_embed"), "learned position embeddings"),
     "two things missing": (lambda t: (t.pop("pos_embed"), t.pop("cls_token")), "cls_token, pos_embed: it is not"),
-    "no first layer": (lambda t: [t.pop(k) for k in list(t) if "blocks.0." in k], "nothing for layers.0"),
+    "no first layer": (lambda t: [t.pop(k) for k in list(t) if "blocks.0." in k], "without layers.0"),
     "a hole": (lambda t: [t.pop(k) for k in list(t) if "blocks.1." in k], "up to 2, but number 1 is missing"),
     "a far layer": (lambda t: t.update({"blocks.999999999.norm1.bias": torch.ones(DIM)}), "up to 999999999"),
     "no square": (lambda t: t.update({"pos_embed": torch.ones(1, 99, DIM)}), "no square grid"),
@@ -308,7 +308,7 @@ def test_a_layer_without_a_key_bias_is_half_a_layer() -> None:
     key = next(key for key in tensors if key.endswith("k_proj.bias") or key.endswith("attention.key.bias"))
     del tensors[key]
     message = refused("hf_vit", tensors, Given(preprocess="imagenet"), config=config)
-    assert "half of layers.0.attn.qkv.bias (q, k, v as one)" in message and "missing k" in message
+    assert "incomplete layers.0.attn.qkv.bias (q, k, v concatenated)" in message and "missing k" in message
 
 
 def test_class_names_but_no_placeholders() -> None:
@@ -377,9 +377,9 @@ def test_edge_without_positions() -> None:
         "edge_recvit", tensors, Given(preprocess="cifar10"), config=EDGE_CONFIG | {"use_abs_pos_emb": False}
     )
     assert made.tensors["pos_embed"].shape == (1, 17, 16) and not made.tensors["pos_embed"].any()
-    assert made.remarks == ["config.json says use_abs_pos_emb false: position embeddings are zero"]
+    assert made.remarks == ["use_abs_pos_emb is false in config.json: position embeddings are zero"]
     for config in (EDGE_CONFIG, {"use_abs_pos_emb": False}, {"use_abs_pos_emb": False, "image_size": "x"}):
-        assert "nothing for pos_embed" in refused("edge_recvit", tensors, Given(**EDGE_SAID), config=config)
+        assert "without pos_embed" in refused("edge_recvit", tensors, Given(**EDGE_SAID), config=config)
 
 
 PROJ = "mor_vit.block_shared.attention.proj."
@@ -460,7 +460,7 @@ def test_capacities_are_counted_in_float32_as_its_code_does() -> None:
 def test_as_many_capacities_as_routers() -> None:
     without = {key: t for key, t in mor().items() if key != "capacity_factors"}
     given = Given(selection="nested", gate="hard", capacity=(9, 3), **MOR_SAID)
-    assert "2 capacities for 3 routers" in refused("vision_mor", without, given)
+    assert "got 2 capacities, expected one for each of 3 routers" in refused("vision_mor", without, given)
 
 
 def test_a_router_that_is_missing() -> None:
@@ -494,27 +494,27 @@ def rolled() -> Tensors:
 
 def test_native_names_without_a_configuration() -> None:
     message = refused("native", rolled(), Given())
-    assert "no config.json of that format beside it" in message and "docs/format.md" in message
+    assert "no config.json of that format next to it" in message and "docs/format.md" in message
 
 
 def test_unrolled_native_layers_that_are_copies() -> None:
     made = draft("native", vit("aaa"), Given(), config=NATIVE)
-    assert made.tied == "3 unrolled layers: every tensor of every copy is bit-identical"
+    assert made.tied == "3 unrolled layers; the copies are bit-identical"
     assert torch.equal(made.tensors["cycle.0.mlp.fc1.weight"], vit("aaa")["blocks.2.mlp.fc1.weight"])
     assert not any(name.startswith("layers.") for name in made.tensors)
 
 
 def test_unrolled_native_layers_that_are_none() -> None:
     message = refused("native", vit("aab"), Given(), config=NATIVE)
-    assert "12 tensor(s) differ" in message and "layer 2 against layer 0, attn.proj.bias: max |Δ|" in message
-    assert "--sharing" not in message and 'sharing "none"' in message
+    assert "12 tensor(s) differ" in message and "layer 2 and layer 0, attn.proj.bias: max |Δ|" in message
+    assert "--sharing" not in message and '"none"' in message and "in config.json" in message
     assert "2 blocks in the file, expected 3" in refused("native", vit("aa"), Given(), config=NATIVE)
 
 
 def test_native_layers_in_both_forms() -> None:
     tensors = vit("aaa") | {f"cycle.0.{name}": t for name, t in block(ord("b")).items()}
     message = refused("native", tensors, Given(), config=NATIVE)
-    assert "unrolled and cycle.0 beside them" in message
+    assert "unrolled layers and also cycle.0" in message
 
 
 def test_native_options_in_vain() -> None:

@@ -71,7 +71,7 @@ def test_a_contradiction_is_no_choice() -> None:
 )
 def test_what_is_said_in_vain(said: tuple[str, Any]) -> None:
     message = closing(Questions(Given(**dict([said]))))
-    assert f"--{said[0].replace('_', '-')}: says nothing about this checkpoint" in message
+    assert f"--{said[0].replace('_', '-')}: has no effect on this checkpoint" in message
 
 
 def test_contradictions_come_before_questions() -> None:

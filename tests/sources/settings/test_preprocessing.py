@@ -137,7 +137,7 @@ def test_processors_that_transformers_writes(tmp_path: Path) -> None:
     told = unsupported_of_transformers(squashing, 224)
     assert "without keeping the aspect ratio" in told
     offered = json.loads(
-        told[told.index("JSON file of") + len("JSON file of") : told.index(" does the same")]
+        told[told.index("JSON file of") + len("JSON file of") : told.index(" is equivalent")]
     )
     assert offered["resize"] == 224 and offered["interpolation"] == "bilinear"
     Preprocess.model_validate_json(json.dumps(offered))
@@ -154,8 +154,8 @@ UNLIKE = {
     "squashed oblong": ({"size": {"height": 224, "width": 200}}, "without keeping the aspect ratio"),
     "squashed, old": ({"size": 224}, "without keeping the aspect ratio"),
     "resampled otherwise": ({"resample": 9}, "resample is 9, expected one of Pillow's"),
-    "grey": ({"image_mean": [0.5], "image_std": [0.5]}, "no mean, std and resize of RGB"),
-    "no mean": ({"image_mean": None}, "no mean, std and resize of RGB"),
+    "grey": ({"image_mean": [0.5], "image_std": [0.5]}, "not valid values for RGB"),
+    "no mean": ({"image_mean": None}, "not valid values for RGB"),
 }
 
 

@@ -87,9 +87,9 @@ def test_q_k_v_in_any_order_of_the_file() -> None:
     [
         (
             ["query.weight", "value.weight"],
-            "half of qkv.weight (q, k, v as one) from query.weight: missing k",
+            "incomplete qkv.weight (q, k, v concatenated) from query.weight: missing k",
         ),
-        (["gamma", "proj.weight"], "half of proj.bias (LayerScale folded in) from gamma: missing whole"),
+        (["gamma", "proj.weight"], "incomplete proj.bias (LayerScale folded in) from gamma: missing whole"),
     ],
     ids=["no key", "no bias"],
 )
@@ -105,8 +105,8 @@ def test_parts_that_do_not_fit_are_named() -> None:
     held |= {"value.weight": torch.ones(2, 3), "gamma": torch.ones(3)}
     _, rows, problems = build(assign(held, RULES), held, (QKV, LAYER_SCALE))
     assert len(problems) == 3 and not rows
-    told = "its parts do not fit each other: query.weight [2, 2], key.weight [2, 2], value.weight [2, 3]"
-    assert problems[0] == f"qkv.weight (q, k, v as one): {told}"
+    told = "shapes do not match: query.weight [2, 2], key.weight [2, 2], value.weight [2, 3]"
+    assert problems[0] == f"qkv.weight (q, k, v concatenated): {told}"
 
 
 def test_a_surplus_slot_is_named() -> None:

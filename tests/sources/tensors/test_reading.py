@@ -131,19 +131,19 @@ def test_a_prefix_is_taken_off_all_shards_or_none(tmp_path: Path) -> None:
 
 Damage = Callable[[Path, dict[str, str]], object]
 SHARDS: dict[str, tuple[Damage, str]] = {
-    "missing": (lambda m, p: first(m).unlink(), "names 2 shards, and 1 are missing: model-00001"),
-    "cut short": (lambda m, p: cut(first(m)), "neither a whole safetensors file"),
+    "missing": (lambda m, p: first(m).unlink(), "lists 2 shards, of which 1 are missing: model-00001"),
+    "cut short": (lambda m, p: cut(first(m)), "neither a complete safetensors file"),
     "pointer": (lambda m, p: first(m).write_bytes(POINTER), "Git LFS pointer to a file of 346,284,714 bytes"),
     "empty": (lambda m, p: first(m).write_bytes(b""), "is empty"),
     "of another model": (lambda m, p: save_file({"a": torch.ones(1)}, first(m)), "lacks 22 tensors that the index"),
-    "repeated": (lambda m, p: save_file(vit(), first(m)), "repeats tensors of another shard"),
-    "outside": (lambda m, p: write_index(m, {"a": "../x.safetensors"}), "an index that leaves its folder"),
-    "absolute": (lambda m, p: write_index(m, {"a": "/etc/passwd"}), "an index that leaves its folder"),
+    "repeated": (lambda m, p: save_file(vit(), first(m)), "contains tensors of another shard"),
+    "outside": (lambda m, p: write_index(m, {"a": "../x.safetensors"}), "expected the name of a file"),
+    "absolute": (lambda m, p: write_index(m, {"a": "/etc/passwd"}), "expected the name of a file"),
     "parent": (lambda m, p: write_index(m, {"a": ".."}), "missing: \\.\\."),
     "no names": (lambda m, p: write_index(m, {"a": 1}), "no weight_map"),
     "no map": (lambda m, p: write_index(m, {}), "no weight_map"),
     "index pointer": (lambda m, p: index_of(m).write_bytes(POINTER), "Git LFS pointer"),
-    "index list": (lambda m, p: index_of(m).write_text("[]"), "holds a list, expected a JSON object"),
+    "index list": (lambda m, p: index_of(m).write_text("[]"), ": got a list, expected a JSON object"),
     "index cut short": (lambda m, p: cut(index_of(m)), "is not a JSON file"),
     "whole file beside": (lambda m, p: save_file(vit(), m / "model.safetensors"), "an index of other files"),
 }  # fmt: skip  # a line each
@@ -175,13 +175,13 @@ def test_folders_that_leave_a_choice(tmp_path: Path) -> None:
     save_file(vit(), tmp_path / "model.safetensors")  # the name that every library looks for first
     assert read_source(tmp_path).files.keys() == {"model.safetensors"}
     (tmp_path / "none").mkdir()
-    refused(tmp_path / "none", "holds no weights; expected one file that ends in .safetensors")
+    refused(tmp_path / "none", "contains no weights; expected a file that ends in .safetensors")
 
 
 def test_shards_without_their_index(tmp_path: Path) -> None:
     in_shards(tmp_path / "m", "safetensors")
     index_of(tmp_path / "m").unlink()
-    refused(tmp_path / "m", "holds shards .* without their index, model.safetensors.index.json or")
+    refused(tmp_path / "m", "contains shards .* without their index, model.safetensors.index.json or")
     first(tmp_path / "m").unlink()
     refused(tmp_path / "m", "without their index")
 
@@ -196,11 +196,11 @@ BYTES = {
     "page": (b"\n<!DOCTYPE html><html><body>Not found", "is a web page"),
     "page without a type": (b"<HTML><head>", "is a web page"),
     "JSON": (b'{"format": "morvit/1"}', "is a JSON file, not weights; give the folder"),
-    "text": (b"hello", "neither a whole safetensors file nor a PyTorch file"),
-    "zip of something else": (b"PK\x03\x04", "cut short"),
+    "text": (b"hello", "neither a complete safetensors file nor a PyTorch file"),
+    "zip of something else": (b"PK\x03\x04", "truncated"),
     "old pickle": (
         b"\x80\x02}q\x00.",
-        "not a whole PyTorch file|holds no state dict|more than|something else",
+        "not a complete PyTorch file|contains no state dict|more than|not of a dictionary",
     ),
     "long header": ((10**15).to_bytes(8, "little") + b"{}", "neither"),
 }
@@ -218,7 +218,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, match: str) 
 def test_a_file_cut_short_anywhere(tmp_path: Path, legacy: bool, part: float) -> None:
     path = saved(vit(), tmp_path / "model.pth", legacy)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
-    with pytest.raises(CheckpointError, match=r"cut short|not a whole PyTorch file") as caught:
+    with pytest.raises(CheckpointError, match=r"truncated|not a complete PyTorch file") as caught:
         read_source(path)
     assert "weights_only" not in str(caught.value), "torch's advice to drop the guard"
 
@@ -276,7 +276,7 @@ def test_the_one_object_that_deits_script_saves(tmp_path: Path) -> None:
     path = saved({"model": vit(), "args": argparse.Namespace(lr=1e-3, seed=0)}, tmp_path / "best.pth")
     assert same(read_source(path).tensors, vit())
     path = saved({"model": vit(), "args": argparse.Namespace(out=Path("runs"))}, tmp_path / "path.pth")
-    refused(path, r"Python objects besides tensors \(pathlib")
+    refused(path, r"Python objects \(pathlib")
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
@@ -294,7 +294,7 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
 
 
 BESIDE = {
-    "list": ("[1, 2]", "config.json holds a list, expected a JSON object"),
+    "list": ("[1, 2]", "config.json : got a list, expected a JSON object"),
     "broken": ("{,}", "config.json is not a JSON file"),
     "deep": ("[" * 100_000, "config.json is not a JSON file"),
     "pointer": (POINTER.decode(), "config.json is a Git LFS pointer"),
@@ -330,5 +330,5 @@ def test_contents_name_what_was_read(tmp_path: Path) -> None:
     assert same(found.tensors, contents(vit()).tensors)
     assert (found.wrapper, found.prefix) == ("state_dict", "module._orig_mod.")
     assert found.processor == {"size": 1} and found.config == {}
-    assert found.dropped == {"epoch": "training state beside the weights"}
+    assert found.dropped == {"epoch": "training state"}
     assert list(found.files) == ["config.json", "preprocessor_config.json", "m.pth"]

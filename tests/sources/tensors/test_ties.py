@@ -75,7 +75,7 @@ def test_the_smallest_difference_unties() -> None:
     weight = held[1]["mlp.fc2.weight"].view(-1)
     weight[5] = torch.nextafter(weight[5], torch.tensor(9.0))
     assert find_tying(held).sharing == "none"
-    with pytest.raises(CheckpointError, match=r"layer 1 against layer 0, mlp\.fc2\.weight: max \|Δ\|"):
+    with pytest.raises(CheckpointError, match=r"layer 1 and layer 0, mlp\.fc2\.weight: max \|Δ\|"):
         prove_tying(held, Tying("cycle", 1, 3), WHAT)
 
 
@@ -85,7 +85,7 @@ def test_a_tie_that_does_not_hold_lists_tensors_and_differences() -> None:
         prove_tying(held, Tying("middle_cycle", 1, 2), WHAT)
     message = str(caught.value)
     assert "sharing middle_cycle, 1 block(s) applied 2 times): 1 tensor(s) differ" in message
-    assert "layer 2 against layer 1, attn.qkv.bias: max |Δ| 0.25" in message
+    assert "layer 2 and layer 1, attn.qkv.bias: max |Δ| 0.25" in message
     assert message.endswith(WHAT)
 
 
@@ -100,7 +100,7 @@ def test_layers_that_differ_in_more_than_numbers() -> None:
     other["norm1.weight"] = torch.zeros(3)
     other["norm2.weight"] = other["norm2.weight"].half()
     assert differences(one, other) == {
-        "attn.qkv.bias": "only one of them has it",
+        "attn.qkv.bias": "in only one of the layers",
         "norm1.weight": "[8] and [3]",
         "norm2.weight": "float32 and float16",
     }
@@ -120,7 +120,7 @@ def test_a_tie_broken_by_accident_is_remarked() -> None:
         held[2][name] += 0.5
     (remark,) = near_ties(held, find_tying(held))
     assert remark.startswith(
-        "layers 1 and 2 are equal but for attn.proj.bias (max |Δ| 0.5), attn.proj.weight"
+        "layers 1 and 2 are equal except for attn.proj.bias (max |Δ| 0.5), attn.proj.weight"
     )
     assert remark.endswith("loaded as two blocks")
 
@@ -128,7 +128,7 @@ def test_a_tie_broken_by_accident_is_remarked() -> None:
 def test_a_near_tie_of_a_longer_cycle_is_remarked() -> None:
     held = changed("abab", 3, "mlp.fc1.weight", 0.5)
     (remark,) = near_ties(held, find_tying(held))
-    assert remark.startswith("layers 1 and 3 are equal but for mlp.fc1.weight (max |Δ| 0.5)")
+    assert remark.startswith("layers 1 and 3 are equal except for mlp.fc1.weight (max |Δ| 0.5)")
 
 
 def test_ties_and_strangers_are_not_remarked() -> None:

@@ -57,18 +57,19 @@ def test_everything_left_out_has_its_rule() -> None:
     }
     dropped = unwrap(held, PATH, ema=True).dropped
     assert dropped == {
-        "model": "weights; those under state_dict come first",
-        "model_ema": "no tensors in it",
-        "optimizer": "training state beside the weights",
-        "5": "training state beside the weights",
+        "model": "weights; those under state_dict are preferred",
+        "model_ema": "contains no tensors",
+        "optimizer": "training state",
+        "5": "training state",
     }
     dropped = unwrap({"model": ONE | {"step": 7}, "model_ema": TWO}, PATH, ema=False).dropped
     assert dropped == {
         "step": "not a tensor: int",
-        "model_ema": "averaged weights, passed over by --no-ema",
+        "model_ema": "averaged weights, skipped by --no-ema",
     }
     assert (
-        "(--no-ema takes these)" in unwrap({"model": ONE, "model_ema": TWO}, PATH, ema=True).dropped["model"]
+        "(--no-ema selects these)"
+        in unwrap({"model": ONE, "model_ema": TWO}, PATH, ema=True).dropped["model"]
     )
 
 
@@ -89,7 +90,7 @@ def test_training_state_of_any_size_is_left_out() -> None:
 def test_weights_beside_the_weights_are_refused(name: str, kind: str) -> None:
     beside: Any = {"dictionary": {"w": torch.ones(3)}, "tensor": torch.ones(3), "list": [torch.ones(3)]}[kind]
     message = refused({"model": ONE, name: beside})
-    assert "run.pth holds weights beside model" in message and f"{name} (1 weights)" in message
+    assert "run.pth contains other weights besides model" in message and f"{name} (1 weights)" in message
 
 
 def test_weights_deeper_than_the_state_dict_are_refused() -> None:
@@ -97,15 +98,15 @@ def test_weights_deeper_than_the_state_dict_are_refused() -> None:
 
 
 def test_no_state_dict() -> None:
-    assert "holds a list" in refused([ONE])
-    assert "holds a Tensor" in refused(torch.ones(2))
+    assert "got a list" in refused([ONE])
+    assert "got a Tensor" in refused(torch.ones(2))
     assert "its entries are none" in refused({})
     assert "its entries are weights (2 weights), epoch" in refused(
         {"weights": {"a": TWO, "b": ONE}, "epoch": 1}
     )
     assert "its entries are a (2 weights)" in refused({"a": [torch.ones(2), torch.ones(2)]})
     message = refused({"model_ema": ONE, "epoch": 1}, ema=False)
-    assert "(--no-ema passes over model_ema)" in message
+    assert "(--no-ema skips model_ema)" in message
 
 
 def test_many_entries_are_not_all_listed() -> None:

@@ -18,8 +18,8 @@ from morvit_deploy.exporters.coreml.mil.operations import OPERATIONS
 from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
-from morvit_deploy.graph.style.words import Attention, Layout, Select
 from morvit_deploy.graph.unroll import unroll_plan
+from morvit_deploy.model.choices import Attention, Layout, Select
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 

@@ -28,7 +28,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan
-from morvit_deploy.model.reference import Outcome, Routing
+from morvit_deploy.model.trace import Outcome, Routing
 
 LOGITS = 1e-4  # × max(1, max |logit|): float32 against float64 over some layers
 MARGIN = 1e-4  # router logits closer than this may fall either way by float32 round-off

@@ -18,11 +18,10 @@ from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces, tr
 from morvit_deploy.exporters.onnx.low.linears import linears
 from morvit_deploy.exporters.onnx.low.observe import ENOUGH, Observer, first_not_finite, open_session
 from morvit_deploy.exporters.onnx.low.ranges import PIXELS, ranges_of, smoothing_of
-from morvit_deploy.graph.style.options import Options
-from morvit_deploy.graph.style.styles import style_for_batch
+from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.plan import Plan, own_plan
-from morvit_deploy.model.reference import Routing
+from morvit_deploy.model.trace import Routing
 
 CLOSE = 1e-4  # × max(1, max |logit|): float32 against the float64 reference
 
