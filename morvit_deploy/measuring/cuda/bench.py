@@ -72,7 +72,7 @@ class PartLane(Lane):
             blocks=tuple(self.blocks),
             bundle=self.part.bundle,
             part=self.part.name,
-            runtime=self.part.runtime,
+            runtime=self.part.graph.runtime,
             cuda_graph=self.part.captured,
             transfers=self.transfers,
         )
@@ -100,9 +100,9 @@ class Gpu(Measurer[PartLane]):
 
     def _on_device_ms(self, part: Part) -> float:
         before, after = self.clock.new_event(), self.clock.new_event()
-        self.clock.record(before, part.stream)
-        part.enqueue()
-        self.clock.record(after, part.stream)
+        self.clock.record(before, part.graph.stream)
+        part.graph.enqueue()
+        self.clock.record(after, part.graph.stream)
         return self.clock.elapsed_ms(before, after)
 
 
