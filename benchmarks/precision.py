@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.images import open_images
 from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.bundle.pixels import synthetic_images
-from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.calibration.ranges.sensitivity import snr_db
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import example_image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from morvit_deploy.bundle.session import Runner
+from morvit_deploy.agent.core.running import Runner
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
+    from morvit_deploy.agent.core.running import Runner
     from morvit_deploy.bundle.forms import TargetForm
     from morvit_deploy.bundle.manifest import Manifest
-    from morvit_deploy.bundle.session import Runner, Session
+    from morvit_deploy.bundle.session import Session
     from morvit_deploy.exporters.base import Exporter
     from morvit_deploy.exporters.board import BoardFiles
 

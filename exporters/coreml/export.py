@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morvit_deploy.agent.core.running import RESULTS
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import RESULTS, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
@@ -36,15 +37,18 @@ from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, conv
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.load import coremltools
-from morvit_deploy.exporters.coreml.sdk.tested import untested
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.options import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.machine.dependencies import within
+from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
+
+TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # versions that packages were checked with
 
 
 class CoremlExporter(Exporter):
@@ -185,3 +189,12 @@ def _port(name: str, value: Tensor, request: Request) -> Port:
     half = request.precision == "fp16" and name not in (IMAGE, "logits")
     dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
     return Port(name=name, dtype=dtype, shape=tuple(value.shape))
+
+
+def untested() -> tuple[str, ...]:
+    """A sentence for each installed library whose version is outside those that were tested."""
+    return tuple(
+        f"{name} {version} is outside what was tested ({TESTED[name]}); try the package on a device before it ships"
+        for name, version in versions(tuple(TESTED)).items()
+        if not within(version, TESTED[name])
+    )

@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM

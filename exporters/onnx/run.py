@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.faults import Refused
+from morvit_deploy.agent.core.running import Runner
 from morvit_deploy.agent.run_ort import OrtRunner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS, graph_files
 from morvit_deploy.machine.this import checked_threads

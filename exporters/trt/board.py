@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from morvit_deploy.agent.core.running import Runner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Runner
 from morvit_deploy.exporters.board import BoardFiles
 from morvit_deploy.exporters.onnx.board import bucket_graphs
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS

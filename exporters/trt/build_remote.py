@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.trt.build import RECORD
-from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
+from morvit_deploy.agent.trt.engines import read_engine, read_engines
 from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, report_event
 from morvit_deploy.exporters.trt.form import TrtForm
@@ -93,7 +94,7 @@ def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
     """Engines of a folder that the device with this head of a record would keep, to lie in `place`; perhaps none."""
     try:
         record = read_engines(build)
-    except EngineError:
+    except Refused:
         return {}
     if any(record.get(name) != head[name] for name in HEAD):
         return {}
@@ -126,7 +127,7 @@ def _take_over(scratch: Path, build: Path) -> None:
         record = read_engines(scratch)
         for engine in record["engines"]:
             read_engine(scratch, record, engine["name"])
-    except EngineError as error:
+    except Refused as error:
         raise TargetError(f"what came from the device is damaged: {error}; repeat it") from None
     (build / RECORD).unlink(missing_ok=True)
     places = sorted(scratch.iterdir(), key=lambda path: path.name == RECORD)

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.agent.trt import build as trt_build
-from morvit_deploy.bundle.manifest import sha256
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import RECIPE, SCRIPT, TIMING_CACHE
 
@@ -36,7 +36,7 @@ def write_recipe(
         "workspace_mib": workspace_mib,
         "timing_cache": TIMING_CACHE if form.flavor == "tensorrt" else None,  # RTX's is a no-op
         "files": [
-            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
             for name in files
         ],
         "engines": [

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from morvit_deploy.agent.core.faults import Refused
+from morvit_deploy.agent.core.running import Arrays, Chained, Runner
 from morvit_deploy.agent.run_ort import NOT_INTEGERS
 from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.run import OnnxRunner, alone, open_onnx
-from morvit_deploy.exporters.trt.driver import Cuda
-from morvit_deploy.exporters.trt.engine import TrtEngine
+from morvit_deploy.exporters.trt.engine import Cuda, TrtEngine
 from morvit_deploy.exporters.trt.flavors import Here, is_installed, load, look
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import BUILD, Flavor
+from morvit_deploy.machine.agent_errors import own_errors
 
 ON_CPU = "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
@@ -53,7 +55,7 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
     """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
     flavor = TrtForm.of(manifest).flavor
     if not is_installed(flavor):
-        with contextlib.suppress(trt_engines.EngineError):
+        with contextlib.suppress(Refused):
             built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
             if built is not None and built in get_args(Flavor) and is_installed(built):
                 return look(built)
@@ -74,7 +76,7 @@ def open_engines(
         refused = trt_engines.why_refused(
             record, here.flavor, here.version, here.device["compute_capability"]
         )
-    except trt_engines.EngineError as error:
+    except Refused as error:
         raise BundleError(f"{error}, or `morvit-deploy build {folder}`") from None
     if refused is not None:
         raise BundleError(f"{build}: {refused}, or `morvit-deploy build {folder}`")
@@ -82,10 +84,8 @@ def open_engines(
     graphs = manifest.dispatch != "graph" if cuda_graphs is None else cuda_graphs
 
     def open_part(name: str) -> TrtEngine:
-        try:
+        with own_errors():
             content = trt_engines.read_engine(build, record, name)
-        except trt_engines.EngineError as error:
-            raise BundleError(str(error)) from None
         engine = TrtEngine(trt, cuda, content, name, graph=graphs)
         engine.runtime = f"{here.product} on {here.device['name']}" if here.device else here.product
         return engine
@@ -119,23 +119,6 @@ class Probed(Runner):
         self.inside.close()
 
 
-class Chained(Runner):
-    """A stem and one trunk, whatever bucket an image needs."""
-
-    def __init__(self, stem: Runner, trunk: Runner, carried: list[str], results: list[str]) -> None:
-        self.stem, self.trunk, self.carried, self.results = stem, trunk, carried, results
-        self.runtime = stem.runtime
-
-    def run(self, feeds: Arrays) -> Arrays:
-        begun = self.stem.run(feeds)
-        found = begun | self.trunk.run({name: begun[name] for name in self.carried})
-        return {name: found[name] for name in self.results if name in found}
-
-    def close(self) -> None:
-        self.stem.close()
-        self.trunk.close()
-
-
 def _whole(manifest: Manifest, engines: Callable[[str], TrtEngine]) -> Runner:
     if manifest.dispatch == "graph":
         return engines("model")
@@ -148,9 +131,7 @@ def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str 
     if not manifest.plan.adaptive:
         return engines("model")
     assert bucket is not None and manifest.dispatch == "host"
-    carried = [port.name for port in manifest.carried]
-    results = [port.name for port in manifest.outputs if port.name != "bucket"]
-    return Chained(engines("stem"), engines(bucket), carried, results)
+    return Chained(engines("stem"), engines(bucket), [port.name for port in manifest.carried])
 
 
 def on_cpu(

@@ -6,8 +6,8 @@ import contextlib
 import sys
 from pathlib import Path
 
+from morvit_deploy.agent.core.child import say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import say
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from morvit_deploy.agent.core.lines import say
+from morvit_deploy.agent.core.child import say
 from morvit_deploy.agent.core.running import Arrays
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from morvit_deploy.agent import conditions
-from morvit_deploy.agent.core.child import Child
+from morvit_deploy.agent.core.child import Child, own_stdout, say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.folder import ARCHIVE, boot_id, remove, sweep
 from morvit_deploy.agent.host.machine import available_cores
 from morvit_deploy.agent.host.processor import usage

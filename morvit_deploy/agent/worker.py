@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.child import own_stdout, say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, Recipe, read_recipe
 from morvit_deploy.agent.core.running import normalise, run_in_batches
 from morvit_deploy.agent.host.machine import memory_mib

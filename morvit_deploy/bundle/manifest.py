@@ -5,7 +5,6 @@ Opening checks the format, and each file's name, size and hash. Nothing is ever 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.bundle.formats import FORMAT, upgraded
 from morvit_deploy.bundle.forms import TargetForm, read_form
 from morvit_deploy.bundle.known import known_target
@@ -84,9 +84,8 @@ class Manifest(Strict):
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     carried: tuple[Port, ...]  # what a stem hands to a trunk, with dispatch `host`
-    probes: tuple[
-        str, ...
-    ]  # values inside the graphs; those of one of several buckets begin with its name and a slash
+    # values inside the graphs; where there are several buckets, prefixed with BUCKET/
+    probes: tuple[str, ...]
     macs: dict[str, Count]
     structure: dict[str, Any]
     parity: dict[str, Any] | None
@@ -190,18 +189,9 @@ class Manifest(Strict):
 def describe_files(folder: Path, names: list[str]) -> tuple[BundleFile, ...]:
     """Size and hash of each named file."""
     return tuple(
-        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name))
+        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
         for name in names
     )
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def open_manifest(folder: str | Path) -> Manifest:
@@ -243,6 +233,6 @@ def _file_problem(folder: Path, file: BundleFile) -> str | None:
     size = path.stat().st_size
     if size != file.bytes:
         return f"{file.path}: {size:,} bytes, expected {file.bytes:,}"
-    if sha256(path) != file.sha256:
+    if sha256_of(path) != file.sha256:
         return f"{file.path}: content differs from the manifest's sha256"
     return None

@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -110,9 +109,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _wait(self, timeout_s: float) -> None:
@@ -125,6 +122,38 @@ class Connection:
                     f"{self.host.address} did not let us in within {timeout_s:.0f} s; try `{self.host.command()}`"
                 )
             time.sleep(_POLL_S)
+
+
+class LocalConnection:
+    """This machine in place of a device behind SSH: a shell here starts the same agent. It is never lost."""
+
+    last_words = "no reason given"
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def start(self, command: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+        """Run a command, with pipes to its stdin and stdout."""
+        return subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def lost(self, wait_s: float = 0.0) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __enter__(self) -> LocalConnection:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _sweep(folder: Path) -> None:

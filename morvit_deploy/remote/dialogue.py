@@ -13,8 +13,7 @@ from typing import IO, Any
 
 from morvit_deploy.agent.core.child import how
 from morvit_deploy.errors import TargetError
-from morvit_deploy.remote.connection import Connection
-from morvit_deploy.remote.local import LocalConnection
+from morvit_deploy.remote.connection import Connection, LocalConnection
 from morvit_deploy.remote.refusals import spoken
 
 SILENT_S = 15.0  # the agent gives a sign of life every 4 s: after so long the device is gone, or hangs

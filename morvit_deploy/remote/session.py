@@ -8,17 +8,14 @@ import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S
 from morvit_deploy.errors import BundleError, LostError, TargetError
-from morvit_deploy.remote.archive import agent_archive
-from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection
+from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection, LocalConnection
 from morvit_deploy.remote.dialogue import Dialogue, Dropped
 from morvit_deploy.remote.host import Host
-from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command, send_command
-from morvit_deploy.remote.local import LocalConnection
+from morvit_deploy.remote.loader import NO_PYTHON, agent_archive, load_command, receive_command, send_command
 from morvit_deploy.remote.shipment import Shipment, size_of, write_to
 
 RECONNECT_S = 10.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
@@ -137,9 +134,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _open(self, timeout_s: float) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.mil.function import Function, Operation
 from morvit_deploy.exporters.coreml.mil.ops import dense

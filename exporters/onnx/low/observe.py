@@ -15,10 +15,10 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.agent.run_ort import NO_INTEGER_KERNELS
 from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, element_types

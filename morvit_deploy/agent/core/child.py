@@ -1,9 +1,10 @@
-"""A child process that returns JSON lines: bounded waiting, and a failure that shows what it wrote to stderr."""
+"""A child process that returns JSON lines: bounded waiting, and an error that shows its stderr. No numpy."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -11,8 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from morvit_deploy.agent.core.faults import AgentError, Refused
 
@@ -23,7 +23,7 @@ _STDERR_LINES = 15
 
 
 class Child:
-    """A running process; a context manager that leaves none behind. Its first line is `first`.
+    """A running process, until `close`. `first` is the first line that it wrote.
 
     Raises Refused when a line has an "error", AgentError when the process dies, hangs or returns no JSON.
     """
@@ -76,14 +76,6 @@ class Child:
             self.process.stdin.close()
         self._stderr.close()
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _listen(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as answers:
@@ -124,3 +116,16 @@ def how(status: int) -> str:
         return f"exit status {status}"
     name = signal.Signals(-status).name
     return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
+def own_stdout() -> TextIO:
+    """The child's stdout, for replies alone: whatever a library prints goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def say(replies: TextIO, reply: Mapping[str, Any]) -> None:
+    """Write one JSON line and flush it."""
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()

@@ -47,12 +47,13 @@ def read_recipe(folder: Path) -> Recipe:
     recipe = Recipe.of(folder)
     for name, (size, digest) in recipe.files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size or _sha256(path) != digest:
+        if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
             raise Refused(f"{name} of {recipe.name} did not arrive as it was sent; repeat the measurement")
     return recipe
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(lambda: file.read(1 << 20), b""):

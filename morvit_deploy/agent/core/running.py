@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,9 +35,7 @@ class Runner(ABC):
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -98,6 +95,22 @@ class HostDispatch(Runner):
                 if name not in outputs:
                     outputs[name] = np.zeros((len(outputs["bucket"]), *array.shape[1:]), array.dtype)
                 outputs[name][part] = array[: len(part)]
+
+
+class Chained(Runner):
+    """A stem and one trunk, whatever bucket an image needs; returns neither the bucket nor the carried values."""
+
+    def __init__(self, stem: Runner, trunk: Runner, carried: Sequence[str]) -> None:
+        self.stem, self.trunk, self.carried, self.runtime = stem, trunk, list(carried), stem.runtime
+
+    def run(self, feeds: Arrays) -> Arrays:
+        begun = self.stem.run(feeds)
+        found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
+        return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
+
+    def close(self) -> None:
+        self.stem.close()
+        self.trunk.close()
 
 
 def run_in_batches(

@@ -16,13 +16,6 @@ IDLE_S = 5.0
 INTERVAL_MS = 100  # the sensors average over some milliseconds to tens of them; faster costs processor time
 
 
-class Counter:
-    """How many images a block has run so far; the block's work adds to it."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-
 class Watch:
     """Use as `with Watch() as watch:`, then `with watch.block(images=…):` around each measured block.
 
@@ -57,12 +50,11 @@ class Watch:
             self._meter.stop()
 
     @contextmanager
-    def block(self, images: int = 0, label: str | None = None) -> Iterator[Counter]:
-        """Around measured work; one that ends in an error is not counted. Those of a label are also kept apart."""
-        counter = Counter(images)
+    def block(self, images: int, label: str | None = None) -> Iterator[None]:
+        """Around measured work of so many images; not counted if it raises. Blocks of a label are also kept apart."""
         start_s = time.monotonic()
-        yield counter
-        self.blocks.append(Block(start_s, time.monotonic(), counter.images))
+        yield
+        self.blocks.append(Block(start_s, time.monotonic(), images))
         if label is not None:
             self.labels.setdefault(label, []).append(self.blocks[-1])
 

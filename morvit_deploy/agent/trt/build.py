@@ -248,7 +248,7 @@ def _build_one(
 ) -> dict[str, Any]:
     """Build one engine and write it; returns its record."""
     started = time.monotonic()
-    log = _logger(trt)
+    log = new_log(trt)
     try:
         builder = trt.Builder(log)
     except (
@@ -369,7 +369,7 @@ class _TimingCache:
             write_whole(self.path, memoryview(cache.serialize()))
 
 
-def _logger(trt: Any) -> Any:
+def new_log(trt: Any) -> Any:
     """A logger that keeps errors and warnings instead of printing them."""
 
     class Log(trt.ILogger):  # the base is only known at run time

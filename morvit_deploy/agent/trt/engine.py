@@ -9,6 +9,7 @@ import numpy as np
 
 from morvit_deploy.agent.core.faults import AgentError, Refused
 from morvit_deploy.agent.core.running import Arrays, Runner
+from morvit_deploy.agent.trt.build import new_log
 from morvit_deploy.agent.trt.driver import Cuda
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class TrtEngine(Runner):
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
-        self._log = _log(trt)
+        self._log = new_log(trt)
         self._runtime = trt.Runtime(self._log)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             # version-compatible engines bring code of their own; their hashes were checked
@@ -187,19 +188,4 @@ class TrtEngine(Runner):
         raise Refused(f"{self.name}: an output is dynamic and no input is; export the bundle again")
 
     def _said(self) -> str:
-        return "; ".join(self._log.lines[-LAST_LINES:]) or "its log says nothing"
-
-
-def _log(trt: Any) -> Any:
-    """A logger that keeps TensorRT's errors and warnings instead of printing them."""
-
-    class Log(trt.ILogger):  # the base is only known at run time
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                self.lines.append(message)
-
-    return Log()
+        return "; ".join((self._log.warnings + self._log.errors)[-LAST_LINES:]) or "its log says nothing"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
-from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
+from morvit_deploy.agent.core.faults import Lacking, Refused
 from morvit_deploy.agent.core.recipe import Recipe
-from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
+from morvit_deploy.agent.core.running import Chained, HostDispatch, Runner
 from morvit_deploy.agent.trt.build import MODULES, PRODUCT, BuildError, load_tensorrt, this_device
 from morvit_deploy.agent.trt.driver import Cuda
 from morvit_deploy.agent.trt.engine import TrtEngine
-from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines, why_refused
+from morvit_deploy.agent.trt.engines import read_engine, read_engines, why_refused
 
 BUILD, ALONE = (
     "build",
@@ -21,22 +20,6 @@ BUILD, ALONE = (
 
 with contextlib.suppress(BuildError):  # importing it is no part of loading; a record may name the other one
     load_tensorrt(None)
-
-
-class Chained(Runner):
-    """A stem and one trunk, whatever bucket an image needs; of the stem's outputs those that are no hand-over."""
-
-    def __init__(self, stem: Runner, trunk: Runner, carried: Any) -> None:
-        self.stem, self.trunk, self.carried, self.runtime = stem, trunk, list(carried), stem.runtime
-
-    def run(self, feeds: Arrays) -> Arrays:
-        begun = self.stem.run(feeds)
-        found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
-        return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
-
-    def close(self) -> None:
-        self.stem.close()
-        self.trunk.close()
 
 
 def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
@@ -72,8 +55,6 @@ class Engines:
             self._trt = load_tensorrt(flavor)[1]
             version = str(self._trt.__version__)
             refused = why_refused(self._record, flavor, version, device["compute_capability"])
-        except EngineError as error:
-            raise Refused(str(error)) from None
         except BuildError as error:
             raise Lacking(str(error)) from None
         if refused is not None:
@@ -82,10 +63,7 @@ class Engines:
 
     def open(self, name: str) -> Runner:
         """The engine of a part."""
-        try:
-            content = read_engine(self._folder, self._record, name)
-        except EngineError as error:
-            raise AgentError(str(error)) from None
+        content = read_engine(self._folder, self._record, name)
         engine = TrtEngine(self._trt, self._cuda, content, name, graph=self._graphs)
         engine.runtime = self._runtime
         return engine

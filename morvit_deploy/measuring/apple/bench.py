@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Arrays, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
@@ -52,7 +53,7 @@ def bench_apple(
     tell("finding pictures and expected logits for each bucket")
     source = Source(images, upscale)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
-    return run_bench(package, goldens, wish, phone, inputs=source.named, say=tell, share=progress)
+    return run_bench(package, goldens, wish, phone, inputs=source.named, tell=tell, progress=progress)
 
 
 def emit_project(

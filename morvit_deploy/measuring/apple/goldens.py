@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE
+from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
 
 
 @dataclass(frozen=True)

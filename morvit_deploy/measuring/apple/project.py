@@ -11,7 +11,7 @@ from pathlib import Path
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
+from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.files import new_folder
 from morvit_deploy.machine.dependencies import PACKAGE, installed
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
@@ -26,7 +26,7 @@ CARRIED = (
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
     "morvit_deploy.exporters.coreml.sdk",
-    *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load", "systems")),
+    *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",
     *(f"morvit_deploy.timing.{name}" for name in ("arithmetic", "loop", "result", "samples")),
     "morvit_deploy.measuring",

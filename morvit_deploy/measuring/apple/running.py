@@ -77,27 +77,18 @@ def run_bench(
     phone: Phone | None,
     *,
     inputs: str,
-    say: Callable[[str], None] = lambda stage: None,
-    share: Callable[[float], None] = lambda part: None,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
     """Measure. ParityError when a bucket returns wrong logits; a device that is lost midway is in the conditions."""
+    stages = Stages(tell, progress, parts_of(len(wish.units), wish.amount))
     with backend_for(package, wish, phone) as backend:
-        return measure_on(backend, package, goldens, wish, phone, inputs=inputs, say=say, share=share)
+        return measure_on(CoreMl(package, backend, goldens, stages), wish, phone, inputs=inputs)
 
 
-def measure_on(
-    backend: Backend,
-    package: Package,
-    goldens: Goldens,
-    wish: Wish,
-    phone: Phone | None,
-    *,
-    inputs: str,
-    say: Callable[[str], None] = lambda stage: None,
-    share: Callable[[float], None] = lambda part: None,
-) -> BenchResult:
-    """The same on a backend that is ready."""
-    amount = wish.amount
+def measure_on(device: CoreMl, wish: Wish, phone: Phone | None, *, inputs: str) -> BenchResult:
+    """The same on a device whose backend is open."""
+    goldens, amount = device.goldens, wish.amount
     conditions = read_conditions(wish.device) | {
         "blocks": amount.blocks,
         "warmup_runs_per_block": amount.warmup,
@@ -108,8 +99,6 @@ def measure_on(
         "compute_units": list(wish.units),
         **({"phone": asdict(phone)} if phone else {}),
     }
-    stages = Stages(say, share, parts_of(len(wish.units), amount))
-    device = CoreMl(package, backend, goldens, stages)
     measured, cut = measure_units(device, wish.units, amount, inputs_digest(goldens))
     warnings = warnings_about(conditions, measured)
     if cut is not None:

@@ -50,7 +50,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         wish,
         phone,
         inputs=_known(project)["inputs"],
-        say=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
+        tell=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
     )
     write_text(out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
     print(apple_report(result).markdown())

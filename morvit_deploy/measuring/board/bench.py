@@ -17,11 +17,11 @@ from morvit_deploy.measuring.board.shipping import pack
 from morvit_deploy.measuring.board.worker import RemoteWorker
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.measuring.core.parity import LogitParity
-from morvit_deploy.measuring.core.request import TIMED, BenchRequest
+from morvit_deploy.measuring.core.request import TIMED, BenchRequest, settings
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.remote.session import Session
 from morvit_deploy.timing.loop import measure
 from morvit_deploy.timing.result import warnings_about
@@ -110,7 +110,7 @@ class Board:
             "device_conditions": {"before": before},
             **({"engines": built} if built else {}),
             "threads": _ask(session, threads, "counting cores")["threads"],
-            **self.request.settings(TIMED_THERE),
+            **settings(self.request.source, self.request.amount, TIMED_THERE),
             "runs_per_block": self.request.amount.runs,
         }
 

@@ -36,10 +36,6 @@ class BenchRequest:
         check_targets(self.device, subjects)
         return subjects
 
-    def settings(self, timed: str = TIMED) -> dict[str, Any]:
-        """For the conditions."""
-        return settings(self.source, self.amount, timed)
-
 
 def settings(source: Source, amount: Amount, timed: str = TIMED) -> dict[str, Any]:
     """What was chosen for a measurement; `inputs` says where the pictures came from."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
-from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.measuring.core.request import BenchRequest, settings
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.mix import MixRuns
 from morvit_deploy.measuring.cpu.process import BundleProcess, OpenWorker, open_here
 from morvit_deploy.timing.conditions import read_conditions
-from morvit_deploy.timing.loop import Lane, Measurer
+from morvit_deploy.timing.loop import Lane, Measurer, measure
+from morvit_deploy.timing.result import warnings_about
 from morvit_deploy.timing.samples import Block, Start
 
 
@@ -118,3 +123,15 @@ class BundleProcesses(Measurer[BundleLane]):
 def parities(lanes: Sequence[BundleLane]) -> dict[str, Any]:
     """By bundle, for the conditions."""
     return {lane.name: lane.parity.as_dict() for lane in lanes if lane.parity is not None}
+
+
+def bench_here(request: BenchRequest) -> BenchResult:
+    """`bench` on this machine's CPU."""
+    threads = checked_threads(request.threads)
+    with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
+        lanes = [BundleLane.of(subject) for subject in request.subjects(Path(scratch))]
+        device = BundleProcesses(threads, stack, tell=request.stages.stage)
+        conditions = measure(device, lanes, request.amount, request.stages)
+        measured = tuple(lane.measured() for lane in lanes)
+    conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
+    return BenchResult(request.device, measured, conditions, warnings_about(conditions, measured))

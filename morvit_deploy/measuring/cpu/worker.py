@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.lines import own_stdout, say
+from morvit_deploy.agent.core.child import own_stdout, say
 from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.parity import LogitParity
 from morvit_deploy.measuring.cuda.parts import Part, open_parts

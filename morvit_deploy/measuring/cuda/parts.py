@@ -14,14 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.agent.parity import gaps
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.bundle.session import Arrays, Runner, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.targets import find_target, open_runner
-from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import LARGEST_BATCH
 from morvit_deploy.exporters.trt.run import look_for, on_cpu, open_engines
@@ -65,7 +66,9 @@ class Part:
     feeds: Arrays
     precision: str  # its parity gate
     parity_feeds: Sequence[Arrays] = ()
-    expected: NDArray[np.float32] | None = None  # logits (images, classes) for `parity_feeds`; None for a stem
+    expected: NDArray[np.float32] | None = (
+        None  # logits (images, classes) for `parity_feeds`; None for a stem
+    )
 
     def whole(self) -> Arrays:
         """One timed run with transfers."""

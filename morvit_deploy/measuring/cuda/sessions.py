@@ -7,9 +7,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.exporters.trt.engine import Cuda
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = "python -m pip uninstall onnxruntime; python -m pip install onnxruntime-gpu"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.agent.core.running import AT_A_TIME
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
-from morvit_deploy.bundle.session import AT_A_TIME
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.devices import check_here

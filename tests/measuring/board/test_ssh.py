@@ -29,9 +29,9 @@ from morvit_deploy.measuring.board import bench as remote_bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cpu.lanes import BundleProcesses
 from morvit_deploy.remote import dialogue
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.timing.loop import MIN_RUNS
 
 pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
