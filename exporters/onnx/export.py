@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
@@ -15,6 +14,7 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 
@@ -39,7 +39,7 @@ class OnnxExporter(Exporter):
         if request.precision == "bf16":  # the range of fp32: nothing to probe
             return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
         from morvit_deploy.exporters.onnx.low.halves import probe_halves
-        from morvit_deploy.exporters.onnx.low.lower import How, to_int8
+        from morvit_deploy.exporters.onnx.low.lower import to_int8
         from morvit_deploy.exporters.onnx.low.observe import Stream
 
         images = request.pictures.calibrating
@@ -48,14 +48,8 @@ class OnnxExporter(Exporter):
             pieces = traced()
             lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
         else:
-            assert stream is not None, "Request asks for images"
-            how = How(
-                _flavor(request),
-                request.calibration or DEFAULT,
-                request.smooth,
-                request.max_drop,
-            )
-            pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
+            assert stream is not None, "Request requires images"
+            pieces, lowering = to_int8(graphs, traced, plan, request, _flavor(request), stream, tell)
         written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
         return replace(written, lowering=lowering)
 
@@ -64,9 +58,9 @@ class OnnxExporter(Exporter):
 
 
 def _known(request: Request) -> Lowering | None:
-    """What is known of an int8 bundle before its images are: for whom it is."""
+    """The flavor of an int8 bundle, all that is known before calibration; None for other precisions."""
     return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
 
 
-def _flavor(request: Request) -> Literal["cpu", "trt"]:
+def _flavor(request: Request) -> Int8Flavor:
     return request.int8_flavor or find_target(request.target).int8_flavor

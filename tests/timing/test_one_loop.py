@@ -29,7 +29,7 @@ from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board import bench as board
 from morvit_deploy.measuring.core.inputs import Source
-from morvit_deploy.measuring.cpu import bench as cpu
+from morvit_deploy.measuring.cpu import lanes as cpu
 from morvit_deploy.measuring.cuda import bench as cuda
 from morvit_deploy.planning import schedule_costs
 from morvit_deploy.remote.host import Host
