@@ -52,7 +52,7 @@ TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # versions that
 
 
 class CoremlExporter(Exporter):
-    """Target `coreml`: an ML program whose functions share their weights, and a Swift package that runs it."""
+    """Target `coreml`: an ML program whose functions share weights, and a Swift package that runs it."""
 
     remedies = "--precision fp32, or --weights with more bits, may help"
 
@@ -69,12 +69,12 @@ class CoremlExporter(Exporter):
         if not _classifies(options, labels, plan):
             if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
-                raise ConfigError(f"classifier: {why}, so no function can answer a class; leave it out")
+                raise ConfigError(f"classifier: {why}, so no function can return a class; leave it out")
             return
         doubled = [name for name, times in Counter(labels).items() if times > 1]
         if doubled:
             raise ConfigError(
-                f"labels: {', '.join(map(repr, doubled))} stand for more than one class each, and Core ML answers "
+                f"labels: {', '.join(map(repr, doubled))} name more than one class each, and Core ML returns "
                 "probabilities by label; rename them in config.json, or export with classifier=False "
                 "(--no-classifier): logits only, and MoRViTKit names the classes"
             )
@@ -86,7 +86,7 @@ class CoremlExporter(Exporter):
         )
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
-        """Nothing to do: coremltools lowers, and the proof knows how."""
+        """Nothing to do: coremltools lowers the weights, and the proof allows for it."""
 
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
@@ -164,7 +164,7 @@ class CoremlExporter(Exporter):
 
 
 def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str, Named, list[Tensor]]]:
-    """Each function of a package: its name, what it computes, and inputs to trace it with."""
+    """Each function of a package: name, module, and inputs to trace it with."""
     first = next(iter(graphs.values()))
     image = example_image(first, 1)
     if not plan.adaptive:
@@ -177,12 +177,12 @@ def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str
 
 
 def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
-    """Does the package answer a class? Where one function answers every image, and classes have names."""
+    """Does the package return a class? If it has one function and the classes have names."""
     return options.classifier is not False and labels is not None and not plan.adaptive
 
 
 def _port(name: str, value: Tensor, request: Request) -> Port:
-    """A function's input or output as an app sees it; a picture is RGB pixels, rows first."""
+    """A function's input or output as an app sees it; an image is RGB pixels (1, height, width, 3)."""
     if name == IMAGE and request.input == "uint8":
         height, width = value.shape[-2:]
         return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
@@ -192,9 +192,10 @@ def _port(name: str, value: Tensor, request: Request) -> Port:
 
 
 def untested() -> tuple[str, ...]:
-    """A sentence for each installed library whose version is outside those that were tested."""
+    """A remark for each installed library whose version is outside the tested range."""
     return tuple(
-        f"{name} {version} is outside what was tested ({TESTED[name]}); try the package on a device before it ships"
+        f"{name} {version} is outside the tested range ({TESTED[name]}); test the package on a device before you "
+        "ship it"
         for name, version in versions(tuple(TESTED)).items()
         if not within(version, TESTED[name])
     )

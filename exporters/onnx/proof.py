@@ -1,4 +1,4 @@
-"""The structure proof: what the written ONNX files hold, against the static modules that they were written from."""
+"""The structure proof: checks written ONNX files against the static modules that they were written from."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from morvit_deploy.model.precision import Lowering
 
 @dataclass(frozen=True)
 class BucketProof:
-    """What the plain graph of one bucket shows."""
+    """The proof of one bucket's plain graph."""
 
     macs: int  # one image
     block_applications: dict[str, int]
@@ -61,7 +61,7 @@ class BucketProof:
 
 
 def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
-    """Read a bundle's files and hold them against the static modules that they were written from.
+    """Read a bundle's files and check them against the static modules that they were written from.
 
     Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
@@ -128,7 +128,7 @@ def _precision_violations(
     promised: Mapping[str, Promise],
     manifest: Manifest,
 ) -> list[str]:
-    """Integers and halves are where the precision has them; `fixed` is the model at one batch size."""
+    """Integers and fp16 values are where the precision allows them; `fixed` is the model at one batch size."""
     violations = []
     if manifest.precision == "int8":
         assert manifest.lowering is not None
@@ -151,7 +151,7 @@ def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -
 def _shared_violations(
     folder: Path, models: list[onnx.ModelProto], buckets: Mapping[str, BucketProof], manifest: Manifest
 ) -> list[str]:
-    """What the buckets show together: every threshold is applied, every weight is stored once."""
+    """Checks over all buckets: every threshold is applied, every weight is stored once."""
     compared = {number for bucket in buckets.values() for number in bucket.compared}
     integers = {key: name for bucket in buckets.values() for key, name in bucket.integers.items()}
     stored = places(folder, models)

@@ -1,4 +1,4 @@
-"""Nodes, shapes and constants of a written graph are those of a static graph that computes by its plan."""
+"""Checks nodes, shapes and constants of a written graph against its plan."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
 
 
 def operator_violations(nodes: Iterable[onnx.NodeProto], manifest: Manifest) -> list[str]:
-    """No operator whose work depends on data, and as many Ifs as the dispatch needs."""
-    allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # the baseline is named for it
+    """There is no operator whose work depends on data, and exactly the Ifs that the dispatch needs."""
+    allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # which the baseline is named after
     choices = [node.name for node in nodes if node.op_type == "If"]
     # one for each bucket but `full`, and one for who needs `full` after all
     expected = len(manifest.plan.buckets) if manifest.dispatch == "graph" else 0
@@ -77,7 +77,7 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
 def probe_violations(
     model: onnx.ModelProto, manifest: Manifest, bucket: str, graph: StaticMoRViT
 ) -> list[str]:
-    """Every value that `verify` can look at is listed: none may be left out of the comparison."""
+    """The manifest lists every value inside that `verify` can compare."""
     named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - set(RESULTS)
     inside = {name for node in model.graph.node for name in node.output}
     differing = sorted((named & inside) ^ set(manifest.probes_of(bucket)))
@@ -105,7 +105,7 @@ def _in_float32(thresholds: Iterable[float | None]) -> set[float]:
 
 
 def table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
-    """The stem chooses by the plan's own table: upper bounds, or capacities."""
+    """The stem chooses buckets by the plan's table: upper bounds, or capacities."""
     plan = manifest.plan
     if not plan.adaptive:
         return []
@@ -119,7 +119,7 @@ def table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -
 
 
 def _constants(graph: onnx.GraphProto, op_type: str, folder: Path | None = None) -> list[NDArray[Any]]:
-    """Constants read by the nodes of a kind, not those inside branches; large ones lie in the folder's weights."""
+    """Constants that nodes of one operator read, outside of branches; large ones are read from the weights file."""
     held = {init.name: init for init in graph.initializer}
     names = {name for node in graph.node if node.op_type == op_type for name in node.input if name in held}
     return [numpy_helper.to_array(held[name], str(folder or "")) for name in sorted(names)]

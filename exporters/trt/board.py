@@ -17,9 +17,9 @@ from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 
 
 def board_files(bundle: Path, manifest: Manifest) -> BoardFiles:
-    """A bucket of a self-dispatching engine gets an engine and a recipe of its own.
+    """Each bucket of a self-dispatching engine gets an engine and a recipe of its own.
 
-    Logits are ONNX Runtime's on the same graphs: a GPU here may have no engines.
+    The expected logits come from ONNX Runtime on the same graphs, as there may be no engines here.
     """
 
     def open_reference() -> Runner:

@@ -12,7 +12,7 @@ from morvit_deploy.machine.agent_errors import own_errors
 
 
 class Cuda(driver.Cuda):
-    """The first GPU. TargetError when the driver is missing, or a call fails."""
+    """The first GPU. TargetError when the driver is missing or a call fails."""
 
     def __init__(self) -> None:
         with own_errors():
@@ -24,7 +24,7 @@ class Cuda(driver.Cuda):
 
 
 class TrtEngine(engine.TrtEngine):
-    """A deserialised engine. BundleError when TensorRT does not take it, TargetError when it does not run it."""
+    """A deserialised engine. BundleError when TensorRT cannot load it, TargetError when it cannot run it."""
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         with own_errors():

@@ -32,9 +32,9 @@ def open_trt(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket alone.
 
-    On a GPU the engines run, and a bucket of a self-dispatching engine, or values inside, come from ONNX Runtime on
-    the same graph: an engine has neither. Without a GPU all answers are ONNX Runtime's, and `runtime` says so.
-    Raises BundleError for engines of another machine, TargetError when a GPU is here and the runtime is not.
+    On a GPU the engines run. A single bucket of a self-dispatching engine, and values inside, come from ONNX Runtime
+    on the same graph. Without a GPU, ONNX Runtime runs everything, and `runtime` says so.
+    Raises BundleError for engines of another machine, TargetError when a GPU is here but no TensorRT.
     """
     here = look_for(folder, manifest)
     if here.device is None:
@@ -44,15 +44,16 @@ def open_trt(
         inside = on_cpu(folder, manifest, threads, probes, bucket)
         inside.runtime = INSIDE.format(engine=f"{here.product} on {here.device['name']}")
         return inside if manifest.dispatch == "graph" else Probed(_alone(manifest, engines, bucket), inside)
-    return (
-        _alone(manifest, engines, bucket)
-        if bucket or not manifest.plan.adaptive
-        else _whole(manifest, engines)
-    )
+    if bucket or not manifest.plan.adaptive:
+        return _alone(manifest, engines, bucket)
+    if manifest.dispatch == "graph":
+        return engines("model")
+    runner = HostDispatch(manifest, engines("stem"), engines)
+    return runner
 
 
 def look_for(folder: Path, manifest: Manifest) -> Here:
-    """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
+    """What this machine has of the bundle's flavor, or of the engines' flavor where only that is installed."""
     flavor = TrtForm.of(manifest).flavor
     if not is_installed(flavor):
         with contextlib.suppress(Refused):
@@ -65,7 +66,7 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
 def open_engines(
     folder: Path, manifest: Manifest, here: Here, *, cuda_graphs: bool | None = None
 ) -> Callable[[str], TrtEngine]:
-    """Part of the bundle to its engine, loaded when it is asked for; `cuda_graphs` None: where shapes are fixed.
+    """Loader of a part's engine; `cuda_graphs` defaults to engines of fixed shapes without conditionals.
 
     Raises BundleError for engines that are missing, damaged, or of another version, flavor or GPU.
     """
@@ -94,7 +95,7 @@ def open_engines(
 
 
 def graphs_of(manifest: Manifest) -> Manifest:
-    """The manifest as one of the build folder's graphs alone, which have the form of an ONNX bundle."""
+    """The manifest for the build folder's graphs alone, which form an ONNX bundle."""
     named = {*graph_files(manifest.dispatch, manifest.plan).values(), "weights.bin"}
     files = tuple(
         file.model_copy(update={"path": file.path.removeprefix(f"{BUILD}/")})
@@ -105,7 +106,7 @@ def graphs_of(manifest: Manifest) -> Manifest:
 
 
 class Probed(Runner):
-    """A bucket's engines for its results, and ONNX Runtime on the same graph for the values inside."""
+    """Results from a bucket's engines, values inside from ONNX Runtime on the same graph."""
 
     def __init__(self, engines: Runner, inside: Runner) -> None:
         self.engines, self.inside = engines, inside
@@ -117,14 +118,6 @@ class Probed(Runner):
     def close(self) -> None:
         self.engines.close()
         self.inside.close()
-
-
-def _whole(manifest: Manifest, engines: Callable[[str], TrtEngine]) -> Runner:
-    if manifest.dispatch == "graph":
-        return engines("model")
-    runner = HostDispatch(manifest, engines("stem"), engines)
-    runner.runtime = runner.stem.runtime
-    return runner
 
 
 def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str | None) -> Runner:
@@ -156,7 +149,7 @@ def _rounded(
     build: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None
 ) -> Runner:
     """A bf16 bundle's graphs, each rewritten in memory."""
-    import onnx  # noqa: TID251  # only where there is no GPU that would run bf16
+    import onnx  # noqa: TID251  # only without a GPU that runs bf16
 
     from morvit_deploy.exporters.onnx.graphs.plain import read_graph
     from morvit_deploy.exporters.onnx.low.bfloat import rounded_in_fp32

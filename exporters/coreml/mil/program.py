@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
+from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR, Weights
 from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 from morvit_deploy.exporters.coreml.mil.operations import OPERATIONS
 from morvit_deploy.exporters.coreml.mil.ops import Evaluator, Tensors, as_constant
 from morvit_deploy.exporters.coreml.mil.step import Step, Value, Values
-from morvit_deploy.exporters.coreml.mil.weights import Weights
 
 Known: TypeAlias = Constant | Value  # a constant, or a value that is computed from constants alone
 

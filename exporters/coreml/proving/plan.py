@@ -1,4 +1,4 @@
-"""Functions against the plan: multiply-accumulates, probes, thresholds and the dispatch table."""
+"""Checks functions against the plan: MACs, probes, thresholds and the dispatch table."""
 
 from __future__ import annotations
 

@@ -39,14 +39,14 @@ class BucketShape:
 
 @dataclass(frozen=True)
 class PlanShape:
-    """As much of a plan as a mix is made of."""
+    """The part of a plan that a `Mix` needs."""
 
     mode: str
     buckets: tuple[BucketShape, ...]
     calibration: Mapping[str, Any] | None
 
     def bucket(self, name: str) -> BucketShape:
-        """The bucket called so."""
+        """The bucket of that name."""
         return next(bucket for bucket in self.buckets if bucket.name == name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import onnx
@@ -79,7 +79,7 @@ def to_int8(
     if flavor == "cpu":
         tell("comparing its speed with fp32")
         speeds = measure_speed(traced, integers, plan, observer.first_feeds())
-        record["speed"] = {name: speed.as_dict() for name, speed in speeds.items()}
+        record["speed"] = {name: asdict(speed) for name, speed in speeds.items()}
         record["speed_ratio"] = overall_ratio(speeds, plan)
     return integers, Lowering(
         flavor=flavor,
@@ -125,12 +125,12 @@ def _search(observer: Observer, floats: Pieces, integers: Pieces, max_drop: floa
 
 
 def remark_on_kernels(instruction_sets: Collection[str]) -> str | None:
-    """A sentence where uint8 × int8 products are summed in 16 bits: x86 with AVX2 and without VNNI."""
+    """A remark where uint8 × int8 products are summed in 16 bits: on x86 with AVX2 and without VNNI."""
     if not {"avx2", "avx512f"} & {*instruction_sets} or {*IN_32_BITS} & {*instruction_sets}:
         return None
     return (
-        "this processor has no VNNI and sums int8 products in 16 bits: weights have 7 bits, so that no sum "
-        "overflows; the bundle is right on every processor, but int8 gains less speed here than with VNNI"
+        "this processor has no VNNI and sums int8 products in 16 bits, so weights have 7 bits and no sum saturates; "
+        "the bundle is correct on every processor, but int8 gains less speed here than with VNNI"
     )
 
 

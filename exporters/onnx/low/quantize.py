@@ -41,7 +41,7 @@ def quantise(
     """A quantised copy of a piece that `as_gemms` has been through; `ranges` has every activation its layers read.
 
     cpu: uint8 activations with a zero point and int8 weights, which VNNI multiplies; GELU's one-sided output uses the
-    whole range. trt: symmetric int8 activations, the only kind that TensorRT supports. Layers in `keep` stay in float.
+    whole range. trt: symmetric int8 activations, all that TensorRT supports. Layers in `keep` stay in float.
     With 7 bits, weights are from −64 to 64, so that no kernel's 16-bit sum of two products saturates.
     """
     known = {linear.node: linear for linear in linears(model) if linear.layer not in keep}

@@ -19,7 +19,7 @@ from morvit_deploy.graph.lowering import smoothable
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.choices import Method
 
-# what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
+# the patch projection's input range for uint8 images, which gives a scale of exactly 1
 PIXELS, CENTRED = (0.0, 255.0), (-127.0, 127.0)
 PATCH = "stem.patch.weight"
 
@@ -50,7 +50,7 @@ def ranges_of(
 
 
 def smoothing_of(observer: Observer, graph: StaticMoRViT) -> dict[str, tuple[int, ...]]:
-    """log2 factors for every smoothable place, from the largest magnitude of each channel over all steps and buckets."""
+    """log2 factors for every smoothable place, from each channel's largest magnitude over all steps and buckets."""
     of_input: dict[tuple[str, str], set[str]] = defaultdict(set)
     for part, model in observer.pieces.parts.items():
         for linear in linears(model):
@@ -81,7 +81,7 @@ def _inputs(model: onnx.ModelProto) -> list[str]:
 def _exact_pixels(
     observer: Observer, ranges: Mapping[str, Ranges], known: tuple[float, float]
 ) -> dict[str, Ranges]:
-    """The patch projection's ranges replaced."""
+    """Replace the range of the patch projection's input."""
     pixels = {
         (part, linear.input)
         for part, model in observer.pieces.parts.items()

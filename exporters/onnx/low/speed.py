@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
@@ -25,10 +24,6 @@ class Speed:
     fp32_ms: float
     int8_ms: float
     ratio: float  # int8 over fp32, of consecutive blocks
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
 
 
 def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Arrays) -> dict[str, Speed]:

@@ -124,7 +124,7 @@ def test_onehot_takes_nothing_by_index(exported: Exported, layout: str) -> None:
         select="onehot",
     )  # fmt: skip
     package = MilPackage(bundle / PACKAGE)
-    kinds = {op.type for name in package.functions for op in package.operations(name)}
+    kinds = {op.type for name in package.functions for op in package.function(name).operations}
     assert not {
         kind for kind in kinds if "topk" in kind or "gather" in kind or "scatter" in kind or "sort" in kind
     }
@@ -137,7 +137,7 @@ def test_an_older_system_takes_one_function(exported: Exported) -> None:
     package = MilPackage(bundle / PACKAGE)
     assert package.functions == ("main",)
     assert package.function("main").opset == "CoreML7"
-    assert set(package.outputs("main")) == {"logits", "classLabel", "classLabel_probs"}
+    assert set(package.function("main").outputs) == {"logits", "classLabel", "classLabel_probs"}
 
 
 def test_a_classifier_names_the_class(exported: Exported) -> None:
@@ -150,7 +150,7 @@ def test_a_classifier_names_the_class(exported: Exported) -> None:
     assert str(found["classLabel"]) == LABELS[int(found["logits"].argmax())]
     assert abs(found["classLabel_probs"].sum() - 1) < 1e-5
     plain = exported(config, target="coreml", precision="fp32", classifier=False)
-    assert set(MilPackage(plain / PACKAGE).outputs("main")) == {"logits"}
+    assert set(MilPackage(plain / PACKAGE).function("main").outputs) == {"logits"}
 
 
 def test_float_input(exported: Exported) -> None:
@@ -187,7 +187,7 @@ def test_routers_keep_their_precision(exported: Exported) -> None:
     bundle = exported(config, target="coreml", weights="int4", allow_worse=True)
     router = random_model(config).routers[0].linears()[0].weight.numpy().astype(np.float16)
     package = MilPackage(bundle / PACKAGE)
-    held = [op.constant.value for op in package.operations("main") if op.type == "const"]
+    held = [op.constant.value for op in package.function("main").operations if op.type == "const"]
     assert any(isinstance(v, np.ndarray) and v.shape == router.shape and (v == router).all() for v in held)
 
 
@@ -246,8 +246,8 @@ def test_values_inside_become_outputs_for_core_ml(exported: Exported) -> None:
     bundle = exported(EXPERT, plan=threshold_ladder(), target="coreml")
     copy = expose(bundle / PACKAGE, "b0", ["step1_state", "step1_order"])
     package = MilPackage(copy)
-    assert {"step1_state", "step1_order"} <= set(package.outputs("b0"))
-    assert "step1_state" not in package.outputs("full")
+    assert {"step1_state", "step1_order"} <= set(package.function("b0").outputs)
+    assert "step1_state" not in package.function("full").outputs
     assert (bundle / PACKAGE / MODEL).read_bytes() != (copy / MODEL).read_bytes()
 
 
