@@ -52,7 +52,7 @@ def open_onnx(
 
 
 def multiplies_integers(manifest: Manifest) -> bool:
-    """Does ONNX Runtime use int8 kernels? Not for flavor `trt`: TensorRT sums in 32 bits, CPU kernels may overflow."""
+    """Does ONNX Runtime use int8 kernels? Not for flavor `trt`, which relies on TensorRT's 32-bit sums."""
     return manifest.lowering is None or manifest.lowering.flavor != "trt"
 
 

@@ -46,7 +46,7 @@ class Session:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes this machine's results worse than those of the machine that exported the bundle."""
+        """Why results on this machine may be worse than where the bundle was exported."""
         return kernel_warnings(self.manifest.lowering)
 
     def __enter__(self) -> Session:
@@ -62,7 +62,7 @@ class Session:
     def run(self, pixels: Pixels) -> Arrays:
         """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
 
-        A bundle of fixed batch takes its batch at a time; the last one is filled up and the filling cut off.
+        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
         """
         size = self.manifest.config.image_size
         if (
@@ -108,6 +108,6 @@ def kernel_warnings(lowering: Lowering | None) -> tuple[str, ...]:
         return ()
     return (
         f"int8 products saturate on this processor ({here.instruction_set}, no VNNI) and the bundle has 8-bit "
-        "weights: its results can be far worse here than where it was exported. Export it on a machine like this "
-        "one, which gives 7-bit weights, or run it with session.disable_quant_qdq=1, at the speed of float",
+        "weights, so its results can be much worse here than where it was exported. Export it on a machine like "
+        "this one, for 7-bit weights, or run it with session.disable_quant_qdq=1, at the speed of float",
     )

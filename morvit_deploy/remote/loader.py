@@ -86,7 +86,7 @@ def agent_archive() -> bytes:
 def load_command(host: Host, size: int) -> str:
     """The shell command that waits for `size` bytes of the archive.
 
-    The program goes as base64: login shells differ in what they make of newlines and exclamation marks.
+    The program is sent as base64, because login shells differ in how they treat newlines and exclamation marks.
     """
     program = base64.b64encode(_PROGRAM.replace("LEAST", repr(LEAST_PYTHON)).encode()).decode()
     run = f'import base64; exec(base64.b64decode("{program}"))'
@@ -94,10 +94,10 @@ def load_command(host: Host, size: int) -> str:
 
 
 def receive_command(host: Host, folder: str) -> str:
-    """The shell command that takes the measurement's files from stdin, as a tar stream."""
+    """The shell command that receives the measurement's files from stdin, as a tar stream."""
     return shlex.join([host.python, f"{folder}/agent.pyz", "receive", folder])
 
 
 def send_command(host: Host, folder: str, place: str, names: Sequence[str]) -> str:
-    """The shell command that gives files of a folder inside the agent's, as a tar stream on stdout."""
+    """The shell command that sends files of a folder inside the agent's, as a tar stream on stdout."""
     return shlex.join([host.python, f"{folder}/agent.pyz", "send", f"{folder}/{place}", *names])

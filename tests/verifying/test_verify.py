@@ -403,7 +403,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", swap_names, "bucket b1: the "),
     ("ladder", remove_a_bucket, "Ifs"),
     ("ladder", rename_a_bucket, "MACs and parameters"),
-    ("parts", lambda m: m["carried"].pop(), "the stem hands on"),
+    ("parts", lambda m: m["carried"].pop(), "lists the carried values"),
     ("parts", lambda m: m.update(dispatch="graph"), "model.onnx"),
     ("parts", rename_a_bucket, "b7.onnx"),
     ("parts", remove_a_bucket, "dispatch"),

@@ -19,7 +19,7 @@ from morvit_deploy.agent.core.faults import AgentError, Refused
 START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 60.0  # and SLACK times what the runs should take
 SLACK = 20
-_STDERR_LINES = 15
+_SHOWN_LINES = 15
 
 
 class Child:
@@ -62,7 +62,7 @@ class Child:
     def ask(self, request: Mapping[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         """Send a line, wait for the reply."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died: the missing reply reports how
+        with contextlib.suppress(OSError):  # it has died: `_answer` reports how
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return self._answer(doing, timeout_s)
@@ -93,7 +93,7 @@ class Child:
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise self._failure(f"answered {line[:80]!r} while {doing}, expected JSON") from None
+            raise self._failure(f"replied {line[:80]!r} while {doing}, expected JSON") from None
         if "error" in answer:
             raise Refused(answer["error"])
         return answer
@@ -101,13 +101,18 @@ class Child:
     def _failure(self, what: str) -> AgentError:
         self._kill()
         self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
-        listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
-        return AgentError(f"{self._what} {what}; it wrote to stderr:\n{listed}")
+        said = self._stderr.read().decode(errors="replace")
+        return AgentError(f"{self._what} {what}; it wrote to stderr:\n{quoted(said)}")
 
     def _kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def quoted(text: str) -> str:
+    """The last lines of what a process wrote, as a block of a message."""
+    lines = text.strip().splitlines()[-_SHOWN_LINES:]
+    return "\n".join(f"  | {line}" for line in lines) or "  (nothing)"
 
 
 def how(status: int) -> str:
@@ -115,7 +120,7 @@ def how(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
 
 
 def own_stdout() -> TextIO:

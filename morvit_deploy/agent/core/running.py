@@ -1,4 +1,4 @@
-"""A loaded graph: named arrays in, named arrays out; batches, and groups of one bucket. Numpy only."""
+"""Runs loaded graphs, from named arrays to named arrays, in batches and in groups of one bucket. Numpy only."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Runner(ABC):
 
 
 class HostDispatch(Runner):
-    """A stem, then each group of images in the trunk of its bucket; who overflows is run again in the last, `full`.
+    """A stem, then each group of images in the trunk of its bucket; those that overflow run again in the last.
 
-    `carried` are the values that the stem hands to a trunk. Trunks are opened when they are first needed.
+    `carried` are the values passed from the stem to a trunk. Trunks are opened on first use.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class HostDispatch(Runner):
             runner.close()
 
     def _run_group(self, number: int, rows: NDArray[np.int64], carried: Arrays, outputs: Arrays) -> None:
-        """Run some rows of the batch in one bucket and put their results into `outputs`."""
+        """Run rows of the batch in one bucket and write their results into `outputs`."""
         trunk, batch = self.trunk(self.buckets[number]), self.batch
         size = len(rows) if isinstance(batch, str) else batch
         for start in range(0, len(rows), size):
@@ -121,7 +121,7 @@ def run_in_batches(
 ) -> Arrays:
     """uint8 (n, height, width, 3), any n > 0, to every output, n rows each; `batch` is a number or "dynamic".
 
-    A graph of fixed batch takes its batch at a time; the last one is filled up and the filling cut off.
+    A graph of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
     """
     step = AT_A_TIME if isinstance(batch, str) else batch
     chunks = (pixels[start : start + step] for start in range(0, len(pixels), step))

@@ -1,4 +1,4 @@
-"""Watches a benchmark: power while idle, then in the measured blocks."""
+"""Reads power during a benchmark: while idle, then in the measured blocks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Watch:
             self.labels.setdefault(label, []).append(self.blocks[-1])
 
     def energy(self, label: str | None = None) -> dict[str, Any]:
-        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise.
+        """mJ per image, idle subtracted, and how it was measured; `per_image_mj` is None with a `reason` otherwise.
 
         Of all blocks, or of those of a label.
         """
@@ -81,7 +81,7 @@ class Watch:
         }
 
     def raw(self) -> dict[str, Any] | None:
-        """What the energy was made from: input power in mW at seconds from the start, and the stretches of time."""
+        """The samples behind the energy: input power in mW at seconds from the start, idle time and blocks."""
         if self._meter is None:
             return None
         zero_s = self._idle[0]
@@ -96,7 +96,7 @@ class Watch:
         }
 
     def seen(self) -> dict[str, Any]:
-        """Highest temperature and the range of clocks in the blocks, where the meter reports them: else None."""
+        """Highest temperature and range of clocks in the blocks; None where the meter does not report them."""
         inside = [reading for at_s, reading in self._readings() if self._measured(at_s)]
         gpu = [clock for reading in inside for clock in reading.gpu_mhz]
         emc = [reading.emc_mhz for reading in inside if reading.emc_mhz is not None]

@@ -1,4 +1,4 @@
-"""Runs a TensorRT bundle's engines on the device's GPU: numpy, TensorRT's Python module and the driver."""
+"""Runs a TensorRT bundle's engines on the device's GPU with numpy, TensorRT's Python module and the driver."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ with contextlib.suppress(BuildError):  # importing it is no part of loading; a r
 
 
 def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
-    """The runner of a bundle whose files have been checked and whose engines are built; `bucket`: of that one alone.
+    """The runner of a bundle whose files have been checked and whose engines are built; with `bucket`, of it alone.
 
-    A self-dispatching engine has no bucket apart: each has an engine of its own, in ALONE. Where shapes are fixed and
-    nothing is conditional, a run is one launch of a CUDA graph.
+    Each bucket of a self-dispatching bundle has an engine of its own in ALONE. Where shapes are fixed and nothing is
+    conditional, a run is one launch of a CUDA graph.
     """
     alone = bucket is not None and recipe.dispatch != "host"
     engines = Engines(folder / (ALONE if alone else BUILD), graphs=alone or recipe.dispatch != "graph")
@@ -46,7 +46,7 @@ class Engines:
         self._folder, self._graphs = folder, graphs
         device = this_device()
         if device is None:
-            raise Lacking("the device has no GPU that its driver answers for, so engines cannot be run there")
+            raise Lacking("the driver on the device reports no GPU, so engines cannot run there")
         try:
             self._record = read_engines(folder)
             flavor = self._record["flavor"]

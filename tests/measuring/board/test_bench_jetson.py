@@ -205,7 +205,7 @@ def test_what_is_no_jetson(behind: Callable[..., Host], recipe: Callable[..., Pa
 
 
 def test_without_a_gpu(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
-    with pytest.raises(BundleError, match="no GPU that its driver answers for"):
+    with pytest.raises(BundleError, match="driver on the device reports no GPU"):
         bench(recipe(), device="jetson", host=behind(no_gpu=True), **QUICK)
 
 
