@@ -1,9 +1,8 @@
-"""The asking side of `worker`: a bundle in a process of its own has memory and a cold start of its own."""
+"""Client of `worker`: a bundle in a process of its own, with its own memory and cold start."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,15 +14,15 @@ from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.timing.conditions import usage
 from morvit_deploy.timing.samples import Block, Start
 
-COMPARING = "comparing the logits that it returns with those expected"
+COMPARING = "comparing its logits with those expected"
 _COMMAND = ("-m", "morvit_deploy.measuring.cpu.worker")
 
 
 class Worker:
-    """A running `worker`; a context manager that leaves no process behind.
+    """A running `worker`; a context manager that ends the process.
 
-    With `bucket` it runs every image in that bucket, whatever the image needs. Raises BundleError when the worker
-    refuses the bundle, TargetError when it dies, hangs or replies with nonsense.
+    With `bucket` it runs every image in that bucket. Raises BundleError when the worker refuses the bundle,
+    TargetError when it dies, hangs or replies with anything but JSON.
     """
 
     def __init__(
@@ -37,21 +36,17 @@ class Worker:
             self._child = Child(command, f"the process that measures {bundle}", environment, START_TIMEOUT_S)
         self.start = Start(cold_start_ms=self._child.until_first_ms, **self._child.first)
 
-    @property
-    def _process(self) -> subprocess.Popen[str]:
-        return self._child.process
-
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
-        """`warmup` runs kept apart, then `runs` runs; both take the rounds of `order` from its beginning.
+        """`warmup` runs, stored separately, then `runs` runs; both start at the beginning of `order`.
 
-        Without an order they go on through the rounds from where the last block ended.
+        Without an order, they continue with the rounds where the last block ended.
         """
-        before = usage(self._process.pid)
+        before = usage(self._child.process.pid)
         reply = self._ask(*run_request(self.start, runs, warmup, order))
-        return block_of(reply, before.others_percent(usage(self._process.pid)))
+        return block_of(reply, before.others_percent(usage(self._child.process.pid)))
 
     def parity(self, rounds: int) -> dict[str, Any]:
-        """How far the logits of the first rounds are from those in the file of `expected_file`."""
+        """Compare the logits of the first rounds with those of `expected_file`, as `agent.parity.gaps` returns it."""
         return self._ask({"parity": rounds}, COMPARING, START_TIMEOUT_S)
 
     def memory_mib(self) -> dict[str, float]:
@@ -59,7 +54,7 @@ class Worker:
         return self._ask({"memory": True}, "reading memory", ANSWER_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the process, whatever it is doing; may be called again."""
+        """Kill the process; may be called again."""
         self._child.close()
 
     def __enter__(self) -> Worker:
@@ -74,7 +69,7 @@ class Worker:
 
 
 class BundleProcess(Protocol):
-    """A process that runs a bundle: a Worker, or one on another device."""
+    """A process that runs a bundle, here or on a device."""
 
     start: Start
 
@@ -82,7 +77,7 @@ class BundleProcess(Protocol):
         """A block."""
 
     def parity(self, rounds: int) -> dict[str, Any]:
-        """How far the logits of the first rounds are from those expected, as `agent.parity` says it."""
+        """Compare the logits of the first rounds with those expected, as `agent.parity.gaps` returns it."""
 
     def memory_mib(self) -> dict[str, float]:
         """Of the process that measures."""
@@ -93,7 +88,7 @@ class BundleProcess(Protocol):
 
 OpenWorker = Callable[
     [Subject, int, "str | None"], BundleProcess
-]  # with how many threads, and in which bucket
+]  # of a subject, threads and perhaps a bucket
 
 
 def open_here(subject: Subject, threads: int, bucket: str | None = None) -> BundleProcess:
@@ -104,13 +99,13 @@ def open_here(subject: Subject, threads: int, bucket: str | None = None) -> Bund
 def run_request(
     start: Start, runs: int, warmup: int, order: Sequence[int] | None
 ) -> tuple[dict[str, Any], str, float]:
-    """The request for a block, what the worker then does, and how long that may take, in seconds."""
+    """The request for a block, a description for errors, and the timeout in seconds."""
     expected_s = (runs + warmup) * start.first_run_ms / 1e3
     request = {"runs": runs, "warmup": warmup} | ({"order": list(order)} if order else {})
     return request, "running", ANSWER_TIMEOUT_S + SLACK * expected_s
 
 
 def block_of(reply: dict[str, Any], others_percent: float) -> Block:
-    """The reply to `run_request`."""
+    """A block from the reply to `run_request`."""
     bucket, overflow = (tuple(map(tuple, reply[name])) for name in ("bucket", "overflow"))
     return Block(tuple(reply["ms"]), tuple(reply["warmup_ms"]), others_percent, bucket, overflow)

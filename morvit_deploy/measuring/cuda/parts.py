@@ -1,6 +1,6 @@
-"""The parts of a bundle on a GPU, each with inputs on the device: TensorRT's engines, ONNX Runtime's sessions.
+"""Opens the parts of a bundle on a GPU, as TensorRT engines or ONNX Runtime sessions, with their inputs. No torch.
 
-A trunk's inputs are what the bundle's own stem hands over, on the first pictures. No torch.
+A trunk's inputs are the outputs of the bundle's stem for the first pictures.
 """
 
 from __future__ import annotations
@@ -92,10 +92,9 @@ class Part:
 def open_parts(
     folder: Path, cuda: Cuda, source: Source, batches: Sequence[int] | None, stack: ExitStack
 ) -> list[Part]:
-    """Every part of a bundle at every batch size, with and without a CUDA graph where there can be one.
+    """Every part of a bundle at every batch size, with and without a CUDA graph where it can be captured.
 
-    `stack` closes them. Raises TargetError for a target that does not run on a GPU, or a batch that the bundle does
-    not take.
+    `stack` closes them. Raises TargetError for a target that does not run on a GPU, or an unsupported batch.
     """
     manifest = open_manifest(folder)
     if "cuda" not in find_target(manifest.target).devices:
@@ -115,7 +114,7 @@ def open_parts(
 
 
 class GpuBundle:
-    """A bundle whose parts are opened on the GPU, and compared with the same graphs on the CPU."""
+    """Opens a bundle's parts on the GPU, with expected logits from the same graphs on the CPU."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, cuda: Cuda, pixels: Pixels, stack: ExitStack
@@ -125,7 +124,7 @@ class GpuBundle:
         self._pixels, self._logits = pixels, dict[tuple[str, int], NDArray[np.float32]]()
 
     def parts(self, size: int, captured: bool) -> list[Part]:
-        """The only graph; or the stem, and every trunk on what the stem hands over."""
+        """The only graph, or the stem and every trunk."""
         names = [*self.files]
         rounds = [{"image": self._image(pixels)} for pixels in self._rounds(size)]
         open_graph = self._opener(captured)

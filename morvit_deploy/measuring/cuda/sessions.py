@@ -1,4 +1,4 @@
-"""ONNX Runtime on its CUDA provider, inputs and outputs bound to the device; on no other provider. No torch."""
+"""A session on ONNX Runtime's CUDA provider, with inputs and outputs bound to the device. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class CudaSession:
-    """One graph, on a stream of its own. TargetError when the provider is not here, or did not take the session."""
+    """One graph on a stream of its own. TargetError when the provider is missing or does not run the session."""
 
     def __init__(self, graph: Path, folder: Path, cuda: Cuda, *, captured: bool = False) -> None:
         self.captured = captured
@@ -60,7 +60,7 @@ class CudaSession:
         return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
 
     def close(self) -> None:
-        """Give the session's memory back."""
+        """Free the session's memory."""
         del self.session, self._binding, self._inputs
         self.cuda.close(self.stream)
 
