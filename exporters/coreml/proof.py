@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
@@ -20,14 +22,13 @@ from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, viola
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.exporters.coreml.proving.form import computed, form_violations, index_violations
 from morvit_deploy.exporters.coreml.proving.plan import (
+    compared,
+    compared_numbers,
     mac_violations,
     probe_violations,
-    table_violations,
-    threshold_violations,
 )
 from morvit_deploy.exporters.coreml.proving.products import (
     Part,
-    block_applications,
     count_uses,
     part_of,
     size_violations,
@@ -35,7 +36,12 @@ from morvit_deploy.exporters.coreml.proving.products import (
     use_violations,
 )
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
-from morvit_deploy.exporters.structure import Structure
+from morvit_deploy.exporters.structure import (
+    Structure,
+    block_applications,
+    table_violations,
+    threshold_violations,
+)
 from morvit_deploy.graph.unroll import StaticMoRViT
 
 
@@ -83,9 +89,11 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         structure.violations += [where + violation for violation in found]
     structure.violations += storage_violations(parts.values(), owners)
     structure.violations += size_violations(parts.values(), weights, manifest.precision)
-    structure.violations += threshold_violations(written.values(), manifest)
+    if plan.thresholds is not None:
+        kind = np.float16 if manifest.precision == "fp16" else np.float32
+        structure.violations += threshold_violations(compared_numbers(written.values()), manifest, kind)
     if plan.adaptive:
-        structure.violations += table_violations(written[STEM], plan)
+        structure.violations += table_violations(compared(written[STEM], "greater"), plan, "the stem")
     return structure
 
 

@@ -15,7 +15,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
-from morvit_deploy.model.macs import dense_macs, last_step_is_cls_alone, schedule_macs
+from morvit_deploy.model.macs import dense_macs, schedule_macs
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
 FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
@@ -90,32 +90,9 @@ def compared_numbers(model: onnx.ModelProto) -> set[float]:
     return {float(array) for array in constants if array.dtype == np.float32 and array.size == 1}
 
 
-def threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
-    """Router logits are compared, in one bucket or another, with the plan's thresholds and with nothing else."""
-    thresholds = manifest.plan.thresholds or ()
-    needed = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
-    allowed = _in_float32(thresholds)
-    if _in_float32(needed) <= found <= allowed:
-        return []
-    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(allowed)}"]
-
-
-def _in_float32(thresholds: Iterable[float | None]) -> set[float]:
-    return {float(np.float32(threshold)) for threshold in thresholds if threshold is not None}
-
-
-def table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
-    """The stem chooses buckets by the plan's table: upper bounds, or capacities."""
-    plan = manifest.plan
-    if not plan.adaptive:
-        return []
-    table = np.array([bucket.capacity for bucket in plan.buckets])
-    if plan.mode == "threshold":
-        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
-    found = [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
-    if any(np.array_equal(array.reshape(-1), table.reshape(-1)) for array in found):
-        return []
-    return [f"the graph chooses by {[array.tolist() for array in found]}, the plan says {table.tolist()}"]
+def dispatch_table(model: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
+    """The integer constants that the stem compares with, among them the plan's table."""
+    return [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
 
 
 def _constants(graph: onnx.GraphProto, op_type: str, folder: Path | None = None) -> list[NDArray[Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
@@ -17,32 +15,9 @@ from morvit_deploy.machine.dependencies import installed
 LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """The machine on which something was measured."""
-
-    system: str
-    processor: str
-    cores: int  # that this process may use
-    memory_gib: float
-    instruction_sets: tuple[str, ...]
-    python: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For reports."""
-        return asdict(self)
-
-
-def this_machine() -> Machine:
-    """Read from the operating system; unknown parts are "unknown"."""
-    return Machine(
-        system=machine.system(),
-        processor=machine.processor(),
-        cores=available_cores(),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        instruction_sets=machine.instruction_sets(),
-        python=platform.python_version(),
-    )
+def this_machine() -> dict[str, Any]:
+    """System, processor, cores, memory, instruction sets and Python; unknown parts are "unknown"."""
+    return machine.machine() | {"memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
 
 
 def checked_threads(wanted: int | None) -> int:

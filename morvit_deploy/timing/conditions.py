@@ -22,7 +22,7 @@ def read_conditions() -> dict[str, Any]:
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": this_machine().as_dict(),
+        "machine": this_machine(),
         "versions": versions(),
         "load_average_before": list(load) if load else None,  # 1, 5 and 15 minutes
         "cpu_used_before_percent": psutil.cpu_percent(_LISTEN_S),  # of all cores, by others

@@ -101,12 +101,6 @@ def use_violations(uses: Mapping[str, int], weights: Iterable[Weight]) -> list[s
     ]
 
 
-def block_applications(uses: Mapping[str, int]) -> dict[str, int]:
-    """How often each block is applied: its last layer's number of products."""
-    last = ".fc2.weight"
-    return {name.removesuffix(last): times for name, times in uses.items() if name.endswith(last)}
-
-
 def storage_violations(parts: Iterable[Part], owners: Owners) -> list[str]:
     """Weights that are stored more than once."""
     places: dict[str, set[tuple[Place, ...]]] = {}

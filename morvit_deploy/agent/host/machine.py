@@ -11,7 +11,7 @@ ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16
 
 
 def machine() -> dict[str, Any]:
-    """The fields of `machine.this.Machine`; unknown parts are "unknown"."""
+    """System, processor, cores, memory, instruction sets and Python; unknown parts are "unknown"."""
     return {
         "system": system(),
         "processor": processor(),

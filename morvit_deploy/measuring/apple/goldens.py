@@ -71,7 +71,6 @@ class Agreement:
         return bool(np.isfinite(self.error).all() and np.median(self.error) <= self.tolerance)
 
     def as_dict(self) -> dict[str, object]:
-        """For reports."""
         error = [float(e) if np.isfinite(e) else None for e in self.error]
         return {"agrees": self.agrees, "error": error, "top1": self.top1, "tolerance": self.tolerance}
 
@@ -102,7 +101,6 @@ class UnitsParity:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """By bucket."""
         return {bucket: found.as_dict() for bucket, found in self.buckets.items()}
 
 

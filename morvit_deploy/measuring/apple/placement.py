@@ -46,7 +46,6 @@ class Placement:
     left: tuple[Left, ...]  # the most expensive first
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "ops": self.ops,
             "cost": self.cost,

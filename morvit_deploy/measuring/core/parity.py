@@ -79,7 +79,6 @@ class LogitParity:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "images": self.images,
             "max_abs": self.widest,

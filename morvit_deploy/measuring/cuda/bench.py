@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.measuring.core.inputs import Source, folders_of
@@ -39,14 +39,6 @@ TIMED = (
     "on the device: CUDA events around a run with inputs on the device, transfers excluded; with transfers: host "
     "clock around copying inputs in, the run, and copying every output out"
 )
-
-
-class Clock(Protocol):
-    """The timing functions of `Cuda`."""
-
-    def new_event(self) -> Any: ...
-    def record(self, event: Any, stream: int) -> None: ...
-    def elapsed_ms(self, before: Any, after: Any) -> float: ...
 
 
 @dataclass(kw_only=True)
@@ -81,8 +73,8 @@ class PartLane(Lane):
 class Gpu(Measurer[PartLane]):
     """Times parts on the first GPU."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
 
     def conditions(self) -> dict[str, Any]:
         return read_conditions()
@@ -99,11 +91,11 @@ class Gpu(Measurer[PartLane]):
         return timed_block(lambda: self._on_device_ms(lane.part), runs, warmup)
 
     def _on_device_ms(self, part: Part) -> float:
-        before, after = self.clock.new_event(), self.clock.new_event()
-        self.clock.record(before, part.graph.stream)
+        before, after = self.cuda.new_event(), self.cuda.new_event()
+        self.cuda.record(before, part.graph.stream)
         part.graph.enqueue()
-        self.clock.record(after, part.graph.stream)
-        return self.clock.elapsed_ms(before, after)
+        self.cuda.record(after, part.graph.stream)
+        return self.cuda.elapsed_ms(before, after)
 
 
 def bench_cuda(

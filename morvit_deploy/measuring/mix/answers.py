@@ -62,7 +62,6 @@ class Over:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         figures = {"overflow": self.overflow, "expected_ms": self.expected_ms, "p99_ms": self.p99_ms}
         return {"shares": dict(self.shares), **figures, **({"note": self.note} if self.note else {})}
 

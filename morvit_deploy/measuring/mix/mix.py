@@ -8,11 +8,11 @@ and grouped by bucket; the difference is the cost of switching.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
 from morvit_deploy.timing.arithmetic import (
@@ -25,6 +25,10 @@ from morvit_deploy.timing.arithmetic import (
 )
 from morvit_deploy.timing.samples import Block, percentiles
 
+if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
+    from morvit_deploy.exporters.coreml.sdk.bundle import PlanShape
+    from morvit_deploy.model.plan import Plan
+
 # where the samples of a kind come from
 IN_STREAM = "stream"
 IN_A_ROW = "in a row"  # only pictures outside the stream are of this kind
@@ -34,34 +38,11 @@ AT_MOST = "parts, at most"  # a predicted bucket plus `full`, both alone, which 
 ONE_BUCKET = "the pictures meet only one bucket without overflow"
 
 
-class BucketShape(Protocol):
-    """The part of a bucket that a mix needs."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def macs(self) -> int: ...
-    @property
-    def share(self) -> float | None: ...
-
-
-class PlanShape(Protocol):
-    """The part of a plan that a mix needs: Core ML's bench runs without pydantic."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def buckets(self) -> Sequence[BucketShape]: ...
-    @property
-    def calibration(self) -> Mapping[str, Any] | None: ...
-    def bucket(self, name: str, /) -> BucketShape: ...
-
-
 @dataclass(frozen=True)
 class Mix:
     """Measurements of an adaptive bundle; at more than one image a run, only shares and single buckets."""
 
-    plan: PlanShape
+    plan: Plan | PlanShape
     batch: int
     kinds: tuple[str, ...]  # of each picture
     stream: tuple[Block, ...]

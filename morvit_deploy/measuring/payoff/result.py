@@ -95,7 +95,6 @@ class Match:
         return f"{found[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "batch": self.batch,
             "outcome": self.outcome,

@@ -365,7 +365,7 @@ def test_wrong_answers_after_a_measurement_keep_it(source: Path, package: Packag
 
 
 def test_no_plan_is_a_warning(source: Path, package: Package, goldens: Goldens) -> None:
-    result = measure(Played(source, package, no_plan="Core ML gives no compute plan"), goldens, "all")
+    result = measure(Played(source, package, no_plan="Core ML returns no compute plan"), goldens, "all")
     assert result.as_dict()["bundles"][0]["placement"] is None
     assert any("Core ML gives no compute plan" in warning for warning in result.warnings)
 
@@ -478,7 +478,7 @@ def test_mac_lacks(lack: dict[str, Any], ios: int, says: str) -> None:
         ({"xcodebuild": None}, None, "MISSING xcodebuild: not found; install Xcode"),
         ({"devicectl": None, "phones": None}, None, "not looked for, as the tools above are missing"),
         ({"phones": None, "phones_problem": "devicectl says no"}, None, "devicectl says no"),
-        ({"phones": ()}, None, "no iPhone is known here; connect one by cable"),
+        ({"phones": ()}, None, "no iPhone is known to this Mac; connect one by cable"),
         ({}, "Bob", "no iPhone is called 'Bob'; there are: Ada (0001, iOS 18.1, connected)"),
         ({"phones": (replace(PHONE, state="unavailable"),)}, None, "none is connected: Ada"),
         (

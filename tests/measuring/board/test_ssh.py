@@ -450,7 +450,7 @@ class TestCommand:
         ("words", "what"),
         [
             (["--device", "cpu", "--host", "board"], "--device cpu is this machine"),
-            (["--device", "ssh"], "say which with --host"),
+            (["--device", "ssh"], "give it with --host"),
             (["--remote-dir", "/tmp"], "--remote-dir say how to reach --host"),
             (["--device", "ssh", "--host", "board", "--ssh-config", "/nothing"], "/nothing is not a file"),
             (["--device", "ssh", "--host", "board", "--verdict"], "this is measured on: cpu"),
