@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.trt.build import RECORD
-from morvit_deploy.agent.trt.engines import read_engine, read_engines
+from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines
 from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, report_event
 from morvit_deploy.exporters.trt.form import TrtForm
@@ -92,7 +91,7 @@ def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
     """Engines of a folder that a device with this record head would keep, as a shipment to `place`; may be empty."""
     try:
         record = read_engines(build)
-    except Refused:
+    except EngineError:
         return {}
     if any(record.get(name) != head[name] for name in HEAD):
         return {}
@@ -125,7 +124,7 @@ def _take_over(scratch: Path, build: Path) -> None:
         record = read_engines(scratch)
         for engine in record["engines"]:
             read_engine(scratch, record, engine["name"])
-    except Refused as error:
+    except EngineError as error:
         raise TargetError(f"the files from the device are damaged: {error}; repeat the build") from None
     (build / RECORD).unlink(missing_ok=True)
     places = sorted(scratch.iterdir(), key=lambda path: path.name == RECORD)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.faults import Refused
-from morvit_deploy.agent.trt.engines import RECORD, read_engine, read_engines
+from morvit_deploy.agent.trt.engines import RECORD, EngineError, read_engine, read_engines
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.onnx.graphs.graphs import whole_operators
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
@@ -31,7 +30,7 @@ def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: in
         record = read_engines(folder)
         for engine in record["engines"]:
             read_engine(folder, record, engine["name"])
-    except Refused as error:
+    except EngineError as error:
         return structure | {"engines": [], "violations": [str(error)]}
     limit = int(STORED * weight_bytes + KERNELS_PER_NODE * nodes)
     for engine in record["engines"]:

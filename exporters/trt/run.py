@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.core.running import Arrays, Chained, Runner
 from morvit_deploy.agent.run_ort import NOT_INTEGERS
 from morvit_deploy.agent.trt import engines as trt_engines
@@ -20,7 +19,6 @@ from morvit_deploy.exporters.trt.engine import Cuda, TrtEngine
 from morvit_deploy.exporters.trt.flavors import Here, is_installed, load, look
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import BUILD, Flavor
-from morvit_deploy.machine.agent_errors import own_errors
 
 ON_CPU = "ONNX Runtime on the CPU and on the same graph: there is no GPU here, so no engine was run"
 INSIDE = "{engine}; single buckets and values inside are ONNX Runtime's, on the same graph"
@@ -56,7 +54,7 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
     """What this machine has of the bundle's flavor, or of the engines' flavor where only that is installed."""
     flavor = TrtForm.of(manifest).flavor
     if not is_installed(flavor):
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(trt_engines.EngineError):
             built: Flavor | None = trt_engines.read_engines(folder / BUILD).get("flavor")
             if built is not None and built in get_args(Flavor) and is_installed(built):
                 return look(built)
@@ -77,7 +75,7 @@ def open_engines(
         refused = trt_engines.why_refused(
             record, here.flavor, here.version, here.device["compute_capability"]
         )
-    except Refused as error:
+    except trt_engines.EngineError as error:
         raise BundleError(f"{error}, or `morvit-deploy build {folder}`") from None
     if refused is not None:
         raise BundleError(f"{build}: {refused}, or `morvit-deploy build {folder}`")
@@ -85,8 +83,10 @@ def open_engines(
     graphs = manifest.dispatch != "graph" if cuda_graphs is None else cuda_graphs
 
     def open_part(name: str) -> TrtEngine:
-        with own_errors():
+        try:
             content = trt_engines.read_engine(build, record, name)
+        except trt_engines.EngineError as error:
+            raise BundleError(str(error)) from None
         engine = TrtEngine(trt, cuda, content, name, graph=graphs)
         engine.runtime = f"{here.product} on {here.device['name']}" if here.device else here.product
         return engine

@@ -45,7 +45,7 @@ class Stream:
         return AT_A_TIME if self.batch == "dynamic" else int(self.batch)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Observer:
     """Pieces of one plan and the images to run them on."""
 
@@ -87,7 +87,7 @@ class Observer:
             if stem is not None:
                 chosen += self._run(stem, {"image": self._fed(pixels)})["bucket"][: len(images)].tolist()
         names = [bucket.name for bucket in self.plan.buckets]
-        self.served |= {
+        self.served = {
             name: [image for image, number in enumerate(chosen) if number == place]
             for place, name in enumerate(names)
         }

@@ -7,23 +7,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.faults import Refused
-from morvit_deploy.agent.trt.build import RECORD, RECORD_FORMAT
-
+RECORD, FORMAT = "engines.json", "morvit-engines/1"
 AGAIN = "build them on this machine with build.py"
 AMPERE = 8.0  # compute capability from which hardware-compatible engines run
 
 
+class EngineError(Exception):
+    """Engines are missing, damaged, or made for another machine."""
+
+
 def read_engines(folder: Path) -> dict[str, Any]:
-    """The record of the engines in a folder. Raises Refused when there is none or it is of another format."""
+    """The record of the engines in a folder. Raises EngineError when there is none or it is of another format."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except OSError:
-        raise Refused(f"{folder} holds no engines yet (no {RECORD}); {AGAIN}") from None
+        raise EngineError(f"{folder} holds no engines yet (no {RECORD}); {AGAIN}") from None
     except ValueError:
-        raise Refused(f"{folder / RECORD} is not JSON; {AGAIN}") from None
-    if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
-        raise Refused(f"{folder / RECORD} is not of format {RECORD_FORMAT!r}; {AGAIN}")
+        raise EngineError(f"{folder / RECORD} is not JSON; {AGAIN}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise EngineError(f"{folder / RECORD} is not of format {FORMAT!r}; {AGAIN}")
     return record
 
 
@@ -32,14 +34,14 @@ def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
     found = next((engine for engine in record["engines"] if engine["name"] == name), None)
     if found is None:
         built = ", ".join(engine["name"] for engine in record["engines"]) or "none"
-        raise Refused(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
+        raise EngineError(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
     path = folder / str(found["engine"])
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; {AGAIN}") from None
+        raise EngineError(f"{path}: {error.strerror}; {AGAIN}") from None
     if hashlib.sha256(content).hexdigest() != found["sha256"]:
-        raise Refused(f"{path} is not what was built (sha256 differs); {AGAIN}")
+        raise EngineError(f"{path} is not what was built (sha256 differs); {AGAIN}")
     return content
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from morvit_deploy.agent.core.faults import Lacking, Refused
+from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
 from morvit_deploy.agent.core.recipe import Recipe
 from morvit_deploy.agent.core.running import Chained, HostDispatch, Runner
 from morvit_deploy.agent.trt.build import MODULES, PRODUCT, BuildError, load_tensorrt, this_device
 from morvit_deploy.agent.trt.driver import Cuda
 from morvit_deploy.agent.trt.engine import TrtEngine
-from morvit_deploy.agent.trt.engines import read_engine, read_engines, why_refused
+from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines, why_refused
 
 BUILD, ALONE = (
     "build",
@@ -55,6 +55,8 @@ class Engines:
             self._trt = load_tensorrt(flavor)[1]
             version = str(self._trt.__version__)
             refused = why_refused(self._record, flavor, version, device["compute_capability"])
+        except EngineError as error:
+            raise Refused(str(error)) from None
         except BuildError as error:
             raise Lacking(str(error)) from None
         if refused is not None:
@@ -63,7 +65,10 @@ class Engines:
 
     def open(self, name: str) -> Runner:
         """The engine of a part."""
-        content = read_engine(self._folder, self._record, name)
+        try:
+            content = read_engine(self._folder, self._record, name)
+        except EngineError as error:
+            raise AgentError(str(error)) from None
         engine = TrtEngine(self._trt, self._cuda, content, name, graph=self._graphs)
         engine.runtime = self._runtime
         return engine

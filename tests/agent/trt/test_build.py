@@ -19,7 +19,6 @@ from fake_tensorrt import fake_tensorrt
 from tiny_models import make_config
 
 import morvit_deploy.agent
-from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.agent.trt.build import BuildError, BuildFailed, build
@@ -484,25 +483,25 @@ def test_engines_of_another_machine_are_refused(
         assert reason is None
     else:
         assert reason is not None
-        with pytest.raises(Refused, match=says):
-            raise Refused(reason)
+        with pytest.raises(trt_engines.EngineError, match=says):
+            raise trt_engines.EngineError(reason)
 
 
 def test_records_that_cannot_be_read(
     small: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Refused, match=r"no engines yet .*build\.py"):
+    with pytest.raises(trt_engines.EngineError, match=r"no engines yet .*build\.py"):
         trt_engines.read_engines(small)
     fake_tensorrt(monkeypatch, "10.3.0")
     record = build(small, events.append)
-    with pytest.raises(Refused, match="'b0' was not built, there is: model"):
+    with pytest.raises(trt_engines.EngineError, match="'b0' was not built, there is: model"):
         trt_engines.read_engine(small, record, "b0")
     (small / "model.engine").write_bytes(b"torn")
-    with pytest.raises(Refused, match="sha256 differs"):
+    with pytest.raises(trt_engines.EngineError, match="sha256 differs"):
         trt_engines.read_engine(small, record, "model")
     for content, says in (("{", "is not JSON"), ("{}", "is not of format")):
         (small / "engines.json").write_text(content)
-        with pytest.raises(Refused, match=says):
+        with pytest.raises(trt_engines.EngineError, match=says):
             trt_engines.read_engines(small)
 
 
