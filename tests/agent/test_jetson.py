@@ -370,7 +370,7 @@ def test_where_nothing_can_be_read_there_is_a_reason_and_no_waiting(board: Board
 def test_rails_of_an_unknown_board_are_not_added_up(board: Board) -> None:
     board.streams(outputs.ORIN_NANO_6.replace("VDD_IN", "VDD_NEW"))
     reason = watched(board).energy()["reason"]
-    assert "the rails VDD_CPU_GPU_CV, VDD_NEW, VDD_SOC are no set whose sum is known" in reason
+    assert "the sum of the rails VDD_CPU_GPU_CV, VDD_NEW, VDD_SOC is not known" in reason
 
 
 def test_a_first_line_that_is_cut_does_not_decide(board: Board) -> None:
