@@ -1,8 +1,8 @@
-"""Weights that are stored compressed: the `constexpr_*` operations, which unpack them when a package is loaded.
+"""Compressed weights: the `constexpr_*` operations, which unpack them when a package is loaded.
 
-Parameters and results are numpy arrays; elements below a byte arrive unpacked, one in each byte. Only compressions
-that `--weights` offers are here. Operations of iOS 16 and of iOS 18 share names: `shape` tells them apart.
-Source: coremltools' operation reference, `constexpr_ops` (iOS 16) and `compression` (iOS 18).
+Parameters and results are numpy arrays; elements smaller than a byte are unpacked to one byte each. Only the
+compressions of `--weights` are implemented. iOS 16 and iOS 18 have operations of the same name; `shape` distinguishes
+them. Source: coremltools' operation reference, `constexpr_ops` (iOS 16) and `compression` (iOS 18).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _key(constant: Constant) -> object:
 
 
 def _spread(values: Array, blocks: list[int]) -> Array:
-    """Each value repeated over its block; a block of the whole axis is left to broadcasting."""
+    """Repeat each value over its block; a block of the whole axis is left to broadcasting."""
     for axis, size in enumerate(blocks):
         if size > 1 and values.shape[axis] > 1:
             values = np.repeat(values, size, axis)
