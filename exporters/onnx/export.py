@@ -14,7 +14,6 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 
@@ -25,7 +24,8 @@ class OnnxExporter(Exporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        lower(graphs, request.precision, _known(request))
+        flavor = request.int8_flavor or find_target(request.target).int8_flavor
+        lower(graphs, request.precision, Lowering(flavor=flavor) if request.precision == "int8" else None)
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
@@ -49,18 +49,9 @@ class OnnxExporter(Exporter):
             lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
         else:
             assert stream is not None, "Request requires images"
-            pieces, lowering = to_int8(graphs, traced, plan, request, _flavor(request), stream, tell)
+            pieces, lowering = to_int8(graphs, traced, plan, request, flavor, stream, tell)
         written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
         return replace(written, lowering=lowering)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return proof.prove(folder, manifest, graphs).as_dict()
-
-
-def _known(request: Request) -> Lowering | None:
-    """The flavor of an int8 bundle, all that is known before calibration; None for other precisions."""
-    return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
-
-
-def _flavor(request: Request) -> Int8Flavor:
-    return request.int8_flavor or find_target(request.target).int8_flavor

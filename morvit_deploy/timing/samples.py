@@ -56,10 +56,8 @@ class Block:
         """The kind of each image, run after run: its bucket, or OVERFLOWED; none where none is chosen."""
         names = [name for run in self.bucket for name in run]
         flags = [flag for run in self.overflow for flag in run] if names else []
-        return [
-            OVERFLOWED if flag else name
-            for name, flag in zip(names, flags or [False] * len(names), strict=True)
-        ]
+        pairs = zip(names, flags or [False] * len(names), strict=True)
+        return [OVERFLOWED if flag else name for name, flag in pairs]
 
     def as_dict(self) -> dict[str, Any]:
         """Every raw sample, with the bucket of each image of an adaptive bundle."""

@@ -21,10 +21,6 @@ class Device:
     measured_by: str | None = None  # the function that measures it, if not `bench`
 
 
-def _on_jetson() -> bool:
-    return is_jetson(System())
-
-
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
 CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
 DEVICES = {
@@ -32,7 +28,7 @@ DEVICES = {
     "cuda": Device(measured_by=CUDA),
     "mac": Device(measured_by=APPLE),
     "iphone": Device(measured_by=APPLE),
-    "jetson": Device(remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
+    "jetson": Device(remote=True, is_here=lambda: is_jetson(System()), readers=("linux", "jetson")),
     "ssh": Device(remote=True, readers=("linux",)),
 }
 

@@ -66,9 +66,7 @@ class Part:
     feeds: Arrays
     precision: str  # its parity gate
     parity_feeds: Sequence[Arrays] = ()
-    expected: NDArray[np.float32] | None = (
-        None  # logits (images, classes) for `parity_feeds`; None for a stem
-    )
+    expected: NDArray[np.float32] | None = None  # logits (images, classes) for `parity_feeds`; None: a stem
 
     def whole(self) -> Arrays:
         """One timed run with transfers."""
