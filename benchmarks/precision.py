@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.images import open_images
 from morvit_deploy.bundle.manifest import MANIFEST
 from morvit_deploy.bundle.pixels import synthetic_images
-from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.calibration.ranges.sensitivity import snr_db
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.assembly import trace_pieces
-from morvit_deploy.exporters.onnx.low.observe import Observer
+from morvit_deploy.exporters.onnx.low.observe import Observer, Stream
 from morvit_deploy.exporters.onnx.low.ranges import ranges_of
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.graph.unroll import unroll_plan
@@ -178,7 +178,7 @@ def _calibrate_only(folder: Path, count: int) -> None:
     graphs = unroll_plan(model, plan)
     pieces = trace_pieces(graphs, plan, example_image(graphs["topk"], 1), dynamic=False, inside=False)
     images = open_images(folder / "pictures", model.config, limit=count)
-    observer = Observer(pieces, plan, images, batch=1, uint8=True)
+    observer = Observer(pieces, plan, Stream(images, 1, uint8=True))
     Path("/proc/self/clear_refs").write_text("5")  # what tracing took is not counted: the peak starts anew
     observer.choose()
     ranges_of(observer, "percentile", symmetric=False)

@@ -20,8 +20,8 @@ from common import run, write_json
 
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import agent_archive
 
 ROUNDS = 3
 AGREES = 0.15  # medians of one run on a machine with other tenants differ by so much by themselves

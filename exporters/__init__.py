@@ -1,1 +1,1 @@
-"""Targets: a folder each. `target.py` says what it is, `export.py` writes, `run.py` runs and `proof.py` proves."""
+"""One folder for each target: `target.py` describes it, `export.py` writes, `run.py` runs, `proof.py` proves."""

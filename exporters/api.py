@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.trt.options import TrtKeywords
 
     class TargetKeywords(CoremlKeywords, TrtKeywords, total=False):
-        """Options of single targets, as a type checker sees them; each target's dataclass is what counts."""
+        """Options of single targets for the type checker; each target's dataclass defines them."""
 
 
 __all__ = ["CALIBRATION_LIMIT", "DEFAULT_LIMIT", "export", "held_apart"]
@@ -57,9 +57,9 @@ def export(
     """Export a checkpoint folder to a verified bundle at `out`.
 
     `precision` defaults to the target's own. The bundle is verified on at most `limit` pictures of the folder
-    `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` others of the folder.
-    Options that only one target has are given as keywords or, as the target's own class, in `options`: those of
-    `CoremlOptions` with target `coreml`, of `TrtOptions` with target `trt`. `Request` describes the others.
+    `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
+    Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
+    `coreml`, `TrtOptions` for `trt`. `Request` describes the other options.
     `tell` is called with each stage. Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or
     TargetError on bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is
     written.
@@ -95,7 +95,7 @@ def export(
 
 
 def own_options(target: Target, given: Mapping[str, object]) -> TargetOptions:
-    """The target's own options from keywords; ConfigError for one that is another target's, or nobody's."""
+    """The target's own options from keywords; ConfigError for an option of another target, or of none."""
     known = [option.name for option in options_of(target.options)]
     foreign = [name for name in given if name not in known]
     for other in targets().values():

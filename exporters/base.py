@@ -1,4 +1,4 @@
-"""What every exporter shares: the checks before and after, the manifest and the atomic rename."""
+"""The base of exporters: checks before and after writing, the manifest, and the atomic rename."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Written:
-    """What an exporter's `write` put into the folder."""
+    """Result of an exporter's `write`."""
 
     files: list[str]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    carried: tuple[Port, ...] = ()  # what a stem hands to a trunk
+    carried: tuple[Port, ...] = ()  # passed from a stem to a trunk
     probes: tuple[str, ...] = ()  # values inside that `verify` can compare
     lowering: Lowering | None = None  # how it came below fp32
     form: TargetForm = field(default_factory=TargetForm)  # the target's own entry of the manifest
@@ -61,33 +61,33 @@ class Exported:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Remarks for the user, and what the bundle was let through with."""
+        """Remarks for the user, and gates that --allow-worse ignored."""
         lowering = self.manifest.lowering or Lowering()
         let_through = (f"let through by --allow-worse: {missed}" for missed in lowering.accepted)
         return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
 
 
 class Exporter(ABC):
-    """A target's writer: subclasses write the files of a plan's static graphs and prove their structure."""
+    """Base class of a target's writer: subclasses write a plan's static graphs and prove their structure."""
 
     # what to try when a bundle below fp32 misses its gate
     remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
 
-    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most take everything
-        """Refuse what this checkpoint and plan cannot become, before it is unrolled: ConfigError or TargetError."""
+    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most accept everything
+        """Raise ConfigError or TargetError for a checkpoint and plan that the target does not support."""
 
     def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
-        """How the static graphs are built that the files are written from, and held against."""
+        """Options of the static graphs that the files are written from and checked against."""
         return Options(source.input, with_depth, style_for_batch(source.batch))
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
-        """Bring fresh static graphs to what a bundle's files were written from, in place."""
+        """Lower fresh static graphs in place as for a bundle's files."""
         lower(graphs, manifest.precision, manifest.lowering)
 
     def accompany(
         self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
     ) -> list[str]:
-        """Write what else a user of the verified bundle needs; names of the files."""
+        """Write further files for users of the verified bundle; returns their names."""
         return []
 
     @abstractmethod
@@ -98,14 +98,14 @@ class Exporter(ABC):
 
     @abstractmethod
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        """Read the written files and hold them against the static graphs: a `Structure` as a dict, or more."""
+        """Check the written files against the static graphs; returns at least a `Structure` as a dict."""
 
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
-        """Checkpoint to bundle, verified before it gets its name.
+        """Export a checkpoint to a bundle, which is verified before it gets its name.
 
         Raises StructureError, ParityError or PrecisionError, and writes nothing, when a check fails.
         """
-        pictures = request.pictures  # whatever is wrong with them is reported before any work is done
+        pictures = request.pictures  # errors in them are reported before any work is done
         check_free(request.out, marker=MANIFEST, force=request.force)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
@@ -145,7 +145,7 @@ class Exporter(ABC):
         return Exported(request.out, manifest, verification, written.remarks)
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
-        """Who chooses between the buckets of a plan."""
+        """Where the bucket is chosen: single, graph or host."""
         if not plan.adaptive:
             return "single"
         return request.dispatch or find_target(request.target).dispatches[0]
@@ -202,7 +202,7 @@ class Exporter(ABC):
 def _lowering_of(
     manifest: Manifest, verification: Verification, request: Request, remedies: str
 ) -> Lowering | None:
-    """The record of a bundle below fp32 with what it was let through with; PrecisionError when it was not to be."""
+    """The record of a bundle below fp32, with the gates that it misses; PrecisionError unless they are allowed."""
     lowering = manifest.lowering
     if lowering is None:
         return None
@@ -232,5 +232,5 @@ def plain_ports(config: Config, request: Request) -> tuple[tuple[Port], tuple[Po
 
 
 def example_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:
-    """An input of the graph's own kind, to trace with."""
+    """An example input of the graph, for tracing."""
     return graph.stem.example(batch)

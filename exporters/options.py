@@ -31,7 +31,7 @@ Own = TypeVar("Own", bound="TargetOptions")
 
 @dataclass(frozen=True)
 class Help:
-    """Metadata of a field, as `Annotated[int, Help("…")]`: how the command line shows the option of that name."""
+    """How the command line shows an option, as in `Annotated[int, Help("…")]`."""
 
     text: str
     metavar: str | None = None
@@ -54,13 +54,13 @@ class Option:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """Options that only one target has; of a target without any, this class itself.
+    """Options of one target; this class itself for a target without any.
 
     A subclass is a frozen dataclass. Each field has a default, and a `Help` that the command line shows.
     """
 
     def __post_init__(self) -> None:
-        """ConfigError for a value that is none of an option's choices."""
+        """ConfigError for a value that is not one of an option's choices."""
         check_choices(self)
 
     @property
@@ -69,7 +69,7 @@ class TargetOptions:
         return True
 
     def check(self, request: Request) -> None:
-        """ConfigError for a request that the target cannot carry out."""
+        """ConfigError for a request that the target does not support."""
 
     @classmethod
     def of(cls: type[Own], request: Request) -> Own:
@@ -97,7 +97,7 @@ def _option(field: Field[Any], hint: Any) -> Option:
 
 
 def check_choices(options: Any) -> None:
-    """ConfigError for a field of a dataclass that has none of its type's literal values."""
+    """ConfigError for a field whose value is not one of its type's literals."""
     for option in options_of(type(options)):
         value = getattr(options, option.name)
         if option.choices and value not in option.choices and not (value is None and option.optional):
@@ -106,7 +106,7 @@ def check_choices(options: Any) -> None:
 
 
 def unknown_option(name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a keyword that is no option; it names the closest one."""
+    """The error for an unknown option, which names the closest known one."""
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
     return ConfigError(f"{name}: unknown option; {hint}")

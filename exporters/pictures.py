@@ -1,4 +1,4 @@
-"""Pictures of the user's folder: some to verify with, others to calibrate with. No torch."""
+"""Splits the user's pictures into some for verification and others for calibration. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pictures:
 
 
 def read_pictures(request: Request) -> Pictures:
-    """Of the request's folder, if it has one. ImageError for a folder that cannot be used."""
+    """Pictures of the request's folder, if it has one. ImageError for a folder that cannot be used."""
     if request.images is None:
         return Pictures()
     config = load_config(request.checkpoint)
@@ -36,10 +36,10 @@ def read_pictures(request: Request) -> Pictures:
 
 
 def held_apart(folder: ImageFolder, limit: int, calibration_limit: int) -> tuple[ImageFolder, ImageFolder]:
-    """Pictures to verify with, evenly taken, and others to calibrate with.
+    """Evenly spaced pictures for verification, and others for calibration.
 
-    Where there are fewer than twice `limit`, calibration has all of them: ranges need images more than the proof
-    needs other ones.
+    With fewer than twice `limit`, calibration uses all of them: enough images matter more for ranges than separate
+    ones.
     """
     count = len(folder)
     numbers = np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""What to export, and how: the one form that Python's keywords and the command line's options take.
+"""What to export, and how: a request from Python's keywords or the command line's options.
 
 Light: `export --help` imports it.
 """
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.pictures import Pictures
 
 LARGEST_BATCH = 4096
-DEFAULT_LIMIT = 32  # images of a folder to verify with
-CALIBRATION_LIMIT = 256  # further images of it that int8 ranges and fp16 probes come from
+DEFAULT_LIMIT = 32  # images of a folder for verification
+CALIBRATION_LIMIT = 256  # further images for int8 ranges and fp16 probes
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Request:
     )
     limit: int = DEFAULT_LIMIT
     upscale: bool = False
-    # top-1, of the plan's model with the trained one; below fp32 also what the gate asks of decisions and classes
+    # top-1 agreement of the plan's model with the trained one; below fp32 also the gate for decisions and classes
     min_agreement: float | None = None
     force: bool = False
     options: TargetOptions = field(default_factory=TargetOptions)  # the target's own
 
     def __post_init__(self) -> None:
-        """ConfigError for a value that no bundle can have, before any work is done."""
+        """ConfigError for an invalid value or combination, before any work is done."""
         if type(self.options) is TargetOptions:
             object.__setattr__(self, "options", self._target.options())
         check_choices(self)

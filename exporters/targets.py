@@ -1,7 +1,7 @@
-"""The targets there are, and what the rest of the program may ask of one.
+"""The registry of targets, and what the rest of the program knows of a target.
 
-A target is a folder of `exporters/` whose `target.py` defines one object, `TARGET`. Its modules load only when it is
-used: running a bundle needs no torch, and `--help` neither numpy nor pydantic.
+A target is a folder of `exporters/` whose `target.py` defines one object, `TARGET`. Its modules are imported on use:
+running a bundle needs no torch, and `--help` neither numpy nor pydantic.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
+    from morvit_deploy.agent.core.running import Runner
     from morvit_deploy.bundle.forms import TargetForm
     from morvit_deploy.bundle.manifest import Manifest
-    from morvit_deploy.bundle.session import Runner, Session
+    from morvit_deploy.bundle.session import Session
     from morvit_deploy.exporters.base import Exporter
     from morvit_deploy.exporters.board import BoardFiles
 
@@ -35,46 +36,43 @@ REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages
 
 @dataclass(frozen=True)
 class Needs:
-    """Distributions that a target needs, by what is done with it."""
+    """Distributions that a target needs to export and to run."""
 
-    export: tuple[str, ...]  # exporting runs too: it verifies what it wrote
+    export: tuple[str, ...]  # includes running, which verifies the bundle
     run: tuple[str, ...] = ("numpy", "pillow", "pydantic")
 
 
 @dataclass(frozen=True)
 class Target:
-    """All that the program knows of a target. Places are `module:name`, loaded when they are needed."""
+    """All that the program knows of a target. Places are `module:name`, imported on use."""
 
     name: str
-    runs_on: str  # what runs it, in words
+    runs_on: str  # runtime and device, in words
     needs: Needs
     exporter: str  # place of its Exporter
     runner: str  # place of `open(folder, manifest, threads, probes, bucket) -> Runner`
-    board_files: str | None = (
-        None  # place of `board_files(bundle, manifest) -> BoardFiles`; None: no board runs it
-    )
+    board_files: str | None = None  # place of `board_files(bundle, manifest) -> BoardFiles`, if boards run it
     devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
     options: type[TargetOptions] = TargetOptions
-    form: str = "morvit_deploy.bundle.forms:TargetForm"  # place of the class of its own entry in the manifest
+    form: str = "morvit_deploy.bundle.forms:TargetForm"  # place of the class of its manifest entry
     precision: Precision = "fp32"  # unless another is asked for
     precisions: tuple[Precision, ...] = ("fp32",)
-    why_not: Mapping[str, str] = field(
-        default_factory=dict
-    )  # a precision that it lacks, and what to do instead
+    # unsupported precisions, with what to do instead
+    why_not: Mapping[str, str] = field(default_factory=dict)
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)  # below fp32, by precision
     dispatches: tuple[Dispatch, ...] = ("graph", "host")  # who can choose between buckets; first: default
-    calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
+    calibrates: bool = False  # are the user's images used for ranges or overflows below fp32?
     int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
-    names_runtime: bool = False  # does `predict` say what ran it?
-    limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
+    names_runtime: bool = False  # does `predict` print the runtime?
+    limits: Mapping[str, int] = field(default_factory=dict)  # limits of its runtime, by name
 
     def why_not_in(self, precision: str) -> str:
-        """Why the target has no such precision, and what to do instead."""
+        """Why the target does not support a precision, and what to do instead."""
         return self.why_not.get(precision, f"target {self.name} has {', '.join(self.precisions)}")
 
     def load_form(self) -> type[TargetForm]:
-        """The class of its own entry in the manifest."""
+        """The class of its manifest entry."""
         form: type[TargetForm] = _load(self.form)
         return form
 
@@ -89,7 +87,7 @@ class Target:
         return runner
 
     def load_board_files(self) -> Callable[[Path, Manifest], BoardFiles]:
-        """What says which files a board needs; TargetError where no board runs this target."""
+        """The function that lists a board's files; TargetError when no board runs this target."""
         if self.board_files is None:
             able = ", ".join(target.name for target in targets().values() if target.board_files)
             raise TargetError(f"target {self.name} runs on no board; what can be sent to one: {able}")
@@ -104,7 +102,7 @@ def targets() -> dict[str, Target]:
 
 
 def register(place: str) -> Target:
-    """Add the target at `module:name`, here and in processes that this one starts: `bench` measures in another."""
+    """Add the target at `module:name`, here and in child processes, in which `bench` measures."""
     target: Target = _load(place)
     places = [known for known in os.environ.get(REGISTERED, "").split(",") if known not in ("", place)]
     os.environ[REGISTERED] = ",".join([*places, place])
@@ -128,7 +126,7 @@ def find_target(name: str) -> Target:
     return known[name]
 
 
-find_with(find_target)  # a manifest is read with the form of its target
+find_with(find_target)  # to read manifests with the form of their target
 
 
 def open_bundle(
@@ -137,8 +135,8 @@ def open_bundle(
     """Check a bundle and load its graphs, without torch.
 
     `threads` is the number of compute threads (default: all cores this process may use). With `bucket` every image
-    is run in that bucket, whatever it needs. With `probes` the graph of that bucket (or of the only one) also returns
-    the values that `verify` compares step by step. Raises BundleError, PlanError or TargetError.
+    runs in that bucket. With `probes` the graph of that bucket (or of the only one) also returns the values inside
+    that `verify` compares. Raises BundleError, PlanError or TargetError.
     """
     from morvit_deploy.bundle.manifest import open_manifest
     from morvit_deploy.bundle.session import Session

@@ -1,4 +1,4 @@
-"""Is the bundle the checkpoint? The structure of the written files, and the answers of a runtime."""
+"""Verifies a bundle against its checkpoint: structure of the files, and results of a runtime."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def verify(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
-    """Prove a bundle on disk equal to a checkpoint folder, on the pictures of a folder or on synthetic ones.
+    """Verify a bundle against a checkpoint folder, on the pictures of a folder or on synthetic ones.
 
-    The structure is read off the written file again. Raises BundleError when the bundle is damaged or was made
-    from a checkpoint of another architecture; a failed check is in the answer, not raised. `min_agreement` is the
-    top-1 agreement that a plan's model must have with the trained one (None: reported only); below fp32 it replaces
-    the precision's gate, of decisions and of classes. `tell` hears each stage, `progress` the share of images done.
+    The structure is read from the files again. Raises BundleError when the bundle is damaged or was made from a
+    checkpoint of another architecture; failed checks are in the result, not raised. `min_agreement` is the required
+    top-1 agreement of a plan's model with the trained one (None: reported only); below fp32 it replaces the
+    precision's gate. `tell` is called with each stage, `progress` with the share of images done.
     """
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")
@@ -84,7 +84,7 @@ def verify(
 
     try:
         verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
-    except (IndexError, KeyError, ValueError) as error:  # answers that do not fit what the manifest says
+    except (IndexError, KeyError, ValueError) as error:  # results that contradict the manifest
         if structure["proved"]:
             raise
         raise BundleError(f"{bundle}: {structure['violations'][0]}; it was edited") from error
@@ -98,7 +98,7 @@ def verify(
 
 
 def _differences(bundled: Config, own: Config) -> list[str]:
-    """Fields that differ; where the weights came from changes no answer."""
+    """Fields that differ, apart from the provenance, which does not affect results."""
     a, b = (config.model_dump(mode="json", exclude={"provenance"}) for config in (bundled, own))
     return [
         f"{field}: the bundle has {a[field]!r}, the checkpoint {b[field]!r}"
@@ -108,5 +108,5 @@ def _differences(bundled: Config, own: Config) -> list[str]:
 
 
 def options_of(exporter: Exporter, manifest: Manifest) -> Options:
-    """The unroll's options that a bundle was written with."""
+    """The options of the static graphs that a bundle was written from."""
     return exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))

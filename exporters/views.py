@@ -1,4 +1,4 @@
-"""How an export reads: files, buckets, and how a bundle below fp32 was made. No torch."""
+"""Tables of an export: files, buckets, and how a bundle below fp32 was made. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def export_report(folder: Path, manifest: Manifest, verification: Verification) -> Report:
-    """What was written, and that it was verified."""
+    """All tables of one export."""
     parity = verification.as_dict()
     return Report(
         f"Export of {folder}",
@@ -57,7 +57,7 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
 
 
 def _files(manifest: Manifest) -> list[str]:
-    """Each file with its size; of a folder inside the bundle only how many it holds, and their size together."""
+    """Each file with its size; a folder inside the bundle only with number and total size of its files."""
     listed = []
     for top in dict.fromkeys(Path(file.path).parts[0] for file in manifest.files):
         held = [file for file in manifest.files if Path(file.path).parts[0] == top]
@@ -92,7 +92,7 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
         rows.append((f"time of {name}", line))
     for name, largest in record.get("largest_activations", {}).items():
         rows.append((f"largest |{name}|", f"{largest:.4g} of 65504"))
-    rows += [("missed, let through", missed) for missed in lowering.accepted]
+    rows += [("missed, allowed", missed) for missed in lowering.accepted]
     tables = [Table(f"Made in {manifest.precision}", ("what", "value"), rows)] if rows else []
     if record.get("sensitivity", {}).get("layers"):
         tables.append(_sensitivity_table(record["sensitivity"]))
@@ -100,7 +100,7 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
 
 
 def _sensitivity_table(found: dict[str, Any]) -> Table:
-    """Each layer, the worst first, and what lifting it to float is worth."""
+    """Each layer, the worst first, and the accuracy that it gains in float."""
     rows = [
         (
             one["layer"],
@@ -117,7 +117,7 @@ def _sensitivity_table(found: dict[str, Any]) -> Table:
         f"{found['allowed']:.2f}; " + ("met" if found["met"] else "not met even with all layers in float")
     )
     columns = ("layer", "lost with it in float", "SNR", "lost with it and all above", "SNR")
-    return Table("Layers that int8 hurts, the worst first", columns, rows, (1, 2, 3, 4), caption)
+    return Table("Layers that lose most accuracy in int8", columns, rows, (1, 2, 3, 4), caption)
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

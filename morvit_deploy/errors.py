@@ -8,9 +8,9 @@ MorvitError                  exit status 2: bad usage or input
 ├── OutputError              the output cannot be written to the given place
 ├── BundleError              a bundle is damaged, altered or of another format
 ├── TargetError              a target, device or option is not available
-├── LostError                exit status 1: a device could not be reached any more in the middle of its work
-└── CheckFailed              exit status 1: the tool worked, and the check failed
-    ├── StructureError       the written graph is not the static graph that was promised
+├── LostError                exit status 1: the connection to a device was lost during its work
+└── CheckFailed              exit status 1: a check ran and failed
+    ├── StructureError       the written graph differs from the static graph
     ├── ParityError          the bundle does not compute what the checkpoint computes
     └── PrecisionError       a bundle below fp32 misses its gate, or is not faster
 """
@@ -56,7 +56,7 @@ class TargetError(MorvitError):
 
 
 class LostError(MorvitError):
-    """A device could not be reached any more in the middle of its work; `partial` is what was received before."""
+    """The connection to a device was lost during its work; `partial` is what was received before."""
 
     exit_status = 1
     partial: Any = None
@@ -77,7 +77,7 @@ class ParityError(CheckFailed):
 
 
 class PrecisionError(CheckFailed):
-    """A bundle below fp32 is not worth having: it misses its gate, or is not faster than fp32."""
+    """A bundle below fp32 misses its accuracy gate, or is not faster than fp32."""
 
 
 def listed(problems: Sequence[str], most: int | None = None) -> str:

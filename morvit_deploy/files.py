@@ -1,4 +1,4 @@
-"""Writing that is whole or absent: a temporary sibling, then one rename."""
+"""Writes files and folders whole or not at all: a temporary sibling, then one rename."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NOT_WRITTEN = {
 def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `final` when the block ends without an error.
 
-    An existing `final` is refused; with `force` it is replaced, but only if it is empty or holds `marker`,
-    the JSON file by whose `format` our own output is known. Raises OutputError when the place cannot be written.
+    An existing `final` is refused; with `force` it is replaced if it is empty or holds `marker`, the JSON file whose
+    `format` identifies our own output. Raises OutputError when the place cannot be written.
     """
     final = final.absolute()  # not resolve(): a link keeps its name
     if final.name in ("", ".."):
@@ -72,7 +72,7 @@ def check_free(final: Path, *, marker: str, force: bool) -> None:
 
 
 def is_ours(marker: Path) -> bool:
-    """Does the file name one of our formats? Other programs have a config.json or manifest.json, too."""
+    """Is it of one of our formats? Other programs write a config.json or manifest.json, too."""
     try:
         content = json.loads(marker.read_bytes())
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def make_readable(path: Path) -> None:
-    """The permissions of an ordinary new file, for one that a library made private."""
+    """Give a file that a library made private the permissions of an ordinary new file."""
     path.chmod(0o666 & ~_umask())
 
 
@@ -110,7 +110,7 @@ def _umask() -> int:
 
 
 def _sweep(final: Path) -> None:
-    """Remove what a killed run left beside `final`."""
+    """Remove what killed runs left beside `final`."""
     for stale in final.parent.iterdir():
         if not stale.name.startswith(f".{final.name}{_PARTIAL}"):
             continue
@@ -127,7 +127,7 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # another user's process
         return True
     return True
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morvit_deploy.agent.core.running import RESULTS
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import RESULTS, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.coreml import proof as coreml_proof
@@ -36,19 +37,22 @@ from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, conv
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.load import coremltools
-from morvit_deploy.exporters.coreml.sdk.tested import untested
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.machine.dependencies import within
+from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
 
+TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # versions that packages were checked with
+
 
 class CoremlExporter(Exporter):
-    """Target `coreml`: an ML program whose functions share their weights, and a Swift package that runs it."""
+    """Target `coreml`: an ML program whose functions share weights, and a Swift package that runs it."""
 
     remedies = "--precision fp32, or --weights with more bits, may help"
 
@@ -65,12 +69,12 @@ class CoremlExporter(Exporter):
         if not _classifies(options, labels, plan):
             if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
-                raise ConfigError(f"classifier: {why}, so no function can answer a class; leave it out")
+                raise ConfigError(f"classifier: {why}, so no function can return a class; leave it out")
             return
         doubled = [name for name, times in Counter(labels).items() if times > 1]
         if doubled:
             raise ConfigError(
-                f"labels: {', '.join(map(repr, doubled))} stand for more than one class each, and Core ML answers "
+                f"labels: {', '.join(map(repr, doubled))} name more than one class each, and Core ML returns "
                 "probabilities by label; rename them in config.json, or export with classifier=False "
                 "(--no-classifier): logits only, and MoRViTKit names the classes"
             )
@@ -82,7 +86,7 @@ class CoremlExporter(Exporter):
         )
 
     def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
-        """Nothing to do: coremltools lowers, and the proof knows how."""
+        """Nothing to do: coremltools lowers the weights, and the proof allows for it."""
 
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
@@ -160,7 +164,7 @@ class CoremlExporter(Exporter):
 
 
 def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str, Named, list[Tensor]]]:
-    """Each function of a package: its name, what it computes, and inputs to trace it with."""
+    """Each function of a package: name, module, and inputs to trace it with."""
     first = next(iter(graphs.values()))
     image = example_image(first, 1)
     if not plan.adaptive:
@@ -173,15 +177,25 @@ def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str
 
 
 def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
-    """Does the package answer a class? Where one function answers every image, and classes have names."""
+    """Does the package return a class? If it has one function and the classes have names."""
     return options.classifier is not False and labels is not None and not plan.adaptive
 
 
 def _port(name: str, value: Tensor, request: Request) -> Port:
-    """A function's input or output as an app sees it; a picture is RGB pixels, rows first."""
+    """A function's input or output as an app sees it; an image is RGB pixels (1, height, width, 3)."""
     if name == IMAGE and request.input == "uint8":
         height, width = value.shape[-2:]
         return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
     half = request.precision == "fp16" and name not in (IMAGE, "logits")
     dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
     return Port(name=name, dtype=dtype, shape=tuple(value.shape))
+
+
+def untested() -> tuple[str, ...]:
+    """A remark for each installed library whose version is outside the tested range."""
+    return tuple(
+        f"{name} {version} is outside the tested range ({TESTED[name]}); test the package on a device before you "
+        "ship it"
+        for name, version in versions(tuple(TESTED)).items()
+        if not within(version, TESTED[name])
+    )

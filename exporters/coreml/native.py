@@ -12,23 +12,23 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
 
-# inputs and further values to return, by their names in the package
-Answer: TypeAlias = Callable[[Arrays, list[str]], Arrays]
+# from inputs and names of values inside to return too, to the outputs, by their names in the package
+Predict: TypeAlias = Callable[[Arrays, list[str]], Arrays]
 
 # types that an output array can have; MIL and descriptions have the same names for them
 TYPES = ("FLOAT16", "FLOAT32", "INT32")
 
 
-def load_native(package: Path, *, several: bool, pixels: bool) -> Callable[[str], Answer]:
-    """A loader of the package's functions; values inside a function become outputs of a copy."""
+def load_native(package: Path, *, several: bool, pixels: bool) -> Callable[[str], Predict]:
+    """Loader of the package's functions; values inside become outputs of a copy of the package."""
 
-    def load(function: str) -> Answer:
+    def load(function: str) -> Predict:
         models: dict[tuple[str, ...], Model] = {}
 
         def run(feeds: Arrays, probes: list[str]) -> Arrays:
@@ -55,12 +55,12 @@ def _model(package: Path, function: str | None) -> Model:
 
 
 def picture(pixels: Array) -> Image.Image:
-    """(1, 3, height, width) pixel values as Core ML takes an image."""
+    """(1, 3, height, width) pixel values as the image that Core ML takes."""
     return Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8))
 
 
 def expose(package: Path, function: str, values: list[str]) -> Path:
-    """A copy of a package whose function also returns values inside it; it is removed when this process ends."""
+    """A copy of a package whose function also returns values inside it; removed when this process ends."""
     from coremltools.proto import Model_pb2
 
     scratch = Path(tempfile.mkdtemp(prefix="morvit-mil-"))
@@ -77,7 +77,7 @@ def expose(package: Path, function: str, values: list[str]) -> Path:
 
 
 def _add_outputs(block: Message, described: Message, values: list[str]) -> None:
-    """Name values as outputs in a function's block and in its description; not those of other types."""
+    """Add values to the outputs of a function's block and of its description, if their type is one of TYPES."""
     from coremltools.proto import MIL_pb2
     from coremltools.proto.FeatureTypes_pb2 import ArrayFeatureType
 

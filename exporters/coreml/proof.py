@@ -1,4 +1,4 @@
-"""The proof of a Core ML package: the structure of the saved file against the static graphs it was written from."""
+"""The structure proof of a Core ML package: checks the saved file against the static graphs it was written from."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
+from morvit_deploy.exporters.coreml.mil.constexpr import Weights
 from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
 from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
-from morvit_deploy.exporters.coreml.mil.weights import Weights
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.exporters.coreml.proving.form import computed, form_violations, index_violations
 from morvit_deploy.exporters.coreml.proving.plan import (
+    compared,
+    compared_numbers,
     mac_violations,
     probe_violations,
-    table_violations,
-    threshold_violations,
 )
 from morvit_deploy.exporters.coreml.proving.products import (
     Part,
-    block_applications,
     count_uses,
     part_of,
     size_violations,
@@ -35,27 +36,31 @@ from morvit_deploy.exporters.coreml.proving.products import (
     use_violations,
 )
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
-from morvit_deploy.exporters.structure import Structure
+from morvit_deploy.exporters.structure import (
+    Structure,
+    block_applications,
+    table_violations,
+    threshold_violations,
+)
 from morvit_deploy.graph.unroll import StaticMoRViT
 
 
 @dataclass
 class PackageStructure(Structure):
-    """The same of a package, with its functions."""
+    """The structure of a package and of its functions."""
 
-    functions: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # operations, those leaving the Neural Engine
+    # number of operations, and those that leave the Neural Engine
+    functions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> PackageStructure:
     """Check a package's functions against the static graphs that they were written from.
 
-    For each bucket, stem included: it multiplies by every weight as often as the weight's block is applied; its MACs
-    are the plan's; its probes are the manifest's. For each function: its options are the manifest's; no operation's
-    work depends on data; every dimension is known; no topk, gather or scatter with one-hot selection. For the
-    package: each weight is stored once, however many functions read it; thresholds and the dispatch table are the
-    plan's; the weight file is no larger than the parameters.
+    For each bucket, stem included: every weight is multiplied by as often as its block is applied; MACs are the
+    plan's; probes are the manifest's. For each function: its options are the manifest's; no operation's work depends
+    on data; every dimension is known; with one-hot selection there is no topk, gather or scatter. For the package:
+    each weight is stored once, however many functions read it; thresholds and dispatch table are the plan's; the
+    weight file is no larger than the parameters.
     """
     form, plan = CoremlForm.of(manifest), manifest.plan
     package = MilPackage(folder / PACKAGE)
@@ -84,14 +89,16 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         structure.violations += [where + violation for violation in found]
     structure.violations += storage_violations(parts.values(), owners)
     structure.violations += size_violations(parts.values(), weights, manifest.precision)
-    structure.violations += threshold_violations(written.values(), manifest)
+    if plan.thresholds is not None:
+        kind = np.float16 if manifest.precision == "fp16" else np.float32
+        structure.violations += threshold_violations(compared_numbers(written.values()), manifest, kind)
     if plan.adaptive:
-        structure.violations += table_violations(written[STEM], plan)
+        structure.violations += table_violations(compared(written[STEM], "greater"), plan, "the stem")
     return structure
 
 
 def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> PackageStructure:
-    """What can be counted in any package."""
+    """Counts that need no knowledge of the plan."""
     operations = [op for function in written.values() for op in computed(function)]
     return PackageStructure(
         nodes=len(operations),
@@ -119,7 +126,7 @@ def _bucket_violations(
     manifest: Manifest,
     structure: PackageStructure,
 ) -> list[str]:
-    """Check the functions that run for one bucket; notes its MACs and block applications in `structure`."""
+    """Check the functions that run for one bucket; records its MACs and block applications in `structure`."""
     functions = [part.function for part in parts]
     uses, found = count_uses(parts, owners)
     structure.block_applications = block_applications(uses)

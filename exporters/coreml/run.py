@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
@@ -22,15 +23,11 @@ from morvit_deploy.verifying.probes import plain
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
+    from morvit_deploy.exporters.coreml.native import Predict
 
-TYPES = {
-    "overflow": np.bool_,
-    "runs": np.bool_,
-    "depth": np.uint8,
-}  # Core ML answers neither: as elsewhere from here on
-CHANNELS_FIRST = (
-    4  # axes of every value inside in layout bc1s; without a batch axis there are at most two in bsd
-)
+# as in bundles of other targets; Core ML returns neither booleans nor bytes
+TYPES = {"overflow": np.bool_, "runs": np.bool_, "depth": np.uint8}
+CHANNELS_FIRST = 4  # axes of values inside in layout bc1s; in bsd they have at most two, without a batch axis
 INTERPRETED = "an interpreter of Core ML's operators: Core ML itself runs on macOS only"
 
 
@@ -45,8 +42,8 @@ def open_coreml(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket.
 
-    With `probes` it also answers the values inside. `threads` are the interpreter's; Core ML has its own.
-    `interpreted` has the interpreter run it on macOS too: what Core ML answers there is then compared with something.
+    With `probes` it also returns the values inside. `threads` are the interpreter's; Core ML has its own.
+    `interpreted` uses the interpreter on macOS too, to compare Core ML with it.
     """
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
@@ -68,34 +65,29 @@ def open_coreml(
 
 
 def native() -> bool:
-    """Is Core ML here? Only on macOS."""
+    """Is Core ML available? Only on macOS."""
     return sys.platform == "darwin"
-
-
-Answer = Callable[
-    [Arrays, list[str]], Arrays
-]  # inputs and further values to answer, by their names in the package
 
 
 class Function(Runner):
     """One function of a package under the names, shapes and types that bundles of every target have."""
 
-    def __init__(self, manifest: Manifest, answer: Answer, probes: list[str]) -> None:
+    def __init__(self, manifest: Manifest, predict: Predict, probes: list[str]) -> None:
         self.runtime = "Core ML" if native() else INTERPRETED
-        self._manifest, self._answer, self._form = manifest, answer, CoremlForm.of(manifest)
+        self._manifest, self._predict, self._form = manifest, predict, CoremlForm.of(manifest)
         ports = [*manifest.outputs, *manifest.carried]
         self._names = {mil_name(name): name for name in (*(port.name for port in ports), *probes)}
         self._probes = probes
 
     def run(self, feeds: Arrays) -> Arrays:
         inputs = {mil_name(name): self._fed(name, value) for name, value in feeds.items()}
-        found = self._answer(inputs, [mil_name(name) for name in self._probes])
+        found = self._predict(inputs, [mil_name(name) for name in self._probes])
         out = {self._names[name]: value for name, value in found.items() if name in self._names}
         out |= {name: self.plain(name, out[name]) for name in self._probes if name in out}
         return {name: value.astype(_type(name, value), copy=False) for name, value in out.items()}
 
     def plain(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        """A value inside as graphs of other targets have it; BundleError when its layout is not the recorded one."""
+        """A value inside in the layout of other targets; BundleError when its layout is not the manifest's."""
         if (value.ndim == CHANNELS_FIRST) != (self._form.layout == "bc1s"):
             raise BundleError(
                 f"value {name!r} of the package has shape {list(value.shape)}, which is not of layout "
@@ -104,14 +96,14 @@ class Function(Runner):
         return plain(name, value, self._form.layout, self._form.select)
 
     def _fed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        """Pixels (1, height, width, 3) as the image (1, 3, height, width) that they are."""
+        """Pixels (1, height, width, 3) as an image (1, 3, height, width)."""
         if name == "image" and self._manifest.input == "uint8":
             return np.ascontiguousarray(value.transpose(0, 3, 1, 2), dtype=np.float32)
         return value
 
 
 def _type(name: str, value: NDArray[Any]) -> Any:
-    """Who runs and who overflows is true or false, the output `depth` is uint8."""
+    """Type of a value in bundles of other targets."""
     return np.bool_ if name.endswith(".runs") else TYPES.get(name, value.dtype)
 
 
@@ -135,26 +127,26 @@ def _probes(manifest: Manifest, function: str) -> list[str]:
     return [name for owner, _, name in parts if owner == ("" if function in (MAIN, STEM) else function)]
 
 
-def _interpreted(folder: Path, threads: int) -> Callable[[str], Answer]:
+def _interpreted(folder: Path, threads: int) -> Callable[[str], Predict]:
     from morvit_deploy.model.threads import using_threads
 
     package = _read(folder / PACKAGE)
 
-    def load(function: str) -> Answer:
+    def load(function: str) -> Predict:
         if function not in package.functions:
             raise BundleError(f"{folder / PACKAGE} has no function {function!r}; export it again")
 
-        def answer(feeds: Arrays, probes: list[str]) -> Arrays:
+        def run(feeds: Arrays, probes: list[str]) -> Arrays:
             with using_threads(threads):
                 return package.run(function, feeds, keep=probes)
 
-        return answer
+        return run
 
     return load
 
 
 def _read(path: Path) -> MilPackage:
-    """The package, read once for all who run it at a time: `verify` opens every bucket."""
+    """The package, shared by all runners that are open: `verify` opens every bucket."""
     from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 
     changed = tuple((file, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")))
@@ -166,7 +158,7 @@ def _read(path: Path) -> MilPackage:
 _OPEN: WeakValueDictionary[object, MilPackage] = WeakValueDictionary()
 
 
-def _native(folder: Path, manifest: Manifest) -> Callable[[str], Answer]:
+def _native(folder: Path, manifest: Manifest) -> Callable[[str], Predict]:
     from morvit_deploy.exporters.coreml.native import load_native
 
     return load_native(folder / PACKAGE, several=manifest.plan.adaptive, pixels=manifest.input == "uint8")

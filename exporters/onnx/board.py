@@ -11,7 +11,7 @@ from morvit_deploy.exporters.onnx.run import multiplies_integers
 
 
 def board_files(bundle: Path, manifest: Manifest) -> BoardFiles:
-    """The board has no onnx to take a bucket's graph out of a larger one: that is done here."""
+    """Extract each bucket's graph here, because a board has no onnx to do it."""
     alone = bucket_graphs(bundle, manifest) if manifest.plan.adaptive else {}
     more = {"integers": multiplies_integers(manifest)}
     return BoardFiles(graph_files(manifest.dispatch, manifest.plan), alone, more=more)

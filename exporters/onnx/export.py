@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
@@ -25,7 +24,8 @@ class OnnxExporter(Exporter):
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
-        lower(graphs, request.precision, _known(request))
+        flavor = request.int8_flavor or find_target(request.target).int8_flavor
+        lower(graphs, request.precision, Lowering(flavor=flavor) if request.precision == "int8" else None)
         dynamic = request.batch == "dynamic"
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
@@ -39,7 +39,7 @@ class OnnxExporter(Exporter):
         if request.precision == "bf16":  # the range of fp32: nothing to probe
             return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
         from morvit_deploy.exporters.onnx.low.halves import probe_halves
-        from morvit_deploy.exporters.onnx.low.lower import How, to_int8
+        from morvit_deploy.exporters.onnx.low.lower import to_int8
         from morvit_deploy.exporters.onnx.low.observe import Stream
 
         images = request.pictures.calibrating
@@ -48,25 +48,10 @@ class OnnxExporter(Exporter):
             pieces = traced()
             lowering = Lowering() if stream is None else probe_halves(pieces, plan, stream, tell)
         else:
-            assert stream is not None, "Request asks for images"
-            how = How(
-                _flavor(request),
-                request.calibration or DEFAULT,
-                request.smooth,
-                request.max_drop,
-            )
-            pieces, lowering = to_int8(graphs, traced, plan, how, stream, tell)
+            assert stream is not None, "Request requires images"
+            pieces, lowering = to_int8(graphs, traced, plan, request, flavor, stream, tell)
         written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
         return replace(written, lowering=lowering)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return proof.prove(folder, manifest, graphs).as_dict()
-
-
-def _known(request: Request) -> Lowering | None:
-    """What is known of an int8 bundle before its images are: for whom it is."""
-    return Lowering(flavor=_flavor(request)) if request.precision == "int8" else None
-
-
-def _flavor(request: Request) -> Literal["cpu", "trt"]:
-    return request.int8_flavor or find_target(request.target).int8_flavor

@@ -1,4 +1,4 @@
-"""The structure proof: what the written ONNX files hold, against the static modules that they were written from."""
+"""The structure proof: checks written ONNX files against the static modules that they were written from."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ from morvit_deploy.exporters.onnx.proof_storage import (
 )
 from morvit_deploy.exporters.onnx.proof_structure import (
     compared_numbers,
+    dispatch_table,
     mac_violations,
     operator_violations,
     port_violations,
     probe_violations,
     shape_violations,
-    table_violations,
-    threshold_violations,
 )
 from morvit_deploy.exporters.onnx.proof_weights import (
     integer_keys,
@@ -43,14 +42,19 @@ from morvit_deploy.exporters.onnx.proof_weights import (
     sharing_violations,
     weight_uses,
 )
-from morvit_deploy.exporters.structure import Structure
+from morvit_deploy.exporters.structure import (
+    Structure,
+    block_applications,
+    table_violations,
+    threshold_violations,
+)
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 
 
 @dataclass(frozen=True)
 class BucketProof:
-    """What the plain graph of one bucket shows."""
+    """The proof of one bucket's plain graph."""
 
     macs: int  # one image
     block_applications: dict[str, int]
@@ -61,7 +65,7 @@ class BucketProof:
 
 
 def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
-    """Read a bundle's files and hold them against the static modules that they were written from.
+    """Read a bundle's files and check them against the static modules that they were written from.
 
     Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
@@ -83,7 +87,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         violations=[
             *operator_violations(nodes, manifest),
             *(found for model in models for found in port_violations(model, manifest.batch == "dynamic")),
-            *table_violations(parts.get("stem") or parts["model"], manifest, folder),
+            *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),
             *_shared_violations(folder, models, buckets, manifest),
             *size_violations(file_bytes, _promised(buckets).values(), manifest),
@@ -103,11 +107,7 @@ def prove_bucket(folder: Path, manifest: Manifest, bucket: str, graph: StaticMoR
     macs = 0 if dynamic else count_macs(fixed) // batch
     return BucketProof(
         macs=macs,
-        block_applications={
-            name.removesuffix(".fc2.weight"): times
-            for name, times in uses.items()
-            if name.endswith(".fc2.weight")
-        },
+        block_applications=block_applications(uses),
         promised=promised,
         integers=integer_keys(model, read, promised),
         compared=compared_numbers(model),
@@ -128,7 +128,7 @@ def _precision_violations(
     promised: Mapping[str, Promise],
     manifest: Manifest,
 ) -> list[str]:
-    """Integers and halves are where the precision has them; `fixed` is the model at one batch size."""
+    """Integers and fp16 values are where the precision allows them; `fixed` is the model at one batch size."""
     violations = []
     if manifest.precision == "int8":
         assert manifest.lowering is not None
@@ -138,6 +138,12 @@ def _precision_violations(
     if manifest.precision in ("fp16", "bf16"):
         violations += half_violations(fixed)
     return violations
+
+
+def _table_violations(stem: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
+    if not manifest.plan.adaptive:
+        return []
+    return table_violations(dispatch_table(stem, folder), manifest.plan, "the graph")
 
 
 def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -> list[str]:
@@ -151,7 +157,7 @@ def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -
 def _shared_violations(
     folder: Path, models: list[onnx.ModelProto], buckets: Mapping[str, BucketProof], manifest: Manifest
 ) -> list[str]:
-    """What the buckets show together: every threshold is applied, every weight is stored once."""
+    """Checks over all buckets: every threshold is applied, every weight is stored once."""
     compared = {number for bucket in buckets.values() for number in bucket.compared}
     integers = {key: name for bucket in buckets.values() for key, name in bucket.integers.items()}
     stored = places(folder, models)

@@ -1,7 +1,7 @@
-"""What the structure proof requires below fp32: integers where they were promised, floats where they must be.
+"""The structure proof below fp32: which weights and values are integers, and which stay in float.
 
-An int8 weight is known by what it stands for: widened by its scales, it is the static module's weight to within half
-a step in every element, and its largest element fills the range. So the proof needs no quantiser to compare with.
+An int8 weight is identified by its content: dequantised, every element is within half a step of the static module's
+weight, and its largest element uses the full range. So the proof needs no quantiser to compare with.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Promise:
     values: NDArray[Any] = field(compare=False, repr=False)
 
     def is_int8(self, lowering: Lowering | None) -> bool:
-        """Is it stored as integers? Routers never are, nor what was lifted."""
+        """Is it stored as integers? Routers and lifted layers are not."""
         if lowering is None or lowering.flavor is None or self.name.startswith(ROUTERS):
             return False
         return layer_of(self.name) not in lowering.lifted
@@ -58,7 +58,7 @@ class Integers:
 
 
 def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise], largest: int = 127) -> Integers:
-    """Find what each int8 weight stands for, by content; `largest` is the magnitude that fills its range."""
+    """Identify each int8 weight by content; `largest` is the magnitude of the largest integer."""
     held = {init.name: init for init in model.graph.initializer}
     keys, factor, parameters, unknown = {}, {}, set(), []
     for node in model.graph.node:
@@ -85,7 +85,7 @@ def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise], large
 def integer_violations(
     model: onnx.ModelProto, integers: Integers, promised: Mapping[str, Promise], lowering: Lowering
 ) -> list[str]:
-    """Each promised weight is int8 or float as it should be, and only products of int8 weights read integers."""
+    """Each weight is int8 or float as `lowering` says, and only products with int8 weights read integers."""
     violations = [
         f"initializer {name!r} is int8 and stands for no weight of the model" for name in integers.unknown
     ]
@@ -114,7 +114,7 @@ def half_violations(model: onnx.ModelProto) -> list[str]:
 
 
 def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Lowering) -> list[str]:
-    """Q, DQ, product; nothing else reads a narrow or a widened value, and each pair has one scale."""
+    """Integers go through Q, DQ and one product; nothing else reads them, and Q and DQ share their scale."""
     violations = []
     makers = {name: node for node in model.graph.node for name in node.output}
     held = {init.name: init for init in model.graph.initializer}
@@ -141,7 +141,7 @@ def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Low
 
 
 def _stands_for(values: NDArray[Any], scale: NDArray[Any], promise: Promise, largest: int) -> bool:
-    """Is each element the nearest step, and every channel's range full?"""
+    """Is each element rounded to the nearest step, and is every channel's range fully used?"""
     if values.dtype != np.int8 or values.shape != promise.values.shape or scale.shape != values.shape[1:]:
         return False
     full = (np.abs(values.astype(np.int16)).max(axis=0) == largest) | (

@@ -1,4 +1,4 @@
-"""Where a bundle's files hold its weights: each in one place, and little else beside them."""
+"""Where a bundle's files store its weights: each once, and little else beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage_violations(
     integers: Mapping[str, str],
     lowering: Lowering | None,
 ) -> list[str]:
-    """All files together: each weight is in one place, as integers where promised. `stored` comes from `places`."""
+    """Over all files, each weight is stored once, as integers where `lowering` says so. `stored` is from `places`."""
     floats = {key: promise for key, promise in promised.items() if key in stored}
     return [
         *(
@@ -46,7 +46,7 @@ def storage_violations(
 
 
 def size_violations(file_bytes: int, promised: Iterable[Promise], manifest: Manifest) -> list[str]:
-    """The files take little more than the unique weights."""
+    """The files are hardly larger than the unique weights."""
     stored = sum(promise.stored_bytes(manifest.lowering) for promise in promised)
     limit = int(SIZE_FACTOR * stored + SIZE_SLACK * len(manifest.plan.buckets))
     if file_bytes <= limit:

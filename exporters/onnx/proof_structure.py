@@ -1,4 +1,4 @@
-"""Nodes, shapes and constants of a written graph are those of a static graph that computes by its plan."""
+"""Checks nodes, shapes and constants of a written graph against its plan."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
-from morvit_deploy.model.macs import dense_macs, last_step_is_cls_alone, schedule_macs
+from morvit_deploy.model.macs import dense_macs, schedule_macs
 
 SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
 FORBIDDEN = ("NonZero", "Loop", "Scan", *SCATTERS, "Unique", "Compress")
 
 
 def operator_violations(nodes: Iterable[onnx.NodeProto], manifest: Manifest) -> list[str]:
-    """No operator whose work depends on data, and as many Ifs as the dispatch needs."""
-    allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # the baseline is named for it
+    """There is no operator whose work depends on data, and exactly the Ifs that the dispatch needs."""
+    allowed = SCATTERS if manifest.form == "gather_scatter" else ()  # which the baseline is named after
     choices = [node.name for node in nodes if node.op_type == "If"]
     # one for each bucket but `full`, and one for who needs `full` after all
     expected = len(manifest.plan.buckets) if manifest.dispatch == "graph" else 0
@@ -77,7 +77,7 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
 def probe_violations(
     model: onnx.ModelProto, manifest: Manifest, bucket: str, graph: StaticMoRViT
 ) -> list[str]:
-    """Every value that `verify` can look at is listed: none may be left out of the comparison."""
+    """The manifest lists every value inside that `verify` can compare."""
     named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - set(RESULTS)
     inside = {name for node in model.graph.node for name in node.output}
     differing = sorted((named & inside) ^ set(manifest.probes_of(bucket)))
@@ -90,36 +90,13 @@ def compared_numbers(model: onnx.ModelProto) -> set[float]:
     return {float(array) for array in constants if array.dtype == np.float32 and array.size == 1}
 
 
-def threshold_violations(found: set[float], manifest: Manifest) -> list[str]:
-    """Router logits are compared, in one bucket or another, with the plan's thresholds and with nothing else."""
-    thresholds = manifest.plan.thresholds or ()
-    needed = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
-    allowed = _in_float32(thresholds)
-    if _in_float32(needed) <= found <= allowed:
-        return []
-    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(allowed)}"]
-
-
-def _in_float32(thresholds: Iterable[float | None]) -> set[float]:
-    return {float(np.float32(threshold)) for threshold in thresholds if threshold is not None}
-
-
-def table_violations(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> list[str]:
-    """The stem chooses by the plan's own table: upper bounds, or capacities."""
-    plan = manifest.plan
-    if not plan.adaptive:
-        return []
-    table = np.array([bucket.capacity for bucket in plan.buckets])
-    if plan.mode == "threshold":
-        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
-    found = [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
-    if any(np.array_equal(array.reshape(-1), table.reshape(-1)) for array in found):
-        return []
-    return [f"the graph chooses by {[array.tolist() for array in found]}, the plan says {table.tolist()}"]
+def dispatch_table(model: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
+    """The integer constants that the stem compares with, among them the plan's table."""
+    return [array for array in _constants(model.graph, "Greater", folder) if array.dtype == np.int64]
 
 
 def _constants(graph: onnx.GraphProto, op_type: str, folder: Path | None = None) -> list[NDArray[Any]]:
-    """Constants read by the nodes of a kind, not those inside branches; large ones lie in the folder's weights."""
+    """Constants that nodes of one operator read, outside of branches; large ones are read from the weights file."""
     held = {init.name: init for init in graph.initializer}
     names = {name for node in graph.node if node.op_type == op_type for name in node.input if name in held}
     return [numpy_helper.to_array(held[name], str(folder or "")) for name in sorted(names)]

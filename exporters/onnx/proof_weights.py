@@ -1,6 +1,6 @@
 """Each weight of the static module is one initializer, read as often as its block is applied.
 
-Weights are known by content: names in the file prove nothing.
+Weights are identified by content: names in the file prove nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELD_ELEMENTS = 4096  # an initializer of this size or more must be one of the m
 
 
 def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
-    """Content key of each weight to what the static module does with it, by running it."""
+    """Run the static module; content key of each weight to how often it is multiplied by."""
     uses: Counter[str] = Counter()
     held: dict[str, tuple[str, Array]] = {}
     hooks = []
@@ -42,7 +42,7 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
-    # a router whose logits nobody reads is not run, and not in the file
+    # a router whose logits are not read does not run, and is not in the file
     return {
         key: Promise(name, uses[key], values.nbytes, values)
         for key, (name, values) in held.items()
@@ -69,7 +69,7 @@ def sharing_violations(
     graph: StaticMoRViT,
     integers: Integers,
 ) -> list[str]:
-    """One bucket's plain graph: each promised weight is one initializer, applied as often as promised; no others."""
+    """One bucket's plain graph: each weight is one initializer, applied as often as promised; there are no others."""
     owned = {
         content_key(as_numpy(tensor)) for tensor in graph.state_dict().values()
     }  # position constants, too
@@ -120,7 +120,7 @@ def integer_keys(model: onnx.ModelProto, read: Integers, promised: Mapping[str, 
 
 
 def as_numpy(tensor: torch.Tensor) -> Array:
-    """The tensor's values; NumPy itself has no bf16, the type that onnx reads it as does."""
+    """The tensor's values, bf16 in the NumPy type that onnx uses for it."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(BFLOAT16)
     return tensor.numpy()

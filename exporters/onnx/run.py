@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morvit_deploy.agent.core.faults import Refused
+from morvit_deploy.agent.core.running import Runner
 from morvit_deploy.agent.run_ort import OrtRunner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS, graph_files
+from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.machine.this import checked_threads
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def open_onnx(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone.
 
-    With `probes` the graph of one bucket also answers the values inside it.
+    With `probes` the graph of one bucket also returns the values inside it.
     """
     files = graph_files(manifest.dispatch, manifest.plan)
     unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
@@ -30,24 +31,19 @@ def open_onnx(
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
     settings = (folder, threads, manifest.versions.get("onnxruntime"))
     integers = multiplies_integers(manifest)
-    if not manifest.plan.adaptive or bucket is not None:
-        graph = (
-            alone(folder, manifest, bucket, probes).SerializeToString()
-            if probes or bucket
-            else folder / GRAPH
-        )
-        runner = OnnxRunner(graph, *settings, integers=integers)
-        if not probes and not bucket:
-            _check_ports(folder, manifest, runner)
-        return runner
-    if manifest.dispatch == "graph":
+    if bucket or (probes and not manifest.plan.adaptive):
+        model = alone(folder, manifest, bucket, probes)
+        return OnnxRunner(model.SerializeToString(), *settings, integers=integers)
+    if manifest.dispatch != "host":
         runner = OnnxRunner(folder / GRAPH, *settings, integers=integers)
         _check_ports(folder, manifest, runner)
         return runner
     stem = OnnxRunner(folder / files["stem"], *settings, alone=False, integers=integers)
     handed = {value.name for value in stem.session.get_outputs()} - {port.name for port in manifest.outputs}
     if handed != (listed := {port.name for port in manifest.carried}):
-        raise BundleError(f"{folder}: its manifest says that the stem hands on {listed}, it does {handed}")
+        raise BundleError(
+            f"{folder}: its manifest lists the carried values {listed}, the stem returns {handed}; export it again"
+        )
 
     def trunk(name: str) -> OnnxRunner:
         return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
@@ -56,7 +52,7 @@ def open_onnx(
 
 
 def multiplies_integers(manifest: Manifest) -> bool:
-    """Do int8 kernels run it here? Not int8 for TensorRT, whose sums have 32 bits: a CPU's kernels may saturate."""
+    """Does ONNX Runtime use int8 kernels? Not for flavor `trt`, which relies on TensorRT's 32-bit sums."""
     return manifest.lowering is None or manifest.lowering.flavor != "trt"
 
 
@@ -73,12 +69,9 @@ class OnnxRunner(OrtRunner):
         alone: bool = True,
         integers: bool = True,
     ) -> None:
-        try:
-            super().__init__(
-                graph, folder, checked_threads(threads), written_with, alone=alone, integers=integers
-            )
-        except Refused as error:
-            raise BundleError(str(error)) from error
+        threads = checked_threads(threads)
+        with own_errors():
+            super().__init__(graph, folder, threads, written_with, alone=alone, integers=integers)
 
 
 def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:

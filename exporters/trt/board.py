@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from morvit_deploy.agent.core.running import Runner
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Runner
 from morvit_deploy.exporters.board import BoardFiles
 from morvit_deploy.exporters.onnx.board import bucket_graphs
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS
@@ -17,9 +17,9 @@ from morvit_deploy.exporters.trt.run import graphs_of, on_cpu
 
 
 def board_files(bundle: Path, manifest: Manifest) -> BoardFiles:
-    """A bucket of a self-dispatching engine gets an engine and a recipe of its own.
+    """Each bucket of a self-dispatching engine gets an engine and a recipe of its own.
 
-    Logits are ONNX Runtime's on the same graphs: a GPU here may have no engines.
+    The expected logits come from ONNX Runtime on the same graphs, as there may be no engines here.
     """
 
     def open_reference() -> Runner:

@@ -24,12 +24,11 @@ def build_here(
     rebuild: bool = False,
     tell: Tell = lambda stage: None,
 ) -> dict[str, Any]:
-    """Build what the recipe of a `trt` bundle asks for; the record that `engines.json` beside the engines holds.
+    """Build the engines of a `trt` bundle; returns the record that is written to `engines.json` beside them.
 
-    `flavor` defaults to the recipe's where that is installed, else to the other one; `compute_capability` to the
-    recipe's. Engines that are up to date are kept, unless `rebuild`.
-    `tell` hears each stage. Raises BundleError for a damaged bundle or another target's, TargetError when TensorRT
-    is missing, of an unknown version, or refuses.
+    `flavor` defaults to the recipe's if installed, else to the other one; `compute_capability` to the recipe's.
+    Engines that are up to date are kept, unless `rebuild`. `tell` is called with each stage. Raises BundleError for a
+    damaged bundle or one of another target, TargetError when TensorRT is missing, unsupported, or fails to build.
     """
     folder = Path(bundle)
     manifest = checked(folder, flavor)
@@ -38,19 +37,21 @@ def build_here(
 
 
 def checked(folder: Path, flavor: str | None) -> Manifest:
-    """The manifest of a bundle whose engines that flavor can build; BundleError or TargetError for another."""
+    """The manifest; BundleError for another target, TargetError for a recipe that this flavor cannot build."""
     manifest = open_manifest(folder)
     if not isinstance(manifest.target_form, TrtForm):
         raise BundleError(f"{folder} is for target {manifest.target!r}, which has no engines to build")
     if flavor == "rtx":
         for name, instead in LACKS["rtx"].items():
             if getattr(manifest.target_form, name):
-                raise TargetError(f"the recipe asks for {name}, which flavor 'rtx' does not have: {instead}")
+                raise TargetError(
+                    f"the recipe asks for {name}, which flavor 'rtx' does not support: {instead}"
+                )
     return manifest
 
 
 def may_change(manifest: Manifest) -> bool:
-    """May another flavor build what the recipe is for? Not where it asks for what RTX lacks."""
+    """May another flavor build the recipe? Not if it asks for what RTX does not support."""
     return not any(getattr(TrtForm.of(manifest), name) for name in LACKS["rtx"])
 
 
@@ -69,7 +70,7 @@ def build_engines(
     capabilities: tuple[str, ...] = (),
     rebuild: bool = False,
 ) -> dict[str, Any]:
-    """`trt_build.build` in a folder with a recipe, with sentences for events and errors of this package."""
+    """`trt_build.build` with events as sentences and errors of this package."""
     try:
         return trt_build.build(
             folder,
@@ -83,7 +84,7 @@ def build_engines(
 
 
 def report_event(event: dict[str, Any], tell: Tell) -> None:
-    """Report an event of the build in a sentence."""
+    """Call `tell` with a sentence for an event of the build."""
     kind, engine = event["event"], event.get("engine")
     if kind == "progress":
         tell(f"building {engine}: {event['percent']:.0f} %")

@@ -20,10 +20,8 @@ from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
 from morvit_deploy.remote.shipment import Shipment
 
-BUILD_TIMEOUT_S = (
-    4 * 3600.0
-)  # TensorRT tries kernels for long; a device that is gone is noticed by its silence
-HEAD = ("flavor", "tensorrt", "device")  # of a record: the builder keeps engines of the same, and no others
+BUILD_TIMEOUT_S = 4 * 3600.0  # a lost device is noticed earlier, by its silence
+HEAD = ("flavor", "tensorrt", "device")  # of a record: the builder keeps engines only where these are equal
 _PLACE = "0"  # of the bundle in the agent's folder
 _PARTIAL = ".engines.partial-"
 
@@ -37,11 +35,11 @@ def build_on(
     rebuild: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
-    """As `build_here`, on `host`: its engines and their record come back into the bundle, whole or not at all.
+    """As `build_here`, on `host`; the engines and their record are copied into the bundle, all or none.
 
-    The recipe's flavor builds where the device has it, else the one that it has. Engines of the bundle that were
-    built there before, and are up to date, are kept. Raises BundleError, TargetError where the device cannot build,
-    OutputError where they cannot be written here, LostError when it goes away.
+    The recipe's flavor is used if the device has it, else the other one. Engines that the device built before and
+    that are up to date are kept. Raises BundleError, TargetError when the device cannot build, OutputError when the
+    engines cannot be written here, LostError when the connection is lost.
     """
     folder = Path(bundle)
     manifest = checked(folder, flavor)
@@ -77,20 +75,20 @@ def build_on(
             _take_over(scratch, build)
     except Dropped as drop:
         raise LostError(
-            f"{host.address} was lost {drop}; the bundle here is as it was. Repeat it; what the agent left there is "
-            "removed then"
+            f"{host.address} was lost {drop}; the bundle here is unchanged. Repeat the build, which also removes "
+            "what the agent left on the device"
         ) from None
     return record
 
 
 def build_there(session: Session, folder: str, options: list[str], shared: str = "") -> dict[str, Any]:
-    """Have the agent build a folder of the session; the record of its engines. Dropped where the device is gone."""
+    """Have the agent build a folder of the session; returns the record. Dropped when the connection is lost."""
     request = {"do": "build", "folder": folder, "shared": shared or folder, "options": options}
     return session.ask(request, "building engines", BUILD_TIMEOUT_S)
 
 
 def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
-    """Engines of a folder that the device with this head of a record would keep, to lie in `place`; perhaps none."""
+    """Engines of a folder that a device with this record head would keep, as a shipment to `place`; may be empty."""
     try:
         record = read_engines(build)
     except EngineError:
@@ -103,7 +101,7 @@ def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
 
 @contextlib.contextmanager
 def _beside(build: Path) -> Iterator[Path]:
-    """A folder for what comes, on the same disk; what killed runs left there is removed."""
+    """A temporary folder on the same disk; removes those that killed runs left."""
     try:
         for stale in build.glob(f"{_PARTIAL}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -121,13 +119,13 @@ def _beside(build: Path) -> Iterator[Path]:
 
 
 def _take_over(scratch: Path, build: Path) -> None:
-    """Compare with the hashes, then put everything in its place: the record goes first and comes last."""
+    """Check the hashes, then move everything into place; the old record is removed first, the new one comes last."""
     try:
         record = read_engines(scratch)
         for engine in record["engines"]:
             read_engine(scratch, record, engine["name"])
     except EngineError as error:
-        raise TargetError(f"what came from the device is damaged: {error}; repeat it") from None
+        raise TargetError(f"the files from the device are damaged: {error}; repeat the build") from None
     (build / RECORD).unlink(missing_ok=True)
     places = sorted(scratch.iterdir(), key=lambda path: path.name == RECORD)
     for path in places:

@@ -1,4 +1,4 @@
-"""One TensorRT engine as a runner, as the agent runs it, with this package's errors. No torch."""
+"""The agent's GPU and TensorRT engine with this package's errors. No torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from morvit_deploy.agent.trt import engine
-from morvit_deploy.bundle.session import Arrays
-from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.agent.core.running import Arrays
+from morvit_deploy.agent.trt import driver, engine
 from morvit_deploy.machine.agent_errors import own_errors
 
 
+class Cuda(driver.Cuda):
+    """The first GPU. TargetError when the driver is missing or a call fails."""
+
+    def __init__(self) -> None:
+        with own_errors():
+            super().__init__()
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        with own_errors():
+            super()._call(name, *arguments)
+
+
 class TrtEngine(engine.TrtEngine):
-    """A deserialised engine. BundleError when TensorRT does not take it, TargetError when it does not run it."""
+    """A deserialised engine. BundleError when TensorRT cannot load it, TargetError when it cannot run it."""
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         with own_errors():

@@ -1,4 +1,4 @@
-"""Static graphs to TensorRT: the ONNX that engines are built from, the recipe, and the engines where they can be."""
+"""Static graphs to TensorRT: the ONNX graphs, the recipe, and the engines where they can be built."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from morvit_deploy.model.reference import MoRViT
 
 
 class TrtExporter(OnnxExporter):
-    """Target `trt`: strongly typed, so every value has the type that the verified ONNX says.
+    """Target `trt`: strongly typed, so every value has the type that it has in the verified ONNX.
 
-    Engines are no files of the manifest: another machine builds its own, and `engines.json` has their hashes.
+    The manifest does not list engines, as another machine builds its own; `engines.json` has their hashes.
     """
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
@@ -35,7 +35,7 @@ class TrtExporter(OnnxExporter):
         here = choose(TrtOptions.of(request))
         if request.precision in ("fp32", "bf16") and "SM75" in TrtOptions.of(request).compute_capability:
             raise ConfigError(
-                f"precision: got {request.precision!r} for SM75, for which {here.product} builds fp16 only"
+                f"precision: got {request.precision!r} for SM75, for which {here.product} supports only fp16"
             )
 
     def write(
@@ -69,7 +69,7 @@ class TrtExporter(OnnxExporter):
 
 
 def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tuple[str, ...]:
-    """What was built with what, or who builds it; what runs it."""
+    """How the engines were built or are to be built, and what runs them."""
     found = []
     if here.builds:
         gpus = ", ".join(form.compute_capability) or (EVERY if here.flavor == "rtx" else "this GPU")
@@ -81,10 +81,10 @@ def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tupl
         )
     if here.builds and not here.runs:
         found.append(
-            "there is no GPU here, so the engines were built but not run: answers are ONNX Runtime's"
+            "there is no GPU here, so the engines were built but not run: the results are ONNX Runtime's"
         )
     if dispatch == "graph":
         found.append(
-            "an engine that chooses its bucket cannot be captured in a CUDA graph; dispatch 'host' can"
+            "an engine that chooses its bucket cannot be captured in a CUDA graph; with dispatch 'host' engines can"
         )
     return tuple(found)

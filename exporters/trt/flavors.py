@@ -1,6 +1,6 @@
-"""TensorRT and TensorRT-RTX behind one adapter: which is used, what it offers, and what this machine can do with it.
+"""TensorRT and TensorRT-RTX behind one adapter: which one is used, and what this machine can do with it.
 
-Both are built through `agent/trt_build.py`, the file that a bundle carries as `build.py`. No torch, and neither SDK
+Both build through `agent/trt/build.py`, which a bundle carries as `build.py`. No torch, and neither SDK
 is imported before it is used.
 """
 
@@ -16,13 +16,12 @@ from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import LARGEST_BATCH, Flavor
 from morvit_deploy.exporters.trt.options import TrtOptions
 
-MODULES: dict[str, str] = trt_build.MODULES
 EVERY = "every GPU of compute capability 8.0, 8.6, 8.9, 12.0 or later"  # RTX's own default
 
 
 @dataclass(frozen=True)
 class Here:
-    """What this machine has of a flavor."""
+    """A flavor's version and the GPU on this machine."""
 
     flavor: Flavor
     version: str | None  # None: not installed
@@ -30,7 +29,7 @@ class Here:
 
     @property
     def product(self) -> str:
-        """Its name, with the version where there is one."""
+        """Its name, with the version if installed."""
         name = trt_build.PRODUCT[self.flavor]
         return name if self.version is None else f"{name} {self.version}"
 
@@ -46,7 +45,7 @@ class Here:
 
     @property
     def why_not(self) -> str:
-        """Why engines are not built here, and what would change it."""
+        """Why engines cannot be built here, and how to change that."""
         if self.version is None:
             return (
                 f"{self.product} is not installed here; it comes with `{trt_build.install_line(self.flavor)}`"
@@ -57,7 +56,7 @@ class Here:
 def is_installed(flavor: str) -> bool:
     """Is the flavor's Python module here?"""
     try:
-        return find_spec(MODULES[flavor]) is not None
+        return find_spec(trt_build.MODULES[flavor]) is not None
     except ValueError:  # a module that was put in place without a spec
         return True
 
@@ -71,15 +70,15 @@ def load(flavor: str) -> Any:
 
 
 def look(flavor: Flavor) -> Here:
-    """What is here of one flavor. TargetError for an installed version that is not supported."""
+    """What this machine has of one flavor. TargetError for an unsupported version."""
     version = str(load(flavor).__version__) if is_installed(flavor) else None
     return Here(flavor, version, trt_build.this_device())
 
 
 def choose(options: TrtOptions) -> Here:
-    """The flavor that was chosen, else the one that is installed, TensorRT first; with neither, TensorRT.
+    """The chosen flavor, else the installed one, TensorRT first; without either, TensorRT.
 
-    ConfigError for an option that it does not have.
+    ConfigError for an option that the flavor does not support.
     """
     installed = [flavor for flavor in get_args(Flavor) if is_installed(flavor)]
     flavor: Flavor = options.flavor or (installed or ["tensorrt"])[0]
@@ -95,7 +94,7 @@ def choose(options: TrtOptions) -> Here:
 
 
 def capabilities(here: Here) -> list[str]:
-    """GPUs that RTX builds for by name."""
+    """Names of the GPUs that RTX can build for."""
     if here.flavor != "rtx" or here.version is None:
         return []
     members = load("rtx").ComputeCapability.__members__
@@ -103,12 +102,11 @@ def capabilities(here: Here) -> list[str]:
 
 
 def form_of(options: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
-    """What the recipe asks: for rtx without a named GPU this machine's, without a GPU every one from Ampere on."""
+    """The recipe's settings; without a named GPU, rtx builds for this machine's, or for all from Ampere on."""
     named = options.compute_capability
     if here.flavor == "rtx" and not named and here.device is not None:
         own = "SM" + here.device["compute_capability"].replace(".", "")
         named = (own,) if own in capabilities(here) else ()
-
     return TrtForm(
         flavor=here.flavor,
         compute_capability=named,

@@ -11,7 +11,7 @@ from morvit_deploy.exporters.trt.names import Flavor
 
 
 class TrtForm(TargetForm):
-    """What the recipe asks of the builder; what was built, and by whom, is in `engines.json` beside the engines."""
+    """The recipe's settings; what was built, and where, is in `engines.json` beside the engines."""
 
     flavor: Flavor
     compute_capability: tuple[str, ...] = ()

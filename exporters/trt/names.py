@@ -7,12 +7,12 @@ from typing import Literal
 Flavor = Literal["tensorrt", "rtx"]
 
 BUILD = "build"  # the bundle's folder with the graphs, their recipe and the engines
-ALONE = "alone"  # beside it on a device: engines of one bucket each, where the bundle's own chooses
+ALONE = "alone"  # beside it on a device: one engine for each bucket of a self-dispatching bundle
 RECIPE, SCRIPT = "build.json", "build.py"
 TIMING_CACHE = "timing.cache"
-LARGEST_BATCH = 32  # of a dynamic batch unless another is asked for: what a session runs at a time
+LARGEST_BATCH = 32  # default of a dynamic batch: what a session runs at a time
 
-# what a flavor's builder does not have, by option: the sentence says what it does instead
+# options that a flavor does not support, with what to do instead
 LACKS: dict[Flavor, dict[str, str]] = {
     "tensorrt": {
         "compute_capability": "TensorRT builds for the GPU that it runs on; build on the device, or use flavor 'rtx'",

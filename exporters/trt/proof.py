@@ -1,4 +1,4 @@
-"""What the engines of a bundle are held to: present as recorded, and weights in them once. No TensorRT."""
+"""Checks of a bundle's engines: they are as recorded, and store weights once. No TensorRT."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.onnx.graphs.graphs import whole_operators
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph
 
-# An RTX engine carries source code for its kernels beside the weights: 10 to 30 kB a node in all that was measured.
-# One more copy of a shared block in every step would be tens of kB a node of the smallest preset, MB of morvit_b16.
+# An RTX engine carries its kernels' source beside the weights: 10 to 30 kB a node in all measurements. One more copy
+# of a shared block in every step would add tens of kB a node in the smallest preset, and megabytes in morvit_b16.
 KERNELS_PER_NODE = 48_000
 STORED = 1.1  # × the bytes of the unique weights
 
 
 def prove_engines(folder: Path, manifest: Manifest, weight_bytes: int, nodes: int) -> dict[str, Any]:
-    """Figures and `violations` of the engines in a build folder; without any, it says so and nothing else."""
+    """Figures and `violations` of the engines in a build folder, which may be empty."""
     whole = {
         bucket.name: whole_operators(plain_graph(folder, manifest, bucket.name))
         for bucket in manifest.plan.buckets

@@ -1,4 +1,4 @@
-"""The recipe that engines are built by, here or on the device: `build.json`, and `build.py` that carries it out."""
+"""Writes the recipe for engines, `build.json`, and `build.py`, which builds them here or on the device."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.agent.trt import build as trt_build
-from morvit_deploy.bundle.manifest import sha256
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import RECIPE, SCRIPT, TIMING_CACHE
-
-FORMAT = trt_build.RECIPE_FORMAT
 
 
 def write_recipe(
@@ -24,19 +22,19 @@ def write_recipe(
     batch: int | str,
     workspace_mib: int | None,
 ) -> list[str]:
-    """Write both files beside the graphs `files`; their names. Every .onnx becomes an engine of its name."""
+    """Write both files beside the graphs `files`; returns their names. Every .onnx becomes an engine of its name."""
     recipe: dict[str, Any] = {
-        "format": FORMAT,
+        "format": trt_build.RECIPE_FORMAT,
         "precision": precision,
         "flavor": form.flavor,
         "compute_capability": list(form.compute_capability),
         "hardware_compatible": form.hardware_compatible,
         "version_compatible": form.version_compatible,
-        "tf32": False,  # its 10 bits would not be the fp32 that was verified
+        "tf32": False,  # its 10-bit mantissa is not the fp32 that was verified
         "workspace_mib": workspace_mib,
         "timing_cache": TIMING_CACHE if form.flavor == "tensorrt" else None,  # RTX's is a no-op
         "files": [
-            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
             for name in files
         ],
         "engines": [
@@ -50,7 +48,7 @@ def write_recipe(
 
 
 def _batch(batch: int | str, form: TrtForm) -> int | list[int]:
-    """A number, or the lowest, usual and highest of a dynamic one: tuned for full ones, so it can be chosen."""
+    """A number, or [min, opt, max] of a dynamic batch, tuned for the largest."""
     if batch != "dynamic":
         return int(batch)
     assert form.max_batch is not None, "`form_of` sets it"

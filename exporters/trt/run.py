@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from morvit_deploy.agent.core.running import Arrays, Chained, Runner
 from morvit_deploy.agent.run_ort import NOT_INTEGERS
 from morvit_deploy.agent.trt import engines as trt_engines
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.run import OnnxRunner, alone, open_onnx
-from morvit_deploy.exporters.trt.driver import Cuda
-from morvit_deploy.exporters.trt.engine import TrtEngine
+from morvit_deploy.exporters.trt.engine import Cuda, TrtEngine
 from morvit_deploy.exporters.trt.flavors import Here, is_installed, load, look
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import BUILD, Flavor
@@ -30,9 +30,9 @@ def open_trt(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket alone.
 
-    On a GPU the engines run, and a bucket of a self-dispatching engine, or values inside, come from ONNX Runtime on
-    the same graph: an engine has neither. Without a GPU all answers are ONNX Runtime's, and `runtime` says so.
-    Raises BundleError for engines of another machine, TargetError when a GPU is here and the runtime is not.
+    On a GPU the engines run. A single bucket of a self-dispatching engine, and values inside, come from ONNX Runtime
+    on the same graph. Without a GPU, ONNX Runtime runs everything, and `runtime` says so.
+    Raises BundleError for engines of another machine, TargetError when a GPU is here but no TensorRT.
     """
     here = look_for(folder, manifest)
     if here.device is None:
@@ -42,15 +42,16 @@ def open_trt(
         inside = on_cpu(folder, manifest, threads, probes, bucket)
         inside.runtime = INSIDE.format(engine=f"{here.product} on {here.device['name']}")
         return inside if manifest.dispatch == "graph" else Probed(_alone(manifest, engines, bucket), inside)
-    return (
-        _alone(manifest, engines, bucket)
-        if bucket or not manifest.plan.adaptive
-        else _whole(manifest, engines)
-    )
+    if bucket or not manifest.plan.adaptive:
+        return _alone(manifest, engines, bucket)
+    if manifest.dispatch == "graph":
+        return engines("model")
+    runner = HostDispatch(manifest, engines("stem"), engines)
+    return runner
 
 
 def look_for(folder: Path, manifest: Manifest) -> Here:
-    """What is here of the bundle's flavor; of its engines' where only that is installed, as on a Jetson."""
+    """What this machine has of the bundle's flavor, or of the engines' flavor where only that is installed."""
     flavor = TrtForm.of(manifest).flavor
     if not is_installed(flavor):
         with contextlib.suppress(trt_engines.EngineError):
@@ -63,7 +64,7 @@ def look_for(folder: Path, manifest: Manifest) -> Here:
 def open_engines(
     folder: Path, manifest: Manifest, here: Here, *, cuda_graphs: bool | None = None
 ) -> Callable[[str], TrtEngine]:
-    """Part of the bundle to its engine, loaded when it is asked for; `cuda_graphs` None: where shapes are fixed.
+    """Loader of a part's engine; `cuda_graphs` defaults to engines of fixed shapes without conditionals.
 
     Raises BundleError for engines that are missing, damaged, or of another version, flavor or GPU.
     """
@@ -94,7 +95,7 @@ def open_engines(
 
 
 def graphs_of(manifest: Manifest) -> Manifest:
-    """The manifest as one of the build folder's graphs alone, which have the form of an ONNX bundle."""
+    """The manifest for the build folder's graphs alone, which form an ONNX bundle."""
     named = {*graph_files(manifest.dispatch, manifest.plan).values(), "weights.bin"}
     files = tuple(
         file.model_copy(update={"path": file.path.removeprefix(f"{BUILD}/")})
@@ -105,7 +106,7 @@ def graphs_of(manifest: Manifest) -> Manifest:
 
 
 class Probed(Runner):
-    """A bucket's engines for its results, and ONNX Runtime on the same graph for the values inside."""
+    """Results from a bucket's engines, values inside from ONNX Runtime on the same graph."""
 
     def __init__(self, engines: Runner, inside: Runner) -> None:
         self.engines, self.inside = engines, inside
@@ -119,38 +120,11 @@ class Probed(Runner):
         self.inside.close()
 
 
-class Chained(Runner):
-    """A stem and one trunk, whatever bucket an image needs."""
-
-    def __init__(self, stem: Runner, trunk: Runner, carried: list[str], results: list[str]) -> None:
-        self.stem, self.trunk, self.carried, self.results = stem, trunk, carried, results
-        self.runtime = stem.runtime
-
-    def run(self, feeds: Arrays) -> Arrays:
-        begun = self.stem.run(feeds)
-        found = begun | self.trunk.run({name: begun[name] for name in self.carried})
-        return {name: found[name] for name in self.results if name in found}
-
-    def close(self) -> None:
-        self.stem.close()
-        self.trunk.close()
-
-
-def _whole(manifest: Manifest, engines: Callable[[str], TrtEngine]) -> Runner:
-    if manifest.dispatch == "graph":
-        return engines("model")
-    runner = HostDispatch(manifest, engines("stem"), engines)
-    runner.runtime = runner.stem.runtime
-    return runner
-
-
 def _alone(manifest: Manifest, engines: Callable[[str], TrtEngine], bucket: str | None) -> Runner:
     if not manifest.plan.adaptive:
         return engines("model")
     assert bucket is not None and manifest.dispatch == "host"
-    carried = [port.name for port in manifest.carried]
-    results = [port.name for port in manifest.outputs if port.name != "bucket"]
-    return Chained(engines("stem"), engines(bucket), carried, results)
+    return Chained(engines("stem"), engines(bucket), [port.name for port in manifest.carried])
 
 
 def on_cpu(
@@ -175,7 +149,7 @@ def _rounded(
     build: Path, manifest: Manifest, threads: int | None, probes: bool, bucket: str | None
 ) -> Runner:
     """A bf16 bundle's graphs, each rewritten in memory."""
-    import onnx  # noqa: TID251  # only where there is no GPU that would run bf16
+    import onnx  # noqa: TID251  # only without a GPU that runs bf16
 
     from morvit_deploy.exporters.onnx.graphs.plain import read_graph
     from morvit_deploy.exporters.onnx.low.bfloat import rounded_in_fp32

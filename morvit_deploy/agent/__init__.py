@@ -1,1 +1,1 @@
-"""What runs on a remote device: Python 3.8 or newer, numpy and the runtime; nothing else of this package."""
+"""What runs on a remote device: Python 3.8 or newer, numpy and the runtime; no other part of this package."""

@@ -1,8 +1,8 @@
-"""Under which conditions the device measures: a table of readers, called by name before and after.
+"""Measurement conditions of the device: a table of readers, called by name before and after.
 
-A reader takes nothing and returns plain JSON; what cannot be read is None. Both calls are in one process, so that one
-which counts in between (energy, throttling) may start at the first and report at the second. A further board is a
-line in READERS.
+A reader takes no arguments and returns plain JSON; what cannot be read is None. Both calls are in one process, so a
+reader can start counting (energy, throttling) at the first and report at the second. Add a board as a line in
+READERS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _THERMAL = Path("/sys/class/thermal")
 
 
 def read(names: Sequence[str]) -> dict[str, Any]:
-    """What each named reader finds; KeyError for a name that there is not."""
+    """Result of each named reader; KeyError for an unknown name."""
     return {name: READERS[name]() for name in names}
 
 
@@ -55,7 +55,7 @@ def _clocks() -> dict[str, Any] | None:
 
 
 def _shared(name: str) -> str | None:
-    """One word where all cores agree, all of them where they differ."""
+    """The value that all cores share, or all different values."""
     return ", ".join(dict.fromkeys(_of_cores(name))) or None
 
 
@@ -65,7 +65,7 @@ def _of_cores(name: str) -> list[str]:
 
 
 def _temperatures() -> dict[str, float] | None:
-    """Zone to degrees; two zones of one type get their number."""
+    """Zone to degrees; a second zone of the same type gets its number."""
     found: dict[str, float] = {}
     for zone in sorted(_THERMAL.glob("thermal_zone*")):
         name, millidegrees = text_of(zone / "type") or zone.name, text_of(zone / "temp")
@@ -75,9 +75,9 @@ def _temperatures() -> dict[str, float] | None:
 
 
 class JetsonReader:
-    """A Jetson's conditions: at the first call all there is, and power is read from then on; at the next, the energy.
+    """A Jetson's conditions: the first call returns all and starts reading power, the next one returns the energy.
 
-    Blocks that are `counting` in between are added up by their label.
+    Blocks that are `counting` in between are summed by label.
     """
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class JetsonReader:
         found = describe(system)
         if found["jetson"] is not None:
             self._watch = Watch(system)
-            self._watch.__enter__()  # the calls that begin and end it are requests apart
+            self._watch.__enter__()  # begun and ended by different requests
         return found
 
     def stop(self) -> None:
-        """Read power no more; may be called again."""
+        """Stop reading power; may be called again."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.__exit__(None, None, None)
@@ -111,7 +111,7 @@ READERS: dict[str, Callable[[], dict[str, Any]]] = {"linux": linux, "jetson": JE
 
 @contextlib.contextmanager
 def counting(label: str | None, images: int) -> Iterator[None]:
-    """Around work whose energy counts under a label, where power is read; None: it does not count."""
+    """Count the energy of the enclosed work under a label, if power is read; with None it is not counted."""
     watch = JETSON._watch
     if label is None or watch is None:
         yield
@@ -121,5 +121,5 @@ def counting(label: str | None, images: int) -> Iterator[None]:
 
 
 def stop() -> None:
-    """End whatever reads in between."""
+    """Stop readers that are still running."""
     JETSON.stop()

@@ -1,6 +1,6 @@
-"""The agent's folder on the device: named after its owner, removed when it ends, and when a later one finds it.
+"""The agent's folder on the device, removed when the agent ends, or by a later agent.
 
-The name holds its owner, `morvit-agent-PID-BOOT-random`, so that even a folder on a full disk is recognised.
+Its name, `morvit-agent-PID-BOOT-random`, identifies the owner, even where the disk is full.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _TRIES, _PAUSE_S = 10, 0.1
 
 
 def boot_id() -> str:
-    """Changes with every start of the system; "unknown" where the kernel does not report it."""
+    """Identifier of this boot of the system; "unknown" where the kernel does not report it."""
     return text_of("/proc/sys/kernel/random/boot_id").replace("-", "")[:_BOOT_DIGITS] or "unknown"
 
 
 def sweep(own: Path) -> int:
-    """Remove the folders beside `own` whose agents are gone; how many there were."""
+    """Remove the folders beside `own` whose agents are gone; returns how many there were."""
     stale = [path for path in own.parent.glob(f"{MARK}*") if path.name != own.name and _is_stale(path)]
     for path in stale:
         shutil.rmtree(str(path), ignore_errors=True)
@@ -32,7 +32,7 @@ def sweep(own: Path) -> int:
 
 
 def remove(own: Path) -> None:
-    """Remove the agent's folder; what cannot be removed is left to the next contact."""
+    """Remove the agent's folder; what cannot be removed is left to the next agent."""
     for _ in range(_TRIES):  # a process that is just ending may still write into it
         shutil.rmtree(str(own), ignore_errors=True)
         if not own.exists():
@@ -41,7 +41,7 @@ def remove(own: Path) -> None:
 
 
 def _is_stale(path: Path) -> bool:
-    """Ours by name and by its owner, and no agent works in it: another boot, no such process, or another program."""
+    """Is it a folder of this user whose agent has ended: another boot, no such process, or another program?"""
     parts = path.name[len(MARK) :].split("-")
     if len(parts) < 3 or not parts[0].isdigit() or path.is_symlink() or not path.is_dir():
         return False
@@ -50,9 +50,4 @@ def _is_stale(path: Path) -> bool:
     if parts[1] != boot_id():
         return True
     command = text_of(f"/proc/{parts[0]}/cmdline")
-    return path.name not in command and not _is_loading(command)
-
-
-def _is_loading(command: str) -> bool:
-    """Is it still the loader, which does not name the folder that it makes?"""
-    return "morvit_loader" in command
+    return path.name not in command and "morvit_loader" not in command  # the loader does not name its folder

@@ -6,12 +6,12 @@ import contextlib
 import sys
 from pathlib import Path
 
+from morvit_deploy.agent.core.child import say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import say
 
 
 def main() -> None:
-    """Entry point of the archive; modules that need numpy load where they are used."""
+    """Entry point of the archive; modules that need numpy are imported where they are used."""
     command, *arguments = sys.argv[1:]
     if command == "worker":
         from morvit_deploy.agent import worker
@@ -30,7 +30,7 @@ def main() -> None:
         from morvit_deploy.agent import transfer
 
         try:
-            say(sys.stdout, transfer.main(*arguments))
+            say(sys.stdout, {"received": transfer.receive(Path(arguments[0]), sys.stdin.buffer)})
         except AgentError as error:
             say(sys.stdout, {"error": str(error), "kind": error.kind})
     else:

@@ -1,4 +1,4 @@
-"""Does the device compute what was computed where the bundle was made?"""
+"""Compares the device's logits with those expected."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
-    """The logits of the first `most` rounds against `logits` (images, classes) in a .npz file, never unpickled.
+    """Compare the first `most` rounds with `logits` (images, classes) of a .npz file, which is never unpickled.
 
-    Returns the largest difference of each image, the largest expected value, and for how many the class is the same.
+    Returns the largest difference of each image, the largest expected magnitude, and how many have the same class.
     """
     with np.load(str(expected), allow_pickle=False) as stored:
         wanted = stored["logits"]
@@ -26,10 +26,12 @@ def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[st
 
 
 def gaps(returned: NDArray[Any], wanted: NDArray[Any]) -> dict[str, Any]:
-    """The same for logits (images, classes) that are there already."""
+    """The same for two arrays of logits (images, classes)."""
     found = returned.astype(np.float64)
     if found.shape != wanted.shape:
-        raise Refused(f"the device answers logits {list(found.shape)}, expected {list(wanted.shape)}")
+        raise Refused(
+            f"the device returns logits {list(found.shape)}, expected {list(wanted.shape)}; measure again"
+        )
     apart = np.abs(found - wanted).max(axis=1)
     return {
         "images": len(wanted),

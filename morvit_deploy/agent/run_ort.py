@@ -11,17 +11,17 @@ from morvit_deploy.agent.core.recipe import Recipe
 from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
 
 _STOP_SPINNING = "session.force_spinning_stop"
-NO_INTEGER_KERNELS = "session.disable_quant_qdq"  # Q/DQ and float products instead of int8 ones
+NO_INTEGER_KERNELS = "session.disable_quant_qdq"  # float products of Q/DQ values
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 NOT_INTEGERS = " (int8 values multiplied in float: like TensorRT's, their sums do not saturate)"
 
 
 class OrtRunner(Runner):
-    """One ONNX Runtime session on the CPU provider, which is named: no silent choice of another.
+    """One ONNX Runtime session on the CPU provider.
 
-    A session that is not `alone` lets its threads sleep between runs: spinning, they take cores from the next one.
+    If it is not `alone`, its threads sleep between runs: spinning, they would take cores from the next session.
     Without `integers`, a Q/DQ graph computes float products of its rounded values, whose sums cannot saturate.
-    Raises Refused when the runtime does not load the graph, a file or its bytes.
+    Raises Refused when the runtime cannot load the graph, a file or its bytes.
     """
 
     runtime = f"ONNX Runtime {ort.__version__}, CPU"

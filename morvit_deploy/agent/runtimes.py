@@ -1,26 +1,26 @@
-"""The runtimes of the agent: where their runners are, what they need, and how to install it.
+"""The agent's runtimes by target: module of the runner, requirements, and how to install them.
 
-A runner's module has `open_recipe(folder, recipe, threads, bucket) -> Runner`. A further target is a line here.
+A runner's module defines `open_recipe(folder, recipe, threads, bucket) -> Runner`. Add a target as a line in
+RUNTIMES.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.faults import AgentError, Lacking
 
-if TYPE_CHECKING:  # they need numpy, which `check_runtime` looks for
+if TYPE_CHECKING:  # these need numpy, which `check_runtime` looks for
     from morvit_deploy.agent.core.recipe import Recipe
     from morvit_deploy.agent.core.running import Runner
 
-CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
+CROWD = 4  # threads a core; more is taken for a typing error
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Runtime:
     """What one target runs on."""
 
     module: str  # of its runner
-    imports: str | None  # the library's own module; None: `building.check_builder` looks for it
-    least: tuple[int, ...]  # version that reads what this package exports
-    install: str  # what a person runs on the device
+    imports: str | None  # the library's module; None: `check_builder` looks for it
+    least: tuple[int, ...]  # oldest version that reads exported bundles
+    install: str  # command for the device
 
 
 RUNTIMES = {
@@ -46,10 +46,10 @@ RUNTIMES = {
 
 def load_runner(target: str) -> Callable[[Path, Recipe, int, str | None], Runner]:
     """`open_recipe` of a target; imports its runtime."""
-    open_recipe: Callable[[Path, Recipe, int, str | None], Runner] = import_module(
+    opener: Callable[[Path, Recipe, int, str | None], Runner] = import_module(
         _known(target).module
     ).open_recipe
-    return open_recipe
+    return opener
 
 
 def check_runtime(target: str) -> dict[str, str]:
@@ -73,10 +73,10 @@ def check_runtime(target: str) -> dict[str, str]:
 
 
 def checked_threads(wanted: int | None, cores: int) -> int:
-    """`wanted`, or every core there is; Lacking for more threads than CROWD a core."""
+    """`wanted`, or one for each core; Lacking for more than CROWD a core."""
     if wanted is not None and not 1 <= wanted <= CROWD * cores:
         raise Lacking(
-            f"got {wanted} threads, expected 1 to {CROWD * cores}: the device has {cores} cores for this process"
+            f"got {wanted} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
         )
     return wanted or cores
 
@@ -90,8 +90,3 @@ def _known(target: str) -> Runtime:
 def _numbers(version: str) -> tuple[int, ...]:
     parts = version.split("+")[0].split(".")
     return tuple(int(part) for part in parts[:3] if part.isdigit())
-
-
-def environment() -> dict[str, Any]:
-    """Of a worker: a file in the current folder shadows no module."""
-    return {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from morvit_deploy.agent.core.lines import say
+from morvit_deploy.agent.core.child import say
 from morvit_deploy.agent.core.running import Arrays
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Rounds:
     """Pixels uint8 (rounds, batch, height, width, 3) of a .npy file, a round at a time.
 
-    Many pictures held in memory would count as the bundle's.
+    Pictures held in memory would count as the bundle's memory.
     """
 
     def __init__(self, path: str) -> None:
@@ -121,7 +121,7 @@ def timed(model: Model, rounds: Rounds, turn: Iterator[int], runs: int) -> Timed
         started = time.perf_counter_ns()
         outputs = model.run(pixels)
         taken.ms.append(ms_since(started))
-        if "bucket" in outputs:  # of a bundle that chooses, or of one of its buckets alone
+        if "bucket" in outputs:  # of an adaptive bundle, or of one of its buckets alone
             taken.bucket.append([model.buckets[number] for number in outputs["bucket"]])
         if "overflow" in outputs:
             taken.overflow.append(outputs["overflow"].tolist())
@@ -134,6 +134,6 @@ def ms_since(started_ns: int) -> float:
 
 
 def _give_back_freed_memory() -> None:
-    """glibc keeps freed copies of the weights: without this they would count as in use."""
+    """Return freed memory to the system: glibc keeps freed copies of the weights, which would count as in use."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,8 +1,8 @@
-"""The agent's own process: takes requests as JSON lines, starts workers, and leaves nothing behind.
+"""The agent's main process: serves requests as JSON lines, starts workers, and removes all that it made.
 
-It ends, and removes its folder, on request, when stdin or stdout is closed, when nothing was received for
-SILENCE_S, or on a signal. While a request is worked on it sends {"beat"} every BEAT_S, so that the local side can
-distinguish a long run from a dead device, and while it builds {"event"} with what the builder reports.
+It ends, and removes its folder, on request, when stdin or stdout is closed, after SILENCE_S without input, or on a
+signal. It sends {"beat"} every BEAT_S, so that the local side can distinguish a long run from a lost device, and
+during a build {"event"} with what the builder reports.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from morvit_deploy.agent import conditions
-from morvit_deploy.agent.core.child import Child
+from morvit_deploy.agent.core.child import Child, own_stdout, say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.folder import ARCHIVE, boot_id, remove, sweep
 from morvit_deploy.agent.host.machine import available_cores
 from morvit_deploy.agent.host.processor import usage
-from morvit_deploy.agent.runtimes import check_runtime, checked_threads, environment
+from morvit_deploy.agent.runtimes import check_runtime, checked_threads
 from morvit_deploy.agent.trt.builder import Builder, check_builder, share
 
 BEAT_S = 4.0
@@ -33,7 +32,7 @@ SILENCE_S = 30.0  # of a local side that sends a beat every few seconds
 
 
 class Supervisor:
-    """Works on one request after the other, until `leave`."""
+    """Serves one request after the other, until `leave`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +73,7 @@ class Supervisor:
             self._say(answer)
 
     def leave(self, status: int) -> NoReturn:
-        """End the workers, remove the folder, exit; a thread that comes second waits for that."""
+        """End the workers, remove the folder, exit; a second thread waits for that."""
         self._leaving.acquire()
         for worker in list(self._workers.values()):
             worker.process.kill()
@@ -93,17 +92,10 @@ class Supervisor:
 
     def _start(self, request: dict[str, Any]) -> dict[str, Any]:
         forced = [] if request["bucket"] is None else [request["bucket"]]
-        command = [
-            sys.executable,
-            str(self.folder / ARCHIVE),
-            "worker",
-            str(self.folder / request["subject"]),
-        ]
-        worker = Child(
-            [*command, str(request["threads"]), *forced],
-            "the process that measures on the device",
-            environment(),
-        )
+        arguments = [str(self.folder / request["subject"]), str(request["threads"]), *forced]
+        command = [sys.executable, str(self.folder / ARCHIVE), "worker", *arguments]
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # a file in the current folder shadows no module
+        worker = Child(command, "the process that measures on the device", environment)
         self._workers[request["worker"]] = worker
         return {"cold_start_ms": worker.until_first_ms, **worker.first}
 
@@ -128,7 +120,7 @@ class Supervisor:
             self.leave(1)
 
     def _listen(self) -> None:
-        """Everything that comes in counts as a sign of life; its end is the end."""
+        """Queue requests; any line counts as a sign of life, and the end of stdin ends the agent."""
         for line in sys.stdin:
             self._heard = time.monotonic()
             try:

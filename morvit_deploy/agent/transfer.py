@@ -1,10 +1,9 @@
-"""Takes the files of a measurement, and gives what was made of them: tar streams on stdin and stdout."""
+"""Receives the files of a measurement and sends results, as tar streams."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -14,11 +13,11 @@ from morvit_deploy.agent.core.faults import AgentError, Lacking
 
 
 def receive(folder: Path, stream: BinaryIO) -> int:
-    """Write every regular file of the stream below `folder`; how many bytes. Lacking when the disk is full."""
+    """Write every regular file of the stream below `folder`; returns the bytes. Lacking when the disk is full."""
     try:
         return _extract(folder, stream)
     except (tarfile.TarError, EOFError) as error:
-        raise AgentError(f"the files of the measurement were cut off on their way: {error}") from None
+        raise AgentError(f"the files of the measurement were cut off in transfer: {error}") from None
 
 
 def _extract(folder: Path, stream: BinaryIO) -> int:
@@ -48,12 +47,7 @@ def _extract(folder: Path, stream: BinaryIO) -> int:
 
 
 def send(folder: Path, names: Sequence[str], stream: BinaryIO) -> None:
-    """Files of a folder, by names inside it."""
+    """Write the named files of a folder to a tar stream."""
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for name in names:
             archive.add(str(folder / name), arcname=name, recursive=False)
-
-
-def main(folder: str) -> dict[str, int]:
-    """The `receive` command."""
-    return {"received": receive(Path(folder), sys.stdin.buffer)}

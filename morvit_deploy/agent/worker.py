@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.child import own_stdout, say
 from morvit_deploy.agent.core.faults import AgentError
-from morvit_deploy.agent.core.lines import own_stdout, say
 from morvit_deploy.agent.core.recipe import EXPECTED, PIXELS, Recipe, read_recipe
 from morvit_deploy.agent.core.running import normalise, run_in_batches
 from morvit_deploy.agent.host.machine import memory_mib
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
 
     try:
         # the runtime's import is no part of loading; `target` is all that is read before the files are checked
-        load_runner(_target(folder))
+        load_runner(Recipe.of(folder).target)
         serve(
             lambda: open_model(folder, threads, bucket),
             rounds,
@@ -56,7 +56,3 @@ def open_model(folder: Path, threads: int, bucket: str | None) -> Model:
     return Model(
         lambda pixels: run_in_batches(runner, pixels, recipe.batch, feed), recipe.buckets, runner.close
     )
-
-
-def _target(folder: Path) -> str:
-    return Recipe.of(folder).target

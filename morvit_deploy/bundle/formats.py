@@ -15,19 +15,19 @@ _OWN_FIELDS = ("coreml", "trt")  # of /1, named as the target
 
 
 def upgraded(text: bytes) -> bytes:
-    """The text of a manifest in today's format; one that is no older manifest as it is."""
+    """A manifest's text in today's format; any other text is returned unchanged."""
     if FIRST.encode() not in text:
         return text
     try:
         fields = json.loads(text)
     except ValueError:
-        return text  # its reader says what is wrong
+        return text  # reading it reports the error
     is_first = isinstance(fields, dict) and fields.get("format") == FIRST
     return json.dumps(from_first(fields)).encode() if is_first else text
 
 
 def from_first(fields: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of /1 as one of /2. An entry of another target stays, and is refused as unknown."""
+    """Convert a /1 manifest to /2. An entry of another target is kept, and refused as unknown later."""
     kept = {name: value for name, value in fields.items() if not (name in _OWN_FIELDS and value is None)}
     own = kept.pop(fields["target"], {}) if fields.get("target") in _OWN_FIELDS else {}
     return kept | {"format": FORMAT, "target_form": own}

@@ -18,7 +18,7 @@ Form = TypeVar("Form", bound="TargetForm")
 
 
 class TargetForm(Strict):
-    """What a target says of its files; of a target that has nothing to say, this class itself."""
+    """A target's own entry in the manifest; this class itself for a target without one."""
 
     @property
     def exact(self) -> bool:
@@ -26,7 +26,7 @@ class TargetForm(Strict):
         return True
 
     def problems(self, manifest: Manifest) -> list[str]:
-        """What of the manifest contradicts this entry."""
+        """What in the manifest contradicts this entry."""
         return []
 
     @classmethod
@@ -43,7 +43,7 @@ def read_form(name: str, given: object, *, as_json: bool) -> TargetForm:
     if isinstance(given, kind):
         return given
     try:
-        # strict models take a list for a tuple from JSON text alone
+        # strict models accept a list for a tuple only in JSON text
         return kind.model_validate_json(json.dumps(given)) if as_json else kind.model_validate(given)
     except ValidationError as error:
         found = (line.removeprefix("  - ") for line in explain(error).splitlines())

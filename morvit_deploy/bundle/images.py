@@ -19,7 +19,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture and, where the folder says so, its class."""
+    """One picture and its class, if known."""
 
     path: Path
     label: int | None
@@ -110,7 +110,7 @@ def _found(folder: Path, config: Config) -> list[Entry]:
 
 
 def _names_classes(folder: Path, config: Config) -> bool:
-    """Do the subfolders carry class names or numbers? Otherwise they are only folders."""
+    """Are the subfolders named by class? Otherwise they mean nothing."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     others = [name for name in names if _number(name, config) is None]
     if others and len(others) < len(names):

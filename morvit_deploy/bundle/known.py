@@ -1,4 +1,4 @@
-"""What a manifest asks of its target. Targets are a floor above: their registry hands over how they are found."""
+"""What a manifest needs to know of its target. Targets are a floor above, so their registry calls `find_with`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class KnownTarget(Protocol):
-    """What a manifest asks of its target."""
+    """What a manifest needs to know of its target."""
 
     def load_form(self) -> type[TargetForm]: ...
     @property
@@ -29,7 +29,7 @@ _find: list[Callable[[str], KnownTarget]] = []
 
 
 def find_with(find: Callable[[str], KnownTarget]) -> None:
-    """Hand over the function that finds a target by its name, or raises TargetError."""
+    """Register the function that finds a target by name or raises TargetError."""
     _find[:] = [find]
 
 
@@ -37,6 +37,6 @@ def known_target(name: str) -> KnownTarget:
     """The target called `name`; TargetError where there is none."""
     if not _find:
         raise TargetError(
-            "no targets are known; import morvit_deploy.exporters.targets before opening a bundle"
+            "no targets are registered; import morvit_deploy.exporters.targets before opening a bundle"
         )
     return _find[0](name)

@@ -5,7 +5,6 @@ Opening checks the format, and each file's name, size and hash. Nothing is ever 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.bundle.formats import FORMAT, upgraded
 from morvit_deploy.bundle.forms import TargetForm, read_form
 from morvit_deploy.bundle.known import known_target
@@ -64,7 +64,7 @@ class Source(Strict):
 
 
 class Manifest(Strict):
-    """All that a program needs to use the bundle, and all that is known about it."""
+    """What a program needs to use the bundle, and how the bundle was made."""
 
     format: Literal["morvit-bundle/2"]
     target: str
@@ -72,7 +72,7 @@ class Manifest(Strict):
     precision: Precision
     lowering: Lowering | None = None  # how it came below fp32
     form: Variant
-    dispatch: Dispatch  # one bucket alone; or its choice inside the graph, or by who runs it
+    dispatch: Dispatch  # single: one bucket; graph or host: where the bucket is chosen
     batch: Count | Literal["dynamic"]
     input: Input
     config: Config
@@ -83,10 +83,9 @@ class Manifest(Strict):
     files: Annotated[tuple[BundleFile, ...], Field(min_length=1)]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    carried: tuple[Port, ...]  # what a stem hands to a trunk, with dispatch `host`
-    probes: tuple[
-        str, ...
-    ]  # values inside the graphs; those of one of several buckets begin with its name and a slash
+    carried: tuple[Port, ...]  # passed from a stem to a trunk, with dispatch `host`
+    # values inside the graphs; where there are several buckets, prefixed with BUCKET/
+    probes: tuple[str, ...]
     macs: dict[str, Count]
     structure: dict[str, Any]
     parity: dict[str, Any] | None
@@ -96,7 +95,7 @@ class Manifest(Strict):
     @classmethod
     def _is_of_the_target(cls, given: object, info: ValidationInfo) -> TargetForm:
         if "target" not in info.data:
-            return TargetForm()  # it is reported already
+            return TargetForm()  # the missing target is reported
         return read_form(info.data["target"], given, as_json=info.mode == "json")
 
     @model_validator(mode="after")
@@ -166,9 +165,9 @@ class Manifest(Strict):
         return self.precision == "fp32" and self.target_form.exact
 
     def gate(self, min_agreement: float | None) -> Gate | None:
-        """What the bundle must keep of decisions and classes; None for an exact one.
+        """How many decisions and classes must agree with the checkpoint's; None for an exact bundle.
 
-        Compressed weights are held to int8's gate, whatever the products are computed in.
+        Compressed weights have int8's gate, whatever the precision of the products.
         """
         if self.exact:
             return None
@@ -190,22 +189,13 @@ class Manifest(Strict):
 def describe_files(folder: Path, names: list[str]) -> tuple[BundleFile, ...]:
     """Size and hash of each named file."""
     return tuple(
-        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256(folder / name))
+        BundleFile(path=name, bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
         for name in names
     )
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def open_manifest(folder: str | Path) -> Manifest:
-    """Read and check a bundle; BundleError says which file differs and how."""
+    """Read and check a bundle; BundleError names each file that differs and how."""
     folder = Path(folder)
     path = folder / MANIFEST
     try:
@@ -243,6 +233,6 @@ def _file_problem(folder: Path, file: BundleFile) -> str | None:
     size = path.stat().st_size
     if size != file.bytes:
         return f"{file.path}: {size:,} bytes, expected {file.bytes:,}"
-    if sha256(path) != file.sha256:
+    if sha256_of(path) != file.sha256:
         return f"{file.path}: content differs from the manifest's sha256"
     return None

@@ -1,4 +1,4 @@
-"""From a picture file to the pixels a graph takes. Pillow and numpy only: this also runs on the device."""
+"""Reads a picture file into the pixels that a graph takes. Pillow and numpy only."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def resize_shorter(image: Image.Image, preprocess: Preprocess, size: int) -> Ima
     shorter = min(image.size)
     width, height = (
         target * side // shorter for side in image.size
-    )  # rounded down, as training pipelines do
+    )  # rounded down, as in training pipelines
     return image.resize((width, height), Image.Resampling[preprocess.interpolation.upper()])
 
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.agent.core import running
-from morvit_deploy.agent.core.running import AT_A_TIME, RESULTS, Arrays, Runner
-from morvit_deploy.bundle.kernel_warnings import kernel_warnings
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import ImageError
-
-__all__ = ["AT_A_TIME", "RESULTS", "Arrays", "Guess", "HostDispatch", "Runner", "Session", "softmax"]
+from morvit_deploy.machine import integer_kernels
+from morvit_deploy.model.precision import Lowering
 
 
 class HostDispatch(running.HostDispatch):
-    """A stem, then each group of images in the trunk of its bucket: of a manifest."""
+    """The agent's `HostDispatch` with buckets, batch and carried values from a manifest."""
 
     def __init__(self, manifest: Manifest, stem: Runner, open_trunk: Callable[[str], Runner]) -> None:
         self.manifest = manifest
@@ -41,22 +39,20 @@ class Guess:
 
 
 class Session:
-    """An opened bundle: pictures in, answers out. Made by `open_bundle`; a context manager."""
+    """An opened bundle, which takes pictures and returns arrays. Made by `open_bundle`; a context manager."""
 
     def __init__(self, folder: Path, manifest: Manifest, runner: Runner) -> None:
         self.folder, self.manifest, self.runner = folder, manifest, runner
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes this machine's results worse than those of the machine that exported the bundle."""
+        """Why results on this machine may be worse than where the bundle was exported."""
         return kernel_warnings(self.manifest.lowering)
 
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.runner.close()
 
     def read(self, path: str | Path, *, upscale: bool = False) -> Pixels:
@@ -66,7 +62,7 @@ class Session:
     def run(self, pixels: Pixels) -> Arrays:
         """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
 
-        A bundle of fixed batch takes its batch at a time; the last one is filled up and the filling cut off.
+        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
         """
         size = self.manifest.config.image_size
         if (
@@ -101,3 +97,17 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probability: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
     return probability
+
+
+def kernel_warnings(lowering: Lowering | None) -> tuple[str, ...]:
+    """A sentence where a bundle's int8 products saturate on this machine; none elsewhere."""
+    if lowering is None or lowering.flavor != "cpu" or lowering.weight_bits == 7:
+        return ()
+    here = integer_kernels.kernels_here()
+    if not here.saturating:
+        return ()
+    return (
+        f"int8 products saturate on this processor ({here.instruction_set}, no VNNI) and the bundle has 8-bit "
+        "weights, so its results can be much worse here than where it was exported. Export it on a machine like "
+        "this one, for 7-bit weights, or run it with session.disable_quant_qdq=1, at the speed of float",
+    )

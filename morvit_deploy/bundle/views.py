@@ -1,4 +1,4 @@
-"""How predictions read. No torch."""
+"""The table of predictions. No torch."""
 
 from __future__ import annotations
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from morvit_deploy.agent.core.running import Arrays
     from morvit_deploy.bundle.manifest import Manifest
     from morvit_deploy.bundle.pixels import Pixels
-    from morvit_deploy.bundle.session import Arrays, Session
+    from morvit_deploy.bundle.session import Session
 
 
 @command("predict")

@@ -11,7 +11,7 @@ from morvit_deploy.errors import BundleError, TargetError
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """What the agent refuses as a BundleError; anything else that does not work there as a TargetError."""
+    """Raise the agent's Refused as BundleError and its other errors as TargetError."""
     try:
         yield
     except Refused as error:

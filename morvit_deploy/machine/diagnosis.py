@@ -63,7 +63,6 @@ class Diagnosis:
         return {group: f"python -m pip install {' '.join(names)}" for group, names in groups.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
         states = [{**asdict(lib), "state": lib.state} for lib in self.libraries]
         return {**asdict(self), "libraries": states, "install": self.install}
 
@@ -89,7 +88,7 @@ def diagnose() -> Diagnosis:
 def _machine() -> dict[str, Any]:
     from morvit_deploy.machine.this import this_machine
 
-    return this_machine().as_dict()
+    return this_machine()
 
 
 def _targets(have: set[str]) -> Iterator[TargetState]:

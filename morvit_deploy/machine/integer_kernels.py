@@ -1,4 +1,4 @@
-"""Which instructions ONNX Runtime multiplies int8 with on a processor, and whether their sums saturate. No torch.
+"""Which instructions ONNX Runtime uses for int8 products on a processor, and whether their sums saturate. No torch.
 
 x86 processors without VNNI multiply uint8 by int8 with `vpmaddubsw`, which adds two products in 16 bits: with 8-bit
 weights 2 × 255 × 127 saturates, with 7-bit weights 2 × 255 × 64 fits. VNNI and AMX add in 32 bits. The kernels for
@@ -23,19 +23,20 @@ OTHERS = ("avx512f", "avx2", "i8mm", "asimddp", "asimd")
 class IntegerKernels:
     """The int8 kernels of ONNX Runtime on one processor."""
 
-    instruction_set: str  # the best that they can use; the architecture where no instruction set is known
+    instruction_set: str  # the best available one; the architecture if none is known
     saturating: bool  # sums of two products stop at 16 bits
 
     @property
     def weight_bits(self) -> Literal[7, 8]:
-        """Bits of a weight with which no sum saturates."""
+        """Bits of a weight so that no sum saturates."""
         return 7 if self.saturating else 8
 
 
 def integer_kernels(architecture: str, flags: Collection[str]) -> IntegerKernels:
     """The kernels for `platform.machine()` and the flags of /proc/cpuinfo.
 
-    An x86 processor whose flags are unknown, as on Windows and macOS, counts as saturating: 7 bits are right on any.
+    An x86 processor whose flags are unknown, as on Windows and macOS, counts as saturating: 7 bits are correct on
+    every processor.
     """
     architecture = architecture.lower()
     best = next((name for name in (*IN_32_BITS, *OTHERS) if name in flags), architecture or "unknown")

@@ -1,58 +1,29 @@
-"""What machine this is: processor, cores, instruction sets, memory, library versions. No torch is imported."""
+"""Describes this machine: processor, cores, instruction sets, memory, library versions. No torch."""
 
 from __future__ import annotations
 
-import platform
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 
+from morvit_deploy.agent import runtimes
 from morvit_deploy.agent.host import machine
 from morvit_deploy.agent.host.machine import available_cores
-from morvit_deploy.errors import TargetError
+from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.machine.dependencies import installed
 
 LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
-CROWD = 4  # threads a core beyond which a request is a slip of the keyboard
 
 
-@dataclass(frozen=True)
-class Machine:
-    """The conditions under which something was measured."""
-
-    system: str
-    processor: str
-    cores: int  # that this process may use
-    memory_gib: float
-    instruction_sets: tuple[str, ...]
-    python: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For reports."""
-        return asdict(self)
-
-
-def this_machine() -> Machine:
-    """Read from the operating system; unknown parts are named so."""
-    return Machine(
-        system=machine.system(),
-        processor=machine.processor(),
-        cores=available_cores(),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        instruction_sets=machine.instruction_sets(),
-        python=platform.python_version(),
-    )
+def this_machine() -> dict[str, Any]:
+    """System, processor, cores, memory, instruction sets and Python; unknown parts are "unknown"."""
+    return machine.machine() | {"memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
 
 
 def checked_threads(wanted: int | None) -> int:
-    """`wanted`, or every core there is; TargetError for more than CROWD threads a core."""
-    cores = available_cores()
-    if wanted is not None and not 1 <= wanted <= CROWD * cores:
-        raise TargetError(
-            f"got {wanted} threads, expected 1 to {CROWD * cores}: this process may use {cores} cores"
-        )
-    return wanted or cores
+    """`wanted`, or one for each core; TargetError for far more threads than cores."""
+    with own_errors():
+        return runtimes.checked_threads(wanted, available_cores())
 
 
 def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:

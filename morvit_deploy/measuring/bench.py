@@ -11,7 +11,7 @@ from morvit_deploy.measuring.core.devices import find_device
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import BenchRequest
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.cpu.bench import bench_here
+from morvit_deploy.measuring.cpu.lanes import bench_here
 from morvit_deploy.remote.host import Host
 from morvit_deploy.timing.loop import BLOCKS, STARTS, WARMUP, Amount, Stages, parts_of
 

@@ -1,4 +1,4 @@
-"""How a measurement reads: latency, ratios, start, cost and conditions. No torch."""
+"""Tables of a measurement: latency, ratios, start, cost and conditions. No torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def latency_table(result: BenchResult) -> Table:
 
 
 def ratio_table(result: BenchResult) -> Table:
-    """How many times as fast the first bundle is as each of the others."""
+    """Speed-up of the first bundle over each of the others."""
     names = short_names(result)
     rows = [
         (name, f"{ratio.median:.2f}×", spread(ratio.per_block))
@@ -60,7 +60,7 @@ def ratio_table(result: BenchResult) -> Table:
 
 
 def start_table(result: BenchResult) -> Table:
-    """A new process: to its first result, and of that loading and the first run."""
+    """Start of a new process: cold start, loading and first run."""
     kinds = ("cold_start_ms", "load_ms", "first_run_ms")
     rows = [
         (name, *(three_digits(one.start_ms(kind)) for kind in kinds))
@@ -72,7 +72,7 @@ def start_table(result: BenchResult) -> Table:
 
 
 def cost_table(result: BenchResult) -> Table:
-    """MACs of an image and how fast they go, files, and memory after the warm runs."""
+    """MACs of an image, MACs per second, file size, and memory after the warm runs."""
     rows = [
         (
             name,
@@ -87,12 +87,12 @@ def cost_table(result: BenchResult) -> Table:
         for name, one in zip(short_names(result), result.measured, strict=True)
     ]
     columns = ("bundle", "MACs", "GMAC/s", "files", "peak MiB", "anonymous MiB")
-    caption = "anonymous: held after the warm runs, mapped files not counted"
+    caption = "anonymous: in use after the warm runs, without mapped files"
     return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
 def conditions_table(device: str, known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> Table:
-    """What must be the same for the figures to come again."""
+    """The conditions for reproducing the figures."""
     machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]
     rows = [
@@ -123,7 +123,7 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
 
 
 def _there(known: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of a remote device: how it was reached, and its hottest sensor before and after."""
+    """For a remote device: its host, and its hottest sensor before and after."""
     if "host" not in known:
         return []
     read = [known["device_conditions"].get(when, {}) for when in ("before", "after")]
@@ -133,7 +133,7 @@ def _there(known: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def short_names(result: BenchResult) -> list[str]:
-    """Folder names, or the paths as given where two folders have one name."""
+    """Folder names, or the given paths where two folders have the same name."""
     names = [Path(one.name).name for one in result.measured]
     return names if len(set(names)) == len(names) else [one.name for one in result.measured]
 

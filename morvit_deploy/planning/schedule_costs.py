@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
 from morvit_deploy.calibration.routing.statistics import Thresholds
 from morvit_deploy.exporters.base import example_image

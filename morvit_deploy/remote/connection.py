@@ -1,4 +1,4 @@
-"""One OpenSSH connection that all commands share: a master of our own with a private socket."""
+"""One OpenSSH connection that all commands share, by a master of our own with a private socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -23,7 +22,7 @@ _MARK = "morvit-ssh-"
 _HOLD = "exec cat"  # ends with its stdin, and the connection with it, however this process ends
 _POLL_S = 0.02
 _END_S = 3.0
-_FIXED = (  # ssh takes the first value it meets, so that neither options nor config files weaken these
+_FIXED = (  # ssh uses the first value of an option, so neither the user's options nor config files weaken these
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
     "ControlPersist=no",
@@ -37,15 +36,15 @@ _FIXED = (  # ssh takes the first value it meets, so that neither options nor co
 
 
 class Connection:
-    """An ssh master; a context manager whose end closes every command that runs over it.
+    """An ssh master; a context manager that closes every command that runs over it.
 
-    Raises TargetError with the reason why there is no connection. Commands are words of a POSIX shell.
+    Raises TargetError with the reason when it cannot connect. Commands are for a POSIX shell.
     """
 
     def __init__(self, host: Host, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self.host = host
         if shutil.which("ssh") is None:
-            raise TargetError("there is no `ssh` here; install OpenSSH's client (apt install openssh-client)")
+            raise TargetError("`ssh` was not found; install OpenSSH's client (apt install openssh-client)")
         short = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # a socket's path: 104 bytes
         _sweep(Path(short))
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_MARK}{os.getpid()}-", dir=short))  # mode 0700
@@ -71,7 +70,7 @@ class Connection:
 
     def start(self, command: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
         """Run a command on the device, with pipes to its stdin and stdout."""
-        # where the master is gone, ssh would connect anew by itself: `false` for a proxy keeps it from that
+        # without its master ssh would connect anew: the proxy command `false` prevents that
         over = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T", "--", self.host.address]
         return subprocess.Popen(
             [*self._words, *over, command],
@@ -82,7 +81,7 @@ class Connection:
         )
 
     def lost(self, wait_s: float = 0.0) -> bool:
-        """Has the connection ended? A master notices up to `wait_s` later than its commands."""
+        """Has the connection ended? Waits up to `wait_s`, as the master may end later than its commands."""
         try:
             self._master.wait(wait_s)
         except subprocess.TimeoutExpired:
@@ -110,9 +109,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _wait(self, timeout_s: float) -> None:
@@ -122,13 +119,46 @@ class Connection:
                 raise refusal(self.host, self._log.read_text(errors="replace"))
             if time.monotonic() > end:
                 raise TargetError(
-                    f"{self.host.address} did not let us in within {timeout_s:.0f} s; try `{self.host.command()}`"
+                    f"{self.host.address} did not accept the login within {timeout_s:.0f} s; try "
+                    f"`{self.host.command()}`"
                 )
             time.sleep(_POLL_S)
 
 
+class LocalConnection:
+    """This machine in place of a device behind SSH: a shell here starts the same agent. It is never lost."""
+
+    last_words = "no reason given"
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def start(self, command: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+        """Run a command, with pipes to its stdin and stdout."""
+        return subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def lost(self, wait_s: float = 0.0) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __enter__(self) -> LocalConnection:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs of this user left."""
+    """Remove the folders that killed runs of this user left."""
     for stale in folder.glob(f"{_MARK}*"):
         owner = stale.name[len(_MARK) :].split("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and not stale.is_symlink():

@@ -11,28 +11,26 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from morvit_deploy.agent.core.child import how
+from morvit_deploy.agent.core.child import how, quoted
 from morvit_deploy.errors import TargetError
-from morvit_deploy.remote.connection import Connection
-from morvit_deploy.remote.local import LocalConnection
+from morvit_deploy.remote.connection import Connection, LocalConnection
 from morvit_deploy.remote.refusals import spoken
 
-SILENT_S = 15.0  # the agent gives a sign of life every 4 s: after so long the device is gone, or hangs
+SILENT_S = 15.0  # the agent sends a beat every 4 s: after so long without one, the device is lost or hangs
 BEAT_S = 5.0  # ours; the agent ends 30 s after the last one
 _POLL_S = 0.5
 _NOTICE_S = 2.0  # between the end of a command and that of its connection
 _END_S = 3.0
-_STDERR_LINES = 15
 
 
 class Dropped(Exception):
-    """The device cannot be reached any more; the message has the reason."""
+    """The connection to the device was lost; the message gives the reason."""
 
 
 class Dialogue:
-    """Requests and replies in turn; signs of life from both sides meanwhile, from `begin_beats` on.
+    """Requests and replies in turn, with beats from both sides after `begin_beats`.
 
-    `hear` gets the events that the agent reports before its reply.
+    `hear` is called with the events that the agent reports before its reply.
     """
 
     hear: Callable[[dict[str, Any]], None] = staticmethod(lambda event: None)
@@ -48,28 +46,28 @@ class Dialogue:
         self._listener.start()
 
     def send(self, content: bytes) -> None:
-        """Raw bytes; a device that has gone is noticed by the missing reply."""
+        """Send raw bytes; a lost device is noticed by the missing reply."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self.stream.write(content)
             self.stream.flush()
 
     @property
     def stream(self) -> IO[bytes]:
-        """The command's stdin, for what is no line."""
+        """The command's stdin, for binary data."""
         assert self._process.stdin is not None
         return self._process.stdin
 
     def ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
-        """A request and its reply. Dropped where the connection ended; TargetError where the agent ended."""
+        """Send a request, return its reply. Dropped when the connection ended, TargetError when the agent ended."""
         self.send(json.dumps(request).encode() + b"\n")
         return self.answer(doing, timeout_s)
 
     def answer(self, doing: str, timeout_s: float, *, silent_s: float = SILENT_S) -> dict[str, Any]:
-        """The next line that is a reply; what a login shell prints before is skipped."""
+        """The next reply; other lines, as a login shell prints, are skipped."""
         end = time.monotonic() + timeout_s
         self._heard = time.monotonic()
         while True:
-            # a killed agent is detected by the command's end alone: the master has its stdout, and may not close it
+            # only the command's end shows a killed agent: the ssh master has its stdout and may not close it
             ended = self.ended
             try:
                 line = self._lines.get(timeout=_POLL_S)
@@ -92,7 +90,7 @@ class Dialogue:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def finish(self) -> None:
-        """Close stdin, and give the process a moment to end by itself."""
+        """Close stdin, and wait shortly for the process to end by itself."""
         self._over.set()
         with self._writing, contextlib.suppress(OSError):
             self.stream.close()
@@ -111,19 +109,18 @@ class Dialogue:
 
     @property
     def ended(self) -> bool:
-        """Is the command over?"""
+        """Has the command ended?"""
         return self._process.poll() is not None
 
     @property
     def status(self) -> int:
-        """Of the command that has ended; 255 is ssh's own."""
+        """Exit status of the ended command; 255 is ssh's own."""
         return self._process.wait()
 
     def stderr(self) -> str:
-        """The last lines that the command wrote there, without ssh's debugging, as a block of a message."""
+        """The last lines of the command's stderr without ssh's debug output, as a block of a message."""
         self._stderr.seek(0)
-        said = spoken(self._stderr.read().decode(errors="replace")).splitlines()[-_STDERR_LINES:]
-        return "\n".join(f"  | {line}" for line in said) or "  (nothing)"
+        return quoted(spoken(self._stderr.read().decode(errors="replace")))
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

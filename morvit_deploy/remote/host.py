@@ -1,4 +1,4 @@
-"""Which device, and how to reach it: an OpenSSH destination and options of the user's own."""
+"""A device and how to reach it: an OpenSSH destination and the user's own options."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ class Host:
         return [*config, *(word for option in self.options for word in ("-o", option))]
 
     def command(self, tool: str = "ssh") -> str:
-        """The line with which the user reaches the same device by hand."""
+        """The command with which the user reaches the same device by hand."""
         return shlex.join([tool, *self.own_arguments, self.address])

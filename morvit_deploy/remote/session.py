@@ -8,25 +8,22 @@ import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S
 from morvit_deploy.errors import BundleError, LostError, TargetError
-from morvit_deploy.remote.archive import agent_archive
-from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection
+from morvit_deploy.remote.connection import CONNECT_TIMEOUT_S, Connection, LocalConnection
 from morvit_deploy.remote.dialogue import Dialogue, Dropped
 from morvit_deploy.remote.host import Host
-from morvit_deploy.remote.loader import NO_PYTHON, load_command, receive_command, send_command
-from morvit_deploy.remote.local import LocalConnection
+from morvit_deploy.remote.loader import NO_PYTHON, agent_archive, load_command, receive_command, send_command
 from morvit_deploy.remote.shipment import Shipment, size_of, write_to
 
 RECONNECT_S = 10.0  # with the 15 s after which a silent device counts as gone: less than 30 s in all
 RETRY_S = 1.0
-MOST_DROPS = 3  # in one session: figures of a network that comes and goes are worth nothing
+MOST_DROPS = 3  # in one session: a network that drops more often makes the figures useless
 _TRY_S = 4.0  # for one attempt to reconnect
 _LOAD_TIMEOUT_S = 30.0  # the archive is small, but a board may have to start Python from a slow card
-_UPLOAD_SILENT_S = 600.0  # a tar stream has no signs of life; a dead network ends it by ssh's own
+_UPLOAD_SILENT_S = 600.0  # a tar stream has no beats; ssh itself ends it when the network is lost
 
 T = TypeVar("T")
 
@@ -37,9 +34,9 @@ Act = Callable[["Session"], None]
 class Session:
     """The agent on `host`, with the files of `shipment` in its folder; a context manager that leaves nothing there.
 
-    Every agent, also one that is set up after a drop, is first checked for the runtimes of `targets`; then
-    `settle`, which may add to the shipment, and, when the files are there, `prepare`. `hear` gets the agent's events.
-    Raises TargetError when the device cannot be used, LostError when it was, and then could not be reached again.
+    Every agent, including one set up after a drop, is checked for the runtimes of `targets`; then `settle` is called,
+    which may add to the shipment, and `prepare` once the files are there. `hear` is called with the agent's events.
+    Raises TargetError when the device cannot be used, LostError when it is lost during its work.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class Session:
         return self._dialogue is not None
 
     def resuming(self, action: Callable[[], T]) -> T:
-        """Do something with the agent; after a drop set the agent up again and do it once more."""
+        """Run an action; after a drop set the agent up again and repeat the action."""
         while True:
             try:
                 return action()
@@ -98,7 +95,7 @@ class Session:
                 self._reopen(str(drop))
 
     def fetch(self, place: str, names: Sequence[str], into: Path) -> None:
-        """Files of a folder inside the agent's; Dropped where the device goes away meanwhile."""
+        """Copy files of a folder inside the agent's; Dropped when the connection is lost."""
         if self._connection is None:
             raise Dropped("before fetching files")
         sender = self._connection.start(send_command(self.host, self.folder, place, names))
@@ -121,10 +118,10 @@ class Session:
             sender.kill()
             sender.communicate()
         if absent := [name for name in names if not (into / name).is_file()]:
-            raise Dropped(f"while fetching files: {', '.join(absent)} did not come")
+            raise Dropped(f"while fetching files: {', '.join(absent)} did not arrive")
 
     def close(self, *, dropped: bool = False) -> None:
-        """Have the agent remove its folder and end; may be called again. One that was dropped notices by itself."""
+        """Have the agent remove its folder and end; may be called again. A dropped agent ends by itself."""
         dialogue, connection = self._dialogue, self._connection
         self._dialogue = self._connection = None
         if dialogue is not None:
@@ -137,9 +134,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _open(self, timeout_s: float) -> None:
@@ -172,8 +167,8 @@ class Session:
         if dialogue is None or "ended while" not in str(error) or dialogue.status != NO_PYTHON:
             return error
         return TargetError(
-            f"there is no {self.host.python} on {self.host.address}; install Python 3.8 or newer there, or say "
-            f"where it is with --python:\n{dialogue.stderr()}"
+            f"there is no {self.host.python} on {self.host.address}; install Python 3.8 or newer there, or give "
+            f"its path with --python:\n{dialogue.stderr()}"
         )
 
     def _upload(self) -> None:
@@ -195,11 +190,11 @@ class Session:
             receiver.close()
         if answer["received"] != total:
             raise TargetError(
-                f"{self.host.address} received {answer['received']:,} of {total:,} bytes; repeat it"
+                f"{self.host.address} received {answer['received']:,} of {total:,} bytes; repeat the command"
             )
 
     def _reopen(self, why: str) -> None:
-        """After a drop: connect anew within RECONNECT_S, or give up with LostError."""
+        """Reconnect within RECONNECT_S after a drop, or raise LostError."""
         self.close(dropped=True)
         self.drops.append(why)
         end, last = time.monotonic() + RECONNECT_S, "no attempt was made"
@@ -218,8 +213,8 @@ class Session:
             if self._boots[-1] != self._boots[0]:
                 self.close()
                 raise LostError(
-                    f"{self.host.address} was lost {why}: it started anew in the middle of the measurement; look "
-                    "after its power supply and its temperature, then repeat"
+                    f"{self.host.address} was lost {why}: it restarted during the measurement; check "
+                    "its power supply and temperature, then repeat"
                 )
             return
         tries = f"dropped {len(self.drops)} times" if len(self.drops) > MOST_DROPS else f"then {last}"

@@ -17,7 +17,7 @@ def size_of(shipment: Shipment) -> int:
 
 
 def write_to(shipment: Shipment, stream: IO[bytes], sent: Callable[[int], None]) -> None:
-    """Write the stream; `sent` gets the bytes of each file that was written. OSError when the other end closes."""
+    """Write the stream; calls `sent` with the size of each file written. OSError when the other end closes."""
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for name, it in shipment.items():
             entry = tarfile.TarInfo(name)

@@ -1,4 +1,4 @@
-"""Under which conditions this machine measures: its parts, its load, its clocks. No torch."""
+"""Measurement conditions of this machine: hardware, load, clocks. No torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def read_conditions() -> dict[str, Any]:
-    """Machine, versions, date, and how busy the machine is now; what cannot be read is None."""
+    """Machine, versions, date and current load; what cannot be read is None."""
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": this_machine().as_dict(),
+        "machine": this_machine(),
         "versions": versions(),
         "load_average_before": list(load) if load else None,  # 1, 5 and 15 minutes
         "cpu_used_before_percent": psutil.cpu_percent(_LISTEN_S),  # of all cores, by others
@@ -32,7 +32,7 @@ def read_conditions() -> dict[str, Any]:
 
 
 def usage(pid: int) -> Usage:
-    """Read the clocks; a process that has just died counts as idle."""
+    """Processor time of the machine and of a process; a process that has ended counts as idle."""
     now = psutil.cpu_times()
     idle_s = now.idle + getattr(now, "iowait", 0.0) + getattr(now, "guest", 0.0)  # guest is in user too
     try:

@@ -1,7 +1,7 @@
-"""The loop that every measurement goes through: parity first, warm-up apart, blocks in turn. No torch.
+"""The measurement loop: parity first, separate warm-up, alternating blocks. No torch.
 
-A block is several consecutive runs of one thing; then comes a block of the next, and again. Run by run, things would
-throw each other's weights out of the cache; one after the other, they would meet different clocks.
+A block is several consecutive runs of one lane; the lanes take turns. Alternating single runs would evict each
+other's weights from the cache; measuring one lane after the other would expose them to different clocks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from morvit_deploy.errors import ParityError, TargetError
 from morvit_deploy.timing.samples import Block, Start
 
 MIN_RUNS, MAX_RUNS = 10, 300  # runs a block
-BLOCK_MS = 500.0  # what a block of the slowest thing should take, where the two above allow
+BLOCK_MS = 500.0  # target duration of a block of the slowest lane, within the two limits above
 BLOCKS, WARMUP, STARTS = 10, 3, 5
-LOOK = 5  # runs of a first look at the speed of each
+LOOK = 5  # runs of the first look at each lane's speed
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Amount:
 
     runs: int | None = None
     blocks: int = BLOCKS
-    warmup: int = WARMUP  # runs before each block, kept apart
-    starts: int = STARTS  # how often each is loaded anew
+    warmup: int = WARMUP  # runs before each block, stored separately
+    starts: int = STARTS  # how often each lane is loaded
     least: int = MIN_RUNS  # runs a block
     most: int = MAX_RUNS
     block_ms: float = BLOCK_MS
     look: int = LOOK
 
     def __post_init__(self) -> None:
-        """TargetError for less than the figures need."""
+        """TargetError for an amount that is too small."""
         for name, what, least in (
             ("runs", "runs a block", self.least),
             ("blocks", "blocks", 1),
@@ -82,15 +82,15 @@ class Stages:
 
 
 class Parity(Protocol):
-    """How what a device returns compares with what is expected."""
+    """Comparison of a device's results with those expected."""
 
     @property
     def agrees(self) -> bool:
-        """Does it compute the same model?"""
+        """Does the device compute the same model?"""
 
     @property
     def problem(self) -> str:
-        """The difference in a sentence, for the error."""
+        """The error message if it does not."""
 
     def as_dict(self) -> Mapping[str, Any]:
         """For reports."""
@@ -98,7 +98,7 @@ class Parity(Protocol):
 
 @dataclass(kw_only=True)
 class Lane:
-    """One thing that is timed, and what was taken of it so far."""
+    """One thing that is timed, with its samples so far."""
 
     name: str
     batch: int = 1  # images a run
@@ -112,37 +112,37 @@ L_contra = TypeVar("L_contra", bound=Lane, contravariant=True)
 
 
 class Measurer(Protocol[L_contra]):
-    """What a device gives the loop; the last three methods have defaults for those that derive from it."""
+    """What the loop needs of a device; the last three methods have defaults for subclasses."""
 
     def conditions(self) -> dict[str, Any]:
-        """What must be the same for the figures to come again; read before anything is loaded."""
+        """Conditions for reproducing the figures; read before anything is loaded."""
 
     def prepare(self, lane: L_contra) -> Start | None:
-        """Load what the lane times, anew where it is loaded already; None where loading is not timed."""
+        """Load, or reload, what the lane times; None where loading is not timed."""
 
     def returns(self, lane: L_contra) -> Parity | None:
-        """Compare what the lane returns with what is expected; None where nothing else computes it."""
+        """Compare the lane's results with those expected; None where there is no reference."""
 
     def run(self, lane: L_contra, runs: int, warmup: int) -> Block:
-        """`warmup` runs kept apart, then `runs` runs."""
+        """`warmup` runs, stored separately, then `runs` runs."""
 
     def look(self, lane: L_contra, runs: int, warmup: int) -> Block:
-        """A few runs, from which the number of runs a block follows."""
+        """A few runs, from which the runs of a block are computed."""
         return self.run(lane, runs, warmup)
 
     def settle(self, lane: L_contra, runs: int, warmup: int) -> None:
-        """After parity and before the first block: whatever is found out once."""
-        return None  # a body, so that it is no abstract method
+        """Called once after parity and before the first block."""
+        return None  # with a body, so that it is not abstract
 
     def beside(self, lane: L_contra, number: int) -> None:
-        """Further samples that belong to block `number`, which was just taken."""
+        """Called after block `number`, for further samples that belong to it."""
         return None  # the same
 
 
 def measure(device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Stages) -> dict[str, Any]:
-    """Fill the lanes' starts, parity and blocks; returns the conditions, with the number of runs a block.
+    """Fill the lanes' starts, parity and blocks; returns the conditions, with the runs of a block.
 
-    Raises ParityError before a lane is timed that returns something else, and what the device raises; whole blocks
+    Raises ParityError before it times a lane that returns other results, and what the device raises; complete blocks
     stay in the lanes.
     """
     conditions = device.conditions()
@@ -166,7 +166,7 @@ def measure(device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Sta
 
 
 def parts_of(lanes: int, amount: Amount) -> int:
-    """How many parts of `Stages` the loop has."""
+    """Number of `Stages` parts in the loop."""
     return lanes * (amount.starts + amount.blocks)
 
 
@@ -191,7 +191,7 @@ class CallLane(Lane):
 
 
 class Calls(Measurer[CallLane]):
-    """Times functions of this process by its clock. They are loaded already, and who gives them has compared them."""
+    """Times functions of this process. They are loaded, and the caller has checked their results."""
 
     def conditions(self) -> dict[str, Any]:
         return {}
@@ -207,7 +207,7 @@ class Calls(Measurer[CallLane]):
 
 
 def _check(device: Measurer[L], lane: L, stages: Stages) -> None:
-    stages.stage(f"comparing what {lane.name} returns with what is expected")
+    stages.stage(f"comparing the results of {lane.name} with those expected")
     lane.parity = device.returns(lane)
     if lane.parity is not None and not lane.parity.agrees:
         raise ParityError(lane.parity.problem)

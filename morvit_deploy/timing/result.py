@@ -1,4 +1,4 @@
-"""What the loop measured: raw samples in milliseconds, and everything that is derived from them. No torch."""
+"""Results of the loop: raw samples in milliseconds, and figures derived from them. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from morvit_deploy.timing.samples import Block, percentiles
 
 FORMAT = "morvit-bench/1"
-DRIFT = 0.20  # a block this far from the first one: something else changed the machine's speed
+DRIFT = 0.20  # relative distance of a block from the first: beyond, the machine's speed changed
 BUSY_LOAD = 0.5  # load average per core before the start
 BUSY_PERCENT = 10  # of all cores, used by others during the warm runs
 
@@ -30,7 +30,7 @@ class Measured:
 
     @property
     def block_medians_ms(self) -> list[float]:
-        """One number a block: their spread says how steady the machine was."""
+        """Median of each block; their spread shows how steady the machine was."""
         return [block.median_ms for block in self.blocks]
 
     @property
@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def images_per_s(self) -> float:
-        """Images per second of warm runs, one run after the other."""
+        """Images per second of consecutive warm runs."""
         return 1e3 * self.batch * len(self.samples_ms) / sum(self.samples_ms)
 
     @property
@@ -50,7 +50,7 @@ class Measured:
 
     @property
     def block_figures_ms(self) -> list[float]:
-        """What stands for a block: its median; the mean where buckets differ, as a median lies in one of them."""
+        """One figure a block: its median, or its mean where runs differ in their bucket."""
         return [block.mean_ms for block in self.blocks] if self.adaptive else self.block_medians_ms
 
     @property
@@ -62,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast, per image, `of` is as `against`: one ratio for each block."""
+    """Speed-up per image of `of` over `against`, for each block."""
 
     of: str
     against: str
@@ -71,7 +71,7 @@ class Ratio:
 
     @property
     def median(self) -> float:
-        """The middle one of the blocks' ratios."""
+        """Median of the blocks' ratios."""
         return median(self.per_block)
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def ratio_of(one: Measured, other: Measured, *, means: bool) -> Ratio:
     ours, theirs = ([b.mean_ms if means else b.median_ms for b in m.blocks] for m in (one, other))
     both = min(len(ours), len(theirs))  # a measurement that ended early has one block more of the first
     ours, theirs = ours[:both], theirs[:both]
-    scale = one.batch / other.batch  # per image, so that bundles of other batches compare
+    scale = one.batch / other.batch  # per image, to compare bundles of different batches
     ratios = tuple(b / a * scale for a, b in zip(ours, theirs, strict=True))
     return Ratio(one.name, other.name, ratios, "mean" if means else "median")
 
@@ -96,16 +96,16 @@ M_co = TypeVar("M_co", bound=Measured, covariant=True)
 
 @dataclass(frozen=True)
 class Result(Generic[M_co]):
-    """All that was measured in turn, with the conditions."""
+    """All measurements of one call, with the conditions."""
 
     device: str
     measured: tuple[M_co, ...]
     conditions: dict[str, Any]
     warnings: tuple[str, ...] = ()
-    partial: str | None = None  # why it ended early; then some have fewer blocks, or are missing
+    partial: str | None = None  # why it ended early; blocks or bundles are then missing
 
     def as_dict(self) -> dict[str, Any]:
-        """What the JSON of every measurement begins with; each adds what it measured."""
+        """The part that the JSON of every measurement shares."""
         return {
             "format": FORMAT,
             "device": self.device,
@@ -116,7 +116,7 @@ class Result(Generic[M_co]):
 
 
 def warnings_about(conditions: Mapping[str, Any], measured: Sequence[Measured]) -> tuple[str, ...]:
-    """What a reader must know before believing the figures."""
+    """What makes the figures doubtful."""
     return (*_busy_before(conditions), *_busy_meanwhile(measured), *_drifts(measured))
 
 
@@ -134,13 +134,13 @@ def _busy_meanwhile(measured: Sequence[Measured]) -> list[str]:
     if not shares or median(shares) <= BUSY_PERCENT:
         return []
     what = "of the processor during the warm runs (median over the blocks)"
-    return [f"others used {median(shares):.0f} % {what}"]
+    return [f"other processes used {median(shares):.0f} % {what}"]
 
 
 def _drifts(measured: Sequence[Measured]) -> list[str]:
     return [
-        f"{one.name}: a block is {one.drift:.0%} away from the first one; heat, other work or a changing clock is in "
-        "these figures"
+        f"{one.name}: a block differs from the first by {one.drift:.0%}: heat, other processes or a changing clock "
+        "affect these figures"
         for one in measured
         if one.drift > DRIFT
     ]

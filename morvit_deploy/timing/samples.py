@@ -1,4 +1,4 @@
-"""Raw samples of a measurement, and what is derived from them. No torch."""
+"""Raw samples of a measurement. No torch."""
 
 from __future__ import annotations
 
@@ -15,55 +15,52 @@ PERCENTILES = (50, 90, 99)
 
 
 def percentiles(samples_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99 of raw samples, in their own unit, by linear interpolation."""
+    """p50, p90 and p99 of raw samples, in their unit, by linear interpolation."""
     values = np.percentile(np.asarray(samples_ms, dtype=np.float64), PERCENTILES)
     return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, values, strict=True)}
 
 
 @dataclass(frozen=True)
 class Start:
-    """One new process: from its start to its first result, of which loading and the first run; milliseconds."""
+    """Start of a new process, milliseconds: until its first result, and of that loading and the first run."""
 
     cold_start_ms: float  # interpreter and imports included
-    load_ms: float  # hashes checked, session made; imports excluded
+    load_ms: float  # checking hashes and creating the session; imports excluded
     first_run_ms: float
     anonymous_mib: float | None  # before the bundle was opened
-    resident_mib: float | None = None  # the same of all that is resident, the runtime's own code among it
+    resident_mib: float | None = None  # before the bundle was opened, including the runtime's code
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive runs of one bundle, milliseconds each; the warm-up runs before them are kept apart."""
+    """Consecutive runs of one bundle, milliseconds each; the warm-up runs before them are separate."""
 
     ms: tuple[float, ...]
     warmup_ms: tuple[float, ...] = ()
     others_percent: float = 0.0  # of all cores, used by other processes meanwhile
-    bucket: tuple[tuple[str, ...], ...] = ()  # that ran last, for each run and image, where a bundle chooses
+    bucket: tuple[tuple[str, ...], ...] = ()  # that ran last, for each run and image of an adaptive bundle
     overflow: tuple[tuple[bool, ...], ...] = ()  # of the predicted bucket, where one is predicted
 
     @property
     def median_ms(self) -> float:
-        """Half of the block's runs were faster."""
+        """Median of the runs."""
         return median(self.ms)
 
     @property
     def mean_ms(self) -> float:
-        """Time of the whole block over its runs."""
+        """Mean of the runs."""
         return fmean(self.ms)
 
     @property
     def kinds(self) -> list[str]:
         """The kind of each image, run after run: its bucket, or OVERFLOWED; none where none is chosen."""
         names = [name for run in self.bucket for name in run]
-        flags = (
-            [flag for run in self.overflow for flag in run]
-            if names and self.overflow
-            else [False] * len(names)
-        )
-        return [OVERFLOWED if flag else name for name, flag in zip(names, flags, strict=True)]
+        flags = [flag for run in self.overflow for flag in run] if names else []
+        pairs = zip(names, flags or [False] * len(names), strict=True)
+        return [OVERFLOWED if flag else name for name, flag in pairs]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every raw sample, with the bucket of each image where the bundle chooses one."""
+        """Every raw sample, with the bucket of each image of an adaptive bundle."""
         plain = {
             "ms": list(self.ms),
             "warmup_ms": list(self.warmup_ms),

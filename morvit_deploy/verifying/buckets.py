@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Arrays, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.reference import MoRViT

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.trace import Outcome
 

@@ -35,9 +35,8 @@ from morvit_deploy.agent.serving import Model, Rounds
 from morvit_deploy.agent.transfer import receive
 from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.measuring.core.parity import DEVICE_TOLERANCE, LogitParity
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
-from morvit_deploy.remote.loader import load_command
+from morvit_deploy.remote.loader import agent_archive, load_command
 from morvit_deploy.remote.shipment import write_to
 
 MOST_BYTES = 5 << 20

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from morvit_deploy import open_bundle
-from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest, sha256
+from morvit_deploy.agent.core.recipe import sha256_of
+from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import BundleError, TargetError
 
 
@@ -57,7 +58,7 @@ def test_the_manifest_round_trips(tiny_bundle: Path) -> None:
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     content = b"x" * 3_000_001  # more than one chunk
     (tmp_path / "f").write_bytes(content)
-    assert sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(content).hexdigest()
     (described,) = describe_files(tmp_path, ["f"])
     assert (described.path, described.bytes) == ("f", len(content))
 
@@ -170,7 +171,7 @@ def test_a_graph_that_the_runtime_refuses_is_one_message(copied_bundle: Path) ->
     """Hashes fit, content does not: as with a bundle of a future version."""
     path = copied_bundle / "model.onnx"
     path.write_bytes(b"not a graph")
-    edit(copied_bundle, lambda f: f["files"][0].update(bytes=11, sha256=sha256(path)))
+    edit(copied_bundle, lambda f: f["files"][0].update(bytes=11, sha256=sha256_of(path)))
     for probes in (False, True):
         with pytest.raises(BundleError, match="cannot load"):
             open_bundle(copied_bundle, probes=probes)

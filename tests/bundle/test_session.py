@@ -13,7 +13,8 @@ import pytest
 from tiny_models import make_config, random_pixels
 
 from morvit_deploy import open_bundle
-from morvit_deploy.bundle.session import Arrays, HostDispatch, Runner, softmax
+from morvit_deploy.agent.core.running import Arrays, Runner
+from morvit_deploy.bundle.session import HostDispatch, softmax
 from morvit_deploy.errors import ImageError
 
 CLOSE = 1e-5  # the same float32 graph in another batch: only the order of sums differs

@@ -95,7 +95,7 @@ def adaptive(exported: Callable[..., Path]) -> Path:
 def test_tables_of_a_bundle_that_chooses_buckets(adaptive: Path) -> None:
     ended = run(adaptive, *QUICK)
     assert ended.exit_code == 0
-    for title in ("Buckets of bundle, one image a run", "Over a mix", "What choosing costs an image"):
+    for title in ("Buckets of bundle, one image a run", "Over a mix", "Dispatch overhead per image"):
         assert title in ended.stdout
 
 
@@ -105,7 +105,7 @@ def test_verdict(adaptive: Path, tmp_path: Path) -> None:
     ended = run(adaptive, *words, *QUICK)
     assert ended.exit_code == 0
     assert "Verdict on the plan of" in ended.stdout
-    assert "synthetic pictures, which meet other buckets" in " ".join(ended.stderr.split())
+    assert "synthetic pictures, which use other buckets" in " ".join(ended.stderr.split())
     (found,) = json.loads(out.read_text())["verdict"]["batches"]
     assert [one["form"] for one in found["contenders"]] == ["adaptive", "adaptive", "top-k", "dense"]
     assert found["contenders"][0]["measured"]["blocks"][0]["bucket"]

@@ -318,7 +318,7 @@ def test_project_is_replaced_only_with_force(project: Path, bundle: Path, tmp_pa
 def test_project_and_bundle_stay_apart(bundle: Path, place: str) -> None:
     before = sorted(bundle.rglob("*"))
     message = refused("bench", bundle, "--emit-project", bundle / place, "--force")
-    assert "inside the bundle" in message or "holds the bundle" in message
+    assert "inside the bundle" in message or "contains the bundle" in message
     assert sorted(bundle.rglob("*")) == before
 
 

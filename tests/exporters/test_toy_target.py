@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from commands import answer, run
 
-from morvit_deploy.bundle.session import Arrays, Runner
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.exporters.base import Exporter, Written, plain_ports
 from morvit_deploy.exporters.options import Help, TargetOptions
 from morvit_deploy.exporters.structure import Structure

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
-from morvit_deploy.bundle.session import Arrays, HostDispatch
+from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, mil_name, quiet

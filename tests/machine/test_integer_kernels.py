@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from morvit_deploy.agent.host import machine
-from morvit_deploy.bundle.kernel_warnings import kernel_warnings
+from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.exporters.onnx.low.observe import open_session
 from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
 from morvit_deploy.machine import integer_kernels

@@ -24,11 +24,12 @@ from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.exporters.onnx.low import speed
 from morvit_deploy.measuring.apple import measure as apple
 from morvit_deploy.measuring.apple.bench import find_goldens
+from morvit_deploy.measuring.apple.measure import CoreMl
 from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board import bench as board
 from morvit_deploy.measuring.core.inputs import Source
-from morvit_deploy.measuring.cpu import bench as cpu
+from morvit_deploy.measuring.cpu import lanes as cpu
 from morvit_deploy.measuring.cuda import bench as cuda
 from morvit_deploy.planning import schedule_costs
 from morvit_deploy.remote.host import Host
@@ -93,7 +94,8 @@ def test_apple(seen: list[str], exported: Exported, tmp_path: Path) -> None:
     package = read_package(bundle)
     goldens = find_goldens(open_manifest(bundle), Source(), answers_of(source))
     wish = Wish("mac", ("all", "cpu"), **FEW)
-    measure_on(Played(source, package), package, goldens, wish, None, inputs="synthetic pictures")
+    device = CoreMl(package, Played(source, package), goldens, loop.Stages())
+    measure_on(device, wish, None, inputs="synthetic pictures")
     assert seen == [f"{bundle} [all]", f"{bundle} [cpu]"]
 
 

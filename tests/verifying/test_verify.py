@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_config, random_model, zero
 
 from morvit_deploy import export, open_bundle
-from morvit_deploy.bundle.manifest import sha256
+from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
@@ -59,7 +59,7 @@ def describe(manifest: dict[str, Any]) -> None:
     """Make sizes and hashes fit the files."""
     for file in manifest["files"]:
         path = manifest["folder"] / file["path"]
-        file.update(bytes=path.stat().st_size, sha256=sha256(path))
+        file.update(bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def add_noise(array: np.ndarray) -> None:
@@ -403,7 +403,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("ladder", swap_names, "bucket b1: the "),
     ("ladder", remove_a_bucket, "Ifs"),
     ("ladder", rename_a_bucket, "MACs and parameters"),
-    ("parts", lambda m: m["carried"].pop(), "the stem hands on"),
+    ("parts", lambda m: m["carried"].pop(), "lists the carried values"),
     ("parts", lambda m: m.update(dispatch="graph"), "model.onnx"),
     ("parts", rename_a_bucket, "b7.onnx"),
     ("parts", remove_a_bucket, "dispatch"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, synthetic_images
 from morvit_deploy.exporters.coreml.kit.write import Golden
-from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE
+from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Routing

@@ -19,8 +19,8 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
+from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
-from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"

@@ -1,6 +1,6 @@
 """The weight file of a Core ML package (`weight.bin`), mapped into memory. No torch, no coremltools.
 
-A header of 64 bytes, then for every array 64 bytes that say its type, its bytes and where they begin; all numbers are
+A header of 64 bytes, then for every array an entry of 64 bytes with its type, size and offset; all numbers are
 little-endian and all offsets are multiples of 64. Source: coremltools, `mlmodel/src/MILBlob/Blob/StorageFormat.hpp`.
 """
 
@@ -45,7 +45,7 @@ class BlobFile:
             raise BundleError(f"{path}: a weight file of version {version}, this reads version {_VERSION}")
 
     def read(self, offset: int, kind: ValueType) -> Array:
-        """The array whose entry is at `offset`, which must have that type and number of elements."""
+        """The array whose entry is at `offset`, with that type and number of elements."""
         end = offset + _ENTRY.size
         if end > self._bytes.size:
             raise self._cut(f"an entry at byte {offset}")
@@ -55,7 +55,7 @@ class BlobFile:
             found = f"{size} bytes of {_TYPES.get(code, f'type {code}')}" if mark == _MARK else "no array"
             raise BundleError(
                 f"{self.path}: the model expects {expected} bytes of {kind.dtype} at byte {offset}, there is {found}"
-                "; the weights are of another package or were changed: export it again"
+                "; the weights belong to another package or were changed: export it again"
             )
         if start + size > self._bytes.size:
             raise self._cut(f"an array from byte {start} to {start + size}")

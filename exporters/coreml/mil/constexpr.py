@@ -1,17 +1,20 @@
-"""Weights that are stored compressed: the `constexpr_*` operations, which unpack them when a package is loaded.
+"""Compressed weights: the `constexpr_*` operations, which unpack them when a package is loaded.
 
-Parameters and results are numpy arrays; elements below a byte arrive unpacked, one in each byte. Only compressions
-that `--weights` offers are here. Operations of iOS 16 and of iOS 18 share names: `shape` tells them apart.
-Source: coremltools' operation reference, `constexpr_ops` (iOS 16) and `compression` (iOS 18). No torch.
+Parameters and results are numpy arrays; elements smaller than a byte are unpacked to one byte each. Only the
+compressions of `--weights` are implemented. iOS 16 and iOS 18 have operations of the same name; `shape` distinguishes
+them. Source: coremltools' operation reference, `constexpr_ops` (iOS 16) and `compression` (iOS 18).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from torch import Tensor
 
-from morvit_deploy.exporters.coreml.mil.types import Array, unpack
+from morvit_deploy.exporters.coreml.mil.function import Constant, Operation
+from morvit_deploy.exporters.coreml.mil.ops import dense
+from morvit_deploy.exporters.coreml.mil.types import NUMPY, Array, unpack
 
 
 def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None) -> Array:
@@ -71,8 +74,38 @@ CONSTEXPR: dict[str, Callable[..., Array]] = {
 }
 
 
+class Weights:
+    """A package's constants as tensors; each is unpacked and converted once, whatever functions read it."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[object, Tensor] = {}
+        self._unpacked: dict[object, Constant] = {}
+
+    def tensor(self, constant: Constant) -> Tensor:
+        """float32, int64 or bool."""
+        if (key := _key(constant)) not in self._tensors:
+            self._tensors[key] = dense(np.asarray(constant.value))
+        return self._tensors[key]
+
+    def unpack(self, operation: Operation, parameters: Mapping[str, Constant]) -> Constant:
+        """The weight that a `constexpr_*` unpacks; ValueError where it is not of the declared type."""
+        key = (operation.type, *sorted((name, _key(value)) for name, value in parameters.items()))
+        if key not in self._unpacked:
+            values = CONSTEXPR[operation.type](**{name: held.value for name, held in parameters.items()})
+            kind = operation.outputs[0].type
+            if values.shape != kind.shape or values.dtype != NUMPY.get(kind.dtype):
+                raise ValueError(f"it unpacks to {values.dtype} {values.shape}, expected {kind}")
+            self._unpacked[key] = Constant(kind, values)
+        return self._unpacked[key]
+
+
+def _key(constant: Constant) -> object:
+    """Equal for constants of the same type and content."""
+    return (*constant.stored, constant.type) if constant.stored else constant.digest
+
+
 def _spread(values: Array, blocks: list[int]) -> Array:
-    """Each value repeated over its block; a block of the whole axis is left to broadcasting."""
+    """Repeat each value over its block; a block of the whole axis is left to broadcasting."""
     for axis, size in enumerate(blocks):
         if size > 1 and values.shape[axis] > 1:
             values = np.repeat(values, size, axis)

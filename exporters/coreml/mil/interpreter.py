@@ -1,13 +1,13 @@
-"""Evaluates a saved Core ML package where Core ML is missing.
+"""Evaluates a saved Core ML package without Core ML.
 
-What it shows: that the graph as written computes what it should, weights and their compression included. fp16 is
-emulated operation by operation: inputs are fp16 values, an operation computes in float32, and its result is rounded
-to fp16, to the nearest and ties to even, to infinity from 65520 on and with subnormal numbers. Products, norms,
-softmax and attention are one operation each. fp32 is computed in float32; integers of every width and bool are exact.
+It shows that the written graph computes what it should, weights and their compression included. fp16 is emulated
+operation by operation: inputs are fp16 values, an operation computes in float32, and its result is rounded to fp16,
+to nearest even, to infinity from 65520 on, and with subnormal numbers. Products, norms, softmax and attention are one
+operation each. fp32 is computed in float32; integers of every width and bool are exact.
 
-What it does not show: how Apple's kernels round. They may add up in fp16, in another order or in wider numbers, keep
-intermediate values of operations that they fuse, flush subnormal numbers to zero, or approximate functions; the
-Neural Engine's differ from the GPU's. Only a run on the device shows that.
+It does not show how Apple's kernels round. They may accumulate in fp16, in another order or in wider numbers, keep
+intermediate values of fused operations, flush subnormal numbers to zero, or approximate functions; the Neural
+Engine's differ from the GPU's. Only a run on the device shows that.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from morvit_deploy.bundle.session import Arrays
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.mil.function import Function, Operation
+from morvit_deploy.exporters.coreml.mil.constexpr import Weights
+from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.ops import dense
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mil.program import Program
 from morvit_deploy.exporters.coreml.mil.step import Value
 from morvit_deploy.exporters.coreml.mil.types import NUMPY, Array, ValueType
-from morvit_deploy.exporters.coreml.mil.weights import Weights
 
 
 class MilPackage:
-    """A saved package of one function or several, read once; a function is prepared when it first runs.
+    """A saved package, read once; each function is prepared at its first run.
 
-    BundleError for a damaged package or one of another kind.
+    Raises BundleError for a damaged package or one of another kind.
     """
 
     def __init__(self, package: Path) -> None:
@@ -52,21 +52,8 @@ class MilPackage:
             raise BundleError(f"{self.package}: no function {name!r}; it has {', '.join(self.functions)}")
         return self._functions[name]
 
-    def inputs(self, function: str) -> dict[str, ValueType]:
-        """Name of an input -> its type."""
-        return {value.name: value.type for value in self.function(function).inputs}
-
-    def outputs(self, function: str) -> dict[str, ValueType]:
-        """Name of an output -> its type."""
-        written = self.function(function)
-        return {name: written.types[name] for name in written.outputs}
-
-    def operations(self, function: str) -> tuple[Operation, ...]:
-        """The operations in their order; weights are those of type `const`."""
-        return self.function(function).operations
-
     def run(self, function: str, feeds: Arrays, keep: Collection[str] = ()) -> Arrays:
-        """Named arrays in, named arrays out; with `keep`, also values inside the function.
+        """Map named arrays to named arrays; with `keep`, values inside the function are returned too.
 
         Outputs have the package's types. A classifier's label is an array of one string or number without axes, its
         dictionary of probabilities an array in the order of the labels. TargetError for an operation that is not
@@ -83,7 +70,7 @@ class MilPackage:
         return {name: _array(values[name], written.types[name]) for name in (*written.outputs, *keep)}
 
     def _checked(self, function: str, feeds: Arrays) -> dict[str, torch.Tensor]:
-        inputs = self.inputs(function)
+        inputs = {value.name: value.type for value in self.function(function).inputs}
         if set(feeds) != set(inputs):
             raise BundleError(
                 f"{self.package}: function {function!r} takes {sorted(inputs)}, it was given {sorted(feeds)}"

@@ -1,8 +1,8 @@
 """Operations that are known to leave the Neural Engine, each with its source.
 
 Apple publishes no such list; placement changes with the chip, the system and the sizes of tensors
-(https://github.com/apple/coremltools/issues/1780). These are measurements and findings of others: a report that
-names them says where to look first on a phone, not what the phone will do. No torch, no coremltools.
+(https://github.com/apple/coremltools/issues/1780). These are findings of others: they suggest where to look first on
+a phone, not what the phone will do. No torch, no coremltools.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHISPER_PLAN = (
 
 @dataclass(frozen=True)
 class Reason:
-    """What a source says of an operation."""
+    """A source's finding on an operation."""
 
     said: str
     source: str
@@ -54,7 +54,7 @@ OPERATIONS: dict[str, Reason] = {
         MEASURED_PLAN,
     ),
     "gather": Reason(
-        "a Core ML compute plan of Whisper's decoder has the CPU alone as able to run it", WHISPER_PLAN
+        "a Core ML compute plan of Whisper's decoder lists only the CPU as able to run it", WHISPER_PLAN
     ),
     "gather_nd": Reason(
         "the catalogue has it on the M1 for indices of three channels alone, and on later chips", CATALOG
@@ -93,8 +93,8 @@ SINGLE = Reason(
 def leaving(function: Function) -> list[Leaving]:
     """Operations of a function that are known to leave the Neural Engine, the most frequent first.
 
-    Integer and fp32 arithmetic count once, under the first that fits: the operation's name, then the cast, then the
-    type of its result.
+    An operation counts once, under the first reason that applies: its name, a cast to int32, or the type of its
+    result.
     """
     found = Counter(reason for op in function.operations if (reason := _reason(op)) is not None)
     return [Leaving(what, count, why.said, why.source) for (what, why), count in found.most_common()]

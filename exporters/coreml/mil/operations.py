@@ -1,6 +1,6 @@
-"""The table of operations: those that exported packages use, and no others.
+"""The table of operations, only those that exported packages use.
 
-`tests/exporters/coreml/mil/test_operations.py` exports packages and holds the table to what they use.
+`tests/exporters/coreml/mil/test_operations.py` exports packages and compares their operations with the table.
 """
 
 from __future__ import annotations

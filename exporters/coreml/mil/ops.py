@@ -1,11 +1,11 @@
-"""How a MIL operation is evaluated, and how its parameters are given to it.
+"""Evaluators of MIL operations and their parameters.
 
-An operation is a function whose parameters have MIL's names. Their annotations say what each one takes: a `Tensor`
-may be computed in every run; `int`, `Ints`, `float`, `bool`, `Bools`, `str` and `Labels` must be constant. A package
-with a parameter that the signature does not name is refused.
+An operation is a function whose parameters have MIL's names. Their annotations give the kind of each: a `Tensor` may
+be computed in every run; `int`, `Ints`, `float`, `bool`, `Bools`, `str` and `Labels` must be constant. A package with
+a parameter that is not in the signature is refused.
 
-Tensors hold one of three types: float32 for fp16 and fp32, int64 for every integer, bool. The interpreter brings each
-result to the type that the package declares.
+Tensors have one of three types: float32 for fp16 and fp32, int64 for every integer, bool. The interpreter converts
+each result to the type that the package declares.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SEVERAL = (Ints, Bools, Labels)
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An operation's function, and what its parameters take: Tensor, Tensors or the type of a constant.
+    """An operation's function and the kinds of its parameters: Tensor, Tensors or the type of a constant.
 
-    One that only `moves` returns values as it read them, which need no rounding.
+    With `moves`, it returns values unchanged, which need no rounding.
     """
 
     function: Callable[..., Result]
@@ -44,14 +44,14 @@ class Evaluator:
 
 
 def evaluator(function: Callable[..., Result], *, moves: bool = False) -> Evaluator:
-    """An operation, its parameters read off the function's signature."""
+    """An operation with parameters from the function's signature."""
     signature = inspect.signature(function, eval_str=True).parameters
     takes = {name: _without_none(parameter.annotation) for name, parameter in signature.items()}
     required = {name for name, parameter in signature.items() if parameter.default is parameter.empty}
     return Evaluator(function, takes, frozenset(required), moves)
 
 
-# Any: which parameter takes which type is known when a package is read, not when this is checked
+# Any: the type of a parameter is known only when a package is read
 def as_constant(value: Any, kind: Any) -> Any:
     """A constant (an array, a tensor, a string or a list) as the type that a parameter takes."""
     plain = value if isinstance(value, (str, list)) else value.tolist()
@@ -59,7 +59,7 @@ def as_constant(value: Any, kind: Any) -> Any:
         return tuple(plain) if isinstance(plain, list) else (plain,)
     if isinstance(plain, list):
         if len(plain) != 1:
-            raise ValueError(f"{len(plain)} values where one is taken")
+            raise ValueError(f"got {len(plain)} values, expected one")
         (plain,) = plain
     return kind(plain)
 

@@ -1,6 +1,6 @@
 """Operations that compute: arithmetic, comparison, activations, casts, products, norms, sums.
 
-Each is computed in float32 from end to end; only its result is rounded to the package's type.
+Each computes in float32; only its result is rounded to the package's type.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def cast(x: Tensor, dtype: str) -> Tensor:
-    """Floats lose their fraction and stop at the ends of the integer type, as ARM converts; integers wrap around.
+    """Truncate floats and clamp them to the integer type, as ARM does; integers wrap around.
 
-    The second half of both, rounding to fp16 and wrapping, is done to every result.
+    Rounding to fp16 and wrapping are applied to every result elsewhere.
     """
     if dtype in ("fp16", "fp32"):
         return x.to(torch.float32)
@@ -111,7 +111,7 @@ def _same(size: int, kernel: int, stride: int, dilation: int, lower: bool) -> tu
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """softmax(Q Kᵀ / √E + mask) V; a mask of booleans lets pass where it is true."""
+    """softmax(Q Kᵀ / √E + mask) V; a boolean mask keeps scores where it is true."""
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     if attn_mask is not None:
         is_bool = attn_mask.dtype == torch.bool

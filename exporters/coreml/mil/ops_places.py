@@ -1,7 +1,7 @@
 """Operations that move, cut and join values, take them by index, or return indices.
 
-Equal values rank by their place: the lower index comes first. Core ML does not promise that order, so a comparison
-with it must allow for ties.
+Equal values rank by index, the lower first. Core ML does not guarantee that order, so a comparison with it must allow
+for ties.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def slice_by_index(
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
 ) -> Tensor:
-    """x[begin:end:stride] on every axis as Python slices; a mask takes an end off, or one index alone."""
+    """x[begin:end:stride] on every axis as Python slices; masks drop an end, or select a single index."""
     no = (False,) * x.ndim
     no_begin, no_end, alone = begin_mask or no, end_mask or no, squeeze_mask or no
     steps = stride or (1,) * x.ndim
@@ -82,9 +82,9 @@ def slice_by_index(
 def gather(
     x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False
 ) -> Tensor:
-    """Slices of x along `axis`; the first `batch_dims` axes of both are one and the same.
+    """Slices of x along `axis`; the first `batch_dims` axes of both are shared.
 
-    `validate_indices` has the device check them; here they are always checked.
+    Indices are always checked, whatever `validate_indices`.
     """
     axis %= x.ndim
     size = x.shape[axis]
@@ -105,9 +105,9 @@ def topk(
     return_indices: bool = True,
     output_indices_dtype: str = "int32",
 ) -> Tensor | Tensors:
-    """The k first of a stable sort, with or without their indices; without `sort` any order is right, so is this one.
+    """The first k of a stable sort, with or without indices; without `sort` any order is allowed.
 
-    The type of the indices is the one that the package declares for the result.
+    The package declares the type of the indices.
     """
     values, indices = torch.sort(x, dim=axis, descending=not ascending, stable=True)
     first = values.narrow(axis, 0, k)

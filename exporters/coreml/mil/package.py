@@ -1,9 +1,9 @@
 """Reads a saved Core ML package (`.mlpackage`) into plain records. No torch.
 
-The package's own messages (protobuf) are read, and the weight file by its published layout. coremltools has a reader
-too (`converters.mil.frontend.milproto`, private). It builds the compiler's program again and infers every type; it
-takes eight times as long (2.8 s against 0.3 s for six functions of 976 operations, measured with 9.0); and it returns
-the program that would be written next, where a check should see the one that was written.
+It parses the package's protobuf messages, and the weight file by its published layout. coremltools' own reader
+(`converters.mil.frontend.milproto`, private) rebuilds the compiler's program and infers every type; it takes eight
+times as long (2.8 s against 0.3 s for six functions of 976 operations, measured with 9.0), and returns the program
+that would be written next, not the one that was written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One function of a Core ML package, ready to run: constants converted, parameters bound, last readers known."""
+"""Prepares a function of a Core ML package: converts constants, binds parameters, finds last readers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
+from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR, Weights
 from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 from morvit_deploy.exporters.coreml.mil.operations import OPERATIONS
 from morvit_deploy.exporters.coreml.mil.ops import Evaluator, Tensors, as_constant
 from morvit_deploy.exporters.coreml.mil.step import Step, Value, Values
-from morvit_deploy.exporters.coreml.mil.weights import Weights
 
 Known: TypeAlias = Constant | Value  # a constant, or a value that is computed from constants alone
 
 
 class Program:
-    """A function that can be run. TargetError for an operation or a parameter that is not known."""
+    """A function that can be run. TargetError for an operation or a parameter that is not implemented."""
 
     def __init__(self, function: Function, weights: Weights) -> None:
         self.function = function
@@ -45,7 +44,7 @@ class Program:
         return {name: values[name] if name in values else self._value(self._known[name]) for name in kept}
 
     def _bind(self, operation: Operation) -> Step | None:
-        """The step of an operation; None where its value is known beforehand."""
+        """The step of an operation; None if its value is constant."""
         if operation.type == "const":
             self._known[operation.outputs[0].name] = operation.constant
             return None
@@ -105,7 +104,7 @@ class Program:
         step.reads[name] = tuple(names)
 
     def _folded(self, step: Step) -> Step | None:
-        """The step; None where it reads constants alone: it runs here, once."""
+        """The step; None if it reads only constants, as it then runs here, once."""
         if step.reads:
             self._computed |= {output.name for output in step.operation.outputs}
             return step
@@ -116,7 +115,7 @@ class Program:
         return None
 
     def _lookup(self, read: str | Constant) -> Known | None:
-        """A value that is known beforehand; None for one that is computed in every run."""
+        """A constant value; None for one that is computed in every run."""
         if isinstance(read, Constant):
             return read
         if read not in self._known and read not in self._computed:
@@ -139,7 +138,7 @@ class Program:
 
     @contextmanager
     def _naming(self, operation: Operation) -> Iterator[None]:
-        """Name the operation in errors: TargetError for what is not known here, BundleError for a changed package."""
+        """Add the operation to errors: TargetError for what is not implemented, BundleError for a changed package."""
         place = f"operation {operation.type} ({operation.name!r}) of function {self.function.name!r}"
         try:
             yield

@@ -1,4 +1,4 @@
-"""What can be counted in a function: multiply-accumulates, and operations that a static graph must not hold."""
+"""MACs of a function, and operations that a static graph must not have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_TWO = ("linear", "matmul", "einsum")  # products that may pick rows
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one run; `selection` counts products with a one-hot matrix, which pick rows."""
+    """MACs of one run; `selection` counts products with a one-hot matrix, which select rows."""
 
     products: int
     selection: int
@@ -43,7 +43,7 @@ def count_macs(function: Function) -> Macs:
 
 
 def violations(function: Function) -> list[str]:
-    """Operations whose work depends on the image, and dimensions that are open: a static graph has neither."""
+    """Operations whose work depends on the image, and open dimensions; a static graph has neither."""
     problems = [
         f"{function.name}: operation {op.type} ({op.name})"
         for op in every_operation(function.operations)

@@ -1,4 +1,4 @@
-"""The model card inside a Core ML package: what Xcode and a stranger see of it."""
+"""The model card inside a Core ML package, which Xcode shows."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def _description(about: Subject) -> str:
     config, plan, size = about.config, about.plan, about.config.image_size
     begin = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
     if not plan.adaptive:
-        return f"{begin} One function answers every picture."
+        return f"{begin} One function runs every picture."
     names = ", ".join(bucket.name for bucket in plan.buckets)
     return (
-        f"{begin} The function `{STEM}` answers the number of the bucket that a picture needs and what that bucket's "
-        f"function ({names}) goes on with; a picture that overflows is run again in `{plan.buckets[-1].name}`."
+        f"{begin} The function `{STEM}` returns the number of the bucket that a picture needs and the inputs of that "
+        f"bucket's function ({names}); a picture that overflows is run again in `{plan.buckets[-1].name}`."
     )
 
 
@@ -86,7 +86,7 @@ def _ports(about: Subject) -> dict[str, str]:
         image = f"An RGB picture: {crop}. Normalisation is inside."
     else:
         image = f"A picture, {crop}, as (pixel / 255 − mean) / std, channels first."
-    handed = {mil_name(name): "Handed from the stem to a bucket's function." for name in about.carried}
+    handed = {mil_name(name): "Passed from the stem to a bucket's function." for name in about.carried}
     return {
         "image": image,
         "logits": f"One number for each of the {config.num_classes} classes, before softmax.",

@@ -1,6 +1,6 @@
-"""A class label instead of probabilities: the operation `classify`, put at the end of a converted function.
+"""Adds the operation `classify` to a converted function, which returns a class label instead of probabilities.
 
-coremltools adds it while it converts; then it can neither name further outputs nor compress the weights.
+coremltools can add it during conversion, but then can neither name further outputs nor compress weights.
 """
 
 from __future__ import annotations

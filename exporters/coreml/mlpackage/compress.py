@@ -13,7 +13,7 @@ from morvit_deploy.exporters.coreml.mlpackage.convert import Converted
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.graph.unroll import StaticMoRViT
 
-BLOCK = 32  # int4: elements that share a scale; with one for a whole channel its 16 levels cost classes
+BLOCK = 32  # int4: elements that share a scale; with one scale a channel, 16 levels cost top-1
 # bits of an index into a table of the weight's own values
 PALETTES = {"palette8": 8, "palette6": 6, "palette4": 4}
 

@@ -1,4 +1,4 @@
-"""Hides probes: values that were traced as outputs stay inside a converted function, under their names."""
+"""Hides probes: values traced as outputs become inner values of a converted function and keep their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from morvit_deploy.exporters.coreml.sdk.load import Message
 def hide(spec: Message, hidden: Sequence[str]) -> set[str]:
     """Remove values from the outputs of a model's functions; returns the names that are still computed.
 
-    A value that was cast only to be an output gives its name to the value before the cast.
+    Where a value is only the cast of another for the output, the other one gets its name.
     """
     alive: set[str] = set()
     for function in spec.mlProgram.functions.values():

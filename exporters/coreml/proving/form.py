@@ -1,4 +1,4 @@
-"""A function against the manifest's options: operation set, precision, compression, outputs, selection."""
+"""Checks a function against the manifest's options: operation set, precision, compression, outputs, selection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def form_violations(function: Function, precision: str, form: CoremlForm) -> lis
     classifier = "a classifier" if form.classifier else "no classifier"
     expected = f"{precision}, weights {form.weights}, iOS {form.ios}, {classifier}"
     return [
-        f"function {function.name!r} has {what}, which does not go with the manifest: {expected}"
+        f"function {function.name!r} has {what}, which contradicts the manifest: {expected}"
         for what, fits in found.items()
         if not fits
     ]

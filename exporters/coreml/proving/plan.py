@@ -1,4 +1,4 @@
-"""Functions against the plan: multiply-accumulates, probes, thresholds and the dispatch table."""
+"""Checks functions against the plan: MACs, probes, thresholds and the dispatch table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from morvit_deploy.exporters.coreml.mil.structure import Macs
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.model.macs import last_step_is_cls_alone, schedule_macs, selection_macs
+from morvit_deploy.model.macs import schedule_macs, selection_macs
 from morvit_deploy.model.plan import Plan
 
 
@@ -48,34 +48,13 @@ def probe_violations(
     return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 
 
-def threshold_violations(functions: Iterable[Function], manifest: Manifest) -> list[str]:
-    """Router logits are compared with the plan's thresholds, rounded to the precision, and with nothing else."""
-    thresholds = manifest.plan.thresholds
-    if thresholds is None:
-        return []
-    kind = np.float16 if manifest.precision == "fp16" else np.float32
-    allowed = {float(kind(t)) for t in thresholds if t is not None}
-    reached = thresholds[:-1] if last_step_is_cls_alone(manifest.config) else thresholds
-    needed = {float(kind(t)) for t in reached if t is not None}
-    compared = (value for function in functions for value in _compared(function, "greater_equal"))
-    found = {float(value) for value in compared if value.size == 1 and value.dtype.kind == "f"}
-    if needed <= found <= allowed:
-        return []
-    return [f"router logits are compared with {sorted(found)}, the plan's thresholds are {sorted(allowed)}"]
+def compared_numbers(functions: Iterable[Function]) -> set[float]:
+    """The numbers that router logits are compared with."""
+    values = (value for function in functions for value in compared(function, "greater_equal"))
+    return {float(value) for value in values if value.size == 1 and value.dtype.kind == "f"}
 
 
-def table_violations(stem: Function, plan: Plan) -> list[str]:
-    """The stem chooses a bucket by the plan's table: upper bounds for thresholds, capacities otherwise."""
-    table = np.array([bucket.capacity for bucket in plan.buckets])
-    if plan.mode == "threshold":
-        table = np.array([bucket.upto for bucket in plan.buckets[:-1]])
-    found = _compared(stem, "greater")
-    if any(np.array_equal(value.reshape(-1), table.reshape(-1)) for value in found):
-        return []
-    return [f"the stem chooses by {[value.tolist() for value in found]}, the plan says {table.tolist()}"]
-
-
-def _compared(function: Function, comparison: str) -> list[Array]:
+def compared(function: Function, comparison: str) -> list[Array]:
     """The constants that a function's comparisons of one kind compare with."""
     values = (function.constant(op, "y") for op in function.operations if op.type == comparison)
     return [value for value in values if isinstance(value, np.ndarray)]

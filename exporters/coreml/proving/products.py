@@ -1,4 +1,4 @@
-"""Products and storage: each weight is multiplied by as often as promised, and stored once."""
+"""Checks products and storage: each weight is multiplied by as often as promised, and stored once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
+from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR, Weights
 from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 from morvit_deploy.exporters.coreml.mil.types import Array
-from morvit_deploy.exporters.coreml.mil.weights import Weights
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Weight
 
 FACTORS = {
@@ -86,7 +85,7 @@ def count_uses(parts: Iterable[Part], owners: Owners) -> tuple[Counter[str], lis
             uses[owner] += 1
         elif values.size >= LARGE:
             violations.append(
-                f"{operation.type} {operation.name!r} multiplies by {name!r} {list(values.shape)}, which is no "
+                f"{operation.type} {operation.name!r} multiplies by {name!r} {list(values.shape)}, which is not a "
                 "weight of the model"
             )
     return uses, violations
@@ -100,12 +99,6 @@ def use_violations(uses: Mapping[str, int], weights: Iterable[Weight]) -> list[s
         for name in dict.fromkeys([*promised, *uses])
         if uses.get(name, 0) != promised.get(name, 0)
     ]
-
-
-def block_applications(uses: Mapping[str, int]) -> dict[str, int]:
-    """How often each block is applied: its last layer's number of products."""
-    last = ".fc2.weight"
-    return {name.removesuffix(last): times for name, times in uses.items() if name.endswith(last)}
 
 
 def storage_violations(parts: Iterable[Part], owners: Owners) -> list[str]:

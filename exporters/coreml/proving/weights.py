@@ -16,7 +16,7 @@ from morvit_deploy.graph.style.stems import ConvStem
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.graph.weights import weight_name
 
-# Part of a weight's energy. Below it a compressed copy is closer to its weight than to any other; int4 leaves 0.1.
+# Part of a weight's energy. A compressed copy within it is closest to its own weight; int4 leaves 0.1.
 COMPRESSION_ERROR = 0.3
 
 
@@ -31,7 +31,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Promise:
-    """What one run of a static graph shows: the weights it multiplies by, and the names of its probes."""
+    """The weights that one run of a static graph multiplies by, and the names of its probes."""
 
     weights: tuple[Weight, ...]
     probes: frozenset[str]

@@ -1,4 +1,4 @@
-"""Loads coremltools when it is used, and silences its remarks on what does not matter here.
+"""Imports coremltools on first use, and silences its warnings about versions and platforms.
 
 Imports the standard library and `errors` alone: benchmark projects carry this file.
 """
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from morvit_deploy.errors import TargetError
 
-# coremltools and its messages ship no types: a name for each kind of object that crosses the border
+# coremltools ships no types: a name for each kind of object that we take from it
 Message: TypeAlias = Any  # a protobuf message of coremltools.proto
 Model: TypeAlias = Any  # a coremltools.models.MLModel
 
@@ -39,8 +39,8 @@ def coremltools() -> Any:
 def quiet() -> Iterator[None]:
     """Let only errors through while the block runs.
 
-    coremltools warns of every library version that is newer than those it knows and, outside macOS, of missing
-    bridges; it draws progress bars, too.
+    coremltools warns about library versions newer than those it was tested with and, outside macOS, about missing
+    bridges, and draws progress bars.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""A plan's graphs as traced pieces, and pieces put together as a bundle's files."""
+"""Traces a plan's graphs into pieces, and assembles pieces into a bundle's files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pieces:
 def trace_pieces(
     graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, *, dynamic: bool, inside: bool
 ) -> Pieces:
-    """Trace the static graphs one after the other; `inside` one self-dispatching graph, or for several files."""
+    """Trace the static graphs one after the other, for one self-dispatching graph (`inside`) or for several files."""
     first = next(iter(graphs.values()))
     if not plan.adaptive:
         model, probes = trace(Whole(first), [image], dynamic=dynamic)
@@ -63,7 +63,7 @@ def trace_pieces(
 
 
 def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = False) -> Written:
-    """Put the pieces together and write a bundle's graph files and weights; with int8 weights `inside` branches."""
+    """Assemble the pieces and write a bundle's graph files and weights; `inside` moves int8 weights into branches."""
     if not plan.adaptive:
         model = pieces.parts[WHOLE]
         return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)

@@ -1,7 +1,6 @@
-"""Traced pieces side by side, in the branches of one graph or in files of their own: whose names, whose weights.
+"""Names and weights of traced pieces that become branches of one graph, or files of their own.
 
-Values inside a trunk are named `BUCKET/value`, in either form, so that a probe's name says where it is. Weights are
-named after their modules and belong to all.
+Values inside a trunk are named `BUCKET/value` in both cases. Weights are named after their modules and shared.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ INLINE_BYTES = 256  # smaller constants (shapes, axes) stay in the graph, where 
 def as_branch(
     main: onnx.GraphProto, name: str, piece: onnx.ModelProto, results: Iterable[str] | None = None
 ) -> onnx.GraphProto:
-    """A piece as a branch of an If: its weights go to the main graph, its values are named after the bucket."""
+    """Turn a piece into a branch of an If; its weights move to `main`, its values get the bucket's prefix."""
     graph = copy_of(piece).graph
     if results is not None:
         by_name = {value.name: value for value in graph.output}
@@ -78,8 +77,8 @@ def merge_pieces(graph: onnx.GraphProto) -> None:
 def integers_inside(model: onnx.ModelProto) -> None:
     """Give each branch initializers of its own for the int8 weights it widens, in place.
 
-    TensorRT takes an integer constant only right before its DequantizeLinear, on the same side of an If. The file
-    still holds each weight once: the branches' initializers name the same place in it.
+    TensorRT accepts an integer constant only directly before its DequantizeLinear, in the same branch. The file still
+    holds each weight once: the branches' initializers refer to the same offset.
     """
     held = {init.name: init for init in model.graph.initializer}
     _, *branches = every_graph(model.graph)
@@ -101,7 +100,7 @@ def after_slash(name: str) -> str:
 
 
 def _compute_outputs(graph: onnx.GraphProto) -> None:
-    """A branch returns what its nodes compute: behind an output that is an initializer goes an Identity."""
+    """Put an Identity after each output that is an initializer: a branch returns only what its nodes compute."""
     outputs = {value.name for value in graph.output}
     for init in graph.initializer:
         if init.name in outputs:

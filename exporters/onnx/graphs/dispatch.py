@@ -1,8 +1,8 @@
-"""Puts a stem and its trunks together in one graph that chooses the bucket itself.
+"""Joins a stem and its trunks into one graph that chooses the bucket itself.
 
-It chooses with one If after the other, each with a trunk in it or the results so far. They are not nested: ONNX
-Runtime prepares the weights of the first level of branches only. The last If runs `full`, for images that were sent
-there or, where the choice is a prediction, overflowed:
+The Ifs follow one another; each runs a trunk or returns the results so far. They are not nested, because ONNX Runtime
+prepacks weights only in the first level of branches. The last If runs `full`, for images that chose it and, where the
+choice is a prediction, for images that overflowed:
 
     stem ─► needed ─► If b0: trunk, else nothing ─► If b1: trunk, else keep ─► … ─► If full or overflow: full
 """
@@ -58,7 +58,7 @@ def self_dispatching(
 
 
 def _take_outputs(graph: onnx.GraphProto) -> Values:
-    """Take the outputs off a stem, whose `bucket` becomes the value `needed`; those that the whole graph has."""
+    """Remove a stem's outputs and rename its `bucket` to `needed`; returns the outputs that the whole graph keeps."""
     outputs = {value.name: value for value in graph.output if value.name in ORDER}
     rename(graph, {"bucket": "needed"})
     outputs["bucket"].name = "bucket"
@@ -76,7 +76,7 @@ def _number_buckets(graph: onnx.GraphProto, names: Iterable[str]) -> None:
 
 
 def _overflowed(graph: onnx.GraphProto, found: str, last: str) -> str:
-    """Append the output `overflow`; the name of the condition that an image overflowed or needs the last bucket."""
+    """Append the output `overflow`; returns the name of the condition that `full` has to run."""
     graph.node.extend(
         [
             _node("Identity", [found], ["overflow"]),
@@ -92,7 +92,7 @@ def _overflowed(graph: onnx.GraphProto, found: str, last: str) -> str:
 def _run_full(
     graph: onnx.GraphProto, trunk: onnx.ModelProto, condition: str, found: Mapping[str, str], values: Values
 ) -> None:
-    """Append the last If, which returns the results so far unless `full` runs; depths are uint8 only at the edge."""
+    """Append the last If, which runs `full` or returns the results so far; `depth` becomes uint8 after it."""
     results = {name: "depth_steps" if name == "depth" else name for name in values if name != "overflow"}
     branch = as_branch(graph, FULL, trunk, results)
     otherwise = _keep("keep", {name: found[name] for name in results}, values)

@@ -41,12 +41,12 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
 
 
 def _is_int8_weight(array: NDArray[Any]) -> bool:
-    """However small, it goes to the file: each branch may name it, and it is stored once."""
+    """Int8 weights are stored in the file whatever their size, so that several branches can refer to them."""
     return array.dtype == np.int8 and array.ndim == 2
 
 
 def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """Offset and length of `content` in the file, where it is written unless it is there already."""
+    """Write `content` unless the file has it; returns its offset and length."""
     key = hashlib.sha256(content).hexdigest()
     if key not in placed:
         weights.write(b"\0" * (-weights.tell() % (PAGE if len(content) >= 16 * PAGE else LINE)))
@@ -56,10 +56,10 @@ def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]
 
 
 def _check(path: Path) -> None:
-    """What ONNX itself says of the written file."""
+    """Run the ONNX checker on the written file."""
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise StructureError(
-            f"the ONNX checker refuses the written {path.name}, so no bundle was made: {error}"
+            f"the ONNX checker refuses the written {path.name}, so no bundle was written: {error}"
         ) from error

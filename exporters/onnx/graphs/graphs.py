@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 
-MOVES = (  # values are handed on as they are
+MOVES = (  # operators that do not change values
     "Reshape",
     "Transpose",
     "Slice",
@@ -49,7 +49,7 @@ def computed_values(graph: onnx.GraphProto) -> set[str]:
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
-    """Names a node reads, those that its branches read from outside among them."""
+    """Names that a node reads, including those that its branches read from outside."""
     names = set(node.input)
     for branch in branches(node):
         inside = {name for inner in branch.node for name in inner.output}
@@ -84,7 +84,7 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def merge_equal(graph: onnx.GraphProto) -> None:
-    """Keep one initializer for each unique content, in place; a weight's own name goes before a bucket's copy."""
+    """Keep one initializer for each unique content, in place; a weight's own name is preferred to a bucket's copy."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     names, kept = {}, []
     for init in sorted(graph.initializer, key=lambda init: ("." not in init.name, "/" in init.name)):
@@ -105,7 +105,7 @@ def element_types(graph: onnx.GraphProto, outer: Mapping[str, int] | None = None
 
 
 def whole_operators(model: onnx.ModelProto) -> dict[str, int]:
-    """Operators that compute in fp32, with their number, most frequent first; what only moves values is left out."""
+    """Number of nodes that compute in fp32 by operator, most frequent first; MOVES are left out."""
     graph = shape_inference.infer_shapes(model).graph
     kinds = element_types(graph)
     found = Counter(

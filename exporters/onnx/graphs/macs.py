@@ -17,7 +17,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 
-Shapes = dict[str, tuple[int | str, ...]]  # a dimension that is not known is the string "?"
+Shapes = dict[str, tuple[int | str, ...]]  # an unknown dimension is the string "?"
 
 
 def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
@@ -38,7 +38,7 @@ def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to file descriptor 2; shown when the block fails."""
+    """Capture what native code writes to file descriptor 2; printed only when the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         own = os.dup(2)
@@ -57,7 +57,7 @@ def quiet_stderr() -> Iterator[None]:
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
     bare = copy_of(model)
-    del bare.graph.value_info[:]  # what the exporter noted is not evidence
+    del bare.graph.value_info[:]  # the exporter's own shapes prove nothing
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     shapes: Shapes = {value.name: _dims(value) for value in values}
@@ -86,7 +86,7 @@ def _node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
 def _known(name: str, shapes: Shapes) -> list[int]:
     dims = [dim for dim in shapes[name] if isinstance(dim, int)]
     if len(dims) != len(shapes[name]):
-        raise ValueError(f"the shape of {name!r} is not known: {shapes[name]}")
+        raise ValueError(f"the shape of {name!r} is unknown: {shapes[name]}")
     return dims
 
 

@@ -23,7 +23,7 @@ RESULTS = ("logits", "overflow", "depth")
 
 
 def read_graph(path: Path, *, weights: bool = False) -> onnx.ModelProto:
-    """A graph file; BundleError when it is none, or its weights are not where it says."""
+    """Load a graph file; BundleError when it cannot be loaded, or its weights cannot."""
     try:
         return onnx.load(path, load_external_data=weights)
     except Exception as error:  # onnx and protobuf raise types of their own
@@ -31,7 +31,7 @@ def read_graph(path: Path, *, weights: bool = False) -> onnx.ModelProto:
 
 
 def plain_graph(folder: Path, manifest: Manifest, bucket: str, *, weights: bool = False) -> onnx.ModelProto:
-    """The bucket's nodes as they stand in the files, without an If; with `weights`, the values of weights.bin too."""
+    """The nodes of one bucket from the files, without an If; `weights` also loads weights.bin."""
     files = graph_files(manifest.dispatch, manifest.plan)
     names = [files["stem"], files[bucket]] if manifest.dispatch == "host" else [files["model"]]
     parts = [read_graph(folder / name, weights=weights) for name in names]
@@ -65,7 +65,7 @@ def _probes(graph: onnx.GraphProto, bucket: str) -> list[str]:
 
 
 def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph, in place of an If those of the branch to `bucket`; `main` gets their initializers."""
+    """A graph's nodes, with each If replaced by its branch to `bucket`; initializers are added to `main`."""
     known = {init.name for init in main.initializer}
     main.initializer.extend(init for init in graph.initializer if init.name not in known)
     for node in graph.node:
@@ -79,7 +79,7 @@ def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iter
 
 
 def _branch_to(choice: onnx.NodeProto, bucket: str) -> onnx.GraphProto:
-    """The branch of an If in which the bucket is; its else branch when it is in neither."""
+    """The branch of an If that contains the bucket; the else branch if neither does."""
     for branch in branches(choice):
         if any(inner.name == bucket for inner in every_graph(branch)):
             return branch

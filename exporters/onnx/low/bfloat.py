@@ -1,7 +1,7 @@
-"""A bf16 graph for a runtime without bf16 kernels: the same nodes in fp32, each bf16 value rounded where it arises.
+"""Rewrites a bf16 graph for a runtime without bf16 kernels: the nodes compute in fp32 and round each bf16 value.
 
-ONNX Runtime's CPU provider casts to bf16 and does not multiply in it. A product of bf16 numbers summed in fp32
-and rounded once is what tensor cores compute, but for the order of the sum. No torch.
+ONNX Runtime's CPU provider can cast to bf16 but not multiply in it. Like tensor cores, this sums products of bf16
+numbers in fp32 and rounds once; only the order of the sums differs. No torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from morvit_deploy.exporters.onnx.graphs.graphs import MOVES, branches, element_types
 
 BF16, FP32 = TensorProto.BFLOAT16, TensorProto.FLOAT
-NARROW, UNROUNDED = "_bf16", "_unrounded"  # behind a value's name
+NARROW, UNROUNDED = "_bf16", "_unrounded"  # suffixes of a value's name
 
 
 def rounded_in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -20,12 +20,12 @@ SHOWN = 8  # activations that the report lists, the largest first
 
 
 def probe_halves(pieces: Pieces, plan: Plan, stream: Stream, tell: Callable[[str], None]) -> Lowering:
-    """The headroom of fp16 activations: the largest of each value over all images, against 65504.
+    """Record the largest magnitude of each fp16 activation over all images.
 
     Raises CheckpointError naming the node where one overflows.
     """
     tell("looking for activations that overflow fp16")
-    observer = Observer(pieces, plan, stream.folder, batch=stream.batch, uint8=stream.uint8)
+    observer = Observer(pieces, plan, stream)
     observer.choose()
     largest: dict[str, float] = {}
 

@@ -1,8 +1,8 @@
-"""The linear layers of a traced piece: which product reads which weight, and the form that integer kernels take.
+"""The linear layers of a traced piece: which product reads which weight, and their form for integer kernels.
 
-ONNX Runtime has an integer kernel for a Gemm of two matrices. It fuses a MatMul and the Add behind it into a Gemm
-with a float bias, for which it has none. So a layer to quantise is written as Gemm without a bias, then Add; with
-activations of more or fewer than two axes, between two Reshapes.
+ONNX Runtime has an integer kernel for a Gemm of two matrices, but not for one with a float bias, which it makes of a
+MatMul and the Add after it. So a layer to quantise is written as Gemm without a bias, then Add, with Reshapes around
+the Gemm where activations do not have two axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.graphs.macs import Shapes, infer_shapes
 
 PRODUCTS = ("MatMul", "Gemm")
-ROUTERS = "routers."  # a router's error flips a decision: they stay in float
+ROUTERS = "routers."  # an error in a router flips decisions: routers stay in float
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def layer_of(weight: str) -> str:
 
 
 def linears(model: onnx.ModelProto) -> list[Linear]:
-    """Every application of a layer that may be quantised, in the order of computation; routers are none."""
+    """Every application of a layer that may be quantised, in the order of computation; routers are excluded."""
     weights = {
         init.name
         for init in model.graph.initializer
@@ -75,7 +75,10 @@ def _as_gemm(
     product = f"{out}_product" if bias else out
     rows = shapes[linear.input]
     if "?" in rows and len(rows) == 1:
-        raise StructureError(f"the shape of {linear.input!r}, which {node.name!r} reads, is not known")
+        raise StructureError(
+            f"the shape of {linear.input!r}, which {node.name!r} reads, is unknown; report this with your "
+            "checkpoint's config"
+        )
     if node.op_type == "Gemm" or len(rows) == 2:
         gemm = helper.make_node("Gemm", [linear.input, linear.weight], [product], name=node.name)
         return [gemm, *_bias(node, product, bias)]
@@ -97,7 +100,7 @@ def _bias(node: onnx.NodeProto, product: str, bias: str | None) -> list[onnx.Nod
 
 
 def _shape(dims: list[int | str], name: str) -> list[int]:
-    """A Reshape's target with at most one dimension left to it: the batch."""
+    """A Reshape's target shape; only the batch may be inferred (-1)."""
     known = [dim if isinstance(dim, int) else -1 for dim in dims]
     if known.count(-1) > 1:
         raise StructureError(f"value {name!r} has more dynamic dimensions than the batch: {dims}")

@@ -1,13 +1,13 @@
 """Runs traced pieces on a folder of images and shows the values inside them, a few images at a time.
 
-Each image goes through the stem and then through the trunk of its bucket, as the bundle will send it. Nothing is
-kept but one number an image: memory does not grow with their number.
+Each image goes through the stem and then through the trunk of its bucket, as in the bundle. Only its bucket is kept,
+so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.agent.run_ort import NO_INTEGER_KERNELS
 from morvit_deploy.bundle.images import ImageFolder
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.bundle.session import Arrays
 from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, element_types
@@ -28,7 +28,6 @@ from morvit_deploy.model.precision import Calibrated
 ENOUGH = 16  # images behind a bucket's ranges; with fewer of its own, others are run in it too
 AT_A_TIME = 8  # of a dynamic batch
 
-Feeds = dict[str, NDArray[Any]]
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -40,19 +39,28 @@ class Stream:
     batch: int | str
     uint8: bool
 
+    @property
+    def step(self) -> int:
+        """Images a run."""
+        return AT_A_TIME if self.batch == "dynamic" else int(self.batch)
 
+
+@dataclass
 class Observer:
     """Pieces of one plan and the images to run them on."""
 
-    def __init__(
-        self, pieces: Pieces, plan: Plan, folder: ImageFolder, *, batch: int | str, uint8: bool
-    ) -> None:
-        self.pieces, self.plan, self.folder, self.uint8 = pieces, plan, folder, uint8
-        self.batch = AT_A_TIME if batch == "dynamic" else int(batch)
-        self.served: dict[str, list[int]] = {}  # bucket to the images that it serves
+    pieces: Pieces
+    plan: Plan
+    stream: Stream
+    served: dict[str, list[int]] = field(default_factory=dict)  # bucket to the images that it serves
+
+    @property
+    def folder(self) -> ImageFolder:
+        """The images."""
+        return self.stream.folder
 
     def images_of(self, part: str) -> list[int]:
-        """Images that a part is run on: those it serves and, where these are too few, others."""
+        """Images that a part is run on: those it serves and, where there are fewer than ENOUGH, others."""
         everyone = list(range(len(self.folder)))
         if part in (WHOLE, STEM):
             return everyone
@@ -61,7 +69,7 @@ class Observer:
         return sorted(own + others[: ENOUGH - len(own)])
 
     def counted(self) -> dict[str, Calibrated]:
-        """Where each part's values came from."""
+        """How many images each part saw, and how many of them another bucket serves."""
         return {
             (self.plan.buckets[0].name if part == WHOLE else part): Calibrated(
                 images=len(images := self.images_of(part)),
@@ -84,13 +92,13 @@ class Observer:
             for place, name in enumerate(names)
         }
         for name in names[:-1] if stem is not None and self.plan.mode == "threshold" else ():
-            again = [i for i, answer in self._answers(name, self.served[name]) if answer["overflow"].any()]
+            again = [i for i, found in self._results(name, self.served[name]) if found["overflow"].any()]
             self.served[names[-1]] = sorted({*self.served[names[-1]], *again})
 
     def visit(
         self, watched: Mapping[str, Sequence[str]], see: Callable[[str, str, NDArray[Any]], None]
     ) -> None:
-        """Show part, name and value of everything watched, part by part, for every image of the part.
+        """Call `see` with part, name and value for everything watched, part by part, on every image of the part.
 
         CheckpointError naming the node when a value is NaN or infinite.
         """
@@ -103,25 +111,24 @@ class Observer:
                         raise self._broken(part, feeds, numbers)
                     see(part, name, value)
 
-    def first_feeds(self) -> Feeds:
+    def first_feeds(self) -> Arrays:
         """One batch, to time a run with."""
-        _, pixels = next(self._batches(range(min(self.batch, len(self.folder)))))
+        _, pixels = next(self._batches(range(min(self.stream.step, len(self.folder)))))
         return {"image": self._fed(pixels)}
 
     def few(self, most: int) -> Observer:
-        """The same with at most so many images, evenly taken."""
+        """The same with at most `most` images, evenly spaced."""
         if len(self.folder) <= most:
             return self
         chosen = np.linspace(0, len(self.folder) - 1, most).astype(int).tolist()
-        fewer = Observer(
-            self.pieces, self.plan, part_of(self.folder, chosen), batch=self.batch, uint8=self.uint8
-        )
+        entries = tuple(self.folder.entries[image] for image in chosen)
         places = {image: place for place, image in enumerate(chosen)}
-        fewer.served = {
+        served = {
             bucket: [places[image] for image in images if image in places]
             for bucket, images in self.served.items()
         }
-        return fewer
+        stream = replace(self.stream, folder=replace(self.folder, entries=entries))
+        return replace(self, stream=stream, served=served)
 
     def logits(self) -> NDArray[Any]:
         """(images, classes), every image from the bucket that serves it, as `choose` found them."""
@@ -129,77 +136,65 @@ class Observer:
         for part in self.pieces.parts:
             if part != STEM:
                 images = self.served[part] if part in self.served else range(len(self.folder))
-                rows |= {image: answer["logits"][0] for image, answer in self._answers(part, images)}
+                rows |= {image: found["logits"][0] for image, found in self._results(part, images)}
         return np.stack([rows[image] for image in range(len(self.folder))])
 
-    def _answers(self, part: str, images: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+    def _results(self, part: str, images: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
         """Results of single images, each with a batch axis of one."""
         names = [value.name for value in self.pieces.parts[part].graph.output]
-        for numbers, _, answer in self._runs(part, names, images):
+        for numbers, _, found in self._runs(part, names, images):
             for row, image in enumerate(numbers):
-                yield image, {name: value[row : row + 1] for name, value in answer.items()}
+                yield image, {name: value[row : row + 1] for name, value in found.items()}
 
     def _runs(
         self, part: str, names: list[str], images: Sequence[int]
-    ) -> Iterator[tuple[list[int], Feeds, Arrays]]:
-        """Numbers of some images, what the part reads for them (a trunk: what the stem hands on), and its values."""
+    ) -> Iterator[tuple[list[int], Arrays, Arrays]]:
+        """Numbers of some images, the part's inputs for them (a trunk's come from the stem), and its values."""
         session = self._session(part, names)
         stem = None if part in (WHOLE, STEM) else self._session(STEM, list(self.pieces.carried))
         for numbers, pixels in self._batches(images):
-            feeds: Feeds = {"image": self._fed(pixels)}
+            feeds = {"image": self._fed(pixels)}
             if stem is not None:
                 feeds = self._run(stem, feeds)
             yield numbers, feeds, self._run(session, feeds)
 
     def _batches(self, images: Sequence[int]) -> Iterator[tuple[list[int], Pixels]]:
         """Numbers of some images, and their pixels filled up to the batch."""
-        for start in range(0, len(images), self.batch):
-            numbers = list(images[start : start + self.batch])
-            filled = numbers + numbers[-1:] * (self.batch - len(numbers))
+        step = self.stream.step
+        for start in range(0, len(images), step):
+            numbers = list(images[start : start + step])
+            filled = numbers + numbers[-1:] * (step - len(numbers))
             yield numbers, np.stack([self.folder.read(self.folder.entries[image]) for image in filled])
 
     def _fed(self, pixels: Pixels) -> NDArray[Any]:
-        return pixels if self.uint8 else normalise(pixels, self.folder.config.preprocess)
+        return pixels if self.stream.uint8 else normalise(pixels, self.folder.config.preprocess)
 
     def _session(self, part: str, names: list[str]) -> ort.InferenceSession:
-        """A session that returns these values; it takes no cores between runs."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.pieces.parts[part])
+        """A session that returns these values."""
+        model = copy_of(self.pieces.parts[part])
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         return open_session(model, integers=False)
 
-    def _run(self, session: ort.InferenceSession, feeds: Feeds) -> Arrays:
+    def _run(self, session: ort.InferenceSession, feeds: Arrays) -> Arrays:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
 
-    def _broken(self, part: str, feeds: Feeds, numbers: Sequence[int]) -> CheckpointError:
+    def _broken(self, part: str, feeds: Arrays, numbers: Sequence[int]) -> CheckpointError:
         node = first_not_finite(self.pieces.parts[part], feeds)
         files = ", ".join(self.folder.entries[number].path.name for number in numbers)
         where = f"bucket {part}: " if part in self.served and self.plan.adaptive else ""
         return CheckpointError(
-            f"{where}node {node} answers NaN or Inf for {files}: there is no range to quantise it over; the "
+            f"{where}node {node} returns NaN or Inf for {files}, so it has no range to quantise over; the "
             "checkpoint's weights are damaged or too large"
         )
-
-
-def observer_of(other: Observer, pieces: Pieces) -> Observer:
-    """The same images, each in the same bucket, through other pieces."""
-    observer = Observer(pieces, other.plan, other.folder, batch=other.batch, uint8=other.uint8)
-    observer.served = other.served
-    return observer
-
-
-def part_of(folder: ImageFolder, images: Sequence[int]) -> ImageFolder:
-    """Some images of a folder."""
-    return replace(folder, entries=tuple(folder.entries[image] for image in images))
 
 
 def open_session(model: onnx.ModelProto, *, integers: bool = True) -> ort.InferenceSession:
     """A graph in memory on the CPU; its threads sleep between runs, so that several sessions share the cores.
 
-    Without `integers`, Q/DQ stay what they are and products are float: what every runtime's exact sums return.
-    TargetError with the runtime's own words, which name the operator, when it cannot take the graph.
+    Without `integers`, a Q/DQ graph computes float products of its rounded values, whose sums cannot saturate.
+    Raises TargetError with the runtime's message, which names the operator, when it cannot load the graph.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -209,25 +204,25 @@ def open_session(model: onnx.ModelProto, *, integers: bool = True) -> ort.Infere
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own
         raise TargetError(
-            f"ONNX Runtime {ort.__version__} cannot take the graph (opset {model.opset_import[0].version}): {error}"
+            f"ONNX Runtime {ort.__version__} cannot load the graph (opset {model.opset_import[0].version}): {error}"
         ) from error
 
 
-def first_not_finite(model: onnx.ModelProto, feeds: Feeds) -> str:
-    """The first node, in the order of computation, that makes NaN or Inf of finite inputs: its kind and name.
+def first_not_finite(model: onnx.ModelProto, feeds: Arrays) -> str:
+    """Name and operator of the first node that returns NaN or Inf for finite inputs.
 
-    A mask's constant −∞ is one of its inputs, so it is not taken for an overflow.
+    A node that reads a mask's constant −∞ does not count.
     """
     every = copy_of(model)
     kinds = element_types(onnx.shape_inference.infer_shapes(every).graph)
     names = [name for node in model.graph.node for name in node.output if kinds.get(name) in FLOATS]
     del every.graph.output[:]
     every.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    answers = dict(zip(names, open_session(every).run(names, feeds), strict=True))
+    values = dict(zip(names, open_session(every).run(names, feeds), strict=True))
     held = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type in FLOATS}
-    bad = {name for name, value in (held | answers).items() if not np.isfinite(value).all()}
+    bad = {name for name, value in (held | values).items() if not np.isfinite(value).all()}
     for node in model.graph.node:
         made = bad.intersection(node.output)
         if made and not bad.intersection(node.input):
             return f"{node.name!r} ({node.op_type}, value {min(made)!r})"
-    return "that is not to be found when it is run again"
+    return "(not found when run again)"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 import numpy as np
 import onnx
@@ -19,16 +18,15 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.onnx.graphs.graphs import drop_unread, rename
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, drop_unread, rename
 from morvit_deploy.exporters.onnx.graphs.trace import IR_VERSION, OPSET
 from morvit_deploy.exporters.onnx.low.linears import Linear, linears
+from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.precision import WeightBits
 
-Flavor = Literal["cpu", "trt"]
-FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
 Ranges = Mapping[str, tuple[float, float]]  # tensor -> (low, high)
 
-SCALE, ZERO = "_scale", "_zero"  # behind a weight's name: its scales and zero points, as a value has them
+SCALE, ZERO = "_scale", "_zero"  # suffixes of scales and zero points
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 _PRODUCTS = ["Gemm", "MatMul"]
 
@@ -36,20 +34,19 @@ _PRODUCTS = ["Gemm", "MatMul"]
 def quantise(
     model: onnx.ModelProto,
     ranges: Ranges,
-    flavor: Flavor,
+    flavor: Int8Flavor,
     keep: Collection[str] = (),
     weight_bits: WeightBits = 8,
 ) -> onnx.ModelProto:
     """A quantised copy of a piece that `as_gemms` has been through; `ranges` has every activation its layers read.
 
-    cpu: uint8 activations with a zero point, int8 weights: what VNNI multiplies, and no range is wasted on a side
-    that GELU never takes. trt: int8 activations around zero, the only kind that TensorRT takes. Layers in `keep`
-    stay in float. With 7 bits weights are from −64 to 64, so that no kernel's 16-bit sum of two products saturates.
+    cpu: uint8 activations with a zero point and int8 weights, which VNNI multiplies; GELU's one-sided output uses the
+    whole range. trt: symmetric int8 activations, all that TensorRT supports. Layers in `keep` stay in float.
+    With 7 bits, weights are from −64 to 64, so that no kernel's 16-bit sum of two products saturates.
     """
     known = {linear.node: linear for linear in linears(model) if linear.layer not in keep}
     tensors = {linear.input for linear in known.values()}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     if not known:
         return copy
     symmetric = flavor == "trt"
@@ -85,8 +82,7 @@ def quantise(
 
 def lift(quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
     """A copy of a quantised piece with some layers in float again, as they are in the original."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(quantised)
+    copy = copy_of(quantised)
     floats = {init.name: init for init in original.graph.initializer}
     lifted = {linear.node: linear for linear in linears(original) if linear.layer in layers}
     for weight in sorted({linear.weight for linear in lifted.values()}):
@@ -100,7 +96,7 @@ def lift(quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collecti
 
 
 def _only_products_read_integers(model: onnx.ModelProto, known: Mapping[str, Linear]) -> None:
-    """The quantiser replaces a value for all who read it; who is not quantised reads the float value again."""
+    """The quantiser replaces a value for all its readers; give nodes that are not quantised the float value again."""
     widened = {node.output[0]: node for node in model.graph.node if node.op_type == DQ}
     narrowed = {node.output[0]: node for node in model.graph.node if node.op_type == Q}
     for node in model.graph.node:
@@ -142,7 +138,7 @@ def _name_tidily(graph: onnx.GraphProto, weights: set[str], tensors: set[str]) -
 
 
 def _as_written(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what the quantiser notes down, and with the versions of every other piece."""
+    """Remove the quantiser's metadata, and set the opset and IR version of every other piece."""
     del model.graph.value_info[:], model.metadata_props[:]
     drop_unread(model.graph)
     versions = [
@@ -159,7 +155,7 @@ def _as_written(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """The quantiser advises a preprocessing that these pieces have been through, on the root logger."""
+    """Silence the root logger: the quantiser recommends a preprocessing that these pieces have been through."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -19,7 +19,7 @@ from morvit_deploy.graph.lowering import smoothable
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.choices import Method
 
-# what the patch projection reads with uint8 input, whatever the images: a scale of exactly 1
+# the patch projection's input range for uint8 images, which gives a scale of exactly 1
 PIXELS, CENTRED = (0.0, 255.0), (-127.0, 127.0)
 PATCH = "stem.patch.weight"
 
@@ -27,15 +27,15 @@ PATCH = "stem.patch.weight"
 def ranges_of(
     observer: Observer, method: Method, *, symmetric: bool, tell: Callable[[str], None] = lambda stage: None
 ) -> dict[str, Ranges]:
-    """Part to tensor to (low, high), each part on its own images; two looks at them, one for minmax."""
+    """Part to tensor to (low, high), each part on its own images; two passes over them, one for minmax."""
     watched = {part: _inputs(model) for part, model in observer.pieces.parts.items()}
     spans: dict[tuple[str, str], Span] = defaultdict(Span)
-    tell("first look: extremes of the activations")
+    tell("first pass: extremes of the activations")
     observer.visit(watched, lambda part, name, value: spans[part, name].add(value))
     counts: dict[tuple[str, str], Counts] = {}
     if method != "minmax":
         counts = {place: counted_over(span, symmetric=symmetric) for place, span in spans.items()}
-        tell("second look: histograms of the activations")
+        tell("second pass: histograms of the activations")
         observer.visit(watched, lambda part, name, value: counts[part, name].add(value))
     ranges: dict[str, Ranges] = {
         part: {
@@ -44,11 +44,13 @@ def ranges_of(
         }
         for part, names in watched.items()
     }
-    return _exact_pixels(observer, ranges, CENTRED if symmetric else PIXELS) if observer.uint8 else ranges
+    return (
+        _exact_pixels(observer, ranges, CENTRED if symmetric else PIXELS) if observer.stream.uint8 else ranges
+    )
 
 
 def smoothing_of(observer: Observer, graph: StaticMoRViT) -> dict[str, tuple[int, ...]]:
-    """log2 factors for every place that can take them, from each channel's reach over all steps and buckets."""
+    """log2 factors for every smoothable place, from each channel's largest magnitude over all steps and buckets."""
     of_input: dict[tuple[str, str], set[str]] = defaultdict(set)
     for part, model in observer.pieces.parts.items():
         for linear in linears(model):
@@ -79,7 +81,7 @@ def _inputs(model: onnx.ModelProto) -> list[str]:
 def _exact_pixels(
     observer: Observer, ranges: Mapping[str, Ranges], known: tuple[float, float]
 ) -> dict[str, Ranges]:
-    """The patch projection's ranges replaced."""
+    """Replace the range of the patch projection's input."""
     pixels = {
         (part, linear.input)
         for part, model in observer.pieces.parts.items()

@@ -1,19 +1,19 @@
-"""Is the int8 graph faster than the same graph in float, here and now? A short, honest look: blocks in turn."""
+"""Is the int8 graph faster than the fp32 graph on this machine? A short measurement in alternating blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
-from morvit_deploy.exporters.onnx.low.observe import Feeds, open_session
+from morvit_deploy.exporters.onnx.low.observe import open_session
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure
 
-# 7 blocks of each: the median of the ratios forgives three that something disturbed. The first run of a block is not
-# counted, as it finds another's weights in the cache.
+# 7 blocks of each: the median of the ratios tolerates three disturbed ones. The first run of a block is not counted,
+# as the cache holds the other graph's weights.
 AMOUNT = Amount(blocks=7, warmup=1, starts=1, least=5, most=1_000_000, block_ms=150.0)
 
 
@@ -23,14 +23,10 @@ class Speed:
 
     fp32_ms: float
     int8_ms: float
-    ratio: float  # int8 over fp32, of blocks that were taken one after the other
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
+    ratio: float  # int8 over fp32, of consecutive blocks
 
 
-def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Feeds) -> dict[str, Speed]:
+def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Arrays) -> dict[str, Speed]:
     """Bucket to its speed, all threads, on one batch of images."""
     return {
         bucket.name: _speed(floats, integers, bucket.name if plan.adaptive else WHOLE, feeds)
@@ -39,7 +35,7 @@ def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Feeds) ->
 
 
 def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
-    """int8 over fp32 in the calibrated mix of buckets; each bucket alike where the plan does not tell the mix."""
+    """int8 over fp32 in the calibrated mix of buckets; equal shares where the plan has none."""
     shares = [bucket.share if bucket.share is not None else 1.0 for bucket in plan.buckets]
     if not sum(shares):
         shares = [1.0] * len(shares)
@@ -48,7 +44,7 @@ def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
     return sum(share * speed.fp32_ms * speed.ratio for speed, share in times) / slow
 
 
-def _speed(floats: Pieces, integers: Pieces, part: str, feeds: Feeds) -> Speed:
+def _speed(floats: Pieces, integers: Pieces, part: str, feeds: Arrays) -> Speed:
     lanes = [
         CallLane(name=precision, call=_graph(pieces, part, feeds))
         for precision, pieces in (("fp32", floats), ("int8", integers))
@@ -59,7 +55,7 @@ def _speed(floats: Pieces, integers: Pieces, part: str, feeds: Feeds) -> Speed:
     return Speed(median(slow), median(fast), ratio)
 
 
-def _graph(pieces: Pieces, part: str, feeds: Feeds) -> Callable[[], object]:
+def _graph(pieces: Pieces, part: str, feeds: Arrays) -> Callable[[], object]:
     """A run of one bucket's graph in one precision, stem included."""
     names = [value.name for value in pieces.parts[part].graph.output]
     session = open_session(pieces.parts[part])

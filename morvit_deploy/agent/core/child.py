@@ -1,9 +1,10 @@
-"""A child process that returns JSON lines: bounded waiting, and a failure that shows what it wrote to stderr."""
+"""A child process that returns JSON lines: bounded waiting, and an error that shows its stderr. No numpy."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -11,19 +12,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from morvit_deploy.agent.core.faults import AgentError, Refused
 
 START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 60.0  # and SLACK times what the runs should take
 SLACK = 20
-_STDERR_LINES = 15
+_SHOWN_LINES = 15
 
 
 class Child:
-    """A running process; a context manager that leaves none behind. Its first line is `first`.
+    """A running process, until `close`. `first` is the first line that it wrote.
 
     Raises Refused when a line has an "error", AgentError when the process dies, hangs or returns no JSON.
     """
@@ -62,7 +62,7 @@ class Child:
     def ask(self, request: Mapping[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         """Send a line, wait for the reply."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died: the missing reply reports how
+        with contextlib.suppress(OSError):  # it has died: `_answer` reports how
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return self._answer(doing, timeout_s)
@@ -75,14 +75,6 @@ class Child:
         with contextlib.suppress(OSError):  # a request that the dead process never read
             self.process.stdin.close()
         self._stderr.close()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -101,7 +93,7 @@ class Child:
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise self._failure(f"answered {line[:80]!r} while {doing}, expected JSON") from None
+            raise self._failure(f"replied {line[:80]!r} while {doing}, expected JSON") from None
         if "error" in answer:
             raise Refused(answer["error"])
         return answer
@@ -109,13 +101,18 @@ class Child:
     def _failure(self, what: str) -> AgentError:
         self._kill()
         self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
-        listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
-        return AgentError(f"{self._what} {what}; it wrote to stderr:\n{listed}")
+        said = self._stderr.read().decode(errors="replace")
+        return AgentError(f"{self._what} {what}; it wrote to stderr:\n{quoted(said)}")
 
     def _kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def quoted(text: str) -> str:
+    """The last lines of what a process wrote, as a block of a message."""
+    lines = text.strip().splitlines()[-_SHOWN_LINES:]
+    return "\n".join(f"  | {line}" for line in lines) or "  (nothing)"
 
 
 def how(status: int) -> str:
@@ -123,4 +120,17 @@ def how(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
+
+
+def own_stdout() -> TextIO:
+    """The child's stdout, for replies alone: whatever a library prints goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def say(replies: TextIO, reply: Mapping[str, Any]) -> None:
+    """Write one JSON line and flush it."""
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Something on the device does not work; `kind` names the error that the local side raises."""
+    """Something failed on the device; `kind` selects the error that the local side raises."""
 
     kind = "failed"
 
 
 class Refused(AgentError):
-    """A bundle's files are not as they were sent, or the runtime does not take them."""
+    """A bundle's files or engines are missing, damaged, or cannot be loaded by the runtime."""
 
     kind = "refused"
 

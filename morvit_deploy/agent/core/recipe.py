@@ -1,4 +1,4 @@
-"""What the agent needs of a bundle's manifest: plain JSON beside the files; and the check of those files."""
+"""The part of a bundle's manifest that the agent needs, as plain JSON; and the check of the bundle's files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Recipe:
     buckets: tuple[str, ...]
     carried: tuple[str, ...]
     graphs: dict[str, str]  # part of the bundle to its file
-    alone: dict[str, str]  # bucket to the file of its graph alone; empty where one bucket is all
+    alone: dict[str, str]  # bucket to the file of its graph alone; empty for one bucket
     files: dict[str, tuple[int, str]]  # name to bytes and sha256
     written_with: dict[str, str]
-    more: dict[str, Any] = field(default_factory=dict)  # what only the target's own runner reads
+    more: dict[str, Any] = field(default_factory=dict)  # read by the target's runner only
 
     @staticmethod
     def of(folder: Path) -> Recipe:
-        """The recipe of a bundle's folder; its files are not looked at."""
+        """Read the recipe of a bundle's folder without checking the files."""
         return Recipe(**json.loads((folder / RECIPE).read_text(encoding="utf-8")))
 
     def to_json(self) -> str:
@@ -47,12 +47,13 @@ def read_recipe(folder: Path) -> Recipe:
     recipe = Recipe.of(folder)
     for name, (size, digest) in recipe.files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size or _sha256(path) != digest:
+        if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
             raise Refused(f"{name} of {recipe.name} did not arrive as it was sent; repeat the measurement")
     return recipe
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(lambda: file.read(1 << 20), b""):

@@ -1,10 +1,9 @@
-"""A loaded graph: named arrays in, named arrays out; batches, and groups of one bucket. Numpy only."""
+"""Runs loaded graphs, from named arrays to named arrays, in batches and in groups of one bucket. Numpy only."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,16 +35,14 @@ class Runner(ABC):
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class HostDispatch(Runner):
-    """A stem, then each group of images in the trunk of its bucket; who overflows is run again in the last, `full`.
+    """A stem, then each group of images in the trunk of its bucket; those that overflow run again in the last.
 
-    `carried` are the values that the stem hands to a trunk. Trunks are opened when they are first needed.
+    `carried` are the values passed from the stem to a trunk. Trunks are opened on first use.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class HostDispatch(Runner):
             runner.close()
 
     def _run_group(self, number: int, rows: NDArray[np.int64], carried: Arrays, outputs: Arrays) -> None:
-        """Run some rows of the batch in one bucket and put their results into `outputs`."""
+        """Run rows of the batch in one bucket and write their results into `outputs`."""
         trunk, batch = self.trunk(self.buckets[number]), self.batch
         size = len(rows) if isinstance(batch, str) else batch
         for start in range(0, len(rows), size):
@@ -100,6 +97,22 @@ class HostDispatch(Runner):
                 outputs[name][part] = array[: len(part)]
 
 
+class Chained(Runner):
+    """A stem and one trunk, whatever bucket an image needs; returns neither the bucket nor the carried values."""
+
+    def __init__(self, stem: Runner, trunk: Runner, carried: Sequence[str]) -> None:
+        self.stem, self.trunk, self.carried, self.runtime = stem, trunk, list(carried), stem.runtime
+
+    def run(self, feeds: Arrays) -> Arrays:
+        begun = self.stem.run(feeds)
+        found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
+        return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
+
+    def close(self) -> None:
+        self.stem.close()
+        self.trunk.close()
+
+
 def run_in_batches(
     runner: Runner,
     pixels: NDArray[np.uint8],
@@ -108,7 +121,7 @@ def run_in_batches(
 ) -> Arrays:
     """uint8 (n, height, width, 3), any n > 0, to every output, n rows each; `batch` is a number or "dynamic".
 
-    A graph of fixed batch takes its batch at a time; the last one is filled up and the filling cut off.
+    A graph of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
     """
     step = AT_A_TIME if isinstance(batch, str) else batch
     chunks = (pixels[start : start + step] for start in range(0, len(pixels), step))

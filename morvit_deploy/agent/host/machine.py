@@ -1,4 +1,4 @@
-"""What machine this is, from Python and /proc."""
+"""Describes this machine, from Python and /proc."""
 
 from __future__ import annotations
 
@@ -7,21 +7,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
-ISA_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "i8mm",
-)
+ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 
 
 def machine() -> dict[str, Any]:
-    """The fields of `devices.Machine`; unknown parts are named so."""
+    """System, processor, cores, memory, instruction sets and Python; unknown parts are "unknown"."""
     return {
         "system": system(),
         "processor": processor(),

@@ -2,14 +2,14 @@
 
 before = describe()
 with Watch(idle_s=5) as watch:
-    with watch.block() as block:
-        block.images += run()
-report = summary(before, read_state(), watch)
+    with watch.block(images=8):
+        run()
+energy, doubts = watch.energy(), warnings(before, read_state())
 """
 
 from __future__ import annotations
 
-from .conditions import describe, hints, read_state, summary, warnings
+from .conditions import describe, hints, read_state, warnings
 from .heat import throttled
 from .identity import is_jetson
 from .system import System
@@ -22,7 +22,6 @@ __all__ = [
     "hints",
     "is_jetson",
     "read_state",
-    "summary",
     "throttled",
     "warnings",
 ]

@@ -38,14 +38,8 @@ def parse_show(text: str) -> list[dict[str, Any]]:
             continue
         kind = "cpu" if name.startswith("cpu") else "emc" if name == "EMC" else "gpu"
         scale = 1e3 if kind == "cpu" else 1e6
-        units.append(
-            _unit(
-                kind,
-                name.rstrip(":"),
-                (int(low) / scale, int(high) / scale, int(now) / scale),
-                held=override == "1" if override else None,
-            )
-        )
+        mhz = (int(low) / scale, int(high) / scale, int(now) / scale)
+        units.append(_unit(kind, name.rstrip(":"), mhz, held=override == "1" if override else None))
     return units
 
 
@@ -57,14 +51,14 @@ def all_locked(units: list[dict[str, Any]]) -> bool | None:
 
 
 def lock_command(mode: dict[str, Any] | None) -> str:
-    """What locks the clocks at the top of the fastest power mode."""
+    """The command that locks the clocks at the maximum of the fastest power mode."""
     fastest = (mode or {}).get("fastest")
     number = 0 if fastest is None else fastest  # MAXN is 0 where the modes cannot be read
     return f"sudo nvpmodel -m {number} && sudo jetson_clocks"
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """How the ranges of the clocks moved: `cpu0: 729.6-2201.6 MHz became 729.6-1728.0 MHz`."""
+    """Changed clock ranges, as in `cpu0: 729.6-2201.6 MHz became 729.6-1728.0 MHz`."""
     earlier = {unit["name"]: unit for unit in before["units"]}
     changed = []
     for unit in after["units"]:
@@ -115,7 +109,7 @@ def _memory(system: System) -> list[dict[str, Any]]:
         return _devfreq(system, _MEMORY, "emc")
     held = system.number(
         f"{_EMC}/mrq_rate_locked"
-    )  # the range here is the hardware's: only this flag shows it
+    )  # the range here is the hardware's: only this flag shows a lock
     flag = None if held is None else held == 1
     return [_unit("emc", "EMC", (hz[0] / 1e6, hz[1] / 1e6, hz[2] / 1e6), flag, floor_moves=False)]
 

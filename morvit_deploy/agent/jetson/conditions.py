@@ -1,21 +1,20 @@
-"""The conditions of a measurement on a Jetson: before, after, what changed, and what makes the figures doubtful."""
+"""The conditions of a measurement on a Jetson before and after it, and what makes the figures doubtful."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .clocks import differences, lock_command, read_clocks
-from .heat import grown, read_heat, throttled
+from .heat import read_heat, throttled
 from .identity import identity, is_jetson
 from .power_mode import is_fastest, power_mode
 from .system import System
-from .watch import Watch
 
 WARMED_C = 15.0  # a chip that warmed so much leaks more and may have been cooler than it stays in service
 
 
 def describe(system: System | None = None) -> dict[str, Any]:
-    """Everything that is read once; ready for JSON. On another machine `jetson` is None, with the reason."""
+    """All conditions, ready for JSON. On another machine `jetson` is None, with the reason."""
     system = system or System()
     if not is_jetson(system):
         return {"jetson": None, "reason": "neither /etc/nv_tegra_release nor the device tree names a Jetson"}
@@ -23,32 +22,13 @@ def describe(system: System | None = None) -> dict[str, Any]:
 
 
 def read_state(system: System | None = None) -> dict[str, Any]:
-    """What may change under a benchmark: power mode, clocks, heat. Read it before and after."""
+    """What a benchmark may change: power mode, clocks, heat. Read it before and after."""
     system = system or System()
     return {"power_mode": power_mode(system), "clocks": read_clocks(system), "heat": read_heat(system)}
 
 
-def summary(before: dict[str, Any], after: dict[str, Any], watch: Watch | None = None) -> dict[str, Any]:
-    """One object for the report, as JSON. `before` is from `describe`, `after` from it or from `read_state`."""
-    if before["jetson"] is None:
-        return {"jetson": None, "reason": before["reason"], "energy": None, "warnings": []}
-    energy = None if watch is None else watch.energy()
-    return {
-        "jetson": before["jetson"],
-        "before": _state(before),
-        "after": _state(after),
-        "changed": _changed(before, after),
-        "seen": None if watch is None else watch.seen(),
-        "energy": energy,
-        "warnings": warnings(before, after, energy),
-        "hints": hints(before, energy),
-    }
-
-
-def warnings(
-    before: dict[str, Any], after: dict[str, Any] | None = None, energy: dict[str, Any] | None = None
-) -> list[str]:
-    """What a reader must know before believing the figures; before a measurement, `before` alone."""
+def warnings(before: dict[str, Any], after: dict[str, Any] | None = None) -> list[str]:
+    """What makes the figures doubtful; before a measurement, pass `before` alone."""
     if before["jetson"] is None:
         return []
     found = _not_at_the_top(before)
@@ -58,9 +38,6 @@ def warnings(
         found += _warmed(before["heat"], after["heat"])
     else:
         found += [f"throttled already: {name} holds the clocks down" for name in before["heat"]["throttling"]]
-    if energy is not None:
-        found += [] if energy["reason"] is None else [f"no energy per image: {energy['reason']}"]
-        found += energy.get("remarks", [])
     return found
 
 
@@ -83,13 +60,12 @@ def hints(before: dict[str, Any], energy: dict[str, Any] | None = None) -> list[
 def _not_at_the_top(state: dict[str, Any]) -> list[str]:
     mode, locked = state["power_mode"], state["clocks"]["locked"]
     command = lock_command(mode)
-    slow = is_fastest(mode) is False
-    if slow:
+    if is_fastest(mode) is False:
         limit = f"the power mode is {mode['name'] or mode['number']}, not {mode['fastest_name'] or 'MAXN'}"
-        rest = "" if locked else ", and the clocks are not locked" if locked is False else ""
+        rest = ", and the clocks are not locked" if locked is False else ""
         return [f"{limit}{rest}: figures are lower than the board can do; {command}"]
     if locked is False:
-        return [f"the clocks are not locked, so latencies wander with the load; lock them with: {command}"]
+        return [f"the clocks are not locked, so latencies vary with the load; lock them with: {command}"]
     if locked is None:
         return [f"whether the clocks are locked cannot be read here; to be sure: {command}"]
     return []
@@ -100,33 +76,14 @@ def _moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     old, new = before["power_mode"], after["power_mode"]
     if (old["name"], old["number"]) != (new["name"], new["number"]):
         found.append(f"the power mode changed from {old['name']} to {new['name']}")
-    return found + [f"the clocks' range changed, {change}" for change in _clock_changes(before, after)]
-
-
-def _clock_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return differences(before["clocks"], after["clocks"])
+    changes = differences(before["clocks"], after["clocks"])
+    return found + [f"the clocks' range changed, {change}" for change in changes]
 
 
 def _warmed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    if before["hottest_c"] is None or after["hottest_c"] is None:
-        return []
-    by = after["hottest_c"] - before["hottest_c"]
-    if by <= WARMED_C:
+    first, last = before["hottest_c"], after["hottest_c"]
+    if first is None or last is None or last - first <= WARMED_C:
         return []
     return [
-        f"the chip warmed from {before['hottest_c']:.0f} to {after['hottest_c']:.0f} °C: warm up for longer to "
-        "measure what it does in service"
+        f"the chip warmed from {first:.0f} to {last:.0f} °C: warm up for longer to measure the speed of sustained use"
     ]
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    was, now = before["heat"]["hottest_c"], after["heat"]["hottest_c"]
-    return {
-        "hottest_c": None if was is None or now is None else now - was,
-        **grown(before["heat"], after["heat"]),
-        "moved": _moved(before, after),
-    }
-
-
-def _state(described: dict[str, Any]) -> dict[str, Any]:
-    return {part: described[part] for part in ("power_mode", "clocks", "heat")}

@@ -1,13 +1,13 @@
-"""Energy of measured blocks from samples of power: the trapezoid rule, less the idle machine's. mW × s = mJ."""
+"""Energy of measured blocks from power samples, by the trapezoid rule, minus the idle energy. mW × s = mJ."""
 
 from __future__ import annotations
 
 import statistics
 from typing import Any, NamedTuple
 
-FEWEST_SAMPLES = 5  # in the blocks, and in the idle time: fewer show little of a load that comes in bursts
-LARGEST_GAP = 5.0  # times the usual distance of samples: beyond, what was drawn in between is unknown
-RESTLESS = 0.2  # of the idle power, its standard deviation: other work ran
+FEWEST_SAMPLES = 5  # in the blocks, and in the idle time: fewer say little about a load that comes in bursts
+LARGEST_GAP = 5.0  # times the median sample spacing: beyond, the power in between is unknown
+RESTLESS = 0.2  # standard deviation of the idle power, as a share of it: beyond, other work ran
 
 
 class Sample(NamedTuple):
@@ -18,7 +18,7 @@ class Sample(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stretch of measured work and how many images it ran."""
+    """A period of measured work and how many images it ran."""
 
     start_s: float
     end_s: float
@@ -30,7 +30,7 @@ class Unmeasured(Exception):
 
 
 def energy_per_image(samples: list[Sample], idle: tuple[float, float], blocks: list[Block]) -> dict[str, Any]:
-    """mJ per image, with what it was made from; `per_image_mj` is None, with a `reason`, if it is unknown."""
+    """mJ per image and the figures behind it; `per_image_mj` is None, with a `reason`, if it is unknown."""
     sampled = _sampled(samples, idle, blocks)
     try:
         return {**sampled, **_measure(samples, idle, blocks, sampled["images"]), "reason": None}
@@ -59,7 +59,7 @@ def _measure(
 ) -> dict[str, Any]:
     seconds = sum(block.end_s - block.start_s for block in blocks)
     if images <= 0 or seconds <= 0:
-        raise Unmeasured("no images were answered while power was read")
+        raise Unmeasured("no images were run while power was read")
     inside = [sample for block in blocks for sample in _within(samples, block.start_s, block.end_s)]
     resting = _within(samples, *idle)
     for found, what in ((inside, "the measured blocks"), (resting, "the idle time before")):
@@ -94,7 +94,7 @@ def _remarks(net_mw: float, idle_mw: float, noise_mw: float) -> list[str]:
     if noise_mw > RESTLESS * idle_mw:
         found.append(
             f"the idle power varied by {noise_mw:.0f} mW around {idle_mw:.0f} mW: other work ran, so the energy per "
-            "image is rough"
+            "image is inaccurate"
         )
     if net_mw < 2 * noise_mw:
         found.append(f"the load added {net_mw:.0f} mW, no more than twice the noise of {noise_mw:.0f} mW")
@@ -122,7 +122,7 @@ def _spacing(samples: list[Sample]) -> float:
 
 
 def _at(samples: list[Sample], at_s: float, largest_gap_s: float) -> Sample:
-    """The power at a moment: between its neighbours, or that of the only one when it is near enough."""
+    """Power at a moment, interpolated between its neighbours, or that of the only one near enough."""
     before = [sample for sample in samples if sample.at_s <= at_s][-1:]
     after = [sample for sample in samples if sample.at_s >= at_s][:1]
     near = [sample for sample in (*before, *after) if abs(sample.at_s - at_s) <= largest_gap_s]

@@ -1,4 +1,4 @@
-"""Temperatures, and what lowered the clocks: heat, or more current than the board may take."""
+"""Temperatures, and what lowered the clocks: heat or over-current."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_heat(system: System) -> dict[str, Any]:
 
 
 def grown(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """By how much the counters of over-current events and heat trips grew; those that did not are left out."""
+    """Increase of the over-current and heat-trip counters; those that did not grow are left out."""
     changes = {}
     for counter in ("over_current", "heat_trips"):
         pairs = {name: count - before[counter].get(name, 0) for name, count in after[counter].items()}

@@ -1,4 +1,4 @@
-"""Which Jetson this is: model, module, L4T and JetPack, CUDA, TensorRT, cuDNN. What is not known is None."""
+"""Identifies a Jetson: model, module, L4T and JetPack, CUDA, TensorRT, cuDNN. What is unknown is None."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def identity(system: System) -> dict[str, Any]:
 
 
 def jetpack(system: System, l4t: str | None) -> dict[str, Any]:
-    """The JetPack that belongs to an L4T release: by the table, else by the package; else only its series."""
+    """JetPack of an L4T release, from the table or the installed package, and its series."""
     known = JETPACK.get(l4t or "")
     if known is None:
         package = package_version(system, "nvidia-jetpack")
@@ -101,13 +101,10 @@ def jetpack(system: System, l4t: str | None) -> dict[str, Any]:
 
 
 def tensorrt_versions(system: System) -> dict[str, Any]:
-    """`tensorrt`: the version that Python imports, else that of the library, and which of both it is."""
+    """`tensorrt`: the version that Python imports, else the library's; `tensorrt_python`: can Python import it?"""
     imported = system.module_version("tensorrt")
     library = package_version(system, "libnvinfer[0-9]*")
-    return {
-        "tensorrt": imported or library,
-        "tensorrt_python": imported is not None,
-    }
+    return {"tensorrt": imported or library, "tensorrt_python": imported is not None}
 
 
 def cuda_version(system: System) -> str | None:

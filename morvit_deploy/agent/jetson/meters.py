@@ -1,4 +1,4 @@
-"""What reports the power: jtop's service, tegrastats, or the sensors' own files. Each is read by one thread."""
+"""Power meters: jtop's service, tegrastats, or the sensors' files. Each is read by one thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Meter:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Total | None:
-        """Begin; returns which rails are the input power once a reading shows them; None when none does."""
+        """Start reading; returns the rails that are the input power once a reading has them, None if none does."""
         self._thread.start()
         deadline = time.monotonic() + FIRST_READING_S
         while (
@@ -48,7 +48,7 @@ class Meter:
         self._thread.join(STOP_S)
 
     def wait_past(self, at_s: float) -> None:
-        """Until a reading later than `at_s` is there, or no more can be hoped for."""
+        """Wait for a reading later than `at_s`, at most ten intervals."""
         deadline = time.monotonic() + 10 * self.interval_s
         while time.monotonic() < deadline and self._thread.is_alive():
             if self.readings and self.readings[-1][0] > at_s:
@@ -56,14 +56,14 @@ class Meter:
             time.sleep(self.interval_s / 10)
 
     def why_not(self) -> str:
-        """Why it gives no input power."""
+        """Why it reports no input power."""
         if self.failure:
             return f"{self.name}: {self.failure}"
         if not self.readings:
             return f"{self.name}: no reading within {FIRST_READING_S:g} s"
         rails = ", ".join(sorted(self.readings[0][1].rails_mw))
         return f"{self.name}: " + (
-            f"the rails {rails} are no set whose sum is known to be the input"
+            f"the sum of the rails {rails} is not known to be the input power"
             if rails
             else "it shows no power rails"
         )
@@ -157,7 +157,7 @@ class Sensors(Meter):
 
 
 def jtop_reading(power: dict[str, Any]) -> Reading | None:
-    """`jtop.power`: rails by name, and the total apart, under its rail's name where it is one rail."""
+    """Rails of `jtop.power` by name, with the total under its rail's name if it has one."""
     try:
         rails = {name: int(rail["power"]) for name, rail in power["rail"].items()}
         if "name" in power["tot"]:
@@ -190,7 +190,7 @@ METERS: tuple[type[Meter], ...] = (Jtop, Tegrastats, Sensors)
 
 
 def open_meter(system: System, interval_ms: int) -> tuple[Meter | None, Total | None, list[str]]:
-    """The first meter that reports the input power, already running, and what was wrong with those before it."""
+    """The first meter that reports the input power, already running, and why those before it do not."""
     reasons: list[str] = []
     for kind in METERS:
         meter = kind(system, interval_ms)

@@ -1,4 +1,4 @@
-"""The power mode (nvpmodel): which one is on, which there are, and which is the fastest."""
+"""The power mode (nvpmodel): the current one, all of them, and the fastest."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def parse_status(text: str | None) -> int | None:
 
 
 def fastest(modes: dict[int, str]) -> int | None:
-    """The number of the mode without a power budget: named MAXN, or MAXN_SUPER. On an Orin Nano Super it is not 0."""
+    """Number of the mode without a power budget, MAXN or MAXN_SUPER. On an Orin Nano Super it is not 0."""
     unlimited = [number for number, name in modes.items() if name.upper().startswith("MAXN")]
     return max(unlimited, key=lambda number: "SUPER" in modes[number].upper(), default=None)
 
 
 def power_mode(system: System) -> dict[str, Any]:
-    """Name and number of the mode that is on, all modes, the fastest one, and where this was read."""
+    """Name and number of the current mode, all modes, the fastest one, and where this was read."""
     modes = parse_modes(system.read("/etc/nvpmodel.conf"))
     mode = parse_query(system.run("nvpmodel", "-q") or "")
     source = "nvpmodel -q"

@@ -1,4 +1,4 @@
-"""One line of tegrastats, and which of its power rails are the whole module."""
+"""Parses a line of tegrastats, and selects the power rails that add up to the input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .heat import OFF_C
 
 
 class Reading(NamedTuple):
-    """What a line reports. Power in mW, by rail; the GPU's clocks are one for each of its clusters."""
+    """Values of a line: power in mW by rail, and a GPU clock for each cluster."""
 
     rails_mw: dict[str, int]
     temperatures_c: dict[str, float]
@@ -25,7 +25,7 @@ class Total(NamedTuple):
     why: str
 
 
-# The first one whose rails are all there is taken.
+# The first entry whose rails are all present is used.
 TOTALS = (
     # forums.developer.nvidia.com/t/200883: "VDD_IN is the total power of module"
     Total(("VDD_IN",), "VDD_IN is the module's input (Orin Nano, Orin NX, Xavier NX, TX2)"),
@@ -58,7 +58,7 @@ _NOT_CONNECTED = "NC"
 
 
 def parse_line(line: str) -> Reading | None:
-    """A reading; None for what is no whole line of tegrastats. Rails of value now, not of the running average."""
+    """Current values of a line, not running averages; None for anything but a whole line of tegrastats."""
     if not _LINE.search(line):
         return None
     gpu, emc = _GPU.search(line), _EMC.search(line)

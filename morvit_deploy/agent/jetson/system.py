@@ -1,4 +1,4 @@
-"""The machine that is looked at: files below a root, and commands on a search path. Tests give others."""
+"""The machine to read: files below a root, and commands on a search path, which tests replace."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class System:
             return []
 
     def command(self, name: str) -> str | None:
-        """Where a command is; None when there is none."""
+        """Path of a command; None when it is not found."""
         return shutil.which(name, path=self.path)
 
     def run(self, name: str, *arguments: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Watches a benchmark: power while idle, then in the measured blocks."""
+"""Reads power during a benchmark: while idle, then in the measured blocks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ from .system import System
 
 IDLE_S = 5.0
 INTERVAL_MS = 100  # the sensors average over some milliseconds to tens of them; faster costs processor time
-
-
-class Counter:
-    """How many images a block has run so far; the block's work adds to it."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
 
 
 class Watch:
@@ -57,17 +50,16 @@ class Watch:
             self._meter.stop()
 
     @contextmanager
-    def block(self, images: int = 0, label: str | None = None) -> Iterator[Counter]:
-        """Around measured work; one that ends in an error is not counted. Those of a label are also kept apart."""
-        counter = Counter(images)
+    def block(self, images: int, label: str | None = None) -> Iterator[None]:
+        """Around measured work of so many images; not counted if it raises. Blocks of a label are also kept apart."""
         start_s = time.monotonic()
-        yield counter
-        self.blocks.append(Block(start_s, time.monotonic(), counter.images))
+        yield
+        self.blocks.append(Block(start_s, time.monotonic(), images))
         if label is not None:
             self.labels.setdefault(label, []).append(self.blocks[-1])
 
     def energy(self, label: str | None = None) -> dict[str, Any]:
-        """mJ per image, idle subtracted, and how it was found; `per_image_mj` is None with a `reason` otherwise.
+        """mJ per image, idle subtracted, and how it was measured; `per_image_mj` is None with a `reason` otherwise.
 
         Of all blocks, or of those of a label.
         """
@@ -89,7 +81,7 @@ class Watch:
         }
 
     def raw(self) -> dict[str, Any] | None:
-        """What the energy was made from: input power in mW at seconds from the start, and the stretches of time."""
+        """The samples behind the energy: input power in mW at seconds from the start, idle time and blocks."""
         if self._meter is None:
             return None
         zero_s = self._idle[0]
@@ -104,7 +96,7 @@ class Watch:
         }
 
     def seen(self) -> dict[str, Any]:
-        """Highest temperature and the range of clocks in the blocks, where the meter reports them: else None."""
+        """Highest temperature and range of clocks in the blocks; None where the meter does not report them."""
         inside = [reading for at_s, reading in self._readings() if self._measured(at_s)]
         gpu = [clock for reading in inside for clock in reading.gpu_mhz]
         emc = [reading.emc_mhz for reading in inside if reading.emc_mhz is not None]

@@ -134,7 +134,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, files: list[dict[str, Any]]) -> None:
-    """Size and sha256 of every file that goes into an engine."""
+    """Check size and sha256 of every file that goes into an engine."""
     for file in files:
         path = folder / file["name"]
         size = path.stat().st_size if path.is_file() else None
@@ -147,7 +147,7 @@ def check_files(folder: Path, files: list[dict[str, Any]]) -> None:
 
 
 def load_tensorrt(flavor: str | None) -> tuple[str, Any]:
-    """The flavor that is used and its module, of a version that this file supports."""
+    """The flavor and its module, of a version that this file supports."""
     if flavor is not None and flavor not in MODULES:
         raise BuildError(f"flavor: got {flavor!r}, expected one of {', '.join(MODULES)}")
     problems = []
@@ -179,7 +179,7 @@ def check_version(flavor: str, version: str) -> None:
 
 
 def install_line(flavor: str) -> str:
-    """How this machine gets the Python module."""
+    """The command that installs the Python module on this machine."""
     if flavor == "rtx":
         return "python3 -m pip install tensorrt-rtx"
     return "sudo apt-get install python3-libnvinfer" if _on_jetson() else "python3 -m pip install tensorrt"
@@ -205,13 +205,13 @@ def this_device() -> dict[str, str] | None:
 
 
 def fingerprint(recipe: dict[str, Any], engine: dict[str, Any], capabilities: tuple[str, ...]) -> str:
-    """sha256 of all that an engine depends on, but TensorRT and the device."""
+    """sha256 of all that an engine depends on, except TensorRT and the device."""
     options = {key: value for key, value in recipe.items() if key not in ("engines", "timing_cache")}
     return hashlib.sha256(json.dumps([options, engine, capabilities], sort_keys=True).encode()).hexdigest()
 
 
 def write_whole(final: Path, content: bytes | memoryview) -> None:
-    """A temporary file beside it, then one rename."""
+    """Write a file whole or not at all: a temporary file beside it, then one rename."""
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -248,7 +248,7 @@ def _build_one(
 ) -> dict[str, Any]:
     """Build one engine and write it; returns its record."""
     started = time.monotonic()
-    log = _logger(trt)
+    log = new_log(trt)
     try:
         builder = trt.Builder(log)
     except (
@@ -290,7 +290,7 @@ def _build_one(
 
 
 def network_flags(trt: Any) -> int:
-    """Types as in the ONNX. TensorRT 11 has no others and may lack the flag; EXPLICIT_BATCH ended with 9."""
+    """Strongly typed, as in the ONNX. TensorRT 11 has no other mode and may lack the flag."""
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if strongly is None else 1 << int(strongly)
 
@@ -320,7 +320,7 @@ def _capability(trt: Any, name: str) -> Any:
 
 
 def _set_shapes(builder: Any, network: Any, config: Any, engine: dict[str, Any]) -> None:
-    """Graphs of a fixed batch need nothing; those of a dynamic one get the recipe's batch: a number, or three."""
+    """Give graphs of dynamic batch an optimization profile from the recipe's batch: a number, or three."""
     inputs = [network.get_input(number) for number in range(network.num_inputs)]
     dynamic = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
     if not dynamic:
@@ -348,7 +348,7 @@ def _fixed(tensor: Any, batch: int) -> list[int]:
 
 
 class _TimingCache:
-    """What TensorRT measured for its kernels; it makes the next build on the same machine quick. RTX has none."""
+    """TensorRT's measurements of kernels, which speed up the next build on this machine. RTX has none."""
 
     def __init__(self, folder: Path, name: str | None) -> None:
         self.path = None if name is None else folder / name
@@ -369,7 +369,7 @@ class _TimingCache:
             write_whole(self.path, memoryview(cache.serialize()))
 
 
-def _logger(trt: Any) -> Any:
+def new_log(trt: Any) -> Any:
     """A logger that keeps errors and warnings instead of printing them."""
 
     class Log(trt.ILogger):  # the base is only known at run time
@@ -426,7 +426,7 @@ class _Phase:
 
 
 class Phases:
-    """The share of the work that is done, from phases that nest: each step of a phase may be a phase of its own."""
+    """The share of work done, from nested phases: each step of a phase may be a phase of its own."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Phase] = {}
@@ -471,7 +471,7 @@ def _failed(what: str, engine: dict[str, Any], log: Any) -> BuildFailed:
 
 
 def _earlier(folder: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Records by name of what the same TensorRT built on the same device."""
+    """Records by name of engines that the same TensorRT built on the same device."""
     try:
         earlier = json.loads((folder / RECORD).read_bytes())
         same = all(earlier[key] == value for key, value in head.items())

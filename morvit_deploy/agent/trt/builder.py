@@ -1,4 +1,4 @@
-"""Builds engines on the device in a process of its own, and passes on its events. No numpy."""
+"""Builds engines on the device in a separate process, and passes on its events. No numpy."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.child import how
+from morvit_deploy.agent.core.child import how, quoted
 from morvit_deploy.agent.core.faults import AgentError, Lacking
 from morvit_deploy.agent.trt.build import MODULES, BuildError, load_tensorrt, this_device
 
 SHARED = "weights.bin"  # of graphs in several folders of a bundle: sent once
-_LAST_LINES = 15  # of what a process that died wrote
 
 
 class Builder:
-    """The process that builds, one folder at a time."""
+    """Builds one folder at a time in a child process."""
 
     def __init__(self, command: list[str], tell: Callable[[dict[str, Any]], None]) -> None:
         self._command, self._tell = command, tell
         self._process: subprocess.Popen[str] | None = None
 
     def build(self, folder: Path, options: list[str]) -> dict[str, Any]:
-        """Carry out the recipe of a folder; the record of its engines. AgentError with what TensorRT reports."""
+        """Build a folder's recipe; returns the record of its engines. AgentError with what TensorRT reports."""
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
                 [*self._command, str(folder), *options, "--json"],
@@ -48,22 +47,21 @@ class Builder:
                 raise Lacking(last[0]["message"])
             if status != 0 or not last or last[0]["event"] != "done":
                 complaints.seek(0)
-                said = complaints.read().decode("utf-8", "replace").strip().splitlines()[-_LAST_LINES:]
-                listed = "\n".join(f"  | {line}" for line in said) or "  (nothing)"
+                said = quoted(complaints.read().decode("utf-8", "replace"))
                 raise AgentError(
-                    f"the build on the device ended: {how(status)}; it wrote to stderr:\n{listed}"
+                    f"the build on the device failed: {how(status)}; it wrote to stderr:\n{said}"
                 )
         record: dict[str, Any] = json.loads((folder / last[0]["record"]).read_text(encoding="utf-8"))
         return record
 
     def kill(self) -> None:
-        """End what is being built, if anything is."""
+        """Stop the build that is running, if any."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def _heard(self, line: str) -> dict[str, Any] | None:
-        """An event, passed on; None for whatever else a library prints."""
+        """Pass on an event and return it; None for anything else that a library prints."""
         with contextlib.suppress(ValueError):
             event = json.loads(line)
             if isinstance(event, dict) and "event" in event:
@@ -76,7 +74,7 @@ class Builder:
 def check_builder(flavor: str | None, *, strict: bool) -> dict[str, Any]:
     """Flavor, version and GPU as a record of engines has them. Lacking names what to install.
 
-    `strict`: the named flavor or none; else, where it is not installed, whichever is.
+    With `strict` only the named flavor counts; otherwise the other one is used where it is not installed.
     """
     try:
         try:
@@ -86,11 +84,9 @@ def check_builder(flavor: str | None, *, strict: bool) -> dict[str, Any]:
                 raise
             used, trt = load_tensorrt(None)
     except BuildError as error:
-        others = [name for name in MODULES if name != flavor] if strict and flavor is not None else []
-        also = "; or build with what is there: " + " or ".join(
-            f"--flavor {name}" for name in others if _is_there(name)
-        )
-        raise Lacking(f"{error}{also if any(map(_is_there, others)) else ''}, or --python") from None
+        others = [name for name in MODULES if strict and name != flavor and _is_installed(name)]
+        also = "; or build with what is installed: " + " or ".join(f"--flavor {name}" for name in others)
+        raise Lacking(f"{error}{also if others else ''}, or --python") from None
     return {
         "flavor": used,
         "tensorrt": str(trt.__version__),
@@ -100,7 +96,7 @@ def check_builder(flavor: str | None, *, strict: bool) -> dict[str, Any]:
 
 
 def share(folder: Path, other: Path) -> None:
-    """Give `other` the weights of `folder`, so that they are sent once; parsers may refuse a link by name."""
+    """Hard-link the weights of `folder` into `other`, so that they are sent once; parsers may refuse symlinks."""
     place = other / SHARED
     if other.is_dir() and not place.exists():
         try:
@@ -109,7 +105,7 @@ def share(folder: Path, other: Path) -> None:
             shutil.copyfile(str(folder / SHARED), str(place))
 
 
-def _is_there(flavor: str) -> bool:
+def _is_installed(flavor: str) -> bool:
     try:
         load_tensorrt(flavor)
     except BuildError:

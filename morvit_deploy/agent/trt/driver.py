@@ -1,7 +1,7 @@
-"""Device memory, streams, graphs and events through the driver's own library, `libcuda.so.1`: JetPack has no more.
+"""Device memory, streams, graphs and events through the driver's library `libcuda.so.1`, all that JetPack has.
 
-Only what the TensorRT runner and the GPU bench call. Addresses and handles are plain integers. The context is the
-primary one, which TensorRT and ONNX Runtime use too; it belongs to the thread that makes a `Cuda`.
+Addresses and handles are plain integers. The context is the primary one, which TensorRT and ONNX Runtime use too; it
+is set for the thread that makes a `Cuda`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Cuda:
         self._call("cuStreamSynchronize", c_void_p(stream))
 
     def begin_capture(self, stream: int) -> None:
-        """Work put on the stream from here on is recorded, not run."""
+        """Record further work on the stream instead of running it."""
         self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_THREAD_LOCAL))
 
     def end_capture(self, stream: int) -> int:
@@ -95,7 +95,7 @@ class Cuda:
         return self._made("cuEventCreate", c_uint(0))
 
     def record(self, event: int, stream: int) -> None:
-        """Put the event behind what is on the stream."""
+        """Record the event after the work on the stream."""
         self._call("cuEventRecord", c_void_p(event), c_void_p(stream))
 
     def elapsed_ms(self, before: int, after: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from morvit_deploy.agent.core.faults import AgentError, Refused
 from morvit_deploy.agent.core.running import Arrays, Runner
+from morvit_deploy.agent.trt.build import new_log
 from morvit_deploy.agent.trt.driver import Cuda
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ class Tensor:
 
 
 class TrtEngine(Runner):
-    """A deserialised engine. Raises Refused when TensorRT does not take it, with its log.
+    """A deserialised engine. Raises Refused, with TensorRT's log, when it cannot be loaded.
 
-    With `graph` the work of a run is captured once and launched from then on: for engines of fixed shapes without
-    conditionals. A larger batch than a dynamic engine's profile is run in parts.
+    With `graph`, a run is captured once as a CUDA graph and launched from then on, for engines of fixed shapes
+    without conditionals. A batch larger than a dynamic engine's profile is run in parts.
     """
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
-        self._log = _log(trt)
+        self._log = new_log(trt)
         self._runtime = trt.Runtime(self._log)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             # version-compatible engines bring code of their own; their hashes were checked
@@ -54,7 +55,7 @@ class TrtEngine(Runner):
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise Refused(
-                f"TensorRT {trt.__version__} does not take {name}: {self._said()}; an engine runs with the version "
+                f"TensorRT {trt.__version__} cannot load {name}: {self._said()}; an engine runs with the version "
                 "and on the kind of GPU that it was built for: build it here (`python build/build.py` in the bundle)"
             )
         self.engine, self._context = engine, engine.create_execution_context()
@@ -73,7 +74,7 @@ class TrtEngine(Runner):
 
     @property
     def inputs(self) -> list[Tensor]:
-        """What it takes."""
+        """Its inputs."""
         return [tensor for tensor in self.tensors if tensor.is_input]
 
     @property
@@ -155,10 +156,10 @@ class TrtEngine(Runner):
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self.stream):
-            raise AgentError(f"{self.name} was not run: {self._said()}")
+            raise AgentError(f"{self.name} did not run: {self._said()}")
 
     def _capturable(self) -> bool:
-        """RTX reports whether it can be captured now; TensorRT's fixed engines always can."""
+        """RTX reports whether a run can be captured now; TensorRT's fixed engines always can be."""
         tells = getattr(self._context, "is_stream_capturable", None)
         return tells is None or bool(tells(self.stream))
 
@@ -184,22 +185,7 @@ class TrtEngine(Runner):
             shape = tuple(self.engine.get_tensor_shape(name))
             if self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT and -1 in shape:
                 return int(tuple(self.engine.get_tensor_profile_shape(name, 0)[2])[shape.index(-1)])
-        raise Refused(f"{self.name}: an output is dynamic and no input is; export the bundle again")
+        raise Refused(f"{self.name}: an output is dynamic but no input is; export the bundle again")
 
     def _said(self) -> str:
-        return "; ".join(self._log.lines[-LAST_LINES:]) or "its log says nothing"
-
-
-def _log(trt: Any) -> Any:
-    """A logger that keeps TensorRT's errors and warnings instead of printing them."""
-
-    class Log(trt.ILogger):  # the base is only known at run time
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                self.lines.append(message)
-
-    return Log()
+        return "; ".join((self._log.warnings + self._log.errors)[-LAST_LINES:]) or "its log is empty"

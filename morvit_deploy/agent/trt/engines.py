@@ -1,4 +1,4 @@
-"""The engines that `engines.json` lists, and whether this machine may load them. No TensorRT."""
+"""Reads the engines that `engines.json` lists, and checks whether this machine may load them. No TensorRT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 RECORD, FORMAT = "engines.json", "morvit-engines/1"
 AGAIN = "build them on this machine with build.py"
-AMPERE = 8.0  # hardware-compatible engines run from there on
+AMPERE = 8.0  # compute capability from which hardware-compatible engines run
 
 
 class EngineError(Exception):
@@ -46,7 +46,7 @@ def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
 
 
 def why_refused(record: dict[str, Any], flavor: str, version: str, capability: str | None) -> str | None:
-    """Why the engines must not be loaded by this runtime on this GPU; None when they may.
+    """Why this runtime must not load the engines on this GPU; None when it may.
 
     `version` is the runtime's `__version__`, `capability` the GPU's, as `8.7`; None when it is not known. TensorRT
     itself returns None for a wrong engine, and a line in its log.

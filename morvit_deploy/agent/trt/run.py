@@ -1,14 +1,13 @@
-"""Runs a TensorRT bundle's engines on the device's GPU: numpy, TensorRT's Python module and the driver."""
+"""Runs a TensorRT bundle's engines on the device's GPU with numpy, TensorRT's Python module and the driver."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
 from morvit_deploy.agent.core.recipe import Recipe
-from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
+from morvit_deploy.agent.core.running import Chained, HostDispatch, Runner
 from morvit_deploy.agent.trt.build import MODULES, PRODUCT, BuildError, load_tensorrt, this_device
 from morvit_deploy.agent.trt.driver import Cuda
 from morvit_deploy.agent.trt.engine import TrtEngine
@@ -23,27 +22,11 @@ with contextlib.suppress(BuildError):  # importing it is no part of loading; a r
     load_tensorrt(None)
 
 
-class Chained(Runner):
-    """A stem and one trunk, whatever bucket an image needs; of the stem's outputs those that are no hand-over."""
-
-    def __init__(self, stem: Runner, trunk: Runner, carried: Any) -> None:
-        self.stem, self.trunk, self.carried, self.runtime = stem, trunk, list(carried), stem.runtime
-
-    def run(self, feeds: Arrays) -> Arrays:
-        begun = self.stem.run(feeds)
-        found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
-        return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
-
-    def close(self) -> None:
-        self.stem.close()
-        self.trunk.close()
-
-
 def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
-    """The runner of a bundle whose files have been checked and whose engines are built; `bucket`: of that one alone.
+    """The runner of a bundle whose files have been checked and whose engines are built; with `bucket`, of it alone.
 
-    A self-dispatching engine has no bucket apart: each has an engine of its own, in ALONE. Where shapes are fixed and
-    nothing is conditional, a run is one launch of a CUDA graph.
+    Each bucket of a self-dispatching bundle has an engine of its own in ALONE. Where shapes are fixed and nothing is
+    conditional, a run is one launch of a CUDA graph.
     """
     alone = bucket is not None and recipe.dispatch != "host"
     engines = Engines(folder / (ALONE if alone else BUILD), graphs=alone or recipe.dispatch != "graph")
@@ -63,7 +46,7 @@ class Engines:
         self._folder, self._graphs = folder, graphs
         device = this_device()
         if device is None:
-            raise Lacking("the device has no GPU that its driver answers for, so engines cannot be run there")
+            raise Lacking("the driver on the device reports no GPU, so engines cannot run there")
         try:
             self._record = read_engines(folder)
             flavor = self._record["flavor"]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Arrays, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
@@ -19,15 +20,19 @@ from morvit_deploy.measuring.apple.running import Wish, look, run_bench
 from morvit_deploy.measuring.core.inputs import Source, draw
 from morvit_deploy.measuring.core.results import BenchResult
 
-PICTURES = 5  # of each bucket: the median one is compared, so one flipped decision does not fail a device
-SURVEYED = 64  # pictures that are looked at to find some for each bucket
+PICTURES = 5  # of each bucket; the median picture is compared, so one flipped decision does not fail a device
+SURVEYED = 64  # pictures to search for some of each bucket
 WAY_OUT = (
     "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
-    "run that on a Mac that has it all."
+    "run that on a Mac that has what is missing."
 )
-EXPECTED = "by an interpreter of Core ML's operators, with fp16 rounding, on the machine that wrote them"
+EXPECTED = (
+    "computed by an interpreter of Core ML's operators with fp16 rounding, where the project was written"
+)
 
-Predict = Callable[[Pixels, str | None], Arrays]  # pictures, perhaps the bucket to run them in -> outputs
+Predict = Callable[
+    [Pixels, str | None], Arrays
+]  # pictures, and perhaps the bucket to run them in, to outputs
 
 
 def bench_apple(
@@ -42,17 +47,17 @@ def bench_apple(
 ) -> BenchResult:
     """Measure a Core ML bundle on this Mac, or on an iPhone from it.
 
-    `predict` gives the expected logits (default: the interpreter). Raises TargetError with a checklist where
-    something is missing, ParityError where the device returns wrong logits, BundleError, ImageError.
+    `predict` computes the expected logits (default: the interpreter). Raises TargetError with a checklist of what is
+    missing, ParityError when the device returns wrong logits, BundleError, ImageError.
     """
-    assert wish.amount  # refused before anything is looked for
+    assert wish.amount  # checked first
     folder, manifest = _opened(bundle)
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
     tell("finding pictures and expected logits for each bucket")
     source = Source(images, upscale)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
-    return run_bench(package, goldens, wish, phone, inputs=source.named, say=tell, share=progress)
+    return run_bench(package, goldens, wish, phone, inputs=source.named, tell=tell, progress=progress)
 
 
 def emit_project(
@@ -75,7 +80,7 @@ def emit_project(
 
 
 def interpreted(folder: Path, manifest: Manifest) -> Predict:
-    """What the interpreter of Core ML's operators returns, on a Mac too: Core ML is not compared with itself."""
+    """Outputs of the interpreter, also on a Mac, so that Core ML is not compared with itself."""
 
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
         runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
@@ -86,13 +91,13 @@ def interpreted(folder: Path, manifest: Manifest) -> Predict:
 
 
 def find_goldens(manifest: Manifest, source: Source, predict: Predict) -> Goldens:
-    """PICTURES for each bucket, those that choose it where there are any, with its logits for them."""
+    """PICTURES for each bucket, if possible such that choose it, with the bucket's logits."""
     names = [bucket.name for bucket in manifest.plan.buckets]
     adaptive = manifest.plan.adaptive
     pixels = draw(source, manifest.config, SURVEYED if adaptive else PICTURES, shuffled=adaptive)
     if not adaptive:
         return Goldens({names[0]: _golden(pixels, None, True, predict)}, {names[0]: 1.0}, "one bucket")
-    chosen = predict(pixels, None)["bucket"]  # that ran last: `full` for a picture that overflowed another
+    chosen = predict(pixels, None)["bucket"]  # the one that ran last: `full` after an overflow
     golden = {}
     for number, name in enumerate(names):
         own = np.flatnonzero(chosen == number)[:PICTURES]

@@ -1,6 +1,6 @@
-"""What a measurement on Apple's devices needs, looked for and listed. No torch.
+"""Checks and lists what a measurement on Apple's devices needs. No torch.
 
-`read_state` asks the system; the lists are pure functions of what it found.
+`read_state` asks the system; the lists are pure functions of its result.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import INSTALL, quiet
-from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
 
 XCODE = (
     "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"
@@ -51,7 +51,7 @@ class MacState:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that was looked for."""
+    """One requirement and what was found."""
 
     what: str
     found: str
@@ -66,7 +66,7 @@ class Item:
 
 
 def read_state(phone: bool) -> MacState:
-    """Look for everything; Xcode's tools only where a phone is meant. Starts nothing and changes nothing."""
+    """Look for everything, for Xcode's tools only with `phone`. Starts and changes nothing."""
     macos = platform.mac_ver()[0] or None
     try:
         version: str | None = importlib.metadata.version("coremltools")
@@ -82,11 +82,11 @@ def read_state(phone: bool) -> MacState:
     if not phone:
         return state
     devicectl = shutil.which("devicectl") or _xcrun("devicectl")
-    return MacState(**{**vars(state), "xcodebuild": shutil.which("xcodebuild"), "devicectl": devicectl})
+    return replace(state, xcodebuild=shutil.which("xcodebuild"), devicectl=devicectl)
 
 
 def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
-    """What `--device mac` needs for a package that wants this iOS, and takes pictures or not."""
+    """What `--device mac` needs for a package for this iOS, which takes pictures or arrays."""
     oldest = oldest_macos(ios)
     here = state.macos or f"this is {state.system}"
     new = state.macos is not None and int(state.macos.split(".")[0]) >= oldest
@@ -130,10 +130,10 @@ def phone_items(state: MacState, ios: int, wanted: str | None) -> list[Item]:
 
 
 def the_phone(phones: Sequence[Phone], wanted: str | None) -> Phone | str:
-    """The connected phone that is meant, by name or UDID; or why there is none, with what to do."""
+    """The connected phone of this name or UDID, or why there is none and what to do."""
     listed = "; ".join(f"{phone.name} ({phone.udid}, iOS {phone.system}, {phone.state})" for phone in phones)
     if not phones:
-        return "no iPhone is known here; connect one by cable, unlock it and tap Trust"
+        return "no iPhone is known to this Mac; connect one by cable, unlock it and tap Trust"
     meant = [phone for phone in phones if wanted in (None, phone.name, phone.udid)]
     if not meant:
         return f"no iPhone is called {wanted!r}; there are: {listed}"
@@ -141,12 +141,12 @@ def the_phone(phones: Sequence[Phone], wanted: str | None) -> Phone | str:
     if not ready:
         return f"none is connected: {listed}; connect it by cable, unlock it, and turn on Developer Mode"
     if len(ready) > 1:
-        return f"{len(ready)} iPhones are connected, say which with --phone NAME_OR_UDID: {listed}"
+        return f"{len(ready)} iPhones are connected, choose one with --phone NAME_OR_UDID: {listed}"
     return ready[0]
 
 
 def demand(items: Sequence[Item], device: str, way_out: str) -> None:
-    """TargetError with the whole list when anything is missing."""
+    """Raise TargetError with the whole list when anything is missing."""
     if all(item.fits for item in items):
         return
     listed = "\n".join(str(item) for item in items)
@@ -166,7 +166,9 @@ def _phone_item(state: MacState, ios: int, wanted: str | None) -> Item:
     version = phone.system.split(".")[0]
     if version.isdigit() and int(version) < ios:
         remedy = f"update it, or export again with --ios {max(17, int(version))}"
-        return Item(what, f"{phone.name} has iOS {phone.system}, the package wants iOS {ios}", False, remedy)
+        return Item(
+            what, f"{phone.name} has iOS {phone.system}, the package requires iOS {ios}", False, remedy
+        )
     return Item(what, f"{phone.name}, iOS {phone.system}", True)
 
 
@@ -180,7 +182,7 @@ def _has_bridge() -> bool:
     try:
         with quiet():
             importlib.import_module("coremltools.libcoremlpython")
-    except Exception:  # its import may fail in any way, a foreign binary among them; then there is no bridge
+    except Exception:  # the import may fail in any way, such as on a foreign binary; then there is no bridge
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Under which conditions a Mac or an iPhone measured. Standard library alone: it also runs in the emitted project."""
+"""Measurement conditions of a Mac or an iPhone. Standard library only: it also runs in the emitted project."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ TIMED = {
         "pictures are sent as arrays"
     ),
 }
-THERMAL = "the thermal state cannot be read; a warm device is slower: let it cool down and compare the blocks"
-FIRST = "a first load is cold only if the system had not specialised this very package before"
+THERMAL = (
+    "the thermal state cannot be read; a warm device is slower: let it cool down, and compare the blocks"
+)
+FIRST = "a first load is cold only if the system has not specialised this package before"
 
 
 def read_conditions(device: str) -> dict[str, Any]:
-    """The keys of every measurement; what cannot be read is None."""
+    """The same keys as for other devices; what cannot be read is None."""
     load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -59,7 +61,7 @@ def power(battery: str | None, settings: str | None) -> dict[str, Any] | None:
 
 
 def warnings_about(conditions: dict[str, Any], measured: Sequence[AppleMeasured]) -> tuple[str, ...]:
-    """What a reader must know before believing the figures."""
+    """What makes the figures doubtful."""
     found = [THERMAL, FIRST, *usual_warnings(conditions, measured)]
     known = conditions.get("power")
     if known and known["low_power_mode"]:
@@ -73,14 +75,11 @@ def warnings_about(conditions: dict[str, Any], measured: Sequence[AppleMeasured]
 
 
 def _machine() -> dict[str, Any]:
-    memory = _printed("sysctl", "-n", "hw.memsize")
+    memory, macos = _printed("sysctl", "-n", "hw.memsize"), platform.mac_ver()[0]
+    brand = _printed("sysctl", "-n", "machdep.cpu.brand_string")
     return {
-        "system": f"macOS {platform.mac_ver()[0]} {platform.machine()}"
-        if platform.mac_ver()[0]
-        else platform.platform(),
-        "processor": _printed("sysctl", "-n", "machdep.cpu.brand_string")
-        or platform.processor()
-        or "unknown",
+        "system": f"macOS {macos} {platform.machine()}" if macos else platform.platform(),
+        "processor": brand or platform.processor() or "unknown",
         "cores": os.cpu_count(),
         "memory_gib": round(int(memory) / 2**30, 1) if memory and memory.isdigit() else None,
         "instruction_sets": [],
@@ -89,7 +88,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _printed(*command: str) -> str | None:
-    """What a tool of macOS prints; None where it is not, as on other systems."""
+    """Output of a macOS tool; None where it is missing, as on other systems."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,8 +1,6 @@
-"""One image through a package's functions: the stem, its bucket's, and `full` once more after an overflow.
+"""Runs one image through a package's functions: the stem, its bucket's, and `full` after an overflow.
 
-Compute units have the names that the command line takes, and Core ML's own.
-
-What runs a function is given: Core ML here, Core ML on a phone, or a test's own. No torch, no coremltools.
+A `Backend` runs the functions: Core ML here or on a phone, or a test's own. No torch, no coremltools.
 """
 
 from __future__ import annotations
@@ -18,32 +16,33 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Arrays, Package
 from morvit_deploy.measuring.apple.placement import PlacedOp
 
+# the command line's names of compute units, and Core ML's
 UNITS = {"all": "ALL", "cpu_ne": "CPU_AND_NE", "cpu_gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}
 COMPARE = "compare"  # all of them, in turn
-NEURAL_ENGINE = ("all", "cpu_ne")  # choices that let the Neural Engine take part
+NEURAL_ENGINE = ("all", "cpu_ne")  # units that include the Neural Engine
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A function's outputs by Core ML's names, and what Core ML took for them, ms."""
+    """A function's outputs by Core ML's names, and their prediction time, ms."""
 
     outputs: Arrays
     ms: float
 
 
 class Function(Protocol):
-    """A function that is loaded for some compute units."""
+    """A function loaded for some compute units."""
 
-    load_ms: float  # this first load: what Core ML specialises is in it, unless the system still had it
+    load_ms: float  # of this first load, including specialisation unless the system has cached it
 
     def run(self, feeds: Mapping[str, Any]) -> Reply:
         """One run."""
 
     def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
-        """So many runs of the same inputs, ms each."""
+        """Milliseconds of `runs` runs of the same inputs."""
 
     def reload(self) -> float:
-        """Load it once more; ms. The system now has what it specialised."""
+        """Load it again, from the system's cache; ms."""
 
     def close(self) -> None:
         """Free it."""
@@ -53,33 +52,33 @@ class Backend(Protocol):
     """Where functions run."""
 
     device: str
-    together: bool  # may all compute units be loaded at once, to be measured in turn?
+    together: bool  # can all compute units be loaded at once, to alternate between them?
 
     def open(self, function: str, units: str) -> Function:
-        """Load a function; TargetError when it cannot be."""
+        """Load a function; TargetError when it cannot be loaded."""
 
     def picture(self, pixels: NDArray[np.uint8]) -> Any:
         """uint8 (height, width, 3) as this backend's `image` input."""
 
     def placement(self, function: str, units: str) -> Sequence[PlacedOp]:
-        """Where Core ML means to run each operation."""
+        """Where Core ML plans to run each operation."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Logits (classes,) of an image, and the time of all functions that it took, ms."""
+    """Logits (classes,) of an image, and the total time of its functions, ms."""
 
     logits: NDArray[Any]
     ms: float
     bucket: str  # that returned the logits
     overflow: bool  # of the predicted bucket
-    fed: dict[str, Mapping[str, Any]]  # what each function was given
+    fed: dict[str, Mapping[str, Any]]  # inputs of each function
 
 
 def predict(
     package: Package, functions: Mapping[str, Function], image: Any, bucket: str | None = None
 ) -> Prediction:
-    """Run one image as an app does; with `bucket`, in that one whatever the image needs."""
+    """Run one image as an app does; with `bucket`, in that bucket."""
     fed: dict[str, Mapping[str, Any]] = {}
     feeds, ms, name = {"image": image}, 0.0, bucket or package.plan.buckets[-1].name
     if package.adaptive:
@@ -99,7 +98,7 @@ def predict(
 
 
 def chosen_units(words: Sequence[str]) -> tuple[str, ...]:
-    """Names of UNITS, each once, in the order given; every one when none is said, or for `compare`."""
+    """Names of UNITS in the given order, without duplicates; all of them for none or `compare`."""
     unknown = [word for word in words if word not in (*UNITS, COMPARE)]
     if unknown:
         raise TargetError(

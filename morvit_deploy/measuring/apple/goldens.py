@@ -1,6 +1,6 @@
-"""Pictures with the logits that are expected of them, by bucket: what a device must return before it is timed.
+"""Pictures with expected logits by bucket, which a device must return before it is timed.
 
-Files are .npz that are never unpickled. No torch, no coremltools.
+Files are .npz, never unpickled. No torch, no coremltools.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE
+from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Golden:
 
 @dataclass(frozen=True)
 class Goldens:
-    """By bucket, in the order of the ladder, and how often each is to come in the mix."""
+    """By bucket, in the plan's order, with its share of the mix."""
 
     buckets: Mapping[str, Golden]
     shares: Mapping[str, float]
     shares_from: str
 
     def stream(self, runs: int) -> list[tuple[str, int]]:
-        """Bucket and picture of each of `runs` runs in the mix; only buckets whose pictures choose them come."""
+        """Bucket and picture of each of `runs` runs of the mix, of buckets whose pictures choose them."""
         met = {name: self.shares.get(name, 0.0) for name, golden in self.buckets.items() if golden.chosen}
         wanted = quota(met if any(met.values()) else dict.fromkeys(met, 1.0), runs)
         turns = [(name, i % len(self.buckets[name].pixels)) for name, n in wanted.items() for i in range(n)]
@@ -45,7 +45,7 @@ class Goldens:
 
 
 def quota(shares: Mapping[str, float], runs: int) -> dict[str, int]:
-    """`runs` divided by share, by largest remainders."""
+    """Divide `runs` by share, by largest remainders."""
     whole = math.fsum(shares.values())
     exact = {name: runs * share / whole for name, share in shares.items()}
     given = {name: math.floor(part) for name, part in exact.items()}
@@ -57,12 +57,12 @@ def quota(shares: Mapping[str, float], runs: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a device is from the expected logits of one bucket."""
+    """Comparison of a device's logits with those expected of one bucket."""
 
     error: tuple[
         float, ...
     ]  # of each picture: largest |Δlogit| over max(1, max |logit|); inf where not finite
-    top1: float  # part of the pictures with the same class
+    top1: float  # share of the pictures with the same class
     tolerance: float
 
     @property
@@ -71,7 +71,6 @@ class Agreement:
         return bool(np.isfinite(self.error).all() and np.median(self.error) <= self.tolerance)
 
     def as_dict(self) -> dict[str, object]:
-        """For reports."""
         error = [float(e) if np.isfinite(e) else None for e in self.error]
         return {"agrees": self.agrees, "error": error, "top1": self.top1, "tolerance": self.tolerance}
 
@@ -86,28 +85,27 @@ class UnitsParity:
 
     @property
     def agrees(self) -> bool:
-        """Do all buckets?"""
+        """Do all buckets agree?"""
         return all(found.agrees for found in self.buckets.values())
 
     @property
     def problem(self) -> str:
-        """Of the first bucket that does not agree."""
+        """The error message for the first bucket that does not agree."""
         bucket, found = next((name, found) for name, found in self.buckets.items() if not found.agrees)
         return (
             f"{self.device} with compute units {self.units!r} returns wrong logits for bucket {bucket!r}: "
-            f"of {len(found.error)} pictures the median error is {np.median(found.error):.3g} of the largest "
+            f"the median error of {len(found.error)} pictures is {np.median(found.error):.3g} of the largest "
             f"logit, expected at most {found.tolerance:g}, and {found.top1:.0%} have the expected class; "
             "nothing was timed with these units. Choose others with --compute-units, or export with another "
             "--layout"
         )
 
     def as_dict(self) -> dict[str, object]:
-        """By bucket."""
         return {bucket: found.as_dict() for bucket, found in self.buckets.items()}
 
 
 def agreement(got: Sequence[NDArray[Any]], golden: Golden, precision: str) -> Agreement:
-    """Compare logits (classes,) of each picture with those that are expected."""
+    """Compare logits (classes,) of each picture with those expected."""
     errors = []
     for one, expected in zip(got, golden.logits.astype(np.float64), strict=True):
         gap = np.abs(np.asarray(one, dtype=np.float64) - expected).max()

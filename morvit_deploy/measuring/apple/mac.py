@@ -1,7 +1,7 @@
-"""Core ML on this Mac, through coremltools: the thin layer below `measure.py`; variants of a saved package. No torch.
+"""Core ML on this Mac through coremltools: the backend of `measure.py`, and variants of a saved package. No torch.
 
-Times are Core ML's own (`load_duration_in_nano_seconds`, `last_predict_duration_in_nano_seconds`): what Python and
-the conversion of arrays take is not in them. Loading again is timed from outside, of the package compiled before.
+Times are Core ML's own (`load_duration_in_nano_seconds`, `last_predict_duration_in_nano_seconds`), without Python and
+the conversion of arrays. A second load, of the compiled package, is timed from outside.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class MacFunction:
         with warnings.catch_warnings(record=True) as said:  # coremltools warns instead of raising
             warnings.simplefilter("always")
             model = ct.models.MLModel(str(path), compute_units=self._units, function_name=function)
-        if model.__proxy__ is None:  # without it, asking for any time is an AttributeError
+        if model.__proxy__ is None:  # then its times raise AttributeError
             why = "; ".join(str(one.message) for one in said) or "this system is too old for the package"
-            raise TargetError(f"Core ML does not load {function or path.name} for {units}: {why}")
+            raise TargetError(f"Core ML cannot load {function or path.name} for {units}: {why}")
         self._model: Any = model
         self.load_ms = model.load_duration_in_nano_seconds / NS_PER_MS
 
@@ -48,11 +48,8 @@ class MacFunction:
         return [self.run(feeds).ms for _ in range(runs)]
 
     def reload(self) -> float:
-        path, how = (
-            self._model.get_compiled_model_path(),
-            {"compute_units": self._units, "function_name": self._function},
-        )
-        return ms_of(lambda: self._ct.models.CompiledMLModel(path, **how))
+        path, compiled = self._model.get_compiled_model_path(), self._ct.models.CompiledMLModel
+        return ms_of(lambda: compiled(path, compute_units=self._units, function_name=self._function))
 
     def close(self) -> None:
         self._model = None
@@ -93,20 +90,20 @@ class Mac:
                     path=self._compiled[function], compute_units=self._ct.ComputeUnit[UNITS[units]]
                 )
         except (RuntimeError, ValueError) as error:
-            raise TargetError(f"Core ML gives no compute plan of {function}: {error}") from None
+            raise TargetError(f"Core ML returns no compute plan of {function}: {error}") from None
         return list(placed(plan, function))
 
     def _named(self, function: str) -> str | None:
-        """A package of one function is loaded without naming it, which iOS 17 does not know."""
+        """A package of one function is loaded without its name, which iOS 17 does not support."""
         return function if self.package.adaptive else None
 
 
 def placed(plan: Any, function: str) -> Iterator[PlacedOp]:
-    """Operations of an MLComputePlan's function; those of which it says neither place nor cost run nowhere."""
+    """Operations of an MLComputePlan's function; those without device and cost, such as constants, are left out."""
     program = plan.model_structure.program
     if program is None or function not in program.functions:
         raise TargetError(
-            f"Core ML's compute plan has no function {function!r}; nothing is said of its operations"
+            f"Core ML's compute plan has no function {function!r}, so its operations have no placement"
         )
     for op in _operations(program.functions[function].block):
         usage = plan.get_compute_device_usage_for_mlprogram_operation(op)
@@ -138,8 +135,9 @@ def _device(device: Any) -> str:
 def variant(ct: Any, package: Path, file: Path, *, function: str | None, arrays: bool) -> Any:
     """Save to `file` (.mlpackage) and return as an unloaded MLModel.
 
-    With `function` it is the default one: a compute plan shows no other. With `arrays` a picture input is declared
-    as what the program takes anyway, float32 (1, 3, height, width) of 0 … 255: coremltools sends a phone only arrays.
+    `function` becomes the default one, the only one that a compute plan shows. With `arrays`, a picture input is
+    declared as the float32 (1, 3, height, width) of 0 … 255 that the program takes: coremltools sends phones only
+    arrays.
     """
     with quiet():
         saved = ct.models.MLModel(str(package), skip_model_load=True)
@@ -155,7 +153,7 @@ def variant(ct: Any, package: Path, file: Path, *, function: str | None, arrays:
 
 
 def declare_array(ct: Any, feature: Any) -> None:
-    """Declare a picture as the tensor that the program takes; other inputs stay."""
+    """Declare a picture input as the tensor that the program takes; other inputs are unchanged."""
     if feature.type.WhichOneof("Type") != "imageType":
         return
     height, width = feature.type.imageType.height, feature.type.imageType.width

@@ -1,7 +1,7 @@
-"""A package for the loop, wherever its functions run: one lane for each choice of compute units. No coremltools.
+"""Measures a package in the loop, with one lane for each choice of compute units. No coremltools.
 
-Under each choice every function is loaded twice and every bucket must return the expected logits; then come blocks:
-the mix as an app runs it (stem, bucket, perhaps `full`), and each function in a row.
+For each choice, every function is loaded twice, and every bucket must return the expected logits. A block is the mix
+as an app runs it (stem, bucket, perhaps `full`), and then each function in a row.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CoreMl(Measurer[UnitsLane]):
     stages: Stages
 
     def conditions(self) -> dict[str, Any]:
-        return {}  # read before by who opened the backend
+        return {}  # `measure_on` reads them
 
     def prepare(self, lane: UnitsLane) -> None:
         for name in self.package.functions:
@@ -62,10 +62,10 @@ class CoreMl(Measurer[UnitsLane]):
             lane.functions[name] = self.backend.open(name, lane.units)
 
     def returns(self, lane: UnitsLane) -> UnitsParity:
-        """Each bucket's pictures against the expected logits; keeps the inputs of every function."""
+        """Compare each bucket's logits with those expected; stores the inputs of every function."""
         found = UnitsParity(self.backend.device, lane.units)
         for bucket, golden in self.goldens.buckets.items():
-            self.stages.stage(f"{lane.units}: parity of {bucket}")
+            self.stages.stage(f"{lane.units}: comparing the logits of {bucket}")
             predictions = [self._predict(lane, pixels, bucket) for pixels in golden.pixels]
             lane.first_run_ms = lane.first_run_ms or predictions[0].ms
             for one in predictions:
@@ -84,15 +84,15 @@ class CoreMl(Measurer[UnitsLane]):
         self._place(lane)
 
     def run(self, lane: UnitsLane, runs: int, warmup: int) -> Block:
-        """A pass of the mix, then each function in a row; of a package of one bucket, its function."""
+        """A pass of the mix, then each function in a row; a package of one bucket has only its function."""
         stream = self._pass(lane, runs, warmup) if self.package.adaptive else None
         taken = {name: _in_a_row(lane, name, runs, warmup) for name in lane.functions}
-        for name, block in taken.items():  # a block counts when it is whole
+        for name, block in taken.items():  # only complete blocks count
             lane.alone.setdefault(name, []).append(block)
         return stream or taken[self.package.functions[0]]
 
     def measured(self, lane: UnitsLane, inputs_digest: str) -> AppleMeasured:
-        """All that was taken of a lane that has a block."""
+        """All measurements of a lane with at least one block."""
         package = self.package
         load_ms = {name: function.load_ms for name, function in lane.functions.items()}
         again_ms = sum(lane.reload_ms.values())
@@ -124,7 +124,7 @@ class CoreMl(Measurer[UnitsLane]):
         return predict(self.package, lane.functions, self.backend.picture(pixels), bucket)
 
     def _place(self, lane: UnitsLane) -> None:
-        """A placement that cannot be had is reported; it is no reason to lose the times."""
+        """Read placements; without them the reason is recorded, and the times are kept."""
         try:
             for name in self.package.functions:
                 self.stages.stage(f"{lane.units}: where Core ML runs {name}")
@@ -151,7 +151,7 @@ class CoreMl(Measurer[UnitsLane]):
         )
 
     def _mix(self, lane: UnitsLane) -> HostMix:
-        """A bucket alone is its stem and its trunk, each in a row, added run by run."""
+        """A bucket alone is the sum of its stem and trunk in a row, run by run."""
         alone = {
             bucket.name: tuple(
                 Block(tuple(map(sum, zip(stem.ms, trunk.ms, strict=True))))
@@ -166,10 +166,10 @@ class CoreMl(Measurer[UnitsLane]):
 def measure_units(
     device: CoreMl, units: Sequence[str], amount: Amount, inputs_digest: str
 ) -> tuple[tuple[AppleMeasured, ...], MorvitError | None]:
-    """What was measured under each choice of compute units, and why it ended early, if it did.
+    """The measurements for each choice of compute units, and the error that ended them early, if any.
 
-    ParityError when a bucket does not return the expected logits, TargetError when the device is lost: raised unless
-    something was measured before, and else returned beside it.
+    The error is a ParityError when a bucket returns wrong logits, a TargetError when the device is lost; it is raised
+    if nothing was measured before.
     """
     groups = [list(units)] if device.backend.together else [[one] for one in units]
     measured: list[AppleMeasured] = []
@@ -185,7 +185,7 @@ def measure_units(
 
 
 def _group(device: CoreMl, lanes: Sequence[UnitsLane], amount: Amount) -> MorvitError | None:
-    """Measure some choices in turn; an error is handed back, so that what was taken before it is kept."""
+    """Measure some choices in turn; returns the error that ended it, so that complete blocks are kept."""
     try:
         measure(device, lanes, amount, device.stages)
     except (TargetError, ParityError) as error:
@@ -206,7 +206,7 @@ def _in_a_row(lane: UnitsLane, name: str, runs: int, warmup: int) -> Block:
 
 
 def _spread(feeds: Sequence[Mapping[str, Any]], runs: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Different inputs in turn, as evenly as they divide; each in a row, as a device takes them at once."""
+    """Inputs with their number of runs, as even as possible; the runs of one input are consecutive."""
     for number, one in enumerate(feeds):
         share = runs // len(feeds) + (number < runs % len(feeds))
         if share:

@@ -1,4 +1,4 @@
-"""What was measured of a package under one choice of compute units, in the vocabulary of `bench`. No torch."""
+"""Measurements of a package under one choice of compute units, as a `MeasuredBundle`. No torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from morvit_deploy.timing.samples import Block, percentiles
 
 @dataclass(frozen=True)
 class FunctionTimes:
-    """One function: how long it loads, ms, and blocks of runs of it in a row."""
+    """One function: its load times, ms, and blocks of consecutive runs."""
 
-    load_ms: float  # the first time: with what Core ML specialises, unless the system still had it
+    load_ms: float  # of the first load, including specialisation unless the system has cached it
     reload_ms: float
     blocks: tuple[Block, ...]
 
@@ -36,7 +36,7 @@ class FunctionTimes:
 
 
 class HostMix(Mix):
-    """A mix whose bucket is chosen by who runs the functions: nothing but functions is timed, so choosing is free."""
+    """A mix of functions, chosen outside of the timed runs, so dispatch costs nothing."""
 
     @property
     def switch(self) -> dict[str, Any] | None:
@@ -55,7 +55,7 @@ class AppleMeasured(MeasuredBundle):
     parity: Mapping[str, Agreement] = field(default_factory=dict)  # by bucket
 
     def as_dict(self) -> dict[str, Any]:
-        """As of any bundle, with what is of Core ML alone beside it."""
+        """As of any bundle, with Core ML's own figures."""
         return super().as_dict() | {
             "compute_units": self.units,
             "functions": {name: times.as_dict() for name, times in self.functions.items()},

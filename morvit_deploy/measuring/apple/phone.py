@@ -1,7 +1,7 @@
-"""Core ML on a connected iPhone, through coremltools' model runner and Xcode's tools: the thin layer. No torch.
+"""Core ML on a connected iPhone through coremltools' model runner and Xcode's tools. No torch.
 
-The runner is an app that coremltools builds and installs; packages and inputs travel as files, a second or so for
-each run. Times are the phone's own: the transfer is not in them.
+The runner is an app that coremltools builds and installs; packages and inputs are sent as files, about a second for
+each run. Times are the phone's own, without the transfer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WHAT_TO_DO = "unlock it, keep its screen on and the runner app in front, check t
 
 
 class PhoneFunction:
-    """A function that the phone has loaded twice: once to run, once to be timed by MLModelBenchmarker."""
+    """A function that the phone has loaded twice, to run it and to time it with MLModelBenchmarker."""
 
     def __init__(self, phone: IPhone, function: str, units: str) -> None:
         self._phone, self._function, self._units = phone, function, units
@@ -67,7 +67,7 @@ class PhoneFunction:
         )
 
     def close(self) -> None:
-        with contextlib.suppress(TargetError):  # a phone that is lost has freed it already
+        with contextlib.suppress(TargetError):  # a lost phone has freed it
             self._phone.wait(self._model_there.unload(), f"unloading {self._function}")
         self._model_there = self._timed = None
 
@@ -76,7 +76,7 @@ class IPhone:
     """A connected phone with the runner on it; `work` is a folder for packages. Use as a context manager."""
 
     device = "iphone"
-    together = False  # a function's weights travel with each load: one choice of units at a time
+    together = False  # each load sends the weights: one choice of units at a time
 
     def __init__(self, package: Package, work: Path, phone: Phone, team: str | None = None) -> None:
         self.package, self.work, self.phone = package, work, phone
@@ -108,7 +108,7 @@ class IPhone:
         return list(placed(self._open[function, units].plan(), function))
 
     def model(self, function: str, units: str) -> Any:
-        """An MLModel that is not loaded here: picture inputs as arrays, the function the default one."""
+        """An unloaded MLModel with picture inputs as arrays and `function` as the default one."""
         file = self.work / f"{function}.mlpackage"
         if not file.exists():
             named = function if self.package.adaptive else None
@@ -122,12 +122,12 @@ class IPhone:
             )
 
     def wait(self, coroutine: Coroutine[Any, Any, Any], doing: str) -> Any:
-        """The result of one of coremltools' coroutines, progress bars hushed; TargetError when the phone fails."""
+        """Run one of coremltools' coroutines without progress bars; TargetError when the phone fails."""
         try:
             with quiet():
                 return self._loop.run_until_complete(coroutine)
-        except Exception as error:  # a lost phone shows as any error of subprocess, JSON or file
-            raise TargetError(f"{self.phone.name} stopped at {doing}: {error}; {WHAT_TO_DO}") from error
+        except Exception as error:  # a lost phone causes any error of subprocess, JSON or files
+            raise TargetError(f"{self.phone.name} failed at {doing}: {error}; {WHAT_TO_DO}") from error
 
     def close(self) -> None:
         """End the runner app."""
@@ -156,10 +156,8 @@ def list_phones(devicectl: str) -> tuple[Phone, ...]:
     try:
         with quiet():
             devices = remote.Device.get_devices()
-    except Exception as error:  # whatever devicectl printed or did not
-        raise TargetError(
-            f"devicectl does not list devices: {error}; open Xcode once, and try again"
-        ) from None
+    except Exception as error:  # any output of devicectl, or none
+        raise TargetError(f"devicectl cannot list devices: {error}; open Xcode once, and try again") from None
     return tuple(
         Phone(one.name, one.udid, one.os_version, one.state.value, one.developer_mode_state)
         for one in devices
@@ -169,5 +167,5 @@ def list_phones(devicectl: str) -> tuple[Phone, ...]:
 
 def _known(duration: int | None, what: str) -> int:
     if duration is None:
-        raise TargetError(f"the phone does not tell {what}; use coremltools 9.0 and its own runner app")
+        raise TargetError(f"the phone does not report {what}; use coremltools 9.0 and its own runner app")
     return duration

@@ -1,6 +1,6 @@
-"""Where Core ML means to run each operation of a function: from its compute plan to counts and shares of cost.
+"""Where Core ML plans to run each operation of a function: counts and shares of cost from its compute plan.
 
-Pure functions of what `mac.py` reads from `MLComputePlan`. No torch, no coremltools.
+Pure functions of what `mac.py` reads from an MLComputePlan. No torch, no coremltools.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEVICES = (NE, GPU, CPU, NOT_TOLD)
 
 @dataclass(frozen=True)
 class PlacedOp:
-    """One operation; constants and others that run nowhere are left out before."""
+    """One operation of a compute plan."""
 
     operator: str
     output: str
@@ -33,7 +33,7 @@ class Left:
     ops: int
     cost: float  # share of the function's
     to: tuple[str, ...]
-    could: bool  # may all of them run on the Neural Engine, and Core ML prefers another place?
+    could: bool  # does the Neural Engine support all of them, and Core ML prefers another device?
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,9 @@ class Placement:
     function: str
     ops: dict[str, int]  # by device
     cost: dict[str, float]  # share of the estimated cost, by device
-    left: tuple[Left, ...]  # dearest first
+    left: tuple[Left, ...]  # the most expensive first
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "ops": self.ops,
             "cost": self.cost,

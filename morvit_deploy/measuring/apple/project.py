@@ -1,4 +1,4 @@
-"""Writes a benchmark project that runs on a Mac without this package: bundle, goldens, and the code that measures."""
+"""Writes a benchmark project that runs on a Mac without this package: bundle, goldens and measuring code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
+from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.files import new_folder
 from morvit_deploy.machine.dependencies import PACKAGE, installed
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
 
-# the modules that measure, copied as they are; they import numpy, coremltools and one another
+# the measuring modules, which are copied; they import numpy, coremltools and one another
 CARRIED = (
     "morvit_deploy",
     "morvit_deploy.errors",
@@ -26,7 +26,7 @@ CARRIED = (
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
     "morvit_deploy.exporters.coreml.sdk",
-    *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load", "systems")),
+    *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",
     *(f"morvit_deploy.timing.{name}" for name in ("arithmetic", "loop", "result", "samples")),
     "morvit_deploy.measuring",
@@ -44,7 +44,7 @@ CARRIED = (
     ),
 )
 BENCH = '''#!/usr/bin/env python3
-"""Measures the Core ML bundle of this folder; `python bench.py --help` says how."""
+"""Measures the Core ML bundle of this folder; see `python bench.py --help`."""
 
 import sys
 from pathlib import Path
@@ -69,15 +69,15 @@ python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 
 `bench.py` first runs the pictures of `golden/` in every bucket and compares the logits with the expected ones; a
 device that returns others is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
-Tables are printed; `result.json` has every raw sample (`morvit-bench/1`). Bring it back, it is all that is needed.
+It prints tables and writes every raw sample to `result.json` (`morvit-bench/1`), the only file to bring back.
 
 An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
 builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
 the screen on.
 
-- `bundle/`: the bundle, unchanged; its files are checked against their sha256 before anything runs
-- `golden/`: for each bucket pictures and expected logits, {source}; never unpickled
-- `morvit_deploy/`: the modules of morvit-deploy {version} that measure, unchanged; nothing else of it is needed
+- `bundle/`: the bundle, unchanged; the sha256 of its files is checked before anything runs
+- `golden/`: pictures and expected logits for each bucket, {source}; never unpickled
+- `morvit_deploy/`: the measuring modules of morvit-deploy {version}, unchanged
 - mix of the timed stream: {mix}
 """
 REQUIREMENTS = "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}"
@@ -94,15 +94,15 @@ def write_project(
     expected: str,
     force: bool = False,
 ) -> Path:
-    """Write `folder`, whole or not at all; OutputError when it cannot be.
+    """Write `folder`, whole or not at all; OutputError when it cannot be written.
 
-    `bundle` has been checked. `inputs` says where the pictures come from, `expected` where the logits do.
+    `bundle` has been checked. `inputs` and `expected` describe where pictures and logits come from.
     """
     check_place(bundle, folder)
     with new_folder(folder, marker=PROJECT, force=force) as partial:
         for name in (MANIFEST, *(file.path for file in manifest.files)):
             (partial / BUNDLE / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / name, partial / BUNDLE / name)  # follows links: a copy of its own
+            shutil.copyfile(bundle / name, partial / BUNDLE / name)  # follows links
         write_goldens(goldens, partial / GOLDEN)
         carry(CARRIED, partial)
         version = installed(PACKAGE) or ""
@@ -134,14 +134,14 @@ def write_project(
 
 
 def check_place(bundle: Path, folder: Path) -> None:
-    """OutputError for a project inside the bundle, which would change it, or around it."""
+    """OutputError for a project inside the bundle, which it would change, or around it."""
     inner, outer = bundle.resolve(), folder.resolve()
     if outer == inner or outer.is_relative_to(inner):
         raise OutputError(
             f"--emit-project {folder} lies inside the bundle {bundle}; choose a place outside of it"
         )
     if inner.is_relative_to(outer):
-        raise OutputError(f"--emit-project {folder} holds the bundle {bundle}; choose another place")
+        raise OutputError(f"--emit-project {folder} contains the bundle {bundle}; choose another place")
 
 
 def carry(modules: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""One measurement of a package on a Mac or an iPhone, from the checklist to the result. No torch.
-
-The command line and the emitted project both call `run_bench`.
-"""
+"""Measures a package on a Mac or an iPhone, for the command line and the emitted project. No torch."""
 
 from __future__ import annotations
 
@@ -31,14 +28,14 @@ from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.timing.loop import Amount, Stages, parts_of
 
 DEVICES = ("mac", "iphone")
-# a phone is reached through files, a second a run: fewer of them
+# fewer on a phone, where each run takes a second to transfer
 AMOUNTS = {"mac": Amount(50, 10, 3, starts=1), "iphone": Amount(10, 3, 1, starts=1)}
-CUT = "ended_early"  # in the conditions: why, and the exit status that it deserves
+CUT = "ended_early"  # in the conditions: why, and the exit status
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be measured; None: what AMOUNTS says for the device."""
+    """What to measure; None: the device's default of AMOUNTS."""
 
     device: str
     units: tuple[str, ...]
@@ -50,7 +47,7 @@ class Wish:
 
     @property
     def amount(self) -> Amount:
-        """Complete; TargetError for less than the figures need."""
+        """With defaults filled in; TargetError for an amount that is too small."""
         given = {name: getattr(self, name) for name in ("runs", "blocks", "warmup")}
         return replace(
             AMOUNTS[self.device], **{name: value for name, value in given.items() if value is not None}
@@ -58,7 +55,7 @@ class Wish:
 
 
 def look(package: Package, wish: Wish, way_out: str) -> Phone | None:
-    """Check that the device can be measured from here; TargetError lists all that was looked for."""
+    """Check that the device can be measured from here; the TargetError lists every requirement."""
     state = read_state(phone=wish.device == "iphone")
     if wish.device == "mac":
         demand(mac_items(state, package.ios, package.input == "uint8"), "mac", way_out)
@@ -77,27 +74,18 @@ def run_bench(
     phone: Phone | None,
     *,
     inputs: str,
-    say: Callable[[str], None] = lambda stage: None,
-    share: Callable[[float], None] = lambda part: None,
+    tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
-    """Measure. ParityError when a bucket returns wrong logits; a device that is lost midway is in the conditions."""
+    """Measure. ParityError when a bucket returns wrong logits; the conditions record a device that is lost midway."""
+    stages = Stages(tell, progress, parts_of(len(wish.units), wish.amount))
     with backend_for(package, wish, phone) as backend:
-        return measure_on(backend, package, goldens, wish, phone, inputs=inputs, say=say, share=share)
+        return measure_on(CoreMl(package, backend, goldens, stages), wish, phone, inputs=inputs)
 
 
-def measure_on(
-    backend: Backend,
-    package: Package,
-    goldens: Goldens,
-    wish: Wish,
-    phone: Phone | None,
-    *,
-    inputs: str,
-    say: Callable[[str], None] = lambda stage: None,
-    share: Callable[[float], None] = lambda part: None,
-) -> BenchResult:
-    """The same on a backend that is ready."""
-    amount = wish.amount
+def measure_on(device: CoreMl, wish: Wish, phone: Phone | None, *, inputs: str) -> BenchResult:
+    """The same on a device whose backend is open."""
+    goldens, amount = device.goldens, wish.amount
     conditions = read_conditions(wish.device) | {
         "blocks": amount.blocks,
         "warmup_runs_per_block": amount.warmup,
@@ -108,19 +96,17 @@ def measure_on(
         "compute_units": list(wish.units),
         **({"phone": asdict(phone)} if phone else {}),
     }
-    stages = Stages(say, share, parts_of(len(wish.units), amount))
-    device = CoreMl(package, backend, goldens, stages)
     measured, cut = measure_units(device, wish.units, amount, inputs_digest(goldens))
     warnings = warnings_about(conditions, measured)
     if cut is not None:
         conditions[CUT] = {"why": str(cut), "exit_status": cut.exit_status}
-        warnings = (f"the measurement ended early, only what is listed was measured: {cut}", *warnings)
+        warnings = (f"the measurement ended early, the results are incomplete: {cut}", *warnings)
     return BenchResult(wish.device, measured, conditions, warnings)
 
 
 @contextmanager
 def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
-    """Core ML here or on the phone; loads coremltools."""
+    """Core ML here or on the phone; imports coremltools."""
     with tempfile.TemporaryDirectory(prefix="morvit-bench-", ignore_cleanup_errors=True) as work:
         if phone is None:
             from morvit_deploy.measuring.apple.mac import Mac
@@ -137,7 +123,7 @@ def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[B
 
 
 def inputs_digest(goldens: Goldens) -> str:
-    """Short sha256 of all pictures, so that a report says which it saw."""
+    """Short sha256 of all pictures, which identifies them in a report."""
     digest = hashlib.sha256()
     for golden in goldens.buckets.values():
         digest.update(golden.pixels.tobytes())
@@ -145,7 +131,7 @@ def inputs_digest(goldens: Goldens) -> str:
 
 
 def _with_phones(state: MacState) -> MacState:
-    """Ask for phones where there are tools to ask with."""
+    """List the phones if the tools for it are installed."""
     if state.devicectl is None or not state.bridge:
         return state
     from morvit_deploy.measuring.apple.phone import list_phones

@@ -1,4 +1,4 @@
-"""The `bench.py` of an emitted project: measures the bundle beside it. Python ≥ 3.10, numpy and coremltools alone."""
+"""The `bench.py` of an emitted project, which measures the bundle beside it. Python ≥ 3.10, numpy and coremltools."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAY_OUT = "Copy this folder to a Mac that has what is missing, and run `python b
 
 
 def main(project: Path, arguments: Sequence[str]) -> int:
-    """Exit status: 0 measured, 1 wrong logits, 2 something is missing or was lost, 130 interrupted."""
+    """Exit status: 0 measured, 1 wrong logits, 2 something is missing or the device was lost, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return _run(project, options)
@@ -50,7 +50,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         wish,
         phone,
         inputs=_known(project)["inputs"],
-        say=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
+        tell=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
     )
     write_text(out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
     print(apple_report(result).markdown())
@@ -61,7 +61,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
 
 
 def read_goldens(project: Path) -> Goldens:
-    """Pictures and expected logits of every bucket; BundleError when they are not as they were written."""
+    """Pictures and expected logits of every bucket; BundleError when they cannot be read."""
     known = _known(project)
     try:
         golden = {name: read_golden(project / GOLDEN / f"{name}.npz") for name in known["buckets"]}
@@ -76,7 +76,7 @@ def _known(project: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {project / PROJECT}: {error}; write the project again") from None
     if not isinstance(known, dict) or known.get("format") != PROJECT_FORMAT:
-        raise BundleError(f"{project / PROJECT} is no {PROJECT_FORMAT}; write the project again")
+        raise BundleError(f"{project / PROJECT} is not of format {PROJECT_FORMAT}; write the project again")
     return known
 
 

@@ -1,4 +1,4 @@
-"""How a measurement on Apple's devices reads. No torch."""
+"""Tables of a measurement on Apple's devices. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.mix.answers import Over, samples_of
 from morvit_deploy.report import Report, Table, count, share, spread, three_digits
 
-MOST_LEAVERS = 8  # operators a function; the JSON has them all
+MOST_LEAVERS = 8  # operators shown of a function; the JSON has all
 
 
 def apple_report(result: BenchResult) -> Report:
@@ -40,23 +40,14 @@ def latency_table(measured: Sequence[AppleMeasured]) -> Table:
         )
         for one in measured
     ]
-    what = f"against {measured[0].units}"
-    columns = (
-        "units",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "blocks' medians",
-        what,
-        "first start ms",
-        "load again ms",
-    )
-    caption = "an image, every function that it takes; starts load all functions, and the first one answers an image"
+    latency = ("p50 ms", "p90 ms", "p99 ms", "blocks' medians", f"against {measured[0].units}")
+    columns = ("units", *latency, "first start ms", "load again ms")
+    caption = "one image through all of its functions; a first start loads all functions and runs one image"
     return Table("Warm latency by compute units", columns, rows, numeric=tuple(range(1, 8)), caption=caption)
 
 
 def function_table(measured: Sequence[AppleMeasured]) -> Table:
-    """Each function in a row."""
+    """Latency and load time of each function."""
     rows = [
         (
             one.units,
@@ -73,7 +64,7 @@ def function_table(measured: Sequence[AppleMeasured]) -> Table:
 
 
 def mix_table(measured: Sequence[AppleMeasured]) -> Table:
-    """Expected latency over the plan's mix and over the one that was run, and each bucket's."""
+    """Expected latency over the plan's mix and the measured mix, and each bucket's latency."""
     rows = []
     for one in measured:
         if one.mix is None:
@@ -97,12 +88,12 @@ def mix_table(measured: Sequence[AppleMeasured]) -> Table:
             )
     caption = "expected: shares times medians; a bucket: its median, stem included"
     return Table(
-        "Over the mix", ("units", "mix", "answered by", "ms", "p99 ms"), rows, numeric=(3, 4), caption=caption
+        "Over the mix", ("units", "mix", "buckets", "ms", "p99 ms"), rows, numeric=(3, 4), caption=caption
     )
 
 
 def placement_table(measured: Sequence[AppleMeasured]) -> Table:
-    """Operations and estimated cost by place."""
+    """Operations and estimated cost by device."""
     rows = [
         (
             one.units,
@@ -119,7 +110,7 @@ def placement_table(measured: Sequence[AppleMeasured]) -> Table:
 
 
 def leavers_table(measured: Sequence[AppleMeasured]) -> Table:
-    """What leaves the Neural Engine although it may take part."""
+    """Operations that run elsewhere although the units include the Neural Engine."""
     rows = [
         (
             one.units,
@@ -140,7 +131,7 @@ def leavers_table(measured: Sequence[AppleMeasured]) -> Table:
 
 
 def parity_table(measured: Sequence[AppleMeasured]) -> Table:
-    """How far the device's logits are from the expected ones."""
+    """The device's logits compared with those expected."""
     rows = [
         (
             one.units,
@@ -154,12 +145,14 @@ def parity_table(measured: Sequence[AppleMeasured]) -> Table:
         for bucket, found in one.parity.items()
     ]
     columns = ("units", "bucket", "median error", "largest", "same class", "tolerance")
-    caption = "largest |Δlogit| of a picture over max(1, max |logit|); the median is held to the tolerance"
+    caption = (
+        "largest |Δlogit| of a picture over max(1, max |logit|); the median must be within the tolerance"
+    )
     return Table("Parity on the device", columns, rows, numeric=(2, 3, 4, 5), caption=caption)
 
 
 def conditions_table(result: BenchResult) -> Table:
-    """What must be the same for the figures to come again."""
+    """The conditions for reproducing the figures."""
     known = result.conditions
     machine, power = known["machine"], known["power"]
     rows = [("device", result.device), ("machine", f"{machine['processor']}, {machine['system']}")]

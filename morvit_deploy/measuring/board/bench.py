@@ -1,4 +1,4 @@
-"""Bundles measured in turn on a device over SSH; what was whole is kept when the device is lost. No torch."""
+"""Measures bundles in turn on a device over SSH; complete blocks are kept when it is lost. No torch."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from morvit_deploy.measuring.board.shipping import pack
 from morvit_deploy.measuring.board.worker import RemoteWorker
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.measuring.core.parity import LogitParity
-from morvit_deploy.measuring.core.request import TIMED, BenchRequest
+from morvit_deploy.measuring.core.request import TIMED, BenchRequest, settings
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.remote.session import Session
 from morvit_deploy.timing.loop import measure
 from morvit_deploy.timing.result import warnings_about
 from morvit_deploy.timing.samples import Block
 
 TIMED_THERE = (
-    TIMED + "; on the device, by its own clocks, without the network; Python compiles the agent each time"
+    TIMED
+    + "; on the device, by its own clock, network excluded; a cold start compiles the agent's Python code"
 )
 
 
 def bench_remote(request: BenchRequest, host: Host, readers: Sequence[str]) -> BenchResult:
-    """As `bench`, on `host`. A LostError carries in `partial` the BenchResult of the blocks that were whole.
+    """`bench` on `host`. The `partial` of a LostError is the BenchResult of the complete blocks.
 
     `readers` name what reads the device's conditions, in `agent.conditions.READERS`.
     """
@@ -51,7 +52,7 @@ def bench_remote(request: BenchRequest, host: Host, readers: Sequence[str]) -> B
 
 
 class Board:
-    """A device over SSH while bundles are measured on it; `known` are its conditions so far."""
+    """A device over SSH on which bundles are measured; `known` are the conditions so far."""
 
     def __init__(self, request: BenchRequest, host: Host, readers: list[str]) -> None:
         self.request, self.host, self.readers = request, host, readers
@@ -59,7 +60,7 @@ class Board:
         self.known: dict[str, Any] = {}
 
     def measured(self, scratch: Path, stack: ExitStack) -> tuple[MeasuredBundle, ...]:
-        """Ship everything, and go through the loop."""
+        """Send everything, and run the loop."""
         subjects = self.request.subjects(scratch)
         places = {str(number): subject for number, subject in enumerate(subjects)}
         engines = DeviceEngines(places, scratch / "engines", self.request.stages.stage)
@@ -74,7 +75,7 @@ class Board:
         return with_energy(measured, after)
 
     def partial(self, why: str) -> BenchResult:
-        """What was whole when the device was lost; a bundle without a block is left out."""
+        """The complete blocks when the device was lost; a bundle without one is left out."""
         for lane in self.lanes:
             lane.keep_whole()
         measured = tuple(lane.measured({}) for lane in self.lanes if lane.blocks)
@@ -96,7 +97,7 @@ class Board:
         )
 
     def _read_before(self, session: Session, engines: DeviceEngines) -> None:
-        """Conditions of the device in the words of `read_conditions`, and what the session itself reports."""
+        """Record the device's conditions with the keys of `read_conditions`, and those of the session."""
         before = _read(session, self.readers)
         check_jetson(self.host.address, before)
         threads = {"do": "threads", "threads": self.request.threads}
@@ -110,13 +111,13 @@ class Board:
             "device_conditions": {"before": before},
             **({"engines": built} if built else {}),
             "threads": _ask(session, threads, "counting cores")["threads"],
-            **self.request.settings(TIMED_THERE),
+            **settings(self.request.source, self.request.amount, TIMED_THERE),
             "runs_per_block": self.request.amount.runs,
         }
 
 
 class RemoteProcesses(BundleProcesses):
-    """The same with the device's processes; `known` gets what the loop finds out, in case the device is lost."""
+    """The same with processes on the device; `known` records the loop's findings, in case the device is lost."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class RemoteProcesses(BundleProcesses):
         return self.known
 
     def expect(self, subject: Subject) -> None:
-        """They were shipped with the bundle."""
+        """Nothing to do: they were sent with the bundle."""
 
     def returns(self, lane: BundleLane) -> LogitParity:
         lane.parity = super().returns(lane)
@@ -150,7 +151,7 @@ class RemoteProcesses(BundleProcesses):
 
     def run(self, lane: BundleLane, runs: int, warmup: int) -> Block:
         assert isinstance(lane.worker, RemoteWorker)
-        with lane.worker.counting():  # of these runs alone the energy counts
+        with lane.worker.counting():  # only these runs count for the energy
             return super().run(lane, runs, warmup)
 
 

@@ -1,4 +1,4 @@
-"""Engines of TensorRT bundles on a device: sent where they were built there, and built there otherwise. No torch."""
+"""Provides engines of TensorRT bundles on a device: sends those that it built before, builds the others. No torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from morvit_deploy.remote.shipment import Shipment
 
 
 class DeviceEngines:
-    """`settle`, `prepare` and `hear` of a Session for the bundles, by place, that are for TensorRT; perhaps none.
+    """`settle`, `prepare` and `hear` of a Session for the TensorRT bundles among `subjects`, by place.
 
-    The recipe's flavor is used where it is installed, else the other one. What is built there is also kept in
-    `scratch`: after a drop the measurement goes on with the same engines, as another build may choose other kernels.
-    `records` are what the device has.
+    The recipe's flavor is used where it is installed, else the other one. Built engines are copied to `scratch`, so
+    that the measurement continues with them after a drop: another build may choose other kernels. `records` are those
+    of the device.
     """
 
     def __init__(self, subjects: Mapping[str, Subject], scratch: Path, tell: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class DeviceEngines:
         self.records: dict[str, dict[str, Any]] = {}
 
     def settle(self, session: Session) -> Shipment:
-        """Ask what builds there, and add the engines that it would not build again."""
+        """Find the device's TensorRT; returns the engines that it need not build again."""
         more: dict[str, Path | bytes] = {}
         for place, subject in self._subjects.items():
             strict = not may_change(subject.manifest)
@@ -47,7 +47,7 @@ class DeviceEngines:
         return more
 
     def prepare(self, session: Session) -> None:
-        """Build what is missing: the bundle's engines, and one for each bucket of those that choose inside."""
+        """Build what is missing: the bundle's engines, and for self-dispatching bundles one for each bucket."""
         for place, subject in self._subjects.items():
             self._tell(f"building the engines of {subject.bundle} on {session.host.address}")
             self.records[place] = self._build(session, place, BUILD)
@@ -65,11 +65,11 @@ class DeviceEngines:
         return record
 
     def hear(self, event: dict[str, Any]) -> None:
-        """Progress of the builder."""
+        """Report the builder's progress."""
         report_event(event, self._tell)
 
     def built(self) -> dict[str, Any]:
-        """By bundle: flavor, version and GPU, and of each engine its bytes and seconds of building."""
+        """By bundle: flavor, version, GPU, and each engine's size and build time."""
         return {
             str(self._subjects[place].bundle): {
                 **{name: record[name] for name in HEAD},

@@ -1,4 +1,4 @@
-"""A Jetson's conditions in a result: energy by bundle, warnings, and how they read. No torch."""
+"""A Jetson's conditions in a result: energy by bundle, warnings, and tables. No torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.measuring.core.results import MeasuredBundle
 from morvit_deploy.report import Table, three_digits
 
-_LOST = "the connection was lost meanwhile, and with it what read the power"
+_LOST = "the connection was lost during the measurement, and with it the power readings"
 
 
 def check_jetson(host: str, before: Mapping[str, Any]) -> None:
-    """TargetError where the readers looked for a Jetson and found another machine."""
+    """TargetError when the device is no Jetson although its readers are asked for."""
     found = before.get("jetson")
     if found is not None and found["jetson"] is None:
         raise TargetError(f"{host} is no Jetson: {found['reason']}; measure it with --device ssh")
 
 
 def with_energy(measured: Iterable[MeasuredBundle], after: Mapping[str, Any]) -> tuple[MeasuredBundle, ...]:
-    """Each bundle with its energy, the places being their numbers; unchanged where nobody reads power."""
+    """Each bundle with its energy; unchanged where power is not read. Places are the bundles' numbers."""
     if "jetson" not in after:
         return tuple(measured)
     energy = after["jetson"].get("energy", {})
@@ -31,7 +31,7 @@ def with_energy(measured: Iterable[MeasuredBundle], after: Mapping[str, Any]) ->
 
 
 def jetson_warnings(known: Mapping[str, Any], measured: Iterable[MeasuredBundle]) -> list[str]:
-    """What makes a Jetson's figures doubtful, with the commands that help; none for another device."""
+    """What makes a Jetson's figures doubtful, with commands to fix it; empty for another device."""
     read = known.get("device_conditions", {})
     before, after = (read.get(when, {}).get("jetson") for when in ("before", "after"))
     if before is None:
@@ -45,7 +45,7 @@ def jetson_warnings(known: Mapping[str, Any], measured: Iterable[MeasuredBundle]
 
 
 def jetson_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """For the table of conditions; none for another device."""
+    """Rows for the table of conditions; empty for another device."""
     read = known.get("device_conditions", {})
     before, after = (read.get(when, {}).get("jetson") for when in ("before", "after"))
     if before is None:
@@ -68,7 +68,7 @@ def jetson_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def energy_table(names: Iterable[str], measured: Iterable[MeasuredBundle]) -> Table | None:
-    """mJ per image and how they were found; None where nobody reads power."""
+    """mJ per image and how they were measured; None where power is not read."""
     pairs = [(name, one.energy) for name, one in zip(names, measured, strict=True) if one.energy is not None]
     if not pairs:
         return None
@@ -86,12 +86,12 @@ def energy_table(names: Iterable[str], measured: Iterable[MeasuredBundle]) -> Ta
         for name, energy in pairs
     ]
     columns = ("bundle", "mJ/image", "with idle", "W", "idle W", "read from")
-    caption = "of the warm runs, warm-up included; the idle board's power is subtracted"
+    caption = "warm runs, warm-up included; the idle power is subtracted"
     return Table("Energy", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
 def _units(units: list[dict[str, Any]]) -> str:
-    """The top clock of each kind."""
+    """The highest clock of each kind."""
     top: dict[str, float] = {}
     for unit in units:
         top[unit["kind"]] = max(top.get(unit["kind"], 0.0), unit["max_mhz"])

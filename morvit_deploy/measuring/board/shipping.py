@@ -1,4 +1,4 @@
-"""What travels to a device for one bundle: its files, recipe and pictures, and the logits to expect. No torch."""
+"""Packs one bundle for a device: its files, recipe, pictures and expected logits. No torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morvit_deploy.remote.shipment import Shipment
 
 
 def pack(subject: Subject, name: str, place: str) -> Shipment:
-    """The files of one bundle, below the folder `place` on the device. TargetError for a target of no board."""
+    """The files of one bundle, below the folder `place` on the device. TargetError for a target without boards."""
     manifest = subject.manifest
     parts = find_target(manifest.target).load_board_files()(subject.bundle, manifest)
     own = {bucket: parts.alone_file.format(bucket) for bucket in parts.alone}
@@ -51,7 +51,7 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
 
 
 def _logits(subject: Subject, files: BoardFiles) -> NDArray[np.float32]:
-    """(images, classes) of the first rounds, as the bundle, or the same graphs on the CPU, return them here."""
+    """(images, classes) of the first rounds, from the bundle, or from the same graphs on the CPU, on this machine."""
     if files.open_reference is None:
         return expected_logits(subject)
     return expected_logits(subject, Session(subject.bundle, subject.manifest, files.open_reference()))

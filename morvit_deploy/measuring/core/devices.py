@@ -1,4 +1,4 @@
-"""What `bench` can measure on: a table by the name that --device takes. No torch."""
+"""The devices of `bench`, by the name that --device takes. No torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from morvit_deploy.measuring.core.inputs import Subject
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device, and what it is measured with; a target names the devices that can measure it."""
+    """A kind of device and how it is measured; a target lists the devices that can run it."""
 
     remote: bool = False  # reached with --host
-    is_here: Callable[[], bool] = lambda: False  # is this machine one, so that --host may be left out?
+    is_here: Callable[[], bool] = lambda: False  # is this machine such a device, so that --host is optional?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
-    measured_by: str | None = None  # the function that measures it, where that is not `bench`
-
-
-def _on_jetson() -> bool:
-    return is_jetson(System())
+    measured_by: str | None = None  # the function that measures it, if not `bench`
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
@@ -32,14 +28,14 @@ DEVICES = {
     "cuda": Device(measured_by=CUDA),
     "mac": Device(measured_by=APPLE),
     "iphone": Device(measured_by=APPLE),
-    "jetson": Device(remote=True, is_here=_on_jetson, readers=("linux", "jetson")),
+    "jetson": Device(remote=True, is_here=lambda: is_jetson(System()), readers=("linux", "jetson")),
     "ssh": Device(remote=True, readers=("linux",)),
 }
 
 
 _SAY_HOST = {
-    "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, nor does its device tree name one); say "
-    "how ssh reaches yours, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
+    "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, and its device tree names none); give "
+    "the Jetson's ssh destination, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
     "without --host"
 }
 
@@ -58,20 +54,20 @@ def find_device(name: str, *, host: bool = False) -> Device:
         )
     if device.remote and not host and not device.is_here():
         raise ConfigError(
-            _SAY_HOST.get(name, f"--device {name} is reached over SSH; say which with --host user@host")
+            _SAY_HOST.get(name, f"--device {name} is reached over SSH; give it with --host user@host")
         )
     return device
 
 
 def check_here(name: str) -> None:
-    """TargetError for a device whose measurement is not `bench`'s own, on this machine."""
+    """TargetError for a device that `bench` itself does not measure on this machine."""
     here = [own for own, device in DEVICES.items() if not device.remote and device.measured_by is None]
     if name not in here:
         raise TargetError(f"got device {name!r}; this is measured on: {', '.join(here)}")
 
 
 def check_targets(name: str, subjects: Iterable[Subject]) -> None:
-    """TargetError for a bundle that the device cannot run; it names the devices that can."""
+    """TargetError for a bundle that the device cannot run, naming the devices that can."""
     able = [target.name for target in targets().values() if name in target.devices]
     for subject in subjects:
         target = find_target(subject.manifest.target)

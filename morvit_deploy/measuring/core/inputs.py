@@ -1,4 +1,4 @@
-"""What `bench` feeds: a bundle whose files were checked, and pixels in a file that its process reads. No torch."""
+"""Inputs of `bench`: a checked bundle, and pixels in a file for its process. No torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from morvit_deploy.bundle.pixels import Pixels, digest, synthetic_images
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model.config import Config
 
-IMAGES = 16  # different pictures in turn, and at least one batch
-MOST_SURVEYED = 256  # of a folder, to find the bucket mix where a bucket is chosen for each
-STREAM = 64  # of these are timed: a block is passes over all of them, so that every block meets the same mix
+IMAGES = 16  # different pictures, and at least one batch
+MOST_SURVEYED = 256  # pictures of a folder, to find the bucket mix of an adaptive bundle
+STREAM = 64  # of these are timed; a block is whole passes over them, so every block has the same mix
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from: a folder, or synthetic when None; `batch` is for bundles of dynamic batch."""
+    """A folder of pictures, or None for synthetic ones; `batch` is for bundles of dynamic batch."""
 
     images: str | Path | None = None
     upscale: bool = False
@@ -30,7 +30,7 @@ class Source:
 
     @property
     def named(self) -> str:
-        """As conditions say it."""
+        """For the conditions."""
         return "synthetic pictures" if self.images is None else f"pictures of {self.images}"
 
 
@@ -47,12 +47,12 @@ class Subject:
 
     @property
     def rounds(self) -> range:
-        """Numbers of the rounds that hold each picture."""
+        """Rounds that hold every picture once."""
         return range(math.ceil(self.images / self.batch))
 
     @property
     def stream(self) -> range | None:
-        """The rounds of a timed pass where a bucket is chosen for each image; elsewhere any run is like another."""
+        """Rounds of a timed pass of an adaptive bundle; None for others, whose runs are all alike."""
         if not self.manifest.plan.adaptive:
             return None
         return self.rounds[: max(1, STREAM // self.batch)]
@@ -69,7 +69,7 @@ def prepare(bundle: Path, source: Source, file: Path) -> Subject:
 
 
 def folders_of(bundles: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """One or several folders; TargetError for none."""
+    """One or several folders as a tuple; TargetError for none."""
     folders = tuple(Path(b) for b in ([bundles] if isinstance(bundles, (str, Path)) else bundles))
     if not folders:
         raise TargetError("got no bundle, expected one or more")
@@ -77,14 +77,14 @@ def folders_of(bundles: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def expected_file(pixels: Path) -> Path:
-    """Where the logits to expect of a file of pixels are: `logits` (images, classes) in a .npz file."""
+    """The .npz file with the expected `logits` (images, classes) of a file of pixels."""
     return pixels.with_suffix(".expected.npz")
 
 
 def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -> Pixels:
-    """uint8 (n, height, width, 3): at most so many pictures of a folder, or as many synthetic ones.
+    """uint8 (n, height, width, 3): at most `most` pictures of a folder, or as many synthetic ones.
 
-    They are shuffled where a bucket is chosen for each: neighbours in a folder are often alike.
+    Adaptive bundles get them shuffled, as neighbours in a folder are often alike.
     """
     if source.images is None:
         return synthetic_images(most, config.image_size)
@@ -93,7 +93,7 @@ def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -
 
 
 def in_rounds(pixels: Pixels, batch: int) -> Pixels:
-    """(n, height, width, 3) to (rounds, batch, height, width, 3): every picture, then from the start."""
+    """(n, height, width, 3) to (rounds, batch, height, width, 3); the last round is filled from the start."""
     rounds = math.ceil(len(pixels) / batch)
     order = np.arange(rounds * batch) % len(pixels)
     return pixels[order].reshape(rounds, batch, *pixels.shape[1:])

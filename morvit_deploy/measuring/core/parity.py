@@ -1,4 +1,4 @@
-"""Does a device compute what the bundle computes? Compared before anything is timed on it. No torch."""
+"""Compares a device's logits with the bundle's before anything is timed. No torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from morvit_deploy.model.gates import gate_for
 
 PARITY_IMAGES = 16  # at least one round
 DEVICE_TOLERANCE = 1e-4  # × max(1, max |logit|): as for the conversion gap, float32 round-off over 12 layers
-TIES = 1  # images that may differ in fp32: a routing decision within round-off falls otherwise on another processor
+TIES = 1  # images that may differ in fp32: another processor may decide a routing tie differently
 
 
 @dataclass(frozen=True)
 class LogitParity:
-    """The logits of some images on a device against those expected.
+    """Logits of some images on a device compared with those expected.
 
-    In fp32 all images but TIES are within DEVICE_TOLERANCE; below, classes are held to the precision's gate.
+    In fp32 all images but TIES must be within DEVICE_TOLERANCE; below fp32 classes must meet the precision's gate.
     """
 
     bundle: str
@@ -45,7 +45,7 @@ class LogitParity:
 
     @property
     def tolerance(self) -> float:
-        """Largest |Δlogit| of an image that is the same."""
+        """Largest |Δlogit| that counts as equal."""
         return DEVICE_TOLERANCE * max(1.0, self.scale)
 
     @property
@@ -61,7 +61,7 @@ class LogitParity:
 
     @property
     def agrees(self) -> bool:
-        """Is it the same model there?"""
+        """Does the device compute the same model?"""
         gate = gate_for(self.precision, None)
         if gate is None:
             return self.apart <= TIES and self.apart < self.images
@@ -69,17 +69,16 @@ class LogitParity:
 
     @property
     def problem(self) -> str:
-        """How far the logits are apart."""
+        """How much the logits differ."""
         most = "not finite" if self.widest is None else f"{self.widest:.3g}"
         return (
             f"{self.bundle} returns other logits {self.place} than expected, and was not measured: of {self.images} "
-            f"images {self.apart} have logits more than {self.tolerance:.3g} away (most: {most}), "
-            f"{self.images - self.same_class} another class; compare the runtimes' versions, or export it again for "
-            "that device"
+            f"images {self.apart} differ by more than {self.tolerance:.3g} (largest difference: {most}) and "
+            f"{self.images - self.same_class} have another class; compare the runtimes' versions, or export it "
+            "again for that device"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "images": self.images,
             "max_abs": self.widest,
@@ -90,7 +89,7 @@ class LogitParity:
 
 
 def parity_rounds(subject: Subject) -> int:
-    """Rounds that hold PARITY_IMAGES pictures, or all there are."""
+    """Number of rounds that hold PARITY_IMAGES pictures, or all rounds."""
     return min(len(subject.rounds), max(1, PARITY_IMAGES // subject.batch))
 
 

@@ -1,4 +1,4 @@
-"""What is to be measured of bundles, in one piece. No torch."""
+"""One request to measure bundles. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMED = (
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """Bundles, the device, what is fed, how often, and who hears of the progress; `threads` None: all cores."""
+    """Bundles, device, inputs, amount and progress callbacks; `threads` None: all cores."""
 
     folders: tuple[Path, ...]
     device: str
@@ -36,13 +36,9 @@ class BenchRequest:
         check_targets(self.device, subjects)
         return subjects
 
-    def settings(self, timed: str = TIMED) -> dict[str, Any]:
-        """For the conditions."""
-        return settings(self.source, self.amount, timed)
-
 
 def settings(source: Source, amount: Amount, timed: str = TIMED) -> dict[str, Any]:
-    """What was chosen for a measurement; `inputs` says where the pictures came from."""
+    """The settings of a measurement, for its conditions."""
     return {
         "blocks": amount.blocks,
         "warmup_runs_per_block": amount.warmup,

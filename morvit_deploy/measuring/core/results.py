@@ -1,4 +1,4 @@
-"""What was measured of bundles: the loop's samples beside what the bundle is and what it needs. No torch."""
+"""Measurements of bundles: the loop's samples, and the bundle's properties and memory. No torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ class MeasuredBundle(Measured):
     inputs_digest: str
     starts: tuple[Start, ...]
     memory_mib: dict[str, float]
-    mix: Mix | None = None  # where a bucket is chosen for each image
-    energy: dict[str, Any] | None = (
-        None  # where the device reads power: mJ an image, how, and from which rails
-    )
+    mix: Mix | None = None  # of an adaptive bundle
+    energy: dict[str, Any] | None = None  # where power is read: mJ per image, how, and from which rails
 
     @property
     def gmacs_per_s(self) -> float | None:
@@ -65,7 +63,7 @@ class BenchResult(Result[MeasuredBundle]):
     """All bundles of one call."""
 
     def ratio(self, of: int, against: int) -> Ratio:
-        """Bundle number `of` against bundle number `against`; by means if either's runs differ in their bucket."""
+        """Bundle number `of` against number `against`; by means if either chooses buckets."""
         one, other = self.measured[of], self.measured[against]
         return ratio_of(one, other, means=one.adaptive or other.adaptive)
 

@@ -1,1 +1,1 @@
-"""Bundles that are measured in processes of their own, on this machine's CPU."""
+"""Measures bundles on this machine's CPU, each in a process of its own."""

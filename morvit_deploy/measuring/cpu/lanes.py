@@ -1,22 +1,27 @@
-"""Bundles for the loop, each run by processes of its own: on this CPU, or wherever such a process is opened."""
+"""Lanes of bundles for the loop, each in processes of its own, on this CPU or on another device."""
 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
-from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.measuring.core.request import BenchRequest, settings
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.mix import MixRuns
 from morvit_deploy.measuring.cpu.process import BundleProcess, OpenWorker, open_here
 from morvit_deploy.timing.conditions import read_conditions
-from morvit_deploy.timing.loop import Lane, Measurer
+from morvit_deploy.timing.loop import Lane, Measurer, measure
+from morvit_deploy.timing.result import warnings_about
 from morvit_deploy.timing.samples import Block, Start
 
 
@@ -30,16 +35,16 @@ class BundleLane(Lane):
 
     @classmethod
     def of(cls, subject: Subject, name: str = "") -> BundleLane:
-        """Named by its folder where no name is given."""
+        """The name defaults to the bundle's folder."""
         return cls(name=name or str(subject.bundle), batch=subject.batch, subject=subject)
 
     def keep_whole(self) -> None:
-        """After a block that ended early: of the mix only what every part has."""
+        """After a block that was cut off, keep only the complete blocks of the mix."""
         if self.mix is not None and not self.mix.keep_whole():
             self.mix = None
 
     def measured(self, memory_mib: dict[str, float] | None = None) -> MeasuredBundle:
-        """All that was taken; memory is read from the process where it is not given."""
+        """All measurements; memory is read from the process unless given."""
         manifest = self.subject.manifest
         return MeasuredBundle(
             name=self.name,
@@ -71,7 +76,7 @@ class BundleProcesses(Measurer[BundleLane]):
         open_worker: OpenWorker = open_here,
         tell: Callable[[str], None] = lambda stage: None,
     ) -> None:
-        """With `mixes`, the buckets of a bundle that chooses one for each image are measured too."""
+        """With `mixes`, the buckets of adaptive bundles are measured too."""
         self.threads, self.stack, self.mixes = threads, stack, mixes
         self.open_worker, self.tell = open_worker, tell
 
@@ -91,7 +96,7 @@ class BundleProcesses(Measurer[BundleLane]):
         return LogitParity.of(lane.name, self.place, lane.subject.manifest.precision, found)
 
     def expect(self, subject: Subject) -> None:
-        """Write the expected logits to where the process reads them."""
+        """Write the expected logits for the process to read."""
         np.savez(expected_file(subject.pixels), logits=expected_logits(subject))
 
     def look(self, lane: BundleLane, runs: int, warmup: int) -> Block:
@@ -99,12 +104,12 @@ class BundleProcesses(Measurer[BundleLane]):
 
     def settle(self, lane: BundleLane, runs: int, warmup: int) -> None:
         if self.mixes and lane.subject.manifest.plan.adaptive:
-            self.tell(f"looking at the buckets of {lane.name}")
+            self.tell(f"finding the buckets of {lane.name}")
             more = (runs, warmup, self.open_worker)
             lane.mix = MixRuns(lane.subject, lane.worker, self.threads, self.stack, *more)
 
     def run(self, lane: BundleLane, runs: int, warmup: int) -> Block:
-        """At least `runs` runs; of a bundle that chooses buckets whole passes over its stream."""
+        """At least `runs` runs; whole passes over the stream of an adaptive bundle."""
         stream = lane.subject.stream
         if stream is None:
             return lane.worker.run(runs, warmup)
@@ -118,3 +123,15 @@ class BundleProcesses(Measurer[BundleLane]):
 def parities(lanes: Sequence[BundleLane]) -> dict[str, Any]:
     """By bundle, for the conditions."""
     return {lane.name: lane.parity.as_dict() for lane in lanes if lane.parity is not None}
+
+
+def bench_here(request: BenchRequest) -> BenchResult:
+    """`bench` on this machine's CPU."""
+    threads = checked_threads(request.threads)
+    with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
+        lanes = [BundleLane.of(subject) for subject in request.subjects(Path(scratch))]
+        device = BundleProcesses(threads, stack, tell=request.stages.stage)
+        conditions = measure(device, lanes, request.amount, request.stages)
+        measured = tuple(lane.measured() for lane in lanes)
+    conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
+    return BenchResult(request.device, measured, conditions, warnings_about(conditions, measured))

@@ -1,4 +1,4 @@
-"""Takes the blocks of a `Mix`: buckets alone, pictures of one kind, two orders of pictures. No torch."""
+"""Measures the blocks of a `Mix`: single buckets, pictures of one kind, two orders of pictures. No torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Job = tuple[BundleProcess, Sequence[int], int]  # who runs, which rounds in turn
 
 
 class MixRuns:
-    """One bundle's blocks beside its stream; every bucket is a process of its own that `stack` closes.
+    """A bundle's blocks besides its stream; every bucket has a process of its own that `stack` closes.
 
-    First every picture is run once, untimed: this is the mix, and shows which pictures each kind has.
+    First every picture is run once, untimed, to find its kind.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MixRuns:
     ) -> None:
         self.subject, self.worker, self.runs, self.warmup = subject, worker, runs, warmup
         surveyed = worker.run(len(subject.rounds), 0, subject.rounds)
-        self.kinds = tuple(surveyed.kinds[: subject.images])  # the last round may be filled up
+        self.kinds = tuple(surveyed.kinds[: subject.images])  # the last round may be padded
         self.forced: dict[str, BundleProcess] = {}
         for name in (bucket.name for bucket in subject.manifest.plan.buckets):
             forced = open_worker(subject, threads, name)
@@ -44,7 +44,7 @@ class MixRuns:
         self.orders: tuple[list[Block], list[Block]] = ([], [])
 
     def take(self, number: int) -> None:
-        """The blocks that follow block `number` of the stream."""
+        """Measure the blocks that follow block `number` of the stream."""
         pictures = self._pictures()
         for kind, own in pictures.items():
             both = (self.worker, own, self.runs), (self._alone_of(kind), own, self.runs)
@@ -62,7 +62,7 @@ class MixRuns:
             self._both(number, self.orders, both)
 
     def keep_whole(self) -> bool:
-        """After a `take` that ended early: drop what not every part has; False where nothing is left."""
+        """After a `take` that was cut off, drop incomplete blocks; False if none is left."""
         pairs = [blocks for both in (*self.repeated.values(), self.orders) for blocks in both if blocks]
         taken = [*self.alone.values(), *pairs]
         whole = min(len(blocks) for blocks in taken)
@@ -71,7 +71,7 @@ class MixRuns:
         return whole > 0
 
     def mix(self, stream: Sequence[Block]) -> Mix:
-        """All that was taken, beside the blocks of the bundle's own stream."""
+        """All blocks, with those of the bundle's stream."""
         return Mix(
             plan=self.subject.manifest.plan,
             batch=self.subject.batch,
@@ -83,7 +83,7 @@ class MixRuns:
         )
 
     def _pictures(self) -> dict[str, list[int]]:
-        """Rounds by kind, in the order of the ladder; none where a round holds several images."""
+        """Rounds by kind, in the order of the buckets; empty where a round holds several images."""
         if self.subject.batch > 1:
             return {}
         kinds = (*self.forced, OVERFLOWED)
@@ -91,11 +91,11 @@ class MixRuns:
         return {kind: own for kind, own in found.items() if own}
 
     def _alone_of(self, kind: str) -> BundleProcess:
-        """The bucket that runs last; `full` after an overflow."""
+        """The process of the bucket that runs last, which is `full` after an overflow."""
         return list(self.forced.values())[-1] if kind == OVERFLOWED else self.forced[kind]
 
     def _both(self, number: int, taken: tuple[list[Block], list[Block]], both: tuple[Job, Job]) -> None:
-        """A block of each; which is first changes from number to number, so that no side gains by it."""
+        """Run a block of each; the order alternates, so that neither side gains by it."""
         for side in (0, 1) if number % 2 else (1, 0):
             worker, order, runs = both[side]
             taken[side].append(worker.run(runs, self.warmup, order))

@@ -1,8 +1,8 @@
-"""A process that serves one bundle to `bench`: requests and replies are JSON lines on stdin and stdout. No torch.
+"""A process that serves one bundle to `bench`, by JSON lines on stdin and stdout. No torch.
 
 Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads, and
-perhaps the bucket to run every image in. First line out: load and first run in milliseconds. Then it serves as
-`agent.serving` says, and {"parity": n} with the file of `expected_file`. The end of stdin ends the process.
+optionally the bucket to run every image in. It writes the times of loading and of the first run, then serves the
+requests of `agent.serving` and {"parity": n}, which reads `expected_file`, until stdin ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.agent.core.lines import own_stdout, say
+from morvit_deploy.agent.core.child import own_stdout, say
 from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         return compared(model, rounds, expected_file(Path(pixels)), request["parity"])
 
     try:
-        find_target(target).load_runner()  # the runtime's import is no part of loading
+        find_target(target).load_runner()  # so that loading does not include the runtime's import
         serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
     except MorvitError as error:
         say(replies, {"error": str(error)})

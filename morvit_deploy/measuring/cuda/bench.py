@@ -1,8 +1,8 @@
-"""Bundles on an NVIDIA GPU: engines and ONNX Runtime's CUDA sessions, timed on the device and around it. No torch.
+"""Measures engines and ONNX Runtime's CUDA sessions on an NVIDIA GPU, with and without transfers. No torch.
 
-Each part of a bundle (its only graph; or a stem and a trunk for each bucket) is timed by CUDA events over inputs that
-are on the device already, with and without a CUDA graph where it can be captured, and by the clock with transfers in
-and out. What chooses between buckets on the host is in no part's time.
+Each part of a bundle (its only graph, or a stem and a trunk for each bucket) is timed by CUDA events with inputs on
+the device, with and without a CUDA graph where one can be captured, and by the host's clock with transfers in and
+out. Dispatch on the host is not included.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from morvit_deploy.exporters.trt.driver import Cuda
+from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.parity import LogitParity
 from morvit_deploy.measuring.cuda.parts import Part, open_parts
@@ -36,17 +36,9 @@ from morvit_deploy.timing.samples import Block
 
 RUNS = 100  # a block
 TIMED = (
-    "on the device: CUDA events around a run over inputs that lie there, transfers excluded; with transfers: the "
+    "on the device: CUDA events around a run with inputs on the device, transfers excluded; with transfers: host "
     "clock around copying inputs in, the run, and copying every output out"
 )
-
-
-class Clock(Protocol):
-    """What times: `Cuda`, or one that is made up."""
-
-    def new_event(self) -> Any: ...
-    def record(self, event: Any, stream: int) -> None: ...
-    def elapsed_ms(self, before: Any, after: Any) -> float: ...
 
 
 @dataclass(kw_only=True)
@@ -65,33 +57,33 @@ class PartLane(Lane):
         return cls(name=name, batch=part.batch, part=part, transfers=transfers)
 
     def timing(self) -> Timing:
-        """All that was taken."""
+        """All measurements."""
         return Timing(
             name=self.name,
             batch=self.batch,
             blocks=tuple(self.blocks),
             bundle=self.part.bundle,
             part=self.part.name,
-            runtime=self.part.runtime,
+            runtime=self.part.graph.runtime,
             cuda_graph=self.part.captured,
             transfers=self.transfers,
         )
 
 
 class Gpu(Measurer[PartLane]):
-    """Parts that are loaded on the first GPU."""
+    """Times parts on the first GPU."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
 
     def conditions(self) -> dict[str, Any]:
         return read_conditions()
 
     def prepare(self, lane: PartLane) -> None:
-        return None  # loaded when its inputs were found
+        return None  # loaded by `open_parts`
 
     def returns(self, lane: PartLane) -> LogitParity | None:
-        return None if lane.transfers else lane.part.parity()  # both ways are the same runs of the same part
+        return None if lane.transfers else lane.part.parity()  # both lanes of a part run the same graph
 
     def run(self, lane: PartLane, runs: int, warmup: int) -> Block:
         if lane.transfers:
@@ -99,11 +91,11 @@ class Gpu(Measurer[PartLane]):
         return timed_block(lambda: self._on_device_ms(lane.part), runs, warmup)
 
     def _on_device_ms(self, part: Part) -> float:
-        before, after = self.clock.new_event(), self.clock.new_event()
-        self.clock.record(before, part.stream)
-        part.enqueue()
-        self.clock.record(after, part.stream)
-        return self.clock.elapsed_ms(before, after)
+        before, after = self.cuda.new_event(), self.cuda.new_event()
+        self.cuda.record(before, part.graph.stream)
+        part.graph.enqueue()
+        self.cuda.record(after, part.graph.stream)
+        return self.cuda.elapsed_ms(before, after)
 
 
 def bench_cuda(
@@ -121,10 +113,10 @@ def bench_cuda(
 ) -> CudaResult:
     """Measure bundles of target `trt` or `onnx` on the first GPU; times in ms.
 
-    `batches` are for bundles of dynamic batch (default: 1, 8, 32, as far as an engine's profile goes). Blocks of all
-    parts are taken in turn. Raises ParityError where a part returns other logits than the same graph on the CPU;
-    TargetError where there is no GPU, no runtime for it, or ONNX Runtime would fall back to the CPU; BundleError for
-    engines of another machine.
+    `batches` are for bundles of dynamic batch (default: 1, 8, 32, up to the engine's profile). The parts take turns
+    block by block. Raises ParityError when a part returns other logits than the same graph on the CPU, TargetError
+    without a GPU or a runtime for it, or when ONNX Runtime falls back to the CPU, BundleError for engines of another
+    machine.
     """
     amount = Amount(RUNS if runs is None else runs, blocks, warmup, starts=1)
     folders = folders_of(bundles)

@@ -1,29 +1,28 @@
-"""The parts of a bundle on a GPU, each with inputs on the device: TensorRT's engines, ONNX Runtime's sessions.
+"""Opens the parts of a bundle on a GPU, as TensorRT engines or ONNX Runtime sessions, with their inputs. No torch.
 
-A trunk's inputs are what the bundle's own stem hands over, on the first pictures. No torch.
+A trunk's inputs are the outputs of the bundle's stem for the first pictures.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.agent.parity import gaps
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
-from morvit_deploy.bundle.session import Arrays, Runner, Session
+from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.targets import find_target, open_runner
-from morvit_deploy.exporters.trt.driver import Cuda
-from morvit_deploy.exporters.trt.engine import TrtEngine
+from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import LARGEST_BATCH
 from morvit_deploy.exporters.trt.run import look_for, on_cpu, open_engines
@@ -32,117 +31,68 @@ from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
 from morvit_deploy.measuring.cuda.sessions import CudaSession
 
 SWEEP = (1, 8, 32)
+ROUNDS_TO = "fp16"  # the CUDA provider rounds fp32 products to TF32, whose mantissa is as short
 
 
-@dataclass(frozen=True)
-class About:
-    """Whose part it is, and how it runs."""
+class GpuGraph(Protocol):
+    """A graph on the GPU: an engine of TensorRT, or a session on ONNX Runtime's CUDA provider."""
+
+    runtime: str
+    stream: int
+
+    @property
+    def captured(self) -> bool:
+        """Is a run one launch of a CUDA graph?"""
+
+    def enqueue(self) -> None:
+        """Put one run on the stream, over the inputs that are on the device."""
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Copy inputs in, run, copy outputs out."""
+
+    def close(self) -> None:
+        """Free the device's memory."""
+
+
+@dataclass
+class Part:
+    """One graph of a bundle, with the inputs that it is timed on."""
 
     bundle: str
     name: str
     batch: int
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Feeds of several runs, and the logits (images, classes) that the same graph returns for them on the CPU."""
-
-    rounds: Sequence[Arrays]
-    logits: NDArray[np.float32]
-    precision: str  # whose gate holds
-
-
-class Part(ABC):
-    """A graph that can be run over what lies on the device, and with its inputs and outputs copied."""
-
-    runtime: str
-    stream: int
+    graph: GpuGraph
     captured: bool
-    rounds_to: str | None = None  # the precision of its products, where that is below the bundle's fp32
-    expected: Expected | None = None  # of a part that returns logits
-
-    def __init__(self, about: About, feeds: Arrays) -> None:
-        self.bundle, self.name, self.batch, self.feeds = about.bundle, about.name, about.batch, feeds
-
-    @abstractmethod
-    def enqueue(self) -> None:
-        """Put one run on the stream."""
-
-    @abstractmethod
-    def run(self, feeds: Arrays) -> Arrays:
-        """Inputs in, one run, outputs out."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the device's memory."""
+    feeds: Arrays
+    precision: str  # its parity gate
+    parity_feeds: Sequence[Arrays] = ()
+    expected: NDArray[np.float32] | None = None  # logits (images, classes) for `parity_feeds`; None: a stem
 
     def whole(self) -> Arrays:
-        """A run with transfers, of what is timed."""
-        return self.run(self.feeds)
+        """One timed run with transfers."""
+        return self.graph.run(self.feeds)
 
     def over(self, rounds: Sequence[Arrays]) -> list[Arrays]:
-        """A run of each; afterwards what is timed lies on the device again."""
-        outputs = [self.run(feeds) for feeds in rounds]
+        """Run each round, then put the timed inputs back on the device."""
+        outputs = [self.graph.run(feeds) for feeds in rounds]
         self.whole()
         return outputs
 
     def parity(self) -> LogitParity | None:
-        """Its logits against the expected ones; None for a stem, whose outputs the trunks' logits show."""
+        """Compare the logits with the expected ones; None for a stem, which the trunks' logits check."""
         if self.expected is None:
             return None
-        logits = np.concatenate([outputs["logits"] for outputs in self.over(self.expected.rounds)])
-        found = gaps(logits, self.expected.logits)
+        logits = np.concatenate([outputs["logits"] for outputs in self.over(self.parity_feeds)])
         place = f"on the GPU ({self.name}, batch {self.batch})"
-        return LogitParity.of(self.bundle, place, self.rounds_to or self.expected.precision, found)
-
-
-class EnginePart(Part):
-    """A TensorRT engine, with or without a CUDA graph."""
-
-    def __init__(self, about: About, engine: TrtEngine, feeds: Arrays) -> None:
-        super().__init__(about, feeds)
-        self.engine, self.runtime, self.stream = engine, engine.runtime, engine.stream
-        engine.run(feeds)  # fills the buffers, and captures
-        self.captured = engine.captured
-
-    def enqueue(self) -> None:
-        self.engine.enqueue()
-
-    def run(self, feeds: Arrays) -> Arrays:
-        return self.engine.run(feeds)
-
-    def close(self) -> None:
-        self.engine.close()
-
-
-class SessionPart(Part):
-    """A session of ONNX Runtime on its CUDA provider."""
-
-    rounds_to = "fp16"  # fp32 products are rounded to TF32, which has as many bits
-
-    def __init__(self, about: About, session: CudaSession, feeds: Arrays) -> None:
-        super().__init__(about, feeds)
-        self.session, self.runtime, self.stream = session, session.runtime, session.stream
-        session.load(feeds)
-        self.captured = session.graph
-
-    def enqueue(self) -> None:
-        self.session.enqueue()
-
-    def run(self, feeds: Arrays) -> Arrays:
-        return self.session.run(feeds)
-
-    def close(self) -> None:
-        self.session.close()
+        return LogitParity.of(self.bundle, place, self.precision, gaps(logits, self.expected))
 
 
 def open_parts(
     folder: Path, cuda: Cuda, source: Source, batches: Sequence[int] | None, stack: ExitStack
 ) -> list[Part]:
-    """Every part of a bundle at every batch size, with and without a CUDA graph where there can be one.
+    """Every part of a bundle at every batch size, with and without a CUDA graph where it can be captured.
 
-    `stack` closes them. Raises TargetError for a target that does not run on a GPU, or a batch that the bundle does
-    not take.
+    `stack` closes them. Raises TargetError for a target that does not run on a GPU, or an unsupported batch.
     """
     manifest = open_manifest(folder)
     if "cuda" not in find_target(manifest.target).devices:
@@ -162,7 +112,7 @@ def open_parts(
 
 
 class GpuBundle:
-    """A bundle whose parts are opened on the GPU, and compared with the same graphs on the CPU."""
+    """Opens a bundle's parts on the GPU, with expected logits from the same graphs on the CPU."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, cuda: Cuda, pixels: Pixels, stack: ExitStack
@@ -172,20 +122,17 @@ class GpuBundle:
         self._pixels, self._logits = pixels, dict[tuple[str, int], NDArray[np.float32]]()
 
     def parts(self, size: int, captured: bool) -> list[Part]:
-        """The only graph; or the stem, and every trunk on what the stem hands over."""
+        """The only graph, or the stem and every trunk."""
         names = [*self.files]
         rounds = [{"image": self._image(pixels)} for pixels in self._rounds(size)]
-        opener = self._opener(captured)
-        first = self._opened(opener, names[0], size, rounds[0])
+        open_graph = self._opener(captured)
+        first = self._opened(open_graph, names[0], size, rounds[0])
         if len(names) == 1:
-            first.expected = self._expected(names[0], size, rounds)
-            return [first]
+            return [self._expecting(first, rounds)]
         carried = [port.name for port in self.manifest.carried]
         handed = [{name: outputs[name] for name in carried} for outputs in first.over(rounds)]
-        trunks = [self._opened(opener, name, size, handed[0]) for name in names[1:]]
-        for trunk in trunks:
-            trunk.expected = self._expected(trunk.name, size, handed)
-        return [first, *trunks]
+        trunks = [self._opened(open_graph, name, size, handed[0]) for name in names[1:]]
+        return [first, *(self._expecting(trunk, handed) for trunk in trunks)]
 
     def _rounds(self, size: int) -> Pixels:
         return in_rounds(self._pixels, size)[: max(1, PARITY_IMAGES // size)]
@@ -193,18 +140,21 @@ class GpuBundle:
     def _image(self, pixels: Pixels) -> NDArray[Any]:
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
-    def _opened(self, opener: Opener, name: str, size: int, feeds: Arrays) -> Part:
-        part = opener(About(str(self.folder), name, size), feeds)
-        self.stack.callback(part.close)
-        return part
+    def _opened(self, open_graph: Callable[[str], GpuGraph], name: str, size: int, feeds: Arrays) -> Part:
+        graph = open_graph(name)
+        self.stack.callback(graph.close)
+        graph.run(feeds)  # fills the buffers, and captures
+        precision = ROUNDS_TO if isinstance(graph, CudaSession) else self.manifest.precision
+        return Part(str(self.folder), name, size, graph, graph.captured, feeds, precision)
 
-    def _expected(self, name: str, size: int, rounds: Sequence[Arrays]) -> Expected:
-        if (name, size) not in self._logits:
-            bucket = name if len(self.files) > 1 else None
+    def _expecting(self, part: Part, rounds: Sequence[Arrays]) -> Part:
+        key = part.name, part.batch
+        if key not in self._logits:
+            bucket = part.name if len(self.files) > 1 else None
             with Session(self.folder, self.manifest, self._reference(bucket)) as session:
-                logits = [session.logits(pixels) for pixels in self._rounds(size)]
-            self._logits[name, size] = np.concatenate(logits)
-        return Expected(rounds, self._logits[name, size], self.manifest.precision)
+                logits = [session.logits(pixels) for pixels in self._rounds(part.batch)]
+            self._logits[key] = np.concatenate(logits)
+        return replace(part, parity_feeds=rounds, expected=self._logits[key])
 
     def _reference(self, bucket: str | None) -> Runner:
         """ONNX Runtime on the CPU, on the same graphs."""
@@ -212,12 +162,10 @@ class GpuBundle:
             return on_cpu(self.folder, self.manifest, bucket=bucket)
         return open_runner(self.folder, self.manifest, bucket=bucket)
 
-    def _opener(self, captured: bool) -> Opener:
+    def _opener(self, captured: bool) -> Callable[[str], GpuGraph]:
         if not isinstance(self.manifest.target_form, TrtForm):
-            return lambda about, feeds: SessionPart(
-                about,
-                CudaSession(self.folder / self.files[about.name], self.folder, self.cuda, captured=captured),
-                feeds,
+            return lambda name: CudaSession(
+                self.folder / self.files[name], self.folder, self.cuda, captured=captured
             )
         here = look_for(self.folder, self.manifest)
         if not here.runs:
@@ -225,11 +173,7 @@ class GpuBundle:
             raise TargetError(
                 f"{self.folder}: {here.product} {lacking} here, so its engines cannot be measured"
             )
-        engines = open_engines(self.folder, self.manifest, here, cuda_graphs=captured)
-        return lambda about, feeds: EnginePart(about, engines(about.name), feeds)
-
-
-Opener = Callable[[About, Arrays], Part]
+        return open_engines(self.folder, self.manifest, here, cuda_graphs=captured)
 
 
 def _sizes(folder: Path, manifest: Manifest, wanted: Sequence[int] | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""What was measured on a GPU: raw samples in milliseconds, and what is derived from them. No torch."""
+"""Results of a measurement on a GPU, and their table. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Timing(Measured):
     part: str  # model, stem, or a bucket
     runtime: str
     cuda_graph: bool
-    transfers: bool  # inputs copied in and outputs out, by the clock; else on the device alone, by events
+    transfers: bool  # with transfers by the host's clock, else by CUDA events
 
     def as_dict(self) -> dict[str, Any]:
         """Percentiles and every raw sample."""

@@ -1,4 +1,4 @@
-"""Samples of runs: of one kind, over a mix of kinds, and of two things measured in turn. No torch."""
+"""Latency of one kind of run, over a mix of kinds, and of pairs of blocks. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morvit_deploy.timing.samples import Block, percentiles
 
 @dataclass(frozen=True)
 class Pair:
-    """Blocks of two things on the same pictures: number i of both were taken one after the other."""
+    """Blocks of two things on the same pictures; block i of one follows block i of the other."""
 
     ones: tuple[Block, ...]
     others: tuple[Block, ...]
@@ -25,7 +25,7 @@ class Pair:
 
     @property
     def of_kinds(self) -> Difference:
-        """For as many runs of each of several kinds: means over the kinds of their medians."""
+        """For equally many runs of several kinds: means over the kinds' medians."""
         return difference([_even_ms(b) for b in self.ones], [_even_ms(b) for b in self.others])
 
     def as_dict(self, one: str, other: str) -> dict[str, Any]:
@@ -36,18 +36,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Answering:
-    """What a run of one kind takes, ms, and where the samples come from."""
+    """Latency of one kind of run, ms, and where the samples come from."""
 
     samples_ms: tuple[float, ...]
     source: str
 
     @property
     def median_ms(self) -> float:
-        """Half of the samples are below."""
+        """Median of the samples."""
         return median(self.samples_ms)
 
     def as_dict(self) -> dict[str, Any]:
-        """Percentiles, how many samples, and their origin; they stand raw where they were taken."""
+        """Percentiles, number and origin of the samples, which are stored elsewhere."""
         return {**percentiles(self.samples_ms), "samples": len(self.samples_ms), "from": self.source}
 
 
@@ -62,13 +62,12 @@ class Over:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         figures = {"overflow": self.overflow, "expected_ms": self.expected_ms, "p99_ms": self.p99_ms}
         return {"shares": dict(self.shares), **figures, **({"note": self.note} if self.note else {})}
 
 
 def _even_ms(block: Block) -> float:
-    """Mean latency when each kind comes equally often; of medians, so that one late run does not decide it."""
+    """Mean of the kinds' medians, which one slow run does not change."""
     return fmean(median(samples_of_kind([block], kind)) for kind in set(block.kinds))
 
 
@@ -78,5 +77,5 @@ def samples_of(blocks: Sequence[Block]) -> tuple[float, ...]:
 
 
 def samples_of_kind(blocks: Sequence[Block], kind: str) -> tuple[float, ...]:
-    """The runs, of one image each, of that kind."""
+    """Runs of that kind, one image each."""
     return tuple(ms for block in blocks for ms, own in zip(block.ms, block.kinds, strict=True) if own == kind)

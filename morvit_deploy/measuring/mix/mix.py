@@ -1,18 +1,18 @@
-"""A bundle that chooses a bucket for each image: latency by bucket, over a mix, and what choosing costs. No torch.
+"""An adaptive bundle: latency by bucket, latency over the mix, and dispatch overhead. No torch.
 
-Four measurements are kept apart. The stream is the bundle as a user runs it. `repeated` feeds it with pictures of one
-kind, and that bucket alone with the same pictures: the difference is the cost of dispatch, or of a wrong
-prediction. `alone` has a bucket run whatever it is fed. `orders` feeds the same pictures with the bucket changing
-from run to run, and grouped by bucket: the difference is the cost of switching.
+There are four measurements. `stream` is the bundle as a user runs it. `repeated` runs pictures of one kind in the
+bundle, and the same pictures in that bucket alone; the difference is the overhead of dispatch, or of a misprediction.
+`alone` runs one bucket for every picture. `orders` runs the same pictures with the bucket changing from run to run,
+and grouped by bucket; the difference is the cost of switching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
 from morvit_deploy.timing.arithmetic import (
@@ -25,49 +25,30 @@ from morvit_deploy.timing.arithmetic import (
 )
 from morvit_deploy.timing.samples import Block, percentiles
 
+if TYPE_CHECKING:  # Core ML's bench runs where there is no pydantic
+    from morvit_deploy.exporters.coreml.sdk.bundle import PlanShape
+    from morvit_deploy.model.plan import Plan
+
 # where the samples of a kind come from
 IN_STREAM = "stream"
-IN_A_ROW = "in a row"  # the stream met none, the other pictures did
-WITH_DISPATCH = "alone plus dispatch"  # no picture is of that kind; the median cost of those that are
-ALONE = "alone"  # and no dispatch cost is known
-AT_MOST = "parts, at most"  # a predicted bucket alone plus `full` alone, which counts the stem twice
+IN_A_ROW = "in a row"  # only pictures outside the stream are of this kind
+WITH_DISPATCH = "alone plus dispatch"  # no picture is of this kind; with the other kinds' median overhead
+ALONE = "alone"  # no dispatch overhead is known
+AT_MOST = "parts, at most"  # a predicted bucket plus `full`, both alone, which counts the stem twice
 ONE_BUCKET = "the pictures meet only one bucket without overflow"
-
-
-class BucketShape(Protocol):
-    """What a mix is made of, of a bucket."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def macs(self) -> int: ...
-    @property
-    def share(self) -> float | None: ...
-
-
-class PlanShape(Protocol):
-    """As much of a plan; Core ML's bench runs where there is no pydantic."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def buckets(self) -> Sequence[BucketShape]: ...
-    @property
-    def calibration(self) -> Mapping[str, Any] | None: ...
-    def bucket(self, name: str, /) -> BucketShape: ...
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What was measured of an adaptive bundle; at more than one image a run, only shares and buckets alone."""
+    """Measurements of an adaptive bundle; at more than one image a run, only shares and single buckets."""
 
-    plan: PlanShape
+    plan: Plan | PlanShape
     batch: int
-    kinds: tuple[str, ...]  # of each picture that was looked at
+    kinds: tuple[str, ...]  # of each picture
     stream: tuple[Block, ...]
     alone: dict[str, tuple[Block, ...]]  # by bucket
     repeated: dict[str, Pair]  # by kind: the bundle, and the bucket that ran last, alone
-    orders: Pair | None  # changing from run to run, and grouped; None where one bucket is met
+    orders: Pair | None  # changing from run to run, and grouped; None for one bucket
 
     @property
     def full(self) -> str:
@@ -76,36 +57,36 @@ class Mix:
 
     @property
     def predicts(self) -> bool:
-        """Is the bucket a prediction that can be wrong?"""
+        """Can the choice of a bucket be wrong?"""
         return self.plan.mode == "threshold"
 
     @property
     def calibrated_shares(self) -> dict[str, float] | None:
-        """The part of the calibration images that each bucket is chosen for; None if the plan does not say."""
+        """Share of the calibration images that choose each bucket; None if the plan has none."""
         shares = {bucket.name: bucket.share for bucket in self.plan.buckets if bucket.share is not None}
         return shares if len(shares) == len(self.plan.buckets) and any(shares.values()) else None
 
     @property
     def calibrated_overflow(self) -> float | None:
-        """The part of the calibration images that overflowed; None if the plan does not say."""
+        """Share of the calibration images that overflowed; None if the plan has none."""
         share = (self.plan.calibration or {}).get("overflow") if self.predicts else 0.0
         return float(share) if isinstance(share, (int, float)) and 0 <= share <= 1 else None
 
     @cached_property
     def answering(self) -> dict[str, Answering]:
-        """By kind, every bucket included; empty at more than one image a run, which may differ in kind."""
+        """Latency by kind, including every bucket; empty at more than one image a run."""
         if self.batch > 1:
             return {}
         own = {kind: self._own(kind) for kind in (*self.alone, *([OVERFLOWED] if self.predicts else []))}
         return {kind: found or self._of_parts(kind) for kind, found in own.items()}
 
     def dispatch(self, bucket: str) -> Difference | None:
-        """The bundle when a bucket runs last, minus that bucket alone; None if no picture is of that kind."""
+        """The bundle when this bucket runs last, minus the bucket alone; None if no picture is of that kind."""
         return self.repeated[bucket].of_medians if bucket in self.repeated else None
 
     @property
     def misprediction(self) -> dict[str, Any] | None:
-        """What an overflowed image costs on top of `full` alone, ms; None where nothing is predicted."""
+        """Extra latency of an overflowed image over `full` alone, ms; None where nothing is predicted."""
         if not self.predicts or self.batch > 1:
             return None
         if OVERFLOWED in self.repeated:
@@ -115,7 +96,7 @@ class Mix:
 
     @property
     def switch(self) -> dict[str, Any] | None:
-        """Mean ms an image more when the bucket changes from run to run than when runs are grouped by bucket."""
+        """Extra ms an image when the bucket changes from run to run, compared with runs grouped by bucket."""
         if self.batch > 1:
             return None
         if self.orders is None:
@@ -124,37 +105,37 @@ class Mix:
 
     @property
     def calibrated(self) -> Over | None:
-        """Over the mix of the calibration images; None if the plan does not say it."""
+        """Over the mix of the calibration images; None if the plan has none."""
         if self.calibrated_shares is None:
             return None
         overflow, note = self.calibrated_overflow, ""
         if overflow is None:
-            note = "without mispredictions: the plan does not say how many there were"
+            note = "without mispredictions, which the plan does not record"
         return self._over(after_overflow(self.calibrated_shares, overflow or 0.0, self.full), overflow, note)
 
     @property
     def fed(self) -> Over:
-        """Over the mix of the pictures that were fed."""
+        """Over the mix of the measured pictures."""
         shares = shares_of(self.kinds)
         ordered = {kind: shares[kind] for kind in (*self.alone, OVERFLOWED) if kind in shares}
         return self._over(ordered, shares.get(OVERFLOWED, 0.0))
 
     def _over(self, shares: Mapping[str, float], overflow: float | None, note: str = "") -> Over:
         if not self.answering:
-            return Over(shares, overflow, None, None, "latencies of a mix are measured at one image a run")
+            return Over(shares, overflow, None, None, "latency over a mix is measured at one image a run")
         samples = {kind: latency.samples_ms for kind, latency in self.answering.items()}
         medians = {kind: latency.median_ms for kind, latency in self.answering.items()}
         p99 = percentile_over(shares, samples, 99)
         return Over(shares, overflow, expected_over(shares, medians), p99, note)
 
     def _own(self, kind: str) -> Answering | None:
-        """Samples of the bundle itself."""
+        """Samples of this kind from the bundle itself, if any."""
         if stream := samples_of_kind(self.stream, kind):
             return Answering(stream, IN_STREAM)
         return Answering(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
 
     def _of_parts(self, kind: str) -> Answering:
-        """Samples of a bucket alone, shifted by what else such a run takes."""
+        """Samples of a bucket alone, plus the overhead of such a run."""
         known = [cost.median_ms for bucket in self.alone if (cost := self.dispatch(bucket))]
         bucket, more_ms, source = kind, median(known) if known else 0.0, WITH_DISPATCH if known else ALONE
         if kind == OVERFLOWED:
@@ -162,14 +143,14 @@ class Mix:
         return Answering(tuple(ms + more_ms for ms in samples_of(self.alone[bucket])), source)
 
     def _predicted_ms(self) -> float:
-        """Median of a bucket before `full` alone, each by the share it is chosen for."""
+        """Medians of the buckets before `full`, averaged by the share that chooses them."""
         early = {name: median(samples_of(own)) for name, own in self.alone.items() if name != self.full}
         known = self.calibrated_shares or {}
         shares = {name: known.get(name, 0.0) for name in early}
         return expected_over(shares if any(shares.values()) else dict.fromkeys(early, 1.0), early)
 
     def as_dict(self) -> dict[str, Any]:
-        """Every figure, and every raw sample that is not the bundle's own stream."""
+        """Every figure, and every raw sample except those of the stream."""
         calibrated, overflowed = self.calibrated, self.repeated.get(OVERFLOWED)
         return {
             "batch": self.batch,

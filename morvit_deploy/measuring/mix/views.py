@@ -1,4 +1,4 @@
-"""How the measurement of a bundle that chooses buckets reads. No torch."""
+"""Tables of an adaptive bundle's measurement. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_KNOWN = "not known"
 
 
 def mix_tables(name: str, mix: Mix) -> list[Table]:
-    """Latency by bucket, over a mix, and what choosing costs."""
+    """Latency by bucket, latency over the mix, and dispatch overhead."""
     if mix.batch > 1:
         return [_throughput_table(name, mix)]
     return [_answering_table(name, mix), _over_table(mix), _cost_table(mix)]
@@ -23,64 +23,64 @@ def mix_tables(name: str, mix: Mix) -> list[Table]:
 
 def _answering_table(name: str, mix: Mix) -> Table:
     rows = [_answering_row(mix, kind) for kind in mix.answering]
-    columns = ("answer", "MACs", "alone ms", "p50 ms", "p90 ms", "p99 ms", "from")
+    columns = ("kind", "MACs", "alone ms", "p50 ms", "p90 ms", "p99 ms", "from")
     caption = (
-        "alone: that bucket's graph, nothing chosen, p50; the others: the bundle when this one runs last, from its "
-        "stream, from runs of such pictures in a row, or, where no picture does so, from parts measured alone"
+        "alone: p50 of the bucket's graph without dispatch; the others: the bundle when this bucket runs last, "
+        "from its stream, from runs of such pictures in a row, or, without such pictures, from parts measured alone"
     )
     title = f"Buckets of {name}, one image a run"
     return Table(title, columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
 def _answering_row(mix: Mix, kind: str) -> tuple[str, ...]:
-    answer = mix.answering[kind]
+    latency = mix.answering[kind]
     bucket = ("", "") if kind == OVERFLOWED else (count(mix.plan.bucket(kind).macs), _p50(mix, kind))
-    return kind, *bucket, *map(three_digits, percentiles(answer.samples_ms).values()), answer.source
+    return kind, *bucket, *map(three_digits, percentiles(latency.samples_ms).values()), latency.source
 
 
 def _over_table(mix: Mix) -> Table:
     found = [("calibration images", mix.calibrated), (f"{len(mix.kinds)} pictures fed", mix.fed)]
     notes = [over.note for _, over in found if over and over.note]
     if mix.calibrated is None:
-        notes.append("the plan does not say the mix of its calibration images")
+        notes.append("the plan does not record the mix of its calibration images")
     caption = "; ".join(["expected: shares times medians; p99: of the samples, weighted by share", *notes])
-    columns = ("mix of", "answered by", "overflow", "expected ms", "p99 ms")
+    columns = ("mix of", "buckets", "overflow", "expected ms", "p99 ms")
     rows = [_over_row(name, over) for name, over in found if over]
     return Table("Over a mix", columns, rows, numeric=(2, 3, 4), caption=caption)
 
 
 def _over_row(name: str, over: Over) -> tuple[str, ...]:
-    answered = ", ".join(f"{kind} {share(part)}" for kind, part in over.shares.items() if part)
+    buckets = ", ".join(f"{kind} {share(part)}" for kind, part in over.shares.items() if part)
     overflow = NOT_KNOWN if over.overflow is None else share(over.overflow)
     figures = (NOT_KNOWN if ms is None else three_digits(ms) for ms in (over.expected_ms, over.p99_ms))
-    return name, answered, overflow, *figures
+    return name, buckets, overflow, *figures
 
 
 def _cost_table(mix: Mix) -> Table:
-    columns = ("what", "ms", "over the blocks", "per cent", "measured as")
+    columns = ("what", "ms", "over the blocks", "percent", "measured as")
     dispatch = [
         _cost_row(f"dispatch to {bucket}", cost.as_dict(), "the bundle minus the bucket alone, same pictures")
         for bucket in mix.alone
         if (cost := mix.dispatch(bucket))
     ]
     rows = [*dispatch, _misprediction_row(mix), _switch_row(mix)]
-    return Table("What choosing costs an image", columns, rows, numeric=(1, 2, 3))
+    return Table("Dispatch overhead per image", columns, rows, numeric=(1, 2, 3))
 
 
 def _misprediction_row(mix: Mix) -> tuple[str, ...]:
     wrong = mix.misprediction
     if wrong is None:
-        return "a misprediction", "", "", "", "there is none: the bucket is chosen exactly"
+        return "a misprediction", "", "", "", "none: the bucket is chosen exactly"
     if wrong["from"] == IN_A_ROW:
         return _cost_row("a misprediction", wrong, "overflowing pictures: the bundle minus `full` alone")
-    how = "at most: the predicted bucket alone, stem included; no picture overflowed"
+    how = "upper bound: the predicted bucket alone, stem included; no picture overflowed"
     return _cost_row("a misprediction", wrong, how)
 
 
 def _switch_row(mix: Mix) -> tuple[str, ...]:
     switch = mix.switch or {}
-    how = switch.get("note", "the bucket changes at each image, minus grouped by bucket")
-    return _cost_row("another bucket than before", switch, how)
+    how = switch.get("note", "the bucket changes at each image, compared with grouped by bucket")
+    return _cost_row("a change of the bucket", switch, how)
 
 
 def _cost_row(what: str, cost: dict[str, Any], how: str) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def _throughput_table(name: str, mix: Mix) -> Table:
         fed = share(mix.fed.shares.get(bucket.name, 0.0))
         rows.append((bucket.name, count(bucket.macs), fed, _p50(mix, bucket.name), images_per_s))
     again = share(mix.fed.shares.get(OVERFLOWED, 0.0))
-    caption = f"{again} of the pictures overflowed; latencies over a mix are measured at one image a run"
+    caption = f"{again} of the pictures overflowed; latency over a mix is measured at one image a run"
     columns = ("bucket", "MACs", "pictures fed", "alone ms", "alone images/s")
     title = f"Buckets of {name}, batches of {mix.batch}"
     return Table(title, columns, rows, numeric=(1, 2, 3, 4), caption=caption)

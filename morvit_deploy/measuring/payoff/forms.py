@@ -1,4 +1,4 @@
-"""What the payoff compares: exports of one checkpoint that differ in how much they compute. Exporting loads torch."""
+"""The forms that a payoff compares: exports of one checkpoint with other schedules. Exporting imports torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Form:
 
     kind: str  # ADAPTIVE, TOPK or DENSE
     plan: Plan
-    dispatch: Literal["graph", "host"] | None = None  # who chooses the bucket, where one is chosen
+    dispatch: Literal["graph", "host"] | None = None  # of an adaptive form
 
     @property
     def name(self) -> str:
@@ -41,14 +41,14 @@ def forms_of(plan: Plan, config: Config) -> list[Form]:
 
 
 def left_out(config: Config) -> list[str]:
-    """Which forms there are not, and why."""
+    """Forms that are left out, with the reason."""
     if config.capacity is not None:
         return []
     return [f"{TOPK}: routing {config.routing!r} has no schedule of its own"]
 
 
 def check_forms(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
-    """PlanError when no bucket is chosen or the bundle is below fp32, BundleError when the checkpoint is another."""
+    """PlanError for a bundle of one bucket or below fp32, BundleError for another checkpoint than the bundle's."""
     if reason := manifest.config.record.why_one_bucket:
         raise PlanError(
             f"{bundle} has one bucket, so there is no adaptivity to measure, and with routing "
@@ -61,12 +61,12 @@ def check_forms(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
         )
     if manifest.precision != "fp32":
         raise PlanError(
-            f"{bundle} is in {manifest.precision}, its rivals would be exported in fp32: the payoff would be of "
-            "precisions; give the fp32 bundle of the same plan"
+            f"{bundle} is in {manifest.precision} and the other forms are exported in fp32, so precisions would be "
+            "compared; give the fp32 bundle of the same plan"
         )
     from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 
-    load_checkpoint(checkpoint)  # its own errors say what is missing
+    load_checkpoint(checkpoint)  # raises its own errors
     if (found := fingerprint(checkpoint)) != manifest.checkpoint.sha256:
         raise BundleError(
             f"{bundle} was made from another checkpoint (sha256 {manifest.checkpoint.sha256[:12]}…) than "
@@ -82,9 +82,9 @@ def export_forms(
     scratch: Path,
     part: Callable[[str], AbstractContextManager[None]],
 ) -> dict[tuple[str, Batch], Path]:
-    """A verified bundle of each form for each batch, by name and batch; `bundle` itself where it is that.
+    """A verified bundle of each form and batch, by name and batch; `bundle` itself where it is that form.
 
-    `part` is entered around each export, with what is done.
+    `part` is entered around each export, with its description.
     """
     from morvit_deploy.exporters.api import export
 
@@ -110,6 +110,6 @@ def export_forms(
 
 
 def is_form(manifest: Manifest, form: Form, batch: Batch) -> bool:
-    """Is the bundle this form as it would be exported here, without further outputs?"""
+    """Is the bundle what an export of this form would be, without further outputs?"""
     same = (manifest.plan, manifest.dispatch, manifest.batch) == (form.plan, form.dispatch, batch)
     return same and not any(port.name == "depth" for port in manifest.outputs)

@@ -1,4 +1,4 @@
-"""Who wins at each batch size, and by how much: the outcome of a comparison, from raw samples. No torch."""
+"""The faster form at each batch size, and by how much, from raw samples. No torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from morvit_deploy.timing.result import Ratio, Result, ratio_of
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
 RULE = (
-    "adaptivity pays where its faster form is faster than every other in every block, and does not where another is "
-    "faster in every block; speed only: the forms return different logits, see `verify`"
+    "adaptivity pays if its faster form is faster than all others in every block, and does not if another form is "
+    "faster in every block; this compares speed only: the forms return different logits, see `verify`"
 )
 
 
@@ -27,17 +27,17 @@ class Contender:
 
     @property
     def block_ms(self) -> list[float]:
-        """Milliseconds per image, the mean of each block: what a stream of such pictures takes."""
+        """Mean milliseconds per image of each block."""
         return [block.mean_ms / self.measured.batch for block in self.measured.blocks]
 
     @property
     def median_ms(self) -> float:
-        """Milliseconds per image, the middle one of the blocks."""
+        """Median of the blocks' milliseconds per image."""
         return median(self.block_ms)
 
     @property
     def mix(self) -> dict[str, float] | None:
-        """Part of the timed images by the bucket that returned them; None where no bucket is chosen."""
+        """Share of the timed images by bucket; None for one bucket."""
         kinds = [kind for block in self.measured.blocks for kind in block.kinds]
         return shares_of(kinds) if kinds else None
 
@@ -64,18 +64,18 @@ class Match:
 
     @property
     def best(self) -> Contender:
-        """The adaptive form that takes less time."""
+        """The faster adaptive form."""
         adaptive = [one for one in self.contenders if one.form.kind == ADAPTIVE]
         return min(adaptive, key=lambda one: one.median_ms)
 
     def against(self, one: Contender, kind: str) -> Ratio | None:
-        """How many times as fast a contender is as top-k or dense; None where that is not there, or itself."""
+        """Speed-up of a contender over top-k or dense; None if that is missing or the contender itself."""
         other = next((other for other in self.contenders if other.form.kind == kind), None)
         return None if other in (None, one) else ratio_of(one.measured, other.measured, means=True)
 
     @property
     def ratios(self) -> dict[str, Ratio]:
-        """The faster adaptive form against each of the others."""
+        """Speed-up of the faster adaptive form over each of the others."""
         found = {kind: self.against(self.best, kind) for kind in (TOPK, DENSE)}
         return {kind: ratio for kind, ratio in found.items() if ratio}
 
@@ -95,7 +95,6 @@ class Match:
         return f"{found[self.outcome]}: {self.best.form.name} is {' and '.join(reasons)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
         return {
             "batch": self.batch,
             "outcome": self.outcome,
@@ -107,7 +106,7 @@ class Match:
 
 
 def in_words(ratio: Ratio) -> str:
-    """Median and extremes: 1.31× (1.27–1.36)."""
+    """Median and extremes, as in 1.31× (1.27–1.36)."""
     return f"{ratio.median:.2f}× ({min(ratio.per_block):.2f}–{max(ratio.per_block):.2f})"
 
 
@@ -117,7 +116,7 @@ class Payoff(Result[MeasuredBundle]):
 
     bundle: str  # whose plan is measured
     matches: tuple[Match, ...]
-    left_out: tuple[str, ...]  # forms that there are not, with the reason
+    left_out: tuple[str, ...]  # forms that were left out, with the reason
 
     def as_dict(self) -> dict[str, Any]:
         """What `bench --verdict --json` prints."""

@@ -1,4 +1,4 @@
-"""Adaptive against top-k against dense, at several batch sizes, in one run. Exporting them loads torch."""
+"""Measures adaptive, top-k and dense forms at several batch sizes in one run. Exporting them imports torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.agent.core.running import AT_A_TIME
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
-from morvit_deploy.bundle.session import AT_A_TIME
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.devices import check_here
@@ -33,8 +33,8 @@ from morvit_deploy.timing.result import warnings_about
 
 BATCHES = (1, 8, 32)
 SYNTHETIC = (
-    "fed with synthetic pictures, which meet other buckets than yours would: the payoff is about them; "
-    "give --images"
+    "measured with synthetic pictures, which use other buckets than yours would; give --images to measure with your "
+    "own"
 )
 
 
@@ -53,11 +53,11 @@ def payoff(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Payoff:
-    """Does the plan of `bundle` make it faster than fixed schedules of the same checkpoint, on the same pictures?
+    """Is the plan of `bundle` faster than fixed schedules of the same checkpoint on the same pictures?
 
     The forms are exported to a temporary folder: for one image where the batch is 1, for a dynamic batch above.
     `runs` and `warmup` are counted at batch 1; a larger batch takes as many images. Raises PlanError for a bundle
-    of one bucket, TargetError for a batch that is not run at once, and what `bench` and `export` raise.
+    of one bucket, TargetError for a batch beyond AT_A_TIME, and what `bench` and `export` raise.
     """
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
@@ -101,7 +101,7 @@ def payoff(
 
 
 def checked_batches(batches: Sequence[int]) -> tuple[int, ...]:
-    """Each once, rising; TargetError when one cannot be measured."""
+    """Sorted, without duplicates; TargetError for a batch that cannot be measured."""
     wrong = [batch for batch in batches if not 1 <= batch <= AT_A_TIME]
     if wrong or not batches:
         raise TargetError(
@@ -112,14 +112,14 @@ def checked_batches(batches: Sequence[int]) -> tuple[int, ...]:
 
 
 def _exported(batch: int) -> Batch:
-    """A graph for one image has no batch axis inside and is faster at it."""
+    """A graph for one image has no batch axis inside and is faster at batch 1."""
     return 1 if batch == 1 else "dynamic"
 
 
 def _subjects(
     folders: Mapping[tuple[str, Batch], Path], batch: int, pixels: Pixels, scratch: Path
 ) -> dict[str, Subject]:
-    """The bundle of each form at one batch size, all of them fed with the same pictures."""
+    """The bundle of each form at one batch size, all with the same pictures."""
     file = scratch / f"{batch}.npy"
     np.save(file, in_rounds(pixels, batch), allow_pickle=False)
     seen = len(pixels), digest(pixels)

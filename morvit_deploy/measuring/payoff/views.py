@@ -1,4 +1,4 @@
-"""How the payoff reads. No torch."""
+"""Tables of the payoff. No torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def match_table(match: Match) -> Table:
     """Every form at one batch size."""
     rows = [_row(match, one) for one in match.contenders]
     columns = ("form", "ms an image", "over the blocks", "images/s", f"× {TOPK}", f"× {DENSE}")
-    mixes = [f"{one.form.name} answered by {_mix(one)}" for one in match.contenders if one.mix]
+    mixes = [f"{one.form.name} ran {_mix(one)}" for one in match.contenders if one.mix]
     blocks = len(match.best.measured.blocks)
     caption = "; ".join([f"means of {blocks} blocks, ratios block by block, and their ranges", *mixes])
     return Table(f"Batch {match.batch}", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)

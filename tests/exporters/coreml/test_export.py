@@ -22,12 +22,12 @@ from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
+from morvit_deploy.exporters.coreml.export import untested
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
 from morvit_deploy.exporters.coreml.native import expose
 from morvit_deploy.exporters.coreml.run import INTERPRETED
-from morvit_deploy.exporters.coreml.sdk.tested import untested
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
@@ -139,7 +139,7 @@ def test_half_precision_routes_alike(exported: Exported, form: dict[str, str]) -
 def test_onehot_takes_nothing_by_index(exported: Exported, layout: str) -> None:
     bundle = full_ladder(exported, layout, "onehot")
     package = MilPackage(bundle / PACKAGE)
-    kinds = {op.type for name in package.functions for op in package.operations(name)}
+    kinds = {op.type for name in package.functions for op in package.function(name).operations}
     assert not {
         kind for kind in kinds if "topk" in kind or "gather" in kind or "scatter" in kind or "sort" in kind
     }
@@ -152,7 +152,7 @@ def test_an_older_system_takes_one_function(exported: Exported) -> None:
     package = MilPackage(bundle / PACKAGE)
     assert package.functions == ("main",)
     assert package.function("main").opset == "CoreML7"
-    assert set(package.outputs("main")) == {"logits", "classLabel", "classLabel_probs"}
+    assert set(package.function("main").outputs) == {"logits", "classLabel", "classLabel_probs"}
 
 
 def test_a_classifier_names_the_class(exported: Exported) -> None:
@@ -165,7 +165,7 @@ def test_a_classifier_names_the_class(exported: Exported) -> None:
     assert str(found["classLabel"]) == LABELS[int(found["logits"].argmax())]
     assert abs(found["classLabel_probs"].sum() - 1) < 1e-5
     plain = exported(config, target="coreml", precision="fp32", classifier=False)
-    assert set(MilPackage(plain / PACKAGE).outputs("main")) == {"logits"}
+    assert set(MilPackage(plain / PACKAGE).function("main").outputs) == {"logits"}
 
 
 def test_float_input(exported: Exported) -> None:
@@ -202,7 +202,7 @@ def test_routers_keep_their_precision(exported: Exported) -> None:
     bundle = exported(config, target="coreml", weights="int4", allow_worse=True)
     router = random_model(config).routers[0].linears()[0].weight.numpy().astype(np.float16)
     package = MilPackage(bundle / PACKAGE)
-    held = [op.constant.value for op in package.operations("main") if op.type == "const"]
+    held = [op.constant.value for op in package.function("main").operations if op.type == "const"]
     assert any(isinstance(v, np.ndarray) and v.shape == router.shape and (v == router).all() for v in held)
 
 
@@ -263,8 +263,8 @@ def test_values_inside_become_outputs_for_core_ml(exported: Exported) -> None:
     bundle = half_ladder(exported)
     copy = expose(bundle / PACKAGE, "b0", ["step1_state", "step1_order"])
     package = MilPackage(copy)
-    assert {"step1_state", "step1_order"} <= set(package.outputs("b0"))
-    assert "step1_state" not in package.outputs("full")
+    assert {"step1_state", "step1_order"} <= set(package.function("b0").outputs)
+    assert "step1_state" not in package.function("full").outputs
     assert (bundle / PACKAGE / MODEL).read_bytes() != (copy / MODEL).read_bytes()
 
 
@@ -349,7 +349,7 @@ def test_sessions_of_one_bundle_read_it_once(exported: Exported) -> None:
 def test_versions_that_were_not_tested_are_named_beside_those_that_were(
     installed: dict[str, str], told: list[str]
 ) -> None:
-    with patch("morvit_deploy.exporters.coreml.sdk.tested.versions", return_value=installed):
+    with patch("morvit_deploy.exporters.coreml.export.versions", return_value=installed):
         sentences = untested()
     assert len(sentences) == bool(told)
     assert all(word in sentences[0] for word in told)

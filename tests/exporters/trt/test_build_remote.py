@@ -165,7 +165,7 @@ def test_a_network_that_is_pulled(board: Loopback, made_up: Path, tmp_path: Path
             board.kill()
 
     with pytest.raises(
-        LostError, match=r"board was lost while building engines.*the bundle here is as it was"
+        LostError, match=r"board was lost while building engines.*the bundle here is unchanged"
     ):
         build_on(made_up, at(board, python=str(python)), tell=pull)
     assert time.monotonic() - pulled[0] < MOST_S
@@ -198,7 +198,7 @@ def test_engines_that_are_damaged_on_their_way(
 
     monkeypatch.setattr(Session, "fetch", torn)
     python = fake_device.make_python(tmp_path / "fakes")
-    with pytest.raises(TargetError, match=r"came from the device is damaged: .*sha256 differs"):
+    with pytest.raises(TargetError, match=r"files from the device are damaged: .*sha256 differs"):
         build_on(made_up, at(board, python=str(python)))
     assert contents(made_up / "build") == before
 

@@ -220,7 +220,7 @@ def test_an_edited_bundle_is_refused(exported: Exported, tmp_path: Path) -> None
         ({"target": "trt", "flavor": "rtx", "version_compatible": True}, "flavor 'rtx' does not have it"),
         (
             {"target": "trt", "flavor": "rtx", "precision": "fp32", "compute_capability": ("SM75",)},
-            "fp16 only",
+            "supports only fp16",
         ),
     ],
 )

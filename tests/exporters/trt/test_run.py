@@ -18,7 +18,7 @@ from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.agent.trt import driver as agent_driver
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.targets import open_bundle
-from morvit_deploy.exporters.trt import driver as cuda_driver
+from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.exporters.verification import verify
 
 Exported = Callable[..., Path]
@@ -183,10 +183,10 @@ def test_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(agent_driver.ctypes, "CDLL", missing)
     with pytest.raises(TargetError, match=r"NVIDIA's driver \(libcuda\.so\.1: cannot open"):
-        cuda_driver.Cuda()
+        Cuda()
     monkeypatch.setattr(agent_driver.ctypes, "CDLL", lambda name: object())
     with pytest.raises(TargetError, match=r"has no cuInit: it is older than CUDA 11\.4"):
-        cuda_driver.Cuda()
+        Cuda()
 
 
 @pytest.mark.gpu

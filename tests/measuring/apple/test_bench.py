@@ -16,8 +16,7 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import Package, read_package
-from morvit_deploy.exporters.coreml.sdk.systems import TOLERANCE, oldest_macos
+from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE, Package, oldest_macos, read_package
 from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
@@ -30,6 +29,7 @@ from morvit_deploy.measuring.apple.goldens import (
     read_golden,
     write_goldens,
 )
+from morvit_deploy.measuring.apple.measure import CoreMl
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp, place
 from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
@@ -37,6 +37,7 @@ from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.mix.answers import samples_of
+from morvit_deploy.timing.loop import Stages
 
 CONFIG = make_config()
 PLAN = threshold_plan(CONFIG, (0.0, 0.0, 0.0), [(8, 5, 3)], [9])
@@ -68,7 +69,8 @@ def measure(
     backend: Played, goldens: Goldens, *units: str, device: str = "mac", **wishes: Any
 ) -> BenchResult:
     wish = Wish(device, units or ("all", "cpu"), **QUICK | wishes)
-    return measure_on(backend, backend.package, goldens, wish, None, inputs="synthetic pictures")
+    device = CoreMl(backend.package, backend, goldens, Stages())
+    return measure_on(device, wish, None, inputs="synthetic pictures")
 
 
 # units, package
@@ -363,7 +365,7 @@ def test_wrong_answers_after_a_measurement_keep_it(source: Path, package: Packag
 
 
 def test_no_plan_is_a_warning(source: Path, package: Package, goldens: Goldens) -> None:
-    result = measure(Played(source, package, no_plan="Core ML gives no compute plan"), goldens, "all")
+    result = measure(Played(source, package, no_plan="Core ML returns no compute plan"), goldens, "all")
     assert result.as_dict()["bundles"][0]["placement"] is None
     assert any("Core ML gives no compute plan" in warning for warning in result.warnings)
 
@@ -476,7 +478,7 @@ def test_mac_lacks(lack: dict[str, Any], ios: int, says: str) -> None:
         ({"xcodebuild": None}, None, "MISSING xcodebuild: not found; install Xcode"),
         ({"devicectl": None, "phones": None}, None, "not looked for, as the tools above are missing"),
         ({"phones": None, "phones_problem": "devicectl says no"}, None, "devicectl says no"),
-        ({"phones": ()}, None, "no iPhone is known here; connect one by cable"),
+        ({"phones": ()}, None, "no iPhone is known to this Mac; connect one by cable"),
         ({}, "Bob", "no iPhone is called 'Bob'; there are: Ada (0001, iOS 18.1, connected)"),
         ({"phones": (replace(PHONE, state="unavailable"),)}, None, "none is connected: Ada"),
         (

@@ -276,7 +276,7 @@ def test_phones_are_listed() -> None:
 @pytest.mark.skipif(platform.system() == "Darwin", reason="there is a devicectl there")
 def test_devicectl_that_is_not_there_is_told() -> None:
     """The real Device.get_devices."""
-    with pytest.raises(TargetError, match=r"devicectl does not list devices.*devicectl"):
+    with pytest.raises(TargetError, match=r"devicectl cannot list devices.*devicectl"):
         list_phones("/usr/bin/devicectl")
 
 

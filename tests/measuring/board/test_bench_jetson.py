@@ -191,7 +191,7 @@ def test_a_drop_goes_on_with_the_same_engines(
     assert len(measured.blocks) == 3
     assert measured.energy is not None and measured.energy["per_image_mj"] is None
     reasons = (
-        "connection was lost meanwhile, and with it what read the power",
+        "connection was lost during the measurement, and with it the power readings",
         "and the measurement went on",
     )
     for reason in reasons:
@@ -205,7 +205,7 @@ def test_what_is_no_jetson(behind: Callable[..., Host], recipe: Callable[..., Pa
 
 
 def test_without_a_gpu(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
-    with pytest.raises(BundleError, match="no GPU that its driver answers for"):
+    with pytest.raises(BundleError, match="driver on the device reports no GPU"):
         bench(recipe(), device="jetson", host=behind(no_gpu=True), **QUICK)
 
 

@@ -29,9 +29,9 @@ from morvit_deploy.measuring.board import bench as remote_bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cpu.lanes import BundleProcesses
 from morvit_deploy.remote import dialogue
-from morvit_deploy.remote.archive import agent_archive
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.host import Host
+from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.timing.loop import MIN_RUNS
 
 pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
@@ -211,7 +211,7 @@ class TestRefusals:
         board.make_key("host_key")
         board.start()
         message = refused(board)
-        assert "not the one that you know" in message
+        assert "differs from the known one" in message
         assert f"{board.folder / 'known_hosts'}, line 1" in message
         assert "SHA256:" in message
 
@@ -235,7 +235,7 @@ class TestRefusals:
         (board.folder / "ssh_config").write_text(board.config("other_key"))
         message = refused(board)
         assert "ssh-copy-id -F" in message
-        assert "passwords are not asked for" in message
+        assert "this tool does not ask for passwords" in message
 
     def test_server_that_wants_a_password(self, tmp_path: Path) -> None:
         server = Loopback(tmp_path, lines=["PubkeyAuthentication no", "PasswordAuthentication yes"])
@@ -248,7 +248,7 @@ class TestRefusals:
         assert "ssh-copy-id" in message
 
     def test_option_that_there_is_not(self, board: Loopback) -> None:
-        assert "does not take" in refused(board, board.host(options=("Speed=9",)))
+        assert "rejects its options" in refused(board, board.host(options=("Speed=9",)))
 
     @pytest.mark.parametrize(
         "wrong", [{"address": "-oProxyCommand=x"}, {"address": " "}, {"options": ("Port",)}], ids=str
@@ -384,7 +384,7 @@ class TestLoss:
 
         monkeypatch.setattr(Session, "_open", rebooted)
         monkeypatch.setattr(BundleProcesses, "run", when(2, board.drop))
-        with pytest.raises(LostError, match="started anew in the middle") as error:
+        with pytest.raises(LostError, match="restarted during the measurement") as error:
             measure(board, tiny_bundle)
         assert len(error.value.partial.measured[0].blocks) == 1
         assert gone(board.folder / "device")
@@ -450,7 +450,7 @@ class TestCommand:
         ("words", "what"),
         [
             (["--device", "cpu", "--host", "board"], "--device cpu is this machine"),
-            (["--device", "ssh"], "say which with --host"),
+            (["--device", "ssh"], "give it with --host"),
             (["--remote-dir", "/tmp"], "--remote-dir say how to reach --host"),
             (["--device", "ssh", "--host", "board", "--ssh-config", "/nothing"], "/nothing is not a file"),
             (["--device", "ssh", "--host", "board", "--verdict"], "this is measured on: cpu"),

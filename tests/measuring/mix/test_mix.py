@@ -256,7 +256,7 @@ class TestMeasurement:
 
     def test_the_report_shows_it(self, measured: BenchResult) -> None:
         titles = [part.title for part in bench_report(measured).parts]
-        assert {"Buckets of bundle, one image a run", "Over a mix", "What choosing costs an image"} <= set(
+        assert {"Buckets of bundle, one image a run", "Over a mix", "Dispatch overhead per image"} <= set(
             titles
         )
 

@@ -32,7 +32,7 @@ from morvit_deploy.exporters.coreml.kit.write import (
     choose_golden,
     write_swift_package,
 )
-from morvit_deploy.exporters.coreml.sdk.systems import oldest_macos
+from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 
 DENSE = make_config(routing="none", labels=None, preprocess={"resize": None, "interpolation": "bilinear"})
 MODELS: dict[str, Callable[[], Manifest]] = {

@@ -74,7 +74,7 @@ def image(seed: int = 1) -> np.ndarray:
 
 def test_fp32_is_the_module(saved: Path) -> None:
     package = MilPackage(saved)
-    (name,) = package.outputs("main")
+    (name,) = package.function("main").outputs
     with torch.no_grad():
         expected = TwoLayers()(torch.from_numpy(image())).numpy()
     np.testing.assert_allclose(package.run("main", {"x": image()})[name], expected, atol=SINGLE, rtol=0)
@@ -83,12 +83,15 @@ def test_fp32_is_the_module(saved: Path) -> None:
 def test_what_it_says_of_itself(saved: Path) -> None:
     package = MilPackage(saved)
     assert package.functions == ("main",)
-    assert {name: (kind.dtype, kind.shape) for name, kind in package.inputs("main").items()} == {
+    assert {one.name: (one.type.dtype, one.type.shape) for one in package.function("main").inputs} == {
         "x": ("fp32", (4, 32))
     }
-    (kind,) = package.outputs("main").values()
+    (output,) = package.function("main").outputs
+    kind = package.function("main").types[output]
     assert (kind.dtype, kind.shape) == ("fp32", (4, 16))
-    stored = [op.constant for op in package.operations("main") if op.type == "const" and op.constant.stored]
+    stored = [
+        op.constant for op in package.function("main").operations if op.type == "const" and op.constant.stored
+    ]
     assert sorted(told.type.shape for told in stored) == [(16,), (16, 64), (64,), (64, 32)]
     first = next(told for told in stored if told.type.shape == (64, 32))
     np.testing.assert_array_equal(first.value, TwoLayers().first.weight.detach().numpy())
@@ -96,13 +99,13 @@ def test_what_it_says_of_itself(saved: Path) -> None:
 
 def test_values_inside_are_answered_by_name(saved: Path) -> None:
     package = MilPackage(saved)
-    (gelu,) = [op for op in package.operations("main") if op.type == "gelu"]
+    (gelu,) = [op for op in package.function("main").operations if op.type == "gelu"]
     inside, weight = gelu.outputs[0].name, "first_weight"
-    weight = next(op.inputs["weight"][0] for op in package.operations("main") if op.type == "linear")
+    weight = next(op.inputs["weight"][0] for op in package.function("main").operations if op.type == "linear")
     answers = package.run("main", {"x": image()}, keep=[inside, weight])
     assert answers[inside].shape == (4, 64)
     np.testing.assert_array_equal(answers[weight], TwoLayers().first.weight.detach().numpy())
-    assert set(package.run("main", {"x": image()})) == set(package.outputs("main"))
+    assert set(package.run("main", {"x": image()})) == set(package.function("main").outputs)
     with pytest.raises(BundleError, match="has no value nowhere"):
         package.run("main", {"x": image()}, keep=["nowhere"])
 
@@ -230,8 +233,8 @@ def test_compressed_weights_are_those_that_coremltools_unpacks(
     model.save(str(tmp_path / "small.mlpackage"))
     unpacked.save(str(tmp_path / "plain.mlpackage"))
     small, plain = MilPackage(tmp_path / "small.mlpackage"), MilPackage(tmp_path / "plain.mlpackage")
-    assert operation in {op.type for op in small.operations("main")}
-    assert not any("constexpr" in op.type for op in plain.operations("main"))
+    assert operation in {op.type for op in small.function("main").operations}
+    assert not any("constexpr" in op.type for op in plain.function("main").operations)
     answers = [next(iter(package.run("main", {"x": image()}).values())) for package in (small, plain)]
     np.testing.assert_array_equal(*answers)
     dense = TwoLayers()(torch.from_numpy(image())).detach().numpy()
@@ -252,8 +255,10 @@ def test_functions_share_their_weights(dense_model: Any, saved: Path, tmp_path: 
     assert set(package.functions) == {"wide", "narrow"}
     held = []
     for name, module in (("wide", TwoLayers()), ("narrow", other)):
-        (output,) = package.outputs(name)
-        weight = next(op.inputs["weight"][0] for op in package.operations(name) if op.type == "linear")
+        (output,) = package.function(name).outputs
+        weight = next(
+            op.inputs["weight"][0] for op in package.function(name).operations if op.type == "linear"
+        )
         answers = package.run(name, {"x": image()}, keep=[weight])
         expected = module(torch.from_numpy(image())).detach().numpy()
         np.testing.assert_allclose(answers[output], expected, atol=SINGLE, rtol=0)

@@ -449,7 +449,7 @@ def run_all(folder: Path, dtype: str, ios: int) -> Ran:
     feeds = {name: array.astype(NUMPY_TYPES[listed[name][1]]) for name, array in INPUTS.items()}
     wanted = [value for values in names.values() for value in values]
     answers = package.run("main", feeds, keep=wanted)
-    operations = {value.name: op.type for op in package.operations("main") for value in op.outputs}
+    operations = {value.name: op.type for op in package.function("main").operations for value in op.outputs}
     return Ran({name: tuple(answers[v] for v in values) for name, values in names.items()}, operations, names)
 
 

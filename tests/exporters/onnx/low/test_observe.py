@@ -16,7 +16,7 @@ from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces, trace_pieces
 from morvit_deploy.exporters.onnx.low.linears import linears
-from morvit_deploy.exporters.onnx.low.observe import ENOUGH, Observer, first_not_finite, open_session
+from morvit_deploy.exporters.onnx.low.observe import ENOUGH, Observer, Stream, first_not_finite, open_session
 from morvit_deploy.exporters.onnx.low.ranges import PIXELS, ranges_of, smoothing_of
 from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import unroll_plan
@@ -38,7 +38,7 @@ def pieces_of(plan: Plan, batch: int = 1, inside: bool = False) -> Pieces:
 
 
 def observed(plan: Plan, folder: ImageFolder, batch: int = 1) -> Observer:
-    observer = Observer(pieces_of(plan, batch), plan, folder, batch=batch, uint8=True)
+    observer = Observer(pieces_of(plan, batch), plan, Stream(folder, batch, True))
     observer.choose()
     return observer
 
@@ -69,7 +69,7 @@ def test_a_bucket_with_few_images_borrows_others_and_says_so(folder: ImageFolder
 def test_ranges_are_those_of_every_image(folder: ImageFolder) -> None:
     observer = observed(own_plan(EXPERT), folder)
     ranges = ranges_of(observer, "minmax", symmetric=False)[WHOLE]
-    one = Observer(observer.pieces, observer.plan, folder, batch=1, uint8=True)
+    one = Observer(observer.pieces, observer.plan, Stream(folder, 1, True))
     largest: dict[str, float] = {}
 
     def see(part: str, name: str, value: np.ndarray) -> None:
@@ -103,7 +103,7 @@ def test_an_overflow_names_its_node(folder: ImageFolder) -> None:
     pieces = pieces_of(plan)
     spoil(pieces, "cycle.0.fc1.weight")
     broken = next(one for one in linears(pieces.parts[WHOLE]) if one.weight == "cycle.0.fc1.weight")
-    observer = Observer(pieces, plan, folder, batch=1, uint8=True)
+    observer = Observer(pieces, plan, Stream(folder, 1, True))
     observer.choose()
     with pytest.raises(CheckpointError, match=rf"node '{broken.node}' \(Gemm.*NaN or Inf for 00.png"):
         ranges_of(observer, "minmax", symmetric=False)

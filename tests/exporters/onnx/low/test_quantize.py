@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -15,7 +16,8 @@ from traced_graphs import logits, traced
 
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, layer_of, linears
 from morvit_deploy.exporters.onnx.low.observe import open_session
-from morvit_deploy.exporters.onnx.low.quantize import DQ, FLAVORS, Flavor, Q, Ranges, lift, quantise
+from morvit_deploy.exporters.onnx.low.quantize import DQ, Q, Ranges, lift, quantise
+from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.precision import LARGEST_WEIGHT, WeightBits
 
 SAME = 1e-4  # of logits near 1: float32 round-off, where no rounded value lies on the edge between two steps
@@ -58,9 +60,9 @@ def quantised_layers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 
 @pytest.mark.parametrize("weight_bits", [7, 8])
-@pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("flavor", get_args(Int8Flavor))
 def test_each_weight_is_one_integer_initializer(
-    piece: onnx.ModelProto, ranges: Ranges, flavor: Flavor, weight_bits: WeightBits
+    piece: onnx.ModelProto, ranges: Ranges, flavor: Int8Flavor, weight_bits: WeightBits
 ) -> None:
     model = quantise(piece, ranges, flavor, weight_bits=weight_bits)
     onnx.checker.check_model(model, full_check=True)
@@ -78,10 +80,10 @@ def test_each_weight_is_one_integer_initializer(
 
 
 @pytest.mark.parametrize(
-    ("flavor", "kind"), [("cpu", TensorProto.UINT8), ("trt", TensorProto.INT8)], ids=FLAVORS
+    ("flavor", "kind"), [("cpu", TensorProto.UINT8), ("trt", TensorProto.INT8)], ids=get_args(Int8Flavor)
 )
 def test_each_step_has_a_scale_of_its_own(
-    piece: onnx.ModelProto, ranges: Ranges, flavor: Flavor, kind: int
+    piece: onnx.ModelProto, ranges: Ranges, flavor: Int8Flavor, kind: int
 ) -> None:
     model = quantise(piece, ranges, flavor)
     rounds = [node for node in model.graph.node if node.op_type == Q]
@@ -126,7 +128,7 @@ def test_the_runtime_has_integer_kernels_for_all_of_it(
 def test_answers_are_close(piece: onnx.ModelProto, ranges: Ranges, weight_bits: WeightBits) -> None:
     pixels = random_pixels(make_config(), 8)
     expected = np.concatenate([logits(piece, p[None]) for p in pixels])
-    for flavor in FLAVORS:
+    for flavor in get_args(Int8Flavor):
         model = quantise(piece, ranges, flavor, weight_bits=weight_bits)
         actual = np.concatenate([logits(model, p[None]) for p in pixels])
         error = np.median(np.abs(actual - expected).max(axis=1))
