@@ -31,7 +31,7 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")  # exporters/NAME/run.py
 WRITTEN = {"build.py", "bench.py", "MoRViTKit/"}  # in a bundle or a benchmark project
 FROM = (".", "docs", "morvit_deploy")  # a path starts at the root, beside its page or in the package
 OTHER_PROGRAMS = ("mypy ", "pip ", "pytest ")
-SEEN = re.compile(r"^You see(?: or)?:? `([^`]+)`", re.MULTILINE)  # of the how-to page
+SEEN = re.compile(r"^(?:You see|\|) `([^`]+)`", re.MULTILINE)  # of the how-to page
 BRITISH = re.compile(
     r"\b\w*(?:(?:normal|optim|quant|recogn|initial|summar|serial)is(?:e|ed|es|er|ing|ation)"
     r"|colour|grey|centre|behaviour|judgement|licence)\w*"
@@ -108,7 +108,9 @@ def lines_to_type(page: Path) -> Iterator[list[str]]:
     """The words of each `morvit-deploy …` of a page, in blocks and in spans, up to a redirection."""
     blocks = "\n".join(FENCE.findall(text_of(page))).replace("\\\n", " ")
     for line in [*blocks.splitlines(), *SPAN.findall(prose(page))]:
-        words = shlex.split(line.partition(" > ")[0], comments=True) if line.startswith("morvit-deploy ") else []
+        words = (
+            shlex.split(line.partition(" > ")[0], comments=True) if line.startswith("morvit-deploy ") else []
+        )
         if words and not {"COMMAND", "--help"} & {*words}:
             yield words[1:]
 
@@ -129,7 +131,9 @@ def test_command_lines_are_taken(page: Path) -> None:
 def test_options_exist(page: Path) -> None:
     """Those that spans of code name, of a command or of a script in `examples/` or `benchmarks/`."""
     own = {option for c in commands().values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
-    scripts = [text_of(path) for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    scripts = [
+        text_of(path) for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.py")
+    ]
     known = {"--help", "--debug"} | own | {option for script in scripts for option in OPTION.findall(script)}
     spans = [span for span in SPAN.findall(prose(page)) if not span.startswith(OTHER_PROGRAMS)]
     named = {option for span in spans for option in OPTION.findall(span)}
