@@ -8,6 +8,7 @@ MorvitError                  exit status 2: bad usage or input
 ├── OutputError              the output cannot be written to the given place
 ├── BundleError              a bundle is damaged, altered or of another format
 ├── TargetError              a target, device or option is not available
+│   └── MissingExtraError    an optional library is not installed; also a ModuleNotFoundError
 ├── LostError                exit status 1: a device could not be reached any more in the middle of its work
 └── CheckFailed              exit status 1: the tool worked, and the check failed
     ├── StructureError       the written graph is not the static graph that was promised
@@ -52,6 +53,10 @@ class BundleError(MorvitError):
 
 class TargetError(MorvitError):
     """A target, device or option is not available here."""
+
+
+class MissingExtraError(TargetError, ModuleNotFoundError):
+    """A library that one of this package's extras installs is missing; `name` is its module."""
 
 
 class LostError(MorvitError):
