@@ -1,5 +1,0 @@
-"""`python -m morvit_deploy`: the command line."""
-
-from morvit_deploy.cli import main
-
-main()
