@@ -4,20 +4,23 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test lint types unit train clean
+.PHONY: help demo test lint types unit package train clean
 
 help:
-	@echo "make demo   install, then run every step on the trained digits model (about 2 minutes)"
-	@echo "make test   install, then run ruff, mypy and pytest"
-	@echo "make train  train the two digits models again (about 40 minutes on two cores)"
-	@echo "make clean  remove the environment and everything built"
+	@echo "make demo    install what it needs, then run every step on the trained digits models (about a minute)"
+	@echo "make test    install the rest, then run ruff, mypy and pytest, and try the wheel and the sdist"
+	@echo "make package build the wheel and the sdist, and try both in environments of their own"
+	@echo "make train   train the two digits models again (about 40 minutes on two cores)"
+	@echo "make clean   remove the environment and everything built"
 
-demo: $(READY)
+demo: $(DEMO_READY)
 	$(BIN)/morvit-deploy demo -o build/demo --force
 
-test: lint types unit
+test: lint types unit package
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -33,15 +36,23 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
+package: $(READY)
+	.ci/try-package $(BIN)
+
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert
 	$(BIN)/python examples/train_digits.py --routing token_choice --out build/digits-token
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=…")'
+	ln -sfn ../exporters ../calibration morvit_deploy/  # in git, but an sdist has no links
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,train,rtx,coreml]"
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable ".[export]"
+	touch $@
+
+$(READY): $(DEMO_READY)
+	$(INSTALL) --editable ".[dev]"
 	touch $@
 
 clean:

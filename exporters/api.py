@@ -12,6 +12,7 @@ from morvit_deploy.exporters.options import TargetOptions, options_of, unknown_o
 from morvit_deploy.exporters.pictures import held_apart
 from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Request
 from morvit_deploy.exporters.targets import Target, find_target, targets
+from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["CALIBRATION_LIMIT", "DEFAULT_LIMIT", "export", "held_apart"]
 
 
+@names_extra("export")
 def export(
     checkpoint: str | Path,
     out: str | Path,

@@ -19,6 +19,7 @@ import morvit_deploy.exporters
 from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.options import TargetOptions
+from morvit_deploy.machine.extras import names_extra, require
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
@@ -36,10 +37,11 @@ REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages
 
 @dataclass(frozen=True)
 class Needs:
-    """Distributions that a target needs to export and to run."""
+    """Distributions that a target needs, by what is done with it, and the extra that installs all of them."""
 
     export: tuple[str, ...]  # includes running, which verifies the bundle
     run: tuple[str, ...] = ("numpy", "pillow", "pydantic")
+    extra: str = "export"
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,19 @@ class Target:
         form: type[TargetForm] = _load(self.form)
         return form
 
+    def check_export(self) -> None:
+        """MissingExtraError where something is not installed that exporting requires."""
+        require(self.needs.export, f"target {self.name}", self.needs.extra)
+
     def load_exporter(self) -> Exporter:
         """The exporter, ready to use; imports torch."""
+        self.check_export()
         exporter: Exporter = _load(self.exporter)()
         return exporter
 
     def load_runner(self) -> Callable[..., Runner]:
         """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
+        require(self.needs.run, f"running a bundle of target {self.name}", self.needs.extra)
         runner: Callable[..., Runner] = _load(self.runner)
         return runner
 
@@ -129,6 +137,7 @@ def find_target(name: str) -> Target:
 find_with(find_target)  # to read manifests with the form of their target
 
 
+@names_extra("open_bundle")
 def open_bundle(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
 ) -> Session:

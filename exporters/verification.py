@@ -14,6 +14,7 @@ from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.styles import Options
+from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 64  # images; the float64 reference runs them one by one
 
 
+@names_extra("verify")
 def verify(
     bundle: str | Path,
     checkpoint: str | Path,

@@ -5,8 +5,12 @@ The public functions load on first use, so that importing the package, and runni
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 10):  # noqa: UP036  # pip refuses it; from the source, a line and no SyntaxError
+    sys.exit("morvit-deploy requires Python 3.10 or newer; this is {}.{}.{}".format(*sys.version_info))
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.api import export
@@ -45,7 +49,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'morvit_deploy' has no attribute {name!r}; it has: {', '.join(__all__)}"
         )
-    return getattr(import_module(_HOMES[name]), name)
+    from morvit_deploy.machine.extras import names_extra
+
+    with names_extra(name):
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

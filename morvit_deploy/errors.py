@@ -8,6 +8,7 @@ MorvitError                  exit status 2: bad usage or input
 ├── OutputError              the output cannot be written to the given place
 ├── BundleError              a bundle is damaged, altered or of another format
 ├── TargetError              a target, device or option is not available
+│   └── MissingExtraError    an optional library is not installed; also a ModuleNotFoundError
 ├── LostError                exit status 1: the connection to a device was lost during its work
 └── CheckFailed              exit status 1: a check ran and failed
     ├── StructureError       the written graph differs from the static graph
@@ -53,6 +54,10 @@ class BundleError(MorvitError):
 
 class TargetError(MorvitError):
     """A target, device or option is not available here."""
+
+
+class MissingExtraError(TargetError, ModuleNotFoundError):
+    """A library that one of this package's extras installs is missing; `name` is its module."""
 
 
 class LostError(MorvitError):

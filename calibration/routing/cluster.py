@@ -10,6 +10,7 @@ from typing import Any
 from morvit_deploy.calibration.routing.gathering import Task, gather
 from morvit_deploy.calibration.routing.statistics import Shard, Statistics, join
 from morvit_deploy.errors import TargetError
+from morvit_deploy.machine.extras import names_extra
 
 LOCAL = "local"
 
@@ -22,10 +23,8 @@ class Cluster:
     """
 
     def __init__(self, address: str, shards: int | None = None) -> None:
-        try:
+        with names_extra("--ray"):
             import ray
-        except ImportError:
-            raise TargetError("--ray needs Ray; pip install 'morvit-deploy[ray]'") from None
         self._ray, self._own = ray, not ray.is_initialized()
         if self._own:
             _connect(ray, address)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.targets import Needs, Target
 from morvit_deploy.model.gates import ALL_FP16, GATES
+
+INTERPRETER = () if sys.platform == "darwin" else ("torch",)  # runs packages where Core ML is not
 
 TARGET = Target(
     name="coreml",
     runs_on="Core ML; elsewhere an interpreter",
     needs=Needs(
         export=("torch", "safetensors", "coremltools"),
-        run=(
-            "coremltools",
-            "numpy",
-            "pillow",
-            "pydantic",
-            "torch",
-        ),  # off macOS the interpreter runs on torch
+        run=("coremltools", "numpy", "pillow", "pydantic", *INTERPRETER),
+        extra="coreml",
     ),
     exporter="morvit_deploy.exporters.coreml.export:CoremlExporter",
     runner="morvit_deploy.exporters.coreml.run:open_coreml",

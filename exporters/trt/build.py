@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import morvit_deploy.exporters.targets  # noqa: F401  # reading a manifest asks it for the target
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import BundleError, TargetError

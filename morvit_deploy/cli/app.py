@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from morvit_deploy.errors import MorvitError
+from morvit_deploy.machine.extras import names_extra
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -56,7 +57,8 @@ def command(name: str, cls: type[TyperCommand] | None = None) -> Callable[[Comma
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
-                function(*args, **kwargs)
+                with names_extra(f"morvit-deploy {name}"):
+                    function(*args, **kwargs)
             except MorvitError as error:
                 _stop(str(error), error.exit_status)
             except KeyboardInterrupt:

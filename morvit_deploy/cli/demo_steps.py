@@ -24,7 +24,7 @@ from morvit_deploy.exporters.verification import verify
 from morvit_deploy.files import new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
 from morvit_deploy.inspecting.inspection import inspect_checkpoint
-from morvit_deploy.machine.dependencies import installed
+from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.views import bench_report
@@ -34,13 +34,15 @@ from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.front import draw, front_table
-from morvit_deploy.planning.rounds import Calibrated, calibrate
+from morvit_deploy.planning.rounds import Calibrated, Wish, calibrate
 from morvit_deploy.report import Picture, Report, Table, count, share, size
-from morvit_deploy.timing.loop import BLOCKS, STARTS
 from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.views import parity_tables, structure_table
 
 SHOWN = 8  # images in the overview picture
+BUCKETS = 2  # of a fitted plan, `full` among them: each is one more trace
+BLOCKS, STARTS = 4, 2  # of the measurement: enough to show the order of the bundles, `bench` takes more
+PACKAGE_IMAGES = 8  # that the Core ML package is verified on: elsewhere than on a Mac an interpreter runs it
 SHOWN_PARTS = (
     6  # of the report, on a terminal: models, three pictures, latency, speed against the naive export
 )
@@ -148,7 +150,7 @@ def run_demo(
         for name in MODELS:
             demo.models.append(_run_model(examples / name, examples / IMAGES, folder, tell))
         first = demo.models[0]
-        if installed("coremltools") is not None:
+        if not is_missing("coremltools"):
             tell(f"exporting {first.name} to Core ML")
             first.packaged = _package(examples / first.name, examples / IMAGES, folder, first.name)
         tell("timing against the naive export")
@@ -199,7 +201,7 @@ def _adapt(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str],
     """Calibrate, export with the plan, and predict."""
     name = checkpoint.name
     tell(f"{name}: calibrating")
-    calibrated = calibrate(checkpoint, pictures)
+    calibrated = calibrate(checkpoint, pictures, wish=Wish(buckets=BUCKETS))
     plan = folder / f"{name}.plan.json"
     write_text(plan, calibrated.plan.to_json())
     write_bytes(folder / f"{name}-pareto.png", draw(calibrated))
@@ -272,8 +274,10 @@ def _summary(models: list[ModelRun]) -> Table:
         "token_choice without a plan exports the `full` bucket: exact, and every token runs every layer. With fitted "
         "buckets MACs are the mean over the images, which are those the plan was fitted to."
     )
-    warnings = [f"{one.name}: {one.warning}" for one in models if one.warning]
-    return Table("Models", columns, rows, numeric=(2, 3, 4, 5, 6), caption=" ".join([caption, *warnings]))
+    remarks = [f"{one.name}: {one.warning}" for one in models if one.warning]
+    if not any(one.packaged for one in models):
+        remarks.append(f"Core ML is left out: coremltools is not installed; run `{install_line('coreml')}`.")
+    return Table("Models", columns, rows, numeric=(2, 3, 4, 5, 6), caption=" ".join([caption, *remarks]))
 
 
 def _adaptive_row(one: ModelRun, dense: int) -> tuple[str, ...]:
@@ -308,8 +312,8 @@ def _package(checkpoint: Path, pictures: Path, folder: Path, name: str) -> Packa
     """Export the fitted plan to Core ML and classify the pictures with the package."""
     out = folder / f"{name}-coreml"
     exported = export(
-        checkpoint, out, target="coreml", plan=folder / f"{name}.plan.json", images=pictures, with_depth=True,
-        allow_worse=True,
+        checkpoint, out, target="coreml", plan=folder / f"{name}.plan.json", images=pictures, limit=PACKAGE_IMAGES,
+        with_depth=True, allow_worse=True,
     )  # fmt: skip  # a row of the table shows whether it passed
     images = open_images(pictures, exported.manifest.config)
     with open_bundle(out) as session:

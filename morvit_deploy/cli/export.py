@@ -82,6 +82,7 @@ def export(
             "--dispatch says who chooses between the buckets of a plan; give --plan, or leave it out"
         )
     target = find_target(options["target"])  # a wrong name is reported before PyTorch loads
+    target.check_export()
     precision = options.get("precision", target.precision)
     if "calibration_limit" in options and (precision == "fp32" or not target.calibrates):
         what = "fp32" if target.calibrates else f"target {target.name}"

@@ -25,6 +25,7 @@ from morvit_deploy.cli.shared.common import (
     warn,
 )
 from morvit_deploy.cli.shared.sources import opened, takes_source
+from morvit_deploy.machine.extras import install_line, is_missing
 
 
 @command("verify")
@@ -43,9 +44,15 @@ def verify(
     *,
     said: dict[str, Any],
 ) -> None:
-    """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement."""
+    """Prove a bundle equal to its checkpoint: structure, routing gap, conversion gap, router agreement.
+
+    Without PyTorch and without --checkpoint: manifest, hashes, and whether the bundle runs.
+    """
     check_image_options(images, limit, upscale)
     folder = bundle_folder(bundle)
+    if is_missing("torch") and checkpoint is None and images is None and min_agreement is None:
+        _check_alone(folder, threads, as_json)
+        return
     with opened(checkpoint, said) as source:
         with progress_bar() as (tell, progress):
             tell("loading PyTorch")
@@ -71,3 +78,17 @@ def verify(
 
         error = PrecisionError if verification.only_gate_missed else ParityError
         raise error(verification.failure)
+
+
+def _check_alone(folder: Path, threads: int | None, as_json: bool) -> None:
+    """What needs no checkpoint; a note says what was not checked, and what it takes."""
+    from morvit_deploy.exporters.check import check_bundle
+
+    found = check_bundle(folder, threads=threads)
+    emit(found.report(), found.as_dict(), as_json)
+    stderr().print(
+        f"note: not compared with a checkpoint; run `{install_line('export')}` and give --checkpoint",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

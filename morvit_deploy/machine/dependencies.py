@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from morvit_deploy.errors import TargetError
-
-PACKAGE = "morvit-deploy"
+from morvit_deploy.machine.extras import PACKAGE, install_line
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,21 @@ def own() -> importlib.metadata.Distribution:
         return importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         raise TargetError(
-            f"{PACKAGE} is not installed in this Python; run `python -m pip install -e .` in its folder"
+            f"{PACKAGE} is not installed in this Python; run `pip install .` in its folder"
         ) from None
 
 
 def libraries() -> Iterator[Library]:
-    """The package's own requirements that apply on this machine, core first."""
+    """The package's own requirements that apply on this machine, core first; an extra that another includes once."""
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
         raise TargetError(
-            'packaging is missing; run `python -m pip install "packaging"`, then doctor again'
+            f"packaging is not installed; run `{install_line('')}`, then doctor again"
         ) from None
     package = own()
     extras = package.metadata.get_all("Provides-Extra") or []
-    wanted = [Requirement(line) for line in package.requires or []]
+    wanted = [known for line in package.requires or [] if (known := Requirement(line)).name != PACKAGE]
     for extra in ("", *extras):
         for requirement in wanted:
             marker = requirement.marker

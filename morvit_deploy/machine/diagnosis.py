@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.machine.dependencies import Library, libraries, own, within
+from morvit_deploy.machine.extras import install_line
 
 BUSY_SHARE = (
     0.5  # of the cores in use by others: medians of a latency measurement then drift by tens of percent
@@ -56,11 +57,12 @@ class Diagnosis:
     @property
     def install(self) -> dict[str, str]:
         """The line that installs what is missing or out of range: by group, "core" first."""
-        groups: dict[str, list[str]] = {}
-        for lib in self.libraries:
-            if not lib.fits:
-                groups.setdefault(lib.extra or "core", []).append(f'"{lib.name}{lib.wanted}"')
-        return {group: f"python -m pip install {' '.join(names)}" for group, names in groups.items()}
+        unfit = [lib for lib in self.libraries if not lib.fits]
+        core = " ".join(f'"{lib.name}{lib.wanted}"' for lib in unfit if not lib.extra)
+        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra)
+        return ({"core": f"pip install {core}"} if core else {}) | {
+            name: install_line(name) for name in extras
+        }
 
     def as_dict(self) -> dict[str, Any]:
         states = [{**asdict(lib), "state": lib.state} for lib in self.libraries]

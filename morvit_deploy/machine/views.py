@@ -5,12 +5,14 @@ from __future__ import annotations
 from morvit_deploy.machine.diagnosis import Diagnosis
 from morvit_deploy.report import Report, Table
 
+TESTS = "dev"  # an extra that no user of the package installs
+
 
 def doctor_report(found: Diagnosis) -> Report:
     """Machine, measuring, libraries, targets, and what to install."""
     parts = [machine_table(found), library_table(found), target_table(found)]
     if found.install:
-        rows = [(group, line) for group, line in found.install.items()]
+        rows = [(group, line) for group, line in found.install.items() if group != TESTS]
         parts.append(Table("To install", ("for", "line"), rows))
     return Report(f"morvit-deploy {found.version}", [*parts])
 
@@ -39,6 +41,7 @@ def library_table(found: Diagnosis) -> Table:
     rows = [
         (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", lib.state)
         for lib in found.libraries
+        if lib.extra != TESTS
     ]
     return Table("Libraries", ("library", "installed", "required", "for", ""), rows)
 

@@ -1,6 +1,6 @@
 """Imports coremltools on first use, and silences its warnings about versions and platforms.
 
-Imports the standard library and `errors` alone: benchmark projects carry this file.
+Imports the standard library alone: benchmark projects carry this file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
-from morvit_deploy.errors import TargetError
-
 # coremltools ships no types: a name for each kind of object that we take from it
 Message: TypeAlias = Any  # a protobuf message of coremltools.proto
 Model: TypeAlias = Any  # a coremltools.models.MLModel
@@ -22,16 +20,9 @@ INSTALL = 'python -m pip install "coremltools>=9.0,<10"'
 
 
 def coremltools() -> Any:
-    """The module; TargetError with the line that installs it."""
-    try:
-        with quiet():
-            import coremltools as ct
-    except ModuleNotFoundError as error:
-        if error.name != "coremltools":
-            raise
-        raise TargetError(
-            f"target coreml needs coremltools, which is not installed; run `{INSTALL}`"
-        ) from None
+    """The module."""
+    with quiet():
+        import coremltools as ct
     return ct
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
@@ -130,8 +131,18 @@ def bench_here(request: BenchRequest) -> BenchResult:
     threads = checked_threads(request.threads)
     with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
         lanes = [BundleLane.of(subject) for subject in request.subjects(Path(scratch))]
-        device = BundleProcesses(threads, stack, tell=request.stages.stage)
+        device = BundleProcesses(threads, stack, mixes=not is_missing("onnx"), tell=request.stages.stage)
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
-    return BenchResult(request.device, measured, conditions, warnings_about(conditions, measured))
+    warnings = (*warnings_about(conditions, measured), *_not_measured(lanes, device))
+    return BenchResult(request.device, measured, conditions, warnings)
+
+
+def _not_measured(lanes: Sequence[BundleLane], device: BundleProcesses) -> list[str]:
+    """A warning for each bundle whose buckets could not be taken out of its graph."""
+    return [
+        f"{lane.name}: its buckets were not measured alone, which requires onnx; run `{install_line('export')}`"
+        for lane in lanes
+        if lane.subject.manifest.plan.adaptive and not device.mixes
+    ]

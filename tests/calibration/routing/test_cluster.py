@@ -70,7 +70,9 @@ def fake_ray(**given: Any) -> Any:
 
 def test_without_ray_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(TargetError, match=r"--ray needs Ray; pip install 'morvit-deploy\[ray\]'"):
+    with pytest.raises(
+        TargetError, match=r'--ray requires ray, .*; run `pip install "morvit-deploy\[ray\]"`'
+    ):
         Cluster("local")
 
 

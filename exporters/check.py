@@ -1,0 +1,83 @@
+"""What can be said of a bundle without its checkpoint: its files are whole, and it runs. No torch, no onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.bundle.session import Session
+from morvit_deploy.errors import BundleError, MissingExtraError
+from morvit_deploy.exporters.targets import open_runner
+from morvit_deploy.report import Report, Table, size
+
+IMAGES = 4  # synthetic ones, to run it once
+AGAINST_CHECKPOINT = (
+    "structure of the written graphs against the checkpoint",
+    "routing decisions and logits against the checkpoint",
+)
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """What was checked of a bundle, with what was found, and what was not checked."""
+
+    bundle: Path
+    checked: Mapping[str, str]
+    not_checked: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs. It has no `passed`: that is said of a bundle that was compared with its checkpoint."""
+        return {
+            "bundle": str(self.bundle),
+            "checked": dict(self.checked),
+            "not_checked": list(self.not_checked),
+        }
+
+    def report(self) -> Report:
+        """Two tables: checked, and not checked."""
+        rows = [(what,) for what in self.not_checked]
+        return Report(
+            "Bundle check",
+            [
+                Table("Checked", ("what", "found"), list(self.checked.items())),
+                Table("Not checked", ("what",), rows),
+            ],
+        )
+
+
+def check_bundle(bundle: str | Path, *, threads: int | None = None) -> BundleCheck:
+    """Check manifest, sizes and hashes, then load the graphs and run synthetic images.
+
+    Raises BundleError for a bundle that is damaged, was edited, or returns logits that are not finite. Where the
+    runtime of its target is not installed, running it is listed as not checked.
+    """
+    folder = Path(bundle)
+    manifest = open_manifest(folder)
+    total = size(sum(file.bytes for file in manifest.files))
+    checked = {
+        "manifest": f"{manifest.format}, target {manifest.target}, {manifest.precision}; fits its config and plan",
+        "files": f"{len(manifest.files)}, {total}; size and sha256 of each as listed",
+    }
+    try:
+        checked |= _run(folder, manifest, threads)
+    except MissingExtraError as error:
+        return BundleCheck(folder, checked, (f"whether it runs: {error}", *AGAINST_CHECKPOINT))
+    return BundleCheck(folder, checked, AGAINST_CHECKPOINT)
+
+
+def _run(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, str]:
+    with Session(folder, manifest, open_runner(folder, manifest, threads=threads)) as session:
+        logits = session.logits(synthetic_images(IMAGES, manifest.config.image_size))
+        runtime = session.runner.runtime
+    if not np.isfinite(logits).all():
+        raise BundleError(f"{folder} returns logits that are not finite; export it again")
+    return {
+        "graphs": f"loaded by {runtime}; inputs and outputs as listed",
+        "run": f"finite logits for {IMAGES} synthetic images",
+    }
