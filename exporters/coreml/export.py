@@ -29,7 +29,7 @@ from morvit_deploy.exporters.coreml.contract.names import (
 )
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
 from morvit_deploy.exporters.coreml.kit.golden import golden_of
-from morvit_deploy.exporters.coreml.kit.write import write_swift_package
+from morvit_deploy.exporters.coreml.kit.write import write_description, write_swift_package
 from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
 from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
@@ -157,7 +157,8 @@ class CoremlExporter(Exporter):
                 return session.logits(pixels)
 
         golden = golden_of(model, manifest, request.pictures.verifying, package_logits)
-        return [f"{SWIFT}/{name}" for name in write_swift_package(folder / SWIFT, manifest, golden)]
+        kit = write_swift_package(folder / SWIFT, manifest, golden)
+        return [*(f"{SWIFT}/{name}" for name in kit), write_description(folder, manifest)]
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreml_proof.prove(folder, manifest, graphs).as_dict()

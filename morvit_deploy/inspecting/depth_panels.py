@@ -19,7 +19,7 @@ Depth = NDArray[np.integer[Any]]  # (N,) of one image or (n, N) of many, row by 
 INK, FAINT = "#26282c", "#858b93"
 _DPI = 110
 _RAMP = LinearSegmentedColormap.from_list(
-    "depth", ("#3450b4", "#3f93d6", "#74cbc6", "#f4e285", "#f58f37", "#cf1d2d")
+    "depth", ("#3552b6", "#3f93d6", "#74cbc6", "#f4e285", "#f58f37", "#cf1d2d")
 )
 _GAMMA = 0.75  # increases the contrast between the first steps, where most tokens are
 _SHADE = 0.5  # fraction of a colour's brightness that follows the image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from morvit_deploy.model.plan import Plan
 
 ORIENTATION = 0x0112  # the EXIF tag
 ORIENTATIONS = range(1, 9)
+FILTERS = get_args(Preprocess.model_fields["interpolation"].annotation)
 
 
 def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[str, Any]:
@@ -23,11 +24,13 @@ def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[
     size, preprocess = manifest.config.image_size, manifest.preprocess
     return {
         "geometry": [geometry_case(preprocess, size, side) for side in picture_sides(preprocess, size)],
-        "normalised": normalised_case(preprocess),
+        "normalized": normalised_case(preprocess),
         "orientation": [orientation_case(number) for number in ORIENTATIONS],
+        "pictures": [picture.ravel().tolist() for picture in pictures()],
+        "prepared": prepared_cases(),
         "dispatch": dispatch_cases(manifest.plan),
         "softmax": [softmax_case(logits) for logits in some_logits(manifest.config.num_classes)],
-        "colours": colour_cases(manifest.config.num_steps),
+        "colors": colour_cases(manifest.config.num_steps),
         "goldenBuckets": golden_buckets.tolist(),
     }
 
@@ -79,6 +82,39 @@ def orientation_case(orientation: int) -> dict[str, Any]:
     stored.getexif()[ORIENTATION] = orientation
     upright = np.asarray(ImageOps.exif_transpose(stored))
     return {"orientation": orientation, "stored": np.asarray(stored).tolist(), "upright": upright.tolist()}
+
+
+def pictures() -> list[NDArray[np.uint8]]:
+    """Random pictures (height, width, 3): one to shrink, one to enlarge."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((13, 21), (7, 9))]
+
+
+def prepared_cases() -> list[dict[str, Any]]:
+    """Pictures as Pillow prepares them: each filter, shrinking, enlarging and as they are; each orientation."""
+    sizes: list[tuple[int, int | None, int]] = [(0, 10, 8), (1, 12, 11), (0, None, 8)]
+    cases = [prepared_case(*size, name) for size in sizes for name in FILTERS]
+    return cases + [prepared_case(*sizes[0], "bicubic", orientation) for orientation in ORIENTATIONS]
+
+
+def prepared_case(
+    number: int, resize: int | None, size: int, interpolation: str, orientation: int = 1
+) -> dict[str, Any]:
+    """The picture `number`, turned upright, its shorter side resized to `resize`, its central `size` × `size` pixels."""
+    preprocess = Preprocess.model_validate(
+        {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": resize, "interpolation": interpolation}
+    )
+    stored = Image.fromarray(pictures()[number])
+    stored.getexif()[ORIENTATION] = orientation
+    prepared = crop_centre(resize_shorter(ImageOps.exif_transpose(stored), preprocess, size), size)
+    return {
+        "picture": number,
+        "width": stored.width,
+        "height": stored.height,
+        "orientation": orientation,
+        "preprocessing": {"imageSize": size, **preprocess.model_dump(mode="json")},
+        "pixels": np.asarray(prepared).ravel().tolist(),
+    }
 
 
 def dispatch_cases(plan: Plan) -> list[dict[str, Any]]:

@@ -1,14 +1,15 @@
-"""MoRViTKit: the Swift package that opens a Core ML bundle's model in an app. No torch.
+"""MoRViTKit, the Swift package that runs a Core ML bundle's model in an app, and the model's description. No torch.
 
-Its Swift sources are the same for every model and lie beside this file, in `swift/`. What differs from model to model
-is data: `model.json` (the description), the README's figures, and the expected values of the unit tests.
+The package's Swift sources are in `swift/` and the same for every model: an app adds one package and any number of
+models. What differs by model is data: the description beside the `.mlpackage`, the README's figures, the oldest
+system in `Package.swift`, and the expected values of the unit tests.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from morvit_deploy.exporters.coreml.sdk.load import mil_name
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
-DESCRIPTION = "Sources/MoRViTCore/Resources/model.json"
-VECTORS = "Tests/MoRViTCoreTests/Resources/vectors.json"
+DESCRIPTION = PurePath(PACKAGE).with_suffix(".json").name  # beside the model, which the app renames with it
+CORE_TESTS = "Tests/MoRViTCoreTests/Resources"
+VECTORS = f"{CORE_TESTS}/vectors.json"
 GOLDEN = "Tests/MoRViTKitTests/Resources"
 MOST_IMAGES, MOST_BYTES = 4, 300_000  # of golden images: they are part of the app's sources
 
@@ -45,8 +47,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
 
     The same manifest and golden images give the same bytes. TargetError for a manifest of another target.
     """
-    if not isinstance(manifest.target_form, CoremlForm):
-        raise TargetError(f"got a manifest of target {manifest.target!r}; MoRViTKit opens Core ML packages")
+    description = _json(describe_model(manifest))
     chosen = choose_golden(golden)
     files = {
         source.relative_to(TEMPLATE).as_posix(): source.read_bytes()
@@ -55,7 +56,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
     }
     files["Package.swift"] = _for_systems(files["Package.swift"].decode(), manifest.target_form.ios).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
-    files[DESCRIPTION] = _json(describe_model(manifest))
+    files[f"{CORE_TESTS}/{DESCRIPTION}"] = description
     files[VECTORS] = _json(test_vectors(manifest, golden.bucket))
     files |= {f"{GOLDEN}/{name}": content for name, content in golden_files(chosen).items()}
     for name, content in files.items():
@@ -65,8 +66,19 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
     return sorted(files)
 
 
+def write_description(folder: Path, manifest: Manifest) -> str:
+    """Write the model's description into the bundle `folder`, beside the model; returns the file's name."""
+    (folder / DESCRIPTION).write_bytes(_json(describe_model(manifest)))
+    return DESCRIPTION
+
+
 def describe_model(manifest: Manifest) -> dict[str, Any]:
-    """The JSON that `ModelDescription.swift` decodes: Swift's names, the manifest's values."""
+    """The JSON that `ModelDescription.swift` decodes: Swift's names, the manifest's values.
+
+    TargetError for a manifest of another target.
+    """
+    if not isinstance(manifest.target_form, CoremlForm):
+        raise TargetError(f"got a manifest of target {manifest.target!r}; MoRViTKit runs Core ML packages")
     config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
     return {
         "format": FORMAT,
@@ -137,12 +149,12 @@ def _filled_in(text: str, manifest: Manifest) -> str:
     size = config.image_size
     figures = {
         "{{MODEL}}": PACKAGE,
+        "{{DESCRIPTION}}": DESCRIPTION,
         "{{SYSTEMS}}": f"iOS {form.ios} or macOS {oldest_macos(form.ios)}",
         "{{IMAGE}}": f"{size}×{size}",
         "{{CLASSES}}": f"{config.num_classes:,}",
         "{{PRECISION}}": f"{manifest.precision}, weights {form.weights}",
         "{{CHECKPOINT}}": manifest.checkpoint.sha256,
-        "{{INTERPOLATION}}": manifest.preprocess.interpolation,
         "{{BUCKETS}}": "\n".join(rows),
     }
     return _replaced(text, figures)

@@ -11,8 +11,8 @@ let package = Package(
     ],
     targets: [
         // Arithmetic and the model's description: Foundation only, builds and tests on Linux too.
-        .target(name: "MoRViTCore", resources: [.process("Resources")]),
-        // The classifier: Core ML, Core Video and vImage.
+        .target(name: "MoRViTCore"),
+        // The classifier and its images: Core ML, Core Image, Image I/O and vImage.
         .target(name: "MoRViTKit", dependencies: ["MoRViTCore"]),
         .testTarget(
             name: "MoRViTCoreTests", dependencies: ["MoRViTCore"], resources: [.process("Resources")]

@@ -1,21 +1,21 @@
 import Foundation
 
-/// The buckets, cheapest first, and the rule by which one of them answers.
+/// The buckets, cheapest first, and the rule that chooses one of them.
 ///
 /// The last bucket is `full`: every token in every step, so that every image has a bucket.
-public struct DispatchTable: Codable, Sendable, Equatable {
-    /// By what a bucket is chosen.
+public struct DispatchTable: Codable, Sendable, Hashable {
+    /// How a bucket is chosen.
     public enum Mode: String, Codable, Sendable {
         /// There is one bucket.
         case topk
-        /// It is predicted from the count of the first routed step; where it proves too small, `full` answers.
+        /// It is predicted from the count of the first routed step; where that bucket is too small, `full` runs, too.
         case threshold
         /// The stem knows the depth of every token, so the bucket always fits.
         case depth
     }
 
     /// One static graph.
-    public struct Bucket: Codable, Sendable, Equatable {
+    public struct Bucket: Codable, Sendable, Hashable {
         /// The name of its function in the package.
         public let name: String
         /// Most patch tokens that run each step.
@@ -42,20 +42,20 @@ public struct DispatchTable: Codable, Sendable, Equatable {
     }
 
     /// A bucket, and whether the one that was predicted was too small.
-    public struct Choice: Sendable, Equatable {
-        /// Number of the bucket that answers.
+    public struct Choice: Sendable, Hashable {
+        /// Index of the bucket whose output counts.
         public let bucket: Int
         /// Was another bucket run first, in vain?
-        public let overflow: Bool
+        public let didOverflow: Bool
 
         /// Both values.
-        public init(bucket: Int, overflow: Bool) {
+        public init(bucket: Int, didOverflow: Bool) {
             self.bucket = bucket
-            self.overflow = overflow
+            self.didOverflow = didOverflow
         }
     }
 
-    /// By what a bucket is chosen.
+    /// How a bucket is chosen.
     public let mode: Mode
     /// The first routed step, from 0.
     public let lead: Int
@@ -69,27 +69,27 @@ public struct DispatchTable: Codable, Sendable, Equatable {
         self.buckets = buckets
     }
 
-    /// Number of the bucket that serves every image.
+    /// Index of the bucket that serves every image.
     public var last: Int { buckets.count - 1 }
 
-    /// The bucket that answers for an image of which `counts` patch tokens run each step.
+    /// The bucket for an image of which `counts` patch tokens run each step.
     ///
-    /// The model decides this itself; here it is for planning and for explaining an answer.
+    /// The model decides this itself; here it is for planning and for explaining a prediction.
     public func choice(counts: [Int]) -> Choice {
         switch mode {
         case .topk:
-            return Choice(bucket: 0, overflow: false)
+            return Choice(bucket: 0, didOverflow: false)
         case .depth:
             let first = buckets.firstIndex { $0.holds(counts) }
-            return Choice(bucket: first ?? last, overflow: false)
+            return Choice(bucket: first ?? last, didOverflow: false)
         case .threshold:
             let predicted = buckets.firstIndex { counts[lead] <= $0.upto ?? Int.max } ?? last
-            return outcome(of: predicted, overflow: !buckets[predicted].holds(counts))
+            return outcome(of: predicted, didOverflow: !buckets[predicted].holds(counts))
         }
     }
 
-    /// Who answers after `bucket` ran: itself, or the last bucket when it overflowed.
-    public func outcome(of bucket: Int, overflow: Bool) -> Choice {
-        Choice(bucket: overflow ? last : bucket, overflow: overflow)
+    /// Whose output counts after `bucket` ran: its own, or the last bucket's when it overflowed.
+    public func outcome(of bucket: Int, didOverflow: Bool) -> Choice {
+        Choice(bucket: didOverflow ? last : bucket, didOverflow: didOverflow)
     }
 }

@@ -1,7 +1,7 @@
 import Foundation
 
 /// One class of a prediction.
-public struct Guess: Sendable, Equatable, Identifiable {
+public struct Guess: Sendable, Hashable, Identifiable {
     /// Number of the class.
     public let index: Int
     /// Its name, or its number where the model has no names.
@@ -28,16 +28,23 @@ public func softmax(_ logits: [Float]) -> [Double] {
     return powers.map { $0 / sum }
 }
 
-extension ModelDescription {
+extension Guess {
     /// The most probable classes, best first; of equal ones the lower number first.
-    public func guesses(logits: [Float], count: Int = 5) -> [Guess] {
+    static func best(_ count: Int, logits: [Float], label: (Int) -> String) -> [Guess] {
         let probabilities = softmax(logits)
         let order = probabilities.indices.sorted { left, right in
             probabilities[left] == probabilities[right]
                 ? left < right : probabilities[left] > probabilities[right]
         }
         return order.prefix(max(count, 0)).map {
-            Guess(index: $0, label: label(of: $0), probability: probabilities[$0])
+            Guess(index: $0, label: label($0), probability: probabilities[$0])
         }
+    }
+}
+
+extension ModelDescription {
+    /// The most probable classes, best first; of equal ones the lower number first.
+    public func guesses(logits: [Float], count: Int = 5) -> [Guess] {
+        Guess.best(count, logits: logits, label: label)
     }
 }

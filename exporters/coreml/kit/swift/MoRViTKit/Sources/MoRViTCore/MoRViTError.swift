@@ -2,11 +2,11 @@ import Foundation
 
 /// What can go wrong, with what was received, what was expected and what to do.
 public enum MoRViTError: Error, Equatable, Sendable {
-    /// `model.json` is missing, altered or of another version.
+    /// The model's description, such as `MoRViT.json`, is missing, altered or of another version.
     case unreadableDescription(reason: String)
     /// No model where it was looked for.
     case modelNotFound(place: String)
-    /// The model is not the one that this package was generated with.
+    /// The model is not the one that the description belongs to.
     case modelMismatch(reason: String)
     /// The model has several functions, and this system opens only one.
     case needsNewerSystem(minimumIOS: Int)
@@ -20,7 +20,7 @@ public enum MoRViTError: Error, Equatable, Sendable {
     case unknownOrientation(Int)
     /// The picture could not be read or resized; `code` is the system's.
     case unusablePicture(step: String, code: Int)
-    /// The model answered something that it cannot have answered.
+    /// The model returned something that it cannot return.
     case unexpectedOutput(reason: String)
 }
 
@@ -32,7 +32,7 @@ extension MoRViTError: LocalizedError {
         case .modelNotFound(let place):
             return "There is no MoRViT model in \(place)."
         case .modelMismatch(let reason):
-            return "The model is not the one that MoRViTKit was generated with: \(reason)."
+            return "The model is not the one that its description belongs to: \(reason)."
         case .needsNewerSystem(let minimumIOS):
             return "The model chooses among several functions, which needs iOS \(minimumIOS) or newer."
         case .imageTooSmall(let width, let height, let needed):
@@ -46,16 +46,16 @@ extension MoRViTError: LocalizedError {
         case .unusablePicture(let step, let code):
             return "The picture cannot be used: \(step) failed with code \(code)."
         case .unexpectedOutput(let reason):
-            return "The model's answer cannot be read: \(reason)."
+            return "The model's output cannot be read: \(reason)."
         }
     }
 
     public var recoverySuggestion: String? {
         switch self {
         case .unreadableDescription, .modelMismatch:
-            return "Export again, and take MoRViTKit and MoRViT.mlpackage from the same bundle."
+            return "Add MoRViT.mlpackage and MoRViT.json of the same bundle to the app's target; rename both alike."
         case .modelNotFound:
-            return "Add MoRViT.mlpackage to the app's target, or pass the URL of the model."
+            return "Add MoRViT.mlpackage to the app's target, pass the name that it has there, or pass its URL."
         case .needsNewerSystem:
             return "Update the system, or export with --ios 17 for a model of one function."
         case .imageTooSmall:

@@ -1,11 +1,14 @@
 import Foundation
 
-/// What an app must know of the exported model: image size, preprocessing, buckets, labels.
+/// What an app must know of an exported model: image size, preprocessing, buckets, labels.
 ///
-/// `morvit-deploy export` writes it to `model.json`; ``bundled()`` reads it.
-public struct ModelDescription: Codable, Sendable, Equatable {
+/// `morvit-deploy export` writes it beside the model, as `MoRViT.json` for `MoRViT.mlpackage`. The two belong together:
+/// rename both alike, and add both to the app's target.
+public struct ModelDescription: Codable, Sendable, Hashable {
     /// The version of this file's format.
     public static let format = "morvit-kit/1"
+    /// The name under which models are exported: that of `MoRViT.mlpackage` and `MoRViT.json`.
+    public static let defaultName = "MoRViT"
 
     /// ``ModelDescription/format`` of the file that was read.
     public let format: String
@@ -37,15 +40,15 @@ public struct ModelDescription: Codable, Sendable, Equatable {
     public let carried: [String]
     /// Most steps that a patch can run.
     public let steps: Int
-    /// Does the model answer how many steps each patch ran?
+    /// Does the model return how many steps each patch ran?
     public let answersDepth: Bool
 
     /// How the model takes its image.
     public enum Input: String, Codable, Sendable {
-        /// An RGB image; normalisation is inside the model.
+        /// An RGB image; normalization is inside the model.
         case image
-        /// Normalised numbers, (1, 3, height, width).
-        case normalised
+        /// Normalized numbers, (1, 3, height, width).
+        case normalized = "normalised"  // the word in files of format morvit-kit/1
     }
 
     /// Patches in a row, and rows.
@@ -59,23 +62,33 @@ public struct ModelDescription: Codable, Sendable, Equatable {
         labels.flatMap { $0.indices.contains(index) ? $0[index] : nil } ?? String(index)
     }
 
-    /// The description of the model that this package was generated with.
+    /// Reads the description of a model that was added to an app or a package.
     ///
-    /// - Throws: ``MoRViTError/unreadableDescription(reason:)`` when the resource is missing or altered.
-    public static func bundled() throws -> ModelDescription {
-        guard let url = Bundle.module.url(forResource: "model", withExtension: "json") else {
-            throw MoRViTError.unreadableDescription(reason: "model.json is not among the package's resources")
+    /// - Parameters:
+    ///   - name: Name of the file without `.json`: `Dogs` for a model added as `Dogs.mlpackage`.
+    ///   - bundle: The bundle of the target that the file was added to.
+    /// - Throws: ``MoRViTError/unreadableDescription(reason:)`` when the file is missing or altered.
+    public init(named name: String = defaultName, in bundle: Bundle = .main) throws {
+        guard let url = bundle.url(forResource: name, withExtension: "json") else {
+            throw MoRViTError.unreadableDescription(reason: "there is no \(name).json in \(bundle.bundlePath)")
         }
-        do {
-            return try ModelDescription(json: Data(contentsOf: url))
-        } catch let error as MoRViTError {
-            throw error
-        } catch {
-            throw MoRViTError.unreadableDescription(reason: error.localizedDescription)
-        }
+        try self.init(contentsOf: url)
     }
 
-    /// Reads the text of a `model.json` and checks that its parts agree.
+    /// Reads a description from a file.
+    ///
+    /// - Throws: ``MoRViTError/unreadableDescription(reason:)`` when the file is missing or altered.
+    public init(contentsOf url: URL) throws {
+        let data: Data
+        do {
+            data = try Data(contentsOf: url)
+        } catch {
+            throw MoRViTError.unreadableDescription(reason: "\(url.path): \(error.localizedDescription)")
+        }
+        try self.init(json: data)
+    }
+
+    /// Reads the text of a description and checks that its parts agree.
     ///
     /// - Throws: ``MoRViTError/unreadableDescription(reason:)``.
     public init(json: Data) throws {
@@ -89,6 +102,31 @@ public struct ModelDescription: Codable, Sendable, Equatable {
         }
     }
 
+    /// All values, for previews and tests. They are not checked.
+    public init(
+        checkpoint: String = "", precision: String = "fp32", weights: String = "float", minimumIOS: Int = 17,
+        input: Input = .image, imageSize: Int, patchSize: Int, classes: Int, labels: [String]? = nil,
+        preprocessing: Preprocessing, dispatch: DispatchTable, functions: [String] = ["main"],
+        carried: [String] = [], steps: Int, answersDepth: Bool = false
+    ) {
+        format = Self.format
+        self.checkpoint = checkpoint
+        self.precision = precision
+        self.weights = weights
+        self.minimumIOS = minimumIOS
+        self.input = input
+        self.imageSize = imageSize
+        self.patchSize = patchSize
+        self.classes = classes
+        self.labels = labels
+        self.preprocessing = preprocessing
+        self.dispatch = dispatch
+        self.functions = functions
+        self.carried = carried
+        self.steps = steps
+        self.answersDepth = answersDepth
+    }
+
     private var problem: String? {
         if format != Self.format {
             return "format: got \(format), expected \(Self.format)"
@@ -98,6 +136,9 @@ public struct ModelDescription: Codable, Sendable, Equatable {
         }
         if preprocessing.imageSize != imageSize {
             return "preprocessing.imageSize: got \(preprocessing.imageSize), expected \(imageSize)"
+        }
+        if let problem = preprocessing.problem {
+            return "preprocessing.\(problem)"
         }
         if let labels, labels.count != classes {
             return "labels: got \(labels.count) names, expected \(classes)"

@@ -1,9 +1,9 @@
 import Foundation
 
-/// From a picture to the model's image: the shorter side is resized, then the centre is cropped.
+/// From a picture to the model's image: the shorter side is resized, then the center is cropped.
 ///
-/// The sizes are those of `morvit_deploy/pixels.py`, to the pixel.
-public struct Preprocessing: Codable, Sendable, Equatable {
+/// It repeats what `morvit-deploy predict` does: the same sizes, the same filter, the same rounding.
+public struct Preprocessing: Codable, Sendable, Hashable {
     /// Side of the square that is cropped, in pixels.
     public let imageSize: Int
     /// What the shorter side is resized to; nil: it keeps its size.
@@ -25,7 +25,7 @@ public struct Preprocessing: Codable, Sendable, Equatable {
     }
 
     /// The size to resize to, and where the crop begins in it.
-    public struct Geometry: Sendable, Equatable {
+    public struct Geometry: Sendable, Hashable {
         /// Width of the resized picture.
         public let width: Int
         /// Height of the resized picture.
@@ -62,14 +62,29 @@ public struct Preprocessing: Codable, Sendable, Equatable {
         )
     }
 
+    /// The model's image: a picture, already upright, resized with the model's filter and cropped.
+    ///
+    /// - Throws: ``MoRViTError/imageTooSmall(width:height:needed:)``, or
+    ///   ``MoRViTError/unreadableDescription(reason:)`` when the values do not agree.
+    package func prepared(_ picture: PixelView, allowsUpscaling: Bool = false) throws -> RGBPixels {
+        guard problem == nil, let filter = ResamplingFilter(rawValue: interpolation) else {
+            throw MoRViTError.unreadableDescription(reason: problem ?? interpolation)
+        }
+        let geometry = try geometry(
+            width: picture.width, height: picture.height, allowsUpscaling: allowsUpscaling
+        )
+        let bytes = picture.resampled(to: geometry, side: imageSize, filter: filter)
+        return try RGBPixels(width: imageSize, height: imageSize, bytes: bytes)
+    }
+
     /// The part of a picture's shorter side that the model sees, for drawing over the picture.
     public func visibleShare(width: Int, height: Int) -> Double {
         Double(imageSize) / Double(resize ?? max(imageSize, min(width, height)))
     }
 
-    /// Prepared pixels as the numbers of a model whose input is ``ModelDescription/Input/normalised``:
+    /// Prepared pixels as the numbers of a model whose input is ``ModelDescription/Input/normalized``:
     /// (3, height, width), (x / 255 − mean) / std.
-    public func normalise(_ pixels: RGBPixels) -> [Float] {
+    public func normalized(_ pixels: RGBPixels) -> [Float] {
         let plane = pixels.width * pixels.height
         var numbers = [Float](repeating: 0, count: 3 * plane)
         for channel in 0..<3 {
@@ -81,6 +96,21 @@ public struct Preprocessing: Codable, Sendable, Equatable {
             }
         }
         return numbers
+    }
+
+    /// What is wrong with the values, or nil.
+    var problem: String? {
+        let filters = ResamplingFilter.allCases.map(\.rawValue)
+        if !filters.contains(interpolation) {
+            return "interpolation: got \(interpolation), expected one of \(filters)"
+        }
+        if let resize, resize < imageSize {
+            return "resize: got \(resize), expected at least imageSize \(imageSize)"
+        }
+        if mean.count != 3 || std.count != 3 {
+            return "got \(mean.count) means and \(std.count) standard deviations, expected 3 of each"
+        }
+        return nil
     }
 
     /// `difference` / 2, a half to the even neighbour: Python's `round`.

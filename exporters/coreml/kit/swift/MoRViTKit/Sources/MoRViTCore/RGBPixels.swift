@@ -1,7 +1,7 @@
 import Foundation
 
 /// Pixels that are already resized and cropped: red, green and blue of each, row by row.
-public struct RGBPixels: Sendable, Equatable {
+public struct RGBPixels: Sendable, Hashable {
     /// Columns.
     public let width: Int
     /// Rows.

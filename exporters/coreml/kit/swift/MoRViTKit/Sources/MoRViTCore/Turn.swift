@@ -1,7 +1,7 @@
 import Foundation
 
 /// What makes a picture upright: a mirroring of left and right, then quarter turns clockwise.
-public struct Turn: Sendable, Equatable {
+public struct Turn: Sendable, Hashable {
     /// Are left and right exchanged first?
     public let isMirrored: Bool
     /// Then so many quarter turns clockwise, 0 to 3.
@@ -29,16 +29,33 @@ public struct Turn: Sendable, Equatable {
         self.quarterTurns = quarterTurns
     }
 
+    /// The picture is upright already.
+    static let upright = Turn(isMirrored: false, quarterTurns: 0)
+
     /// Do width and height change places?
     public var exchangesSides: Bool { quarterTurns % 2 == 1 }
 
-    /// Rows of anything, turned: the arithmetic that the image path does with vImage.
-    public func apply<Element>(to rows: [[Element]]) -> [[Element]] {
-        var turned = isMirrored ? rows.map { Array($0.reversed()) } : rows
-        for _ in 0..<quarterTurns {
-            let before = turned
-            turned = (0..<(before.first?.count ?? 0)).map { column in before.reversed().map { $0[column] } }
+    /// Rows of anything, turned.
+    public func applied<Element>(to rows: [[Element]]) -> [[Element]] {
+        let width = rows.first?.count ?? 0
+        let (columns, lines) = exchangesSides ? (rows.count, width) : (width, rows.count)
+        return (0..<lines).map { row in
+            (0..<columns).map { column in
+                let from = source(column: column, row: row, width: width, height: rows.count)
+                return rows[from.row][from.column]
+            }
         }
-        return turned
+    }
+
+    /// Where a pixel of the upright picture is stored, in a picture of `width` × `height` stored pixels.
+    func source(column: Int, row: Int, width: Int, height: Int) -> (column: Int, row: Int) {
+        let mirrored: (column: Int, row: Int)
+        switch quarterTurns {
+        case 1: mirrored = (row, height - 1 - column)
+        case 2: mirrored = (width - 1 - column, height - 1 - row)
+        case 3: mirrored = (width - 1 - row, column)
+        default: mirrored = (column, row)
+        }
+        return (isMirrored ? width - 1 - mirrored.column : mirrored.column, mirrored.row)
     }
 }

@@ -6,12 +6,10 @@ import MoRViTCore
 
 /// The compiled form of a model, which Core ML opens: made once, and kept among the caches.
 enum CompiledModel {
-    static let name = "MoRViT"
-
     /// The model that Xcode compiled into a bundle.
-    static func url(in bundle: Bundle) throws -> URL {
+    static func url(named name: String, in bundle: Bundle) throws -> URL {
         guard let url = bundle.url(forResource: name, withExtension: "mlmodelc") else {
-            throw MoRViTError.modelNotFound(place: bundle.bundlePath)
+            throw MoRViTError.modelNotFound(place: "\(bundle.bundlePath) named \(name)")
         }
         return url
     }

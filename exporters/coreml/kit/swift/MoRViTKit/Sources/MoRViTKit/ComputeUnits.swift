@@ -1,7 +1,7 @@
 #if canImport(CoreML)
 import CoreML
 
-/// Where Core ML may run the model. It may run parts elsewhere; `MLComputePlan` tells.
+/// Where Core ML may run the model. It may run parts elsewhere; `MLComputePlan` reports where.
 public enum ComputeUnits: String, CaseIterable, Sendable, Identifiable {
     /// Whatever Core ML chooses.
     case all

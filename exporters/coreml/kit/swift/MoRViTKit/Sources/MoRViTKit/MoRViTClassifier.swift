@@ -1,23 +1,22 @@
 #if canImport(CoreML)
 import CoreML
-import CoreVideo
 import Dispatch
 import Foundation
 import MoRViTCore
 
 /// Classifies images with an exported MoR-ViT.
 ///
-/// An adaptive model has a stem and several buckets: the stem looks at the image and says which bucket it needs, and
-/// that bucket answers. Easy images take a cheap bucket; the answer is that of the full model's thresholds either way.
+/// An adaptive model has a stem and several buckets: the stem looks at the image and returns which bucket it needs, and
+/// that bucket classifies it. Easy images take a cheap bucket; the result is that of the full model's thresholds.
 ///
 /// ```swift
 /// let classifier = try await MoRViTClassifier.load()
-/// let prediction = try await classifier.predict(InputImage(pixelBuffer, orientation: .right))
+/// let prediction = try await classifier.predict(InputImage(contentsOf: url))
 /// print(prediction.best?.label ?? "", prediction.bucket.name, prediction.timing.total)
 /// ```
 ///
-/// It is an actor: predictions run one after the other, on a queue of its own, so that waiting for Core ML holds up
-/// neither the main thread nor other tasks.
+/// It is an actor: predictions run one after the other, on a queue of its own, so that waiting for Core ML blocks
+/// neither the main thread nor other tasks. An app may have several, of the same model or of different ones.
 public actor MoRViTClassifier {
     /// What the model is: image size, labels, buckets.
     public nonisolated let description: ModelDescription
@@ -27,97 +26,128 @@ public actor MoRViTClassifier {
     public nonisolated let allowsUpscaling: Bool
 
     private nonisolated let queue = DispatchSerialQueue(label: "MoRViTClassifier")
-    private let compiled: URL
-    private var opened: [String: MLModel] = [:]
+    private let functions: ModelFunctions
 
     /// The queue that predictions run on.
     public nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
     private init(compiled: URL, description: ModelDescription, computeUnits: ComputeUnits, allowsUpscaling: Bool) {
-        self.compiled = compiled
         self.description = description
         self.computeUnits = computeUnits
         self.allowsUpscaling = allowsUpscaling
+        functions = ModelFunctions(compiled: compiled, description: description, computeUnits: computeUnits)
     }
 
-    /// Opens the model that is in the app: `MoRViT.mlpackage`, added to the target that `bundle` belongs to.
+    /// Loads a model that is in the app.
     ///
-    /// Opens the function that every prediction needs. Buckets are opened when an image first needs them.
+    /// Loads the function that every prediction needs. Buckets are loaded when an image first needs them.
     ///
+    /// - Parameters:
+    ///   - name: Name of the model in the app: `Dogs` for `Dogs.mlpackage`, which was added with its `Dogs.json`.
+    ///   - bundle: The bundle of the target that both were added to.
+    ///   - computeUnits: Where Core ML may run the model.
+    ///   - allowsUpscaling: Enlarge pictures that are smaller than the model's image instead of refusing them.
     /// - Throws: ``MoRViTError``, or Core ML's own error.
     public static func load(
-        from bundle: Bundle = .main, computeUnits: ComputeUnits = .all, allowsUpscaling: Bool = false
+        named name: String = ModelDescription.defaultName, in bundle: Bundle = .main,
+        computeUnits: ComputeUnits = .all, allowsUpscaling: Bool = false
     ) async throws -> MoRViTClassifier {
         try await load(
-            contentsOf: CompiledModel.url(in: bundle), computeUnits: computeUnits, allowsUpscaling: allowsUpscaling
+            contentsOf: CompiledModel.url(named: name, in: bundle),
+            description: ModelDescription(named: name, in: bundle), computeUnits: computeUnits,
+            allowsUpscaling: allowsUpscaling
         )
     }
 
-    /// Opens the model at `url`, a `.mlmodelc` or an `.mlpackage`; the latter is compiled once and kept in the caches.
+    /// Loads the model at `url`, an `.mlmodelc` or an `.mlpackage`; the latter is compiled once and kept in the caches.
     ///
-    /// Opens the function that every prediction needs. Buckets are opened when an image first needs them.
+    /// Loads the function that every prediction needs. Buckets are loaded when an image first needs them.
     ///
-    /// - Parameter description: Of the model; nil: the one that this package was generated with.
+    /// - Parameters:
+    ///   - url: Where the model is.
+    ///   - description: What the model is; nil: the JSON file beside it, `Dogs.json` for `Dogs.mlpackage`.
+    ///   - computeUnits: Where Core ML may run the model.
+    ///   - allowsUpscaling: Enlarge pictures that are smaller than the model's image instead of refusing them.
     /// - Throws: ``MoRViTError``, or Core ML's own error.
     public static func load(
         contentsOf url: URL, description: ModelDescription? = nil, computeUnits: ComputeUnits = .all,
         allowsUpscaling: Bool = false
     ) async throws -> MoRViTClassifier {
+        let compiled = try await CompiledModel.url(for: url)
+        let beside = url.deletingPathExtension().appendingPathExtension("json")
         let classifier = MoRViTClassifier(
-            compiled: try await CompiledModel.url(for: url), description: try description ?? .bundled(),
+            compiled: compiled, description: try description ?? ModelDescription(contentsOf: beside),
             computeUnits: computeUnits, allowsUpscaling: allowsUpscaling
         )
-        try await classifier.openEntry()
+        try await classifier.loadEntry()
         return classifier
     }
 
-    /// Opens all functions, so that no later prediction waits for it.
-    public func openAll() throws {
+    /// Loads all functions, so that no later prediction waits for it.
+    public func loadAll() throws {
         for name in description.functions {
-            _ = try function(name)
+            try functions.load(name)
         }
     }
 
-    /// Classifies a picture of any size: resizes, turns upright, crops, runs.
+    /// Classifies a picture of any size: turns it upright, resizes, crops, runs the model.
     ///
     /// - Throws: ``MoRViTError``, `CancellationError` when the task was cancelled, or Core ML's own error.
     public func predict(_ image: InputImage) throws -> Prediction {
-        try predict { try $0.pixelBuffer(of: image) }
+        try Task.checkCancellation()
+        var watch = Stopwatch()
+        let preparation = ImagePreparation(
+            preprocessing: description.preprocessing, allowsUpscaling: allowsUpscaling
+        )
+        return try run(preparation.pixels(of: image), &watch)
     }
 
     /// Classifies pixels that are already resized and cropped.
     ///
     /// - Throws: ``MoRViTError``, `CancellationError` when the task was cancelled, or Core ML's own error.
     public func predict(_ pixels: RGBPixels) throws -> Prediction {
-        try predict { try $0.pixelBuffer(of: pixels) }
-    }
-
-    private func predict(preparing: (ImagePreparation) throws -> CVPixelBuffer) throws -> Prediction {
         try Task.checkCancellation()
         var watch = Stopwatch()
-        let preparation = ImagePreparation(
-            preprocessing: description.preprocessing, allowsUpscaling: allowsUpscaling
-        )
-        let image = try feature(preparing(preparation), preparation)
+        try pixels.check(imageSize: description.imageSize)
+        return try run(pixels, &watch)
+    }
+
+    private func loadEntry() throws {
+        try functions.load(description.functions[0])
+    }
+
+    private func run(_ pixels: RGBPixels, _ watch: inout Stopwatch) throws -> Prediction {
+        let image = try feature(pixels)
         let preprocess = watch.lap()
         try Task.checkCancellation()
         return description.isAdaptive
             ? try runAdaptive(image, preprocess: preprocess) : try runSingle(image, preprocess: preprocess)
     }
 
+    private func feature(_ pixels: RGBPixels) throws -> MLFeatureValue {
+        switch description.input {
+        case .image:
+            return MLFeatureValue(pixelBuffer: try pixels.pixelBuffer())
+        case .normalized:
+            let numbers = description.preprocessing.normalized(pixels)
+            let shape = [1, 3, description.imageSize, description.imageSize]
+            return MLFeatureValue(shapedArray: MLShapedArray<Float>(scalars: numbers, shape: shape))
+        }
+    }
+
     private func runSingle(_ image: MLFeatureValue, preprocess: Duration) throws -> Prediction {
         var watch = Stopwatch()
-        let answer = try run("main", with: ["image": image])
+        let output = try functions.run("main", with: ["image": image])
         return try prediction(
-            from: answer, stem: nil, choice: DispatchTable.Choice(bucket: 0, overflow: false),
-            timing: Prediction.Timing(preprocess: preprocess, stem: .zero, trunk: watch.lap())
+            from: output, stem: nil, choice: DispatchTable.Choice(bucket: 0, didOverflow: false),
+            timing: Prediction.Timing(preprocess: preprocess, trunk: watch.lap())
         )
     }
 
     private func runAdaptive(_ image: MLFeatureValue, preprocess: Duration) throws -> Prediction {
         let table = description.dispatch
         var watch = Stopwatch()
-        let stem = try run("stem", with: ["image": image])
+        let stem = try functions.run("stem", with: ["image": image])
         let predicted = try stem.number("bucket")
         guard table.buckets.indices.contains(predicted) else {
             throw MoRViTError.unexpectedOutput(
@@ -130,22 +160,22 @@ public actor MoRViTClassifier {
         )
         let stemTime = watch.lap()
         try Task.checkCancellation()
-        var answer = try run(table.buckets[predicted].name, with: carried)
-        let choice = table.outcome(of: predicted, overflow: try answer.flag("overflow"))
+        var output = try functions.run(table.buckets[predicted].name, with: carried)
+        let choice = table.outcome(of: predicted, didOverflow: try output.flag("overflow"))
         if choice.bucket != predicted {
             try Task.checkCancellation()
-            answer = try run(table.buckets[choice.bucket].name, with: carried)
+            output = try functions.run(table.buckets[choice.bucket].name, with: carried)
         }
         return try prediction(
-            from: answer, stem: stem, choice: choice,
+            from: output, stem: stem, choice: choice,
             timing: Prediction.Timing(preprocess: preprocess, stem: stemTime, trunk: watch.lap())
         )
     }
 
     private func prediction(
-        from answer: Answer, stem: Answer?, choice: DispatchTable.Choice, timing: Prediction.Timing
+        from output: FunctionOutput, stem: FunctionOutput?, choice: DispatchTable.Choice, timing: Prediction.Timing
     ) throws -> Prediction {
-        let logits = try answer.floats("logits")
+        let logits = try output.floats("logits")
         guard logits.count == description.classes else {
             throw MoRViTError.unexpectedOutput(
                 reason: "got \(logits.count) logits, expected \(description.classes)"
@@ -153,70 +183,16 @@ public actor MoRViTClassifier {
         }
         var depth: DepthMap?
         if description.answersDepth {
-            let depths = try answer.integers("depth") ?? stem?.integers("depth")
+            let depths = try output.integers("depth") ?? stem?.integers("depth")
             guard let depths else {
                 throw MoRViTError.unexpectedOutput(reason: "depth is missing")
             }
             depth = try DepthMap(side: description.patchesPerSide, depths: depths, steps: description.steps)
         }
         return Prediction(
-            logits: logits, bucket: description.dispatch.buckets[choice.bucket], bucketNumber: choice.bucket,
-            overflow: choice.overflow, depth: depth, timing: timing, description: description
+            logits: logits, labels: description.labels, bucket: description.dispatch.buckets[choice.bucket],
+            bucketIndex: choice.bucket, didOverflow: choice.didOverflow, depth: depth, timing: timing
         )
-    }
-
-    private func feature(_ buffer: CVPixelBuffer, _ preparation: ImagePreparation) throws -> MLFeatureValue {
-        switch description.input {
-        case .image:
-            return MLFeatureValue(pixelBuffer: buffer)
-        case .normalised:
-            let side = description.imageSize
-            let numbers = description.preprocessing.normalise(try preparation.pixels(of: buffer))
-            let array = MLShapedArray<Float>(scalars: numbers, shape: [1, 3, side, side])
-            return MLFeatureValue(shapedArray: array)
-        }
-    }
-
-    private func run(_ name: String, with inputs: [String: MLFeatureValue]) throws -> Answer {
-        let provider = try MLDictionaryFeatureProvider(dictionary: inputs)
-        return Answer(function: name, features: try function(name).prediction(from: provider))
-    }
-
-    private func openEntry() throws {
-        _ = try function(description.functions[0])
-    }
-
-    private func function(_ name: String) throws -> MLModel {
-        if let model = opened[name] { return model }
-        let configuration = MLModelConfiguration()
-        configuration.computeUnits = computeUnits.coreML
-        if description.functions.count > 1 {
-            guard #available(iOS 18, macOS 15, tvOS 18, watchOS 11, visionOS 2, *) else {
-                throw MoRViTError.needsNewerSystem(minimumIOS: description.minimumIOS)
-            }
-            configuration.functionName = name
-        }
-        let model = try MLModel(contentsOf: compiled, configuration: configuration)
-        try check(model, name)
-        opened[name] = model
-        return model
-    }
-
-    private func check(_ model: MLModel, _ name: String) throws {
-        let isTrunk = description.isAdaptive && name != "stem"
-        let facts = model.modelDescription.metadata[.creatorDefinedKey] as? [String: String]
-        if let checkpoint = facts?["morvit.checkpoint.sha256"], checkpoint != description.checkpoint {
-            throw MoRViTError.modelMismatch(
-                reason: "it was made from checkpoint \(checkpoint.prefix(12))…, expected \(description.checkpoint.prefix(12))…"
-            )
-        }
-        let wanted = Set(isTrunk ? description.carried : ["image"])
-        let found = Set(model.modelDescription.inputDescriptionsByName.keys)
-        guard found.isSubset(of: wanted) else {  // a bucket may leave a carried value unread
-            throw MoRViTError.modelMismatch(
-                reason: "function \(name) takes \(found.sorted()), expected \(wanted.sorted())"
-            )
-        }
     }
 }
 

@@ -1,2 +1,2 @@
-// Who imports MoRViTKit has the types of its answers, too.
+// `import MoRViTKit` is enough: predictions, descriptions and errors come with it.
 @_exported import MoRViTCore

@@ -3,8 +3,8 @@ import XCTest
 @testable import MoRViTCore
 
 final class ModelDescriptionTests: XCTestCase {
-    func testTheBundledDescriptionIsWhole() throws {
-        let model = try ModelDescription.bundled()
+    func testTheDescriptionIsWhole() throws {
+        let model = try Vectors.model()
         XCTAssertEqual(model.format, ModelDescription.format)
         XCTAssertEqual(model.patchesPerSide * model.patchSize, model.imageSize)
         XCTAssertEqual(model.functions.count, model.isAdaptive ? model.dispatch.buckets.count + 1 : 1)
@@ -14,16 +14,51 @@ final class ModelDescriptionTests: XCTestCase {
     }
 
     func testGoldenBucketsAreInTheLadder() throws {
-        let model = try ModelDescription.bundled()
+        let model = try Vectors.model()
         let buckets = try Vectors.load().goldenBuckets
         XCTAssertFalse(buckets.isEmpty)
         XCTAssertTrue(buckets.allSatisfy(model.dispatch.buckets.indices.contains))
     }
 
     func testEveryClassHasAName() throws {
-        let model = try ModelDescription.bundled()
+        let model = try Vectors.model()
         XCTAssertEqual(model.label(of: 0), model.labels?.first ?? "0")
         XCTAssertEqual(model.label(of: model.classes), String(model.classes))
+    }
+
+    func testTwoModelsHaveTwoDescriptions() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID())")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let digits = try Vectors.model()
+        let dogs = ModelDescription(
+            imageSize: 32, patchSize: 8, classes: 2, labels: ["poodle", "beagle"],
+            preprocessing: Preprocessing(
+                imageSize: 32, resize: 36, interpolation: "bilinear", mean: [0, 0, 0], std: [1, 1, 1]
+            ),
+            dispatch: DispatchTable(
+                mode: .topk, lead: 0, buckets: [.init(name: "full", capacity: [16], macs: 1)]
+            ),
+            steps: 1
+        )
+        for (name, model) in [("Digits", digits), ("Dogs", dogs)] {
+            try JSONEncoder().encode(model).write(to: folder.appendingPathComponent("\(name).json"))
+        }
+        let read = try ["Digits", "Dogs"].map {
+            try ModelDescription(contentsOf: folder.appendingPathComponent("\($0).json"))
+        }
+        XCTAssertEqual(read, [digits, dogs])
+    }
+
+    func testAMissingDescriptionIsNamed() {
+        XCTAssertThrowsError(try ModelDescription(named: "Dogs", in: .module)) { error in
+            XCTAssertTrue(error.localizedDescription.contains("Dogs.json"), error.localizedDescription)
+            XCTAssertTrue((error as? MoRViTError)?.recoverySuggestion?.contains("MoRViT.json") ?? false)
+        }
+        let nowhere = URL(fileURLWithPath: "/nowhere/Dogs.json")
+        XCTAssertThrowsError(try ModelDescription(contentsOf: nowhere)) { error in
+            XCTAssertTrue(error.localizedDescription.contains(nowhere.path), error.localizedDescription)
+        }
     }
 
     func testAnotherFormatIsRefused() throws {
@@ -46,6 +81,6 @@ final class ModelDescriptionTests: XCTestCase {
     private func bundledJSON() throws -> Data {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .withoutEscapingSlashes
-        return try encoder.encode(ModelDescription.bundled())
+        return try encoder.encode(Vectors.model())
     }
 }

@@ -4,7 +4,7 @@ import XCTest
 
 final class PreprocessingTests: XCTestCase {
     func testSizesAreThoseOfTraining() throws {
-        let preprocessing = try ModelDescription.bundled().preprocessing
+        let preprocessing = try Vectors.model().preprocessing
         for expected in try Vectors.load().geometry {
             let got = try preprocessing.geometry(width: expected.width, height: expected.height)
             XCTAssertEqual(
@@ -43,11 +43,68 @@ final class PreprocessingTests: XCTestCase {
         XCTAssertEqual(preprocessing.visibleShare(width: 40, height: 64), 0.8)
     }
 
-    func testNormalisedNumbersAreThoseOfTraining() throws {
-        let expected = try Vectors.load().normalised
+    func testNormalizedNumbersAreThoseOfTraining() throws {
+        let expected = try Vectors.load().normalized
         let pixels = try RGBPixels(width: expected.width, height: expected.height, bytes: expected.pixels)
-        let got = try ModelDescription.bundled().preprocessing.normalise(pixels)
+        let got = try Vectors.model().preprocessing.normalized(pixels)
         XCTAssertEqual(got, expected.numbers)
+    }
+
+    func testPixelsAreThoseOfPillow() throws {
+        let vectors = try Vectors.load()
+        XCTAssertEqual(
+            Set(vectors.prepared.map(\.preprocessing.interpolation)),
+            Set(ResamplingFilter.allCases.map(\.rawValue))
+        )
+        for expected in vectors.prepared {
+            let rgb = vectors.pictures[expected.picture]
+            for layout in [PixelView.Layout.rgba, .bgra] {
+                XCTAssertEqual(
+                    try prepared(rgb, expected, layout), expected.pixels,
+                    "\(expected.preprocessing), orientation \(expected.orientation), \(layout)"
+                )
+            }
+        }
+    }
+
+    /// `rgb` in rows with four bytes of padding, prepared.
+    private func prepared(
+        _ rgb: [UInt8], _ expected: Vectors.Prepared, _ layout: PixelView.Layout
+    ) throws -> [UInt8] {
+        let rowBytes = 4 * expected.width + 4
+        var memory = [UInt8](repeating: 99, count: rowBytes * expected.height)
+        let (red, blue) = layout == .rgba ? (0, 2) : (2, 0)
+        for place in 0..<expected.width * expected.height {
+            let start = place / expected.width * rowBytes + 4 * (place % expected.width)
+            memory[start + red] = rgb[3 * place]
+            memory[start + 1] = rgb[3 * place + 1]
+            memory[start + blue] = rgb[3 * place + 2]
+        }
+        let turn = try Turn(orientation: expected.orientation)
+        return try memory.withUnsafeBytes { bytes in
+            let start = try XCTUnwrap(bytes.baseAddress)
+            let view = PixelView(
+                start, width: expected.width, height: expected.height, rowBytes: rowBytes, layout: layout,
+                turn: turn
+            )
+            return try expected.preprocessing.prepared(view, allowsUpscaling: true).bytes
+        }
+    }
+
+    func testAnUnknownFilterIsRefused() throws {
+        let preprocessing = Preprocessing(
+            imageSize: 1, resize: nil, interpolation: "cubic", mean: [0, 0, 0], std: [1, 1, 1]
+        )
+        let pixel: [UInt8] = [1, 2, 3, 4]
+        XCTAssertThrowsError(
+            try pixel.withUnsafeBytes { bytes in
+                let start = try XCTUnwrap(bytes.baseAddress)
+                let view = PixelView(start, width: 1, height: 1, rowBytes: 4, layout: .rgba)
+                return try preprocessing.prepared(view)
+            }
+        ) { error in
+            XCTAssertTrue(error.localizedDescription.contains("cubic"), error.localizedDescription)
+        }
     }
 
     func testEveryOrientationIsTurnedUpright() throws {
@@ -55,7 +112,7 @@ final class PreprocessingTests: XCTestCase {
         XCTAssertEqual(cases.map(\.orientation), Array(1...8))
         for expected in cases {
             let turn = try Turn(orientation: expected.orientation)
-            XCTAssertEqual(turn.apply(to: expected.stored), expected.upright, "\(expected.orientation)")
+            XCTAssertEqual(turn.applied(to: expected.stored), expected.upright, "\(expected.orientation)")
             XCTAssertEqual(turn.exchangesSides, expected.upright.count != expected.stored.count)
         }
     }

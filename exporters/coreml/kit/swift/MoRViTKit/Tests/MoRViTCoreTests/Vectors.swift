@@ -3,7 +3,7 @@ import XCTest
 
 @testable import MoRViTCore
 
-/// `vectors.json`: questions with the answers of the Python package that exported the model.
+/// `vectors.json`: inputs with the results of the Python package that exported the model.
 struct Vectors: Decodable {
     struct Geometry: Decodable {
         let width: Int
@@ -14,7 +14,7 @@ struct Vectors: Decodable {
         let top: Int
     }
 
-    struct Normalised: Decodable {
+    struct Normalized: Decodable {
         let width: Int
         let height: Int
         let pixels: [UInt8]
@@ -25,6 +25,15 @@ struct Vectors: Decodable {
         let orientation: Int
         let stored: [[Int]]
         let upright: [[Int]]
+    }
+
+    struct Prepared: Decodable {
+        let picture: Int
+        let width: Int
+        let height: Int
+        let orientation: Int
+        let preprocessing: Preprocessing
+        let pixels: [UInt8]
     }
 
     struct Dispatch: Decodable {
@@ -39,7 +48,7 @@ struct Vectors: Decodable {
         let probabilities: [Double]
     }
 
-    struct Colour: Decodable {
+    struct Color: Decodable {
         let depth: Int
         let lowest: Int
         let highest: Int
@@ -47,12 +56,17 @@ struct Vectors: Decodable {
     }
 
     let geometry: [Geometry]
-    let normalised: Normalised
+    let normalized: Normalized
     let orientation: [Orientation]
+    let pictures: [[UInt8]]
+    let prepared: [Prepared]
     let dispatch: [Dispatch]
     let softmax: [Softmax]
-    let colours: [Colour]
+    let colors: [Color]
     let goldenBuckets: [Int]
+
+    /// The description of the exported model.
+    static func model() throws -> ModelDescription { try ModelDescription(in: .module) }
 
     static func load() throws -> Vectors {
         let url = try XCTUnwrap(Bundle.module.url(forResource: "vectors", withExtension: "json"))

@@ -3,7 +3,7 @@ import Foundation
 import MoRViTKit
 import XCTest
 
-/// Images of the export and the logits that its float64 reference answers.
+/// Images of the export and the logits of its float64 reference.
 struct GoldenImages {
     private struct Facts: Decodable {
         let count: Int

@@ -1,9 +1,12 @@
 #if canImport(CoreML)
+import CoreImage
 import CoreVideo
 import Foundation
 import ImageIO
-import MoRViTKit
+import UniformTypeIdentifiers
 import XCTest
+
+@testable import MoRViTKit
 
 /// The exported model itself, on the machine that runs the tests.
 final class MoRViTClassifierTests: XCTestCase {
@@ -37,7 +40,7 @@ final class MoRViTClassifierTests: XCTestCase {
         let golden = try GoldenImages()
         for (number, pixels) in golden.pixels.enumerated() {
             let prediction = try await classifier.predict(pixels)
-            XCTAssertEqual(prediction.bucketNumber, golden.buckets[number], "bucket of image \(number)")
+            XCTAssertEqual(prediction.bucketIndex, golden.buckets[number], "bucket of image \(number)")
             XCTAssertEqual(prediction.logits.count, golden.logits[number].count)
             for (got, expected) in zip(prediction.logits, golden.logits[number]) {
                 XCTAssertEqual(got, expected, accuracy: golden.tolerance, "logit of image \(number)")
@@ -64,22 +67,69 @@ final class MoRViTClassifierTests: XCTestCase {
         let classifier = try await classifier()
         let side = classifier.description.imageSize
         do {
-            _ = try await classifier.predict(InputImage(grey(width: side - 1, height: side)))
+            _ = try await classifier.predict(InputImage(gray(width: side - 1, height: side)))
             XCTFail("expected an error")
         } catch let error as MoRViTError {
             XCTAssertEqual(error, .imageTooSmall(width: side - 1, height: side, needed: side))
         }
     }
 
-    func testEveryOrientationOfAGreyPictureIsTheSame() async throws {
+    func testEveryOrientationOfAGrayPictureIsTheSame() async throws {
         let classifier = try await classifier()
-        let picture = try grey(width: 2 * classifier.description.imageSize, height: 3 * classifier.description.imageSize)
+        let picture = try gray(width: 2 * classifier.description.imageSize, height: 3 * classifier.description.imageSize)
         let upright = try await classifier.predict(InputImage(picture))
         for raw in UInt32(2)...8 {
             let orientation = try XCTUnwrap(CGImagePropertyOrientation(rawValue: raw))
             let turned = try await classifier.predict(InputImage(picture, orientation: orientation))
             XCTAssertEqual(turned.best?.index, upright.best?.index)
         }
+    }
+
+    func testEveryKindOfPictureGivesTheSamePixels() throws {
+        let side = 40
+        let buffer = try gray(width: side, height: side)
+        let image = try XCTUnwrap(DepthMap(side: 1, depths: [1], steps: 2).cgImage(size: side))
+        let preprocessing = Preprocessing(
+            imageSize: side, resize: nil, interpolation: "bicubic", mean: [0, 0, 0], std: [1, 1, 1]
+        )
+        let preparation = ImagePreparation(preprocessing: preprocessing, allowsUpscaling: false)
+        XCTAssertEqual(Set(try preparation.pixels(of: InputImage(buffer)).bytes), [128])
+        let expected = try preparation.pixels(of: InputImage(image))
+        let file = FileManager.default.temporaryDirectory.appending(path: "\(UUID()).png")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try write(image, to: file)
+        for other in [InputImage(CIImage(cgImage: image)), try InputImage(contentsOf: file)] {
+            XCTAssertEqual(try preparation.pixels(of: other), expected)
+        }
+    }
+
+    func testAnEXIFOrientationIsReadUnlessOneIsGiven() throws {
+        let image = try XCTUnwrap(DepthMap(side: 1, depths: [0], steps: 1).cgImage(size: 4))
+        let file = FileManager.default.temporaryDirectory.appending(path: "\(UUID()).jpeg")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try write(image, to: file, properties: [kCGImagePropertyOrientation: 6])
+        XCTAssertEqual(try InputImage(contentsOf: file).orientation, .right)
+        XCTAssertEqual(try InputImage(data: Data(contentsOf: file)).orientation, .right)
+        XCTAssertEqual(try InputImage(contentsOf: file, orientation: .up).orientation, .up)
+    }
+
+    func testWhatIsNoPictureIsRefused() {
+        XCTAssertThrowsError(try InputImage(data: Data("no picture".utf8)))
+        XCTAssertThrowsError(try InputImage(contentsOf: URL(fileURLWithPath: "/nowhere.png")))
+    }
+
+    func testAHeatMapHasTheSizeThatWasAskedFor() throws {
+        let map = try DepthMap(side: 2, depths: [0, 1, 2, 3], steps: 3)
+        XCTAssertEqual(map.cgImage()?.width, 2)
+        XCTAssertEqual(map.cgImage(size: 64, interpolation: .linear)?.height, 64)
+        XCTAssertNil(map.cgImage(size: 0))
+    }
+
+    private func write(_ image: CGImage, to file: URL, properties: [CFString: Any] = [:]) throws {
+        let type = (file.pathExtension == "png" ? UTType.png : UTType.jpeg).identifier as CFString
+        let target = try XCTUnwrap(CGImageDestinationCreateWithURL(file as CFURL, type, 1, nil))
+        CGImageDestinationAddImage(target, image, properties as CFDictionary)
+        XCTAssertTrue(CGImageDestinationFinalize(target))
     }
 
     func testACancelledTaskStops() async throws {
@@ -105,7 +155,7 @@ final class MoRViTClassifierTests: XCTestCase {
         }
     }
 
-    private func grey(width: Int, height: Int) throws -> CVPixelBuffer {
+    private func gray(width: Int, height: Int) throws -> CVPixelBuffer {
         var buffer: CVPixelBuffer?
         let code = CVPixelBufferCreate(
             kCFAllocatorDefault, width, height, kCVPixelFormatType_32BGRA, nil, &buffer

@@ -2,15 +2,15 @@
 import CoreML
 import MoRViTCore
 
-/// What one function of the package answered, read by name.
-struct Answer {
+/// What one function of the package returned, read by name.
+struct FunctionOutput {
     let function: String
     let features: MLFeatureProvider
 
     /// The value itself, to hand on.
     func value(_ name: String) throws -> MLFeatureValue {
         guard let value = features.featureValue(for: name) else {
-            throw MoRViTError.unexpectedOutput(reason: "\(function) answers no \(name)")
+            throw MoRViTError.unexpectedOutput(reason: "\(function) returns no \(name)")
         }
         return value
     }
@@ -22,7 +22,7 @@ struct Answer {
         return MLShapedArray<Float>(converting: array).scalars
     }
 
-    /// nil where the function does not answer it.
+    /// nil where the function does not return it.
     func integers(_ name: String) throws -> [Int]? {
         guard features.featureValue(for: name) != nil else { return nil }
         return try floats(name).map { Int($0) }
@@ -35,7 +35,7 @@ struct Answer {
         return numbers[0]
     }
 
-    /// False where the function does not answer it.
+    /// False where the function does not return it.
     func flag(_ name: String) throws -> Bool {
         try integers(name)?.first.map { $0 != 0 } ?? false
     }
