@@ -19,6 +19,7 @@ import morvit_deploy.exporters
 from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.options import TargetOptions
+from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
@@ -68,6 +69,7 @@ class Target:
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
     names_runtime: bool = False  # does `predict` say what ran it?
     limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
+    synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
 
     def why_not_in(self, precision: str) -> str:
         """Why the target has no such precision, and what to do instead."""
@@ -124,13 +126,16 @@ def find_target(name: str) -> Target:
     """The target called `name`; TargetError lists what there is."""
     known = targets()
     if name not in known:
-        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}")
+        words = {word: target.name for target in known.values() for word in target.synonyms}
+        hint = did_you_mean(name, known, words)
+        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}{hint}")
     return known[name]
 
 
 find_with(find_target)  # a manifest is read with the form of its target
 
 
+@checks_keywords()
 def open_bundle(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
 ) -> Session:
@@ -139,6 +144,9 @@ def open_bundle(
     `threads` is the number of compute threads (default: all cores this process may use). With `bucket` every image
     is run in that bucket, whatever it needs. With `probes` the graph of that bucket (or of the only one) also returns
     the values that `verify` compares step by step. Raises BundleError, PlanError or TargetError.
+
+    >>> with md.open_bundle("build/onnx", threads=4) as session:
+    ...     logits = session.logits(pixels)
     """
     from morvit_deploy.bundle.manifest import open_manifest
     from morvit_deploy.bundle.session import Session

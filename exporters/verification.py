@@ -14,6 +14,7 @@ from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.options import Options
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 64  # images; the float64 reference runs them one by one
 
 
+@checks_keywords()
 def verify(
     bundle: str | Path,
     checkpoint: str | Path,
@@ -44,6 +46,9 @@ def verify(
     from a checkpoint of another architecture; a failed check is in the answer, not raised. `min_agreement` is the
     top-1 agreement that a plan's model must have with the trained one (None: reported only); below fp32 it replaces
     the precision's gate, of decisions and of classes. `tell` hears each stage, `progress` the share of images done.
+
+    >>> verification = md.verify("build/onnx", "checkpoint", images="photos")
+    >>> assert verification.passed, verification.failure
     """
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")

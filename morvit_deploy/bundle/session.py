@@ -46,6 +46,9 @@ class Session:
     def __init__(self, folder: Path, manifest: Manifest, runner: Runner) -> None:
         self.folder, self.manifest, self.runner = folder, manifest, runner
 
+    def __repr__(self) -> str:
+        return f"Session({str(self.folder)!r}, {self.manifest.described})"
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes this machine's results worse than those of the machine that exported the bundle."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError, OutputError
 from morvit_deploy.files import make_readable, new_folder
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
 
@@ -21,10 +22,13 @@ WIDENED = (torch.float16, torch.bfloat16)  # loaded, then widened to float32
 INIT_STD = 0.02  # truncated normal, as ViT and DeiT initialise
 
 
+@checks_keywords()
 def load_checkpoint(folder: str | Path) -> MoRViT:
     """The reference model of a checkpoint folder, in float32 and evaluation mode.
 
     Raises ConfigError or CheckpointError with every field or tensor that is wrong.
+
+    >>> model = md.load_checkpoint("checkpoint")
     """
     folder = Path(folder)
     config = load_config(folder)
@@ -44,8 +48,14 @@ def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoR
     return model.eval().requires_grad_(False)
 
 
+@checks_keywords()
 def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> None:
-    """Write config and weights so that loading returns the same bytes; whole or not at all."""
+    """Write config and weights so that loading returns the same bytes; whole or not at all.
+
+    Raises OutputError where `folder` exists, unless `force`, or cannot be written.
+
+    >>> md.save_checkpoint(model, "checkpoint", force=True)
+    """
     with new_folder(Path(folder), marker="config.json", force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
         tensors = {

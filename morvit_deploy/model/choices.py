@@ -7,6 +7,13 @@ from typing import Literal, get_args
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+SYNONYMS = {  # what others call them
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+}
+
 Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
 Dispatch = Literal["single", "graph", "host"]
 Input = Literal["uint8", "float"]

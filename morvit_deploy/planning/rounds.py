@@ -7,27 +7,30 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
-from morvit_deploy.calibration.buckets.points import Point, choose, points_of
+from morvit_deploy.calibration.buckets.points import choose, points_of
 from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES, Rounds, routed
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, told_of
 from morvit_deploy.errors import PlanError
+from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
-from morvit_deploy.model.plan import Plan
+from morvit_deploy.planning.calibrated import Calibrated
 
 POLL_S = 1.0
 
 Tell = Callable[[str], None]
 Progress = Callable[[float], None]
+Mode = Literal["threshold", "topk"]
+Cost = Literal["macs", "measured"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Wish:
         """PlanError for what cannot be wished for, before any work is done."""
         for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
             if getattr(self, name) not in allowed:
-                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
+                hint = did_you_mean(getattr(self, name), allowed)
+                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}{hint}")
         if self.buckets is not None and self.buckets < 1:
             raise PlanError(f"buckets: got {self.buckets}, expected at least 1, `full`")
         if self.budget_macs is not None and self.budget_ms is not None:
@@ -62,33 +66,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """A plan, and what it was chosen from."""
-
-    plan: Plan
-    chosen: Point
-    points: list[Point]
-    unit: str  # of the points' expected cost: "MACs" or "ms"
-    dense: float  # cost of every token in every step
-    trained_top1: float | None
-    bad: list[tuple[str, str]]
-    remarks: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The Pareto file and `calibrate --json`."""
-        return {
-            "format": "morvit-pareto/1",
-            "unit": self.unit,
-            "dense": self.dense,
-            "trained_top1": self.trained_top1,
-            "chosen": {"kind": self.chosen.kind, "scale": self.chosen.scale},
-            "points": [point.as_dict() for point in self.points],
-            "unreadable": [reason for _, reason in self.bad],
-            "remarks": self.remarks,
-        }
-
-
-@dataclass(frozen=True)
 class Waiting:
     """This shard has done what it can: the next round needs the others."""
 
@@ -97,11 +74,17 @@ class Waiting:
     missing: list[Shard]
 
 
+@checks_keywords()
 def calibrate(
     checkpoint: str | Path,
     images: str | Path,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
+    buckets: int | None = None,
+    cost: Cost = "macs",
+    budget_macs: float | None = None,
+    budget_ms: float | None = None,
+    threads: int | None = None,
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
@@ -111,13 +94,24 @@ def calibrate(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Thresholds and buckets for a checkpoint, from a folder of images, in constant memory.
+    """Fit thresholds and buckets to a folder of images, in constant memory; returns the plan and its Pareto front.
 
-    At most `limit` images, a seeded choice; up to `max_bad` may be unreadable. `ray` is a cluster's address, or
-    `local`, and `shards` the number of parts there (default: one for each of its CPUs). Raises PlanError, ImageError,
-    CheckpointError, TargetError.
+    `mode` "threshold" makes easy images cheap, "topk" runs the same number of tokens for every image; token_choice
+    has a mode of its own. `buckets` counts `full` too (default: as many as gain 2 % each, at most 6). They are fitted
+    to MACs or, with `cost` "measured", to milliseconds on this machine with `threads` threads. `budget_macs`
+    or `budget_ms` is the most an image may cost on average: the most accurate plan within it is chosen.
+
+    At most `limit` images are used, a choice seeded by `seed`; up to `max_bad` may be unreadable. `ray` is a Ray
+    cluster's address, or `local`, and `shards` the number of parts there (default: one for each of its CPUs); see
+    `calibrate_shard` for machines without Ray. `tell` is called with each stage, `progress` with the share done.
+
+    Raises PlanError, ImageError, CheckpointError, TargetError.
+
+    >>> found = md.calibrate("checkpoint", "photos", buckets=3, budget_macs=1.2e9)
+    >>> found.save("plan.json")
+    >>> md.export("checkpoint", "build/adaptive", plan=found.plan)
     """
-    wish = wish or Wish()
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
@@ -132,13 +126,14 @@ def calibrate(
     return make_plan(source.checkpoint, config, rounds, wish, tell, progress)
 
 
+@checks_keywords()
 def calibrate_shard(
     checkpoint: str | Path,
     images: str | Path,
     folder: str | Path,
-    shard: Shard,
+    shard: str | Shard,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
@@ -149,11 +144,15 @@ def calibrate_shard(
 ) -> Waiting | None:
     """Count one shard of the images, round by round, into `folder`, which all shards share.
 
-    Goes as far as the other shards allow, waiting up to `wait_s` seconds for each round; what is already there is not
-    counted again. None when all rounds of this shard are done.
+    `shard` is written as "2/8". Goes as far as the other shards allow, waiting up to `wait_s` seconds for each round;
+    what is already there is not counted again. Returns None when all rounds of this shard are done, else which shards
+    it waits for. `merge_shards` makes the plan. The other keywords are those of `calibrate`.
+
+    >>> md.calibrate_shard("checkpoint", "photos", "stats", "2/8", wait_s=3600)
     """
+    shard = Shard.parse(shard) if isinstance(shard, str) else shard
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
-    rounds = _begin(source, wish or Wish())[1]
+    rounds = _begin(source, Wish(mode))[1]
     store = StatisticsFolder(Path(folder))
     store.make()
     while not rounds.complete:
@@ -172,17 +171,29 @@ def calibrate_shard(
     return None
 
 
+@checks_keywords()
 def merge_shards(
     checkpoint: str | Path,
     folder: str | Path,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
+    buckets: int | None = None,
+    cost: Cost = "macs",
+    budget_macs: float | None = None,
+    budget_ms: float | None = None,
+    threads: int | None = None,
     max_bad: int = 0,
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Join the statistics of all shards to the plan that one pass would have made."""
-    checkpoint, store, wish = Path(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
+    """Join the statistics of all shards to the plan that one pass of `calibrate` would have made.
+
+    The keywords are those of `calibrate`. Raises PlanError where a shard is missing.
+
+    >>> md.merge_shards("checkpoint", "stats", buckets=3)
+    """
+    checkpoint, store = Path(checkpoint), StatisticsFolder(Path(folder))
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
     config, first = load_config(checkpoint), _joined(store, 0)
     if fingerprint(checkpoint) != first.run.checkpoint:
         raise PlanError(f"{folder} was counted for another checkpoint than {checkpoint} (sha256 differs)")

@@ -113,15 +113,15 @@ def test_gpu_is_asked_of_nvidia_smi(
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert diagnosis.diagnose().gpus == expected
+    assert diagnosis.doctor().gpus == expected
 
 
 def test_no_torch_and_nothing_else_heavy() -> None:
     program = (
         "import sys\n"
-        "from morvit_deploy.machine.diagnosis import diagnose\n"
+        "from morvit_deploy.machine.diagnosis import doctor\n"
         "from morvit_deploy.machine.views import doctor_report\n"
-        "doctor_report(diagnose())\n"
+        "doctor_report(doctor())\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
