@@ -111,10 +111,12 @@ def inspect(
 ) -> Inspection:
     """Parameters, ties and MACs of a checkpoint folder; with a folder of `images`, also what its routers do.
 
-    The reference runs in float32 over at most `limit` of the images, a seeded choice. With `out`, if tokens are routed,
-    it writes that folder: heat maps of the first `draw` images, `overview.png` and the record. Reports name `called`,
-    where it is given, in place of the folder: what the user converted it from. `tell` is called with each stage,
-    `progress` with the share of images done. Raises ConfigError, CheckpointError, ImageError or OutputError.
+    The reference runs in float32 over at most `limit` of the images, a seeded choice. With `out`, the folder `out`
+    gets heat maps of the first `draw` images, `overview.png` and the record, if the model routes tokens. Reports name
+    `called`, where it is given, in place of the folder: what the user converted it from. `tell` is called with each
+    stage, `progress` with the share of images done.
+
+    Raises ConfigError, CheckpointError, ImageError or OutputError.
 
     >>> found = md.inspect("checkpoint", "photos", limit=64)
     >>> print(found.macs.static, found.survey.mean_depth)
