@@ -38,6 +38,12 @@ def test_this_machine_is_complete() -> None:
     assert found["machine"]["cores"] >= 1
 
 
+def test_it_shows_itself() -> None:
+    found = diagnosis.doctor()
+    assert repr(found).startswith(f"Diagnosis(morvit-deploy {found.version}, Python ")
+    assert "Libraries" in found._repr_html_()
+
+
 def test_every_requirement_is_looked_at_once() -> None:
     names = [library.name for library in dependencies.libraries()]
     assert len(names) == len(importlib.metadata.requires("morvit-deploy") or [])

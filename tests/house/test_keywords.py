@@ -68,9 +68,7 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
 
     assert place("here", layout=2) == 3 and place.__doc__ == "Place it."
     assert list(inspect.signature(place).parameters) == ["where", "layout_of", "own"]
-    with pytest.raises(
-        KeywordError, match=r"xyz: unknown option; the options are where, layout_of, layout"
-    ):
+    with pytest.raises(KeywordError, match=r"xyz: unknown option; the options are where, layout_of, layout"):
         place("here", xyz=1)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         place()  # type: ignore[call-arg]

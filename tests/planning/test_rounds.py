@@ -19,7 +19,7 @@ from morvit_deploy.bundle.images import open_images
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
 from morvit_deploy.calibration.routing import gathering
 from morvit_deploy.calibration.routing.statistics import Shard
-from morvit_deploy.errors import ImageError, MorvitError, PlanError
+from morvit_deploy.errors import ImageError, MorvitError, OutputError, PlanError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from morvit_deploy.model.plan import load_plan, plan_problems
 from morvit_deploy.model.reference import Routing
@@ -373,6 +373,41 @@ def test_nothing_to_calibrate(images: Path, tmp_path: Path, changes: dict[str, A
         calibrate(model, images)
     with pytest.raises(PlanError, match=message):
         calibrate_shard(model, images, tmp_path / "stats", Shard())
+
+
+# --- the result
+
+
+def test_it_is_saved_as_the_command_line_saves_it(one_pass: Calibrated, model: Path, tmp_path: Path) -> None:
+    files = one_pass.save(tmp_path / "plan.json")
+    assert [path.name for path in files] == ["plan.json", "plan.pareto.json", "plan.pareto.png"]
+    assert load_plan(files.plan, load_checkpoint(model).config) == one_pass.plan
+    assert json.loads(files.pareto.read_text()) == json.loads(json.dumps(one_pass.as_dict()))
+    assert files.picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OutputError, match=r"plan\.json exists"):
+        one_pass.save(tmp_path / "plan.json")
+    assert one_pass.save(tmp_path / "plan.json", force=True) == files
+
+
+def test_nothing_is_saved_where_one_file_cannot_be(one_pass: Calibrated, tmp_path: Path) -> None:
+    (tmp_path / "plan.pareto.png").mkdir()
+    with pytest.raises(OutputError, match=r"plan\.pareto\.png is a folder"):
+        one_pass.save(tmp_path / "plan.json", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.pareto.png"]
+
+
+def test_it_shows_itself(one_pass: Calibrated) -> None:
+    assert repr(one_pass).startswith("Calibrated(Plan('threshold', 2 buckets: b0 ")
+    assert "\n" not in repr(one_pass) and len(repr(one_pass)) < 250
+    page = one_pass._repr_html_()
+    assert page.count("<table>") == 3 and "data:image/png;base64," in page
+
+
+def test_a_shard_is_named_as_on_the_command_line(model: Path, images: Path, tmp_path: Path) -> None:
+    waiting = calibrate_shard(model, images, tmp_path / "stats", "1/2")
+    assert waiting is not None and waiting.missing == [Shard(2, 2)]
+    with pytest.raises(PlanError):
+        calibrate_shard(model, images, tmp_path / "stats", "3/2")
 
 
 # --- wishes
