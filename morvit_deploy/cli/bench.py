@@ -139,11 +139,12 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
     from morvit_deploy.timing.loop import STARTS
 
     folders = words.folders
+    device: Any = words.device  # one of those that `bench` knows
     try:
         with progress_bar() as (tell, progress):
             result = measure(
                 folders,
-                device=words.device,
+                device=device,
                 host=host,
                 threads=words.threads,
                 batch=words.batch,

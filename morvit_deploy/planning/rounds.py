@@ -25,6 +25,8 @@ from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.planning.calibrated import Calibrated
 
+__all__ = ["Calibrated", "Waiting", "Wish", "calibrate", "calibrate_shard", "merge_shards"]
+
 POLL_S = 1.0
 
 Tell = Callable[[str], None]
