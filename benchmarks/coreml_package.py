@@ -35,7 +35,7 @@ from morvit_deploy.model.choices import Layout, Select
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
-from morvit_deploy.planning.rounds import Wish, calibrate
+from morvit_deploy.planning.rounds import calibrate
 from morvit_deploy.report import Table, size
 from morvit_deploy.verifying.outcome import Verification
 
@@ -123,7 +123,7 @@ def _answers(folder: Path, tell: Any) -> tuple[Table, dict[str, Any], list[str]]
     rows, data, missed = [], {}, []
     for name in ("digits-expert", "digits-token"):
         checkpoint = EXAMPLES / name
-        plan = calibrate(checkpoint, EXAMPLES / "digits-test", wish=Wish(buckets=3)).plan
+        plan = calibrate(checkpoint, EXAMPLES / "digits-test", buckets=3).plan
         write_text(folder / f"{name}.json", plan.to_json())
         for precision in ("fp32", "fp16"):
             for layout in get_args(Layout):

@@ -37,7 +37,7 @@ from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.trace import Routing
-from morvit_deploy.planning.rounds import Wish, calibrate
+from morvit_deploy.planning.rounds import calibrate
 from morvit_deploy.report import Table, size, three_digits
 
 BUCKETS, PICTURES, WARMUP = 5, 40, 2
@@ -82,7 +82,7 @@ def _bundles(folder: Path, tell: Callable[[str], None]) -> tuple[Path, Path]:
     for number, pixels in enumerate(synthetic_images(PICTURES, PICTURE_SIZE, seed=3)):
         Image.fromarray(pixels).save(pictures / f"{number:03}.png")
     tell("calibrating")
-    calibrated = calibrate(folder / "checkpoint", pictures, wish=Wish(buckets=2))
+    calibrated = calibrate(folder / "checkpoint", pictures, buckets=2)
     assert calibrated.plan.thresholds is not None
     tell("counting tokens")
     counts = _counts(model, pictures, calibrated.plan.thresholds)

@@ -26,7 +26,7 @@ from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.planning.rounds import Wish, calibrate
+from morvit_deploy.planning.rounds import calibrate
 
 PRESET, PICTURES = "edge_recvit_b16", "pictures"
 PICTURE_SIZE = 256  # before the centre crop
@@ -91,7 +91,7 @@ def _write_depth(folder: Path, buckets: int, asked: float) -> Subject:
     images = _normal(model, open_images(pictures, model.config).all())
     mean = set_depths(model, images, asked)
     save_checkpoint(model, checkpoint)
-    plan = calibrate(checkpoint, pictures, wish=Wish(buckets=buckets)).plan
+    plan = calibrate(checkpoint, pictures, buckets=buckets).plan
     write_text(plan_file, plan.to_json())
     export(checkpoint, folder / name, plan=plan_file, images=pictures, limit=CHECKED)
     depth = depths(model, images).numpy()

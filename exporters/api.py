@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exported
-from morvit_deploy.exporters.options import TargetOptions, options_of, unknown_option
+from morvit_deploy.exporters.options import TargetOptions, options_of
 from morvit_deploy.exporters.pictures import held_apart
 from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Request
 from morvit_deploy.exporters.targets import Target, find_target, targets
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from morvit_deploy.exporters.coreml.contract.options import CoremlKeywords
     from morvit_deploy.exporters.trt.options import TrtKeywords
+    from morvit_deploy.model.plan import Plan
 
     class TargetKeywords(CoremlKeywords, TrtKeywords, total=False):
         """Options of single targets for the type checker; each target's dataclass defines them."""
@@ -28,13 +30,19 @@ if TYPE_CHECKING:
 __all__ = ["CALIBRATION_LIMIT", "DEFAULT_LIMIT", "export", "held_apart"]
 
 
+def _own_names() -> list[str]:
+    """The options of single targets."""
+    return [option.name for target in targets().values() for option in options_of(target.options)]
+
+
 @names_extra("export")
+@checks_keywords(_own_names)
 def export(
     checkpoint: str | Path,
     out: str | Path,
     *,
     target: str = "onnx",
-    plan: str | Path | None = None,
+    plan: str | Path | Plan | None = None,
     dispatch: Literal["graph", "host"] | None = None,
     batch: int | Literal["dynamic"] = 1,
     input: Input = "uint8",
@@ -61,10 +69,14 @@ def export(
     `precision` defaults to the target's own. The bundle is verified on at most `limit` pictures of the folder
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
-    `coreml`, `TrtOptions` for `trt`. `Request` describes the other options.
-    `tell` is called with each stage. Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or
-    TargetError on bad input, StructureError, ParityError or PrecisionError when a check fails; then nothing is
-    written.
+    `coreml`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is a plan file or the plan
+    of `calibrate`. `tell` is called with each stage.
+
+    Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
+    StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
+
+    >>> md.export("checkpoint", "build/onnx")
+    >>> md.export("checkpoint", "build/phone", target="coreml", plan="plan.json", weights="int8", images="photos")
     """
     found = find_target(target)
     if options is not None and own:
@@ -73,7 +85,7 @@ def export(
         checkpoint=Path(checkpoint),
         out=Path(out),
         target=target,
-        plan=None if plan is None else Path(plan),
+        plan=Path(plan) if isinstance(plan, str) else plan,
         dispatch=dispatch,
         batch=batch,
         input=input,
@@ -97,13 +109,11 @@ def export(
 
 
 def own_options(target: Target, given: Mapping[str, object]) -> TargetOptions:
-    """The target's own options from keywords; ConfigError for an option of another target, or of none."""
+    """The target's own options from keywords; ConfigError for one that is another target's."""
     known = [option.name for option in options_of(target.options)]
-    foreign = [name for name in given if name not in known]
+    foreign = {name for name in given if name not in known}
     for other in targets().values():
-        if theirs := {option.name for option in options_of(other.options)} & {*foreign}:
+        if theirs := {option.name for option in options_of(other.options)} & foreign:
             listed = ", ".join(sorted(theirs))
             raise ConfigError(f"{listed}: only target {other.name} has this; target is {target.name!r}")
-    if foreign:
-        raise unknown_option(foreign[0], [*(option.name for option in options_of(Request)), *known])
     return target.options(**given)

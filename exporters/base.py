@@ -27,9 +27,10 @@ from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.choices import Dispatch
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import Plan, load_plan, own_plan
+from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.report import Report, Shown
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
@@ -51,13 +52,22 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Shown):
     """A finished export."""
 
     folder: Path
     manifest: Manifest
     verification: Verification
     remarks: tuple[str, ...] = ()  # what the user should know, beside the manifest
+
+    def __repr__(self) -> str:
+        return f"Exported({str(self.folder)!r}, {self.manifest.described}, {self.verification!r})"
+
+    def report(self) -> Report:
+        """Files, buckets, precision, and what was verified."""
+        from morvit_deploy.exporters.views import export_report
+
+        return export_report(self.folder, self.manifest, self.verification)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -111,7 +121,7 @@ class Exporter(ABC):
         model = load_checkpoint(request.checkpoint)
         plan = own_plan(model.config)
         if request.plan is not None:
-            plan = load_plan(request.plan, model.config, fingerprint(request.checkpoint))
+            plan = read_plan(request.plan, model.config, fingerprint(request.checkpoint))
         tell("unrolling")
         self.check(request, model, plan)
         graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))

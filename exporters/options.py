@@ -5,8 +5,6 @@ Light: `export --help` imports it.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields
 from types import UnionType
 from typing import (
@@ -22,6 +20,8 @@ from typing import (
 )
 
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.keywords import did_you_mean
+from morvit_deploy.model.choices import SYNONYMS
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
@@ -102,11 +102,6 @@ def check_choices(options: Any) -> None:
         value = getattr(options, option.name)
         if option.choices and value not in option.choices and not (value is None and option.optional):
             expected = ", ".join(map(str, option.choices))
-            raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}")
-
-
-def unknown_option(name: str, known: Iterable[str]) -> ConfigError:
-    """The error for an unknown option, which names the closest known one."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
-    return ConfigError(f"{name}: unknown option; {hint}")
+            words = {word: name for word, name in SYNONYMS.items() if name in option.choices}
+            hint = did_you_mean(value, option.choices, words)
+            raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}{hint}")

@@ -17,6 +17,9 @@ from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Va
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.pictures import Pictures
+    from morvit_deploy.model.plan import Plan
+else:
+    Plan = object  # the command line reads the field's type, and --help does without pydantic
 
 LARGEST_BATCH = 4096
 DEFAULT_LIMIT = 32  # images of a folder for verification
@@ -31,7 +34,7 @@ class Request:
     out: Path
     target: Annotated[str, Help("Where it will run: `doctor` lists the targets.", show_default=True)] = "onnx"
     plan: Annotated[
-        Path | None,
+        Path | Plan | None,
         Help("Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket)."),
     ] = None
     dispatch: Annotated[

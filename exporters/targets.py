@@ -19,6 +19,7 @@ import morvit_deploy.exporters
 from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.options import TargetOptions
+from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.machine.extras import names_extra, require
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
@@ -68,6 +69,7 @@ class Target:
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
     names_runtime: bool = False  # does `predict` print the runtime?
     limits: Mapping[str, int] = field(default_factory=dict)  # limits of its runtime, by name
+    synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
 
     def why_not_in(self, precision: str) -> str:
         """Why the target does not support a precision, and what to do instead."""
@@ -130,7 +132,9 @@ def find_target(name: str) -> Target:
     """The target called `name`; TargetError lists what there is."""
     known = targets()
     if name not in known:
-        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}")
+        words = {word: target.name for target in known.values() for word in target.synonyms}
+        hint = did_you_mean(name, known, words)
+        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}{hint}")
     return known[name]
 
 
@@ -138,6 +142,7 @@ find_with(find_target)  # to read manifests with the form of their target
 
 
 @names_extra("open_bundle")
+@checks_keywords()
 def open_bundle(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
 ) -> Session:
@@ -146,6 +151,9 @@ def open_bundle(
     `threads` is the number of compute threads (default: all cores this process may use). With `bucket` every image
     runs in that bucket. With `probes` the graph of that bucket (or of the only one) also returns the values inside
     that `verify` compares. Raises BundleError, PlanError or TargetError.
+
+    >>> with md.open_bundle("build/onnx", threads=4) as session:
+    ...     logits = session.logits(pixels)
     """
     from morvit_deploy.bundle.manifest import open_manifest
     from morvit_deploy.bundle.session import Session

@@ -14,6 +14,7 @@ from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.styles import Options
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
@@ -28,6 +29,7 @@ DEFAULT_LIMIT = 64  # images; the float64 reference runs them one by one
 
 
 @names_extra("verify")
+@checks_keywords()
 def verify(
     bundle: str | Path,
     checkpoint: str | Path,
@@ -46,6 +48,9 @@ def verify(
     checkpoint of another architecture; failed checks are in the result, not raised. `min_agreement` is the required
     top-1 agreement of a plan's model with the trained one (None: reported only); below fp32 it replaces the
     precision's gate. `tell` is called with each stage, `progress` with the share of images done.
+
+    >>> verification = md.verify("build/onnx", "checkpoint", images="photos")
+    >>> assert verification.passed, verification.failure
     """
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")

@@ -2,6 +2,7 @@
 
 MorvitError                  exit status 2: bad usage or input
 ├── ConfigError              config.json breaks the format, or an option has no such value
+│   └── KeywordError         a Python function has no such keyword; also a TypeError
 ├── PlanError                a plan or its statistics break the format or belong to another checkpoint or run
 ├── CheckpointError          weights are missing, foreign, mis-shaped or not finite
 ├── ImageError               an image or an image folder cannot be used
@@ -30,6 +31,10 @@ class MorvitError(Exception):
 
 class ConfigError(MorvitError):
     """A configuration breaks its format, or an option has a value that it cannot have."""
+
+
+class KeywordError(ConfigError, TypeError):
+    """A function of this package does not have the keyword that it was given."""
 
 
 class PlanError(MorvitError):

@@ -1,9 +1,10 @@
-"""One report, several renderings: the same rows on a terminal, as Markdown and as one HTML page."""
+"""One report, several renderings: the same rows on a terminal, as Markdown, as an HTML page and in a notebook."""
 
 from __future__ import annotations
 
 import base64
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +66,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file to embed."""
+    """An image to embed: a file, or `content` that would be written to one."""
 
     title: str
     path: Path
     caption: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
     def markdown(self) -> str:
         """A link to the file beside the report."""
@@ -79,7 +81,7 @@ class Picture:
 
     def html(self) -> str:
         """The picture itself, so that the page is one file."""
-        data = base64.b64encode(self.path.read_bytes()).decode()
+        data = base64.b64encode(self.content or self.path.read_bytes()).decode()
         source = f"data:image/{self.path.suffix.lstrip('.')};base64,{data}"
         return (
             f"<h2>{html.escape(self.title)}</h2><img alt='{html.escape(self.title)}' src='{source}'>"
@@ -112,15 +114,37 @@ class Report:
         return (
             "<!doctype html><html lang=en><meta charset=utf-8>"
             "<meta name=viewport content='width=device-width,initial-scale=1'>"
-            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
-            f"<h1>{html.escape(self.title)}</h1>{body}</html>\n"
+            f"<title>{html.escape(self.title)}</title><style>{_PAGE}{_TABLES}</style>"
+            f"<body class=morvit><h1>{html.escape(self.title)}</h1>{body}</body></html>\n"
         )
 
+    def notebook(self) -> str:
+        """The whole report as a part of a page, in the page's own colours: light or dark."""
+        body = "\n".join(part.html() for part in self.parts)
+        return f"<div class=morvit><style>{_NOTEBOOK}{_TABLES}</style>{body}</div>"
 
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse}th,td{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
-    ".n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}p{color:#555}"
+
+class Shown(ABC):
+    """A result that a notebook shows as its report."""
+
+    @abstractmethod
+    def report(self) -> Report:
+        """Tables and pictures of all that was found."""
+
+    def _repr_html_(self) -> str:
+        return self.report().notebook()
+
+
+_PAGE = (
+    ":root{color-scheme:light dark}"
+    ".morvit{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+)
+_NOTEBOOK = ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img{max-width:45rem;width:100%}"
+_TABLES = (  # no colours but greys that show on white and on black
+    ".morvit table{border-collapse:collapse}"
+    ".morvit th,.morvit td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:left}"
+    ".morvit .n{text-align:right;font-variant-numeric:tabular-nums}.morvit img{max-width:100%}"
+    ".morvit p{opacity:.75}"
 )
 
 
@@ -130,6 +154,11 @@ def count(number: float) -> str:
         if abs(number) >= limit:
             return f"{number / limit:.4g} {unit}"
     return f"{number:g}"
+
+
+def numbered(number: int, what: str) -> str:
+    """1 bucket; 3 buckets."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def size(number: float) -> str:

@@ -85,7 +85,8 @@ def exported(shared: Path) -> Callable[..., Path]:
                 given["plan"] = folder / "plan.json"
             export(folder / "checkpoint", folder / "bundle", **given)
 
-        key = repr((config, seed, plan, sorted(options.items())))
+        made_of = (config.to_json(), seed, plan and plan.to_json(), sorted(options.items()))
+        key = repr(made_of)
         name = f"exported-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
         return made_once(shared / name, make) / "bundle"
 

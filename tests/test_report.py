@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from morvit_deploy.report import Picture, Report, Table, count, share, size
+from morvit_deploy.report import Picture, Report, Table, count, numbered, share, size
 
 TABLE = Table(
     "Gaps [1]", ("name", "max |Δ|"), [("a|b", "1e-9"), ("<b> & [red]c", "2")], numeric=(1,), caption="two"
@@ -62,3 +63,26 @@ def test_html_is_one_page_that_escapes_and_refers_to_nothing(tmp_path: Path) -> 
 def test_markdown_links_the_picture_by_name(tmp_path: Path) -> None:
     text = Picture("Map", tmp_path / "map.png").markdown()
     assert "![Map](map.png)" in text and str(tmp_path) not in text
+
+
+def test_a_notebook_gets_a_part_in_its_own_colours(tmp_path: Path) -> None:
+    report = Report("R", [Table("T", ("a",), [("<1>",)]), Picture("P", Path("p.png"), content=b"bytes")])
+    part = report.notebook()
+    assert part.startswith("<div class=morvit><style>") and part.endswith("</div>")
+    assert "&lt;1&gt;" in part and "base64,Ynl0ZXM=" in part
+    assert "<html" not in part and "<body" not in part and "http" not in part
+    for page in (part, report.html()):
+        assert not re.search(r"(?:background|[;{]color):", page), "light and dark come from the page"
+    rules = re.search(r"<style>(.*?)</style>", part)
+    assert rules is not None
+    selectors = [one for rule in re.findall(r"([^{}]+){", rules.group(1)) for one in rule.split(",")]
+    assert all(one.startswith(".morvit ") for one in selectors), "nothing else on the page is changed"
+
+
+def test_a_number_of_things() -> None:
+    assert [numbered(n, "bucket") for n in (1, 0, 2, 1200)] == [
+        "1 bucket",
+        "0 buckets",
+        "2 buckets",
+        "1,200 buckets",
+    ]

@@ -32,5 +32,6 @@ TARGET = Target(
     gates=GATES | {"fp16": GATES[ALL_FP16]},  # the Neural Engine has no wider arithmetic
     dispatches=("host",),  # Core ML has no branches that stay on the Neural Engine
     names_runtime=True,  # Core ML or the interpreter
+    synonyms=("mlpackage", "mlmodel", "ios", "iphone", "apple"),
     integers=("int32", "int32"),  # Core ML returns neither bytes nor booleans
 )

@@ -22,5 +22,6 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8", "bf16"),
     calibrates=True,
     int8_flavor="trt",
+    synonyms=("tensorrt", "tensorrt-rtx", "rtx", "nvidia"),
     limits={"topk": 3840},  # largest k of TensorRT's TopK layer
 )

@@ -28,6 +28,7 @@ from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explai
 from morvit_deploy.model.gates import Gate
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Lowering
+from morvit_deploy.report import numbered, size
 
 MANIFEST = "manifest.json"
 
@@ -117,8 +118,8 @@ class Manifest(Strict):
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
         if self.plan.checkpoint not in (None, self.checkpoint.sha256):
             problems.append("plan.checkpoint: differs from checkpoint.sha256")
-        size = self.config.image_size
-        nhwc, nchw = ("uint8", (size, size, 3)), ("float32", (3, size, size))
+        side = self.config.image_size
+        nhwc, nchw = ("uint8", (side, side, 3)), ("float32", (3, side, side))
         wanted = nhwc if self.input == "uint8" else nchw
         for port in self.inputs:
             if (
@@ -158,6 +159,19 @@ class Manifest(Strict):
         if problems:
             raise ValueError("\n".join(f"{problem}; the manifest was edited by hand" for problem in problems))
         return self
+
+    @property
+    def described(self) -> str:
+        """What a bundle is, in a few words: `target='onnx', fp32, 3 buckets`."""
+        batch = "" if self.batch == 1 else f", batch {self.batch}"
+        form = "" if self.form == "unrolled" else f", form {self.form}"
+        buckets = numbered(len(self.plan.buckets), "bucket")
+        return f"target={self.target!r}, {self.precision}, {buckets}{batch}{form}"
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.described}, {size(sum(file.bytes for file in self.files))})"
+
+    __str__ = __repr__
 
     @property
     def exact(self) -> bool:

@@ -44,6 +44,9 @@ class Session:
     def __init__(self, folder: Path, manifest: Manifest, runner: Runner) -> None:
         self.folder, self.manifest, self.runner = folder, manifest, runner
 
+    def __repr__(self) -> str:
+        return f"Session({str(self.folder)!r}, {self.manifest.described})"
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why results on this machine may be worse than where the bundle was exported."""

@@ -136,15 +136,15 @@ def bench(
 
 def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
     from morvit_deploy.measuring.bench import bench as measure
-    from morvit_deploy.measuring.views import bench_report
     from morvit_deploy.timing.loop import STARTS
 
     folders = words.folders
+    device: Any = words.device  # one of those that `bench` knows
     try:
         with progress_bar() as (tell, progress):
             result = measure(
                 folders,
-                device=words.device,
+                device=device,
                 host=host,
                 threads=words.threads,
                 batch=words.batch,
@@ -156,7 +156,7 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
     except LostError as lost:
         _keep(lost.partial, words)
         raise
-    return result, bench_report(result)
+    return result, result.report()
 
 
 def _keep(partial: BenchResult | None, words: BenchWords) -> None:

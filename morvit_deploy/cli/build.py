@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,6 @@ from morvit_deploy.cli.shared.ssh import (
     SshOption,
     host_of,
 )
-
-if TYPE_CHECKING:
-    from morvit_deploy.report import Report
 
 
 @command("build")
@@ -59,30 +56,10 @@ def build(
     """
     place = host_of(host, ssh_option, ssh_config, remote_dir, python)
     folder = bundle_folder(bundle)
-    from morvit_deploy.exporters.trt.build import build_here
-    from morvit_deploy.exporters.trt.build_remote import build_on
-    from morvit_deploy.exporters.trt.options import TrtOptions
+    from morvit_deploy.exporters.trt.building import build as run
 
-    wanted = tuple(compute_capability or ())
-    TrtOptions(flavor=flavor, compute_capability=wanted)  # type: ignore[arg-type]  # which it checks
-    options: dict[str, Any] = {"flavor": flavor, "compute_capability": wanted, "rebuild": rebuild}
     with stages("checking the bundle") as tell:
-        if place is None:
-            record = build_here(folder, tell=tell, **options)
-        else:
-            record = build_on(folder, place, tell=tell, **options)
-    emit(_report(record), {"bundle": str(folder), **record}, as_json)
-
-
-def _report(record: dict[str, Any]) -> Report:
-    from morvit_deploy.agent.trt.build import PRODUCT
-    from morvit_deploy.report import Report, Table, size
-
-    rows = [
-        (one["engine"], size(one["bytes"]), f"{one['seconds']:.1f}", ", ".join(one["compute_capability"]))
-        for one in record["engines"]
-    ]
-    where = record["device"]["name"] if record["device"] else "no GPU there"
-    caption = f"{PRODUCT[record['flavor']]} {record['tensorrt']}, {where}"
-    columns = ("engine", "size", "seconds", "built for")
-    return Report("Engines", [Table("Engines", columns, rows, numeric=(1, 2), caption=caption)])
+        named: Any = flavor  # which it checks
+        wanted = compute_capability or ()
+        built = run(folder, host=place, flavor=named, compute_capability=wanted, rebuild=rebuild, tell=tell)
+    emit(built.report(), built.as_dict(), as_json)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from morvit_deploy.calibration.routing.statistics import Shard
-    from morvit_deploy.planning.rounds import Calibrated, Waiting, Wish
+    from morvit_deploy.planning.calibrated import Calibrated
+    from morvit_deploy.planning.rounds import Waiting
 
 COUNTING = ("--limit", "--seed", "--upscale")
 PLANNING = ("--buckets", "--cost", "--budget-macs", "--budget-ms", "--threads")
@@ -142,7 +143,11 @@ class Work:
     ray: str | None
 
     def run(
-        self, checkpoint: Path, wish: Wish, tell: Callable[[str], None], progress: Callable[[float], None]
+        self,
+        checkpoint: Path,
+        wish: dict[str, Any],
+        tell: Callable[[str], None],
+        progress: Callable[[float], None],
     ) -> Calibrated | Waiting | None:
         """The plan; of a shard what it waits for, or None where it has counted all rounds."""
         from morvit_deploy.planning import rounds
@@ -150,18 +155,18 @@ class Work:
         if self.merge:
             assert self.stats is not None
             return rounds.merge_shards(
-                checkpoint, self.stats, wish=wish, max_bad=self.max_bad, tell=tell, progress=progress
+                checkpoint, self.stats, max_bad=self.max_bad, tell=tell, progress=progress, **wish
             )
         assert self.images is not None
         if self.part is not None:
             assert self.stats is not None
             return rounds.calibrate_shard(
                 checkpoint, self.images, self.stats, self.part, wait_s=self.wait_s, limit=self.limit, seed=self.seed,
-                upscale=self.upscale, wish=wish, max_bad=self.max_bad, tell=tell, progress=progress,
+                upscale=self.upscale, mode=wish["mode"], max_bad=self.max_bad, tell=tell, progress=progress,
             )  # fmt: skip  # two lines read better than twelve
         return rounds.calibrate(
             checkpoint, self.images, ray=self.ray, limit=self.limit, seed=self.seed, upscale=self.upscale,
-            wish=wish, max_bad=self.max_bad, tell=tell, progress=progress,
+            max_bad=self.max_bad, tell=tell, progress=progress, **wish,
         )  # fmt: skip  # two lines read better than ten
 
 
@@ -200,25 +205,25 @@ def calibrate(
     }  # fmt: skip  # a list of names
     _check_parts([name for name, value in given.items() if value], shard is not None, merge)
     part = None if shard is None else _parse(shard)
-    files = result.files_of(out)
+    from morvit_deploy.planning.calibrated import Calibrated, check_files, plan_files, write_files
+
+    files = plan_files(out)
     if part is None:
-        result.check_free(files, force)
+        check_files(files, force=force)
     work = Work(images, limit, seed, upscale, max_bad, part, stats, 60 * wait, merge, ray)
     with opened(checkpoint, said) as source, progress_bar() as (tell, progress):
         tell("loading PyTorch")
-        from morvit_deploy.planning.rounds import Calibrated, Wish
-
-        wish = Wish(
-            mode=(mode or Mode.threshold).value, buckets=buckets, cost=cost.value, budget_macs=budget_macs,
-            budget_ms=budget_ms, threads=threads,
-        )  # fmt: skip  # two lines read better than six
+        wish: dict[str, Any] = {
+            "mode": (mode or Mode.threshold).value, "buckets": buckets, "cost": cost.value,
+            "budget_macs": budget_macs, "budget_ms": budget_ms, "threads": threads,
+        }  # fmt: skip  # two lines read better than six
         found = work.run(source.folder, wish, tell, progress)
     if not isinstance(found, Calibrated):
         result.print_shard(str(part), found, as_json)
         return
     if mode is not None and found.plan.mode == "depth":
         stderr().print(f"note: token_choice chooses depths itself; --mode {mode.value} changes nothing")
-    result.write(found, files)
+    write_files(found, files)
     result.print_result(found, files, as_json)
 
 

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from morvit_deploy.cli.shared.common import emit, stderr
-from morvit_deploy.errors import OutputError
 
 if TYPE_CHECKING:
-    from morvit_deploy.planning.rounds import Calibrated, Waiting
-
-Files = tuple[Path, Path, Path]  # plan, its front as numbers, as a picture
-
-
-def files_of(out: Path) -> Files:
-    """The plan's file, and beside it the Pareto front as numbers and as a picture."""
-    if not out.name:
-        raise OutputError(f"-o {out} is a folder, expected a file name")
-    return out, out.with_name(f"{out.stem}.pareto.json"), out.with_name(f"{out.stem}.pareto.png")
+    from morvit_deploy.planning.calibrated import Calibrated, PlanFiles
+    from morvit_deploy.planning.rounds import Waiting
 
 
-def write(calibrated: Calibrated, files: Files) -> None:
-    """All or nothing: everything is made first, and the plan, which names the rest, is written last."""
-    from morvit_deploy.files import write_bytes
-    from morvit_deploy.planning.front import draw
-
-    out, pareto, picture = files
-    numbers = json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n"
-    contents = {
-        pareto: numbers.encode(),
-        picture: draw(calibrated),
-        out: calibrated.plan.to_json().encode(),
-    }
-    new = [path for path in contents if not path.exists()]
-    try:
-        for path, content in contents.items():
-            write_bytes(path, content)
-    except BaseException:  # an interrupt, too
-        for path in new:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def print_result(calibrated: Calibrated, files: Files, as_json: bool) -> None:
+def print_result(calibrated: Calibrated, files: PlanFiles, as_json: bool) -> None:
     from morvit_deploy.planning.front import calibration_report
 
     out, _, picture = files
@@ -78,11 +46,3 @@ def print_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:
         f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; the next needs it from shards "
         f"{', '.join(map(str, waiting.missing))} too. Run them, then this line again (or give --wait MINUTES)"
     )
-
-
-def check_free(files: Files, force: bool) -> None:
-    for path in files:
-        if path.is_dir():
-            raise OutputError(f"-o {path} is a folder, expected a file name")
-        if path.exists() and not force:
-            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")

@@ -23,7 +23,7 @@ from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.files import new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
-from morvit_deploy.inspecting.inspection import inspect_checkpoint
+from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.results import BenchResult
@@ -177,7 +177,7 @@ def _moved(part: Table | Picture, out: Path) -> Table | Picture:
 def _run_model(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None]) -> ModelRun:
     name = checkpoint.name
     tell(f"{name}: inspecting")
-    survey = inspect_checkpoint(checkpoint, images=pictures, limit=64).survey
+    survey = inspect(checkpoint, pictures, limit=64).survey
     tell(f"{name}: exporting")
     images = open_images(pictures, load_checkpoint(checkpoint).config)
     manifest = export(checkpoint, folder / name, with_depth=True).manifest

@@ -10,7 +10,7 @@ from morvit_deploy.errors import CheckFailed
 @command("doctor")
 def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine can export, run and measure, and how to install what is missing."""
-    from morvit_deploy.machine.diagnosis import diagnose
+    from morvit_deploy.machine.diagnosis import doctor as diagnose
     from morvit_deploy.machine.views import doctor_report
 
     found = diagnose()

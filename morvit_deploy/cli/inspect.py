@@ -55,11 +55,12 @@ def inspect(
         folder = out or Path("build") / f"inspect-{source.name}"
         with progress_bar() as (tell, progress):
             tell("loading PyTorch")
-            from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT, inspect_checkpoint
+            from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT
+            from morvit_deploy.inspecting.inspection import inspect as run
             from morvit_deploy.inspecting.views import inspection_report
 
-            found = inspect_checkpoint(
-                source.folder, images=images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
+            found = run(
+                source.folder, images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
                 called=source.given, upscale=upscale, force=force, tell=tell, progress=progress,
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:

@@ -51,8 +51,14 @@ def draw_all(
     scale = scale_of(depth, num_steps)
     paths = [folder / name for name in _unique_names(names)]
     for i, path in enumerate(paths):
-        _save(_single(names[i].name, pixels[i], depth[i], scale, titles[i] if titles else ""), path)
+        figure = _single(names[i].name, pixels[i], depth[i], scale, titles[i] if titles else "")
+        write_bytes(path, _png(figure))
     return paths
+
+
+def depth_png(name: str, pixels: Pixels, depth: Depth, num_steps: int, title: str = "") -> bytes:
+    """One image beside its heat map and histogram: pixels uint8 (h, w, 3), depth (N,) in steps."""
+    return _png(_single(name, pixels, depth, scale_of(depth, num_steps), title))
 
 
 def draw_overview(
@@ -63,7 +69,20 @@ def draw_overview(
     titles: Sequence[str] | None = None,
     heading: str = "Token depth",
 ) -> Path:
-    """Write one picture: up to eight images with their maps, the overall histogram, and the mean depth by position.
+    """Write `overview_png` to a file."""
+    content = overview_png(pixels, depth, num_steps, titles, heading)
+    write_bytes(path, content)
+    return path
+
+
+def overview_png(
+    pixels: Pixels,
+    depth: Depth,
+    num_steps: int,
+    titles: Sequence[str] | None = None,
+    heading: str = "Token depth",
+) -> bytes:
+    """One picture: up to eight images with their maps, the overall histogram, and the mean depth by position.
 
     pixels uint8 (n, h, w, 3) belong to the first n rows of depth (m, N), m ≥ n; histogram and means are over all m
     images. Sharp structure in the mean map, or identical maps, indicate routing that ignores the image.
@@ -81,7 +100,7 @@ def draw_overview(
     histogram(figure, (right, bottom, 3.6, 3.35), depth, scale)
     corner = (right, bottom - _PAIR) if rows > 1 else (right + 3.9, bottom)
     mean_map(figure, (*corner, 3.35), depth, scale)
-    return _save(figure, path)
+    return _png(figure)
 
 
 def _single(name: str, pixels: Pixels, depth: Depth, scale: Scale, title: str) -> Figure:
@@ -113,12 +132,10 @@ def _unique_names(names: Sequence[Path]) -> list[str]:
     return out
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Render a figure and write it atomically."""
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # file names may use any script
         canvas: Any = FigureCanvasAgg(figure)  # print_png has no types
         canvas.print_png(content)
-    write_bytes(path, content.getvalue())
-    return path
+    return content.getvalue()

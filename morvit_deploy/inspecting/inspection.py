@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,15 @@ from morvit_deploy.inspecting.anatomy import (
     untied_parameters,
 )
 from morvit_deploy.inspecting.degeneracy import assess
-from morvit_deploy.inspecting.survey import Seen, Survey, draw_survey
+from morvit_deploy.inspecting.survey import DepthMaps, Seen, Survey, draw_survey
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Trace
+from morvit_deploy.report import Report, Shown, count
 
 DEFAULT_LIMIT = 256  # images: enough for shares to a percent, about a minute for a ViT-B on two cores
 DEFAULT_DRAW = 8  # images to draw heat maps of
@@ -43,7 +45,7 @@ _BATCH = 8  # the reference keeps all states of a batch
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Shown):
     """The result of `inspect`."""
 
     checkpoint: Path
@@ -58,6 +60,18 @@ class Inspection:
     by_depth: tuple[AtDepth, ...]  # empty unless depth is chosen up front
     survey: Survey | None = None
     folder: Path | None = None  # of the pictures
+    maps: DepthMaps | None = field(default=None, repr=False, compare=False)  # with images, if they are routed
+
+    def __repr__(self) -> str:
+        size = f"{count(sum(self.parameters.values()))} parameters, {count(self.macs.static)}MACs"
+        images = "" if self.survey is None else f", {self.survey!r}"
+        return f"Inspection({str(self.checkpoint)!r}, routing={self.config.routing!r}, {size}{images})"
+
+    def report(self) -> Report:
+        """What the model is, what it costs, and, with images, what its routers do."""
+        from morvit_deploy.inspecting.views import inspection_report
+
+        return inspection_report(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of a report."""
@@ -78,25 +92,33 @@ class Inspection:
         }
 
 
-def inspect_checkpoint(
-    checkpoint: Path,
+@checks_keywords()
+def inspect(
+    checkpoint: str | Path,
+    images: str | Path | None = None,
     *,
-    images: Path | None = None,
     limit: int = DEFAULT_LIMIT,
     draw: int = DEFAULT_DRAW,
-    out: Path | None = None,
+    out: str | Path | None = None,
     called: Path | None = None,
     upscale: bool = False,
     force: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Inspection:
-    """Inspect a checkpoint; with `images`, run the reference in float32 on at most `limit` of them.
+    """Parameters, ties and MACs of a checkpoint folder; with a folder of `images`, also what its routers do.
 
-    With `out`, and if the model routes, writes a folder with heat maps of the first `draw` images, `overview.png` and
-    the record. `called` replaces the checkpoint's name in reports, for a converted checkpoint. `tell` receives each
-    stage, `progress` the fraction of images done. Raises MorvitError.
+    The reference runs in float32 on at most `limit` of the images, a seeded choice. With `out`, and if the model
+    routes, writes a folder with heat maps of the first `draw` images, `overview.png` and the record. `called`
+    replaces the checkpoint's name in reports, for a converted checkpoint. `tell` is called with each stage,
+    `progress` with the share of images done.
+
+    Raises ConfigError, CheckpointError, ImageError or OutputError.
+
+    >>> found = md.inspect("checkpoint", "photos", limit=64)
+    >>> print(found.macs.static, found.survey.mean_depth)
     """
+    checkpoint, out = Path(checkpoint), None if out is None else Path(out)
     if out is not None:
         check_free(out, marker=RECORD, force=force)  # fail before the work
     tell("reading the checkpoint")
@@ -109,13 +131,16 @@ def inspect_checkpoint(
     run = _Run(model, folder, keep=max(draw, DEFAULT_DRAW))
     run.over_folder(progress)
     survey = run.survey()
-    if out is None or survey.assessment is None:
+    if survey.assessment is None:
         return replace(found, survey=survey)
+    maps = DepthMaps(np.stack(run.pixels), np.stack(run.depths))
+    if out is None:
+        return replace(found, survey=survey, maps=maps)
     tell("drawing depth maps")
     with new_folder(out, marker=RECORD, force=force) as partial:
-        files = draw_survey(partial, survey, model.config, np.stack(run.pixels), np.stack(run.depths), draw)
+        files = draw_survey(partial, survey, model.config, maps, draw)
         pictures = tuple(file.name for file in files)
-        found = replace(found, survey=replace(survey, pictures=pictures), folder=out)
+        found = replace(found, survey=replace(survey, pictures=pictures), folder=out, maps=maps)
         (partial / RECORD).write_text(
             json.dumps(found.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )

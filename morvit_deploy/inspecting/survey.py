@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.files import write_bytes
 from morvit_deploy.inspecting.degeneracy import Assessment, Depth
 from morvit_deploy.model.config import Config
 
@@ -36,6 +37,12 @@ class Survey:
     assessment: Assessment | None  # None without routing
     pictures: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        top1 = "" if self.top1 is None else f", top-1 {self.top1:.1%}"
+        depth = "" if self.assessment is None else f", mean depth {self.mean_depth:.2f}"
+        routing = ", routing degenerate" if self.assessment and self.assessment.degenerate else ""
+        return f"Survey({len(self.images)} images{top1}{depth}{routing})"
+
     @property
     def mean_depth(self) -> float:
         """Mean number of steps that a patch token runs."""
@@ -62,22 +69,38 @@ class Survey:
         }
 
 
-def draw_survey(
-    folder: Path, survey: Survey, config: Config, pixels: Pixels, depth: Depth, count: int
-) -> list[Path]:
-    """Write the overview and the heat maps of the first `count` images; returns their paths.
+@dataclass(frozen=True)
+class DepthMaps:
+    """What depth maps are drawn from."""
 
-    pixels uint8 (m, h, w, 3) are those of the first m images, m ≥ count; depth (n, N) is of all images.
-    """
-    from morvit_deploy.inspecting.depth_maps import draw_all, draw_overview  # loads matplotlib
+    pixels: Pixels  # uint8 (m, h, w, 3) of the first m images
+    depth: Depth  # (n, N) of all
 
-    titles = [describe(seen, config) for seen in survey.images[: len(pixels)]]
-    heading = f"Token depth over {len(depth)} images"
-    overview = draw_overview(folder / OVERVIEW, pixels, depth, config.num_steps, titles, heading)
+
+def draw_survey(folder: Path, survey: Survey, config: Config, maps: DepthMaps, count: int) -> list[Path]:
+    """Write the overview and the heat maps of the first `count` images; returns the files."""
+    from morvit_deploy.inspecting.depth_maps import draw_all  # only here: loads matplotlib
+
+    overview = folder / OVERVIEW
+    write_bytes(overview, survey_png(survey, config, maps))
     names = [Path(seen.image) for seen in survey.images[:count]]
     if not names:
         return [overview]
-    return [overview, *draw_all(folder, names, pixels[:count], depth[:count], config.num_steps, titles)]
+    pixels, depth, titles = maps.pixels[:count], maps.depth[:count], _titles(survey, config, maps)
+    return [overview, *draw_all(folder, names, pixels, depth, config.num_steps, titles)]
+
+
+def survey_png(survey: Survey, config: Config, maps: DepthMaps) -> bytes:
+    """The overview: the first images with their depth maps, and the depths of all."""
+    from morvit_deploy.inspecting.depth_maps import overview_png  # only here: loads matplotlib
+
+    heading = f"Token depth over {len(maps.depth)} images"
+    titles = _titles(survey, config, maps)
+    return overview_png(maps.pixels, maps.depth, config.num_steps, titles, heading)
+
+
+def _titles(survey: Survey, config: Config, maps: DepthMaps) -> list[str]:
+    return [describe(seen, config) for seen in survey.images[: len(maps.pixels)]]
 
 
 def class_name(index: int, config: Config) -> str:

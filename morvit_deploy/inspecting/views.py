@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name
+from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name, survey_png
 from morvit_deploy.model.config import Config, RouterConfig
 from morvit_deploy.report import Picture, Report, Table, count, share
 
@@ -43,6 +44,9 @@ def inspection_report(found: Inspection) -> Report:
         maps = len(found.survey.pictures) - 1 if found.survey else 0
         caption = f"the same folder has {maps} heat maps of single images"
         parts.append(Picture("Depth maps", found.folder / OVERVIEW, caption))
+    elif found.survey is not None and found.maps is not None:
+        drawn = survey_png(found.survey, found.config, found.maps)
+        parts.append(Picture("Depth maps", Path(OVERVIEW), content=drawn))
     return Report(f"Inspection of {found.checkpoint}", parts)
 
 

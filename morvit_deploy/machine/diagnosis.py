@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.dependencies import Library, libraries, own, within
 from morvit_deploy.machine.extras import install_line
+from morvit_deploy.report import Report, Shown
 
 BUSY_SHARE = (
     0.5  # of the cores in use by others: medians of a latency measurement then drift by tens of percent
@@ -36,7 +38,7 @@ class TargetState:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """All that was found."""
 
     version: str
@@ -64,13 +66,28 @@ class Diagnosis:
             name: install_line(name) for name in extras
         }
 
+    def __repr__(self) -> str:
+        able = ", ".join(one.name for one in self.targets if one.export) or "no target"
+        missing = f", missing: {', '.join(library.name for library in self.missing)}" if self.missing else ""
+        return f"Diagnosis(morvit-deploy {self.version}, Python {self.python}, exports to {able}{missing})"
+
+    def report(self) -> Report:
+        """Machine, measuring, libraries, targets, and what to install."""
+        from morvit_deploy.machine.views import doctor_report
+
+        return doctor_report(self)
+
     def as_dict(self) -> dict[str, Any]:
         states = [{**asdict(lib), "state": lib.state} for lib in self.libraries]
         return {**asdict(self), "libraries": states, "install": self.install}
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine. TargetError when the package's own metadata cannot be read."""
+@checks_keywords()
+def doctor() -> Diagnosis:
+    """What this machine can export, run and measure. TargetError when the package's own metadata cannot be read.
+
+    >>> md.doctor().install
+    """
     found = tuple(libraries())
     have = {lib.name for lib in found if lib.installed is not None}
     machine = _machine() if "psutil" in have else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import ConfigError, TargetError
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.measuring.board.bench import bench_remote
-from morvit_deploy.measuring.core.devices import find_device
+from morvit_deploy.measuring.core.devices import APPLE, CUDA, Device, find_device
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import BenchRequest
 from morvit_deploy.measuring.core.results import BenchResult
@@ -15,40 +17,127 @@ from morvit_deploy.measuring.cpu.lanes import bench_here
 from morvit_deploy.remote.host import Host
 from morvit_deploy.timing.loop import BLOCKS, STARTS, WARMUP, Amount, Stages, parts_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+    from morvit_deploy.measuring.cuda.results import CudaResult
+
+Bundles = str | Path | Sequence[str | Path]
+Units = Literal["all", "cpu_ne", "cpu_gpu", "cpu", "compare"]
+
+
+class BenchKeywords(TypedDict, total=False):
+    """Keywords of `bench`, as a type checker sees them."""
+
+    against: Bundles
+    host: str | Host | None
+    threads: int | None
+    images: str | Path | None
+    upscale: bool
+    batch: int | None
+    runs: int | None
+    blocks: int | None
+    warmup: int | None
+    starts: int | None
+    compute_units: Sequence[Units]
+    phone: str | None
+    team: str | None
+    tell: Callable[[str], None]
+    progress: Callable[[float], None]
+
+
+@overload
+def bench(bundles: Bundles, *, device: Literal["cuda"], **how: Unpack[BenchKeywords]) -> CudaResult: ...
+@overload
 def bench(
-    bundles: str | Path | Sequence[str | Path],
+    bundles: Bundles,
+    *,
+    device: Literal["cpu", "mac", "iphone", "jetson", "ssh"] = "cpu",
+    **how: Unpack[BenchKeywords],
+) -> BenchResult: ...
+@checks_keywords()
+def bench(
+    bundles: Bundles,
     *,
     device: str = "cpu",
-    host: Host | None = None,
+    against: Bundles = (),
+    host: str | Host | None = None,
     threads: int | None = None,
     images: str | Path | None = None,
     upscale: bool = False,
     batch: int | None = None,
     runs: int | None = None,
-    blocks: int = BLOCKS,
-    warmup: int = WARMUP,
-    starts: int = STARTS,
+    blocks: int | None = None,
+    warmup: int | None = None,
+    starts: int | None = None,
+    compute_units: Sequence[Units] = (),
+    phone: str | None = None,
+    team: str | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
-) -> BenchResult:
+) -> BenchResult | CudaResult:
     """Measure one or several bundles in one call; times in ms, memory in MiB.
+
+    `device` is "cpu" (this machine), "cuda" (its first GPU), "mac", "iphone", "jetson" (this one, or with `host`) or
+    "ssh" (a Linux board, with `host`). `host` is a destination as ssh takes it, or a `Host` with options. The first
+    bundle is compared with the others and with those of `against`.
 
     `images` is a folder of pictures (default: synthetic ones); `threads` defaults to all cores; `batch` is for
     bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
     runs before each block are not counted; `starts` new processes are timed for each bundle. Of a bundle that
-    chooses a bucket for each image, the buckets are measured too: see `Mix`. `host` is where a device is reached over
-    SSH; a Jetson may be this machine. `tell` hears the stage and `progress` the share done. Raises ParityError where
-    the device returns other logits than expected, TargetError, BundleError or ImageError; of a remote device
-    LostError when it goes away in the middle.
+    chooses a bucket for each image, the buckets are measured too: see `Mix`. On Apple devices one Core ML bundle is
+    measured for each of `compute_units` (default: all); `phone` and `team` say which iPhone, and who signs the app.
+    `tell` is called with each stage, `progress` with the share done.
+
+    Raises ParityError where the device returns other logits than expected, ConfigError for a keyword that the device
+    does not have, TargetError, BundleError or ImageError; LostError when a remote device goes away in the middle.
+
+    >>> result = md.bench(["build/adaptive", "build/dense"], images="photos", threads=4)
+    >>> print(result.measured[0].latency_ms["p50"], result.ratios[0].median)
+    >>> md.bench("build/adaptive", device="jetson", host="user@jetson")
     """
     found = find_device(device, host=host is not None)
-    if found.measured_by is not None:
-        raise TargetError(f"got device {device!r}; from Python that is {found.measured_by}")
-    folders = folders_of(bundles)
-    amount = Amount(runs, blocks, warmup, starts)
+    local: Mapping[str, object] = {
+        "against": against, "threads": threads, "batch": batch, "starts": starts, "compute_units": compute_units,
+        "phone": phone, "team": team,
+    }  # fmt: skip  # a list of names
+    _check_keywords(device, found, local)
+    folders = (*folders_of(bundles), *(folders_of(against) if against else ()))
+    if found.measured_by == APPLE:
+        from morvit_deploy.measuring.apple.bench import bench_apple
+        from morvit_deploy.measuring.apple.dispatching import chosen_units
+        from morvit_deploy.measuring.apple.running import Wish
+
+        if len(folders) > 1:
+            raise TargetError(
+                f"got {len(folders)} bundles, expected one: device {device!r} measures one at a time"
+            )
+        wish = Wish(device, chosen_units(compute_units), runs, blocks, warmup, phone, team)
+        return bench_apple(folders[0], wish, images=images, upscale=upscale, tell=tell, progress=progress)
+    amount = Amount(
+        runs,
+        BLOCKS if blocks is None else blocks,
+        WARMUP if warmup is None else warmup,
+        STARTS if starts is None else starts,
+    )
+    if found.measured_by == CUDA:
+        from morvit_deploy.measuring.cuda.bench import bench_cuda
+
+        return bench_cuda(
+            folders, images=images, upscale=upscale, batches=None if batch is None else [batch], runs=runs,
+            blocks=amount.blocks, warmup=amount.warmup, tell=tell, progress=progress,
+        )  # fmt: skip  # two lines read better than nine
     stages = Stages(tell, progress, parts_of(len(folders), amount))
     request = BenchRequest(folders, device, Source(images, upscale, batch), amount, threads, stages)
     if not found.remote:
         return bench_here(request)
-    return bench_remote(request, host or Host.here(), found.readers)  # without a host, this machine is one
+    place = (
+        Host(host) if isinstance(host, str) else host or Host.here()
+    )  # without a host, this machine is one
+    return bench_remote(request, place, found.readers)
+
+
+def _check_keywords(device: str, found: Device, given: Mapping[str, object]) -> None:
+    """ConfigError for keywords that mean nothing on this device."""
+    if lacking := [name for name in found.lacks if given[name] not in (None, (), [])]:
+        raise ConfigError(f"{', '.join(lacking)}: device {device!r} does not have this; leave it out")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError, OutputError, listed
 from morvit_deploy.files import make_readable, new_folder
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
 
@@ -24,10 +25,13 @@ WIDENED = (torch.float16, torch.bfloat16)  # converted to float32 on loading
 INIT_STD = 0.02  # truncated normal, as ViT and DeiT initialise
 
 
+@checks_keywords()
 def load_checkpoint(folder: str | Path) -> MoRViT:
     """Load a checkpoint folder as a reference model, in float32 and evaluation mode.
 
     Raises ConfigError or CheckpointError, which list every wrong field or tensor.
+
+    >>> model = md.load_checkpoint("checkpoint")
     """
     folder = Path(folder)
     return build_model(load_config(folder), _read_tensors(folder / WEIGHTS), folder / WEIGHTS)
@@ -46,8 +50,14 @@ def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoR
     return model.eval().requires_grad_(False)
 
 
+@checks_keywords()
 def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> None:
-    """Write the configuration and the weights to a folder, atomically; loading returns identical tensors."""
+    """Write the configuration and the weights to a folder, atomically; loading returns identical tensors.
+
+    Raises OutputError where `folder` exists, unless `force`, or cannot be written.
+
+    >>> md.save_checkpoint(model, "checkpoint", force=True)
+    """
     with new_folder(Path(folder), marker="config.json", force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
         tensors = {  # copies: safetensors rejects tensors that share memory

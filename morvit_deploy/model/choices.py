@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
+SYNONYMS = {  # what others call them
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+}
+
 Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
 Dispatch = Literal["single", "graph", "host"]
 Input = Literal["uint8", "float"]

@@ -89,6 +89,14 @@ class Config(Strict):
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     provenance: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Config({self.routing!r}, {self.num_layers} layers, {self.num_steps} steps, {self.num_patches} patch "
+            f"tokens of {self.embed_dim}, {self.num_classes} classes, {self.image_size}×{self.image_size})"
+        )
+
+    __str__ = __repr__
+
     @property
     def record(self) -> RoutingRecord:
         """Properties of the routing. Code outside `model/` and `graph/` reads them and never compares the name."""

@@ -14,6 +14,7 @@ from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_problems
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
 from morvit_deploy.model.routings.record import Mode
+from morvit_deploy.report import count, numbered
 
 FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # names of other graphs and branches; so is `keep_NAME`
@@ -74,6 +75,12 @@ class Plan(Strict):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def __repr__(self) -> str:
+        ladder = ", ".join(f"{bucket.name} {count(bucket.macs)}MACs" for bucket in self.buckets)
+        return f"Plan({self.mode!r}, {numbered(len(self.buckets), 'bucket')}: {ladder})"
+
+    __str__ = __repr__
 
     @property
     def lead(self) -> int:
@@ -165,13 +172,25 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
         plan = Plan.model_validate_json(text)
     except ValidationError as error:
         raise PlanError(f"{path} is not a {FORMAT} plan:\n{explain(error)}") from None
+    return check_plan(plan, config, fingerprint, source=str(path))
+
+
+def read_plan(plan: Path | Plan, config: Config, fingerprint: str) -> Plan:
+    """The plan of a file, or one that was just made, held against its checkpoint as by `load_plan`."""
+    if isinstance(plan, Path):
+        return load_plan(plan, config, fingerprint)
+    return check_plan(plan, config, fingerprint, source="the plan")
+
+
+def check_plan(plan: Plan, config: Config, fingerprint: str | None, *, source: str) -> Plan:
+    """The plan itself; PlanError where it does not fit the checkpoint."""
     if fingerprint is not None and plan.checkpoint not in (None, fingerprint):
         raise PlanError(
-            f"{path} was made for another checkpoint (got sha256 {fingerprint[:12]}…, the plan expects "
+            f"{source} was made for another checkpoint (got sha256 {fingerprint[:12]}…, the plan expects "
             f"{plan.checkpoint[:12]}…); run `morvit-deploy calibrate` on this checkpoint"
         )
     if problems := plan_problems(plan, config):
-        raise PlanError(f"{path} does not fit the checkpoint:\n{listed(problems)}")
+        raise PlanError(f"{source} does not fit the checkpoint:\n{listed(problems)}")
     return plan
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from morvit_deploy.calibration.buckets.points import Point
-    from morvit_deploy.planning.rounds import Calibrated
+    from morvit_deploy.planning.calibrated import Calibrated
 
 Floats = NDArray[np.float64]
 
@@ -135,13 +135,16 @@ def _cheapest_first(points: Iterable[Point]) -> list[Point]:
     return sorted(points, key=lambda point: point.expected)
 
 
-def calibration_report(calibrated: Calibrated, plan_file: Path, picture: Path) -> Report:
-    """Return the report of a calibration: plan, buckets and Pareto front."""
+def calibration_report(
+    calibrated: Calibrated, plan_file: Path | None = None, picture: Path | None = None
+) -> Report:
+    """The plan, its buckets and the front; the picture of the front is drawn where it is in no file."""
     parts: list[Table | Picture] = [_plan_table(calibrated, plan_file)]
     if calibrated.plan.mode != "topk":
         parts.append(_bucket_table(calibrated))
-    parts += [front_table(calibrated), Picture("Pareto front", picture)]
-    return Report(f"Calibration: {plan_file}", parts)
+    drawn = None if picture else draw(calibrated)
+    parts += [front_table(calibrated), Picture("Pareto front", picture or Path("pareto.png"), content=drawn)]
+    return Report("Calibration" if plan_file is None else f"Calibration: {plan_file}", parts)
 
 
 def front_table(calibrated: Calibrated) -> Table:
@@ -181,10 +184,10 @@ def front_table(calibrated: Calibrated) -> Table:
     return Table("Accuracy/cost trade-off", columns, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9), caption=caption)
 
 
-def _plan_table(calibrated: Calibrated, plan_file: Path) -> Table:
+def _plan_table(calibrated: Calibrated, plan_file: Path | None) -> Table:
     plan, record = calibrated.plan, calibrated.plan.calibration or {}
     rows = [
-        ("plan", str(plan_file)),
+        *([] if plan_file is None else [("plan", str(plan_file))]),
         ("mode", plan.mode),
         (
             "images",

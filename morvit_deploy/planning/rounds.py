@@ -7,27 +7,32 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
-from morvit_deploy.calibration.buckets.points import Point, choose, points_of
+from morvit_deploy.calibration.buckets.points import choose, points_of
 from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES, Rounds, routed
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
 from morvit_deploy.errors import PlanError
+from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
-from morvit_deploy.model.plan import Plan
+from morvit_deploy.planning.calibrated import Calibrated
+
+__all__ = ["Calibrated", "Waiting", "Wish", "calibrate", "calibrate_shard", "merge_shards"]
 
 POLL_S = 1.0
 
 Tell = Callable[[str], None]
 Progress = Callable[[float], None]
+Mode = Literal["threshold", "topk"]
+Cost = Literal["macs", "measured"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Wish:
     def __post_init__(self) -> None:
         for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
             if getattr(self, name) not in allowed:
-                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}")
+                hint = did_you_mean(getattr(self, name), allowed)
+                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}{hint}")
         if self.buckets is not None and self.buckets < 1:
             raise PlanError(f"buckets: got {self.buckets}, expected at least 1 (`full`)")
         if self.budget_macs is not None and self.budget_ms is not None:
@@ -61,33 +67,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """A plan, and the points that it was chosen from."""
-
-    plan: Plan
-    chosen: Point
-    points: list[Point]
-    unit: str  # of the points' expected cost: "MACs" or "ms"
-    dense: float  # cost of every token in every step
-    trained_top1: float | None
-    bad: list[tuple[str, str]]
-    remarks: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content of the Pareto file and of `calibrate --json`."""
-        return {
-            "format": "morvit-pareto/1",
-            "unit": self.unit,
-            "dense": self.dense,
-            "trained_top1": self.trained_top1,
-            "chosen": {"kind": self.chosen.kind, "scale": self.chosen.scale},
-            "points": [point.as_dict() for point in self.points],
-            "unreadable": [reason for _, reason in self.bad],
-            "remarks": self.remarks,
-        }
-
-
-@dataclass(frozen=True)
 class Waiting:
     """The state of a shard whose next round requires the other shards."""
 
@@ -96,11 +75,17 @@ class Waiting:
     missing: list[Shard]
 
 
+@checks_keywords()
 def calibrate(
     checkpoint: str | Path,
     images: str | Path,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
+    buckets: int | None = None,
+    cost: Cost = "macs",
+    budget_macs: float | None = None,
+    budget_ms: float | None = None,
+    threads: int | None = None,
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
@@ -110,13 +95,24 @@ def calibrate(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Calibrate thresholds and buckets for a checkpoint on a folder of images, in constant memory.
+    """Fit thresholds and buckets to a folder of images, in constant memory; returns the plan and its Pareto front.
 
-    Uses at most `limit` images, chosen by `seed`; up to `max_bad` may be unreadable. `ray` is the address of a Ray
-    cluster, or `local`, and `shards` the number of parts there (default: one per CPU). Raises PlanError, ImageError,
-    CheckpointError or TargetError.
+    `mode` "threshold" makes easy images cheap, "topk" runs the same number of tokens for every image; token_choice
+    has a mode of its own. `buckets` counts `full` too (default: as many as gain 2 % each, at most 6). They are fitted
+    to MACs or, with `cost` "measured", to milliseconds on this machine with `threads` threads. `budget_macs`
+    or `budget_ms` is the most an image may cost on average: the most accurate plan within it is chosen.
+
+    At most `limit` images are used, a choice seeded by `seed`; up to `max_bad` may be unreadable. `ray` is a Ray
+    cluster's address, or `local`, and `shards` the number of parts there (default: one for each of its CPUs); see
+    `calibrate_shard` for machines without Ray. `tell` is called with each stage, `progress` with the share done.
+
+    Raises PlanError, ImageError, CheckpointError, TargetError.
+
+    >>> found = md.calibrate("checkpoint", "photos", buckets=3, budget_macs=1.2e9)
+    >>> found.save("plan.json")
+    >>> md.export("checkpoint", "build/adaptive", plan=found.plan)
     """
-    wish = wish or Wish()
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
@@ -131,13 +127,14 @@ def calibrate(
     return make_plan(source.checkpoint, config, rounds, wish, tell, progress)
 
 
+@checks_keywords()
 def calibrate_shard(
     checkpoint: str | Path,
     images: str | Path,
     folder: str | Path,
-    shard: Shard,
+    shard: str | Shard,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
@@ -148,11 +145,15 @@ def calibrate_shard(
 ) -> Waiting | None:
     """Gather the statistics of one shard of the images, round by round, in `folder`, which all shards share.
 
-    Continues as far as the other shards allow, waits up to `wait_s` seconds for each round, and skips rounds that are
-    already done. Returns None when all rounds of this shard are done.
+    `shard` is written as "2/8". Continues as far as the other shards allow, waits up to `wait_s` seconds for each
+    round, and skips rounds that are already done. Returns None when all rounds of this shard are done, otherwise the
+    shards that it waits for. `merge_shards` makes the plan. The other keywords are those of `calibrate`.
+
+    >>> md.calibrate_shard("checkpoint", "photos", "stats", "2/8", wait_s=3600)
     """
+    shard = Shard.parse(shard) if isinstance(shard, str) else shard
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
-    rounds = _begin(source, wish or Wish())[1]
+    rounds = _begin(source, Wish(mode))[1]
     store = StatisticsFolder(Path(folder))
     store.make()
     while not rounds.complete:
@@ -171,17 +172,29 @@ def calibrate_shard(
     return None
 
 
+@checks_keywords()
 def merge_shards(
     checkpoint: str | Path,
     folder: str | Path,
     *,
-    wish: Wish | None = None,
+    mode: Mode = "threshold",
+    buckets: int | None = None,
+    cost: Cost = "macs",
+    budget_macs: float | None = None,
+    budget_ms: float | None = None,
+    threads: int | None = None,
     max_bad: int = 0,
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Join the statistics of all shards and return the plan that a single process would have made."""
-    checkpoint, store, wish = Path(checkpoint), StatisticsFolder(Path(folder)), wish or Wish()
+    """Join the statistics of all shards and return the plan that a single process would have made.
+
+    The keywords are those of `calibrate`. Raises PlanError where a shard is missing.
+
+    >>> md.merge_shards("checkpoint", "stats", buckets=3)
+    """
+    checkpoint, store = Path(checkpoint), StatisticsFolder(Path(folder))
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
     config, first = load_config(checkpoint), _joined(store, 0)
     if fingerprint(checkpoint) != first.run.checkpoint:
         raise PlanError(f"{folder} was gathered for another checkpoint than {checkpoint} (sha256 differs)")

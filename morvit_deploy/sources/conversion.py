@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError
+from morvit_deploy.errors import CheckpointError, KeywordError
 from morvit_deploy.files import check_free
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import build_model, save_checkpoint
 from morvit_deploy.model.config import parse_config
 from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.report import Report, Shown
 from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
-from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled, given_from
+from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 from morvit_deploy.sources.tensors.keymap import Row
 from morvit_deploy.sources.tensors.names import CONFIG
 from morvit_deploy.sources.tensors.reading import Contents, read_source
@@ -30,7 +32,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Converted:
+class Converted(Shown):
     """A converted model, and a record of the conversion."""
 
     model: MoRViT
@@ -43,6 +45,16 @@ class Converted:
     rows: list[Row]  # source key -> target key
     tied: str
     remarks: list[str] = field(default_factory=list)
+    folder: Path | None = None  # where it was written
+
+    def __repr__(self) -> str:
+        return f"Converted({str(self.source)!r}, family={self.family!r}, {self.model.config!r})"
+
+    def report(self) -> Report:
+        """What was detected, what was settled, and what became of the tensors."""
+        from morvit_deploy.sources.views import conversion_report
+
+        return conversion_report(self, self.folder, explain=False)
 
     def as_dict(self) -> dict[str, Any]:
         """`convert --json`."""
@@ -104,6 +116,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     )
 
 
+@checks_keywords(lambda: Settings.__annotations__)
 def convert(
     source: str | Path,
     out: str | Path,
@@ -117,14 +130,16 @@ def convert(
 
     Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
     num_heads, …) or as one `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+
+    >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6)
     """
     if given is not None and settings:
-        raise TypeError(f"convert(): got `given` and keywords ({', '.join(settings)}), expected one of them")
+        raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
     check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given or given_from(settings), tell)
+    converted = read_model(source, given or Given(**settings), tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
-    return converted
+    return replace(converted, folder=Path(out))
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:

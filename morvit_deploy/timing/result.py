@@ -23,6 +23,12 @@ class Measured:
     batch: int  # images a run
     blocks: tuple[Block, ...]
 
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{rank} {ms:.3g} ms" for rank, ms in self.latency_ms.items())
+        return (
+            f"{type(self).__name__}({self.name!r}, batch {self.batch}, {figures}, {len(self.blocks)} blocks)"
+        )
+
     @property
     def samples_ms(self) -> list[float]:
         """Every warm run, in the order of the blocks."""
@@ -113,6 +119,14 @@ class Result(Generic[M_co]):
             "conditions": self.conditions,
             "warnings": list(self.warnings),
         }
+
+
+def described(result: Result[Measured]) -> str:
+    """Device, median latencies and warnings, for a repr."""
+    medians = ", ".join(f"{one.name} {one.latency_ms['p50']:.3g} ms" for one in result.measured)
+    partial = f", partial: {result.partial}" if result.partial else ""
+    warnings = f", {len(result.warnings)} warnings" if result.warnings else ""
+    return f"{result.device!r}, {medians}{partial}{warnings}"
 
 
 def warnings_about(conditions: Mapping[str, Any], measured: Sequence[Measured]) -> tuple[str, ...]:

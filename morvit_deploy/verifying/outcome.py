@@ -8,6 +8,7 @@ from typing import Any
 
 from morvit_deploy.errors import listed
 from morvit_deploy.model.gates import Gate
+from morvit_deploy.report import Report, Shown, numbered
 from morvit_deploy.verifying.findings import (
     MARGIN,
     BucketSeen,
@@ -22,7 +23,7 @@ SHOWN_VIOLATIONS = 3
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Shown):
     """The outcome of a verification."""
 
     structure: dict[str, Any]
@@ -45,6 +46,19 @@ class Verification:
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
     runtime: str = ""  # that ran the bundle
     warnings: tuple[str, ...] = ()  # why results may be worse on this machine than on the exporting one
+
+    def __repr__(self) -> str:
+        outcome = "passed" if self.passed else "FAILED"
+        images = numbered(self.images, "synthetic image" if self.synthetic else "image")
+        gap = f"max |Δlogit| {self.conversion_gap.max_abs:.2g}"
+        return f"Verification({outcome}, {images}, {gap}, top-1 agreement {self.conversion_gap.top1_agreement:.1%})"
+
+    def report(self) -> Report:
+        """The structure of the written graph, and the comparison with the reference."""
+        from morvit_deploy.verifying.views import parity_tables, structure_tables
+
+        data = self.as_dict()
+        return Report("Verification", [*structure_tables(data["structure"]), *parity_tables(data)])
 
     @property
     def passed(self) -> bool:

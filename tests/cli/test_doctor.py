@@ -38,6 +38,12 @@ def test_this_machine_is_complete() -> None:
     assert found["machine"]["cores"] >= 1
 
 
+def test_it_shows_itself() -> None:
+    found = diagnosis.doctor()
+    assert repr(found).startswith(f"Diagnosis(morvit-deploy {found.version}, Python ")
+    assert "Libraries" in found._repr_html_()
+
+
 def test_every_requirement_is_looked_at_once() -> None:
     names = [library.name for library in dependencies.libraries()]
     required = importlib.metadata.requires("morvit-deploy") or []
@@ -123,15 +129,15 @@ def test_gpu_is_asked_of_nvidia_smi(
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert diagnosis.diagnose().gpus == expected
+    assert diagnosis.doctor().gpus == expected
 
 
 def test_no_torch_and_nothing_else_heavy() -> None:
     program = (
         "import sys\n"
-        "from morvit_deploy.machine.diagnosis import diagnose\n"
+        "from morvit_deploy.machine.diagnosis import doctor\n"
         "from morvit_deploy.machine.views import doctor_report\n"
-        "doctor_report(diagnose())\n"
+        "doctor_report(doctor())\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

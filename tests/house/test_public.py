@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
+from places import ROOT
 
 import morvit_deploy
+from morvit_deploy import errors
 
 HEAVY = ("torch", "onnx", "onnxsim", "onnxscript", "matplotlib")
 HELP_S = 0.4  # the project's promise on a quiet machine
@@ -73,6 +76,11 @@ def test_running_a_bundle_of_several_buckets_needs_no_torch(
     assert modules_after(alone, graph, *image_files) == {"onnx"}, "one bucket is taken out of the graph"
 
 
+def test_predicting_from_python_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> None:
+    program = "import morvit_deploy as md\nrepr(md.predict(sys.argv[1], sys.argv[2:]))"
+    assert modules_after(program, tiny_bundle, *image_files) == set()
+
+
 def test_predict_needs_no_torch(tiny_bundle: Path, image_files: list[Path]) -> None:
     assert modules_after(HELP, "predict", tiny_bundle, image_files[0]) == set()
 
@@ -95,9 +103,9 @@ def children_s(script: str) -> float:
 
 
 @pytest.mark.parametrize("name", morvit_deploy.__all__)
-def test_public_names_resolve_to_functions(name: str) -> None:
+def test_public_names_resolve(name: str) -> None:
     """Also after the module that holds it, and every top one, has been imported: none may take a function's place."""
-    import_module(morvit_deploy._HOMES[name])
+    import_module(f"morvit_deploy.{morvit_deploy._HOMES[name]}")
     for module in pkgutil.iter_modules(morvit_deploy.__path__):
         import_module(f"morvit_deploy.{module.name}")
     assert name in dir(morvit_deploy)
@@ -108,9 +116,32 @@ def test_public_names_resolve_to_functions(name: str) -> None:
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(
-        AttributeError, match="has no attribute 'quantize'; it has: bench, calibrate, convert, export"
+        AttributeError, match=r"no attribute 'xyz'; it has: BundleError, .*bench, build, calibrate"
     ):
-        morvit_deploy.quantize  # noqa: B018
+        morvit_deploy.xyz  # noqa: B018
+
+
+def test_a_misspelt_name_names_the_closest() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'exprot'; did you mean 'export'"):
+        morvit_deploy.exprot  # noqa: B018
+
+
+def test_every_error_is_public() -> None:
+    tree = {
+        name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)
+    }
+    assert tree <= {*morvit_deploy.__all__}
+
+
+def test_the_version_is_the_installed_one_or_the_source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert written is not None and morvit_deploy.__version__ == written.group(1)
+
+    def not_installed(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    assert morvit_deploy.__version__ == written.group(1)
 
 
 def test_the_package_is_typed() -> None:

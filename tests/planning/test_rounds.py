@@ -19,7 +19,7 @@ from morvit_deploy.bundle.images import open_images
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
 from morvit_deploy.calibration.routing import gathering
 from morvit_deploy.calibration.routing.statistics import Shard
-from morvit_deploy.errors import ImageError, MorvitError, PlanError
+from morvit_deploy.errors import ImageError, MorvitError, OutputError, PlanError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from morvit_deploy.model.plan import load_plan, plan_problems
 from morvit_deploy.model.trace import Routing
@@ -27,7 +27,7 @@ from morvit_deploy.planning import rounds as planning
 from morvit_deploy.planning.rounds import Calibrated, Waiting, Wish, calibrate, calibrate_shard, merge_shards
 
 SCALES = (0.5, 1.0, 1.6)
-FEW = Wish(buckets=2)
+FEW: dict[str, Any] = {"buckets": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_pass(model: Path, images: Path) -> Calibrated:
-    return calibrate(model, images, wish=FEW)
+    return calibrate(model, images, **FEW)
 
 
 def same(a: Calibrated, b: Calibrated) -> bool:
@@ -100,14 +100,14 @@ def test_the_front_is_strict_json(one_pass: Calibrated) -> None:
 
 
 def test_labels_give_top1(model: Path, tmp_path: Path) -> None:
-    found = calibrate(model, save_pictures(tmp_path / "labelled", labelled=True), wish=FEW)
+    found = calibrate(model, save_pictures(tmp_path / "labelled", labelled=True), **FEW)
     assert found.trained_top1 is not None and found.chosen.top1 is not None
     assert found.plan.calibration is not None and found.plan.calibration["top1"] == found.chosen.top1
 
 
 def test_token_choice_has_a_plan_of_its_own(images: Path, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", routing="token_choice")
-    found = calibrate(model, images, wish=Wish(mode="topk", buckets=2))
+    found = calibrate(model, images, mode="topk", buckets=2)
     assert found.plan.mode == "depth" and found.plan.thresholds is None
     assert {point.kind for point in found.points} == {"depth"} and found.chosen.agreement == 1.0
     (tmp_path / "plan.json").write_text(found.plan.to_json())
@@ -127,20 +127,20 @@ def test_shards_make_the_plan_of_one_pass(
     model: Path, images: Path, one_pass: Calibrated, tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     run_shards(model, images, tmp_path / "stats", [Shard(i, len(order)) for i in order])
-    assert same(merge_shards(model, tmp_path / "stats", wish=FEW), one_pass)
+    assert same(merge_shards(model, tmp_path / "stats", **FEW), one_pass)
 
 
 def test_a_subset_in_shards(model: Path, images: Path, tmp_path: Path) -> None:
     how: dict[str, Any] = {"limit": 9, "seed": 3}
     run_shards(model, images, tmp_path / "stats", [Shard(1, 2), Shard(2, 2)], **how)
-    merged = merge_shards(model, tmp_path / "stats", wish=FEW)
-    assert same(merged, calibrate(model, images, wish=FEW, **how))
-    assert not same(merged, calibrate(model, images, wish=FEW, limit=9, seed=4))
+    merged = merge_shards(model, tmp_path / "stats", **FEW)
+    assert same(merged, calibrate(model, images, **FEW, **how))
+    assert not same(merged, calibrate(model, images, **FEW, limit=9, seed=4))
 
 
 def test_more_shards_than_units(model: Path, images: Path, one_pass: Calibrated, tmp_path: Path) -> None:
     run_shards(model, images, tmp_path / "stats", [Shard(i, 6) for i in range(1, 7)])
-    assert same(merge_shards(model, tmp_path / "stats", wish=FEW), one_pass)
+    assert same(merge_shards(model, tmp_path / "stats", **FEW), one_pass)
 
 
 def test_the_division_may_change_between_rounds(
@@ -150,7 +150,7 @@ def test_the_division_may_change_between_rounds(
         calibrate_shard(model, images, tmp_path / "stats", Shard(number, 2))
     (tmp_path / "stats" / "round02-shard2of2.npz").unlink()
     run_shards(model, images, tmp_path / "stats", [Shard(i, 3) for i in (1, 2, 3)])
-    assert same(merge_shards(model, tmp_path / "stats", wish=FEW), one_pass)
+    assert same(merge_shards(model, tmp_path / "stats", **FEW), one_pass)
 
 
 def test_a_shard_says_what_it_waits_for(model: Path, images: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_shards_wait_for_each_other(model: Path, images: Path, one_pass: Calibra
     for thread in threads:
         thread.join()
     assert found == [None, None]
-    assert same(merge_shards(model, tmp_path / "stats", wish=FEW), one_pass)
+    assert same(merge_shards(model, tmp_path / "stats", **FEW), one_pass)
 
 
 def test_an_interrupted_round_is_counted_again(
@@ -203,7 +203,7 @@ def test_an_interrupted_round_is_counted_again(
     assert {path.name: path.stat().st_mtime_ns for path in stats.iterdir()} == before
     run_shards(model, images, stats, shards)
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in stats.iterdir()}.items()
-    assert same(merge_shards(model, stats, wish=FEW), one_pass)
+    assert same(merge_shards(model, stats, **FEW), one_pass)
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +214,16 @@ def counted(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-@pytest.mark.parametrize("wish", [Wish(buckets=1), Wish(buckets=3), Wish(budget_macs=1e6)], ids=str)
-def test_statistics_serve_any_wish(model: Path, images: Path, counted: Path, wish: Wish) -> None:
-    assert same(merge_shards(model, counted, wish=wish), calibrate(model, images, wish=wish))
+@pytest.mark.parametrize("wish", [{"buckets": 1}, {"buckets": 3}, {"budget_macs": 1e6}], ids=str)
+def test_statistics_serve_any_wish(model: Path, images: Path, counted: Path, wish: dict[str, Any]) -> None:
+    assert same(merge_shards(model, counted, **wish), calibrate(model, images, **wish))
 
 
 def test_statistics_of_another_checkpoint_or_mode(counted: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"gathered for another checkpoint than .*other \(sha256 differs\)"):
         merge_shards(save_model(tmp_path / "other", seed=1), counted)
     with pytest.raises(PlanError, match="got --mode topk, expected --mode threshold"):
-        merge_shards(model, counted, wish=Wish(mode="topk"))
+        merge_shards(model, counted, mode="topk")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_statistics_of_another_checkpoint_or_mode(counted: Path, model: Path, tm
     [
         ({"limit": 9}, "another run: choice of images .*, number of images 14 and 9; give"),
         ({"upscale": True}, "another run: choice of images"),
-        ({"wish": Wish(mode="topk")}, "another run: mode threshold and topk"),
+        ({"mode": "topk"}, "another run: mode threshold and topk"),
     ],
     ids=["limit", "upscale", "mode"],
 )
@@ -281,7 +281,7 @@ def test_a_torn_file(model: Path, images: Path, counted: Path, tmp_path: Path) -
             ask()
     torn.unlink()
     assert calibrate_shard(model, images, stats, Shard(1, 2)) is None
-    merge_shards(model, stats, wish=FEW)
+    merge_shards(model, stats, **FEW)
 
 
 # --- images that cannot be used
@@ -290,15 +290,15 @@ def test_a_torn_file(model: Path, images: Path, counted: Path, tmp_path: Path) -
 def test_unreadable_images_are_left_out(model: Path, tmp_path: Path) -> None:
     images = save_pictures(tmp_path / "images")
     names = [break_picture(images, number) for number in (1, 6)]
-    found = calibrate(model, images, wish=FEW, max_bad=2)
+    found = calibrate(model, images, **FEW, max_bad=2)
     assert [name for name, _ in found.bad] == names
     assert found.plan.calibration is not None and found.plan.calibration["unreadable"] == 2
     assert found.plan.calibration["images"] == COUNT - 2
     assert [reason.split()[0] for reason in found.as_dict()["unreadable"]] == names
     run_shards(model, images, tmp_path / "stats", [Shard(i, 3) for i in (1, 2, 3)], max_bad=2)
-    assert same(merge_shards(model, tmp_path / "stats", wish=FEW, max_bad=2), found)
+    assert same(merge_shards(model, tmp_path / "stats", **FEW, max_bad=2), found)
     with pytest.raises(ImageError, match=r"unreadable images: 2 so far, --max-bad allows 1(.|\n)*001.png"):
-        merge_shards(model, tmp_path / "stats", wish=FEW, max_bad=1)
+        merge_shards(model, tmp_path / "stats", **FEW, max_bad=1)
 
 
 def test_unreadable_images_of_all_shards_count(model: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_no_image_can_be_read(model: Path, tmp_path: Path, mode: str) -> None:
     for number in range(3):
         break_picture(images, number)
     with pytest.raises(ImageError, match="none of the 3 images could be read"):
-        calibrate(model, images, wish=Wish(mode=mode), max_bad=3)
+        calibrate(model, images, mode=mode, max_bad=3)
 
 
 def test_images_that_change_between_rounds(model: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_routers_that_answer_the_same_to_everything(images: Path, tmp_path: Path
             assert layer.bias is not None
             layer.bias += lift  # to another place in its bin
     save_checkpoint(model, tmp_path / "lifted")
-    found = calibrate(tmp_path / "lifted", images, wish=FEW)
+    found = calibrate(tmp_path / "lifted", images, **FEW)
     assert found.remarks
     assert all("router's logits are nearly equal" in remark for remark in found.remarks)
     assert found.remarks[0].startswith("step 1: the threshold ")
@@ -373,13 +373,48 @@ def test_nothing_to_calibrate(images: Path, tmp_path: Path, changes: dict[str, A
         calibrate_shard(model, images, tmp_path / "stats", Shard())
 
 
+# --- the result
+
+
+def test_it_is_saved_as_the_command_line_saves_it(one_pass: Calibrated, model: Path, tmp_path: Path) -> None:
+    files = one_pass.save(tmp_path / "plan.json")
+    assert [path.name for path in files] == ["plan.json", "plan.pareto.json", "plan.pareto.png"]
+    assert load_plan(files.plan, load_checkpoint(model).config) == one_pass.plan
+    assert json.loads(files.pareto.read_text()) == json.loads(json.dumps(one_pass.as_dict()))
+    assert files.picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OutputError, match=r"plan\.json exists"):
+        one_pass.save(tmp_path / "plan.json")
+    assert one_pass.save(tmp_path / "plan.json", force=True) == files
+
+
+def test_nothing_is_saved_where_one_file_cannot_be(one_pass: Calibrated, tmp_path: Path) -> None:
+    (tmp_path / "plan.pareto.png").mkdir()
+    with pytest.raises(OutputError, match=r"plan\.pareto\.png is a folder"):
+        one_pass.save(tmp_path / "plan.json", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.pareto.png"]
+
+
+def test_it_shows_itself(one_pass: Calibrated) -> None:
+    assert repr(one_pass).startswith("Calibrated(Plan('threshold', 2 buckets: b0 ")
+    assert "\n" not in repr(one_pass) and len(repr(one_pass)) < 250
+    page = one_pass._repr_html_()
+    assert page.count("<table>") == 3 and "data:image/png;base64," in page
+
+
+def test_a_shard_is_named_as_on_the_command_line(model: Path, images: Path, tmp_path: Path) -> None:
+    waiting = calibrate_shard(model, images, tmp_path / "stats", "1/2")
+    assert waiting is not None and waiting.missing == [Shard(2, 2)]
+    with pytest.raises(PlanError):
+        calibrate_shard(model, images, tmp_path / "stats", "3/2")
+
+
 # --- wishes
 
 
 def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated) -> None:
     own = [point for point in one_pass.points if point.kind == "threshold"]
     limit = sorted(point.expected for point in own)[1]
-    found = merge_shards(model, counted, wish=Wish(buckets=2, budget_macs=limit))
+    found = merge_shards(model, counted, buckets=2, budget_macs=limit)
     assert found.chosen.expected_macs <= limit
     assert found.chosen.accuracy == max(point.accuracy for point in own if point.expected_macs <= limit)
     assert found.plan.calibration is not None and found.plan.calibration["scale"] == found.chosen.scale
@@ -387,7 +422,7 @@ def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated)
     with pytest.raises(
         PlanError, match=rf"no threshold plan .*\({cheapest.scale:g} × the trained capacities\)"
     ):
-        merge_shards(model, counted, wish=Wish(buckets=2, budget_macs=0.9 * cheapest.expected))
+        merge_shards(model, counted, buckets=2, budget_macs=0.9 * cheapest.expected)
 
 
 def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,25 +433,24 @@ def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatc
         return MeasuredCost((0, 16), (1.0, 17.0), 0.5)
 
     monkeypatch.setattr("morvit_deploy.planning.schedule_costs.measure_costs", measure)
-    plain = merge_shards(model, counted, wish=Wish(cost="measured", buckets=2))
+    plain = merge_shards(model, counted, cost="measured", buckets=2)
     assert plain.unit == "ms" and plain.dense == 17.5 and asked == [plain.plan.thresholds]
     assert plain.plan.calibration is not None and plain.plan.calibration["cost"] == "measured"
     assert plain.chosen.expected < 17.5 < plain.chosen.expected_macs
-    found = merge_shards(model, counted, wish=Wish(budget_ms=8, buckets=2))
+    found = merge_shards(model, counted, budget_ms=8, buckets=2)
     assert found.unit == "ms" and found.chosen.expected <= 8
     with pytest.raises(
         PlanError, match=r"no threshold plan is within the budget of 0.1 ms .* nearest costs [\d.]+ ms"
     ):
-        merge_shards(model, counted, wish=Wish(budget_ms=0.1, buckets=2))
+        merge_shards(model, counted, budget_ms=0.1, buckets=2)
 
 
 def test_top_k_within_a_budget_is_exported(model: Path, images: Path, tmp_path: Path) -> None:
     from morvit_deploy import export, open_bundle
 
-    own = calibrate(model, images, wish=Wish(mode="topk"))
+    own = calibrate(model, images, mode="topk")
     assert own.plan.buckets[0].capacity == (12, 6, 3)
-    wish = Wish(mode="topk", budget_macs=own.plan.buckets[0].macs - 1)
-    found = calibrate(model, images, wish=wish)
+    found = calibrate(model, images, mode="topk", budget_macs=own.plan.buckets[0].macs - 1)
     assert found.plan.mode == "topk" and found.plan.buckets[0].capacity < (12, 6, 3)
     assert found.plan.buckets[0].macs == found.chosen.expected_macs
     (tmp_path / "plan.json").write_text(found.plan.to_json())
@@ -429,7 +463,7 @@ def test_top_k_within_a_budget_is_exported(model: Path, images: Path, tmp_path: 
 def test_threshold_statistics_hold_the_top_k_front_too(
     one_pass: Calibrated, model: Path, images: Path
 ) -> None:
-    topk = calibrate(model, images, wish=Wish(mode="topk"))
+    topk = calibrate(model, images, mode="topk")
     assert topk.points == [point for point in one_pass.points if point.kind == "topk"]
 
 

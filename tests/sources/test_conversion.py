@@ -28,6 +28,8 @@ def source(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
 
 def test_what_was_converted_is_what_is_loaded(tmp_path: Path) -> None:
     converted = convert(source(tmp_path), tmp_path / "out", **SAID)
+    assert repr(converted).startswith(f"Converted({str(converted.source)!r}, family=")
+    assert str(tmp_path / "out") in converted._repr_html_()
     loaded = load_checkpoint(tmp_path / "out")
     assert loaded.config == converted.model.config
     for name, tensor in loaded.state_dict().items():

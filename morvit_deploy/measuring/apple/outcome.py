@@ -8,8 +8,9 @@ from typing import Any
 
 from morvit_deploy.measuring.apple.goldens import Agreement
 from morvit_deploy.measuring.apple.placement import Placement
-from morvit_deploy.measuring.core.results import MeasuredBundle
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.mix import Mix
+from morvit_deploy.report import Report
 from morvit_deploy.timing.samples import Block, percentiles
 
 
@@ -44,7 +45,7 @@ class HostMix(Mix):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AppleMeasured(MeasuredBundle):
     """A package under one choice of compute units; its name is the bundle's with the units in brackets."""
 
@@ -63,3 +64,13 @@ class AppleMeasured(MeasuredBundle):
             **({"placement_note": self.not_placed} if self.not_placed else {}),
             "parity": {bucket: one.as_dict() for bucket, one in self.parity.items()},
         }
+
+
+class AppleResult(BenchResult):
+    """One package under several choices of compute units."""
+
+    def report(self) -> Report:
+        """Latency by compute units and function, mix, placement, parity and conditions."""
+        from morvit_deploy.measuring.apple.views import apple_report
+
+        return apple_report(self)

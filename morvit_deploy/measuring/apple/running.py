@@ -24,6 +24,7 @@ from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_a
 from morvit_deploy.measuring.apple.dispatching import Backend
 from morvit_deploy.measuring.apple.goldens import Goldens
 from morvit_deploy.measuring.apple.measure import CoreMl, measure_units
+from morvit_deploy.measuring.apple.outcome import AppleResult
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.timing.loop import Amount, Stages, parts_of
 
@@ -101,7 +102,7 @@ def measure_on(device: CoreMl, wish: Wish, phone: Phone | None, *, inputs: str) 
     if cut is not None:
         conditions[CUT] = {"why": str(cut), "exit_status": cut.exit_status}
         warnings = (f"the measurement ended early, the results are incomplete: {cut}", *warnings)
-    return BenchResult(wish.device, measured, conditions, warnings)
+    return AppleResult(wish.device, measured, conditions, warnings)
 
 
 @contextmanager

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from morvit_deploy.agent.jetson import System, is_jetson
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.exporters.targets import find_target, targets
+from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.measuring.core.inputs import Subject
+
+ONLY_APPLE = ("compute_units", "phone", "team")
+NOT_APPLE = ("against", "threads", "batch", "starts")
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,29 @@ class Device:
     is_here: Callable[[], bool] = lambda: False  # is this machine such a device, so that --host is optional?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
     measured_by: str | None = None  # the function that measures it, if not `bench`
+    lacks: tuple[str, ...] = ONLY_APPLE  # keywords of `bench` that mean nothing there
+    synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
+
+
+def _on_jetson() -> bool:
+    return is_jetson(System())
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
 CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
 DEVICES = {
     "cpu": Device(),
-    "cuda": Device(measured_by=CUDA),
-    "mac": Device(measured_by=APPLE),
-    "iphone": Device(measured_by=APPLE),
-    "jetson": Device(remote=True, is_here=lambda: is_jetson(System()), readers=("linux", "jetson")),
-    "ssh": Device(remote=True, readers=("linux",)),
+    "cuda": Device(
+        measured_by=CUDA, lacks=(*ONLY_APPLE, "threads", "starts"), synonyms=("gpu", "nvidia", "tensorrt")
+    ),
+    "mac": Device(
+        measured_by=APPLE, lacks=(*NOT_APPLE, "phone", "team"), synonyms=("macos", "macbook", "mps")
+    ),
+    "iphone": Device(measured_by=APPLE, lacks=NOT_APPLE, synonyms=("ios", "phone")),
+    "jetson": Device(
+        remote=True, is_here=_on_jetson, readers=("linux", "jetson"), synonyms=("orin", "tegra")
+    ),
+    "ssh": Device(remote=True, readers=("linux",), synonyms=("board", "remote", "raspberrypi")),
 }
 
 
@@ -46,7 +62,9 @@ def find_device(name: str, *, host: bool = False) -> Device:
     ConfigError where a host is given for this machine, or none for another.
     """
     if name not in DEVICES:
-        raise TargetError(f"got device {name!r}; this version measures on: {', '.join(DEVICES)}")
+        words = {word: own for own, device in DEVICES.items() for word in device.synonyms}
+        hint = did_you_mean(name, DEVICES, words)
+        raise TargetError(f"got device {name!r}; this version measures on: {', '.join(DEVICES)}{hint}")
     device = DEVICES[name]
     if host and not device.remote:
         raise ConfigError(

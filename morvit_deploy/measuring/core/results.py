@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from statistics import median
 from typing import Any
 
 from morvit_deploy.measuring.mix.mix import Mix
-from morvit_deploy.timing.result import Measured, Ratio, Result, ratio_of
+from morvit_deploy.report import Report, Shown
+from morvit_deploy.timing.result import Measured, Ratio, Result, described, ratio_of
 from morvit_deploy.timing.samples import Start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeasuredBundle(Measured):
     """One bundle's measurements; its name is the folder as it was given."""
 
@@ -58,9 +60,20 @@ class MeasuredBundle(Measured):
         }
 
 
-@dataclass(frozen=True)
-class BenchResult(Result[MeasuredBundle]):
+@dataclass(frozen=True, repr=False)
+class BenchResult(Result[MeasuredBundle], Shown):
     """All bundles of one call."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({described(self)})"
+
+    def report(self) -> Report:
+        """Latency, ratios, start, cost and conditions."""
+        views = import_module(
+            "morvit_deploy.measuring.views"
+        )  # by name: a project for a Mac does not carry it
+        shown: Report = views.bench_report(self)
+        return shown
 
     def ratio(self, of: int, against: int) -> Ratio:
         """Bundle number `of` against number `against`; by means if either chooses buckets."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from morvit_deploy.report import Report, Table
-from morvit_deploy.timing.result import Measured, Result
+from morvit_deploy.report import Report, Shown, Table
+from morvit_deploy.timing.result import Measured, Result, described
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timing(Measured):
     """One part of a bundle, run one way."""
 
@@ -30,8 +30,15 @@ class Timing(Measured):
         }
 
 
-class CudaResult(Result[Timing]):
+class CudaResult(Result[Timing], Shown):
     """All parts of one call."""
+
+    def __repr__(self) -> str:
+        return f"CudaResult({described(self)})"
+
+    def report(self) -> Report:
+        """One row a part and way."""
+        return cuda_report(self)
 
     def as_dict(self) -> dict[str, Any]:
         """What `bench --device cuda --json` prints."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from morvit_deploy.measuring.core.results import MeasuredBundle
 from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, TOPK, Form
+from morvit_deploy.report import Report, Shown
 from morvit_deploy.timing.arithmetic import OVERFLOWED, shares_of
 from morvit_deploy.timing.result import Ratio, Result, ratio_of
 
@@ -111,12 +112,22 @@ def in_words(ratio: Ratio) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Payoff(Result[MeasuredBundle]):
+class Payoff(Result[MeasuredBundle], Shown):
     """The matches of one run."""
 
     bundle: str  # whose plan is measured
     matches: tuple[Match, ...]
     left_out: tuple[str, ...]  # forms that were left out, with the reason
+
+    def __repr__(self) -> str:
+        outcomes = ", ".join(f"batch {match.batch} {match.outcome}" for match in self.matches)
+        return f"Payoff({self.bundle!r}, {outcomes})"
+
+    def report(self) -> Report:
+        """The outcome, each batch size, and the conditions."""
+        from morvit_deploy.measuring.payoff.views import payoff_report
+
+        return payoff_report(self)
 
     def as_dict(self) -> dict[str, Any]:
         """What `bench --verdict --json` prints."""

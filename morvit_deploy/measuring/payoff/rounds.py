@@ -14,6 +14,7 @@ from morvit_deploy.agent.core.running import AT_A_TIME
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
 from morvit_deploy.errors import TargetError
+from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.devices import check_here
 from morvit_deploy.measuring.core.inputs import STREAM, Source, Subject, draw, in_rounds
@@ -38,6 +39,7 @@ SYNTHETIC = (
 )
 
 
+@checks_keywords()
 def payoff(
     bundle: str | Path,
     checkpoint: str | Path,
@@ -58,6 +60,8 @@ def payoff(
     The forms are exported to a temporary folder: for one image where the batch is 1, for a dynamic batch above.
     `runs` and `warmup` are counted at batch 1; a larger batch takes as many images. Raises PlanError for a bundle
     of one bucket, TargetError for a batch beyond AT_A_TIME, and what `bench` and `export` raise.
+
+    >>> md.payoff("build/adaptive", "checkpoint", images="photos", batches=(1, 8))
     """
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
 from morvit_deploy.errors import ConfigError, listed
+from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.model.config import Preprocess
 
 _CHOICES = {
@@ -46,7 +46,10 @@ class Given:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                raise ConfigError(f"{option(name)}: got {value!r}, expected one of {', '.join(allowed)}")
+                hint = did_you_mean(value, allowed)
+                raise ConfigError(
+                    f"{option(name)}: got {value!r}, expected one of {', '.join(allowed)}{hint}"
+                )
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -77,16 +80,6 @@ class Settings(TypedDict, total=False):
     image_size: int | None
     sharing: str | None
     cycle_depth: int | None
-
-
-def given_from(settings: Settings) -> Given:
-    """Convert keyword arguments to a `Given`; TypeError for an unknown one, with the closest match."""
-    known = [f.name for f in fields(Given)]
-    for name in settings.keys() - set(known):
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-        raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
-    return Given(**settings)
 
 
 @dataclass(frozen=True)

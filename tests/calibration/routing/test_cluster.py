@@ -14,9 +14,9 @@ from calibration_setup import break_picture, save_model, save_pictures
 from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import UNIT
 from morvit_deploy.errors import ImageError, TargetError
-from morvit_deploy.planning.rounds import Wish, calibrate
+from morvit_deploy.planning.rounds import calibrate
 
-WISH = Wish(buckets=2)
+WISH: dict[str, Any] = {"buckets": 2}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_the_plan_is_that_of_one_pass(model: Path, tmp_path: Path) -> None:
     """Two units of pictures in three parts: one part has none."""
     images = save_pictures(tmp_path / "images", UNIT + 6)
     name, told = break_picture(images, 3), list[float]()
-    found = calibrate(model, images, wish=WISH, max_bad=1, ray="local", shards=3, progress=told.append)
-    alone = calibrate(model, images, wish=WISH, max_bad=1)
+    found = calibrate(model, images, **WISH, max_bad=1, ray="local", shards=3, progress=told.append)
+    alone = calibrate(model, images, **WISH, max_bad=1)
     assert found.plan.to_json() == alone.plan.to_json()
     assert found.as_dict() == alone.as_dict()
     assert [bad[0] for bad in found.bad] == [name]
@@ -49,7 +49,7 @@ def test_what_a_shard_refuses_is_the_message(model: Path, tmp_path: Path) -> Non
     images = save_pictures(tmp_path / "images", 3)
     break_picture(images, 1)
     with pytest.raises(ImageError, match=r"^unreadable images: 1 so far, --max-bad allows 0"):
-        calibrate(model, images, wish=WISH, ray="local", shards=1)
+        calibrate(model, images, **WISH, ray="local", shards=1)
 
 
 def test_a_connection_that_is_there_is_left_open(cluster: Cluster) -> None:

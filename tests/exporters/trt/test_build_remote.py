@@ -29,6 +29,7 @@ from morvit_deploy.errors import LostError, TargetError
 from morvit_deploy.exporters.trt import build as building
 from morvit_deploy.exporters.trt import run
 from morvit_deploy.exporters.trt.build_remote import build_on
+from morvit_deploy.exporters.trt.building import build
 from morvit_deploy.exporters.trt.flavors import is_installed
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.measuring.core.inputs import Source, prepare
@@ -99,6 +100,10 @@ def test_engines_come_back_whole(board: Loopback, recipe: Path) -> None:
     assert (recipe / "manifest.json").read_bytes() == manifest
     assert open_manifest(recipe).target == "trt"
     assert gone(board.folder / "device")
+    built = build(recipe, host=at(board))
+    assert built.engines == ("model.engine",) and built.record == record
+    assert repr(built) == f"Built({str(recipe)!r}, 1 engine, TensorRT-RTX {record['tensorrt']})"
+    assert "model.engine" in built._repr_html_()
     again = tool(board, recipe, "--json")
     assert again.exit_code == 0, again.stderr
     assert json.loads(again.stdout) == {"bundle": str(recipe), **record}, "what is up to date is kept"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fake_cuda import fake_gpu, put_engines
 from tiny_models import make_config
 
 from morvit_deploy.agent.trt import build
-from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.errors import BundleError, ConfigError, TargetError
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.cuda import sessions
 from morvit_deploy.measuring.cuda.bench import bench_cuda
@@ -69,6 +70,7 @@ def test_every_part_is_timed_both_ways(
     assert not trt.driver.memory and not trt.driver.streams, "nothing is left on the device"
     data = json.loads(json.dumps(result.as_dict()))
     assert data["device"] == "cuda" and "transfers excluded" in data["conditions"]["timed"]
+    assert repr(result).startswith("CudaResult('cuda', ") and "<table>" in result._repr_html_()
 
 
 def test_a_report_says_how_each_was_run() -> None:
@@ -86,13 +88,12 @@ def test_what_cannot_be_measured(
     bundle = bundle_of(exported, tmp_path)
     with pytest.raises(TargetError, match=r"is for trt.*--device cuda"):
         bench(bundle)
-    with pytest.raises(
-        TargetError, match=r"got device 'cuda'; from Python that is .*cuda\.bench\.bench_cuda"
-    ):
-        bench(bundle, device="cuda")
+    with pytest.raises(ConfigError, match="threads, starts: device 'cuda' does not have this"):
+        bench(bundle, device="cuda", threads=2, starts=1)
     fake_gpu(monkeypatch)
-    with pytest.raises(BundleError, match="no engines yet"):
-        bench_cuda(bundle)
+    for measure in (bench_cuda, partial(bench, device="cuda")):
+        with pytest.raises(BundleError, match="no engines yet"):
+            measure(bundle)
     put_engines(bundle)
     for options, says in (
         ({"batches": [8]}, r"got batches \[8\], but .* was exported for batch 1"),

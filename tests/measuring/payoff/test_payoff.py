@@ -155,6 +155,10 @@ def held(host: Path, image_files: list[Path]) -> Payoff:
 
 
 class TestPayoff:
+    def test_it_shows_itself(self, held: Payoff) -> None:
+        assert repr(held).startswith(f"Payoff({held.bundle!r}, batch 2 ")
+        assert held._repr_html_() == payoff_report(held).notebook()
+
     def test_every_form_runs_at_every_batch(self, held: Payoff) -> None:
         assert [match.batch for match in held.matches] == [2, 3]
         for found in held.matches:
