@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.agent.core.running import AT_A_TIME
 from morvit_deploy.bundle.images import open_images
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, read_image
-from morvit_deploy.bundle.session import AT_A_TIME, Guess, Session
+from morvit_deploy.bundle.session import Guess, Session
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.targets import open_bundle

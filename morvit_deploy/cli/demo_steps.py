@@ -34,7 +34,7 @@ from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.front import draw, front_table
-from morvit_deploy.planning.rounds import Calibrated, Wish, calibrate
+from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.report import Picture, Report, Table, count, share, size
 from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.views import parity_tables, structure_table
@@ -201,7 +201,7 @@ def _adapt(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str],
     """Calibrate, export with the plan, and predict."""
     name = checkpoint.name
     tell(f"{name}: calibrating")
-    calibrated = calibrate(checkpoint, pictures, wish=Wish(buckets=BUCKETS))
+    calibrated = calibrate(checkpoint, pictures, buckets=BUCKETS)
     plan = folder / f"{name}.plan.json"
     write_text(plan, calibrated.plan.to_json())
     write_bytes(folder / f"{name}-pareto.png", draw(calibrated))

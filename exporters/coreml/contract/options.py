@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.names import SEVERAL_FUNCTIONS, Ios, Weights
 from morvit_deploy.exporters.options import Help, TargetOptions
-from morvit_deploy.model.choices import Attention, Layout, Select
+from morvit_deploy.model.choices import Attention, Input, Layout, Select
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
@@ -94,7 +94,7 @@ class CoremlKeywords(TypedDict, total=False):
 
 
 def coreml_options(
-    port: str, layout: Layout, select: Select, *, with_depth: bool = False, attention: Attention = "manual"
+    port: Input, layout: Layout, select: Select, *, with_depth: bool = False, attention: Attention = "manual"
 ) -> Options:
     """Options of the static graphs for Core ML, one image at a time; `port` is the bundle's input: uint8 or float."""
     from morvit_deploy.graph.style.styles import (

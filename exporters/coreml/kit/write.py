@@ -54,7 +54,9 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
         for source in sorted(TEMPLATE.rglob("*"))
         if source.is_file()
     }
-    files["Package.swift"] = _for_systems(files["Package.swift"].decode(), manifest.target_form.ios).encode()
+    files["Package.swift"] = _for_systems(
+        files["Package.swift"].decode(), CoremlForm.of(manifest).ios
+    ).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
     files[f"{CORE_TESTS}/{DESCRIPTION}"] = description
     files[VECTORS] = _json(test_vectors(manifest, golden.bucket))

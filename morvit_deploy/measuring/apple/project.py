@@ -13,7 +13,8 @@ from morvit_deploy.errors import OutputError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.files import new_folder
-from morvit_deploy.machine.dependencies import PACKAGE, installed
+from morvit_deploy.machine.dependencies import installed
+from morvit_deploy.machine.extras import PACKAGE
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
 
