@@ -81,12 +81,8 @@ TYPES = (  # what the signature of `export` is made of
 
 @pytest.mark.slow
 def test_a_type_checker_finds_a_misspelt_keyword(tmp_path: Path) -> None:
-    """The package as it is installed: three folders on disk, one import package."""
     package = tmp_path / "morvit_deploy"
-    shutil.copytree(ROOT / "morvit_deploy", package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        ROOT / "exporters", package / "exporters", ignore=shutil.ignore_patterns("__pycache__", "kit")
-    )
+    shutil.copytree(ROOT / "morvit_deploy", package, ignore=shutil.ignore_patterns("__pycache__", "kit"))
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET)
     files = [str(package / f"{name}.py") for name in TYPES]
