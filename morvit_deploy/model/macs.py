@@ -39,8 +39,8 @@ def schedule_macs(
     """Return the MACs of one image in the static graph of `capacity`, which has a number for each step.
 
     Without `cls_only` (rewrite 3) the last layer is computed for all tokens in the graph. Without `frozen_keys`
-    (rewrite 4) K and V of tokens that have left are recomputed at every step. `routed` lists the steps at which the
-    router is evaluated; by default those at which a token leaves or the gate needs the score.
+    (rewrite 4) K and V of tokens that have left are recomputed at every step. `routed` is true at steps whose router
+    is evaluated; by default those at which a token leaves or the gate needs the score.
     """
     graph = GraphShape(capacity, cls_only=cls_only, frozen_keys=frozen_keys, routed=routed)
     return _ends(config) + config.record.macs(config, graph)

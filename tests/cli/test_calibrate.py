@@ -60,7 +60,7 @@ def test_a_plan_and_its_front(model: Path, images: Path, inside: Path) -> None:
     assert front["format"] == "morvit-pareto/1" and len(front["points"]) == 4
     with Image.open("plan.pareto.png") as picture:
         assert picture.format == "PNG" and picture.width > picture.height > 500
-    for phrase in ("thresholds", "Worth and cost", "plan.pareto.png", "as trained", "►"):
+    for phrase in ("thresholds", "Accuracy/cost trade-off", "plan.pareto.png", "trained model", "►"):
         assert phrase in result.stdout
 
 

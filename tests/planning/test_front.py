@@ -135,7 +135,7 @@ def test_a_report(name: str) -> None:
     report = calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     titles = [part.title for part in report.parts]
     buckets = [] if name == "top-k" else ["Buckets"]
-    assert titles == ["Plan", *buckets, "Worth and cost", "Pareto front"]
+    assert titles == ["Plan", *buckets, "Accuracy/cost trade-off", "Pareto front"]
     plan = report.parts[0]
     assert isinstance(plan, Table)
     facts = {row[0]: row[1] for row in plan.rows}

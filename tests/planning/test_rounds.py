@@ -158,7 +158,7 @@ def test_a_shard_says_what_it_waits_for(model: Path, images: Path, tmp_path: Pat
         waiting = calibrate_shard(model, images, tmp_path / "stats", Shard(2, 3))
         assert waiting == Waiting(1, 4, [Shard(1, 3), Shard(3, 3)])
     with pytest.raises(
-        PlanError, match=r"round 1 is not complete: shards 1/3, 3/3 are missing; run them with"
+        PlanError, match=r"round 1 is not complete: shards 1/3, 3/3 are missing; run `morvit-deploy"
     ):
         merge_shards(model, tmp_path / "stats")
     with pytest.raises(PlanError, match=r"round 1 is not complete: no shard has run"):
@@ -229,7 +229,7 @@ def test_statistics_of_another_checkpoint_or_mode(counted: Path, model: Path, tm
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"limit": 9}, "another run: choice of images .*, number of images 14 and 9; give"),
+        ({"limit": 9}, "another run: choice of images .*, number of images 14 and 9; use"),
         ({"upscale": True}, "another run: choice of images"),
         ({"mode": "topk"}, "another run: mode threshold and topk"),
     ],

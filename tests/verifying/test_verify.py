@@ -452,7 +452,7 @@ def test_agreement_with_the_trained_model_is_judged_when_asked_for(
     result = verify(approximation, checkpoint, min_agreement=1.0)
     assert not result.passed
     assert f"top-1 agreement {agreement:.1%}" in result.failure
-    assert "at least 100.0% asked for" in result.failure
+    assert "expected at least 100.0%" in result.failure
     plan = approximation.parent / "plan.json"
     with pytest.raises(ParityError, match=r"no bundle was made.*\n.*routing gap: got top-1 agreement"):
         export(checkpoint, tmp_path / "out", plan=plan, min_agreement=1.0)

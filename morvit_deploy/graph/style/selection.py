@@ -22,7 +22,7 @@ class Gathers:
     """Selection by top-k and one gather per group of tokens, for any batch size, in layout bsd."""
 
     lowest = float("-inf")  # score of a token that has left
-    frugal = False  # top-k returns its scores at no cost
+    frugal = False  # scores are returned even if no operation reads them
     most_tokens: int | None = None  # no limit
 
     def __init__(self, layout: RowLayout = BSD, dtype: torch.dtype = torch.float32) -> None:

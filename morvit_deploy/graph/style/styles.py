@@ -106,7 +106,7 @@ class Options:
     `cls_only`, `frozen_keys` and `fold` are rewrites 3 to 5; they are turned off only to measure their effect.
     """
 
-    input: Input = "uint8"  # raw pixels; "float": normalised. The style's stem documents the shapes
+    input: str = "uint8"  # raw pixels; "float": normalised. The style's stem documents the shapes
     with_depth: bool = False
     style: Style = STYLES["one-image"]
     cls_only: bool = True
