@@ -36,7 +36,7 @@ from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.mix.answers import samples_of
+from morvit_deploy.measuring.mix.latency import samples_of
 from morvit_deploy.timing.loop import Stages
 
 CONFIG = make_config()

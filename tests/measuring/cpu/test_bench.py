@@ -220,7 +220,7 @@ class TestWorker:
     ) -> None:
         worker_program("import time; time.sleep(600)")
         monkeypatch.setattr(bench_process, "START_TIMEOUT_S", 0.2)
-        with pytest.raises(TargetError, match="gave no answer"):
+        with pytest.raises(TargetError, match="gave no reply"):
             bench(tiny_bundle, **QUICK)
 
     def test_nonsense(self, tiny_bundle: Path, worker_program: Callable[[str], None]) -> None:
