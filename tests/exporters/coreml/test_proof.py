@@ -300,7 +300,7 @@ def test_products_select_tokens_or_indices_do(sound: Sound, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"precision": "fp16"}, "has numbers in fp32, which does not go with the manifest: fp16"),
+        ({"precision": "fp16"}, "has numbers in fp32, which contradicts the manifest: fp16"),
         ({"ios": 17}, "has the operation set CoreML8, which does not go"),
         ({"classifier": True}, "has the outputs logits, depth, overflow, which does not go"),
     ],

@@ -367,7 +367,7 @@ def test_wrong_answers_after_a_measurement_keep_it(source: Path, package: Packag
 def test_no_plan_is_a_warning(source: Path, package: Package, goldens: Goldens) -> None:
     result = measure(Played(source, package, no_plan="Core ML returns no compute plan"), goldens, "all")
     assert result.as_dict()["bundles"][0]["placement"] is None
-    assert any("Core ML gives no compute plan" in warning for warning in result.warnings)
+    assert any("Core ML returns no compute plan" in warning for warning in result.warnings)
 
 
 def test_tables(source: Path, package: Package, goldens: Goldens) -> None:
@@ -490,7 +490,7 @@ def test_mac_lacks(lack: dict[str, Any], ios: int, says: str) -> None:
         (
             {"phones": (replace(PHONE, system="17.5"),)},
             None,
-            "iOS 17.5, the package wants iOS 18; update it, or",
+            "iOS 17.5, the package requires iOS 18; update it, or",
         ),
     ],
 )

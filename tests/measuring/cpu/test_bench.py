@@ -113,7 +113,7 @@ class TestConditions:
     def test_others_during_the_runs_are_told(self) -> None:
         busy = replace(measured(), blocks=(Block((1.0,), others_percent=40.0),))
         (warning,) = warnings_about(conditions(load=0.0), [busy])
-        assert "others used 40 %" in warning
+        assert "other processes used 40 %" in warning
 
 
 class TestMeasurement:
