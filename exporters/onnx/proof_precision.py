@@ -135,7 +135,7 @@ def _wiring_violations(model: onnx.ModelProto, integers: Integers, lowering: Low
             )
         if node.op_type == Q and (len(node.input) < 3 or held[node.input[2]].data_type != wanted):
             violations.append(
-                f"node {node.name!r} rounds to another type than flavor {lowering.flavor!r} asks for"
+                f"node {node.name!r} rounds to another type than flavor {lowering.flavor!r} requires"
             )
     return violations
 

@@ -80,7 +80,9 @@ def _check_ports(folder: Path, manifest: Manifest, runner: OnnxRunner) -> None:
     values = (*runner.session.get_inputs(), *runner.session.get_outputs())
     found = {value.name: list(value.shape) for value in values}
     if listed != found:
-        raise BundleError(f"{folder}: its manifest says {listed}, the graph has {found}; export it again")
+        raise BundleError(
+            f"{folder}: the manifest lists the ports {listed}, the graph has {found}; export it again"
+        )
 
 
 def alone(

@@ -46,7 +46,7 @@ def checked(folder: Path, flavor: str | None) -> Manifest:
         for name, instead in LACKS["rtx"].items():
             if getattr(manifest.target_form, name):
                 raise TargetError(
-                    f"the recipe asks for {name}, which flavor 'rtx' does not support: {instead}"
+                    f"the recipe requires {name}, which flavor 'rtx' does not support: {instead}"
                 )
     return manifest
 

@@ -46,7 +46,7 @@ class TrtOptions(TargetOptions):
     ] = None
 
     def __post_init__(self) -> None:
-        """ConfigError for a value that no engine can have, or that the named flavor does not offer."""
+        """ConfigError for an invalid value, or one that the named flavor does not support."""
         super().__post_init__()
         for name in self.compute_capability:
             if not re.fullmatch(r"SM\d{2,3}", name):
@@ -59,14 +59,14 @@ class TrtOptions(TargetOptions):
             self.check_flavor(self.flavor)
 
     def check_flavor(self, flavor: Flavor) -> None:
-        """ConfigError for an option that this flavor's builder does not have."""
+        """ConfigError for an option that this flavor does not support."""
         for name, instead in LACKS[flavor].items():
             if getattr(self, name):
-                raise ConfigError(f"{name}: flavor {flavor!r} does not have it: {instead}")
+                raise ConfigError(f"{name}: not supported by flavor {flavor!r}: {instead}")
 
     def check(self, request: Request) -> None:
         if request.int8_flavor == "cpu":
-            raise ConfigError("int8_flavor: got 'cpu'; TensorRT takes int8 around zero only: leave it out")
+            raise ConfigError("int8_flavor: got 'cpu'; TensorRT supports only symmetric int8: leave it out")
         if self.max_batch is not None and request.batch != "dynamic":
             raise ConfigError(
                 f"max_batch: got {self.max_batch} with batch {request.batch}; it is for batch 'dynamic'"

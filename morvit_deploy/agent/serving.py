@@ -70,7 +70,7 @@ def serve(
     open_model: Callable[[], Model],
     rounds: Rounds,
     requests: Iterable[str],
-    answers: TextIO,
+    replies: TextIO,
     memory: Callable[[], dict[str, float]],
     extras: Mapping[str, Extra],
 ) -> None:
@@ -90,18 +90,18 @@ def serve(
         "anonymous_mib": before.get("anonymous"),
         "resident_mib": before.get("resident"),
     }
-    say(answers, times)
+    say(replies, times)
     try:
         for line in requests:
             request = json.loads(line)
             extra = next((extras[key] for key in request if key in extras), None)
             if extra is not None:
-                say(answers, extra(model, request))
+                say(replies, extra(model, request))
             elif "memory" in request:
                 _give_back_freed_memory()
-                say(answers, memory())
+                say(replies, memory())
             else:
-                say(answers, _block(request, model, rounds, turn))
+                say(replies, _block(request, model, rounds, turn))
     finally:
         model.close()
 

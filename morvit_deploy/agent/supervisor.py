@@ -36,7 +36,7 @@ class Supervisor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._answers, self._speaking = own_stdout(), threading.Lock()
+        self._replies, self._speaking = own_stdout(), threading.Lock()
         self._requests: queue.Queue[dict[str, Any]] = queue.Queue()
         self._workers: dict[int, Child] = {}
         command = [sys.executable, str(folder / ARCHIVE), "build"]
@@ -65,12 +65,12 @@ class Supervisor:
         while True:
             request = self._requests.get()
             try:
-                answer = self._actions[request["do"]](request)
+                reply = self._actions[request["do"]](request)
             except AgentError as error:
-                answer = {"error": str(error), "kind": error.kind}
+                reply = {"error": str(error), "kind": error.kind}
             except Exception as error:  # reported to the local side, which shows it; the agent goes on
-                answer = {"error": f"{type(error).__name__}: {error}", "kind": "failed"}
-            self._say(answer)
+                reply = {"error": f"{type(error).__name__}: {error}", "kind": "failed"}
+            self._say(reply)
 
     def leave(self, status: int) -> NoReturn:
         """End the workers, remove the folder, exit; a second thread waits for that."""
@@ -82,7 +82,7 @@ class Supervisor:
         conditions.stop()
         remove(self.folder)
         if status == 0:
-            say(self._answers, {"ended": True})
+            say(self._replies, {"ended": True})
         os._exit(status)  # other threads may be waiting for input
 
     def _build(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -103,8 +103,8 @@ class Supervisor:
         worker = self._workers[request["worker"]]
         before = usage(worker.process.pid)
         with conditions.counting(request.get("counted"), request.get("images", 0)):
-            answer = worker.ask(request["request"], request["doing"], request["timeout_s"])
-        return {**answer, "others_percent": before.others_percent(usage(worker.process.pid))}
+            reply = worker.ask(request["request"], request["doing"], request["timeout_s"])
+        return {**reply, "others_percent": before.others_percent(usage(worker.process.pid))}
 
     def _close(self, request: dict[str, Any]) -> dict[str, Any]:
         worker = self._workers.pop(request["worker"], None)
@@ -112,10 +112,10 @@ class Supervisor:
             worker.close()
         return {}
 
-    def _say(self, answer: dict[str, Any]) -> None:
+    def _say(self, reply: dict[str, Any]) -> None:
         try:
             with self._speaking:
-                say(self._answers, answer)
+                say(self._replies, reply)
         except OSError:
             self.leave(1)
 

@@ -24,7 +24,7 @@ from morvit_deploy.agent.serving import Model, Rounds, serve
 def main(arguments: Sequence[str]) -> None:
     """Serve until stdin ends; a refused bundle is reported as {"error"}."""
     folder, threads, bucket = Path(arguments[0]), int(arguments[1]), (*arguments[2:], None)[0]
-    answers = own_stdout()
+    replies = own_stdout()
     rounds = Rounds(str(folder / PIXELS))
 
     def parity(model: Model, request: dict[str, Any]) -> dict[str, Any]:
@@ -37,12 +37,12 @@ def main(arguments: Sequence[str]) -> None:
             lambda: open_model(folder, threads, bucket),
             rounds,
             sys.stdin,
-            answers,
+            replies,
             memory_mib,
             {"parity": parity},
         )
     except AgentError as error:
-        say(answers, {"error": str(error)})
+        say(replies, {"error": str(error)})
 
 
 def open_model(folder: Path, threads: int, bucket: str | None) -> Model:

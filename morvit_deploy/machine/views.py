@@ -1,4 +1,4 @@
-"""How a diagnosis reads. No torch."""
+"""Tables of a diagnosis. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def doctor_report(found: Diagnosis) -> Report:
 
 
 def machine_table(found: Diagnosis) -> Table:
-    """What this machine is, and what can be measured on it."""
+    """This machine, and what can be measured on it."""
     rows = [("Python", found.python + ("" if found.python_fits else ": outside the range of this version"))]
     if found.machine is not None:
         sets = ", ".join(found.machine["instruction_sets"]) or "none that matter here"
@@ -29,7 +29,9 @@ def machine_table(found: Diagnosis) -> Table:
             ("instruction sets", sets),
             ("memory", f"{found.machine['memory_gib']:g} GiB"),
         ]
-    gpus = "not seen: no nvidia-smi that answers" if found.gpus is None else "; ".join(found.gpus) or "none"
+    gpus = (
+        "not detected: no response of nvidia-smi" if found.gpus is None else "; ".join(found.gpus) or "none"
+    )
     rows.append(("NVIDIA GPU", gpus))
     rows += [(f"bench: {what}", answer) for what, answer in found.measures.items()]
     rows += found.conditions.items()
@@ -37,7 +39,7 @@ def machine_table(found: Diagnosis) -> Table:
 
 
 def library_table(found: Diagnosis) -> Table:
-    """Each dependency against the range this version requires."""
+    """Each dependency with the version range that is required."""
     rows = [
         (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", lib.state)
         for lib in found.libraries

@@ -60,9 +60,9 @@ class Dialogue:
     def ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         """Send a request, return its reply. Dropped when the connection ended, TargetError when the agent ended."""
         self.send(json.dumps(request).encode() + b"\n")
-        return self.answer(doing, timeout_s)
+        return self.reply(doing, timeout_s)
 
-    def answer(self, doing: str, timeout_s: float, *, silent_s: float = SILENT_S) -> dict[str, Any]:
+    def reply(self, doing: str, timeout_s: float, *, silent_s: float = SILENT_S) -> dict[str, Any]:
         """The next reply; other lines, as a login shell prints, are skipped."""
         end = time.monotonic() + timeout_s
         self._heard = time.monotonic()
@@ -79,11 +79,11 @@ class Dialogue:
             if line is None:
                 raise self._end(doing)
             with contextlib.suppress(ValueError):
-                answer = json.loads(line)
-                if isinstance(answer, dict) and "event" in answer:
-                    self.hear(answer)
-                elif isinstance(answer, dict) and "beat" not in answer:
-                    return answer
+                reply = json.loads(line)
+                if isinstance(reply, dict) and "event" in reply:
+                    self.hear(reply)
+                elif isinstance(reply, dict) and "beat" not in reply:
+                    return reply
 
     def begin_beats(self) -> None:
         """Send the agent a sign of life from now on."""
@@ -124,8 +124,8 @@ class Dialogue:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        with self._process.stdout as answers:
-            for line in answers:
+        with self._process.stdout as lines:
+            for line in lines:
                 self._heard = time.monotonic()
                 self._lines.put(line)
         self._lines.put(None)
@@ -142,7 +142,7 @@ class Dialogue:
             raise Dropped(f"while {doing}: the device gave no sign of life for {silent_s:.0f} s")
         if now > end:
             raise TargetError(
-                f"{self._connection.host.address} gave no answer for {timeout_s:.0f} s while {doing}"
+                f"{self._connection.host.address} gave no reply for {timeout_s:.0f} s while {doing}"
             )
 
     def _end(self, doing: str) -> Exception:

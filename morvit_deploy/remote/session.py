@@ -147,7 +147,7 @@ class Session:
         self._dialogue.hear = self._hear
         self._dialogue.send(archive)
         try:
-            hello = _checked(self._dialogue.answer("starting", _LOAD_TIMEOUT_S, silent_s=_LOAD_TIMEOUT_S))
+            hello = _checked(self._dialogue.reply("starting", _LOAD_TIMEOUT_S, silent_s=_LOAD_TIMEOUT_S))
         except TargetError as error:
             raise self._no_agent(error) from None
         self.started_s = time.perf_counter() - started
@@ -185,12 +185,12 @@ class Session:
             with contextlib.suppress(OSError):  # the device closed it: its reply has the reason
                 write_to(self._shipment, receiver.stream, sent)
             receiver.finish()
-            answer = _checked(receiver.answer("receiving files", _UPLOAD_SILENT_S, silent_s=_UPLOAD_SILENT_S))
+            reply = _checked(receiver.reply("receiving files", _UPLOAD_SILENT_S, silent_s=_UPLOAD_SILENT_S))
         finally:
             receiver.close()
-        if answer["received"] != total:
+        if reply["received"] != total:
             raise TargetError(
-                f"{self.host.address} received {answer['received']:,} of {total:,} bytes; repeat the command"
+                f"{self.host.address} received {reply['received']:,} of {total:,} bytes; repeat the command"
             )
 
     def _reopen(self, why: str) -> None:
@@ -223,8 +223,8 @@ class Session:
         )
 
 
-def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+def _checked(reply: dict[str, Any]) -> dict[str, Any]:
     """The reply, or the error that it reports."""
-    if "error" in answer:
-        raise (BundleError if answer.get("kind") == "refused" else TargetError)(answer["error"])
-    return answer
+    if "error" in reply:
+        raise (BundleError if reply.get("kind") == "refused" else TargetError)(reply["error"])
+    return reply

@@ -157,6 +157,6 @@ def test_noise_is_a_warning() -> None:
     drifting = Measured("b", 1, (Block((1.0,)), Block((1.5,), others_percent=90.0)))
     assert warnings_about(quiet, [steady]) == ()
     busy, drift = warnings_about(quiet, [drifting])
-    assert busy.startswith("others used 45 %") and drift.startswith("b: a block is 50% away")
+    assert busy.startswith("other processes used 45 %") and drift.startswith("b: a block differs from the first by 50%")
     (load,) = warnings_about(quiet | {"load_average_before": [2.5]}, [steady])
     assert load == "the machine was busy before the start: load average 2.50 over 2 cores"

@@ -1,1 +1,1 @@
-"""What can be asked of a Core ML package, and what its manifest says of it. No torch, no coremltools."""
+"""Options and manifest entry of a Core ML package. No torch, no coremltools."""

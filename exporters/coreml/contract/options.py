@@ -50,7 +50,7 @@ class CoremlOptions(TargetOptions):
     license: Annotated[str | None, Help("Licence on the model card.")] = None
 
     def __post_init__(self) -> None:
-        """ConfigError for a value that no package can have, or that the chosen iOS cannot hold."""
+        """ConfigError for an invalid value, or one that the chosen iOS does not support."""
         super().__post_init__()
         if self.attention == "fused" and self.layout == "bc1s":
             raise ConfigError(
@@ -69,15 +69,15 @@ class CoremlOptions(TargetOptions):
     def check(self, request: Request) -> None:
         if request.dispatch == "graph":
             raise ConfigError(
-                "dispatch: got 'graph'; in a Core ML package each bucket is a function and the app, or MoRViTKit, "
-                "chooses: 'host'"
+                "dispatch: got 'graph'; in a Core ML package each bucket is a function, and the app or MoRViTKit "
+                "chooses it: use 'host'"
             )
         if request.batch != 1:
             raise ConfigError(
-                f"batch: got {request.batch!r}; a Core ML package takes one image, an app feeds several in turn"
+                f"batch: got {request.batch!r}; a Core ML package takes one image at a time; use batch 1"
             )
         if request.form != "unrolled":
-            raise ConfigError(f"form: got {request.form!r}; baselines are exported to onnx")
+            raise ConfigError(f"form: got {request.form!r}; baselines are exported to target onnx only")
 
 
 class CoremlKeywords(TypedDict, total=False):

@@ -18,7 +18,7 @@ PREFIX = "morvit"  # of our keys in the user-defined metadata
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about."""
+    """The package that a card describes."""
 
     config: Config
     plan: Plan
@@ -31,7 +31,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Card:
-    """The texts that a package carries."""
+    """The texts of a model card."""
 
     author: str
     license: str

@@ -20,7 +20,7 @@ FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its nam
 STEM = "stem"
 _CHUNK = 1 << 20
 # Largest |Δlogit| that rounding explains, as a part of max(1, max |logit|).
-# fp32: sums in another order. fp16: the Neural Engine also adds up in halves; wrong attention moves logits by their
+# fp32: sums in another order. fp16: the Neural Engine also accumulates in fp16; wrong attention moves logits by their
 # own size. A token whose routing is a tie may flip and move one picture; wrong arithmetic moves them all. So the
 # median picture is compared.
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}

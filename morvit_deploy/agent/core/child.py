@@ -53,7 +53,7 @@ class Child:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
-            self.first = self._answer("loading", timeout_s)
+            self.first = self._reply("loading", timeout_s)
         except BaseException:
             self.close()
             raise
@@ -62,10 +62,10 @@ class Child:
     def ask(self, request: Mapping[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         """Send a line, wait for the reply."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died: `_answer` reports how
+        with contextlib.suppress(OSError):  # it has died: `_reply` reports how
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        return self._answer(doing, timeout_s)
+        return self._reply(doing, timeout_s)
 
     def close(self) -> None:
         """End the process, whatever it is doing; may be called again."""
@@ -78,25 +78,25 @@ class Child:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        with self.process.stdout as answers:
-            for line in answers:
+        with self.process.stdout as lines:
+            for line in lines:
                 self._lines.put(line)
         self._lines.put(None)
 
-    def _answer(self, doing: str, timeout_s: float) -> dict[str, Any]:
+    def _reply(self, doing: str, timeout_s: float) -> dict[str, Any]:
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            raise self._failure(f"gave no answer for {timeout_s:.0f} s while {doing}") from None
+            raise self._failure(f"gave no reply for {timeout_s:.0f} s while {doing}") from None
         if line is None:
             raise self._failure(f"ended while {doing}: {how(self.process.wait())}")
         try:
-            answer: dict[str, Any] = json.loads(line)
+            reply: dict[str, Any] = json.loads(line)
         except ValueError:
             raise self._failure(f"replied {line[:80]!r} while {doing}, expected JSON") from None
-        if "error" in answer:
-            raise Refused(answer["error"])
-        return answer
+        if "error" in reply:
+            raise Refused(reply["error"])
+        return reply
 
     def _failure(self, what: str) -> AgentError:
         self._kill()

@@ -34,7 +34,7 @@ CARRIED = (
     "morvit_deploy.measuring.core",
     "morvit_deploy.measuring.core.results",
     "morvit_deploy.measuring.mix",
-    *(f"morvit_deploy.measuring.mix.{name}" for name in ("answers", "mix")),
+    *(f"morvit_deploy.measuring.mix.{name}" for name in ("latency", "mix")),
     "morvit_deploy.measuring.apple",
     *(
         f"morvit_deploy.measuring.apple.{name}"

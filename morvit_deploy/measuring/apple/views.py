@@ -9,7 +9,7 @@ from morvit_deploy.measuring.apple.dispatching import NEURAL_ENGINE
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.mix.answers import Over, samples_of
+from morvit_deploy.measuring.mix.latency import Over, samples_of
 from morvit_deploy.report import Report, Table, count, share, spread, three_digits
 
 MOST_LEAVERS = 8  # operators shown of a function; the JSON has all

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.measuring.cpu.process import BundleProcess, OpenWorker, open_here
-from morvit_deploy.measuring.mix.answers import Pair
+from morvit_deploy.measuring.mix.latency import Pair
 from morvit_deploy.measuring.mix.mix import Mix
 from morvit_deploy.timing.arithmetic import OVERFLOWED, alternating, grouped
 from morvit_deploy.timing.samples import Block

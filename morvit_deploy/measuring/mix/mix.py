@@ -14,7 +14,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.measuring.mix.answers import Answering, Over, Pair, samples_of, samples_of_kind
+from morvit_deploy.measuring.mix.latency import Latency, Over, Pair, samples_of, samples_of_kind
 from morvit_deploy.timing.arithmetic import (
     OVERFLOWED,
     Difference,
@@ -73,7 +73,7 @@ class Mix:
         return float(share) if isinstance(share, (int, float)) and 0 <= share <= 1 else None
 
     @cached_property
-    def answering(self) -> dict[str, Answering]:
+    def latency_of(self) -> dict[str, Latency]:
         """Latency by kind, including every bucket; empty at more than one image a run."""
         if self.batch > 1:
             return {}
@@ -121,26 +121,26 @@ class Mix:
         return self._over(ordered, shares.get(OVERFLOWED, 0.0))
 
     def _over(self, shares: Mapping[str, float], overflow: float | None, note: str = "") -> Over:
-        if not self.answering:
+        if not self.latency_of:
             return Over(shares, overflow, None, None, "latency over a mix is measured at one image a run")
-        samples = {kind: latency.samples_ms for kind, latency in self.answering.items()}
-        medians = {kind: latency.median_ms for kind, latency in self.answering.items()}
+        samples = {kind: latency.samples_ms for kind, latency in self.latency_of.items()}
+        medians = {kind: latency.median_ms for kind, latency in self.latency_of.items()}
         p99 = percentile_over(shares, samples, 99)
         return Over(shares, overflow, expected_over(shares, medians), p99, note)
 
-    def _own(self, kind: str) -> Answering | None:
+    def _own(self, kind: str) -> Latency | None:
         """Samples of this kind from the bundle itself, if any."""
         if stream := samples_of_kind(self.stream, kind):
-            return Answering(stream, IN_STREAM)
-        return Answering(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
+            return Latency(stream, IN_STREAM)
+        return Latency(samples_of(self.repeated[kind].ones), IN_A_ROW) if kind in self.repeated else None
 
-    def _of_parts(self, kind: str) -> Answering:
+    def _of_parts(self, kind: str) -> Latency:
         """Samples of a bucket alone, plus the overhead of such a run."""
         known = [cost.median_ms for bucket in self.alone if (cost := self.dispatch(bucket))]
         bucket, more_ms, source = kind, median(known) if known else 0.0, WITH_DISPATCH if known else ALONE
         if kind == OVERFLOWED:
             bucket, more_ms, source = self.full, self._predicted_ms(), AT_MOST
-        return Answering(tuple(ms + more_ms for ms in samples_of(self.alone[bucket])), source)
+        return Latency(tuple(ms + more_ms for ms in samples_of(self.alone[bucket])), source)
 
     def _predicted_ms(self) -> float:
         """Medians of the buckets before `full`, averaged by the share that chooses them."""
@@ -157,7 +157,7 @@ class Mix:
             "images": len(self.kinds),
             "calibrated": calibrated.as_dict() if calibrated else None,
             "fed": self.fed.as_dict(),
-            "answering_ms": {kind: latency.as_dict() for kind, latency in self.answering.items()},
+            "answering_ms": {kind: latency.as_dict() for kind, latency in self.latency_of.items()},
             "buckets": {bucket.name: self._bucket_dict(bucket.name) for bucket in self.plan.buckets},
             "misprediction": self.misprediction,
             "switch": self.switch,

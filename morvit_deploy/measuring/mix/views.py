@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from morvit_deploy.measuring.mix.answers import Over, samples_of
+from morvit_deploy.measuring.mix.latency import Over, samples_of
 from morvit_deploy.measuring.mix.mix import IN_A_ROW, Mix
 from morvit_deploy.report import Table, count, share, spread, three_digits
 from morvit_deploy.timing.arithmetic import OVERFLOWED
@@ -18,11 +18,11 @@ def mix_tables(name: str, mix: Mix) -> list[Table]:
     """Latency by bucket, latency over the mix, and dispatch overhead."""
     if mix.batch > 1:
         return [_throughput_table(name, mix)]
-    return [_answering_table(name, mix), _over_table(mix), _cost_table(mix)]
+    return [_kind_table(name, mix), _over_table(mix), _cost_table(mix)]
 
 
-def _answering_table(name: str, mix: Mix) -> Table:
-    rows = [_answering_row(mix, kind) for kind in mix.answering]
+def _kind_table(name: str, mix: Mix) -> Table:
+    rows = [_kind_row(mix, kind) for kind in mix.latency_of]
     columns = ("kind", "MACs", "alone ms", "p50 ms", "p90 ms", "p99 ms", "from")
     caption = (
         "alone: p50 of the bucket's graph without dispatch; the others: the bundle when this bucket runs last, "
@@ -32,8 +32,8 @@ def _answering_table(name: str, mix: Mix) -> Table:
     return Table(title, columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
 
 
-def _answering_row(mix: Mix, kind: str) -> tuple[str, ...]:
-    latency = mix.answering[kind]
+def _kind_row(mix: Mix, kind: str) -> tuple[str, ...]:
+    latency = mix.latency_of[kind]
     bucket = ("", "") if kind == OVERFLOWED else (count(mix.plan.bucket(kind).macs), _p50(mix, kind))
     return kind, *bucket, *map(three_digits, percentiles(latency.samples_ms).values()), latency.source
 

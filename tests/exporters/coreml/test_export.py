@@ -279,7 +279,7 @@ def test_values_inside_become_outputs_for_core_ml(exported: Exported) -> None:
         (EXPERT, {"layout": "nchw"}, "layout: got 'nchw', expected one of bsd, bc1s"),
         (EXPERT, {"precision": "int8"}, "weights='int8'"),
         (EXPERT, {"batch": 4}, "takes one image"),
-        (EXPERT, {"form": "masked"}, "baselines are exported to onnx"),
+        (EXPERT, {"form": "masked"}, "baselines are exported to target onnx"),
         (EXPERT, {"dispatch": "graph", "plan": True}, "each bucket is a function"),
         (make_config(labels=None), {"classifier": True}, "the checkpoint has no labels"),
         (make_config(labels=["a"] * 2 + list(LABELS[2:])), {}, "'a' stand for more than one class"),

@@ -212,7 +212,7 @@ def test_an_edited_bundle_is_refused(exported: Exported, tmp_path: Path) -> None
         ({"target": "onnx", "precision": "bf16"}, "got 'bf16'; only TensorRT runs it"),
         ({"target": "coreml", "precision": "bf16"}, "got 'bf16'; only TensorRT runs it"),
         ({"target": "trt", "precision": "int8"}, "got 'int8' without images"),
-        ({"target": "trt", "precision": "int8", "int8_flavor": "cpu"}, "int8 around zero only"),
+        ({"target": "trt", "precision": "int8", "int8_flavor": "cpu"}, "only symmetric int8"),
         ({"target": "trt", "precision": "fp16", "int8_flavor": "trt"}, "int8_flavor: only int8 has this"),
         ({"target": "trt", "ios": 18}, "ios: only target coreml has this; target is 'trt'"),
         ({"target": "onnx", "flavor": "rtx"}, "flavor: only target trt has this; target is 'onnx'"),

@@ -161,7 +161,7 @@ def test_what_tensorrt_says_is_told(recipe: Callable[..., Path], monkeypatch: py
         open_bundle(bundle)
     record["engines"][0]["sha256"] = trt_build.hashlib.sha256(b"foreign").hexdigest()
     (bundle / "build" / "engines.json").write_text(json.dumps(record))
-    with pytest.raises(BundleError, match=r"does not take model: Error Code 1: Serialization.*build\.py"):
+    with pytest.raises(BundleError, match=r"cannot load model: Error Code 1: Serialization.*build\.py"):
         open_bundle(bundle)
     put_engines(bundle)
     trt.refuses_to_run = True

@@ -36,7 +36,7 @@ from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
-from morvit_deploy.measuring.mix.answers import samples_of
+from morvit_deploy.measuring.mix.latency import samples_of
 from morvit_deploy.timing.loop import Stages
 
 CONFIG = make_config()
@@ -367,7 +367,7 @@ def test_wrong_answers_after_a_measurement_keep_it(source: Path, package: Packag
 def test_no_plan_is_a_warning(source: Path, package: Package, goldens: Goldens) -> None:
     result = measure(Played(source, package, no_plan="Core ML returns no compute plan"), goldens, "all")
     assert result.as_dict()["bundles"][0]["placement"] is None
-    assert any("Core ML gives no compute plan" in warning for warning in result.warnings)
+    assert any("Core ML returns no compute plan" in warning for warning in result.warnings)
 
 
 def test_tables(source: Path, package: Package, goldens: Goldens) -> None:
@@ -490,7 +490,7 @@ def test_mac_lacks(lack: dict[str, Any], ios: int, says: str) -> None:
         (
             {"phones": (replace(PHONE, system="17.5"),)},
             None,
-            "iOS 17.5, the package wants iOS 18; update it, or",
+            "iOS 17.5, the package requires iOS 18; update it, or",
         ),
     ],
 )

@@ -184,7 +184,7 @@ def test_mac_function(core_ml: Any) -> None:
 @pytest.mark.skipif(platform.system() == "Darwin", reason="there it loads")
 def test_model_that_does_not_load_is_told(package: Package) -> None:
     """The real class off macOS: it neither raises nor answers."""
-    with pytest.raises(TargetError, match="Core ML does not load stem for cpu"):
+    with pytest.raises(TargetError, match="Core ML cannot load stem for cpu"):
         MacFunction(ct, package.path, "stem", "cpu")
 
 
@@ -238,7 +238,7 @@ def test_placement_off_macos_is_told(package: Package, tmp_path: Path) -> None:
     mac = Mac(package, tmp_path)
     with (
         patch.object(mac._ct.models.utils, "compile_model", autospec=True, return_value="/tmp/x.mlmodelc"),
-        pytest.raises(TargetError, match="gives no compute plan of b0"),
+        pytest.raises(TargetError, match="returns no compute plan of b0"),
     ):
         mac.placement("b0", "all")
 
@@ -354,7 +354,7 @@ def test_phone_inputs_are_what_the_runner_can_send(phone: Any) -> None:
 def test_lost_phone_is_told(phone: Any, error: Exception) -> None:
     function: PhoneFunction = phone.device.open("b0", "all")
     phone.asked.predict.side_effect = error
-    with pytest.raises(TargetError, match=r"Ada stopped at running b0: .*unlock it"):
+    with pytest.raises(TargetError, match=r"Ada failed at running b0: .*unlock it"):
         function.run({})
     phone.asked.unload.side_effect = error
     function.close()  # does not fail again
@@ -362,7 +362,7 @@ def test_lost_phone_is_told(phone: Any, error: Exception) -> None:
 
 def test_phone_without_times_is_told(phone: Any) -> None:
     phone.asked.load_duration_in_nano_seconds = None
-    with pytest.raises(TargetError, match="does not tell its load time"):
+    with pytest.raises(TargetError, match="does not report its load time"):
         phone.device.open("b0", "all")
 
 
@@ -381,7 +381,7 @@ def test_runner_that_cannot_be_built_is_told(package: Package, tmp_path: Path) -
     with (
         patch.object(remote.Device, "get_devices", return_value=[device()]),
         pytest.raises(
-            TargetError, match=r"Ada stopped at building and installing the runner app: .*xcodebuild"
+            TargetError, match=r"Ada failed at building and installing the runner app: .*xcodebuild"
         ),
     ):
         IPhone(package, tmp_path, ADA)

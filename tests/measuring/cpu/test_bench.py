@@ -108,12 +108,12 @@ class TestConditions:
 
     def test_drift_is_told_with_the_bundle(self) -> None:
         (warning,) = warnings_about(conditions(load=0.0), [measured((1.0,), (1.3,), bundle="build/x")])
-        assert warning.startswith("build/x: a block is 30%")
+        assert warning.startswith("build/x: a block differs from the first by 30%")
 
     def test_others_during_the_runs_are_told(self) -> None:
         busy = replace(measured(), blocks=(Block((1.0,), others_percent=40.0),))
         (warning,) = warnings_about(conditions(load=0.0), [busy])
-        assert "others used 40 %" in warning
+        assert "other processes used 40 %" in warning
 
 
 class TestMeasurement:
@@ -211,7 +211,7 @@ class TestWorker:
     def test_death_while_running(self, tiny_bundle: Path, tmp_path: Path) -> None:
         subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")
         with Worker(tiny_bundle, "onnx", subject.pixels, 1) as worker:
-            worker._process.kill()
+            worker._child.process.kill()
             with pytest.raises(TargetError, match="ended while running: SIGKILL"):
                 worker.run(runs=MIN_RUNS, warmup=0)
 
@@ -220,7 +220,7 @@ class TestWorker:
     ) -> None:
         worker_program("import time; time.sleep(600)")
         monkeypatch.setattr(bench_process, "START_TIMEOUT_S", 0.2)
-        with pytest.raises(TargetError, match="gave no answer"):
+        with pytest.raises(TargetError, match="gave no reply"):
             bench(tiny_bundle, **QUICK)
 
     def test_nonsense(self, tiny_bundle: Path, worker_program: Callable[[str], None]) -> None:
@@ -238,7 +238,7 @@ class TestWorker:
         monkeypatch.setattr(Worker, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench(tiny_bundle, **QUICK)
-        assert started[0]._process.poll() is not None
+        assert started[0]._child.process.poll() is not None
 
     def test_ends_when_its_stdin_does(self, tiny_bundle: Path, tmp_path: Path) -> None:
         subject = prepare(tiny_bundle, Source(), tmp_path / "pixels.npy")

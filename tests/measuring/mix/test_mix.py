@@ -17,7 +17,7 @@ from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.inputs import STREAM, Source, prepare
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cpu.process import Worker
-from morvit_deploy.measuring.mix.answers import Pair
+from morvit_deploy.measuring.mix.latency import Pair
 from morvit_deploy.measuring.mix.mix import (
     ALONE,
     AT_MOST,
@@ -74,20 +74,20 @@ EXACT = replace(
 
 class TestFigures:
     def test_own_samples_are_used_where_there_are_any(self) -> None:
-        assert MADE.answering["b0"].source == IN_STREAM
-        assert MADE.answering["b0"].samples_ms == (2.0, 2.5, 3.0)
-        assert MADE.answering[OVERFLOWED].samples_ms == (9.0, 11.0)
+        assert MADE.latency_of["b0"].source == IN_STREAM
+        assert MADE.latency_of["b0"].samples_ms == (2.0, 2.5, 3.0)
+        assert MADE.latency_of[OVERFLOWED].samples_ms == (9.0, 11.0)
 
     def test_runs_in_a_row_stand_in_for_a_stream_that_met_none(self) -> None:
-        answer = replace(MADE, stream=(block((9.0, OVERFLOWED)),)).answering["b0"]
+        answer = replace(MADE, stream=(block((9.0, OVERFLOWED)),)).latency_of["b0"]
         assert (answer.source, answer.samples_ms) == (IN_A_ROW, (2.25, 2.75))
 
     def test_a_bucket_that_never_answered_is_measured_alone_plus_dispatch(self) -> None:
-        answer = MADE.answering["b1"]
+        answer = MADE.latency_of["b1"]
         assert (answer.source, answer.samples_ms) == (WITH_DISPATCH, (4.5, 4.5))  # dispatch to b0 took 0.5
 
     def test_without_any_dispatch_cost_it_is_the_bucket_alone(self) -> None:
-        answer = replace(MADE, repeated={OVERFLOWED: MADE.repeated[OVERFLOWED]}).answering["full"]
+        answer = replace(MADE, repeated={OVERFLOWED: MADE.repeated[OVERFLOWED]}).latency_of["full"]
         assert (answer.source, answer.samples_ms) == (ALONE, (6.0, 8.0))
 
     def test_dispatch_is_the_bundle_minus_the_bucket_alone(self) -> None:
@@ -105,12 +105,12 @@ class TestFigures:
         none = replace(MADE, stream=(), repeated={}, kinds=("b0",))
         predicted_ms = (SHARES["b0"] * 2 + SHARES["b1"] * 4) / (SHARES["b0"] + SHARES["b1"])
         assert none.misprediction == {"ms": predicted_ms, "from": AT_MOST}
-        answer = none.answering[OVERFLOWED]
+        answer = none.latency_of[OVERFLOWED]
         assert (answer.source, answer.samples_ms) == (AT_MOST, (6 + predicted_ms, 8 + predicted_ms))
 
     def test_nothing_is_predicted_where_depths_are_known(self) -> None:
         assert EXACT.misprediction is None
-        assert OVERFLOWED not in EXACT.answering
+        assert OVERFLOWED not in EXACT.latency_of
         assert EXACT.calibrated_overflow == 0
 
     def test_over_the_calibrated_mix(self) -> None:
@@ -153,7 +153,7 @@ class TestFigures:
 
     def test_several_images_a_run_have_no_latency_by_kind(self) -> None:
         several = replace(MADE, batch=4)
-        assert several.answering == {}
+        assert several.latency_of == {}
         assert (several.misprediction, several.switch, several.fed.expected_ms) == (None, None, None)
 
     def test_every_figure_is_json(self) -> None:

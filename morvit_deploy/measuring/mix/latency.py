@@ -35,7 +35,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Answering:
+class Latency:
     """Latency of one kind of run, ms, and where the samples come from."""
 
     samples_ms: tuple[float, ...]
