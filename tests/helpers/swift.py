@@ -98,7 +98,7 @@ _NAME = re.compile(r"\b(?:func|let|var|case) (\w+)|\b(init)\(")
 _LABEL = re.compile(r"(?:^|,)\s*(\w+)(?: \w+)?\s*:")
 
 
-def public_names(path: Path) -> set[str]:
+def declared_names(path: Path) -> set[str]:
     """Names of functions with their labels, `color(depth:lowest:highest:)`, and of properties and cases."""
     return {name for node in _declarations(path) if (name := _full_name(_text(node)))}
 
@@ -129,6 +129,7 @@ def _text(node: Node) -> str:
 
 def _full_name(declaration: str) -> str:
     """`color(depth:lowest:)` of a function's text, `depth` of a property's."""
+    declaration = re.sub(r'@available\(.*?"\)', "", declaration)  # its text has names, too
     match = _NAME.search(declaration)
     if match is None:
         return ""

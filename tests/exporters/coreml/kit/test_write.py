@@ -16,7 +16,7 @@ import pytest
 from adaptive_plans import answered_by
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from places import ROOT
-from swift import coreml_manifest, made_up_golden, public_names, renamed, syntax_problems
+from swift import coreml_manifest, made_up_golden, declared_names, renamed, syntax_problems
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest
@@ -177,6 +177,7 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
     manifest, golden = MODELS["threshold"](), made_up_golden(EXPERT, [0, 1, 2])
     for name in ("one", "two"):
         names = write_swift_package(tmp_path / name, manifest, golden)
+        names += [write_description(tmp_path / name, manifest)]
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
 
 
@@ -252,7 +253,7 @@ def test_old_names_are_deprecated_and_renamed() -> None:
     found = {old: new for source in deprecated for old, new in renamed(source)}
     assert found == OLD_NAMES
     others = [path for path in (TEMPLATE / "Sources").rglob("*.swift") if path not in deprecated]
-    declared = {name for source in others for name in public_names(source)}
+    declared = {name for source in others for name in declared_names(source)}
     assert {new for new in OLD_NAMES.values()} <= declared
     assert not declared & (OLD_NAMES.keys() - {"normalised"})
 

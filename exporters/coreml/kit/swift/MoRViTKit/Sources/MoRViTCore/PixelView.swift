@@ -134,6 +134,7 @@ package struct PixelView {
 
     private static func level(_ sum: Int32) -> Int32 {
         let value = sum &>> ResamplingKernel.precision
-        return value < 0 ? 0 : value > 255 ? 255 : value
+        if value < 0 { return 0 }
+        return value > 255 ? 255 : value
     }
 }
