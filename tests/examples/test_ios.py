@@ -16,11 +16,11 @@ from places import EXAMPLES
 from swift import syntax_problems
 
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import TEMPLATE
+from morvit_deploy.exporters.coreml.kit.write import DESCRIPTION, TEMPLATE
 
 IOS = EXAMPLES / "ios"
 PROJECT = IOS / "MoRViTCamera.xcodeproj" / "project.pbxproj"
-EXPORTED = f"Model/{PACKAGE}", "Model/MoRViTKit"  # what prepare.sh puts beside the project
+EXPORTED = f"Model/{PACKAGE}", f"Model/{DESCRIPTION}", "Model/MoRViTKit"  # what prepare.sh puts beside the project
 TOKEN = re.compile(
     r'\s+|//[^\n]*|/\*.*?\*/|(?P<text>"(?:[^"\\]|\\.)*"|[\w./$]+)|(?P<sign>[{}()=;,])', re.DOTALL
 )
@@ -121,7 +121,7 @@ def test_the_app_is_linked_with_the_library(objects: dict[str, dict[str, Any]]) 
     assert {each.get("fileRef") or each.get("productRef") for each in built} == {
         number
         for number, each in objects.items()
-        if each.get("path") == f"Model/{PACKAGE}" or each is product
+        if each.get("path") in EXPORTED[:2] or each is product
     }
 
 

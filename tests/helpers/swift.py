@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,61 @@ def syntax_problems(path: Path) -> list[str]:
             problems.append(f"{path.name}:{node.start_point[0] + 1}: {text[:60]!r}")
         stack += node.children
     return problems
+
+
+_NAME = re.compile(r"\b(?:func|let|var|case) (\w+)|\b(init)\(")
+_LABEL = re.compile(r"(?:^|,)\s*(\w+)(?: \w+)?\s*:")
+
+
+def declared_names(path: Path) -> set[str]:
+    """Names of functions with their labels, `color(depth:lowest:highest:)`, and of properties and cases."""
+    return {name for node in _declarations(path) if (name := _full_name(_text(node)))}
+
+
+def renamed(path: Path) -> list[tuple[str, str]]:
+    """Each deprecated declaration's name, and the name that its attribute gives as the new one."""
+    pairs = []
+    for node in _declarations(path):
+        attribute = re.search(r'@available\(\*, deprecated, renamed: "([^"]+)"\)', _text(node))
+        if attribute is not None:
+            pairs.append((_full_name(_text(node)), attribute[1]))
+    return pairs
+
+
+def _declarations(path: Path) -> Iterator[Node]:
+    kinds = {"function_declaration", "property_declaration", "init_declaration", "enum_entry"}
+    stack: list[Node] = [PARSER.parse(path.read_bytes()).root_node]
+    while stack:
+        node = stack.pop()
+        if node.type in kinds:
+            yield node
+        stack += node.children
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode()
+
+
+def _full_name(declaration: str) -> str:
+    """`color(depth:lowest:)` of a function's text, `depth` of a property's."""
+    declaration = re.sub(r'@available\(.*?"\)', "", declaration)  # its text has names, too
+    match = _NAME.search(declaration)
+    if match is None:
+        return ""
+    name = match[1] or match[2]
+    behind = declaration[match.end(1) if match[1] else match.end(2) :]
+    if not re.match(r"(<\w+>)?\(", behind):
+        return name
+    start = behind.index("(") + 1
+    return f"{name}({''.join(f'{label}:' for label in _LABEL.findall(_inside(behind[start:])))})"
+
+
+def _inside(text: str) -> str:
+    """The parameters up to the closing parenthesis, without what is in brackets of their own."""
+    depth, kept = 0, ""
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if depth < 0:
+            break
+        kept += sign if depth == 0 else ""
+    return kept

@@ -1,7 +1,7 @@
 import MoRViTKit
 import SwiftUI
 
-/// Classes, bucket and latency of the newest answer.
+/// Classes, bucket and latency of the newest prediction.
 struct AnswerPanel: View {
     let prediction: Prediction
 
@@ -18,7 +18,7 @@ struct AnswerPanel: View {
             Divider()
             HStack {
                 Label(prediction.bucket.name, systemImage: "square.stack.3d.up")
-                if prediction.overflow {
+                if prediction.didOverflow {
                     Text("after an overflow").foregroundStyle(.secondary)
                 }
                 Spacer()

@@ -78,9 +78,7 @@ extension Camera: AVCaptureVideoDataOutputSampleBufferDelegate {
     func captureOutput(
         _ output: AVCaptureOutput, didOutput sampleBuffer: CMSampleBuffer, from connection: AVCaptureConnection
     ) {
-        guard let buffer = CMSampleBufferGetImageBuffer(sampleBuffer), let image = try? InputImage(buffer) else {
-            return
-        }
-        newest.yield(image)
+        guard let buffer = CMSampleBufferGetImageBuffer(sampleBuffer) else { return }
+        newest.yield(InputImage(buffer))
     }
 }

@@ -3,7 +3,7 @@ import SwiftUI
 
 /// The live preview with the heat map over it.
 struct CameraScreen: View {
-    let recogniser: Recogniser
+    let recognizer: Recognizer
     let showsDepth: Bool
 
     @State private var camera: Camera?
@@ -16,7 +16,7 @@ struct CameraScreen: View {
             } else if let camera {
                 CameraPreview(session: camera.session)
                     .overlay {
-                        if showsDepth, let map = recogniser.prediction?.depth {
+                        if showsDepth, let map = recognizer.prediction?.depth {
                             DepthOverlay(map: map, share: share)
                         }
                     }
@@ -31,7 +31,7 @@ struct CameraScreen: View {
     private var aspect: CGFloat { CGFloat(Camera.frameWidth) / CGFloat(Camera.frameHeight) }
 
     private var share: Double {
-        recogniser.visibleShare(width: Camera.frameWidth, height: Camera.frameHeight)
+        recognizer.visibleShare(width: Camera.frameWidth, height: Camera.frameHeight)
     }
 
     private func run() async {
@@ -39,7 +39,7 @@ struct CameraScreen: View {
         self.camera = camera
         do {
             try await camera.start()
-            await recogniser.follow(camera.frames)
+            await recognizer.follow(camera.frames)
         } catch {
             failure = error.localizedDescription
         }

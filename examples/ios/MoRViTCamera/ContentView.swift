@@ -1,7 +1,7 @@
 import MoRViTKit
 import SwiftUI
 
-/// Camera or photo, the answer below, compute units above.
+/// Camera or photo, the prediction below, compute units above.
 struct ContentView: View {
     enum Source: String, CaseIterable, Identifiable {
         case camera = "Camera"
@@ -10,7 +10,7 @@ struct ContentView: View {
         var id: Self { self }
     }
 
-    let recogniser: Recogniser
+    let recognizer: Recognizer
 
     @AppStorage("computeUnits") private var units = ComputeUnits.all
     @AppStorage("showsDepth") private var showsDepth = true
@@ -30,26 +30,26 @@ struct ContentView: View {
             .navigationBarTitleDisplayMode(.inline)
             .toolbar { menu }
         }
-        .task(id: units) { await recogniser.load(units) }
+        .task(id: units) { await recognizer.load(units) }
     }
 
     @ViewBuilder private var content: some View {
-        switch recogniser.state {
+        switch recognizer.state {
         case .loading:
             Spacer()
-            ProgressView("Opening the model")
+            ProgressView("Loading the model")
             Spacer()
         case .failed(let failure):
             ContentUnavailableView(
-                "The model does not open", systemImage: "exclamationmark.triangle",
+                "The model cannot be loaded", systemImage: "exclamationmark.triangle",
                 description: Text(failure.text)
             )
         case .ready:
             switch source {
-            case .camera: CameraScreen(recogniser: recogniser, showsDepth: showsDepth)
-            case .photo: PhotoScreen(recogniser: recogniser, showsDepth: showsDepth)
+            case .camera: CameraScreen(recognizer: recognizer, showsDepth: showsDepth)
+            case .photo: PhotoScreen(recognizer: recognizer, showsDepth: showsDepth)
             }
-            AnswerArea(recogniser: recogniser)
+            AnswerArea(recognizer: recognizer)
         }
     }
 
@@ -60,21 +60,21 @@ struct ContentView: View {
                     ForEach(ComputeUnits.allCases) { Text($0.title).tag($0) }
                 }
                 Toggle("Depth heat map", isOn: $showsDepth)
-                    .disabled(recogniser.classifier?.description.answersDepth != true)
+                    .disabled(recognizer.classifier?.description.answersDepth != true)
             }
         }
     }
 }
 
-/// The newest answer, or what went wrong. A view of its own: it changes with every frame, the window does not.
+/// The newest prediction, or what went wrong. A view of its own: it changes with every frame, the window does not.
 struct AnswerArea: View {
-    let recogniser: Recogniser
+    let recognizer: Recognizer
 
     var body: some View {
-        if let problem = recogniser.problem {
+        if let problem = recognizer.problem {
             Text(problem.text).font(.footnote).foregroundStyle(.red)
         }
-        if let prediction = recogniser.prediction {
+        if let prediction = recognizer.prediction {
             AnswerPanel(prediction: prediction)
         }
     }

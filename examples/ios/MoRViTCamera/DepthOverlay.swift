@@ -10,7 +10,7 @@ struct DepthOverlay: View {
     var body: some View {
         GeometryReader { space in
             let side = min(space.size.width, space.size.height) * share
-            if let image = map.image {
+            if let image = map.cgImage() {
                 Image(decorative: image, scale: 1)
                     .resizable()
                     .interpolation(.none)
@@ -21,20 +21,5 @@ struct DepthOverlay: View {
         }
         .allowsHitTesting(false)
         .accessibilityLabel("Depth of each patch, on average \(map.mean, specifier: "%.1f")")
-    }
-}
-
-extension DepthMap {
-    /// One pixel for each patch.
-    var image: CGImage? {
-        guard
-            let colours = CGColorSpace(name: CGColorSpace.sRGB),
-            let provider = CGDataProvider(data: Data(rgba()) as CFData)
-        else { return nil }
-        return CGImage(
-            width: side, height: side, bitsPerComponent: 8, bitsPerPixel: 32, bytesPerRow: 4 * side,
-            space: colours, bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.noneSkipLast.rawValue),
-            provider: provider, decode: nil, shouldInterpolate: false, intent: .defaultIntent
-        )
     }
 }

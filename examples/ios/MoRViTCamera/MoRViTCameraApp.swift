@@ -3,11 +3,11 @@ import SwiftUI
 /// Classifies what the camera sees with an exported MoR-ViT, and shows how deep each patch went.
 @main
 struct MoRViTCameraApp: App {
-    @State private var recogniser = Recogniser()
+    @State private var recognizer = Recognizer()
 
     var body: some Scene {
         WindowGroup {
-            ContentView(recogniser: recogniser)
+            ContentView(recognizer: recognizer)
         }
     }
 }

@@ -16,7 +16,7 @@ import pytest
 from adaptive_plans import answered_by
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from places import ROOT
-from swift import coreml_manifest, made_up_golden, syntax_problems
+from swift import coreml_manifest, made_up_golden, declared_names, renamed, syntax_problems
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest
@@ -27,9 +27,11 @@ from morvit_deploy.exporters.coreml.kit.write import (
     DESCRIPTION,
     GOLDEN,
     MOST_BYTES,
+    CORE_TESTS,
     TEMPLATE,
     VECTORS,
     choose_golden,
+    write_description,
     write_swift_package,
 )
 from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
@@ -54,11 +56,12 @@ def float_input(manifest: Manifest) -> Manifest:
 def written(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Manifest]:
-    """A package and the manifest it was made of."""
+    """A package and the manifest it was made of; the description is beside the package, as in a bundle."""
     manifest = MODELS[request.param]()
     folder = tmp_path_factory.mktemp("bundle") / "MoRViTKit"
     golden = made_up_golden(manifest.config, [0, len(manifest.plan.buckets) - 1])
     names = write_swift_package(folder, manifest, golden)
+    assert write_description(folder.parent, manifest) == DESCRIPTION
     assert names == sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return folder, manifest
 
@@ -81,7 +84,7 @@ def test_the_parser_sees_mistakes(tmp_path: Path) -> None:
 
 def test_the_description_is_the_manifest(written: tuple[Path, Manifest]) -> None:
     folder, manifest = written
-    model = read(folder / DESCRIPTION)
+    model = read(folder.parent / DESCRIPTION)
     config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
     assert model["functions"] == list(form.functions)
     assert model["minimumIOS"] == form.ios
@@ -106,13 +109,13 @@ def test_the_swift_type_has_every_field(written: tuple[Path, Manifest]) -> None:
     """Decoding ignores what it does not know: a field that Swift lacks would be lost unseen."""
     source = (written[0] / "Sources/MoRViTCore/ModelDescription.swift").read_text(encoding="utf-8")
     fields = set(re.findall(r"^    public let (\w+):", source, re.MULTILINE))
-    assert fields == set(read(written[0] / DESCRIPTION))
+    assert fields == set(read(written[0].parent / DESCRIPTION))
 
 
 def test_no_depth_is_said(tmp_path: Path) -> None:
     manifest = coreml_manifest(make_config())
     manifest = manifest.model_copy(update={"outputs": manifest.outputs[:1]})
-    write_swift_package(tmp_path, manifest, made_up_golden(manifest.config, [0]))
+    write_description(tmp_path, manifest)
     assert read(tmp_path / DESCRIPTION)["answersDepth"] is False
 
 
@@ -174,7 +177,97 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
     manifest, golden = MODELS["threshold"](), made_up_golden(EXPERT, [0, 1, 2])
     for name in ("one", "two"):
         names = write_swift_package(tmp_path / name, manifest, golden)
+        names += [write_description(tmp_path / name, manifest)]
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
+
+
+def test_two_models_in_one_app(tmp_path: Path) -> None:
+    """The package of either bundle serves both models: no generated file is compiled into the app."""
+    first, second = MODELS["threshold"](), MODELS["dense, float input"]()
+    packages = []
+    for name, manifest in (("one", first), ("two", second)):
+        names = write_swift_package(tmp_path / name, manifest, made_up_golden(manifest.config, [0]))
+        packages.append({n: (tmp_path / name / n).read_bytes() for n in names})
+    one, two = packages
+    assert one.keys() == two.keys()
+    differing = {name for name in one if one[name] != two[name]}
+    tests = {f"{CORE_TESTS}/{DESCRIPTION}", VECTORS, *(name for name in one if name.startswith(f"{GOLDEN}/"))}
+    assert f"{CORE_TESTS}/{DESCRIPTION}" in differing and differing <= {"README.md", *tests}
+    assert not [name for name in one if name.startswith("Sources/") and "/Resources/" in name]
+
+
+def test_the_description_of_the_unit_tests_is_the_bundles(written: tuple[Path, Manifest]) -> None:
+    folder, _ = written
+    assert (folder / CORE_TESTS / DESCRIPTION).read_bytes() == (folder.parent / DESCRIPTION).read_bytes()
+
+
+def test_file_and_module_names_are_unique(written: tuple[Path, Manifest]) -> None:
+    """Swift refuses two files of one name in a module, and two targets of one name in a package."""
+    folder, _ = written
+    for target in (folder / "Sources").iterdir():
+        names = [source.name for source in target.rglob("*.swift")]
+        assert len(names) == len(set(names))
+    text = (folder / "Package.swift").read_text()
+    targets = re.findall(r'arget\(\s*name: "(\w+)"', text)
+    assert sorted(targets) == ["MoRViTCore", "MoRViTCoreTests", "MoRViTKit", "MoRViTKitTests"]
+
+
+def test_systems_follow_the_exported_package(written: tuple[Path, Manifest]) -> None:
+    folder, manifest = written
+    several = len(CoremlForm.of(manifest).functions) > 1
+    ios = CoremlForm.of(manifest).ios
+    assert ios >= 18 or not several
+    expected = f'platforms: [.iOS("{ios}.0"), .macOS("{oldest_macos(ios)}.0")]'
+    assert expected in (folder / "Package.swift").read_text()
+
+
+def test_newer_interfaces_are_guarded() -> None:
+    """`functionName` needs iOS 18; a kit for iOS 17 has the same sources."""
+    for source in (TEMPLATE / "Sources").rglob("*.swift"):
+        text = source.read_text(encoding="utf-8")
+        if "functionName" in text:
+            assert text.index("#available(iOS 18, macOS 15") < text.index("functionName")
+            break
+    else:
+        raise AssertionError("no source chooses a function")
+
+
+OLD_NAMES = {  # of the first version of the package -> the name that replaces it
+    "bundled()": "init(named:in:)",
+    "normalised": "normalized",
+    "normalise(_:)": "normalized(_:)",
+    "apply(to:)": "applied(to:)",
+    "colour(depth:lowest:highest:)": "color(depth:lowest:highest:)",
+    "outcome(of:overflow:)": "outcome(of:didOverflow:)",
+    "init(bucket:overflow:)": "init(bucket:didOverflow:)",
+    "overflow": "didOverflow",
+    "bucketNumber": "bucketIndex",
+    "load(from:computeUnits:allowsUpscaling:)": "load(named:in:computeUnits:allowsUpscaling:)",
+    "openAll()": "loadAll()",
+}
+
+
+def test_old_names_are_deprecated_and_renamed() -> None:
+    """Each old name is a declaration whose attribute has the new name, which is declared elsewhere."""
+    deprecated = sorted((TEMPLATE / "Sources").rglob("Deprecated.swift"))
+    found = {old: new for source in deprecated for old, new in renamed(source)}
+    assert found == OLD_NAMES
+    others = [path for path in (TEMPLATE / "Sources").rglob("*.swift") if path not in deprecated]
+    declared = {name for source in others for name in declared_names(source)}
+    assert {new for new in OLD_NAMES.values()} <= declared
+    assert not declared & (OLD_NAMES.keys() - {"normalised"})
+
+
+def test_the_public_interface_is_in_american_english() -> None:
+    british = re.compile(r"colour|grey|centre|normalis|initialis|recognis|catalogue|licence", re.IGNORECASE)
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted([*TEMPLATE.rglob("*.swift"), *TEMPLATE.rglob("*.md")])
+        if not path.name.startswith("Deprecated")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if british.search(line.replace('"normalised"', ""))
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize(("ios", "macos"), [(17, 14), (18, 15), (26, 26)])
@@ -197,6 +290,9 @@ def test_another_target_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:
 
     with pytest.raises(TargetError, match="onnx"):
         write_swift_package(tmp_path, open_manifest(tiny_bundle), made_up_golden(EXPERT, [0]))
+    with pytest.raises(TargetError, match="onnx"):
+        write_description(tmp_path, open_manifest(tiny_bundle))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_public_symbol_is_documented() -> None:

@@ -1,6 +1,6 @@
-/// 8-bit pixels in memory, seen upright: pixels are read where they lie, and nothing is copied to turn a picture.
+/// Pixels of four bytes in memory, seen upright: they are read where they are, and nothing is copied to turn a picture.
 ///
-/// The memory must outlive the view.
+/// The memory must outlive the view and begin at a multiple of four bytes.
 package struct PixelView {
     /// The order of the four bytes of a pixel.
     package enum Layout: Sendable {
@@ -12,27 +12,31 @@ package struct PixelView {
     /// Rows of the upright picture.
     package let height: Int
 
-    let origin: UnsafeRawPointer  // the upright picture's first pixel
-    let columnStride: Int  // bytes from a pixel to its right neighbor in the upright picture
-    let rowStride: Int  // bytes to the neighbor below
-    let layout: Layout
+    private let pixels: UnsafePointer<UInt32>  // the upright picture's first pixel
+    private let columnStride: Int  // pixels from one to its right neighbor in the upright picture
+    private let rowStride: Int  // pixels to the neighbor below
+    private let redShift: UInt32
+    private let blueShift: UInt32
 
     /// The pixels at `start`, `width` × `height` as they are stored, turned by `turn`.
+    ///
+    /// - Parameter rowBytes: Bytes from a stored row to the next, a multiple of 4.
     package init(
         _ start: UnsafeRawPointer, width: Int, height: Int, rowBytes: Int, layout: Layout,
         turn: Turn = .upright
     ) {
+        precondition(rowBytes % 4 == 0, "pixels of four bytes lie at multiples of 4")
         func offset(_ column: Int, _ row: Int) -> Int {
             let stored = turn.source(column: column, row: row, width: width, height: height)
-            return stored.row * rowBytes + 4 * stored.column
+            return stored.row * (rowBytes / 4) + stored.column
         }
         let first = offset(0, 0)
         self.width = turn.exchangesSides ? height : width
         self.height = turn.exchangesSides ? width : height
-        self.layout = layout
-        origin = start + first
+        pixels = start.assumingMemoryBound(to: UInt32.self) + first
         columnStride = offset(1, 0) - first
         rowStride = offset(0, 1) - first
+        (redShift, blueShift) = layout == .rgba ? (0, 16) : (16, 0)  // little-endian, as all Apple systems are
     }
 
     /// A part of the picture, resampled to `geometry`'s size: the square of `side` pixels that it crops.
@@ -49,72 +53,78 @@ package struct PixelView {
         return Self.reduced(narrowed(by: across, rows: rows), by: down, firstRow: rows.lowerBound, width: side)
     }
 
-    /// Each of `rows` with its columns resampled.
-    private func narrowed(by kernel: ResamplingKernel, rows: Range<Int>) -> [UInt8] {
-        let columns = kernel.first.count
-        return Self.bytes(3 * columns * rows.count) { target in
+    // The loops below keep to operations that are fast in builds without optimization, too: `while`, and integers that
+    // are never converted.
+
+    /// Each of `rows` with its columns resampled: levels of red, green and blue from 0 to 255.
+    private func narrowed(by kernel: ResamplingKernel, rows: Range<Int>) -> [Int32] {
+        var levels = [Int32](repeating: 0, count: 3 * kernel.first.count * rows.count)
+        levels.withUnsafeMutableBufferPointer { levels in
             kernel.weights.withUnsafeBufferPointer { weights in
-                var place = 0
+                guard var target = levels.baseAddress, var own = weights.baseAddress else { return }
                 for row in rows {
-                    for column in 0..<columns {
-                        let first = kernel.first[column]
-                        let start = column * kernel.count
-                        let own = weights[start..<start + min(kernel.count, width - first)]
-                        let sum = weighed(origin + row * rowStride + first * columnStride, own)
-                        target[place] = Self.byte(sum.red)
-                        target[place + 1] = Self.byte(sum.green)
-                        target[place + 2] = Self.byte(sum.blue)
-                        place += 3
+                    for first in kernel.first {
+                        let taps = min(kernel.count, width - first)
+                        weigh(taps, from: row * rowStride + first * columnStride, own, into: target)
+                        target += 3
+                        own += kernel.count
                     }
+                    own -= weights.count
                 }
             }
         }
+        return levels
     }
 
-    /// Weighted sums of neighboring pixels, from `start` to the right.
-    private func weighed(
-        _ start: UnsafeRawPointer, _ weights: Slice<UnsafeBufferPointer<Int32>>
-    ) -> (red: Int32, green: Int32, blue: Int32) {
-        let (red, blue) = layout == .rgba ? (0, 2) : (2, 0)
-        var pixel = start
-        var sum = (red: Self.half, green: Self.half, blue: Self.half)
-        var tap = weights.startIndex
-        while tap < weights.endIndex {  // not `for`, which is slow in builds without optimization
-            let weight = weights.base[tap]
-            sum.red &+= weight &* Int32(pixel.load(fromByteOffset: red, as: UInt8.self))
-            sum.green &+= weight &* Int32(pixel.load(fromByteOffset: 1, as: UInt8.self))
-            sum.blue &+= weight &* Int32(pixel.load(fromByteOffset: blue, as: UInt8.self))
-            pixel += columnStride
+    /// The weighted sum of `taps` neighboring pixels, from the one at `place` to the right.
+    private func weigh(
+        _ taps: Int, from place: Int, _ weights: UnsafePointer<Int32>, into target: UnsafeMutablePointer<Int32>
+    ) {
+        var (red, green, blue) = (Self.half, Self.half, Self.half)
+        var (place, tap) = (place, 0)
+        while tap < taps {
+            let pixel = pixels[place]
+            let weight = weights[tap]
+            red &+= weight &* Int32(bitPattern: (pixel &>> redShift) & 0xff)
+            green &+= weight &* Int32(bitPattern: (pixel &>> 8) & 0xff)
+            blue &+= weight &* Int32(bitPattern: (pixel &>> blueShift) & 0xff)
+            place &+= columnStride
             tap &+= 1
         }
-        return sum
+        target[0] = Self.level(red)
+        target[1] = Self.level(green)
+        target[2] = Self.level(blue)
     }
 
-    /// Rows of `width` RGB pixels, resampled from top to bottom; the first of them is row `firstRow` of the picture.
+    /// Rows of `width` pixels, resampled from top to bottom; the first of them is row `firstRow` of the picture.
     private static func reduced(
-        _ pixels: [UInt8], by kernel: ResamplingKernel, firstRow: Int, width: Int
+        _ levels: [Int32], by kernel: ResamplingKernel, firstRow: Int, width: Int
     ) -> [UInt8] {
-        let rowBytes = 3 * width
-        let rows = pixels.count / rowBytes
-        return bytes(rowBytes * kernel.first.count) { target in
-            pixels.withUnsafeBufferPointer { source in
-                for row in kernel.first.indices {
-                    let start = kernel.first[row] - firstRow
-                    let taps = min(kernel.count, rows - start)
-                    let own = Array(kernel.weights[row * kernel.count..<row * kernel.count + taps])
-                    var column = 0
-                    while column < rowBytes {
-                        var sum = half
-                        var from = start * rowBytes + column
-                        var tap = 0
-                        while tap < taps {
-                            sum &+= own[tap] &* Int32(source[from])
-                            from &+= rowBytes
-                            tap &+= 1
-                        }
-                        target[row * rowBytes + column] = byte(sum)
-                        column &+= 1
-                    }
+        let length = 3 * width
+        var bytes = [UInt8]()
+        bytes.reserveCapacity(length * kernel.first.count)
+        for (row, first) in kernel.first.enumerated() {
+            let start = first - firstRow
+            var sums = [Int32](repeating: half, count: length)
+            for tap in 0..<min(kernel.count, levels.count / length - start) {
+                add(levels, from: (start + tap) * length, kernel.weights[row * kernel.count + tap], to: &sums)
+            }
+            bytes += sums.map { UInt8(level($0)) }
+        }
+        return bytes
+    }
+
+    /// Adds `weight` times a row of levels to the sums.
+    private static func add(_ levels: [Int32], from place: Int, _ weight: Int32, to sums: inout [Int32]) {
+        levels.withUnsafeBufferPointer { levels in
+            sums.withUnsafeMutableBufferPointer { sums in
+                guard let source = levels.baseAddress, let target = sums.baseAddress else { return }
+                let row = source + place
+                let length = sums.count
+                var column = 0
+                while column < length {
+                    target[column] &+= weight &* row[column]
+                    column &+= 1
                 }
             }
         }
@@ -122,14 +132,9 @@ package struct PixelView {
 
     private static let half: Int32 = 1 << (ResamplingKernel.precision - 1)  // rounds to the nearest
 
-    private static func byte(_ sum: Int32) -> UInt8 {
-        UInt8(truncatingIfNeeded: min(max(sum >> ResamplingKernel.precision, 0), 255))
-    }
-
-    private static func bytes(_ count: Int, _ fill: (UnsafeMutableBufferPointer<UInt8>) -> Void) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: count) { memory, initialized in
-            fill(memory)
-            initialized = count
-        }
+    private static func level(_ sum: Int32) -> Int32 {
+        let value = sum &>> ResamplingKernel.precision
+        if value < 0 { return 0 }
+        return value > 255 ? 255 : value
     }
 }

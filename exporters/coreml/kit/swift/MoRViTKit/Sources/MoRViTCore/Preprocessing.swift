@@ -104,6 +104,9 @@ public struct Preprocessing: Codable, Sendable, Hashable {
         if !filters.contains(interpolation) {
             return "interpolation: got \(interpolation), expected one of \(filters)"
         }
+        if imageSize < 1 {
+            return "imageSize: got \(imageSize), expected at least 1"
+        }
         if let resize, resize < imageSize {
             return "resize: got \(resize), expected at least imageSize \(imageSize)"
         }

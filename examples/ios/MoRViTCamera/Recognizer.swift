@@ -2,17 +2,17 @@ import Foundation
 import MoRViTKit
 import Observation
 
-/// Holds the classifier, feeds it frames one after the other, and keeps the newest answer for the views.
+/// Holds the classifier, passes it frames one after the other, and keeps the newest prediction for the views.
 @MainActor
 @Observable
-final class Recogniser {
+final class Recognizer {
     enum State {
         case loading
-        case ready(MoRViTClassifier)
+        case ready(any MoRViTClassifying)
         case failed(Failure)
     }
 
-    /// What a view says of an error.
+    /// What a view shows of an error.
     struct Failure {
         let text: String
 
@@ -26,7 +26,20 @@ final class Recogniser {
     private(set) var prediction: Prediction?
     private(set) var problem: Failure?
 
-    var classifier: MoRViTClassifier? {
+    private let makeClassifier: Load
+
+    /// Loads the classifier; previews pass one that needs no model.
+    typealias Load = @Sendable (ComputeUnits) async throws -> any MoRViTClassifying
+
+    init(
+        _ makeClassifier: @escaping Load = {
+            try await MoRViTClassifier.load(computeUnits: $0, allowsUpscaling: true)
+        }
+    ) {
+        self.makeClassifier = makeClassifier
+    }
+
+    var classifier: (any MoRViTClassifying)? {
         if case .ready(let classifier) = state { return classifier }
         return nil
     }
@@ -36,12 +49,12 @@ final class Recogniser {
         classifier?.description.preprocessing.visibleShare(width: width, height: height) ?? 1
     }
 
-    /// Opens the model anew; frames that come meanwhile are dropped.
+    /// Loads the model again; frames that arrive in the meantime are dropped.
     func load(_ units: ComputeUnits) async {
         state = .loading
         prediction = nil
         do {
-            let classifier = try await MoRViTClassifier.load(computeUnits: units, allowsUpscaling: true)
+            let classifier = try await makeClassifier(units)
             if !Task.isCancelled {
                 state = .ready(classifier)
             }
@@ -52,14 +65,14 @@ final class Recogniser {
         }
     }
 
-    /// Answers each frame in turn until the stream or the task ends. The stream keeps only the newest frame.
+    /// Classifies each frame in turn until the stream or the task ends. The stream keeps only the newest frame.
     func follow(_ frames: AsyncStream<InputImage>) async {
         for await frame in frames {
             await classify(frame)
         }
     }
 
-    /// Answers one picture.
+    /// Classifies one picture.
     func classify(_ image: InputImage) async {
         guard let classifier else { return }
         do {
