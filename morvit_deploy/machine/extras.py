@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -66,7 +67,9 @@ def _missing(modules: Sequence[str], what: str, extra: str) -> MissingExtraError
 
 def is_missing(module: str) -> bool:
     """Is the module not installed? Does not import it."""
+    if module in sys.modules:
+        return sys.modules[module] is None
     try:
         return find_spec(module) is None
-    except (ImportError, ValueError):  # hidden, or a stub without a spec
+    except ImportError:  # a finder hides it
         return True
