@@ -119,7 +119,7 @@ def inspect(
     Raises ConfigError, CheckpointError, ImageError or OutputError.
 
     >>> found = md.inspect("checkpoint", "photos", limit=64)
-    >>> print(found.macs.static, found.survey.mean_depth)
+    >>> print(found.macs.static, found.survey)
     """
     checkpoint, out = Path(checkpoint), None if out is None else Path(out)
     if out is not None:
