@@ -160,3 +160,11 @@ def test_noise_is_a_warning() -> None:
     assert busy.startswith("others used 45 %") and drift.startswith("b: a block is 50% away")
     (load,) = warnings_about(quiet | {"load_average_before": [2.5]}, [steady])
     assert load == "the machine was busy before the start: load average 2.50 over 2 cores"
+
+
+def test_a_repr_is_one_line() -> None:
+    assert (
+        repr(Measured("b", 2, (Block((1.0, 3.0)),)))
+        == "Measured('b', batch 2, p50 2 ms, p90 2.8 ms, p99 2.98 ms, 1 block)"
+    )
+    assert repr(Measured("b", 1, ())) == "Measured('b', batch 1, 0 blocks)"
