@@ -61,9 +61,7 @@ class Inspection(Shown):
     ]  # if every patch token had that depth; empty unless depth is chosen up front
     survey: Survey | None = None
     folder: Path | None = None  # where the pictures are
-    maps: DepthMaps | None = field(
-        default=None, repr=False, compare=False
-    )  # of the images, where they are routed
+    maps: DepthMaps | None = field(default=None, compare=False)  # of the images, where they are routed
 
     def __repr__(self) -> str:
         size = f"{count(sum(self.parameters.values()))} parameters, {count(self.macs.static)}MACs"
