@@ -32,12 +32,10 @@ class Prediction(Shown):
     image: Path
     bucket: str  # that ran it
     top: tuple[Guess, ...]  # the most probable classes, best first
-    logits: NDArray[np.float32] = field(repr=False, compare=False)  # (classes,)
-    depth: NDArray[np.integer[Any]] | None = field(
-        repr=False, compare=False
-    )  # (N,) steps of each patch token
-    manifest: Manifest = field(repr=False, compare=False)
-    upscale: bool = field(default=False, repr=False)
+    logits: NDArray[np.float32] = field(compare=False)  # (classes,)
+    depth: NDArray[np.integer[Any]] | None = field(compare=False)  # (N,) steps that each patch token ran
+    manifest: Manifest = field(compare=False)
+    upscale: bool = False  # were smaller images enlarged?
 
     @property
     def label(self) -> str:

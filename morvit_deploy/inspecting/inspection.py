@@ -60,7 +60,7 @@ class Inspection(Shown):
     by_depth: tuple[AtDepth, ...]  # empty unless depth is chosen up front
     survey: Survey | None = None
     folder: Path | None = None  # of the pictures
-    maps: DepthMaps | None = field(default=None, repr=False, compare=False)  # with images, if they are routed
+    maps: DepthMaps | None = field(default=None, compare=False)  # with images, if they are routed
 
     def __repr__(self) -> str:
         size = f"{count(sum(self.parameters.values()))} parameters, {count(self.macs.static)}MACs"
@@ -116,7 +116,7 @@ def inspect(
     Raises ConfigError, CheckpointError, ImageError or OutputError.
 
     >>> found = md.inspect("checkpoint", "photos", limit=64)
-    >>> print(found.macs.static, found.survey.mean_depth)
+    >>> print(found.macs.static, found.survey)
     """
     checkpoint, out = Path(checkpoint), None if out is None else Path(out)
     if out is not None:

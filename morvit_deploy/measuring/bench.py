@@ -108,18 +108,10 @@ def bench(
         from morvit_deploy.measuring.apple.dispatching import chosen_units
         from morvit_deploy.measuring.apple.running import Wish
 
-        if len(folders) > 1:
-            raise TargetError(
-                f"got {len(folders)} bundles, expected one: device {device!r} measures one at a time"
-            )
         wish = Wish(device, chosen_units(compute_units), runs, blocks, warmup, phone, team)
-        return bench_apple(folders[0], wish, images=images, upscale=upscale, tell=tell, progress=progress)
-    amount = Amount(
-        runs,
-        BLOCKS if blocks is None else blocks,
-        WARMUP if warmup is None else warmup,
-        STARTS if starts is None else starts,
-    )
+        folder = _only(folders, device)
+        return bench_apple(folder, wish, images=images, upscale=upscale, tell=tell, progress=progress)
+    amount = Amount(runs, _given(blocks, BLOCKS), _given(warmup, WARMUP), _given(starts, STARTS))
     if found.measured_by == CUDA:
         from morvit_deploy.measuring.cuda.bench import bench_cuda
 
@@ -141,3 +133,15 @@ def _check_keywords(device: str, found: Device, given: Mapping[str, object]) -> 
     """ConfigError for keywords that mean nothing on this device."""
     if lacking := [name for name in found.lacks if given[name] not in (None, (), [])]:
         raise ConfigError(f"{', '.join(lacking)}: device {device!r} does not have this; leave it out")
+
+
+def _only(folders: tuple[Path, ...], device: str) -> Path:
+    if len(folders) > 1:
+        raise TargetError(
+            f"got {len(folders)} bundles, expected one: device {device!r} measures one at a time"
+        )
+    return folders[0]
+
+
+def _given(number: int | None, otherwise: int) -> int:
+    return otherwise if number is None else number

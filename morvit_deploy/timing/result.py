@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Generic, TypeVar
 
+from morvit_deploy.report import numbered
 from morvit_deploy.timing.samples import Block, percentiles
 
 FORMAT = "morvit-bench/1"
@@ -24,10 +25,10 @@ class Measured:
     blocks: tuple[Block, ...]
 
     def __repr__(self) -> str:
-        figures = ", ".join(f"{rank} {ms:.3g} ms" for rank, ms in self.latency_ms.items())
-        return (
-            f"{type(self).__name__}({self.name!r}, batch {self.batch}, {figures}, {len(self.blocks)} blocks)"
-        )
+        known = self.latency_ms if self.blocks else {}
+        figures = "".join(f", {rank} {ms:.3g} ms" for rank, ms in known.items())
+        blocks = numbered(len(self.blocks), "block")
+        return f"{type(self).__name__}({self.name!r}, batch {self.batch}{figures}, {blocks})"
 
     @property
     def samples_ms(self) -> list[float]:
@@ -123,7 +124,8 @@ class Result(Generic[M_co]):
 
 def described(result: Result[Measured]) -> str:
     """Device, median latencies and warnings, for a repr."""
-    medians = ", ".join(f"{one.name} {one.latency_ms['p50']:.3g} ms" for one in result.measured)
+    measured = [one for one in result.measured if one.blocks]
+    medians = ", ".join(f"{one.name} {one.latency_ms['p50']:.3g} ms" for one in measured)
     partial = f", partial: {result.partial}" if result.partial else ""
     warnings = f", {len(result.warnings)} warnings" if result.warnings else ""
     return f"{result.device!r}, {medians}{partial}{warnings}"

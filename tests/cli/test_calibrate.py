@@ -221,7 +221,7 @@ def test_all_files_or_none(
             raise OutputError(f"cannot write {path}: No space left on device; choose another place")
         write(path, content)
 
-    monkeypatch.setattr(files, "write_bytes", full_disk)
+    monkeypatch.setattr("morvit_deploy.planning.calibrated.write_bytes", full_disk)
     told = refused("calibrate", model, "--images", images, "--buckets", 1, "--limit", 4)
     assert "No space left" in told and written(inside) == []
 

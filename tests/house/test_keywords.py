@@ -96,7 +96,7 @@ def test_a_wrong_value_names_the_closest(call: Callable[[], object], hint: str) 
 def test_nothing_is_suggested_where_nothing_is_close() -> None:
     assert did_you_mean("toaster", ["onnx", "trt"], {"tensorrt": "trt"}) == ""
     assert did_you_mean("TensorRT", ["onnx", "trt"], {"tensorrt": "trt"}) == "; did you mean 'trt'?"
-    assert did_you_mean(16, [17, 18]) == "; did you mean 17?"
+    assert did_you_mean(16, [17, 18]) == ""
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -129,7 +129,11 @@ def test_the_docstring_has_an_example_of_it(name: str) -> None:
     assert name in {called for called, _ in calls(examples_of(name))}
 
 
-@pytest.mark.parametrize("source", [*map(examples_of, FUNCTIONS), *page_blocks()], ids=str)
+EXAMPLES_OF = {name: examples_of(name) for name in FUNCTIONS}
+BLOCKS = {f"block {number} of the page": block for number, block in enumerate(page_blocks(), start=1)}
+
+
+@pytest.mark.parametrize("source", [*EXAMPLES_OF.values(), *BLOCKS.values()], ids=[*EXAMPLES_OF, *BLOCKS])
 def test_examples_fit_the_signatures(source: str) -> None:
     for name, call in calls(source):
         given: dict[str, Any] = {keyword.arg: None for keyword in call.keywords if keyword.arg}

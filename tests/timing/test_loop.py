@@ -157,6 +157,15 @@ def test_noise_is_a_warning() -> None:
     drifting = Measured("b", 1, (Block((1.0,)), Block((1.5,), others_percent=90.0)))
     assert warnings_about(quiet, [steady]) == ()
     busy, drift = warnings_about(quiet, [drifting])
-    assert busy.startswith("other processes used 45 %") and drift.startswith("b: a block differs from the first by 50%")
+    assert busy.startswith("other processes used 45 %")
+    assert drift.startswith("b: a block differs from the first by 50%")
     (load,) = warnings_about(quiet | {"load_average_before": [2.5]}, [steady])
     assert load == "the machine was busy before the start: load average 2.50 over 2 cores"
+
+
+def test_a_repr_is_one_line() -> None:
+    assert (
+        repr(Measured("b", 2, (Block((1.0, 3.0)),)))
+        == "Measured('b', batch 2, p50 2 ms, p90 2.8 ms, p99 2.98 ms, 1 block)"
+    )
+    assert repr(Measured("b", 1, ())) == "Measured('b', batch 1, 0 blocks)"
