@@ -17,6 +17,8 @@ MorvitError                  exit status 2: bad usage or input
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -77,3 +79,14 @@ class ParityError(CheckFailed):
 
 class PrecisionError(CheckFailed):
     """A bundle below fp32 is not worth having: it misses its gate, or is not faster than fp32."""
+
+
+def did_you_mean(word: str, choices: Iterable[str] | Mapping[str, str]) -> str:
+    """"did you mean onnx?" for the choice closest to a misspelt `word`; empty where none is close.
+
+    A mapping gives further words for a choice: {"tensorrt": "trt"}.
+    """
+    meant = choices if isinstance(choices, Mapping) else {choice: choice for choice in choices}
+    folded = {name.lower(): choice for name, choice in meant.items()}
+    close = difflib.get_close_matches(word.lower(), folded, n=1)
+    return f"did you mean {folded[close[0]]}?" if close else ""

@@ -1,0 +1,148 @@
+"""Text in a given width, on any console: no word is broken, and no number parted from its unit."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GAP = 2  # spaces between columns
+RULE = "─"
+LEAST_TEXT = 16  # columns that a text at the end of a row gets, however long its words
+_HELD = "\u00a0"  # stands for a space at which no line may break
+_UNITS = (
+    "%|s|ms|µs|h|min|minutes|B|[kMGT]i?B|[kMG]|[GM]?MACs?|GMAC/s|images/s|[kMG]?Hz|m?W|m?J|°C|dB|cores|bits?"
+)
+_UNIT = re.compile(rf"(?<=\d) (?=(?:{_UNITS})(?:/\w+)?(?![\w/]))")
+# for a console that cannot show them
+_STAND_INS = {
+    "×": "x", "Δ": "d", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=", "≈": "~",
+    "±": "+-", "·": "-", "°": "deg ", "µ": "u", "█": "#", "─": "-", "│": "|", "’": "'",
+    "‘": "'", "“": '"', "”": '"', "•": "-",
+}  # fmt: skip  # a list of signs
+
+
+def table_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int], width: int
+) -> list[str]:
+    """Rows under their columns, at most `width` wide; where they do not fit, a block for each row.
+
+    A last cell with a word too long for its column, such as a path, comes under its row. Only a single word longer
+    than `width` makes a longer line. Columns `numeric` are aligned right.
+    """
+    by_column = list(zip(columns, *rows, strict=True))
+    least = [max(len_of(piece) for cell in column for piece in pieces(cell)) for column in by_column]
+    room = width - GAP * (len(columns) - 1)
+    last = len(columns) - 1
+    if sum(least) > room and last not in numeric:
+        least[last] = min(least[last], max(room - sum(least[:last]), LEAST_TEXT))
+    if sum(least) > room:
+        return _blocks(columns, rows, width)
+    most = [max(len_of(line) for cell in column for line in cell.split("\n")) for column in by_column]
+    widths = _widened(least, most, room)
+    lines = [*_row_lines(columns, widths, numeric), RULE * (sum(widths) + GAP * last)]
+    for row in rows:
+        if max(map(len_of, pieces(row[last]))) <= widths[last]:
+            lines += _row_lines(row, widths, numeric)
+        else:
+            lines += _row_lines([*row[:last], ""], widths, numeric)
+            lines += [" " * GAP + line for line in wrapped(row[last], width - GAP)]
+    return lines
+
+
+def show_in(text: str, encoding: str) -> str:
+    """The text with stand-ins for what the encoding does not have: × as x, Δ as d, other signs as `?`."""
+    return "".join(char if _has(encoding, char) else _stand_in(char) for char in text)
+
+
+def _has(encoding: str, char: str) -> bool:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stand_in(char: str) -> str:
+    if char in _STAND_INS:
+        return _STAND_INS[char]
+    bare = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+    return bare or "?"
+
+
+def len_of(text: str) -> int:
+    """Columns that the text takes: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def pieces(text: str) -> list[str]:
+    """What no line may break: words, and numbers with their units. Spaces at the start stay with the first."""
+    indent = len(text) - len(text.lstrip(" "))
+    held = _HELD * indent + _UNIT.sub(_HELD, text[indent:])
+    return [piece.replace(_HELD, " ") for piece in re.split(r"[ \n]+", held)]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The pieces of each line of a text in lines of at most `width`, where no piece is longer."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        first, *others = pieces(line)
+        lines.append(first)
+        for piece in others:
+            if len_of(lines[-1]) + 1 + len_of(piece) <= width:
+                lines[-1] += " " + piece
+            else:
+                lines.append(piece)
+    return lines
+
+
+def _widened(least: list[int], most: list[int], room: int) -> list[int]:
+    """Share the room: always to the column that lacks most."""
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        lacking = max(range(len(most)), key=lambda i: most[i] - widths[i])
+        if widths[lacking] >= most[lacking]:
+            break
+        widths[lacking] += 1
+    return widths
+
+
+def _row_lines(row: Sequence[str], widths: list[int], numeric: Sequence[int]) -> list[str]:
+    """The lines of one row, cells side by side."""
+    cells = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+    lines = []
+    for number in range(max(map(len, cells))):
+        parts = [cell[number] if number < len(cell) else "" for cell in cells]
+        fills = [" " * (width - len_of(part)) for part, width in zip(parts, widths, strict=True)]
+        padded = [f + p if i in numeric else p + f for i, (p, f) in enumerate(zip(parts, fills, strict=True))]
+        lines.append((" " * GAP).join(padded).rstrip())
+    return lines
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Each row as a block: its first cell, and under it a line for each column that has a value."""
+    names = columns[1:]
+    margin = GAP + max(map(len_of, names)) + GAP
+    lines: list[str] = []
+    for title, *values in rows:
+        lines += ["", *wrapped(title, width)]
+        for name, value in zip(names, values, strict=True):
+            first, *more = wrapped(value, width - margin)
+            if value:
+                lines += [(" " * GAP + name).ljust(margin) + first, *(" " * margin + line for line in more)]
+    return lines
+
+
+def print_lines(console: Console, lines: Iterable[str], style: str = "") -> None:
+    """Lines as they are: no markup, nothing wrapped, cut or coloured as code."""
+    text = show_in("\n".join(lines), console.encoding)
+    console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
