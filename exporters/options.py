@@ -5,9 +5,8 @@ Light: `export --help` imports it.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -21,7 +20,7 @@ from typing import (
     get_type_hints,
 )
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
@@ -38,6 +37,9 @@ class Help:
     least: float | None = None
     most: float | None = None
     show_default: bool = False
+    panel: str | None = None  # heading it stands under in `--help`
+    short: str | None = None  # as "-o"
+    also: Mapping[str, str] = field(default_factory=dict)  # other words for a choice, to suggest it
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,14 @@ class TargetOptions:
 def options_of(kind: type) -> tuple[Option, ...]:
     """The fields of a dataclass of options, in order."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(_option(field, hints[field.name]) for field in fields(kind))
+    return tuple(
+        option_of(one.name, hints[one.name], None if one.default is MISSING else one.default)
+        for one in fields(kind)
+    )
 
 
-def _option(field: Field[Any], hint: Any) -> Option:
+def option_of(name: str, hint: Any, default: Any) -> Option:
+    """The option of a field, or of a parameter, with this type hint."""
     help = None
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
@@ -92,21 +98,28 @@ def _option(field: Field[Any], hint: Any) -> Option:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kind, *others = (one for one in kinds if one is not type(None))
     choices = get_args(kind) if get_origin(kind) is Literal and not others else ()
-    default = None if field.default is MISSING else field.default
-    return Option(field.name, kind, type(None) in kinds, choices, default, help)
+    return Option(name, kind, type(None) in kinds, choices, default, help)
 
 
 def check_choices(options: Any) -> None:
     """ConfigError for a field of a dataclass that has none of its type's literal values."""
     for option in options_of(type(options)):
-        value = getattr(options, option.name)
-        if option.choices and value not in option.choices and not (value is None and option.optional):
-            expected = ", ".join(map(str, option.choices))
-            raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}")
+        check_choice(option, getattr(options, option.name))
+
+
+def check_choice(option: Option, value: Any) -> None:
+    """ConfigError for a value that is none of the option's; it suggests the closest one."""
+    if not option.choices or value in option.choices or (value is None and option.optional):
+        return
+    names = {str(choice): str(choice) for choice in option.choices}
+    hint = did_you_mean(str(value), names | dict(option.help.also if option.help else {}))
+    expected = ", ".join(names)
+    raise ConfigError(
+        f"{option.name}: got {value!r}, expected one of {expected}" + (f"; {hint}" if hint else "")
+    )
 
 
 def unknown_option(name: str, known: Iterable[str]) -> ConfigError:
     """The error for a keyword that is no option; it names the closest one."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"the options are {', '.join(known)}"
     return ConfigError(f"{name}: unknown option; {hint}")

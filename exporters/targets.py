@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import morvit_deploy.exporters
 from morvit_deploy.bundle.known import find_with
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import TargetError, did_you_mean
 from morvit_deploy.exporters.options import TargetOptions
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
@@ -66,6 +66,7 @@ class Target:
     calibrates: bool = False  # do images of the user set ranges, or find overflows, below fp32?
     int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
+    aliases: tuple[str, ...] = ()  # other words for it, to suggest its name
     names_runtime: bool = False  # does `predict` say what ran it?
     limits: Mapping[str, int] = field(default_factory=dict)  # what its runtime can hold, by what is counted
 
@@ -124,7 +125,12 @@ def find_target(name: str) -> Target:
     """The target called `name`; TargetError lists what there is."""
     known = targets()
     if name not in known:
-        raise TargetError(f"got target {name!r}; this version exports to: {', '.join(known)}")
+        words = {word: target.name for target in known.values() for word in (target.name, *target.aliases)}
+        hint = did_you_mean(name, words)
+        listed = f"this version exports to: {', '.join(known)}"
+        raise TargetError(
+            f"got target {name!r}; {hint} {listed}" if hint else f"got target {name!r}; {listed}"
+        )
     return known[name]
 
 

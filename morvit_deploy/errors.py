@@ -82,7 +82,7 @@ class PrecisionError(CheckFailed):
 
 
 def did_you_mean(word: str, choices: Iterable[str] | Mapping[str, str]) -> str:
-    """"did you mean onnx?" for the choice closest to a misspelt `word`; empty where none is close.
+    """ "did you mean onnx?" for the choice closest to a misspelt `word`; empty where none is close.
 
     A mapping gives further words for a choice: {"tensorrt": "trt"}.
     """

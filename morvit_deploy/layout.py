@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 GAP = 2  # spaces between columns
 RULE = "─"
 LEAST_TEXT = 16  # columns that a text at the end of a row gets, however long its words
-_HELD = "\u00a0"  # stands for a space at which no line may break
+HELD = "\u00a0"  # a space at which no line may break; printed as a space
 _UNITS = (
     "%|s|ms|µs|h|min|minutes|B|[kMGT]i?B|[kMG]|[GM]?MACs?|GMAC/s|images/s|[kMG]?Hz|m?W|m?J|°C|dB|cores|bits?"
 )
@@ -87,8 +87,8 @@ def len_of(text: str) -> int:
 def pieces(text: str) -> list[str]:
     """What no line may break: words, and numbers with their units. Spaces at the start stay with the first."""
     indent = len(text) - len(text.lstrip(" "))
-    held = _HELD * indent + _UNIT.sub(_HELD, text[indent:])
-    return [piece.replace(_HELD, " ") for piece in re.split(r"[ \n]+", held)]
+    held = HELD * indent + _UNIT.sub(HELD, text[indent:])
+    return [piece.replace(HELD, " ") for piece in re.split(r"[ \n]+", held)]
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -32,6 +32,7 @@ TARGET = Target(
     },
     gates=GATES | {"fp16": GATES[ALL_FP16]},  # the Neural Engine has no wider arithmetic
     dispatches=("host",),  # Core ML has no branches that stay on the Neural Engine
+    aliases=("core-ml", "apple", "ios", "iphone", "mlpackage"),
     names_runtime=True,  # Core ML or the interpreter
     integers=("int32", "int32"),  # Core ML returns neither bytes nor booleans
 )

@@ -6,6 +6,14 @@ from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISION_WORDS = {
+    "half": "fp16",
+    "float16": "fp16",
+    "single": "fp32",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "i8": "int8",
+}
 
 Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
 Dispatch = Literal["single", "graph", "host"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
@@ -96,5 +96,7 @@ def preset(name: str) -> Config:
     from morvit_deploy.model.config import parse_config  # `--help` names the presets and needs no pydantic
 
     if name not in PRESETS:
-        raise ConfigError(f"got preset {name!r}, expected one of: {', '.join(PRESETS)}")
+        hint = did_you_mean(name, PRESETS.keys())
+        expected = f"expected one of: {', '.join(PRESETS)}" + (f"; {hint}" if hint else "")
+        raise ConfigError(f"got preset {name!r}, {expected}")
     return parse_config(json.dumps(PRESETS[name]), source=f"preset {name}")

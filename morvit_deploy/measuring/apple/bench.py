@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def bench_apple(
     something is missing, ParityError where the device returns wrong logits, BundleError, ImageError.
     """
     assert wish.amount  # refused before anything is looked for
+    check_system(wish)
     folder, manifest = _opened(bundle)
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
@@ -53,6 +55,12 @@ def bench_apple(
     source = Source(images, upscale)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return run_bench(package, goldens, wish, phone, inputs=source.named, say=tell, share=progress)
+
+
+def check_system(wish: Wish) -> None:
+    """TargetError, with what was looked for, on a system that is no Mac: before a bundle is opened."""
+    if platform.system() != "Darwin":
+        look(None, wish, WAY_OUT)
 
 
 def emit_project(

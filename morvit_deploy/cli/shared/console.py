@@ -1,0 +1,150 @@
+"""The console: results on stdout, remarks on stderr, signs that it can show, and how far the work is."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+from morvit_deploy.layout import show_in, wrapped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+STAND_INS = "morvit-stand-ins"  # the handler of what a console's encoding does not have
+
+
+def stand_in_signs() -> None:
+    """Let stdout and stderr show × as x where their encoding lacks it, instead of failing."""
+
+    def handle(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return show_in(error.object[error.start : error.end], error.encoding), error.end
+
+    codecs.register_error(STAND_INS, handle)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors=STAND_INS)
+
+
+def out_width() -> int:
+    """Columns of stdout: of COLUMNS, else of the terminal, else 80."""
+    return shutil.get_terminal_size().columns
+
+
+def stdout() -> Console:
+    """For results."""
+    from rich.console import Console
+
+    return Console()
+
+
+def stderr() -> Console:
+    """For progress and remarks, so that stdout stays clean."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def say(*lines: str) -> None:
+    """Print lines on stdout."""
+    typer.echo("\n".join(lines))
+
+
+def heading(text: str) -> str:
+    """Bold where stdout is a terminal that shows it."""
+    return typer.style(text, bold=True) if _is_coloured(sys.stdout) else text
+
+
+def remark(kind: str, text: str, colour: str | None = None) -> None:
+    """A line `kind: text` on stderr; on a terminal it is wrapped between words."""
+    if sys.stderr.isatty():
+        lines = wrapped(f"{kind}: {text}", shutil.get_terminal_size().columns)
+        head, text = f"{kind}:", "\n".join(lines).removeprefix(f"{kind}:").lstrip(" ")
+    else:
+        head = f"{kind}:"
+    shown = typer.style(head, fg=colour, bold=True) if colour and _is_coloured(sys.stderr) else head
+    typer.echo(f"{shown} {text}", err=True)
+
+
+def note(text: str) -> None:
+    """What the user may want to know."""
+    remark("note", text)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Each in a line of its own."""
+    for sentence in sentences:
+        remark("warning", sentence, "yellow")
+
+
+def _is_coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+Tell, Share = Callable[[str], None], Callable[[float], None]
+
+
+@contextmanager
+def working(first: str) -> Iterator[tuple[Tell, Share]]:
+    """Tellers of the stage and of the share of it that is done, 0 to 1, on stderr.
+
+    On a terminal a bar with the time left, which disappears at the end; elsewhere a line for each stage.
+    """
+    console = stderr()
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _lines(first), lambda share: None
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(first, total=None)
+
+        def tell(stage: str) -> None:
+            if _gist(stage) != _gist(bar.tasks[0].description):
+                bar.reset(task, total=None)  # type: ignore[arg-type]  # of unknown length
+            bar.update(task, description=stage)
+
+        yield tell, lambda share: bar.update(task, total=1.0, completed=share)
+
+
+def _lines(first: str) -> Tell:
+    """A line for each stage, once: not for each number in it."""
+    seen: set[str] = set()
+
+    def tell(stage: str) -> None:
+        if (gist := _gist(stage)) not in seen:
+            seen.add(gist)
+            typer.echo(f"{stage} ...", err=True)
+
+    tell(first)
+    return tell
+
+
+def _gist(stage: str) -> str:
+    return re.sub(r"\d[\d.,]*", "#", stage)
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    spinner = "dots" if console.encoding.startswith("utf") else "line"
+    left = (TextColumn("left:", style="dim"), TimeRemainingColumn(compact=True))
+    columns = (SpinnerColumn(spinner), TextColumn("{task.description}", markup=False), BarColumn(16))
+    return Progress(
+        *columns, TaskProgressColumn(), TimeElapsedColumn(), *left, console=console, transient=True
+    )
