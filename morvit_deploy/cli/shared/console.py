@@ -55,8 +55,8 @@ def stderr() -> Console:
 
 
 def say(*lines: str) -> None:
-    """Print lines on stdout."""
-    typer.echo("\n".join(lines))
+    """Print lines on stdout; Click's echo would write UTF-8 to a console of ASCII."""
+    print("\n".join(lines))
 
 
 def heading(text: str) -> str:
@@ -72,7 +72,7 @@ def remark(kind: str, text: str, colour: str | None = None) -> None:
     else:
         head = f"{kind}:"
     shown = typer.style(head, fg=colour, bold=True) if colour and _is_coloured(sys.stderr) else head
-    typer.echo(f"{shown} {text}", err=True)
+    print(f"{shown} {text}", file=sys.stderr)
 
 
 def note(text: str) -> None:
@@ -90,7 +90,8 @@ def _is_coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-Tell, Share = Callable[[str], None], Callable[[float], None]
+Tell = Callable[[str], None]
+Share = Callable[[float], None]
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def working(first: str) -> Iterator[tuple[Tell, Share]]:
 
         def tell(stage: str) -> None:
             if _gist(stage) != _gist(bar.tasks[0].description):
-                bar.reset(task, total=None)  # type: ignore[arg-type]  # of unknown length
+                bar.reset(task, total=None)  # of unknown length
             bar.update(task, description=stage)
 
         yield tell, lambda share: bar.update(task, total=1.0, completed=share)
@@ -121,7 +122,7 @@ def _lines(first: str) -> Tell:
     def tell(stage: str) -> None:
         if (gist := _gist(stage)) not in seen:
             seen.add(gist)
-            typer.echo(f"{stage} ...", err=True)
+            print(f"{stage} ...", file=sys.stderr, flush=True)
 
     tell(first)
     return tell

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from morvit_deploy.cli.shared.console import stdout
+from morvit_deploy.cli.shared.console import say, stdout
 
 if TYPE_CHECKING:
     from morvit_deploy.report import Report
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 def emit(report: Report, data: Any, as_json: bool) -> None:
     """Print the result on stdout."""
     if as_json:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        is_unicode = stdout().encoding.startswith("utf")  # elsewhere signs are escaped, not replaced
+        say(json.dumps(data, indent=2, ensure_ascii=not is_unicode, allow_nan=False))
     else:
         report.show(stdout())

@@ -43,7 +43,7 @@ class Ssh(Group):
             return Host(
                 self.host, self.ssh_option, self.ssh_config, self.remote_dir or "", self.python or "python3"
             )
-        given = {"--ssh-option": self.ssh_option, "--ssh-config": self.ssh_config}
+        given: dict[str, object] = {"--ssh-option": self.ssh_option, "--ssh-config": self.ssh_config}
         if not here:
             given |= {"--remote-dir": self.remote_dir, "--python": self.python}
         if words := [name for name, value in given.items() if value not in (None, ())]:
