@@ -15,14 +15,14 @@ RULE = "─"
 LEAST_TEXT = 16  # columns that a text at the end of a row gets, however long its words
 HELD = "\u00a0"  # a space at which no line may break; printed as a space
 _UNITS = (
-    "%|s|ms|µs|h|min|minutes|B|[kMGT]i?B|[kMG]|[GM]?MACs?|GMAC/s|images/s|[kMG]?Hz|m?W|m?J|°C|dB|cores|bits?"
+    "%|s|ms|µs|h|min|minutes|B|[kMGT]i?B|[kMG]|[kMG]?MACs?|GMAC/s|images/s|[kMG]?Hz|m?W|m?J|°C|dB|cores|bits?"
 )
 _UNIT = re.compile(rf"(?<=\d) (?=(?:{_UNITS})(?:/\w+)?(?![\w/]))")
 # for a console that cannot show them
 _STAND_INS = {
     "×": "x", "Δ": "d", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=", "≈": "~",
     "±": "+-", "·": "-", "°": "deg ", "µ": "u", "█": "#", "─": "-", "│": "|", "’": "'",
-    "‘": "'", "“": '"', "”": '"', "•": "-",
+    "‘": "'", "“": '"', "”": '"', "•": "-", "►": ">", "≠": "!=", "²": "2", "ℓ": "l",
 }  # fmt: skip  # a list of signs
 
 
@@ -130,6 +130,9 @@ def _row_lines(row: Sequence[str], widths: list[int], numeric: Sequence[int]) ->
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Each row as a block: its first cell, and under it a line for each column that has a value."""
+    if not columns[0]:  # a mark: it stands before what it marks
+        columns = columns[1:]
+        rows = [[f"{mark} {first}".lstrip(), *others] for mark, first, *others in rows]
     names = columns[1:]
     margin = GAP + max(map(len_of, names)) + GAP
     lines: list[str] = []

@@ -111,7 +111,7 @@ def _run(session: Session, images: list[Path], shown: Shown, progress: Share) ->
         read: dict[Path, Pixels] = {}
         for path in images[start : start + AT_A_TIME]:
             try:
-                read[path] = session.read(path, upscale=shown.upscale)
+                read[path] = _read(session, path, shown.upscale)
             except ImageError as error:
                 found.errors.append({"image": str(path), "error": str(error)})
         if read:
@@ -127,6 +127,12 @@ def _run(session: Session, images: list[Path], shown: Shown, progress: Share) ->
             reasons[0] if len(reasons) == 1 else "no image could be read:\n  " + "\n  ".join(reasons)
         )
     return found
+
+
+def _read(session: Session, path: Path, upscale: bool) -> Pixels:
+    if os.path.isdir(path):  # noqa: PTH112  # others were replaced by what is in them
+        raise ImageError(f"{path} is a folder without images")
+    return session.read(path, upscale=upscale)
 
 
 def _entries(
@@ -181,7 +187,7 @@ def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:
     empty = [path for path in given if os.path.isdir(path) and not _held(path)]  # noqa: PTH112
     if not given:
         raise ImageError("no IMAGE given; name one or more image files or folders")
-    return bundle_folder(bundle), [*images, *empty]  # reading a folder reports what is wrong
+    return bundle_folder(bundle), [*images, *empty]
 
 
 def _held(folder: Path) -> list[Path]:
