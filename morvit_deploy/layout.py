@@ -56,7 +56,7 @@ def table_lines(
 
 def show_in(text: str, encoding: str) -> str:
     """The text with stand-ins for what the encoding does not have: × as x, Δ as d, other signs as `?`."""
-    return "".join(char if _has(encoding, char) else _stand_in(char) for char in text)
+    return "".join(char if _has(encoding, char) else stand_in(char) for char in text)
 
 
 def _has(encoding: str, char: str) -> bool:
@@ -67,7 +67,8 @@ def _has(encoding: str, char: str) -> bool:
     return True
 
 
-def _stand_in(char: str) -> str:
+def stand_in(char: str) -> str:
+    """ASCII for a sign."""
     if char in _STAND_INS:
         return _STAND_INS[char]
     bare = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()

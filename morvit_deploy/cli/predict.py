@@ -183,15 +183,13 @@ def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:
         raise ImageError(f"{first} does not exist")
     is_bundle = first.is_dir() and ((first / "manifest.json").exists() or (bool(others) and not _held(first)))
     bundle, given = (first, others) if is_bundle else (None, list(paths))
-    images = [image for path in given for image in (_held(path) if os.path.isdir(path) else [path])]  # noqa: PTH112
-    empty = [path for path in given if os.path.isdir(path) and not _held(path)]  # noqa: PTH112
     if not given:
         raise ImageError("no IMAGE given; name one or more image files or folders")
-    return bundle_folder(bundle), [*images, *empty]
+    return bundle_folder(bundle), [image for path in given for image in _held(path) or [path]]
 
 
-def _held(folder: Path) -> list[Path]:
-    """The images in a folder, by their names."""
+def _held(path: Path) -> list[Path]:
+    """The images in a folder, sorted; none for a file."""
     from morvit_deploy.bundle.images import picture_files
 
-    return picture_files(folder)
+    return picture_files(path) if os.path.isdir(path) else []  # noqa: PTH112  # False for a name that is too long

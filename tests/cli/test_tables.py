@@ -17,6 +17,7 @@ from foreign_checkpoints import SAID, saved, vit
 from measurements import measured
 from places import ROOT
 from table_checks import problems, rendered
+from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.views import prediction_table
@@ -41,6 +42,7 @@ from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, Form
 from morvit_deploy.measuring.payoff.result import Contender, Match
 from morvit_deploy.measuring.payoff.views import match_table, payoff_table
 from morvit_deploy.measuring.views import bench_report
+from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.planning.front import calibration_report
 from morvit_deploy.report import Report, Table
 from morvit_deploy.sources.conversion import read_model
@@ -124,6 +126,10 @@ def others(tiny_checkpoint: Path, image_files: list[Path], tmp_path: Path) -> Ma
     )
     read = read_model(saved(vit("abc"), tmp_path / "my model.pth"), Given(**SAID), lambda stage: None)
     yield conversion_report(read, tmp_path / "out", True)
+    yield conversion_report(read, tmp_path / "out", False)
+    levels = make_config(routing="token_choice", gate="hard", attention_scope="all", capacity=None)
+    save_checkpoint(random_model(levels), tmp_path / "levels")
+    yield inspection_report(inspect_checkpoint(tmp_path / "levels"))
     for found in (calibrated(), calibrated("topk"), calibrated("depth", labelled=True)):
         yield calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     top = [{"label": f"label {i}", "probability": 0.5 - 0.1 * i} for i in range(5)]
@@ -155,7 +161,7 @@ def all_tables(
 
     def recorded(self: Table, *args: Any, **kwargs: Any) -> None:
         code = sys._getframe(1).f_code
-        makers.add(f"{Path(code.co_filename).name} {code.co_name}")
+        makers.add(named(Path(code.co_filename), code.co_name))
         real(self, *args, **kwargs)
 
     made: list[Table] = []
@@ -193,13 +199,18 @@ def test_a_console_of_few_signs_shows_stand_ins(
         assert "?" not in rendered(table, 80, encoding=encoding), table.title
 
 
+def named(file: Path, function: str) -> str:
+    """A function by its folder and file: `views.py` is in many folders."""
+    return f"{file.parent.name}/{file.name} {function}"
+
+
 def makers_in(file: Path) -> Iterator[str]:
     """The functions of a file that make a table."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             called = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
             if any(isinstance(name, ast.Name) and name.id == "Table" for name in called):
-                yield f"{file.name} {node.name}"
+                yield named(file, node.name)
 
 
 def test_none_is_left_out(all_tables: tuple[list[Table], set[str]]) -> None:

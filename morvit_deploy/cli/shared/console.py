@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from morvit_deploy.layout import show_in, wrapped
+from morvit_deploy.layout import stand_in, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ def stand_in_signs() -> None:
 
     def handle(error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeEncodeError)
-        return show_in(error.object[error.start : error.end], error.encoding), error.end
+        return "".join(map(stand_in, error.object[error.start : error.end])), error.end
 
     codecs.register_error(STAND_INS, handle)
     for stream in (sys.stdout, sys.stderr):
