@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
 from morvit_deploy.cli.shared.bench import Apple, BenchWords, Measured, Timing, Verdict
-from morvit_deploy.cli.shared.console import note, working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, note, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Bundle, Output
-from morvit_deploy.cli.shared.places import bundle_folder
-from morvit_deploy.cli.shared.sources import AlsoForeign, opened
+from morvit_deploy.cli.shared.places import bundle_folder, check_free
+from morvit_deploy.cli.shared.sources import AlsoForeign, numbers, opened
 from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError, LostError
 from morvit_deploy.exporters.options import Help
@@ -68,7 +67,7 @@ def bench(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple, out=out,
         output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
-    words.check_out()
+    check_free(() if out is None else (out,), output.force)
     words.check_verdict()
     _measure(words, ssh)
 
@@ -104,20 +103,14 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
     from morvit_deploy.measuring.views import bench_report
     from morvit_deploy.timing.loop import STARTS
 
-    folders = words.folders
+    timing, batch = words.timing, words.measured.batch
+    folders, starts = words.folders, timing.starts or STARTS
     try:
         with working("opening the bundle") as (tell, progress):
             result = measure(
-                folders,
-                device=words.device,
-                host=host,
-                threads=words.timing.threads,
-                batch=words.measured.batch,
-                starts=words.timing.starts or STARTS,
-                tell=tell,
-                progress=progress,
-                **words.settings,
-            )
+                folders, device=words.device, host=host, threads=timing.threads, batch=batch, starts=starts,
+                tell=tell, progress=progress, **words.settings,
+            )  # fmt: skip  # two lines read better than nine
     except LostError as lost:
         _keep(lost.partial, words)
         raise
@@ -142,19 +135,15 @@ def _on_gpu(words: BenchWords) -> tuple[CudaResult, Report]:
     from morvit_deploy.measuring.cuda.bench import bench_cuda
     from morvit_deploy.measuring.cuda.results import cuda_report
 
+    batches = None if words.measured.batch is None else [words.measured.batch]
     with working("opening the bundle") as (tell, progress):
-        result = bench_cuda(
-            words.folders,
-            batches=None if words.measured.batch is None else [words.measured.batch],
-            tell=tell,
-            progress=progress,
-            **words.settings,
-        )
+        result = bench_cuda(words.folders, batches=batches, tell=tell, progress=progress, **words.settings)
     return result, cuda_report(result)
 
 
 def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
-    sizes = words.sizes
+    batches = words.verdict.batches
+    sizes = None if batches is None else numbers("--batches", batches, "1,8,32")
     if words.verdict.checkpoint is None and not Path("config.json").is_file():
         raise ConfigError(
             "--verdict exports other forms of the model; give --checkpoint, the one that BUNDLE was made from"
@@ -168,13 +157,7 @@ def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
         working("opening the bundle") as (tell, progress),
     ):
         result = payoff(
-            folder,
-            source.folder,
-            batches=sizes or BATCHES,
-            device=words.device,
-            threads=words.timing.threads,
-            tell=tell,
-            progress=progress,
-            **words.settings,
-        )
+            folder, source.folder, batches=sizes or BATCHES, device=words.device, threads=words.timing.threads,
+            tell=tell, progress=progress, **words.settings,
+        )  # fmt: skip  # two lines read better than eight
     return result, payoff_report(result)

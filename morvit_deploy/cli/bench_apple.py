@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from morvit_deploy.cli.shared.bench import BenchWords, given
-from morvit_deploy.cli.shared.console import working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, working
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import ConfigError
 
@@ -32,15 +31,11 @@ def _measure(words: BenchWords) -> None:
     from morvit_deploy.measuring.apple.running import CUT, Wish
     from morvit_deploy.measuring.apple.views import apple_report
 
+    timing, apple = words.timing, words.apple
     wish = Wish(
-        words.device,
-        chosen_units(words.apple.compute_units),
-        runs=words.timing.runs,
-        blocks=words.timing.blocks,
-        warmup=words.timing.warmup,
-        phone=words.apple.phone,
-        team=words.apple.team,
-    )
+        words.device, chosen_units(apple.compute_units), runs=timing.runs, blocks=timing.blocks,
+        warmup=timing.warmup, phone=apple.phone, team=apple.team,
+    )  # fmt: skip  # two lines read better than seven
     check_system(wish)
     folder = bundle_folder(words.bundle)
     with working("opening the bundle") as (tell, progress):

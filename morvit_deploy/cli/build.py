@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, working
 from morvit_deploy.cli.shared.groups import Bundle, Json
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.ssh import Ssh

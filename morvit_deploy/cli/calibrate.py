@@ -11,6 +11,7 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Upscale
+from morvit_deploy.cli.shared.places import check_free
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
@@ -141,7 +142,7 @@ def calibrate(
     _check_unused(counted, wanted, parts)
     part, files = parts.part, result.files_of(out)
     if part is None:
-        result.check_free(files, output.force)
+        check_free(files, output.force)
     with opened(checkpoint, foreign) as source, working("loading PyTorch") as (tell, progress):
         from morvit_deploy.planning.rounds import Calibrated, Wish
 

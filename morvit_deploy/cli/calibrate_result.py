@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morvit_deploy.cli.shared.console import note, say, warn
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, note, say, warn
 from morvit_deploy.errors import OutputError
 
 if TYPE_CHECKING:
@@ -72,11 +71,3 @@ def print_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:
         f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; the next round needs shards "
         f"{', '.join(map(str, waiting.missing))} too. Run them, then repeat this command (or give --wait MINUTES)"
     )
-
-
-def check_free(files: Files, force: bool) -> None:
-    for path in files:
-        if path.is_dir():
-            raise OutputError(f"-o {path} is a folder, expected a file name")
-        if path.exists() and not force:
-            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")

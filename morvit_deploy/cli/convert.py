@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import working
+from morvit_deploy.cli.shared.console import emit, working
 from morvit_deploy.cli.shared.derived import Arg
-from morvit_deploy.cli.shared.emit import emit
 from morvit_deploy.cli.shared.groups import OUTPUT, Output
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError

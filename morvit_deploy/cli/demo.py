@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import remark, working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, remark, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Output
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit
 from morvit_deploy.cli.shared.groups import Json
 from morvit_deploy.errors import CheckFailed
 

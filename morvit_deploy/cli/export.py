@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import note, warn, working
+from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Derived, shown
-from morvit_deploy.cli.shared.emit import emit
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Verification
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import ConfigError

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import warn, working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, warn, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Pictures
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import OutputError

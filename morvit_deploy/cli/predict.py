@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import Share, note, warn, working
+from morvit_deploy.cli.shared.console import Share, emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
-from morvit_deploy.cli.shared.emit import emit
 from morvit_deploy.cli.shared.groups import Json, Threads, Upscale
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError

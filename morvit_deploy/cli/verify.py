@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import note, warn, working
-from morvit_deploy.cli.shared.emit import emit
+from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.groups import VERIFICATION, Bundle, Json, Threads, Verification
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened

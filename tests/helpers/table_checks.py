@@ -44,7 +44,7 @@ def problems(table: Table, width: int, *, terminal: bool = False) -> list[str]:
 
 
 def unused_columns(table: Table) -> set[str]:
-    """Words of headings that blocks leave out: of the first column, or behind a mark, and of those without a value."""
+    """Words of headings that blocks leave out: of the first column, or behind a mark, and of empty ones."""
     first = table.columns[: 1 if table.columns[0] else 2]
     empty = [name for i, name in enumerate(table.columns) if not any(row[i] for row in table.rows)]
     return {word for name in (*first, *empty) for word in name.split()}

@@ -12,8 +12,8 @@ from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import Output, Threads, Upscale
 from morvit_deploy.cli.shared.places import bundle_folder
-from morvit_deploy.cli.shared.sources import Foreign, numbers
-from morvit_deploy.errors import ConfigError, OutputError
+from morvit_deploy.cli.shared.sources import Foreign
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 
 if TYPE_CHECKING:
@@ -132,12 +132,6 @@ class BenchWords:
         return [bundle_folder(self.bundle), *self.measured.against]
 
     @property
-    def sizes(self) -> tuple[int, ...] | None:
-        """The numbers of --batches."""
-        batches = self.verdict.batches
-        return None if batches is None else numbers("--batches", batches, "1,8,32")
-
-    @property
     def settings(self) -> Settings:
         """With the defaults of the loop."""
         from morvit_deploy.timing.loop import BLOCKS, WARMUP
@@ -150,15 +144,6 @@ class BenchWords:
             "blocks": timing.blocks or BLOCKS,
             "warmup": WARMUP if timing.warmup is None else timing.warmup,
         }
-
-    def check_out(self) -> None:
-        """OutputError when the file cannot be written."""
-        out = self.out
-        if out is not None and out.exists() and not (self.output.force and out.is_file()):
-            what = (
-                "is a folder, expected a file name" if out.is_dir() else "exists; pass --force to replace it"
-            )
-            raise OutputError(f"-o {out} {what}")
 
     def check_verdict(self) -> None:
         """ConfigError for options that mean nothing with --verdict, or without it."""

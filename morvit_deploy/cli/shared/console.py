@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -18,6 +19,8 @@ from morvit_deploy.layout import stand_in, wrapped
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from morvit_deploy.report import Report
 
 STAND_INS = "morvit-stand-ins"  # the handler of what a console's encoding does not have
 
@@ -57,6 +60,16 @@ def stderr() -> Console:
 def say(*lines: str) -> None:
     """Print lines on stdout; Click's echo would write UTF-8 to a console of ASCII."""
     print("\n".join(lines))
+
+
+def emit(report: Report, data: Any, as_json: bool) -> None:
+    """Print the result on stdout: tables for a person, one JSON document for a program."""
+    console = stdout()
+    if as_json:  # what the console lacks is escaped, not replaced
+        ascii = not console.encoding.startswith("utf")
+        say(json.dumps(data, indent=2, ensure_ascii=ascii, allow_nan=False))
+    else:
+        report.show(console)
 
 
 def heading(text: str) -> str:

@@ -46,7 +46,7 @@ class Slot:
 
     name: str
     options: tuple[Option, ...]
-    make: Callable[[dict[str, Any]], Any] | None  # None: a single option
+    make: Callable[..., Any] | None  # None: a single option
     required: bool = False
     panel: str | None = None
     hidden: str | None = None
@@ -58,7 +58,7 @@ class Slot:
             for option in self.options
             if _is_given(option, typed[option.name])
         }
-        return given if self.make is None else {self.name: self.make(given)}
+        return given if self.make is None else {self.name: self.make(**given)}
 
 
 class DerivedCommand(TyperCommand):
@@ -121,14 +121,10 @@ def _slots(function: Callable[..., None]) -> Iterator[Slot]:
             yield Slot(name, tuple(derived.options()), dict)
         elif isinstance(hint, type) and issubclass(hint, Group):
             options = tuple(shown(options_of(hint), hint.panel))
-            yield Slot(name, options, _maker(hint), False, hint.panel, hint.hidden)
+            yield Slot(name, options, hint, False, hint.panel, hint.hidden)
         else:
             option = option_of(name, hint, None if required else parameter.default)
             yield Slot(name, (option,), None, required)
-
-
-def _maker(group: type) -> Callable[[dict[str, Any]], Any]:
-    return lambda given: group(**given)
 
 
 def shown(options: Iterable[Option], panel: str | None = None) -> Iterator[Option]:
