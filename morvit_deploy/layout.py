@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 GAP = 2  # spaces between columns
 RULE = "─"
+FEW = 4  # rows: so few are easier to read as blocks than in two tables
 LEAST_TEXT = 16  # columns that a text at the end of a row gets, however long its words
 HELD = "\u00a0"  # a space at which no line may break; printed as a space
 _UNITS = (
@@ -29,7 +30,8 @@ _STAND_INS = {
 def table_lines(
     columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int], width: int
 ) -> list[str]:
-    """Rows under their columns, at most `width` wide; where they do not fit, a block for each row.
+    """Rows under their columns, at most `width` wide; where they do not fit, two tables below one another, which
+    both begin with the columns of text that the rows are told apart by, or else a block for each row.
 
     A last cell with a word too long for its column, such as a path, comes under its row. Only a single word longer
     than `width` makes a longer line. Columns `numeric` are aligned right.
@@ -41,7 +43,10 @@ def table_lines(
     if sum(least) > room and last not in numeric:
         least[last] = min(least[last], max(room - sum(least[:last]), LEAST_TEXT))
     if sum(least) > room:
-        return _blocks(columns, rows, width)
+        parts = _parts(least, numeric, width)
+        if len(parts) > 2 or len(rows) < FEW:
+            return _blocks(columns, rows, width)
+        return [line for part in parts for line in ("", *_chosen(part, columns, rows, numeric, width))][1:]
     most = [max(len_of(line) for cell in column for line in cell.split("\n")) for column in by_column]
     widths = _widened(least, most, room)
     lines = [*_row_lines(columns, widths, numeric), RULE * (sum(widths) + GAP * last)]
@@ -127,6 +132,32 @@ def _row_lines(row: Sequence[str], widths: list[int], numeric: Sequence[int]) ->
         padded = [f + p if i in numeric else p + f for i, (p, f) in enumerate(zip(parts, fills, strict=True))]
         lines.append((" " * GAP).join(padded).rstrip())
     return lines
+
+
+def _parts(least: list[int], numeric: Sequence[int], width: int) -> list[list[int]]:
+    """Columns of tables that fit; each begins with the leading columns of text. Many where nothing fits."""
+    key = list(range(min(numeric, default=1) or 1))
+    parts = [list(key)]
+    for column in range(len(key), len(least)):
+        wanted = [*parts[-1], column]
+        if sum(least[i] + GAP for i in wanted) - GAP > width:
+            parts.append([*key, column])
+        else:
+            parts[-1] = wanted
+    fits = all(sum(least[i] + GAP for i in part) - GAP <= width for part in parts)
+    return parts if fits else [[]] * len(least)
+
+
+def _chosen(
+    part: list[int],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[int],
+    width: int,
+) -> list[str]:
+    """The table of some of the columns."""
+    right = [number for number, column in enumerate(part) if column in numeric]
+    return table_lines([columns[i] for i in part], [[row[i] for i in part] for row in rows], right, width)
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
