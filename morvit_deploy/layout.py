@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 GAP = 2  # spaces between columns
 RULE = "─"
 FEW = 4  # rows: so few are easier to read as blocks than in two tables
+SHORT = 24  # columns of a text that is not wrapped while there is room
 LEAST_TEXT = 16  # columns that a text at the end of a row gets, however long its words
 HELD = "\u00a0"  # a space at which no line may break; printed as a space
 _UNITS = (
@@ -112,9 +113,12 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _widened(least: list[int], most: list[int], room: int) -> list[int]:
-    """Share the room: always to the column that lacks most."""
+    """Share the room: short columns get all they need, then always the column that lacks most."""
     widths = list(least)
-    for _ in range(room - sum(least)):
+    for i in sorted(range(len(most)), key=lambda i: most[i]):
+        if most[i] <= SHORT and sum(widths) - widths[i] + most[i] <= room:
+            widths[i] = most[i]
+    for _ in range(room - sum(widths)):
         lacking = max(range(len(most)), key=lambda i: most[i] - widths[i])
         if widths[lacking] >= most[lacking]:
             break

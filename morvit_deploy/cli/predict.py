@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import Share, emit, note, warn, working
+from morvit_deploy.cli.shared.console import Share, Tell, emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import Json, Threads, Upscale
 from morvit_deploy.cli.shared.places import bundle_folder
@@ -82,8 +82,7 @@ def predict(
             has_depth = any(port.name == "depth" for port in session.manifest.outputs)
             if shown.depth_map is not None and not has_depth:
                 raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")
-            tell(f"classifying {len(images)} images")
-            found = _run(session, images, shown, progress)
+            found = _run(session, images, shown, tell, progress)
         if shown.depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(shown.depth_map, found, session)
@@ -99,7 +98,7 @@ def predict(
         raise CheckFailed(f"{len(found.errors)} of {len(images)} images could not be read")
 
 
-def _run(session: Session, images: list[Path], shown: Shown, progress: Share) -> Predictions:
+def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progress: Share) -> Predictions:
     """Read and classify a few images at a time, so that memory stays constant; ImageError where none can be read."""
     import numpy as np
 
@@ -107,6 +106,7 @@ def _run(session: Session, images: list[Path], shown: Shown, progress: Share) ->
 
     found = Predictions()
     for start in range(0, len(images), AT_A_TIME):
+        tell(f"classifying images, {start} of {len(images)}")
         read: dict[Path, Pixels] = {}
         for path in images[start : start + AT_A_TIME]:
             try:

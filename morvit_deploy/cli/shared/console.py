@@ -155,10 +155,16 @@ def _bar(console: Console) -> Progress:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    spinner = "dots" if console.encoding.startswith("utf") else "line"
-    left = (TextColumn("left:", style="dim"), TimeRemainingColumn(compact=True))
-    columns = (SpinnerColumn(spinner), TextColumn("{task.description}", markup=False), BarColumn(16))
-    return Progress(
-        *columns, TaskProgressColumn(), TimeElapsedColumn(), *left, console=console, transient=True
+    spinner = SpinnerColumn("dots" if console.encoding.startswith("utf") else "line")
+    flexible = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # the numbers keep their room
+    stage = TextColumn("{task.description}", markup=False, table_column=flexible)
+    numbers = (
+        BarColumn(16),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
     )
+    return Progress(spinner, stage, *numbers, console=console, transient=True, expand=True)
