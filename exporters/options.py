@@ -5,7 +5,8 @@ Light: `export --help` imports it.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -21,7 +22,6 @@ from typing import (
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.keywords import did_you_mean
-from morvit_deploy.model.choices import SYNONYMS
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
@@ -38,6 +38,9 @@ class Help:
     least: float | None = None
     most: float | None = None
     show_default: bool = False
+    panel: str | None = None  # heading it stands under in `--help`
+    short: str | None = None  # as "-o"
+    also: Mapping[str, str] = field(default_factory=dict)  # other words for a choice, to suggest it
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,14 @@ class TargetOptions:
 def options_of(kind: type) -> tuple[Option, ...]:
     """The fields of a dataclass of options, in order."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(_option(field, hints[field.name]) for field in fields(kind))
+    return tuple(
+        option_of(one.name, hints[one.name], None if one.default is MISSING else one.default)
+        for one in fields(kind)
+    )
 
 
-def _option(field: Field[Any], hint: Any) -> Option:
+def option_of(name: str, hint: Any, default: Any) -> Option:
+    """The option of a field, or of a parameter, with this type hint."""
     help = None
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
@@ -92,16 +99,19 @@ def _option(field: Field[Any], hint: Any) -> Option:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kind, *others = (one for one in kinds if one is not type(None))
     choices = get_args(kind) if get_origin(kind) is Literal and not others else ()
-    default = None if field.default is MISSING else field.default
-    return Option(field.name, kind, type(None) in kinds, choices, default, help)
+    return Option(name, kind, type(None) in kinds, choices, default, help)
 
 
 def check_choices(options: Any) -> None:
     """ConfigError for a field whose value is not one of its type's literals."""
     for option in options_of(type(options)):
-        value = getattr(options, option.name)
-        if option.choices and value not in option.choices and not (value is None and option.optional):
-            expected = ", ".join(map(str, option.choices))
-            words = {word: name for word, name in SYNONYMS.items() if name in option.choices}
-            hint = did_you_mean(value, option.choices, words)
-            raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}{hint}")
+        check_choice(option, getattr(options, option.name))
+
+
+def check_choice(option: Option, value: Any) -> None:
+    """ConfigError for a value that is none of the option's; it suggests the closest one."""
+    if not option.choices or value in option.choices or (value is None and option.optional):
+        return
+    expected = ", ".join(map(str, option.choices))
+    hint = did_you_mean(value, option.choices, option.help.also if option.help else {})
+    raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}{hint}")

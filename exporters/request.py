@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help, TargetOptions, check_choices
 from morvit_deploy.exporters.targets import Target, find_target
-from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
+from morvit_deploy.model.choices import PRECISION_WORDS, Input, Int8Flavor, Method, Precision, Variant
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.pictures import Pictures
@@ -22,6 +22,7 @@ else:
     Plan = object  # the command line reads the field's type, and --help does without pydantic
 
 LARGEST_BATCH = 4096
+PLAN, PRECISION = "Plan", "Precision"  # headings of the command line's help
 DEFAULT_LIMIT = 32  # images of a folder for verification
 CALIBRATION_LIMIT = 256  # further images for int8 ranges and fp16 probes
 
@@ -32,64 +33,77 @@ class Request:
 
     checkpoint: Path
     out: Path
-    target: Annotated[str, Help("Where it will run: `doctor` lists the targets.", show_default=True)] = "onnx"
+    target: Annotated[
+        str, Help("Where it will run; `doctor` lists the targets.", "NAME", show_default=True)
+    ] = "onnx"
     plan: Annotated[
         Path | Plan | None,
-        Help("Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket)."),
+        Help("Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket).", panel=PLAN),
     ] = None
     dispatch: Annotated[
         Literal["graph", "host"] | None,
         Help(
-            "For a plan of several buckets. graph: one self-dispatching graph (onnx: default); host: a stem and "
-            "trunks, batches grouped by bucket (coreml: the only one)."
+            "For a plan of several buckets. graph: one graph that chooses the bucket itself (onnx: default); host: a "
+            "stem and a trunk per bucket, chosen by the caller (coreml: the only one).",
+            panel=PLAN,
         ),
     ] = None
     batch: int | Literal["dynamic"] = 1
     input: Annotated[
         Input,
         Help(
-            "uint8: NHWC pixels (coreml: an image); float: normalised NCHW, for drop-in use.",
+            "Input of the graph. uint8: NHWC pixels (coreml: an image); float: normalised NCHW.",
             show_default=True,
         ),
     ] = "uint8"
     with_depth: Annotated[bool, Help("Also return each token's depth.")] = False
-    form: Annotated[Variant, Help("unrolled, or a baseline to measure against.", show_default=True)] = (
-        "unrolled"
-    )
+    form: Annotated[
+        Variant, Help("unrolled, or one of two baselines to measure against.", show_default=True)
+    ] = "unrolled"
     precision: Annotated[
         Precision,
         Help(
-            "onnx: fp32 (default); fp16, for GPUs; int8, a quarter of the size, needs --images; routers stay in "
-            "fp32. coreml: fp16 (default) or fp32. trt: fp16 (default), fp32, int8 or bf16."
+            "onnx: fp32 (default), fp16 (for GPUs) or int8 (a quarter of the size, requires --images); routers stay "
+            "in fp32. coreml: fp16 (default) or fp32. trt: fp16 (default), fp32, int8 or bf16.",
+            panel=PRECISION,
+            also=PRECISION_WORDS,
         ),
     ] = "fp32"
     int8_flavor: Annotated[
         Int8Flavor | None,
-        Help("cpu: what ONNX Runtime multiplies (default); trt: symmetric, for TensorRT."),
+        Help(
+            "int8. cpu: as ONNX Runtime computes it (default); trt: symmetric, for TensorRT.", panel=PRECISION
+        ),
     ] = None
     calibration: Annotated[
         Method | None,
-        Help("int8 ranges: percentile (99.99 % of the values; default), minmax (one look), entropy."),
+        Help(
+            "int8 ranges: percentile (99.99 % of the values; default), minmax, or entropy.", panel=PRECISION
+        ),
     ] = None
     calibration_limit: Annotated[
         int,
         Help(
-            "Images of --images for int8 ranges or fp16 probes (default: 256), beside those of --limit.",
+            "Images of --images for int8 ranges or fp16 probes, beside those of --limit (default: 256).",
             least=1,
+            panel=PRECISION,
         ),
     ] = CALIBRATION_LIMIT
-    smooth: Annotated[bool, Help("int8: move difficulty from activations to weights (SmoothQuant).")] = False
+    smooth: Annotated[
+        bool, Help("int8: SmoothQuant, which moves outliers from activations to weights.", panel=PRECISION)
+    ] = False
     max_drop: Annotated[
         float | None,
         Help(
-            "int8: maximum drop in percentage points of top-1 (without labels, of agreement); the worst layers stay "
-            "in float until it is met.",
+            "int8: maximum top-1 drop in percentage points (without labels, of agreement); the worst layers stay in "
+            "float until it is met.",
             least=0,
             most=100,
+            panel=PRECISION,
         ),
     ] = None
     allow_worse: Annotated[
-        bool, Help("Keep a bundle that misses its precision's gate or is not faster than fp32.")
+        bool, Help("Keep a bundle that misses its accuracy gate or is not faster than fp32.", panel=PRECISION)
     ] = False
     images: Path | None = (
         None  # folder to verify and to calibrate with; None: synthetic images, and no calibration

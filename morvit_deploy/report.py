@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morvit_deploy.layout import print_lines, show_in, table_lines, wrapped
+
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,16 @@ class Table:
     numeric: tuple[int, ...] = ()  # columns to align right
     caption: str = ""
 
-    def rich(self) -> Group:
-        """For a terminal: heading, table, caption. A table's own title would wrap at the table's width."""
-        from rich import box
-        from rich.console import Group
-        from rich.padding import Padding
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i in self.numeric else "left", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))  # as text: a path's brackets are no markup
-        caption = [Padding(Text(self.caption, style="dim"), (0, 0, 0, 1))] if self.caption else []
-        return Group(Text(f"\n{self.title}", style="bold"), table, *caption)
+    def show(self, console: Console) -> None:
+        """Print heading, rows and caption to a terminal or a pipe; `table_lines` says how they are laid out."""
+        width = console.width - 1  # rows start after a free column
+        columns, *rows = [
+            [show_in(cell, console.encoding) for cell in row] for row in (self.columns, *self.rows)
+        ]
+        print_lines(console, ["", *wrapped(self.title, console.width)], "bold")
+        print_lines(console, [f" {line}" for line in table_lines(columns, rows, self.numeric, width)])
+        if self.caption:
+            print_lines(console, [f" {line}" for line in wrapped(self.caption, width)], "dim")
 
     def markdown(self) -> str:
         """A GitHub table."""
@@ -100,9 +97,9 @@ class Report:
         """Print the tables; pictures are named by path."""
         for part in self.parts:
             if isinstance(part, Table):
-                console.print(part.rich())
+                part.show(console)
             else:
-                console.print(f"\n{part.title}: {part.path}", markup=False, highlight=False, soft_wrap=True)
+                print_lines(console, ["", f"{part.title}: {part.path}"])
 
     def markdown(self) -> str:
         """The whole report."""

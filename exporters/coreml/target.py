@@ -31,7 +31,7 @@ TARGET = Target(
     },
     gates=GATES | {"fp16": GATES[ALL_FP16]},  # the Neural Engine has no wider arithmetic
     dispatches=("host",),  # Core ML has no branches that stay on the Neural Engine
+    synonyms=("core-ml", "apple", "ios", "iphone", "mlpackage", "mlmodel"),
     names_runtime=True,  # Core ML or the interpreter
-    synonyms=("mlpackage", "mlmodel", "ios", "iphone", "apple"),
     integers=("int32", "int32"),  # Core ML returns neither bytes nor booleans
 )

@@ -18,5 +18,5 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     why_not={"bf16": "only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"},
     calibrates=True,
-    synonyms=("onnxruntime", "ort"),
+    synonyms=("onnxruntime", "ort", "onnx-runtime"),
 )

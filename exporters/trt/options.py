@@ -20,29 +20,29 @@ class TrtOptions(TargetOptions):
 
     flavor: Annotated[
         Flavor | None,
-        Help("tensorrt, or rtx (TensorRT-RTX, which builds without a GPU); default: what is installed."),
+        Help("tensorrt, or rtx: TensorRT-RTX, which builds without a GPU (default: what is installed)."),
     ] = None
     compute_capability: Annotated[
         tuple[str, ...],
         Help(
-            "rtx: a GPU to build for; may be repeated (default: this machine's; without one, every one from "
+            "rtx: a GPU to build for; may be repeated (default: this machine's GPU, or without one every GPU from "
             "Ampere on).",
             metavar="SM89",
         ),
     ] = ()
-    hardware_compatible: Annotated[
-        bool, Help("tensorrt: engines also run on other GPUs, from Ampere on.")
-    ] = False
+    hardware_compatible: Annotated[bool, Help("tensorrt: engines also run on other GPUs from Ampere on.")] = (
+        False
+    )
     version_compatible: Annotated[
-        bool, Help("tensorrt: engines also run with newer versions of the same major one.")
+        bool, Help("tensorrt: engines also run with newer minor versions of TensorRT.")
     ] = False
     max_batch: Annotated[
         int | None,
-        Help("Images that a run takes at most, with --batch dynamic (default: 32).", least=1),
+        Help("Maximum images per run with --batch dynamic (default: 32).", least=1),
     ] = None
     workspace_mib: Annotated[
         int | None,
-        Help("Memory that the builder may use to try kernels (default: TensorRT's own).", least=1),
+        Help("Workspace memory of the builder in MiB (default: TensorRT's own).", least=1),
     ] = None
 
     def __post_init__(self) -> None:

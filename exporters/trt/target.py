@@ -21,7 +21,7 @@ TARGET = Target(
     precision="fp16",
     precisions=("fp32", "fp16", "int8", "bf16"),
     calibrates=True,
+    synonyms=("tensorrt", "tensor-rt", "nvidia", "tensorrt-rtx", "rtx"),
     int8_flavor="trt",
-    synonyms=("tensorrt", "tensorrt-rtx", "rtx", "nvidia"),
     limits={"topk": 3840},  # largest k of TensorRT's TopK layer
 )

@@ -101,12 +101,20 @@ def _listed(folder: Path, config: Config) -> list[Entry]:
 def _found(folder: Path, config: Config) -> list[Entry]:
     entries = []
     classes = _names_classes(folder, config)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.endswith(FRONT):
-            inside = path.relative_to(folder).parts
-            label = _class_of(inside[0], config, folder) if len(inside) > 1 and classes else None
-            entries.append(Entry(path, label))
+    for path in picture_files(folder):
+        inside = path.relative_to(folder).parts
+        label = _class_of(inside[0], config, folder) if len(inside) > 1 and classes else None
+        entries.append(Entry(path, label))
     return entries
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The image files in a folder and its subfolders, sorted; detected from their suffixes."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.endswith(FRONT)
+    ]
 
 
 def _names_classes(folder: Path, config: Config) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from morvit_deploy.layout import HELD
 from morvit_deploy.report import Table, share
 
 
@@ -18,7 +19,9 @@ def prediction_table(predictions: list[dict[str, Any]], *, with_logits: bool = F
             one["bucket"],
             best["label"],
             share(best["probability"]),
-            ", ".join(f"{guess['label']} {share(guess['probability'])}" for guess in others),
+            ", ".join(
+                f"{guess['label']} {share(guess['probability'])}".replace(" ", HELD) for guess in others
+            ),
         ]
         if with_logits:
             row.append(" ".join(f"{value:.4g}" for value in one["logits"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from morvit_deploy.cli.app import app, main
 
-from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the order that --help shows
+from morvit_deploy.cli import (  # noqa: F401  # isort: skip  # each registers itself, in the order of --help
     doctor,
     init,
     convert,
@@ -18,18 +18,4 @@ from morvit_deploy.cli import (  # isort: skip  # each registers itself, in the 
     demo,
 )
 
-__all__ = [
-    "app",
-    "bench",
-    "build",
-    "calibrate",
-    "convert",
-    "demo",
-    "doctor",
-    "export",
-    "init",
-    "inspect",
-    "main",
-    "predict",
-    "verify",
-]
+__all__ = ["app", "main"]

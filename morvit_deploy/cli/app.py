@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
@@ -11,21 +10,34 @@ from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperGroup
 
+from morvit_deploy.cli.shared.console import remark, stand_in_signs
+from morvit_deploy.cli.shared.derived import DerivedCommand
+from morvit_deploy.cli.shared.help import format_help
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.machine.extras import names_extra
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+class Application(TyperGroup):
+    """The list of commands, printed as the help of one command is."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        format_help(self, ctx, {})
+
 
 app = typer.Typer(
     name="morvit-deploy",
-    help="Turn a trained MoR-ViT into static graphs, prove them equal to the checkpoint, and measure them.",
-    epilog="Exit status: 0 done and verified, 1 a check failed, 2 bad usage or input. "
-    "`morvit-deploy --debug COMMAND` shows the traceback of an error.",
+    cls=Application,
+    help="Turn a trained MoR-ViT into static graphs, verify them against the checkpoint, and measure them.",
+    epilog="Exit status: 0 done and verified, 1 a check failed, 2 bad usage or input.\n"
+    "Examples: `morvit-deploy COMMAND --help`.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _debug = False
@@ -50,30 +62,39 @@ def _global(
     _debug = debug
 
 
-def command(name: str, cls: type[TyperCommand] | None = None) -> Callable[[Command], Command]:
-    """Register a command; its MorvitErrors become one message on stderr and the error's exit status."""
+class Command(DerivedCommand):
+    """A command whose MorvitErrors become one message on stderr and the error's exit status."""
 
-    def register(function: Command) -> Command:
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
-            try:
-                with names_extra(f"morvit-deploy {name}"):
-                    function(*args, **kwargs)
-            except MorvitError as error:
-                _stop(str(error), error.exit_status)
-            except KeyboardInterrupt:
-                _stop("interrupted; nothing half-written was left behind", 130)
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with names_extra(f"morvit-deploy {ctx.info_name}"):
+                return super().invoke(ctx)
+        except MorvitError as error:
+            _stop(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            _stop("interrupted; nothing half-written was left behind", 130)
 
-        app.command(name, cls=cls)(guarded)
+
+def command(name: str, *examples: str) -> Callable[[Function], Function]:
+    """Register a function as a command; `examples` end its help."""
+
+    def register(function: Function) -> Function:
+        cls = type(f"{name.title()}Command", (Command,), {"function": staticmethod(function)})
+        lines = ["Examples:" if len(examples) > 1 else "Example:", *(f"  {line}" for line in examples)]
+        app.command(name, cls=cls, help=function.__doc__, epilog="\n".join(lines))(_placeholder)
         return function
 
     return register
 
 
+def _placeholder() -> None:
+    """Typer registers a function; DerivedCommand runs its own."""
+
+
 def _stop(message: str, status: int) -> NoReturn:
     if _debug:
         traceback.print_exc()
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {message}", err=True)
+    remark("error", message, "red")
     raise typer.Exit(status)
 
 
@@ -84,6 +105,7 @@ def _terminated(*_: object) -> NoReturn:
 def main() -> None:
     """Entry point of `morvit-deploy`."""
     signal.signal(signal.SIGTERM, _terminated)
+    stand_in_signs()
     try:
         app()
     except BrokenPipeError:  # `| head` closed the pipe

@@ -3,67 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from morvit_deploy.cli.shared.bench_request import BenchWords, given
-from morvit_deploy.cli.shared.common import bundle_folder, emit, progress_bar
+import typer
+
+from morvit_deploy.cli.shared.bench import BenchWords, given
+from morvit_deploy.cli.shared.console import emit, working
+from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import ConfigError
 
+if TYPE_CHECKING:
+    from morvit_deploy.report import Report
 
-def run_apple(words: BenchWords, as_json: bool) -> None:
+
+def run_apple(words: BenchWords) -> None:
     """Measure, or write the project; raises typer.Exit when a measurement ended early."""
     words.check_apple()
-    if words.emit_project is not None:
-        _write(words, words.emit_project, as_json)
+    if words.apple.emit_project is not None:
+        _write(words, words.apple.emit_project)
     else:
-        _measure(words, as_json)
+        _measure(words)
 
 
-def _measure(words: BenchWords, as_json: bool) -> None:
-    import typer
-
-    from morvit_deploy.measuring.apple.bench import bench_apple
+def _measure(words: BenchWords) -> None:
+    from morvit_deploy.measuring.apple.bench import bench_apple, check_system
     from morvit_deploy.measuring.apple.dispatching import chosen_units
     from morvit_deploy.measuring.apple.running import CUT, Wish
     from morvit_deploy.measuring.apple.views import apple_report
 
+    timing, apple = words.timing, words.apple
     wish = Wish(
-        words.device,
-        chosen_units(words.compute_units or ()),
-        runs=words.runs,
-        blocks=words.blocks,
-        warmup=words.warmup,
-        phone=words.phone,
-        team=words.team,
-    )
+        words.device, chosen_units(apple.compute_units), runs=timing.runs, blocks=timing.blocks,
+        warmup=timing.warmup, phone=apple.phone, team=apple.team,
+    )  # fmt: skip  # two lines read better than seven
+    check_system(wish)
     folder = bundle_folder(words.bundle)
-    with progress_bar() as (tell, progress):
+    with working("opening the bundle") as (tell, progress):
         result = bench_apple(
-            folder, wish, images=words.images, upscale=words.upscale, tell=tell, progress=progress
+            folder,
+            wish,
+            images=words.measured.images,
+            upscale=words.measured.upscale,
+            tell=tell,
+            progress=progress,
         )
     words.keep(result)
-    emit(apple_report(result), result.as_dict(), as_json)
+    emit(apple_report(result), result.as_dict(), words.output.json)
     if cut := result.conditions.get(CUT):
         raise typer.Exit(cut["exit_status"])
 
 
-def _write(words: BenchWords, project: Path, as_json: bool) -> None:
+def _write(words: BenchWords, project: Path) -> None:
+    timing, apple = words.timing, words.apple
     how: dict[str, object] = {
-        "--compute-units": words.compute_units,
-        "--phone": words.phone,
-        "--team": words.team,
+        "--compute-units": apple.compute_units,
+        "--phone": apple.phone,
+        "--team": apple.team,
     }
-    how |= {"--runs": words.runs, "--blocks": words.blocks, "--warmup": words.warmup, "--out": words.out}
+    how |= {"--runs": timing.runs, "--blocks": timing.blocks, "--warmup": timing.warmup, "--out": words.out}
     if said := given(how):
         raise ConfigError(
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"
         )
     from morvit_deploy.measuring.apple.bench import emit_project
-    from morvit_deploy.report import Report, Table
 
     folder = bundle_folder(words.bundle)
-    with progress_bar() as (tell, _):
+    with working("opening the bundle") as (tell, _):
         tell("expected logits of each bucket")
-        emit_project(folder, project, images=words.images, upscale=words.upscale, force=words.force)
+        emit_project(
+            folder,
+            project,
+            images=words.measured.images,
+            upscale=words.measured.upscale,
+            force=words.output.force,
+        )
     steps = [
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),
@@ -73,8 +86,11 @@ def _write(words: BenchWords, project: Path, as_json: bool) -> None:
     caption = (
         f"{project} is complete: copy it to a Mac and type these lines in it; result.json is the measurement"
     )
-    emit(
-        Report("Project", [Table("Benchmark project", ("what", "line"), steps, caption=caption)]),
-        data,
-        as_json,
-    )
+    emit(project_report(steps, caption), data, words.output.json)
+
+
+def project_report(steps: list[tuple[str, str]], caption: str) -> Report:
+    """What to type on the Mac."""
+    from morvit_deploy.report import Report, Table
+
+    return Report("Project", [Table("Benchmark project", ("what", "line"), steps, caption=caption)])

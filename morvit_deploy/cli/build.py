@@ -4,62 +4,60 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.common import BundleArg, JsonOption, bundle_folder, emit, stages
-from morvit_deploy.cli.shared.ssh import (
-    HostOption,
-    PythonOption,
-    RemoteDirOption,
-    SshConfigOption,
-    SshOption,
-    host_of,
+from morvit_deploy.cli.shared.console import emit, working
+from morvit_deploy.cli.shared.groups import Bundle, Json
+from morvit_deploy.cli.shared.places import bundle_folder
+from morvit_deploy.cli.shared.ssh import Ssh
+from morvit_deploy.exporters.options import Help
+
+ENGINES = "Engines"
+
+
+@command(
+    "build",
+    "morvit-deploy build build/my-model-trt",
+    "morvit-deploy build build/my-model-trt --host user@jetson",
 )
-
-
-@command("build")
 def build(
-    bundle: BundleArg = None,
-    host: HostOption = None,
-    ssh_option: SshOption = None,
-    ssh_config: SshConfigOption = None,
-    remote_dir: RemoteDirOption = None,
-    python: PythonOption = None,
+    bundle: Bundle = None,
+    *,
     flavor: Annotated[
         str | None,
-        typer.Option(
-            "--flavor",
-            help="tensorrt or rtx (default: the bundle's, else what is there).",
-            show_default=False,
-        ),
+        Help("tensorrt or rtx (default: the bundle's, else what is installed).", "NAME", panel=ENGINES),
     ] = None,
     compute_capability: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--compute-capability",
-            metavar="SM89",
-            help="rtx: a GPU to build for, which need not be there; may be repeated (default: the bundle's).",
-            show_default=False,
+        tuple[str, ...],
+        Help(
+            "rtx: a GPU to build for, which need not be present; may be repeated (default: the bundle's).",
+            "SM89",
+            panel=ENGINES,
         ),
-    ] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also engines that are up to date.")] = False,
-    as_json: JsonOption = False,
+    ] = (),
+    rebuild: Annotated[bool, Help("Also build engines that are up to date.", panel=ENGINES)] = False,
+    ssh: Ssh,
+    json: Json = False,
 ) -> None:
     """Build the engines of a TensorRT bundle, here or on the device that runs them.
 
-    Engines run with the TensorRT version and on the kind of GPU that they were built for.
+    Engines run with the TensorRT version and on the kind of GPU that they were built for. Engines that are up to date
+    are kept.
 
-    --host: the device's own TensorRT builds, the engines come back into the bundle, and nothing is left there.
-
-    Engines that are up to date are kept.
+    With --host the device's own TensorRT builds; the engines are copied back into the bundle, and nothing is left on
+    the device.
     """
-    place = host_of(host, ssh_option, ssh_config, remote_dir, python)
+    place = ssh.place()
     folder = bundle_folder(bundle)
     from morvit_deploy.exporters.trt.building import build as run
 
-    with stages("checking the bundle") as tell:
+    with working("checking the bundle") as (tell, _):
         named: Any = flavor  # which it checks
-        wanted = compute_capability or ()
-        built = run(folder, host=place, flavor=named, compute_capability=wanted, rebuild=rebuild, tell=tell)
-    emit(built.report(), built.as_dict(), as_json)
+        built = run(
+            folder,
+            host=place,
+            flavor=named,
+            compute_capability=compute_capability,
+            rebuild=rebuild,
+            tell=tell,
+        )
+    emit(built.report(), built.as_dict(), json)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import typer
-
-from morvit_deploy.cli.shared.common import emit, stderr
+from morvit_deploy.cli.shared.console import emit, note, say, warn
 
 if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated, PlanFiles
@@ -18,11 +16,7 @@ def print_result(calibrated: Calibrated, files: PlanFiles, as_json: bool) -> Non
     from morvit_deploy.planning.front import calibration_report
 
     out, _, picture = files
-    console = stderr()
-    for _, reason in calibrated.bad:
-        console.print(f"warning: not read: {reason}", markup=False, highlight=False)
-    for remark in calibrated.remarks:
-        console.print(f"warning: {remark}", markup=False, highlight=False, style="yellow")
+    warn([*(f"not read: {reason}" for _, reason in calibrated.bad), *calibrated.remarks])
     data = {
         "plan": calibrated.plan.model_dump(mode="json"),
         "pareto": calibrated.as_dict(),
@@ -36,13 +30,12 @@ def print_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:
         rounds = {} if waiting is None else {"round": waiting.round, "rounds": waiting.rounds}
         missing = [] if waiting is None else list(map(str, waiting.missing))
         done = {"shard": shard, "done": waiting is None, **rounds, "missing": missing}
-        typer.echo(json.dumps(done, indent=2))
+        say(json.dumps(done, indent=2))
         return
-    console = stderr()
     if waiting is None:
-        console.print(f"shard {shard}: all rounds are done; when every shard is, join them with --merge")
+        note(f"shard {shard}: all rounds are done; once every shard is done, join them with --merge")
         return
-    console.print(
-        f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; the next needs it from shards "
-        f"{', '.join(map(str, waiting.missing))} too. Run them, then this line again (or give --wait MINUTES)"
+    note(
+        f"shard {shard}: round {waiting.round} of {waiting.rounds} is done; the next round needs shards "
+        f"{', '.join(map(str, waiting.missing))} too. Run them, then repeat this command (or give --wait MINUTES)"
     )

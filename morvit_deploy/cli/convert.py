@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.common import ForceOption, JsonOption, emit, stages
-from morvit_deploy.cli.shared.sources import given_of, takes_source
+from morvit_deploy.cli.shared.console import emit, working
+from morvit_deploy.cli.shared.derived import Arg
+from morvit_deploy.cli.shared.groups import OUTPUT, Output
+from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help
 
 
-@command("convert")
-@takes_source
+@command(
+    "convert",
+    "morvit-deploy convert best.pth --explain",
+    "morvit-deploy convert best.pth -o my-model --preprocess imagenet --norm-eps 1e-6",
+)
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A file of weights (.safetensors, .pth, .pt, .bin, .ckpt), an index of shards, or a folder.",
+        Arg(
+            "A file of weights (.safetensors, .pth, .pt, .bin, .ckpt), an index of shards, or a folder.",
+            "SOURCE",
         ),
     ],
+    *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            help="Checkpoint folder to write; with --explain it may be left out.",
-            show_default=False,
-        ),
+        Help("Checkpoint folder to write; optional with --explain.", "DIR", short="-o", panel=OUTPUT),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="List every tensor: where it went, and by which rule.")
+        bool, Help("List every tensor: where it went, and by which rule.", panel=OUTPUT)
     ] = False,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    *,
-    said: dict[str, Any],
+    output: Output,
+    foreign: Foreign,
 ) -> None:
-    """Turn a checkpoint that others' code trained into morvit/1: Edge-RecViT, Vision-MoR, timm, DeiT, Hugging Face.
+    """Convert a checkpoint of other code to morvit/1: Edge-RecViT, Vision-MoR, timm, DeiT, Hugging Face.
 
-    The family is recognised by the names of the tensors. Every tensor is used, dropped by a named rule, or an error.
-    What changes answers and is in no file is asked for, with the family's published values beside it.
+    The family is detected from the names of the tensors. Every tensor is used, dropped by a named rule, or reported
+    as an error. Settings that affect results but are not stored in the checkpoint must be given explicitly; the error
+    lists the family's published values.
     """
     if out is None and not explain:
-        raise ConfigError("no -o DIR given: where shall the checkpoint go? (--explain alone writes nothing)")
-    given = given_of(said)
-    with stages("loading PyTorch") as tell:
+        raise ConfigError("no output folder given: give -o DIR (or --explain alone, which writes nothing)")
+    given = foreign.settings
+    with working("loading PyTorch") as (tell, _):
         from morvit_deploy.sources.conversion import convert as run
         from morvit_deploy.sources.conversion import read_model
         from morvit_deploy.sources.views import conversion_report
@@ -56,6 +55,6 @@ def convert(
         if out is None:
             converted = read_model(source, given, tell)
         else:
-            converted = run(source, out, given=given, force=force, tell=tell)
+            converted = run(source, out, given=given, force=output.force, tell=tell)
     data = {"checkpoint": None if out is None else str(out), **converted.as_dict()}
-    emit(conversion_report(converted, out, explain), data, as_json)
+    emit(conversion_report(converted, out, explain), data, output.json)

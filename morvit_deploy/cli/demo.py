@@ -6,39 +6,38 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.common import ForceOption, JsonOption, emit, stages, stderr
+from morvit_deploy.cli.shared.console import emit, remark, working
+from morvit_deploy.cli.shared.groups import OUTPUT, Output
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help
 
 MODELS = ("digits-expert", "digits-token")
 IMAGES = "digits-test"
 BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"
 
 
-@command("demo")
+@command("demo", "morvit-deploy demo", "morvit-deploy demo -o /tmp/demo --force")
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")] = Path("build/demo"),
+    *,
     examples: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the trained examples (default: ./examples).", show_default=False),
+        Path | None, Help("Folder with the trained examples (default: ./examples).", "DIR", panel="Models")
     ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
+    out: Annotated[Path, Help("Folder to write.", "DIR", show_default=True, short="-o", panel=OUTPUT)] = Path(
+        "build/demo"
+    ),
+    output: Output,
 ) -> None:
     """Run every step on the trained examples: inspect, export, verify, predict, bench, report."""
     folder = _examples(examples)
     started = time.monotonic()
-    with stages("loading PyTorch") as tell:
+    with working("loading PyTorch") as (tell, _):
         from morvit_deploy.cli.demo_steps import run_demo
 
-        made = run_demo(folder, out, force=force, tell=tell)
-    emit(made.brief, made.as_dict(), as_json)
+        made = run_demo(folder, out, force=output.force, tell=tell)
+    emit(made.brief, made.as_dict(), output.json)
     seconds = time.monotonic() - started
-    stderr().print(
-        f"\n{out}: bundles, pictures, and all figures in report.html ({seconds:.0f} s)", highlight=False
-    )
+    remark("done", f"{out} holds the bundles, pictures, and all figures in report.html ({seconds:.0f} s)")
 
 
 def _examples(given: Path | None) -> Path:

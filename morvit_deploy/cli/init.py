@@ -5,34 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.common import ForceOption, stages, stdout
+from morvit_deploy.cli.shared.console import say, working
+from morvit_deploy.cli.shared.groups import OUTPUT, Force
+from morvit_deploy.exporters.options import Help
 from morvit_deploy.model.presets import PRESETS
 
 
-@command("init")
+@command("init", "morvit-deploy init --preset morvit_b16 -o my-model")
 def init(
-    preset: Annotated[str, typer.Option("--preset", help=f"Architecture: {', '.join(PRESETS)}.")],
+    preset: Annotated[str, Help(f"Architecture: {', '.join(PRESETS)}.", "NAME", panel="Model")],
+    seed: Annotated[
+        int, Help("Seed of the random weights.", least=0, most=2**63 - 1, show_default=True, panel="Model")
+    ] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder to write (default: the preset's name).", show_default=False),
+        Path | None, Help("Folder to write (default: the preset's name).", "DIR", short="-o", panel=OUTPUT)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random weights.")] = 0,
-    force: ForceOption = False,
+    force: Force = False,
 ) -> None:
-    """Write a randomly initialised checkpoint, to judge an architecture's speed before anyone trains it."""
+    """Write a randomly initialised checkpoint, to measure an architecture's speed before training it."""
     from morvit_deploy.model.presets import preset as find
     from morvit_deploy.report import count
 
     config = find(preset)
     folder = out or Path(preset)
-    with stages("loading PyTorch") as tell:
+    with working("loading PyTorch") as (tell, _):
         from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 
         tell(f"initialising {preset}")
         model = init_model(config, seed)
         save_checkpoint(model, folder, force=force)
     parameters = count(sum(p.numel() for p in model.parameters()))
-    stdout().print(f"{folder}: {preset}, {parameters} parameters, random weights (seed {seed})", markup=False)
+    say(f"{folder}: {preset}, {parameters} parameters, random weights (seed {seed})")

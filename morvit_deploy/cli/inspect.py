@@ -3,72 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.common import (
-    CheckpointArg,
-    ForceOption,
-    ImagesOption,
-    JsonOption,
-    LimitOption,
-    UpscaleOption,
-    emit,
-    progress_bar,
-    remark_on_limit,
-    stderr,
-)
-from morvit_deploy.cli.shared.sources import opened, takes_source
+from morvit_deploy.cli.shared.console import emit, warn, working
+from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Pictures
+from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import OutputError
+from morvit_deploy.exporters.options import Help
 
 
-@command("inspect")
-@takes_source
+@command(
+    "inspect", "morvit-deploy inspect my-model", "morvit-deploy inspect my-model --images photos -o maps"
+)
 def inspect(
-    checkpoint: CheckpointArg = None,
-    images: ImagesOption = None,
-    limit: LimitOption = None,
-    draw: Annotated[int, typer.Option(min=0, help="Depth maps of this many single images.")] = 8,
+    checkpoint: Checkpoint = None,
+    *,
+    pictures: Pictures,
+    draw: Annotated[
+        int,
+        Help("Number of images to draw a depth map of.", least=0, show_default=True, panel=Pictures.panel),
+    ] = 8,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            help="Folder for depth maps (default: build/inspect-CHECKPOINT).",
-            show_default=False,
-        ),
+        Help("Folder for depth maps (default: build/inspect-CHECKPOINT).", "DIR", short="-o", panel=OUTPUT),
     ] = None,
-    upscale: UpscaleOption = False,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    *,
-    said: dict[str, Any],
+    output: Output,
+    foreign: AlsoForeign,
 ) -> None:
-    """Show a checkpoint's parts and costs; with images, how its routers behave, and depth maps."""
+    """Show a checkpoint's parts and costs; with --images also how its routers behave, and depth maps."""
+    images = pictures.images
     if out is not None and images is None:
         raise OutputError(
             f"-o {out}: there are no depth maps to write without --images; give a folder of images"
         )
-    with opened(checkpoint, said) as source:
+    with opened(checkpoint, foreign) as source:
         folder = out or Path("build") / f"inspect-{source.name}"
-        with progress_bar() as (tell, progress):
-            tell("loading PyTorch")
+        with working("loading PyTorch") as (tell, progress):
             from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT
             from morvit_deploy.inspecting.inspection import inspect as run
             from morvit_deploy.inspecting.views import inspection_report
 
             found = run(
-                source.folder, images, limit=limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
-                called=source.given, upscale=upscale, force=force, tell=tell, progress=progress,
+                source.folder, images, limit=pictures.limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
+                called=source.given, upscale=pictures.upscale, force=output.force, tell=tell, progress=progress,
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:
-            remark_on_limit(images, source.folder, len(found.survey.images))
-    emit(inspection_report(found), found.as_dict(), as_json)
-    if found.survey is None:
-        return
-    if found.survey.assessment is not None and found.survey.assessment.degenerate:
-        stderr().print(
-            f"warning: {found.survey.assessment.warning}", markup=False, highlight=False, style="yellow"
-        )
+            pictures.remark_on_limit(source.folder, len(found.survey.images))
+    emit(inspection_report(found), found.as_dict(), output.json)
+    assessment = found.survey.assessment if found.survey else None
+    if assessment is not None and assessment.degenerate:
+        warn([assessment.warning])

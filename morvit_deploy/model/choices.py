@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
-SYNONYMS = {  # what others call them
-    "float32": "fp32",
-    "float16": "fp16",
+PRECISION_WORDS = {  # what others call them
     "half": "fp16",
+    "float16": "fp16",
+    "single": "fp32",
+    "float32": "fp32",
     "bfloat16": "bf16",
+    "i8": "int8",
 }
 
 Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest

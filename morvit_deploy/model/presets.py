@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.keywords import did_you_mean
 
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
@@ -99,5 +100,6 @@ def preset(name: str) -> Config:
     from morvit_deploy.model.config import parse_config  # `--help` lists the presets without pydantic
 
     if name not in PRESETS:
-        raise ConfigError(f"got preset {name!r}, expected one of: {', '.join(PRESETS)}")
+        hint = did_you_mean(name, PRESETS)
+        raise ConfigError(f"got preset {name!r}, expected one of: {', '.join(PRESETS)}{hint}")
     return parse_config(json.dumps(PRESETS[name]), source=f"preset {name}")

@@ -141,7 +141,15 @@ def test_lists_what_is_missing(bundle: Path, device: str) -> None:
         assert "MISSING xcrun devicectl" in message and "MISSING one iPhone" in message
 
 
-def test_other_target(source: Path) -> None:
+@OFF_MAC
+@pytest.mark.parametrize("device", ["mac", "iphone"])
+def test_the_system_is_named_before_a_bundle_is_opened(inside: Path, device: str) -> None:
+    for words in (["no such bundle"], []):
+        message = refused("bench", *words, "--device", device)
+        assert f"this is {platform.system()}" in message and "no such bundle" not in message
+
+
+def test_other_target(played: dict, source: Path) -> None:
     for words in (("--device", "mac"), ("--emit-project", "p")):
         assert "export CHECKPOINT --target coreml" in refused("bench", source, *words)
 
@@ -171,7 +179,7 @@ def test_options_that_do_not_go_together(bundle: Path, words: tuple[str, ...], s
     assert says in refused("bench", bundle, *words)
 
 
-def test_edited_bundle(bundle: Path, tmp_path: Path) -> None:
+def test_edited_bundle(played: dict, bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     next(copy.rglob("weight.bin")).write_bytes(b"x")
     for words in (("--device", "mac"), ("--emit-project", tmp_path / "p")):

@@ -89,7 +89,7 @@ def test_shards_and_merge(model: Path, images: Path, inside: Path) -> None:
     shard = ("calibrate", model, "--images", images, "--stats", "stats", "--shard")
     first = run(*shard, "1/2")
     assert first.exit_code == 0 and first.stdout == ""
-    assert "shard 1/2: round 1 of 4 is done; the next needs it from shards 2/2 too" in " ".join(
+    assert "shard 1/2: round 1 of 4 is done; the next round needs shards 2/2 too" in " ".join(
         first.stderr.split()
     )
     told = answer(*shard, "1/2")
@@ -97,7 +97,9 @@ def test_shards_and_merge(model: Path, images: Path, inside: Path) -> None:
     for _ in range(4):
         found = [answer(*shard, f"{i}/2") for i in (2, 1)]
     assert found == [{"shard": f"{i}/2", "done": True, "missing": []} for i in (2, 1)]
-    assert "all rounds are done; when every shard is, join them with --merge" in run(*shard, "1/2").stderr
+    assert (
+        "all rounds are done; once every shard is done, join them with --merge" in run(*shard, "1/2").stderr
+    )
     merged = run("calibrate", model, "--stats", "stats", "--merge", "--buckets", 2, "-o", "merged.json")
     assert one.exit_code == merged.exit_code == 0
     assert Path("merged.json").read_bytes() == Path("plan.json").read_bytes()
@@ -175,7 +177,7 @@ def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) ->
         (["--images", "i", "--budget-ms", "3", "--budget-macs", "3"], "got budget_macs and budget_ms"),
         (["--images", "i", "--budget-ms", "-3"], "budget_ms: got -3.0, expected a number above 0"),
         (["--images", "i", "--buckets", "0"], "Invalid value for '--buckets'"),
-        (["--images", "i", "--mode", "depth"], "'depth' is not one of"),
+        (["--images", "i", "--mode", "depth"], "--mode: got 'depth', expected one of threshold, topk"),
         (["--images", "i"], "i is not a folder of images"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from table_checks import problems
 from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.pixels import synthetic_images
@@ -15,6 +16,7 @@ from morvit_deploy.cli.demo import _examples
 from morvit_deploy.cli.demo_steps import run_demo
 from morvit_deploy.errors import ConfigError, OutputError
 from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.report import Table
 
 IMAGES = 6
 
@@ -41,6 +43,11 @@ def made(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     demo = run_demo(examples, out, quick=True)
     assert [one.verification.passed for one in demo.models] == [True, True]
     assert demo.models[0].bench is not None
+    for part in demo.report.parts:
+        for width in (80, 120):
+            assert not (isinstance(part, Table) and problems(part, width)), (
+                "its tables keep words and units whole"
+            )
     return out
 
 

@@ -113,7 +113,7 @@ def test_export_in_a_checkpoint_folder_then_all_defaults(
     assert told["manifest"]["parity"]["passed"] is True
     assert (bundle / "manifest.json").is_file()
     assert answer("verify")["passed"] is True
-    assert answer("predict", image_files[0])[0]["bucket"] == "topk"
+    assert answer("predict", image_files[0])["predictions"][0]["bucket"] == "topk"
 
 
 def test_a_bundle_given_as_a_checkpoint_is_told_apart(tiny_bundle: Path) -> None:

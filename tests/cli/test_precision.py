@@ -95,7 +95,7 @@ def test_a_missed_gate_is_exit_1_and_names_the_number(int8: Path) -> None:
 
 def test_predict_and_bench_and_inspect_take_it(int8: Path, calibration_folder: Path) -> None:
     picture = calibration_folder / "00.png"
-    assert answer("predict", int8, picture)[0]["bucket"] == "topk"
+    assert answer("predict", int8, picture)["predictions"][0]["bucket"] == "topk"
     told = answer("bench", int8, "--runs", 10, "--blocks", 2, "--starts", 1, "--threads", 1)
     assert told["bundles"][0]["precision"] == "int8"
 

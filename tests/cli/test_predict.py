@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from morvit_deploy.model.checkpoint import load_checkpoint
 
 
 def test_predict_json(tiny_bundle: Path, tiny_checkpoint: Path, image_files: list[Path]) -> None:
-    told = answer("predict", tiny_bundle, *image_files, "--logits", "--top", 3)
+    told = answer("predict", tiny_bundle, *image_files, "--logits", "--top", 3)["predictions"]
     assert [row["image"] for row in told] == [str(path) for path in image_files]
     model = load_checkpoint(tiny_checkpoint).double()
     config = model.config
@@ -36,7 +37,7 @@ def test_predict_json(tiny_bundle: Path, tiny_checkpoint: Path, image_files: lis
 
 
 def test_predict_leaves_logits_out_unless_asked(tiny_bundle: Path, image_files: list[Path]) -> None:
-    (row,) = answer("predict", tiny_bundle, image_files[0])
+    (row,) = answer("predict", tiny_bundle, image_files[0])["predictions"]
     assert set(row) == {"image", "bucket", "top"}
 
 
@@ -44,7 +45,7 @@ def test_a_depth_map_of_tokens_that_come_back(
     exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
 ) -> None:
     bundle = exported(make_config(routing="expert_choice_flat"), batch=4, with_depth=True)
-    told = answer("predict", bundle, *image_files, "--depth-map", tmp_path / "maps")
+    told = answer("predict", bundle, *image_files, "--depth-map", tmp_path / "maps")["predictions"]
     assert all(Path(row["depth_map"]).is_file() for row in told)
 
 
@@ -57,34 +58,80 @@ def test_predict_takes_the_newest_bundle(tiny_bundle: Path, image_files: list[Pa
     answer("predict", image_files[0])
 
 
-@pytest.mark.parametrize("what", ["text", "truncated", "small", "16 bit", "missing", "folder", "none"])
-def test_predict_refuses_a_bad_image(
-    tiny_bundle: Path, image_files: list[Path], tmp_path: Path, what: str
-) -> None:
-    path = tmp_path / "bad.png"
-    words = {"text": "is not an image", "truncated": "cut off", "small": "smaller than", "16 bit": "8 bits a channel",
-             "missing": "does not exist", "folder": "is a folder", "none": "no IMAGE given"}[what]  # fmt: skip
+REASONS = {"text": "is not an image", "truncated": "cut off", "small": "smaller than", "16 bit": "8 bits a channel",
+           "missing": "does not exist", "folder": "is a folder"}  # fmt: skip  # of each bad image
+
+
+def bad_image(path: Path, what: str, good: Path) -> Path:
+    """A path that cannot be read as an image."""
     if what == "text":
         path.write_text("no picture")
     elif what == "truncated":
-        path.write_bytes(image_files[0].read_bytes()[:900])
+        path.write_bytes(good.read_bytes()[:900])
     elif what == "small":
         Image.new("RGB", (9, 9)).save(path)
     elif what == "16 bit":
         Image.fromarray(np.zeros((40, 40), np.uint16)).save(path)
     elif what == "folder":
         path.mkdir()
-    images = [] if what == "none" else [image_files[0], path]
-    assert words in refused("predict", tiny_bundle, *images)
+    return path
+
+
+@pytest.mark.parametrize("what", REASONS)
+def test_a_bad_image_does_not_lose_the_others(
+    tiny_bundle: Path, image_files: list[Path], tmp_path: Path, what: str
+) -> None:
+    bad = bad_image(tmp_path / "bad.png", what, image_files[0])
+    result = run("predict", tiny_bundle, image_files[0], bad, image_files[1], "--json")
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.stdout)
+    assert [row["image"] for row in told["predictions"]] == [str(path) for path in image_files[:2]]
+    (error,) = told["errors"]
+    assert error["image"] == str(bad) and REASONS[what] in error["error"]
+    assert f"warning: skipped: {bad} " in result.stderr and "error: 1 of 3 images" in result.stderr
+    shown = run("predict", tiny_bundle, image_files[0], bad)
+    assert shown.exit_code == 1 and image_files[0].name in shown.stdout and "bad.png" not in shown.stdout
+
+
+@pytest.mark.parametrize("what", REASONS)
+def test_nothing_but_bad_images_is_refused(
+    tiny_bundle: Path, image_files: list[Path], tmp_path: Path, what: str
+) -> None:
+    bad = bad_image(tmp_path / "bad.png", what, image_files[0])
+    assert REASONS[what] in refused("predict", tiny_bundle, bad)
+    message = refused("predict", tiny_bundle, bad, bad)
+    assert "no image could be read" in message and message.count(REASONS[what]) == 2
+
+
+def test_no_image_and_no_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert "no IMAGE given" in refused("predict", tiny_bundle)
+    assert "nowhere does not exist" in refused("predict", tmp_path / "nowhere", "a.png")
+
+
+def test_folders_are_replaced_by_their_images(
+    tiny_bundle: Path, image_files: list[Path], tmp_path: Path, inside: Path
+) -> None:
+    """Other files in them are passed over; a folder of images in the first place is no bundle."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    shutil.copy(image_files[0], photos / "b.png")
+    shutil.copy(image_files[1], photos / "more" / "a.png")
+    (photos / "notes.txt").write_text("no picture")
+    told = answer("predict", tiny_bundle, photos, image_files[2])
+    names = [Path(row["image"]).name for row in told["predictions"]]
+    assert names == ["b.png", "a.png", image_files[2].name] and told["errors"] == []
+    shutil.copytree(tiny_bundle, inside / "build" / "newest")
+    assert len(answer("predict", photos)["predictions"]) == 2
+    assert len(answer("predict", photos, image_files[2])["predictions"]) == 3
 
 
 def test_predict_upscales_when_asked(tiny_bundle: Path, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
-    assert len(answer("predict", tiny_bundle, tmp_path / "small.png", "--upscale")) == 1
+    assert len(answer("predict", tiny_bundle, tmp_path / "small.png", "--upscale")["predictions"]) == 1
 
 
 def test_predict_draws_depth_maps(tiny_bundle: Path, image_files: list[Path], tmp_path: Path) -> None:
-    told = answer("predict", tiny_bundle, *image_files[:2], "--depth-map", tmp_path / "maps")
+    told = answer("predict", tiny_bundle, *image_files[:2], "--depth-map", tmp_path / "maps")["predictions"]
     for row in told:
         with Image.open(row["depth_map"]) as picture:
             picture.load()
@@ -120,7 +167,7 @@ def test_predict_names_the_bucket_that_answered(
         numbers = session.run(pixels)["bucket"]
     names = [threshold_ladder().buckets[number].name for number in numbers]
     assert len(set(names)) > 1, "choose pictures that need different buckets"
-    assert [row["bucket"] for row in answer("predict", bundle, *image_files)] == names
+    assert [row["bucket"] for row in answer("predict", bundle, *image_files)["predictions"]] == names
     result = run("predict", bundle, *image_files, "--top", 1)
     assert result.exit_code == 0, result.output
     for path, name in zip(image_files, names, strict=True):

@@ -56,5 +56,5 @@ def test_every_command(tiny_checkpoint: Path, image_files: Any, inside: Any, mon
     assert "Target toy" in run("export", "--help").stdout and "toy" in run("doctor").stdout
     assert answer("export", tiny_checkpoint, "--target", "toy", "--squeeze", "-o", "bundle")["manifest"]
     assert answer("verify", "bundle", "--checkpoint", tiny_checkpoint)["passed"]
-    assert answer("predict", "bundle", image_files[0])[0]["bucket"] == "topk"
+    assert answer("predict", "bundle", image_files[0])["predictions"][0]["bucket"] == "topk"
     assert answer("bench", "bundle", "--runs", 10, "--blocks", 2, "--starts", 1)["bundles"]

@@ -10,36 +10,14 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 import pytest
-from calibration_setup import last_of, run_of
+from calibration_setup import calibrated
 from PIL import Image
-from tiny_models import make_config
 
-from morvit_deploy.calibration.buckets.costs import MacCost
-from morvit_deploy.calibration.buckets.plan import draft_plan
-from morvit_deploy.calibration.buckets.points import choose, points_of
-from morvit_deploy.calibration.routing.sequence import OWN, SCALES
 from morvit_deploy.planning.front import calibration_report, draw, front_table
 from morvit_deploy.planning.rounds import Calibrated
 from morvit_deploy.report import Table
 
 SIZE = (1080, 690)  # 7.2 × 4.6 inches at 150 dots
-COUNTS = [[9, 5, 2], [4, 4, 1], [12, 6, 3], [12, 10, 6], [9, 4, 2]]
-
-
-def calibrated(mode: str = "threshold", labelled: bool = False) -> Calibrated:
-    routing = "token_choice" if mode == "depth" else "expert_choice"
-    config = make_config(routing=routing, num_recursions=1 if mode == "depth" else 3)
-    run = run_of(mode, scales=(OWN,) if mode == "depth" else SCALES)
-    scales = len(run.scales)
-    tallies: dict[str, Any] = {"labelled": 5 * labelled, "right": 4}
-    for kind in ("topk", "threshold", "depth"):
-        tallies |= {f"{kind}.{what}": np.minimum(np.arange(scales), 5) for what in ("right", "alike")}
-    last = last_of(config, COUNTS, run, **tallies)
-    points = points_of(config, last, ((0.1, 0.2, 0.3),) * scales, MacCost(config), 2)
-    chosen = choose(points, mode)
-    return Calibrated(
-        draft_plan(config, last, chosen, "macs"), chosen, points, "MACs", 4e5, last.trained_top1, [], []
-    )
 
 
 def in_ms(found: Calibrated, factor: float = 1e-5) -> Calibrated:

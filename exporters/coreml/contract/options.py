@@ -22,32 +22,34 @@ class CoremlOptions(TargetOptions):
     """Options of target `coreml`."""
 
     ios: Annotated[
-        Ios, Help("The oldest iOS that loads the package (default: 18, for several buckets; 17 holds one).")
+        Ios, Help("Oldest iOS that loads the package (default: 18; 17 supports a single bucket).")
     ] = 18
     layout: Annotated[
         Layout,
-        Help("bsd: tokens as rows (default); bc1s: as columns of 1×1 convolutions, attention by head."),
+        Help(
+            "bsd: tokens as rows (default); bc1s: tokens as columns of 1×1 convolutions, attention per head."
+        ),
     ] = "bsd"
     select: Annotated[
         Select,
         Help(
-            "topk: tokens are gathered by index (default); onehot: ranked by comparison and taken by a product, "
-            "without topk or gather."
+            "topk: tokens are gathered by index (default); onehot: ranked by comparisons and selected by a matrix "
+            "product, without topk or gather."
         ),
     ] = "topk"
     attention: Annotated[
         Attention,
-        Help("manual: product, softmax, product (default); fused: iOS 18's operator, layout bsd."),
+        Help("manual: matmul, softmax, matmul (default); fused: the operator of iOS 18, with layout bsd."),
     ] = "manual"
     weights: Annotated[
-        Weights, Help("How weights are stored; products stay in --precision (default: float).")
+        Weights, Help("How weights are stored; arithmetic stays in --precision (default: float).")
     ] = "float"
     classifier: Annotated[
         bool | None,
-        Help("Return a class label (default: where the checkpoint has labels and the plan one bucket)."),
+        Help("Return a class label (default: if the checkpoint has labels and the plan one bucket)."),
     ] = None
     author: Annotated[str | None, Help("Author on the model card (default: the checkpoint's).")] = None
-    license: Annotated[str | None, Help("Licence on the model card.")] = None
+    license: Annotated[str | None, Help("License on the model card.")] = None
 
     def __post_init__(self) -> None:
         """ConfigError for an invalid value, or one that the chosen iOS does not support."""

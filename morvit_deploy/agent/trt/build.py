@@ -159,7 +159,7 @@ def load_tensorrt(flavor: str | None) -> tuple[str, Any]:
             continue
         check_version(name, str(trt.__version__))
         return name, trt
-    raise BuildError("no TensorRT for this Python (" + sys.executable + "). " + " · ".join(problems))
+    raise BuildError(f"no TensorRT for this Python ({sys.executable}). " + ". Or: ".join(problems))
 
 
 def check_version(flavor: str, version: str) -> None:
@@ -509,29 +509,19 @@ def _on_jetson() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse arguments, build, and report on standard output: sentences on a terminal, else one JSON object a line."""
-    parser = argparse.ArgumentParser(
-        description="Build this bundle's TensorRT engines for the GPU of this machine."
-    )
-    parser.add_argument(
-        "folder", nargs="?", default=str(Path(__file__).resolve().parent), help="of the bundle"
-    )
-    parser.add_argument(
-        "--flavor", choices=sorted(MODULES), help="default: the recipe's, else what is installed"
-    )
-    parser.add_argument(
-        "--compute-capability", action="append", default=[], metavar="SM89", help="rtx; repeat it"
-    )
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="of the engines; repeat it"
-    )
-    parser.add_argument("--rebuild", action="store_true", help="also engines that are up to date")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, on a terminal too")
-    given = parser.parse_args(arguments)
-    tell = tell_json if given.json or not sys.stdout.isatty() else tell_text
+    """Parse arguments, build, and report: sentences for people, or with --json one JSON object a line."""
+    given = _parser().parse_args(arguments)
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a console that cannot show a sign of a path or of TensorRT's log
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    folder = Path(given.folder)
+    tell = tell_json if given.json else tell_text if sys.stdout.isatty() else tell_log()
     try:
         build(
-            Path(given.folder),
+            folder,
             tell,
             flavor=given.flavor,
             capabilities=tuple(given.compute_capability),
@@ -541,8 +531,42 @@ def main(arguments: list[str] | None = None) -> int:
     except BuildError as error:
         tell({"event": "error", "message": str(error)})
         return error.exit_status
+    except KeyboardInterrupt:
+        tell(
+            {"event": "error", "message": "interrupted; engines that are complete are kept: repeat to go on"}
+        )
+        return 130
     tell({"event": "done", "record": RECORD})
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Build the TensorRT engines of this bundle for the GPU of this machine. Engines that are up to "
+        "date are kept.",
+        epilog="Exit status: 0 built, 1 TensorRT could not build an engine, 2 bad input or no suitable TensorRT. "
+        "Example: python3 build.py --only full",
+    )
+    own = str(Path(__file__).resolve().parent)
+    parser.add_argument(
+        "folder", nargs="?", default=own, help="folder with build.json (default: this file's)"
+    )
+    parser.add_argument(
+        "--flavor", choices=sorted(MODULES), help="default: the one in build.json, or the one installed"
+    )
+    parser.add_argument(
+        "--compute-capability",
+        action="append",
+        default=[],
+        metavar="SM89",
+        help="rtx: a GPU to build for; may be repeated",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="build this engine only; may be repeated"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="also build engines that are up to date")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, for programs")
+    return parser
 
 
 def tell_json(event: dict[str, Any]) -> None:
@@ -550,22 +574,45 @@ def tell_json(event: dict[str, Any]) -> None:
     print(json.dumps(event), flush=True)
 
 
+def tell_log() -> Tell:
+    """Sentences for a file or a pipe: progress in steps of ten percent."""
+    reached: dict[str, int] = {}
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            step = int(event["percent"] // 10)
+            if reached.get(event["engine"]) == step:
+                return
+            reached[event["engine"]] = step
+            print(f"{event['engine']}: {10 * step} %", flush=True)
+        else:
+            tell_text(event)
+
+    return tell
+
+
 def tell_text(event: dict[str, Any]) -> None:
     """One line for a person; progress overwrites itself."""
     kind, engine = event["event"], event.get("engine")
     if kind == "progress":
         print(f"\r{engine}: {event['percent']:5.1f} % {event['phase'][:50]:50}", end="", flush=True)
-    elif kind == "built":
-        print(f"\r{engine}: {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.1f} s{'':50}")
+        return
+    clear = "\r" + " " * 78 + "\r" if sys.stdout.isatty() else ""
+    if kind == "built":
+        text = f"{engine}: {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.1f} s"
     elif kind == "kept":
-        print(f"{engine}: is up to date")
+        text = f"{engine}: is up to date"
     elif kind == "start":
         where = event["device"]["name"] if event["device"] else "no GPU here"
-        print(f"{PRODUCT[event['flavor']]} {event['tensorrt']}, {where}")
+        text = f"{PRODUCT[event['flavor']]} {event['tensorrt']}, {where}"
+        text += f"\nengines: {', '.join(event['engines'])}" if event.get("engines") else ""
     elif kind == "error":
-        print(f"\nerror: {event['message']}", file=sys.stderr)
+        print(clear, end="", flush=True)
+        print(f"error: {event['message']}", file=sys.stderr)
+        return
     else:
-        print(event.get("message") or f"wrote {event['record']}")
+        text = event.get("message") or f"wrote {event['record']}; the bundle can be run on this machine"
+    print(clear + text, flush=True)
 
 
 if __name__ == "__main__":

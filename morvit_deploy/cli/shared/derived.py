@@ -1,53 +1,98 @@
-"""Options of a command that are derived from dataclasses when the command is used: `--help` of others stays light."""
+"""A command's options, from the signature of its function: single options, and dataclasses that group them.
+
+They are derived when the command is used, so that `--help` of the others stays light.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-if TYPE_CHECKING:
-    from morvit_deploy.exporters.options import Option
+from morvit_deploy.cli.shared.help import format_help
+from morvit_deploy.exporters.options import Help, Option, check_choice, option_of, options_of
 
-GIVEN = "morvit_deploy.given"  # in the context's `meta`: what the user gave of the derived options, by name
+METAVARS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+
+
+@dataclass(frozen=True)
+class Arg(Help):
+    """A positional argument; `metavar` is its name."""
+
+
+class Group:
+    """Base of the dataclasses whose fields with a `Help` are options; a command takes one as a parameter."""
+
+    panel: ClassVar[str | None] = None  # heading of its options
+    hidden: ClassVar[str | None] = None  # accepted and not listed: the line that `--help` has instead
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Marks a parameter that takes the options given of those that a function lists, as Python's keywords."""
+
+    options: Callable[[], Iterable[Option]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter of the function, its options, and what makes its value of those that were given."""
+
+    name: str
+    options: tuple[Option, ...]
+    make: Callable[..., Any] | None  # None: a single option
+    required: bool = False
+    panel: str | None = None
+    hidden: str | None = None
+
+    def fill(self, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword for the function; none where its own default is meant."""
+        given = {
+            option.name: _value(option, typed[option.name])
+            for option in self.options
+            if _is_given(option, typed[option.name])
+        }
+        return given if self.make is None else {self.name: self.make(**given)}
 
 
 class DerivedCommand(TyperCommand):
-    """A command whose function reads its derived options with `given`; a subclass says which they are."""
+    """A command whose parameters are those of `function`."""
 
+    function: ClassVar[Callable[..., None]]
     _params: list[Any]
-    _is_complete: bool  # do `_params` hold the derived options?
-
-    def options(self) -> Mapping[str, tuple[Option, str | None]]:
-        """The derived options by name, each with its heading (None: that of the command's own)."""
-        raise NotImplementedError
+    _is_complete: bool  # do `_params` hold the derived ones?
 
     @cached_property
-    def _options(self) -> Mapping[str, tuple[Option, str | None]]:
-        return self.options()
+    def slots(self) -> list[Slot]:
+        """The parameters of the function."""
+        return list(_slots(type(self).function))
 
     @cached_property
-    def _derived(self) -> list[Any]:
-        def carrier() -> None:
-            """Typer reads the parameters off a function."""
+    def _inner(self) -> Any:
+        """The command that Typer makes of the same options: it parses and converts them."""
 
-        parameters = [_parameter(option, panel) for option, panel in self._options.values()]
-        carrier.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        def carrier(**typed: Any) -> None:
+            filled = [slot.fill(typed) for slot in self.slots]
+            type(self).function(**{name: value for one in filled for name, value in one.items()})
+
+        parameters = [_parameter(option, slot) for slot in self.slots for option in slot.options]
+        carrier.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
         app = typer.Typer(add_completion=False)
         app.command()(carrier)
-        found: list[Any] = typer.main.get_command(app).params
-        return found
+        return typer.main.get_command(app)
 
     @property
     def params(self) -> list[Any]:
-        """The derived options, then the function's own: one list, as Click adds `--help` to it and takes it off."""
+        """One list, as Click adds `--help` to it and takes it off."""
         if not self._is_complete:
             self._is_complete = True
-            self._params[:0] = self._derived
+            self._params[:0] = self._inner.params
         return self._params
 
     @params.setter
@@ -55,49 +100,86 @@ class DerivedCommand(TyperCommand):
         self._params, self._is_complete = [*own], False
 
     def invoke(self, ctx: Any) -> Any:
-        typed = {param.name: ctx.params.pop(param.name) for param in self._derived}
-        ctx.meta[GIVEN] = {
-            name: _value(self._options[name][0], value)
-            for name, value in typed.items()
-            if _is_given(self._options[name][0], value)
-        }
-        return super().invoke(ctx)
+        return self._inner.invoke(ctx)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [param for param in self.params if param.param_type_name == "argument"]
+        return ["[OPTIONS]", *(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        hidden = [slot for slot in self.slots if slot.hidden]
+        format_help(self, ctx, {slot.panel or "": slot.hidden or "" for slot in hidden})
 
 
-def given(context: typer.Context) -> dict[str, Any]:
-    """The derived options that the user gave, by Python's keywords."""
-    found: dict[str, Any] = context.meta[GIVEN]
-    return found
+def _slots(function: Callable[..., None]) -> Iterator[Slot]:
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, required = hints[name], parameter.default is inspect.Parameter.empty
+        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        derived = next((mark for mark in marks if isinstance(mark, Derived)), None)
+        if derived is not None:
+            yield Slot(name, tuple(derived.options()), dict)
+        elif isinstance(hint, type) and issubclass(hint, Group):
+            options = tuple(shown(options_of(hint), hint.panel))
+            yield Slot(name, options, hint, False, hint.panel, hint.hidden)
+        else:
+            option = option_of(name, hint, None if required else parameter.default)
+            yield Slot(name, (option,), None, required)
 
 
-def _parameter(option: Option, panel: str | None) -> inspect.Parameter:
+def shown(options: Iterable[Option], panel: str | None = None) -> Iterator[Option]:
+    """Those that the command line has, under their own heading or `panel`."""
+    for option in options:
+        if option.help is not None:
+            yield replace(option, help=replace(option.help, panel=option.help.panel or panel))
+
+
+def _parameter(option: Option, slot: Slot) -> inspect.Parameter:
     """One option as a parameter: None (of a flag, False) where the user does not give it."""
-    help, name = option.help, option.name.replace("_", "-")
-    assert help is not None, "only fields with a Help are options"
-    is_flag, is_shown = option.default is False, help.show_default
-    off = f"/--no-{name}" if option.kind is bool and not is_flag else ""
-    shown = typer.Option(
-        f"--{name}{off}",
-        help=help.text,
-        metavar=help.metavar,
-        min=help.least,
-        max=help.most,
-        show_default=is_flag or is_shown,
-        rich_help_panel=panel,
-    )
+    help, name = option.help, option.name.removesuffix("_").replace("_", "-")
+    assert help is not None, "only parameters with a Help are options"
+    is_flag = option.default is False
+    has_default = is_flag or help.show_default
     kind = _kind(option)
+    more: dict[str, Any] = {"help": help.text, "metavar": _metavar(option), "show_default": help.show_default}
+    if isinstance(help, Arg):
+        mark = typer.Argument(**more)
+    else:
+        off = f"/--no-{name}" if option.kind is bool and not is_flag else ""
+        names = [help.short] if help.short else []
+        choices = tuple(map(str, option.choices))
+        more |= {
+            "min": help.least,
+            "max": help.most,
+            "rich_help_panel": help.panel,
+            "hidden": bool(slot.hidden),
+        }
+        more |= {"autocompletion": lambda: choices} if choices else {}
+        mark = typer.Option(*names, f"--{name}{off}", **more)
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=option.default if is_flag or is_shown else None,
-        annotation=Annotated[kind if is_flag or is_shown else kind | None, shown],
+        default=... if slot.required else option.default if has_default else None,
+        annotation=Annotated[kind if has_default or slot.required else kind | None, mark],
     )
 
 
-def _kind(option: Option) -> Any:
+def _metavar(option: Option) -> str | None:
+    """A flag has none; a choice shows what there is."""
+    assert option.help is not None
+    if option.help.metavar or option.kind is bool:
+        return option.help.metavar
     if option.choices:
-        return Literal[tuple(map(str, option.choices))]
-    return list[str] if get_origin(option.kind) is tuple else option.kind
+        return "{" + "|".join(map(str, option.choices)) + "}"
+    element = get_args(option.kind)[0] if get_origin(option.kind) is tuple else option.kind
+    return METAVARS.get(element, "TEXT")
+
+
+def _kind(option: Option) -> Any:
+    """What Typer parses: a choice as text, so that an error can suggest one."""
+    if get_origin(option.kind) is tuple:
+        return list[get_args(option.kind)[0]]  # type: ignore[misc]  # known when it runs
+    return str if option.choices else option.kind
 
 
 def _is_given(option: Option, typed: Any) -> bool:
@@ -105,12 +187,9 @@ def _is_given(option: Option, typed: Any) -> bool:
 
 
 def _value(option: Option, typed: Any) -> Any:
-    """What the command line parsed, as the dataclass takes it."""
-    if option.choices:
-        return next(choice for choice in option.choices if str(choice) == typed)
-    return tuple(typed) if get_origin(option.kind) is tuple else typed
-
-
-def shown(options: Iterable[Option]) -> list[Option]:
-    """Those that the command line has."""
-    return [option for option in options if option.help is not None]
+    """What the command line parsed, as the dataclass takes it; ConfigError for no such choice."""
+    if not option.choices:
+        return tuple(typed) if get_origin(option.kind) is tuple else typed
+    value = next((choice for choice in option.choices if str(choice) == typed), typed)
+    check_choice(replace(option, name="--" + option.name.replace("_", "-")), value)
+    return value

@@ -2,112 +2,80 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from morvit_deploy.cli.shared.common import checkpoint_path, stages, stderr
+from morvit_deploy.cli.shared.console import note, working
+from morvit_deploy.cli.shared.derived import Group
+from morvit_deploy.cli.shared.places import checkpoint_path
 from morvit_deploy.errors import ConfigError, MorvitError
+from morvit_deploy.exporters.options import Help
 from morvit_deploy.sources.tensors.names import is_foreign
 
 if TYPE_CHECKING:
     from morvit_deploy.sources.settings.given import Given
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-PANEL = "For a checkpoint of other code: what its files do not say"
+@dataclass(frozen=True)
+class Foreign(Group):
+    """Settings that affect results but are not stored in a checkpoint of other code."""
 
-
-def _option(kind: Any, name: str, help: str, metavar: str | None = None) -> Any:
-    return Annotated[
-        kind, typer.Option(name, help=help, metavar=metavar, show_default=False, rich_help_panel=PANEL)
-    ]
-
-
-OPTIONS: dict[str, Any] = {
-    "preprocess": _option(
+    panel = "For a checkpoint of other code: settings that its files do not store"
+    preprocess: Annotated[
         str | None,
-        "--preprocess",
-        "imagenet, inception, cifar10, or a JSON file as in config.json.",
-        "NAME|FILE",
-    ),
-    "norm_eps": _option(float | None, "--norm-eps", "LayerNorm's epsilon."),
-    "num_heads": _option(int | None, "--num-heads", "Attention heads."),
-    "activation": _option(str | None, "--activation", "Of the MLP: gelu, gelu_tanh or relu."),
-    "gate": _option(str | None, "--gate", "Update of a token that runs: block, delta or hard."),
-    "alpha": _option(float | None, "--alpha", "Factor of the router's score."),
-    "selection": _option(
+        Help("imagenet, inception, cifar10, or a JSON file with the keys of config.json.", "NAME|FILE"),
+    ] = None
+    norm_eps: Annotated[float | None, Help("Epsilon of LayerNorm.")] = None
+    num_heads: Annotated[int | None, Help("Number of attention heads.")] = None
+    activation: Annotated[str | None, Help("Of the MLP: gelu, gelu_tanh or relu.", "NAME")] = None
+    gate: Annotated[str | None, Help("Residual gate: block, delta or hard.", "NAME")] = None
+    alpha: Annotated[float | None, Help("Factor of the router's score.")] = None
+    selection: Annotated[
         str | None,
-        "--selection",
-        "nested: who left never returns, CLS stays; flat: each step ranks all tokens.",
-    ),
-    "capacity": _option(str | None, "--capacity", "Tokens that run each step.", "K1,K2,…"),
-    "dora_alpha": _option(float | None, "--dora-alpha", "Alpha of DoRA layers that were not merged."),
-    "image_size": _option(int | None, "--image-size", "Resample position embeddings to images of this size."),
-    "sharing": _option(
-        str | None, "--sharing", "Demand that unrolled layers are tied: none, cycle or middle_cycle; proved."
-    ),
-    "cycle_depth": _option(int | None, "--cycle-depth", "With --sharing: unique blocks of the cycle."),
-    "family": _option(str | None, "--family", "Take it for this family instead of recognising it."),
-    "no_ema": Annotated[
-        bool,
-        typer.Option(
-            "--no-ema", help="Trained weights where a file also has averaged ones.", rich_help_panel=PANEL
+        Help(
+            "nested: tokens that left never return, and CLS always stays; flat: each step ranks all tokens.",
+            "NAME",
         ),
-    ],
-}
+    ] = None
+    capacity: Annotated[str | None, Help("Tokens that run each step.", "K1,K2,…")] = None
+    dora_alpha: Annotated[float | None, Help("Alpha of DoRA layers that were not merged.")] = None
+    image_size: Annotated[int | None, Help("Resample position embeddings to images of N×N pixels.")] = None
+    sharing: Annotated[
+        str | None,
+        Help("Require that unrolled layers are tied (none, cycle or middle_cycle); this is proved.", "NAME"),
+    ] = None
+    cycle_depth: Annotated[int | None, Help("With --sharing: number of unique blocks in the cycle.")] = None
+    family: Annotated[str | None, Help("Read it as this family instead of detecting it.", "NAME")] = None
+    no_ema: Annotated[bool, Help("Use the trained weights where a file also has averaged ones.")] = False
+
+    @property
+    def typed(self) -> list[str]:
+        """The options that were given, as typed."""
+        given = (name for name, value in asdict(self).items() if value is not None and value is not False)
+        return ["--" + name.replace("_", "-") for name in given]
+
+    @property
+    def settings(self) -> Given:
+        """As the library takes them; ConfigError for a value that cannot be."""
+        from morvit_deploy.sources.settings.given import Given
+
+        given = {
+            name: value for name, value in asdict(self).items() if name != "no_ema" and value is not None
+        }
+        if "capacity" in given:
+            given["capacity"] = numbers("--capacity", given["capacity"], "65,43,21")
+        return Given(ema=not self.no_ema, **given)
 
 
-def takes_source(function: Command) -> Command:
-    """Give a command the source options; it receives them as one keyword, `said`."""
-    signature = inspect.signature(function)
-    hints = get_type_hints(function, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in signature.parameters.items()
-        if name != "said"
-    ]
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if name == "no_ema" else None,
-            annotation=annotation,
-        )
-        for name, annotation in OPTIONS.items()
-    ]
+@dataclass(frozen=True)
+class AlsoForeign(Foreign):
+    """The same in the commands that take a checkpoint of other code beside their own work."""
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        words = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
-        function(*args, said=words, **kwargs)
-
-    wrapped.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # what Typer reads
-    wrapped.__annotations__ = hints | OPTIONS
-    return wrapped  # type: ignore[return-value]  # with other parameters, as said
-
-
-def given_of(said: dict[str, Any]) -> Given:
-    """The options as the library takes them; ConfigError for a value that cannot be."""
-    from morvit_deploy.sources.settings.given import Given
-
-    words = {name: value for name, value in said.items() if name != "no_ema" and value is not None}
-    if "capacity" in words:
-        words["capacity"] = _numbers(words["capacity"])
-    return Given(ema=not said.get("no_ema", False), **words)
-
-
-def said_options(said: dict[str, Any]) -> list[str]:
-    """The source options that were given, as typed."""
-    given = (name for name, value in said.items() if value is not None and value is not False)
-    return ["--" + name.replace("_", "-") for name in given]
+    hidden = "All options of `convert` are accepted: see `morvit-deploy convert --help`."
 
 
 @dataclass(frozen=True)
@@ -120,12 +88,12 @@ class Opened:
 
 
 @contextmanager
-def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
+def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
     """The checkpoint as a native folder: itself, or converted into a temporary one while the command runs."""
     path = checkpoint_path(checkpoint)
-    given = given_of(said)
+    given = foreign.settings
     if not is_foreign(path):
-        if words := said_options(said):
+        if words := foreign.typed:
             raise ConfigError(
                 f"{path} is a morvit/1 checkpoint: its config.json says everything, so leave out "
                 f"{', '.join(words)} (`morvit-deploy convert` changes its image size)"
@@ -134,21 +102,22 @@ def opened(checkpoint: Path | None, said: dict[str, Any]) -> Iterator[Opened]:
         return
     with tempfile.TemporaryDirectory(prefix="morvit-") as scratch:
         folder = Path(scratch) / "checkpoint"
-        with stages("loading PyTorch") as tell:
+        with working("loading PyTorch") as (tell, _):
             from morvit_deploy.sources.conversion import convert
 
             converted = convert(path, folder, given=given, tell=tell)
-        detected = f"{path} is {converted.title}, told by {converted.because[0]}; {converted.tied}"
+        detected = f"{path} is {converted.title}, detected from {converted.because[0]}; {converted.tied}"
         for remark in (detected, *converted.remarks):
-            stderr().print(f"note: {remark}", markup=False, highlight=False)
+            note(remark)
         try:
             yield Opened(folder, path, path.resolve().name if path.is_dir() else path.stem)
         except MorvitError as error:  # the user knows his file, not where it lay converted
             raise type(error)(str(error).replace(str(folder), f"{path} (converted)")) from error
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(option: str, text: str, example: str) -> tuple[int, ...]:
+    """Positive numbers with commas; ConfigError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--capacity: got {text!r}, expected positive numbers with commas, as in 65,43,21")
+        raise ConfigError(f"{option}: got {text!r}, expected positive numbers with commas, as in {example}")
     return tuple(int(part) for part in parts)

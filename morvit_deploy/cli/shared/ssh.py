@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help
 
 if TYPE_CHECKING:
     from morvit_deploy.remote.host import Host
 
-HostOption = Annotated[
-    str | None,
-    typer.Option(
-        "--host",
-        help="The device, as ssh takes it: user@board, or a name of your ssh config.",
-        show_default=False,
-    ),
-]
-SshOption = Annotated[
-    list[str] | None,
-    typer.Option("--ssh-option", help="For ssh -o, as in Port=2222; may be repeated.", show_default=False),
-]
-SshConfigOption = Annotated[
-    Path | None, typer.Option("--ssh-config", help="For ssh -F (default: your own).", show_default=False)
-]
-RemoteDirOption = Annotated[
-    str | None,
-    typer.Option(
-        "--remote-dir",
-        help="Folder on the device for a temporary one (default: $TMPDIR or /tmp).",
-        show_default=False,
-    ),
-]
-PythonOption = Annotated[
-    str | None,
-    typer.Option("--python", help="Interpreter on the device (default: python3).", show_default=False),
-]
 
+@dataclass(frozen=True)
+class Ssh(Group):
+    """Which device, and how to reach it."""
 
-def host_of(
-    address: str | None,
-    options: list[str] | None,
-    config: Path | None,
-    folder: str | None,
-    python: str | None,
-    *,
-    here: bool = False,
-) -> Host | None:
-    """The device to reach, or None; ConfigError for options of ssh without one.
+    panel = "A device over SSH"
+    host: Annotated[
+        str | None,
+        Help("The device as ssh takes it: user@board, or a name in your ssh config.", metavar="HOST"),
+    ] = None
+    ssh_option: Annotated[
+        tuple[str, ...], Help("Passed to ssh -o, as in Port=2222; may be repeated.", "K=V")
+    ] = ()
+    ssh_config: Annotated[Path | None, Help("Passed to ssh -F (default: your own).", "FILE")] = None
+    remote_dir: Annotated[
+        str | None, Help("Folder on the device for a temporary one (default: $TMPDIR or /tmp).", "DIR")
+    ] = None
+    python: Annotated[str | None, Help("Interpreter on the device (default: python3).", "PYTHON")] = None
 
-    With `here` a device that is this machine takes --remote-dir and --python too.
-    """
-    given = {"--ssh-option": options, "--ssh-config": config, "--remote-dir": folder, "--python": python}
-    if address is None:
-        meant = ("--ssh-option", "--ssh-config") if here else given
-        if words := [name for name in meant if given[name] is not None]:
+    def place(self, *, here: bool = False) -> Host | None:
+        """The device to reach, or None; ConfigError for options of ssh without a host.
+
+        With `here` a device that is this machine takes --remote-dir and --python too.
+        """
+        from morvit_deploy.remote.host import Host
+
+        if self.host is not None:
+            return Host(
+                self.host, self.ssh_option, self.ssh_config, self.remote_dir or "", self.python or "python3"
+            )
+        given: dict[str, object] = {"--ssh-option": self.ssh_option, "--ssh-config": self.ssh_config}
+        if not here:
+            given |= {"--remote-dir": self.remote_dir, "--python": self.python}
+        if words := [name for name, value in given.items() if value not in (None, ())]:
             raise ConfigError(f"{', '.join(words)} say how to reach --host; give it too, or leave them out")
-    from morvit_deploy.remote.host import Host
-
-    if address is None:
-        return Host.here(folder or "", python) if here else None
-    return Host(address, tuple(options or ()), config, folder or "", python or "python3")
+        return Host.here(self.remote_dir or "", self.python) if here else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def bench_apple(
     `predict` computes the expected logits (default: the interpreter). Raises TargetError with a checklist of what is
     missing, ParityError when the device returns wrong logits, BundleError, ImageError.
     """
-    assert wish.amount  # checked first
+    assert wish.amount  # refused before anything is looked for
+    check_system(wish)
     folder, manifest = _opened(bundle)
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
@@ -58,6 +60,12 @@ def bench_apple(
     source = Source(images, upscale)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return run_bench(package, goldens, wish, phone, inputs=source.named, tell=tell, progress=progress)
+
+
+def check_system(wish: Wish) -> None:
+    """TargetError, with what was looked for, on a system that is no Mac: before a bundle is opened."""
+    if platform.system() != "Darwin":
+        look(None, wish, WAY_OUT)
 
 
 def emit_project(

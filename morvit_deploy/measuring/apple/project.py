@@ -23,6 +23,7 @@ CARRIED = (
     "morvit_deploy",
     "morvit_deploy.errors",
     "morvit_deploy.files",
+    "morvit_deploy.layout",
     "morvit_deploy.report",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",

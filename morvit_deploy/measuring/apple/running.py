@@ -31,6 +31,7 @@ from morvit_deploy.timing.loop import Amount, Stages, parts_of
 DEVICES = ("mac", "iphone")
 # fewer on a phone, where each run takes a second to transfer
 AMOUNTS = {"mac": Amount(50, 10, 3, starts=1), "iphone": Amount(10, 3, 1, starts=1)}
+NEWEST_IOS = 18  # that a package can ask for
 CUT = "ended_early"  # in the conditions: why, and the exit status
 
 
@@ -55,14 +56,18 @@ class Wish:
         )
 
 
-def look(package: Package, wish: Wish, way_out: str) -> Phone | None:
-    """Check that the device can be measured from here; the TargetError lists every requirement."""
+def look(package: Package | None, wish: Wish, way_out: str) -> Phone | None:
+    """Check that the device can be measured from here; the TargetError lists every requirement.
+
+    Without a package, before one is opened: what the newest one needs.
+    """
     state = read_state(phone=wish.device == "iphone")
+    ios, pictures = (NEWEST_IOS, True) if package is None else (package.ios, package.input == "uint8")
     if wish.device == "mac":
-        demand(mac_items(state, package.ios, package.input == "uint8"), "mac", way_out)
+        demand(mac_items(state, ios, pictures), "mac", way_out)
         return None
     state = _with_phones(state)
-    demand(phone_items(state, package.ios, wish.phone), "iphone", way_out)
+    demand(phone_items(state, ios, wish.phone), "iphone", way_out)
     found = the_phone(state.phones or (), wish.phone)
     assert isinstance(found, Phone)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from morvit_deploy.agent.jetson import System, is_jetson
+from morvit_deploy.agent.trt.build import this_device
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.exporters.targets import find_target, targets
 from morvit_deploy.keywords import did_you_mean
@@ -75,6 +76,16 @@ def find_device(name: str, *, host: bool = False) -> Device:
             _SAY_HOST.get(name, f"--device {name} is reached over SSH; give it with --host user@host")
         )
     return device
+
+
+def check_gpu() -> None:
+    """TargetError where no NVIDIA GPU answers."""
+    if this_device() is None:
+        raise TargetError(
+            "this machine has no NVIDIA GPU that its driver (libcuda.so.1) answers for; --device cuda "
+            "measures a GPU of this machine. Run it where the GPU is, or reach a Jetson with --device jetson --host "
+            "user@host"
+        )
 
 
 def check_here(name: str) -> None:

@@ -413,13 +413,27 @@ def test_main_tells_and_exits(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trt = fake_tensorrt(monkeypatch, "10.3.0")
-    assert trt_build.main([str(small)]) == 0
+    assert trt_build.main([str(small), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1] == {"event": "done", "record": "engines.json"}
     trt.refuses = True
     assert trt_build.main([str(small), "--rebuild", "--json"]) == 1
     assert "Error Code 10" in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
     assert trt_build.main([str(small / "nowhere")]) == 2
+
+
+def test_people_read_sentences_also_in_a_pipe(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trt = fake_tensorrt(monkeypatch, "10.3.0")
+    assert trt_build.main([str(small)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("TensorRT 10.3.0") and "wrote engines.json" in told and "{" not in told
+    assert len(told.splitlines()) < 20, "progress comes in steps of ten percent"
+    trt.refuses = True
+    assert trt_build.main([str(small), "--rebuild"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "Error Code 10" in told and "Traceback" not in told
 
 
 @pytest.mark.parametrize(

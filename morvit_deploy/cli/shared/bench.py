@@ -1,0 +1,203 @@
+"""Options of `bench` in groups, and which of them go together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from morvit_deploy.cli.shared.console import warn
+from morvit_deploy.cli.shared.derived import Group
+from morvit_deploy.cli.shared.groups import Output, Threads, Upscale
+from morvit_deploy.cli.shared.places import bundle_folder
+from morvit_deploy.cli.shared.sources import Foreign
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help
+
+if TYPE_CHECKING:
+    from morvit_deploy.timing.result import Result
+
+
+class Settings(TypedDict):
+    """What every function that measures takes, as its keywords."""
+
+    images: Path | None
+    upscale: bool
+    runs: int | None
+    blocks: int
+    warmup: int
+
+
+@dataclass(frozen=True)
+class Measured(Group):
+    """What is measured, and with which inputs."""
+
+    panel = "What to measure"
+    against: Annotated[
+        tuple[Path, ...], Help("Another bundle to compare with, measured in turn; may be repeated.", "BUNDLE")
+    ] = ()
+    images: Annotated[
+        Path | None,
+        Help(
+            "Folder of images to feed (default: synthetic pictures). Where a bucket is chosen for each image, "
+            "at most 256 are used for the mix and 64 of them are timed.",
+            "DIR",
+        ),
+    ] = None
+    upscale: Upscale = False
+    batch: Annotated[
+        int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
+    ] = None
+
+
+@dataclass(frozen=True)
+class Timing(Group):
+    """How long is measured."""
+
+    panel = "How long"
+    runs: Annotated[int | None, Help("Runs per block (default: half a second's worth).", least=10)] = None
+    blocks: Annotated[
+        int | None, Help("Blocks per bundle, taken in turn (default: 10; iphone: 3).", least=1)
+    ] = None
+    warmup: Annotated[
+        int | None, Help("Runs before each block that are not counted (default: 3; iphone: 1).", least=0)
+    ] = None
+    starts: Annotated[
+        int | None,
+        Help("New processes for cold start and load; cpu only, not with --verdict (default: 5).", least=1),
+    ] = None
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
+class Verdict(Group):
+    """Is adaptive routing faster on this machine?"""
+
+    panel = "Does adaptive routing pay?"
+    verdict: Annotated[
+        bool,
+        Help("Measure whether the plan of BUNDLE pays, against top-k and dense exports of --checkpoint."),
+    ] = False
+    checkpoint: Annotated[
+        Path | None, Help("For --verdict: the checkpoint that BUNDLE was made from.", "PATH")
+    ] = None
+    batches: Annotated[str | None, Help("For --verdict: batch sizes (default: 1,8,32).", "N,N,…")] = None
+
+
+@dataclass(frozen=True)
+class Apple(Group):
+    """On a Mac, or an iPhone connected to it."""
+
+    panel = "Mac and iPhone"
+    compute_units: Annotated[
+        tuple[str, ...],
+        Help(
+            "all, cpu_ne, cpu_gpu or cpu; may be repeated (default: compare, all of them in turn).", "UNITS"
+        ),
+    ] = ()
+    phone: Annotated[
+        str | None, Help("For iphone: its name or UDID, where several are connected.", "NAME")
+    ] = None
+    team: Annotated[
+        str | None, Help("For iphone: Apple developer team that signs the runner app.", "TEAM")
+    ] = None
+    emit_project: Annotated[
+        Path | None,
+        Help(
+            "Measure nothing: write a folder whose bench.py measures a Core ML bundle on a Mac without this package.",
+            "DIR",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchWords:
+    """Everything that was typed after `morvit-deploy bench`."""
+
+    bundle: Path | None
+    device: str
+    measured: Measured
+    timing: Timing
+    verdict: Verdict
+    apple: Apple
+    out: Path | None
+    output: Output
+    foreign: Foreign  # how to read --checkpoint
+
+    @property
+    def folders(self) -> list[Path]:
+        """The bundle, and those to compare it with."""
+        return [bundle_folder(self.bundle), *self.measured.against]
+
+    @property
+    def settings(self) -> Settings:
+        """With the defaults of the loop."""
+        from morvit_deploy.timing.loop import BLOCKS, WARMUP
+
+        timing = self.timing
+        return {
+            "images": self.measured.images,
+            "upscale": self.measured.upscale,
+            "runs": timing.runs,
+            "blocks": timing.blocks or BLOCKS,
+            "warmup": WARMUP if timing.warmup is None else timing.warmup,
+        }
+
+    def check_verdict(self) -> None:
+        """ConfigError for options that mean nothing with --verdict, or without it."""
+        verdict = self.verdict
+        if verdict.verdict and (self.measured.against or self.measured.batch is not None):
+            raise ConfigError(
+                "--verdict chooses what to measure: leave out --against, and give --batches instead of --batch"
+            )
+        if not verdict.verdict and (verdict.checkpoint is not None or verdict.batches is not None):
+            raise ConfigError("--checkpoint and --batches are for --verdict; give it too, or leave them out")
+        if not verdict.verdict and (words := self.foreign.typed):
+            raise ConfigError(
+                f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
+            )
+
+    def check_local(self) -> None:
+        """ConfigError for options that the device does not have."""
+        apple = self.apple
+        if said := given(
+            {"--compute-units": apple.compute_units, "--phone": apple.phone, "--team": apple.team}
+        ):
+            raise ConfigError(f"{said}: for --device mac or iphone; got device {self.device!r}")
+        if self.device == "cuda" and (self.verdict.verdict or self.timing.threads is not None):
+            raise ConfigError(
+                "--verdict and --threads are for --device cpu; leave them out with --device cuda"
+            )
+
+    def check_apple(self) -> None:
+        """The same for a Mac or an iPhone."""
+        others: dict[str, object] = {
+            "--against": self.measured.against,
+            "--threads": self.timing.threads,
+            "--batch": self.measured.batch,
+            "--starts": self.timing.starts,
+            "--verdict": self.verdict.verdict,
+        }
+        if said := given(others):
+            raise ConfigError(
+                f"{said} have no meaning on a Mac or an iphone, where one bundle of batch 1 is measured under "
+                "several compute units; leave them out"
+            )
+        of_phone = {"--phone": self.apple.phone, "--team": self.apple.team}
+        if self.device != "iphone" and (said := given(of_phone)):
+            raise ConfigError(f"{said}: for --device iphone; got device {self.device!r}")
+
+    def keep(self, result: Result[Any]) -> None:
+        """Print the warnings, and write the file of --out."""
+        from morvit_deploy.files import write_text
+
+        warn(result.warnings)
+        if self.out is not None:
+            write_text(self.out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def given(options: Mapping[str, object]) -> str:
+    """The names of those that were given, with commas."""
+    return ", ".join(name for name, value in options.items() if value not in (None, False, ()))

@@ -1,0 +1,81 @@
+"""Options that several commands share. Light: `--help` imports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from morvit_deploy.cli.shared.console import note
+from morvit_deploy.cli.shared.derived import Arg, Group
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.exporters.options import Help
+
+VERIFICATION, OUTPUT = "Verification", "Output"
+
+Checkpoint = Annotated[
+    Path | None,
+    Arg("A morvit/1 folder, or any file that `convert` takes (default: the current folder).", "CHECKPOINT"),
+]
+Bundle = Annotated[Path | None, Arg("Bundle folder (default: the newest under build/).", "BUNDLE")]
+Json = Annotated[bool, Help("Print one JSON document on stdout; messages go to stderr.", panel=OUTPUT)]
+Force = Annotated[bool, Help("Replace the output if it exists.", panel=OUTPUT)]
+Threads = Annotated[int | None, Help("Compute threads (default: all cores).", least=1)]
+Upscale = Annotated[bool, Help("Enlarge images that are smaller than the crop.")]
+
+
+@dataclass(frozen=True)
+class Output(Group):
+    """How the result is shown, and whether it may replace another."""
+
+    panel = OUTPUT
+    force: Force = False
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class Pictures(Group):
+    """Images of the user, and how they are read."""
+
+    panel = "Images"
+    images: Annotated[
+        Path | None,
+        Help("Folder of images; with labels.csv or class subfolders, top-1 is reported too.", metavar="DIR"),
+    ] = None
+    limit: Annotated[
+        int | None,
+        Help("Use at most N images (default: 32 for export, 64 for verify, 256 for inspect).", least=1),
+    ] = None
+    upscale: Upscale = False
+
+    def check(self) -> None:
+        """ConfigError for options for reading images when there are none to read."""
+        if self.images is None and (self.limit is not None or self.upscale):
+            raise ConfigError("--limit and --upscale are for --images; give --images too, or leave them out")
+
+    def remark_on_limit(self, source: Path, used: int) -> None:
+        """Print a note when the folder holds more images than were used."""
+        if self.images is None:
+            return
+        from morvit_deploy.bundle.images import open_images
+        from morvit_deploy.model.config import load_config
+
+        found = len(open_images(self.images, load_config(source)))
+        if used < found:
+            note(f"used {used} of {found} images, a seeded random choice; --limit N changes the number")
+
+
+@dataclass(frozen=True)
+class Verification(Pictures):
+    """What a bundle is compared on, and how much must agree."""
+
+    panel = VERIFICATION
+    min_agreement: Annotated[
+        float | None,
+        Help(
+            "Minimum top-1 agreement of the plan's model with the trained one, 0 to 1 (default: reported only). "
+            "Below fp32 also the gate for decisions and classes (default: int8 0.99, fp16 0.999, coreml 0.995).",
+            least=0,
+            most=1,
+        ),
+    ] = None
