@@ -20,7 +20,11 @@ from morvit_deploy.exporters.coreml.kit.write import DESCRIPTION, TEMPLATE
 
 IOS = EXAMPLES / "ios"
 PROJECT = IOS / "MoRViTCamera.xcodeproj" / "project.pbxproj"
-EXPORTED = f"Model/{PACKAGE}", f"Model/{DESCRIPTION}", "Model/MoRViTKit"  # what prepare.sh puts beside the project
+EXPORTED = (
+    f"Model/{PACKAGE}",
+    f"Model/{DESCRIPTION}",
+    "Model/MoRViTKit",
+)  # what prepare.sh puts beside the project
 TOKEN = re.compile(
     r'\s+|//[^\n]*|/\*.*?\*/|(?P<text>"(?:[^"\\]|\\.)*"|[\w./$]+)|(?P<sign>[{}()=;,])', re.DOTALL
 )
@@ -119,9 +123,7 @@ def test_the_app_is_linked_with_the_library(objects: dict[str, dict[str, Any]]) 
     assert objects[product["package"]]["relativePath"] == "Model/MoRViTKit"
     built = [objects[number] for phase in target["buildPhases"] for number in objects[phase]["files"]]
     assert {each.get("fileRef") or each.get("productRef") for each in built} == {
-        number
-        for number, each in objects.items()
-        if each.get("path") in EXPORTED[:2] or each is product
+        number for number, each in objects.items() if each.get("path") in EXPORTED[:2] or each is product
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 from adaptive_plans import answered_by
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from places import ROOT
-from swift import coreml_manifest, made_up_golden, declared_names, renamed, syntax_problems
+from swift import coreml_manifest, declared_names, made_up_golden, renamed, syntax_problems
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest
@@ -24,10 +24,10 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.kit.vectors import geometry_case
 from morvit_deploy.exporters.coreml.kit.write import (
+    CORE_TESTS,
     DESCRIPTION,
     GOLDEN,
     MOST_BYTES,
-    CORE_TESTS,
     TEMPLATE,
     VECTORS,
     choose_golden,
@@ -254,7 +254,7 @@ def test_old_names_are_deprecated_and_renamed() -> None:
     assert found == OLD_NAMES
     others = [path for path in (TEMPLATE / "Sources").rglob("*.swift") if path not in deprecated]
     declared = {name for source in others for name in declared_names(source)}
-    assert {new for new in OLD_NAMES.values()} <= declared
+    assert set(OLD_NAMES.values()) <= declared
     assert not declared & (OLD_NAMES.keys() - {"normalised"})
 
 
