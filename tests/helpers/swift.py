@@ -12,6 +12,7 @@ import tree_sitter_swift
 from tiny_models import random_pixels
 from tree_sitter import Language, Node, Parser
 
+import morvit_deploy.exporters.targets  # noqa: F401 -- manifests name a target
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.kit.write import Golden

@@ -100,7 +100,7 @@ def prepared_cases() -> list[dict[str, Any]]:
 def prepared_case(
     number: int, resize: int | None, size: int, interpolation: str, orientation: int = 1
 ) -> dict[str, Any]:
-    """Picture `number`, turned upright, its shorter side resized to `resize`, then its central `size` × `size`."""
+    """The picture `number`, turned upright, resized to `resize` and cropped to `size` × `size` pixels."""
     preprocess = Preprocess.model_validate(
         {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": resize, "interpolation": interpolation}
     )
