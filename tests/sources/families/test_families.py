@@ -176,8 +176,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "another width": ({"num_features": 768}, "num_features: 768 in config.json, 8 in the tensors"),
     "other classes": ({"num_classes": 1000}, "num_classes: 1000 in config.json, 5 in the tensors"),
     "another activation": ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer 'quick_gelu'"),
-    "oblong pictures": ({"pretrained_cfg": {"input_size": [3, 32, 8]}}, "images of 32×8 in config.json"),
-    "oblong by argument": ({"model_args": {"img_size": [8, 32]}}, "images of 8×32 in config.json"),
+    "oblong pictures": ({"pretrained_cfg": {"input_size": [3, 32, 8]}}, "32×8 in config.json, expected squares"),
+    "oblong by argument": ({"model_args": {"img_size": [8, 32]}}, "8×32 in config.json, expected squares"),
     "other heads": ({"model_args": {"num_heads": 4}}, "--num-heads: got 2, expected 4 as in config.json"),
 }  # fmt: skip  # a line each
 
@@ -227,7 +227,7 @@ BROKEN: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "no patches": (lambda t: t.pop("patch_embed.proj.weight"), "without patch_embed.proj.weight"),
     "no head": (lambda t: t.pop("head.weight"), "saved without its head"),
     "no positions": (lambda t: t.pop("pos_embed"), "learned position embeddings"),
-    "two things missing": (lambda t: (t.pop("pos_embed"), t.pop("cls_token")), "cls_token, pos_embed: it is incomplete"),
+    "two things missing": (lambda t: (t.pop("pos_embed"), t.pop("cls_token")), "cls_token, pos_embed: it is in"),
     "no first layer": (lambda t: [t.pop(k) for k in list(t) if "blocks.0." in k], "without layers.0"),
     "a hole": (lambda t: [t.pop(k) for k in list(t) if "blocks.1." in k], "up to 2, but number 1 is missing"),
     "a far layer": (lambda t: t.update({"blocks.999999999.norm1.bias": torch.ones(DIM)}), "up to 999999999"),
