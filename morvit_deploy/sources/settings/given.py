@@ -57,10 +57,10 @@ class Given:
         if self.capacity is not None:  # Python callers may pass a list
             object.__setattr__(self, "capacity", tuple(self.capacity))
 
-    def names(self) -> list[str]:
-        """Return the names of the settings that were given."""
-        names = [f.name for f in fields(self) if f.name not in ("family", "ema")]
-        return [name for name in names if getattr(self, name) is not None]
+    def values(self) -> dict[str, Any]:
+        """Return the settings that were given, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Settings(TypedDict, total=False):
@@ -131,7 +131,7 @@ class Questions:
 
     def close(self, source: Path, title: str) -> None:
         """Raise ConfigError if settings are missing, in conflict or without effect."""
-        unused = [option(name) for name in self.given.names() if name not in self.settled]
+        unused = [option(name) for name in self.given.values() if name not in self.settled]
         problems = [*self.conflicts, *(f"{name}: has no effect on this checkpoint" for name in unused)]
         if problems:
             raise ConfigError(f"{source} is {title}; these options do not fit it:\n{listed(problems)}")

@@ -30,6 +30,8 @@ class Positions:
 
     def resized(self, side: int) -> Positions:
         """Resample the grid to `side` patches along an edge, bicubic and antialiased like timm."""
+        if side == self.side:
+            return self
         planes = self.grid.permute(2, 0, 1)[None].float()  # (1, dim, side, side)
         planes = F.interpolate(planes, (side, side), mode="bicubic", antialias=True, align_corners=False)
         return Positions(self.prefix, planes[0].permute(1, 2, 0))

@@ -180,7 +180,7 @@ def test_a_budget_buys_no_more_buckets_than_it_takes(budget: float, buckets: int
 
 def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
     with pytest.raises(
-        PlanError, match=r"no threshold plan .* 12 ms an image .* costs 20 ms \(0.5 × the trained"
+        PlanError, match=r"no threshold plan .* 12 ms per image.* costs 20 ms \(0.5 × the trained"
     ):
         choose(FRONT, "threshold", budget_ms=12)
     with pytest.raises(PlanError, match=r"no threshold plan .* 12 MMACs .* nearest costs 20 MMACs \(0.5 ×"):

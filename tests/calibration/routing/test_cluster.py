@@ -105,6 +105,6 @@ def test_a_lost_shard(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Pa
         exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError),
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with pytest.raises(TargetError, match=r"--ray: a shard was lost: the node died; calibrate again"):
+    with pytest.raises(TargetError, match=r"--ray: a shard was lost: the node died; run calibrate again"):
         calibrate(model, save_pictures(tmp_path / "images", 3), ray="auto")
     assert closed == [True]

@@ -124,7 +124,7 @@ def test_rounds_end_with_the_counts() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"run": run_of(count=9)}, PlanError, "round 2 is of another run: number of images 9 and 6"),
+        ({"run": run_of(count=9)}, PlanError, "round 2 belongs to another run: number of images 9 and 6"),
         ({"bad": [("a", "a"), ("b", "b")]}, ImageError, "unreadable images: 2 so far, --max-bad allows 1"),
         ({"digest": 6}, ImageError, "images changed between rounds 1 and 2 .*start again"),
         (

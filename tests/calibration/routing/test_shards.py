@@ -56,7 +56,9 @@ def test_one_round_may_not(tmp_path: Path) -> None:
 
 def test_a_file_of_another_run(tmp_path: Path) -> None:
     store = filled(tmp_path, Shard(1, 2))
-    with pytest.raises(PlanError, match=r"round01-shard1of2.npz is of another run: mode threshold and topk"):
+    with pytest.raises(
+        PlanError, match=r"round01-shard1of2.npz belongs to another run: mode threshold and topk"
+    ):
         store.has(0, Shard(1, 2), run_of("topk"))
 
 

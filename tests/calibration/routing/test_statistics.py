@@ -236,7 +236,7 @@ def test_unreadable_images_are_listed() -> None:
         statistics.check_bad(11)
     text = str(caught.value)
     assert text.startswith("unreadable images: 12 so far, --max-bad allows 11; repair or remove them")
-    assert "  - 9.png is torn\n  … and 2 more" in text and "10.png" not in text
+    assert "  - 9.png is torn\n  - and 2 more" in text and "10.png" not in text
 
 
 @pytest.mark.parametrize(("text", "number", "of"), [("1/1", 1, 1), ("2/8", 2, 8)])

@@ -44,7 +44,7 @@ def test_everything_that_is_missing_is_asked_at_once_with_published_values() -> 
     questions = Questions(Given())
     assert questions.settle("norm_eps", published="1e-6") is None
     assert questions.settle("num_heads", published="3 at width 192", example="3") is None
-    questions.ask("preprocess", "imagenet, for DeiT", "imagenet")
+    questions.require("preprocess", "imagenet, for DeiT", "imagenet")
     message = closing(questions)
     assert "model.pth is a ViT" in message
     assert "--norm-eps    published: 1e-6" in message and "--num-heads   published: 3 at width 192" in message
@@ -54,7 +54,7 @@ def test_everything_that_is_missing_is_asked_at_once_with_published_values() -> 
 def test_a_contradiction_is_no_choice() -> None:
     questions = Questions(Given(norm_eps=1e-6))
     questions.settle("norm_eps", stored=1e-12, published="1e-12")
-    assert "--norm-eps: got 1e-06, but config.json says 1e-12; leave it out" in closing(questions)
+    assert "--norm-eps: got 1e-06, expected 1e-12 as in config.json; omit the option" in closing(questions)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_a_list_of_capacities_is_the_numbers_in_it() -> None:
     questions.close(SOURCE, "a ViT")
 
 
-def test_said_is_what_was_said() -> None:
-    assert Given(family="timm_vit", ema=False, alpha=0.0, num_heads=3).said() == {
+def test_values_are_what_was_given() -> None:
+    assert Given(family="timm_vit", ema=False, alpha=0.0, num_heads=3).values() == {
         "alpha": 0.0,
         "num_heads": 3,
     }

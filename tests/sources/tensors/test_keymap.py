@@ -112,7 +112,7 @@ def test_parts_that_do_not_fit_are_named() -> None:
 def test_a_surplus_slot_is_named() -> None:
     held = tensors("proj.weight", "gamma", "proj.bias")
     *_, problems = build(assign(held, RULES), held, (COPIED,))
-    assert problems[0].endswith("too much: gamma")
+    assert problems[0].endswith("unexpected gamma")
 
 
 def test_layer_scale_is_exact_in_real_numbers() -> None:

@@ -59,7 +59,7 @@ def test_half_precision_is_resampled_in_float32() -> None:
     [
         ((1, 99, DIM), 1, r"got 99 rows with 1 token\(s\) before the patches, no square grid"),
         ((1, 9, DIM), 5, "two possible grids"),
-        ((17, DIM), 1, r"is \[17, 6\], expected \[1, tokens, dim\]"),
+        ((17, DIM), 1, r"got shape \[17, 6\], expected \[1, tokens, dim\]"),
         ((2, 17, DIM), 1, r"expected \[1, tokens, dim\]"),
     ],
 )

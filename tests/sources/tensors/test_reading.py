@@ -171,7 +171,7 @@ def test_damaged_shards(tmp_path: Path, damage: Damage, match: str) -> None:
 def test_folders_that_leave_a_choice(tmp_path: Path) -> None:
     saved(vit(), tmp_path / "best.pth")
     saved(vit(), tmp_path / "last.pth")
-    refused(tmp_path, "holds 2 files of weights: best.pth, last.pth; name one of them")
+    refused(tmp_path, "contains 2 files of weights: best.pth, last.pth; give one of the files")
     save_file(vit(), tmp_path / "model.safetensors")  # the name that every library looks for first
     assert read_source(tmp_path).files.keys() == {"model.safetensors"}
     (tmp_path / "none").mkdir()
@@ -187,7 +187,7 @@ def test_shards_without_their_index(tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_no_checkpoint(tiny_bundle: Path) -> None:
-    refused(tiny_bundle, "is a bundle; give the checkpoint that it was made from")
+    refused(tiny_bundle, "is a bundle; give the checkpoint that it was exported from")
 
 
 BYTES = {
@@ -294,7 +294,7 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
 
 
 BESIDE = {
-    "list": ("[1, 2]", "config.json : got a list, expected a JSON object"),
+    "list": ("[1, 2]", "config.json: got a list, expected a JSON object"),
     "broken": ("{,}", "config.json is not a JSON file"),
     "deep": ("[" * 100_000, "config.json is not a JSON file"),
     "pointer": (POINTER.decode(), "config.json is a Git LFS pointer"),
