@@ -181,7 +181,7 @@ def test_a_plan_that_cannot_be_used_is_one_message(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--dispatch", "host"], "--dispatch says who chooses between the buckets of a plan; give --plan"),
+        (["--dispatch", "host"], "--dispatch sets who chooses between the buckets of a plan; give --plan"),
         (["--plan", "plan.json", "--dispatch", "disk"], "--dispatch"),
         (["--plan", "plan.json", "--form", "masked"], "got 'masked' with a plan"),
         (["--plan", "plan.json", "--min-agreement", "1.5"], "--min-agreement"),
