@@ -15,8 +15,11 @@ import MoRViTCore
 /// written to until its prediction has returned.
 public struct InputImage: @unchecked Sendable {
     enum Source {
+        /// Of a camera or a video.
         case pixelBuffer(CVPixelBuffer)
+        /// Of a file or a drawing.
         case cgImage(CGImage)
+        /// Of Core Image's filters.
         case ciImage(CIImage)
     }
 

@@ -34,7 +34,7 @@ final class PreprocessingTests: XCTestCase {
         XCTAssertThrowsError(try preprocessing.geometry(width: 0, height: 0, allowsUpscaling: true))
     }
 
-    func testWithoutResizingOnlyTheCentreIsCropped() throws {
+    func testWithoutResizingOnlyTheCenterIsCropped() throws {
         let preprocessing = Preprocessing(
             imageSize: 32, resize: nil, interpolation: "bicubic", mean: [0, 0, 0], std: [1, 1, 1]
         )
