@@ -132,7 +132,7 @@ ALONE = threshold_plan(make_config(), (1e30, None, None), [])
 
 def of_another(folder: Path) -> str:
     (folder / "plan.json").write_text(LADDER.model_copy(update={"checkpoint": "0" * 64}).to_json())
-    return "was made for another checkpoint (sha256 000000000000… in the plan"
+    return "the plan expects 000000000000…); run `morvit-deploy calibrate` on this checkpoint"
 
 
 def for_another_routing(folder: Path) -> str:

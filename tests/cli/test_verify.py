@@ -62,7 +62,7 @@ def test_too_little_agreement_is_exit_1_and_names_the_number(approximation: Path
     result = run(*words, "--min-agreement", "1.0")
     assert result.exit_code == 1
     assert f"top-1 agreement {agreement:.1%}" in result.stderr
-    assert "at least 100.0% asked for" in result.stderr
+    assert "of the plan's model with the trained model, expected at least 100.0%" in result.stderr
     assert "--min-agreement" in refused(*words, "--min-agreement", "1.5")
 
 
