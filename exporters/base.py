@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +17,7 @@ from morvit_deploy.bundle.forms import TargetForm
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, Port, Source, describe_files
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.errors import ParityError, PrecisionError, StructureError
+from morvit_deploy.errors import ParityError, PrecisionError, StructureError, listed
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.files import check_free, make_readable, new_folder
@@ -35,6 +37,18 @@ from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
 Tell = Callable[[str], None]
+YOUNG = 50_000  # new objects before the garbage collector looks for cycles among them
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Collect garbage less often: a trace makes millions of objects that live on; collecting takes a fifth of it."""
+    before = gc.get_threshold()
+    gc.set_threshold(YOUNG, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ class Exporter(ABC):
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         """Check the written files against the static graphs; returns at least a `Structure` as a dict."""
 
+    @seldom_collected()
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Export a checkpoint to a bundle, which is verified before it gets its name.
 
@@ -134,9 +149,9 @@ class Exporter(ABC):
             tell("proving the structure of the written graph")
             structure = self.prove(graphs, manifest, folder)
             if structure["violations"]:
-                listed = "\n".join(f"  - {violation}" for violation in structure["violations"])
                 raise StructureError(
-                    f"the written graph breaks its promises, so no bundle was made:\n{listed}"
+                    "no bundle was written: the graph is not the checkpoint's static graph:\n"
+                    + listed(structure["violations"])
                 )
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
@@ -205,7 +220,7 @@ class Exporter(ABC):
             gate=manifest.gate(request.min_agreement),
         )
         if not (verification.passed or verification.only_gate_missed):
-            raise ParityError(f"no bundle was made, because {verification.failure}")
+            raise ParityError(f"no bundle was written: {verification.failure}")
         return verification
 
 
@@ -221,10 +236,8 @@ def _lowering_of(
     if ratio is not None and ratio >= 1:
         missed.append(f"{manifest.precision} takes {ratio:.2f} times as long as fp32 on this machine")
     if missed and not request.allow_worse:
-        listed = "\n".join(f"  - {line}" for line in missed)
         raise PrecisionError(
-            f"no bundle was made, because it is not worth having; {remedies}, --allow-worse lets it through:\n"
-            + listed
+            f"no bundle was written: it misses its gate; {remedies}, --allow-worse keeps it:\n{listed(missed)}"
         )
     return lowering.model_copy(update={"accepted": tuple(missed)})
 

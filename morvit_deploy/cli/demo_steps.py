@@ -325,7 +325,7 @@ def _pictures(models: list[ModelRun], folder: Path) -> list[Picture]:
     caption = "Steps that each patch token ran, over the image: warm is deep (paper, Figure 4)."
     maps = [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in models]
     first = models[0].name
-    return [*maps, Picture(f"Worth and cost, {first}", folder / f"{first}-pareto.png", _FRONT)]
+    return [*maps, Picture(f"Accuracy/cost trade-off, {first}", folder / f"{first}-pareto.png", _FRONT)]
 
 
 def _details(one: ModelRun) -> list[Table]:

@@ -22,15 +22,16 @@ from tiny_models import make_config, random_model
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
-from morvit_deploy.cli.build import engines_report
 from morvit_deploy.exporters import views as exporting
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
+from morvit_deploy.exporters.trt.building import engines_report
 from morvit_deploy.exporters.verification import verify
-from morvit_deploy.inspecting.inspection import inspect_checkpoint
+from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.inspecting.views import inspection_report
-from morvit_deploy.machine.diagnosis import diagnose
+from morvit_deploy.machine.diagnosis import doctor
 from morvit_deploy.machine.views import doctor_report
 from morvit_deploy.measuring.apple.bench import find_goldens
+from morvit_deploy.measuring.apple.measure import CoreMl
 from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.bench import bench
@@ -48,6 +49,7 @@ from morvit_deploy.report import Report, Table
 from morvit_deploy.sources.conversion import read_model
 from morvit_deploy.sources.settings.given import Given
 from morvit_deploy.sources.views import conversion_report
+from morvit_deploy.timing.loop import Stages
 from morvit_deploy.timing.samples import Block
 from morvit_deploy.verifying.views import fidelity_tables, neural_engine_tables
 
@@ -114,22 +116,19 @@ def apple(ladder: Path, tmp_path: Path, exported: Callable[..., Path]) -> Made:
     package = read_package(bundle)
     goldens = find_goldens(open_manifest(bundle), Source(), answers_of(source))
     wish = Wish("mac", ("all", "cpu"), runs=10, blocks=1, warmup=0)
-    yield apple_report(
-        measure_on(Played(source, package), package, goldens, wish, None, inputs="synthetic pictures")
-    )
+    device = CoreMl(package, Played(source, package), goldens, Stages())
+    yield apple_report(measure_on(device, wish, None, inputs="synthetic pictures"))
 
 
 def others(tiny_checkpoint: Path, image_files: list[Path], tmp_path: Path) -> Made:
-    yield doctor_report(replace(diagnose(), conditions={"load": "9.2 on 2 cores: others compute"}))
-    yield inspection_report(
-        inspect_checkpoint(tiny_checkpoint, images=image_files[0].parent, out=tmp_path / "maps")
-    )
+    yield doctor_report(replace(doctor(), conditions={"load": "9.2 on 2 cores: others compute"}))
+    yield inspection_report(inspect(tiny_checkpoint, image_files[0].parent, out=tmp_path / "maps"))
     read = read_model(saved(vit("abc"), tmp_path / "my model.pth"), Given(**SAID), lambda stage: None)
     yield conversion_report(read, tmp_path / "out", True)
     yield conversion_report(read, tmp_path / "out", False)
     levels = make_config(routing="token_choice", gate="hard", attention_scope="all", capacity=None)
     save_checkpoint(random_model(levels), tmp_path / "levels")
-    yield inspection_report(inspect_checkpoint(tmp_path / "levels"))
+    yield inspection_report(inspect(tmp_path / "levels"))
     for found in (calibrated(), calibrated("topk"), calibrated("depth", labelled=True)):
         yield calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     top = [{"label": f"label {i}", "probability": 0.5 - 0.1 * i} for i in range(5)]

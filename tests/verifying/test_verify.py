@@ -454,7 +454,7 @@ def test_agreement_with_the_trained_model_is_judged_when_asked_for(
     assert f"top-1 agreement {agreement:.1%}" in result.failure
     assert "expected at least 100.0%" in result.failure
     plan = approximation.parent / "plan.json"
-    with pytest.raises(ParityError, match=r"no bundle was made.*\n.*routing gap: got top-1 agreement"):
+    with pytest.raises(ParityError, match=r"no bundle was written: .*\n.*routing gap: got top-1 agreement"):
         export(checkpoint, tmp_path / "out", plan=plan, min_agreement=1.0)
     assert not (tmp_path / "out").exists()
 
