@@ -67,9 +67,7 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
         try:
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:  # wraps the operating system's error
-            raise OutputError(
-                f"{folder} was not written: {error}; free some disk space and try again"
-            ) from None
+            raise OutputError(f"{folder} was not written: {error}; free some space and repeat") from None
         make_readable(partial / WEIGHTS)
 
 

@@ -290,7 +290,10 @@ def test_edited_project(played: dict, project: Path, capsys: pytest.CaptureFixtu
     weights.write_bytes(weights.read_bytes() + b"x")
     assert script.main(project, ()) == 2
     assert "content differs" in capsys.readouterr().err
-    for text, says in {"{}": "is no morvit-bench-project/1", "[": "write the project again"}.items():
+    for text, says in {
+        "{}": "is not of format morvit-bench-project/1",
+        "[": "write the project again",
+    }.items():
         (project / "project.json").write_text(text)
         shutil.rmtree(project / "bundle", ignore_errors=True)
         with pytest.raises(Exception, match=says):

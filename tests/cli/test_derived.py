@@ -77,7 +77,7 @@ def test_the_functions_own_defaults_are_kept() -> None:
 def test_a_choice_that_is_none_suggests_one() -> None:
     error = call("a", "--kind", "first").exception
     assert isinstance(error, ConfigError)
-    assert str(error) == "--kind: got 'first', expected one of one, two; did you mean one?"
+    assert str(error) == "--kind: got 'first', expected one of one, two; did you mean 'one'?"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bucket_plans import EXPERT, threshold_ladder
 from commands import answer
 
 import morvit_deploy as md
-from morvit_deploy.bundle.session import AT_A_TIME
+from morvit_deploy.agent.core.running import AT_A_TIME
 
 
 def test_it_returns_what_the_command_prints(tiny_bundle: Path, image_files: list[Path]) -> None:

@@ -75,7 +75,7 @@ TYPES = (  # what the signature of `export` is made of
         "exporters/coreml/contract/options",
         "exporters/coreml/contract/names",
     ),
-    *("exporters/trt/options", "exporters/trt/names", "model/choices", "keywords"),
+    *("exporters/trt/options", "exporters/trt/names", "model/choices", "keywords", "machine/extras"),
 )
 
 

@@ -55,7 +55,8 @@ def test_a_command_ends_with_the_line_that_installs_it(
     done = without(absent, tmp_path, COMMAND, *(places.get(str(word), word) for word in words))
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    *stages, line = done.stderr.splitlines()
+    assert all(stage.endswith(" ...") for stage in stages), "nothing but the work that was begun"
     assert line.startswith("error: ") and line.endswith(f'; run `pip install "morvit-deploy[{extra}]"`')
     assert any(module in line for module in absent)
     assert list(tmp_path.iterdir()) == [tmp_path / "sitecustomize.py"]  # nothing half-written

@@ -148,7 +148,7 @@ def test_the_script_alone_in_a_bundle(copied_bundle: Path) -> None:
     rtx()
     write_recipe(copied_bundle, flavor="rtx", compute_capability=["SM89"])
     shutil.copy(SCRIPT, copied_bundle / "build.py")
-    command = [sys.executable, "-I", str(copied_bundle / "build.py")]
+    command = [sys.executable, "-I", str(copied_bundle / "build.py"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr

@@ -282,7 +282,7 @@ def test_values_inside_become_outputs_for_core_ml(exported: Exported) -> None:
         (EXPERT, {"form": "masked"}, "baselines are exported to target onnx"),
         (EXPERT, {"dispatch": "graph", "plan": True}, "each bucket is a function"),
         (make_config(labels=None), {"classifier": True}, "the checkpoint has no labels"),
-        (make_config(labels=["a"] * 2 + list(LABELS[2:])), {}, "'a' stand for more than one class"),
+        (make_config(labels=["a"] * 2 + list(LABELS[2:])), {}, "'a' name more than one class each"),
     ],
     ids=lambda value: None if isinstance(value, Config) else str(value)[:40],
 )

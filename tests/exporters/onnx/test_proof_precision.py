@@ -208,7 +208,7 @@ def test_activations_of_another_flavor_are_named(int8: Written, tmp_path: Path) 
     other = int8.manifest.lowering.model_copy(update={"flavor": "trt"})
     manifest = int8.manifest.model_copy(update={"lowering": other})
     told = int8.prove(tmp_path, leave_alone, manifest)
-    assert "rounds to another type than flavor 'trt' asks for" in told
+    assert "rounds to another type than flavor 'trt' requires" in told
 
 
 def test_integers_in_a_bundle_that_says_fp32_are_named(int8: Written, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_flavor_that_the_device_lacks(board: Loopback, recipe: Path, tmp_path:
     (python.parent / "tensorrt_rtx.py").write_text("raise ImportError('none here')")
     refused = tool(board, recipe, "--flavor", "rtx", python=python)
     assert refused.exit_code == 2 and not (recipe / "build" / "engines.json").exists()
-    assert "or build with what is there: --flavor tensorrt" in " ".join(refused.stderr.split())
+    assert "or build with what is installed: --flavor tensorrt" in " ".join(refused.stderr.split())
     assert build_on(recipe, at(board, python=str(python)))["flavor"] == "tensorrt"
     assert gone(board.folder / "device")
 

@@ -484,7 +484,7 @@ def test_mac_lacks(lack: dict[str, Any], ios: int, says: str) -> None:
         (
             {"phones": (PHONE, replace(PHONE, name="Eve", udid="0002"))},
             None,
-            "2 iPhones are connected, say which",
+            "2 iPhones are connected, choose one with --phone",
         ),
         ({"phones": (replace(PHONE, developer_mode="disabled"),)}, None, "turn it on in Settings"),
         (

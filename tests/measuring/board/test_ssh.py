@@ -430,7 +430,7 @@ class TestLoss:
             hanging.append(int(folder.name[len(MARK) :].split("-")[0]))
             os.kill(hanging[0], signal.SIGSTOP)
 
-        monkeypatch.setattr(dialogue.Dialogue.answer, "__kwdefaults__", {"silent_s": 6.0})
+        monkeypatch.setattr(dialogue.Dialogue.reply, "__kwdefaults__", {"silent_s": 6.0})
         monkeypatch.setattr(BundleProcesses, "run", when(2, hang))
         try:
             result = measure(board, tiny_bundle)

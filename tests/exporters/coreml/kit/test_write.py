@@ -314,7 +314,7 @@ def test_the_wheel_has_the_template() -> None:
     pattern = re.search(r'"morvit_deploy.exporters" = \["([^"]+)"\]', text)
     assert pattern is not None
     found = set((ROOT / "exporters").glob(pattern[1]))
-    files = {path for path in TEMPLATE.rglob("*") if path.is_file()}
+    files = {path.resolve() for path in TEMPLATE.rglob("*") if path.is_file()}
     assert len(files) > 20 and files <= found
 
 
