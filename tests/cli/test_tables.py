@@ -23,6 +23,7 @@ from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
 from morvit_deploy.exporters import views as exporting
+from morvit_deploy.exporters.check import check_bundle
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.exporters.trt.building import engines_report
 from morvit_deploy.exporters.verification import verify
@@ -83,6 +84,10 @@ def exports(ladder: Path) -> Made:
     )
     leaves = {"what": "topk", "count": 3, "said": "runs on the CPU", "source": "https://a.example"}
     yield from neural_engine_tables({"full": {"operations": 40, "leave_neural_engine": [leaves]}})
+
+
+def checks(ladder: Path) -> Made:
+    yield check_bundle(ladder).report()
 
 
 def approximations(approximation: Path) -> Made:
@@ -168,6 +173,7 @@ def all_tables(
         patch.setattr(Table, "__init__", recorded)
         for one in (
             *exports(ladder),
+            *checks(ladder),
             *approximations(approximation),
             *measurements(ladder),
             *apple(ladder, tmp_path_factory.mktemp("apple"), exported),

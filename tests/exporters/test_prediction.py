@@ -16,7 +16,7 @@ from morvit_deploy.agent.core.running import AT_A_TIME
 
 def test_it_returns_what_the_command_prints(tiny_bundle: Path, image_files: list[Path]) -> None:
     found = md.predict(tiny_bundle, image_files, top=2)
-    printed = answer("predict", tiny_bundle, *image_files, "--top", 2)
+    printed = answer("predict", tiny_bundle, *image_files, "--top", 2)["predictions"]
     assert [one.as_dict() for one in found] == printed
     assert [one.label for one in found] == [row["top"][0]["label"] for row in printed]
 
