@@ -22,7 +22,8 @@ from morvit_deploy.exporters.onnx.graphs.macs import count_macs
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
-from morvit_deploy.model import reference as reference
+from morvit_deploy.model import reference
+from morvit_deploy.model.layers import Block
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE
 
 OPSET = 20  # as our own exports
@@ -31,7 +32,7 @@ OPSET = 20  # as our own exports
 class EagerBlock(nn.Module):
     """A pre-norm block with the weights of a reference block."""
 
-    def __init__(self, block: reference.Block) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         self.num_heads = block.attn.num_heads
         self.norm1, self.norm2 = block.norm1, block.norm2
