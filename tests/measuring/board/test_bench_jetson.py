@@ -196,6 +196,7 @@ def test_a_drop_goes_on_with_the_same_engines(
     )
     for reason in reasons:
         assert any(reason in warning for warning in result.warnings)
+    assert f"no energy per image: {measured.energy['reason']}" in result.warnings
 
 
 def test_what_is_no_jetson(behind: Callable[..., Host], recipe: Callable[..., Path]) -> None:
