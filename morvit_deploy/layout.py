@@ -91,11 +91,16 @@ def len_of(text: str) -> int:
     )
 
 
+def held(text: str) -> str:
+    """The text with a space that does not break between each number and its unit."""
+    return _UNIT.sub(HELD, text)
+
+
 def pieces(text: str) -> list[str]:
     """What no line may break: words, and numbers with their units. Spaces at the start stay with the first."""
     indent = len(text) - len(text.lstrip(" "))
-    held = HELD * indent + _UNIT.sub(HELD, text[indent:])
-    return [piece.replace(HELD, " ") for piece in re.split(r"[ \n]+", held)]
+    whole = HELD * indent + held(text[indent:])
+    return [piece.replace(HELD, " ") for piece in re.split(r"[ \n]+", whole)]
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morvit_deploy.layout import print_lines, show_in, table_lines, wrapped
+from morvit_deploy.layout import held, print_lines, show_in, table_lines, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ class Table:
 
         def cells(tag: str, row: tuple[str, ...]) -> str:
             return "".join(
-                f"<{tag}{' class=n' if i in self.numeric else ''}>{html.escape(cell)}</{tag}>"
+                f"<{tag}{' class=n' if i in self.numeric else ''}>{html.escape(held(cell))}</{tag}>"
                 for i, cell in enumerate(row)
             )
 
@@ -137,8 +137,8 @@ _PAGE = (
     ".morvit{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
 )
 _NOTEBOOK = ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img{max-width:45rem;width:100%}"
-_TABLES = (  # no colours but greys that show on white and on black
-    ".morvit table{border-collapse:collapse}"
+_TABLES = (  # no colors but grays that show on white and on black; on a phone a wide table scrolls by itself
+    ".morvit table{border-collapse:collapse;display:block;overflow-x:auto}"
     ".morvit th,.morvit td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:left}"
     ".morvit .n{text-align:right;font-variant-numeric:tabular-nums}.morvit img{max-width:100%}"
     ".morvit p{opacity:.75}"

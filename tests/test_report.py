@@ -86,3 +86,10 @@ def test_a_number_of_things() -> None:
         "2 buckets",
         "1,200 buckets",
     ]
+
+
+def test_html_keeps_a_number_and_its_unit_together() -> None:
+    page = Report(
+        "r", [Table("t", ("what", "cost"), [("latency", "1.5 ms"), ("work", "26.18 M of 4")])]
+    ).html()
+    assert "1.5\u00a0ms" in page and "26.18\u00a0M of 4" in page
