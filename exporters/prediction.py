@@ -128,6 +128,20 @@ def predict(
         return Predictions(one for part in parts for one in _predicted(session, part, top, upscale))
 
 
+def classified(
+    session: Session, paths: Sequence[Path], pixels: Sequence[Pixels], top: int, upscale: bool
+) -> Iterator[Prediction]:
+    """The predictions of pictures that have been read, in one run; pixels uint8 (height, width, 3) each."""
+    outputs = session.run(np.stack(pixels))
+    buckets = [bucket.name for bucket in session.manifest.plan.buckets]
+    numbers = outputs.get("bucket", np.zeros(len(paths), dtype=np.int32))
+    for i, path in enumerate(paths):
+        logits = outputs["logits"][i]
+        depth = outputs["depth"][i] if "depth" in outputs else None
+        guesses = tuple(session.guesses(logits, top))
+        yield Prediction(path, buckets[numbers[i]], guesses, logits, depth, session.manifest, upscale)
+
+
 def _files(images: str | Path | Sequence[str | Path], manifest: Manifest) -> list[Path]:
     """The files that are meant; of a folder all pictures in it."""
     if not isinstance(images, (str, Path)):
@@ -138,14 +152,7 @@ def _files(images: str | Path | Sequence[str | Path], manifest: Manifest) -> lis
 
 
 def _predicted(session: Session, paths: list[Path], top: int, upscale: bool) -> Iterator[Prediction]:
-    outputs = session.run(np.stack([session.read(path, upscale=upscale) for path in paths]))
-    buckets = [bucket.name for bucket in session.manifest.plan.buckets]
-    numbers = outputs.get("bucket", np.zeros(len(paths), dtype=np.int32))
-    for i, path in enumerate(paths):
-        logits = outputs["logits"][i]
-        depth = outputs["depth"][i] if "depth" in outputs else None
-        guesses = tuple(session.guesses(logits, top))
-        yield Prediction(path, buckets[numbers[i]], guesses, logits, depth, session.manifest, upscale)
+    return classified(session, paths, [session.read(path, upscale=upscale) for path in paths], top, upscale)
 
 
 def _overview(predictions: list[Prediction]) -> bytes:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,15 @@ def new_folder(final: Path, *, marker: str, force: bool = False) -> Iterator[Pat
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_files(files: Iterable[Path], *, force: bool) -> None:
+    """OutputError for a file to write that is a folder, or that exists, unless `force`."""
+    for path in files:
+        if path.is_dir():
+            raise OutputError(f"-o {path} is a folder, expected a file name")
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")
 
 
 def check_free(final: Path, *, marker: str, force: bool) -> None:

@@ -11,11 +11,12 @@ from morvit_deploy.cli.bench_apple import run_apple
 from morvit_deploy.cli.shared.bench import Apple, BenchWords, Measured, Timing, Verdict
 from morvit_deploy.cli.shared.console import emit, note, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Bundle, Output
-from morvit_deploy.cli.shared.places import bundle_folder, check_free
+from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, numbers, opened
 from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError, LostError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_files
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.core.results import BenchResult
@@ -67,7 +68,7 @@ def bench(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple, out=out,
         output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
-    check_free(() if out is None else (out,), output.force)
+    check_files(() if out is None else (out,), force=output.force)
     words.check_verdict()
     _measure(words, ssh)
 

@@ -11,10 +11,10 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Upscale
-from morvit_deploy.cli.shared.places import check_free
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_files
 
 if TYPE_CHECKING:
     from morvit_deploy.calibration.routing.statistics import Shard
@@ -146,7 +146,7 @@ def calibrate(
 
     files = plan_files(out)
     if part is None:
-        check_free(files, output.force)
+        check_files(files, force=output.force)
     with opened(checkpoint, foreign) as source, working("loading PyTorch") as (tell, progress):
         found = _run(source.folder, counted, wanted, parts, tell, progress)
     if not isinstance(found, Calibrated):

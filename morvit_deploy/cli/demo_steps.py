@@ -185,12 +185,8 @@ def _run_models(examples: Path, folder: Path, tell: Callable[[str], None]) -> li
         return [*models, other.result()]
 
 
-def _silent(stage: str) -> None:
-    """For a process that has no terminal."""
-
-
 def _run_model(
-    checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None] = _silent
+    checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str], None] = lambda stage: None
 ) -> ModelRun:
     name = checkpoint.name
     tell(f"{name}: inspecting")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,9 +100,8 @@ def predict(
 
 def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progress: Share) -> Predictions:
     """Read and classify a few images at a time, so that memory stays constant; ImageError where none can be read."""
-    import numpy as np
-
     from morvit_deploy.agent.core.running import AT_A_TIME
+    from morvit_deploy.exporters.prediction import classified
 
     found = Predictions()
     for start in range(0, len(images), AT_A_TIME):
@@ -113,12 +112,12 @@ def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progres
                 read[path] = _read(session, path, shown.upscale)
             except ImageError as error:
                 found.errors.append({"image": str(path), "error": str(error)})
-        if read:
-            outputs = session.run(np.stack([*read.values()]))
-            found.entries += _entries(session, list(read), outputs, shown)
-            if shown.depth_map is not None:
-                found.pixels += read.values()
-                found.depth += list(outputs["depth"])
+        for one in classified(session, [*read], [*read.values()], shown.top, shown.upscale) if read else ():
+            logits = {"logits": [float(value) for value in one.logits]} if shown.logits else {}
+            found.entries.append(one.as_dict() | logits)
+            if shown.depth_map is not None and one.depth is not None:
+                found.pixels.append(read[one.image])
+                found.depth.append(one.depth)
         progress(min(1.0, (start + AT_A_TIME) / len(images)))
     if not found.entries:
         reasons = [one["error"] for one in found.errors]
@@ -132,23 +131,6 @@ def _read(session: Session, path: Path, upscale: bool) -> Pixels:
     if os.path.isdir(path):  # noqa: PTH112  # others were replaced by what is in them
         raise ImageError(f"{path} is a folder without images")
     return session.read(path, upscale=upscale)
-
-
-def _entries(
-    session: Session, images: list[Path], outputs: dict[str, Any], shown: Shown
-) -> list[dict[str, Any]]:
-    """Entries of `predict --json`."""
-    names = [bucket.name for bucket in session.manifest.plan.buckets]
-    buckets = [names[i] for i in outputs.get("bucket", [0] * len(images))]
-    return [
-        {
-            "image": str(path),
-            "bucket": bucket,
-            "top": [asdict(guess) for guess in session.guesses(row, shown.top)],
-        }
-        | ({"logits": [float(value) for value in row]} if shown.logits else {})
-        for path, bucket, row in zip(images, buckets, outputs["logits"], strict=True)
-    ]
 
 
 def _draw(folder: Path, found: Predictions, session: Session) -> str:

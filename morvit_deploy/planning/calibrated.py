@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import OutputError
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import check_files, write_bytes
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.report import Report, Shown, count
@@ -80,15 +80,6 @@ def plan_files(out: Path) -> PlanFiles:
     if not out.name:
         raise OutputError(f"-o {out} is a folder, expected a file name")
     return PlanFiles(out, out.with_name(f"{out.stem}.pareto.json"), out.with_name(f"{out.stem}.pareto.png"))
-
-
-def check_files(files: PlanFiles, *, force: bool) -> None:
-    """OutputError for a file that exists, unless `force`, or that is a folder."""
-    for path in files:
-        if path.is_dir():
-            raise OutputError(f"-o {path} is a folder, expected a file name")
-        if path.exists() and not force:
-            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")
 
 
 def write_files(calibrated: Calibrated, files: PlanFiles) -> None:

@@ -23,11 +23,11 @@ import torch
 import torch.onnx._internal.exporter._registration as registration
 from torch import Tensor, nn
 
+from morvit_deploy.exporters.base import YOUNG
 from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
 from morvit_deploy.exporters.onnx.graphs import assembly
 from morvit_deploy.exporters.onnx.graphs import trace as tracing
 
-YOUNG = 50_000  # allocations before a collection: a trace makes millions of objects that live through it
 FOLDER = "MORVIT_TEST_TRACES"  # environment: a folder that the processes of one run have in common
 _anew = False
 
@@ -43,8 +43,8 @@ def speed_up() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
     table = registration.ONNXRegistry.from_torchlib
-    registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))  # type: ignore[method-assign]
-    tracing.trace = assembly.trace = _kept(tracing.trace, _pickled, _unpickled)  # type: ignore[attr-defined]
+    registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))
+    tracing.trace = assembly.trace = _kept(tracing.trace, _pickled, _unpickled)
     coreml._exported = _kept(_unchecked(coreml._exported), torch.export.save, torch.export.load)
 
 

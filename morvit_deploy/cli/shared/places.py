@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from morvit_deploy.errors import BundleError, ConfigError, OutputError
+from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.files import is_ours
 
 
@@ -34,12 +33,3 @@ def bundle_folder(given: Path | None) -> Path:
     if not found:
         raise BundleError("no BUNDLE given, and there is none under build/; run `morvit-deploy export` first")
     return found[-1].parent
-
-
-def check_free(files: Iterable[Path], force: bool) -> None:
-    """OutputError for a file to write that is a folder, or that exists and may not be replaced."""
-    for path in files:
-        if path.is_dir():
-            raise OutputError(f"-o {path} is a folder, expected a file name")
-        if path.exists() and not force:
-            raise OutputError(f"{path} exists; pass --force to replace it, or choose another place with -o")
