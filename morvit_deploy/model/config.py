@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit/1"
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
@@ -220,6 +221,7 @@ def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[
 
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
     """Parse the text of a `config.json`; ConfigError lists every wrong field."""
+    parse_json(text, source, what=f"a {FORMAT} configuration")
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
@@ -236,21 +238,13 @@ def load_config(folder: Path) -> Config:
             f"cannot read {path}: {error.strerror}; a checkpoint is a folder with config.json and "
             "model.safetensors (`morvit-deploy init` writes one)"
         ) from None
-    if _lacks_format(text):
+    fields = parse_json(text, path, what=f"a {FORMAT} configuration")
+    if isinstance(fields, dict) and "format" not in fields:
         raise ConfigError(
             f"{path} is not a {FORMAT} configuration: it has no field `format`; if other code wrote this checkpoint, "
             f"convert it with `morvit-deploy convert {folder} -o DIR`"
         )
     return parse_config(text, source=str(path))
-
-
-def _lacks_format(text: bytes) -> bool:
-    """Whether this is a JSON object without `format`, such as another library's config.json."""
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(fields, dict) and "format" not in fields
 
 
 def explain(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.model.config import Preprocess, explain
+from morvit_deploy.strict_json import read_json
 
 # mean, std, crop ratio (image size / resize), interpolation
 PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {
@@ -37,14 +38,12 @@ def chosen(given: str | Path | Preprocess, image_size: int) -> Preprocess:
         return preset(str(given), image_size)
     path = Path(given)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, advice="see --preprocess")
     except OSError:
         raise ConfigError(
             f"--preprocess: got {given}, expected {', '.join(PRESETS)}, or a JSON file with mean, std, resize and "
             "interpolation as in config.json"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"--preprocess: {given} is not a JSON file: {error}") from None
     try:
         return Preprocess.model_validate_json(json.dumps(fields))
     except ValidationError as error:

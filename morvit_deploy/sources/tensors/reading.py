@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -19,9 +18,11 @@ from morvit_deploy.model.checkpoint import LFS
 from morvit_deploy.sources.tensors.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
 from morvit_deploy.sources.tensors.opening import open_weights
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
+from morvit_deploy.strict_json import read_object
 
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
 SHOWN = 6  # names that a message lists
+BESIDE = "copy it again, or remove it if it belongs to another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -138,19 +139,12 @@ def _joined(
 def _fields(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        text = path.read_bytes()
-        if text.startswith(LFS):
-            raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
-        found = json.loads(text)
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
+        return read_object(path, CheckpointError, advice=BESIDE)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not a JSON file: {error}; copy it again, or remove it if it belongs to another checkpoint"
-        ) from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: got a {type(found).__name__}, expected a JSON object; copy it again")
-    return found
 
 
 def _sha256(path: Path) -> str:

@@ -59,7 +59,7 @@ FILES = {
     "no resize": (json.dumps({k: v for k, v in OURS.items() if k != "resize"}), "resize: missing"),
     "unknown": (json.dumps(OURS | {"crop": 1}), "crop: unknown field"),
     "interpolation": (json.dumps(OURS | {"interpolation": "area"}), "interpolation: got 'area'"),
-    "infinite": (json.dumps(OURS | {"mean": [float("nan")] * 3}), "is not a preprocess object"),
+    "infinite": (json.dumps(OURS | {"mean": [float("nan")] * 3}), r"mean.0: got NaN, expected a finite number"),
     "not UTF-8": ("\udcff", "is not a JSON file"),
 }  # fmt: skip  # a line each
 
