@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources.tensors.unwrapping import unwrap, without_prefixes
+from morvit_deploy.sources.tensors.prefixes import without_prefixes
+from morvit_deploy.sources.tensors.unwrapping import unwrap
 
 PATH = Path("run.pth")
 ONE, TWO, THREE = ({"w": torch.full((2,), float(i))} for i in (1, 2, 3))
