@@ -22,7 +22,7 @@ from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 from morvit_deploy.sources.tensors.keymap import Row
-from morvit_deploy.sources.tensors.names import CONFIG
+from morvit_deploy.sources.tensors.names import CONFIG, check_exists
 from morvit_deploy.sources.tensors.reading import Contents, read_source
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def convert(
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
+    check_exists(Path(source))
     check_free(Path(out), marker=CONFIG, force=force)
     converted = read_model(source, given or Given(**settings), tell)
     tell("writing")

@@ -12,13 +12,21 @@ from morvit_deploy.sources.families.hf_vit import TransformersViT
 from morvit_deploy.sources.families.native import Native
 from morvit_deploy.sources.families.refused import REFUSED
 from morvit_deploy.sources.families.timm_vit import TimmViT
+from morvit_deploy.sources.families.torchvision_vit import TorchvisionViT
 from morvit_deploy.sources.families.vision_mor import VisionMoR
 from morvit_deploy.sources.tensors.keymap import assign
 from morvit_deploy.sources.tensors.reading import Contents
 
 NATIVE = Native()
 # the native family last: its names are timm's too
-FAMILIES: tuple[Family, ...] = (EdgeRecViT(), VisionMoR(), TransformersViT(), TimmViT(), NATIVE)
+FAMILIES: tuple[Family, ...] = (
+    EdgeRecViT(),
+    VisionMoR(),
+    TransformersViT(),
+    TimmViT(),
+    TorchvisionViT(),
+    NATIVE,
+)
 NAMES = tuple(family.name for family in FAMILIES)
 
 

@@ -17,6 +17,7 @@ from morvit_deploy.strict_json import read_json
 PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bicubic"),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "bicubic"),
+    "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bilinear"),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 0.875, "bicubic"),
 }
 PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # by Pillow's number

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.strict_json import read_json
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # preferred names of an unsharded checkpoint
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+
+
+def check_exists(path: Path) -> None:
+    """Raise CheckpointError for a path to nothing."""
+    if not os.path.exists(path):  # noqa: PTH110  # False for a name that is too long, too
+        raise CheckpointError(f"{path} does not exist; give a file of weights or the folder that holds it")
 
 
 def is_weights(name: str) -> bool:

@@ -15,7 +15,15 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import is_ours
 from morvit_deploy.model.checkpoint import LFS
-from morvit_deploy.sources.tensors.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE, is_weights
+from morvit_deploy.sources.tensors.names import (
+    CONFIG,
+    INDEXES,
+    PROCESSOR,
+    SUFFIXES,
+    WHOLE,
+    check_exists,
+    is_weights,
+)
 from morvit_deploy.sources.tensors.opening import open_weights
 from morvit_deploy.sources.tensors.prefixes import bare
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped
@@ -48,9 +56,11 @@ def read_source(
     `entry` names the state dict to use in a training file, and `prefix` the module inside it. Raises CheckpointError
     if files are missing, damaged or not weights, if they contain other objects, or if entry or prefix do not exist.
     """
+    check_exists(path)
     if not path.is_file() and not path.is_dir():
-        what = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
+        raise CheckpointError(
+            f"{path} is neither a file nor a folder; give a file of weights or the folder that holds it"
+        )
     if path.is_dir() and is_ours(path / "manifest.json"):
         raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was exported from")
     folder = path if path.is_dir() else path.parent

@@ -46,7 +46,7 @@ def test_a_file_and_an_object(tmp_path: Path) -> None:
 
 def test_a_misspelt_preset() -> None:
     with pytest.raises(
-        ConfigError, match="got imagnet, expected imagenet, inception, cifar10, or a JSON file"
+        ConfigError, match="got imagnet, expected imagenet, inception, torchvision, cifar10, or a JSON file"
     ):
         chosen("imagnet", 224)
 
