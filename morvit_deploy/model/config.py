@@ -67,7 +67,7 @@ class RouterConfig(Strict):
 def _resize(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
     """One message for the three forms of `resize`, where pydantic has one for each."""
     try:
-        return inner(value)
+        return inner(tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
     except ValidationError:
         raise PydanticCustomError(
             "resize",

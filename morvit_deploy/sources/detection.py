@@ -130,7 +130,8 @@ def _nearest(keys: Sequence[str]) -> list[Family]:
 
     by_family = {family: nearness(family) for family in FAMILIES}
     most = max(by_family.values())
-    return [family for family, near in by_family.items() if near == most and near[0]]
+    nearest = [family for family, near in by_family.items() if near == most and near[0]]
+    return [family for family in nearest if family is not NATIVE] or nearest  # its names are timm's, too
 
 
 def _differences(contents: Contents, families: Sequence[Family]) -> list[str]:
