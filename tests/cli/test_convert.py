@@ -26,7 +26,6 @@ from morvit_deploy.sources.conversion import read_model
 from morvit_deploy.sources.settings.given import Given
 
 MAIN = "from morvit_deploy.cli import main; main()"
-IMAGES = ("--images", "photos")
 WAIT_S = 120.0  # a busy machine
 
 
@@ -164,9 +163,8 @@ def test_one_entry_and_one_module_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "export", "calibrate"])
 def test_a_path_to_nothing_is_said_before_anything_else(tmp_path: Path, command: str) -> None:
-    told = refused(
-        command, tmp_path / "gone.pth", "--activation", "silu", *([] if command != "calibrate" else IMAGES)
-    )
+    images = ("--images", "photos") if command == "calibrate" else ()
+    told = refused(command, tmp_path / "gone.pth", "--activation", "silu", *images)
     assert (
         told
         == f"error: {tmp_path}/gone.pth does not exist; give a file of weights or the folder that holds it"
