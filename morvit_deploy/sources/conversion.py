@@ -136,9 +136,10 @@ def convert(
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
+    given = given or Given(**settings)
     check_exists(Path(source))
     check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given or Given(**settings), tell)
+    converted = read_model(source, given, tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))
