@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -124,11 +124,12 @@ def _sides(size: Any) -> tuple[int, int] | None:
     """Return height and width of `{"height": h, "width": w}` or of a number; None for anything else."""
     found = size if isinstance(size, dict) else {"height": size, "width": size}
     height, width = found.get("height"), found.get("width")
-    known = found.keys() == {"height", "width"} and _is_size(height) and _is_size(width)
-    return (height, width) if known else None
+    if found.keys() == {"height", "width"} and _is_size(height) and _is_size(width):
+        return height, width
+    return None
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
