@@ -21,6 +21,7 @@ TRAINING_STATE = re.compile(
     r"meters?|metrics?|stats|history|best|epochs?|iter\w*|steps?|version|times?)([^a-z]|$)",
     re.IGNORECASE,
 )  # words in the names of training state, which does not affect logits
+OPTIMIZER = re.compile(r"optim|.*sched|.*scaler", re.IGNORECASE)  # their entries are never a model
 DEEP = 8  # levels of containers that are searched for tensors
 SHOWN = 12  # entries that a message lists
 SAVE = "Save one model: torch.save(model.state_dict(), PATH)"
@@ -79,6 +80,8 @@ def states(held: Any, deep: int = DEEP) -> dict[str, int]:
     """Return the names by which `--entry` can choose a state dict in an object, with their numbers of weights."""
     found: dict[str, int] = {}
     for name, value in held.items() if isinstance(held, dict) and deep else ():
+        if OPTIMIZER.match(str(name)):
+            continue
         if _is_state(value) and _weights_in(value):
             found[str(name)] = _weights_in(value)
         else:
