@@ -22,7 +22,7 @@ from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 from morvit_deploy.sources.tensors.keymap import Row
-from morvit_deploy.sources.tensors.names import CONFIG, check_exists
+from morvit_deploy.sources.tensors.names import CONFIG
 from morvit_deploy.sources.tensors.reading import Contents, read_source
 
 if TYPE_CHECKING:
@@ -136,10 +136,8 @@ def convert(
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
-    given = given or Given(**settings)
-    check_exists(Path(source))
     check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given, tell)
+    converted = read_model(source, given or Given(**settings), tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))
