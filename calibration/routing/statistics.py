@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
 from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
 from morvit_deploy.files import write_bytes
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-statistics/1"
 DIGESTS = 2**64  # a sum of digests is kept modulo this
@@ -171,7 +172,7 @@ class Statistics:
 
     @classmethod
     def _of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Statistics:
-        head: dict[str, Any] = json.loads(arrays.pop("head").tobytes())
+        head: dict[str, Any] = parse_json(arrays.pop("head").tobytes(), "its header", PlanError)
         if head["format"] != FORMAT:
             raise ValueError(f"got format {head['format']!r}")
         run = Run(**head["run"] | {"scales": tuple(head["run"]["scales"])})

@@ -21,7 +21,7 @@ _CONVERTIBLE = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr"}
 
 
 def read_image(path: str | Path, preprocess: Preprocess, size: int, *, upscale: bool = False) -> Pixels:
-    """Read, convert to RGB, resize the shorter side, crop the centre: uint8 (size, size, 3).
+    """Read, convert to RGB, resize, crop the centre: uint8 (size, size, 3).
 
     Grey and palette images are converted; transparency is dropped. ImageError when the file is no
     image, its mode has no RGB meaning (16-bit, float), or it is smaller than the crop and `upscale` is false.
@@ -33,28 +33,36 @@ def read_image(path: str | Path, preprocess: Preprocess, size: int, *, upscale: 
             "give a larger picture, or pass --upscale to enlarge small ones"
         )
     try:
-        return np.asarray(crop_centre(resize_shorter(image, preprocess, size), size), dtype=np.uint8)
+        return np.asarray(prepare(image, preprocess, size), dtype=np.uint8)
     except MemoryError:
         raise ImageError(
             f"{path} is {image.width}×{image.height} pixels, too much to resize; crop it"
         ) from None
 
 
-def resize_shorter(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
-    """The shorter side becomes `preprocess.resize`, the longer one in proportion."""
-    target = preprocess.resize or max(size, min(image.size))
-    if min(image.size) == target:
+def prepare(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
+    """Resize and crop to size × size pixels."""
+    return crop_centre(resize_image(image, preprocess, size), size, preprocess)
+
+
+def resize_image(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
+    """Resize to [height, width], or the shorter side to `preprocess.resize` and the longer one in proportion."""
+    if isinstance(preprocess.resize, tuple):
+        height, width = preprocess.resize
+    else:
+        shorter = min(image.size)
+        target = preprocess.resize or max(size, shorter)
+        # rounded down, as in training pipelines
+        width, height = (target * side // shorter for side in image.size)
+    if image.size == (width, height):
         return image
-    shorter = min(image.size)
-    width, height = (
-        target * side // shorter for side in image.size
-    )  # rounded down, as in training pipelines
     return image.resize((width, height), Image.Resampling[preprocess.interpolation.upper()])
 
 
-def crop_centre(image: Image.Image, size: int) -> Image.Image:
-    """The central size × size pixels."""
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+def crop_centre(image: Image.Image, size: int, preprocess: Preprocess) -> Image.Image:
+    """The central size × size pixels; half of an odd margin is rounded as `preprocess.crop_rounding` says."""
+    margins = (image.width - size, image.height - size)
+    left, top = (m // 2 if preprocess.crop_rounding == "down" else round(m / 2) for m in margins)
     return image.crop((left, top, left + size, top + size))
 
 

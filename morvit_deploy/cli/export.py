@@ -110,6 +110,6 @@ def _remark(exported: Exported, options: Mapping[str, Any]) -> None:
 def _batch(text: str) -> int | Literal["dynamic"]:
     if text == "dynamic":
         return "dynamic"
-    if text.isdecimal() and int(text) > 0:
+    if text.isdecimal() and len(text) < 19 and int(text) > 0:
         return int(text)
     raise ConfigError(f"--batch: got {text!r}, expected a positive number or `dynamic`")

@@ -196,6 +196,20 @@ def test_goldens_are_never_unpickled(tmp_path: Path) -> None:
             read_golden(tmp_path / f"{name}.npz")
 
 
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_damaged_goldens_are_one_message(tmp_path: Path, place: float) -> None:
+    """Bytes inside the compressed pixels: zlib or the checksum reports them."""
+    path = tmp_path / "b0.npz"
+    pixels = np.random.default_rng(0).integers(0, 9, (4, 8, 8, 3), dtype=np.uint8)
+    np.savez_compressed(path, pixels=pixels, logits=np.zeros(1), chosen=True)
+    content = bytearray(path.read_bytes())
+    start = int(400 * place)
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="write the project again"):
+        read_golden(path)
+
+
 def test_stream_has_the_plans_shares() -> None:
     golden = Golden(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3), np.float32), True)
     many = Goldens(
