@@ -45,7 +45,7 @@ class Run:
         """Return the differing fields, for a message."""
         names = {
             "checkpoint": "checkpoint (sha256)",
-            "images": "choice of images (sha256; the folder, --limit, --seed or --upscale)",
+            "images": "choice of images (sha256; the folder, --limit, --seed, --upscale or --exif)",
             "count": "number of images",
         }
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))

@@ -44,6 +44,7 @@ def _measure(words: BenchWords) -> None:
             wish,
             images=words.measured.images,
             upscale=words.measured.upscale,
+            exif=words.measured.exif,
             tell=tell,
             progress=progress,
         )
@@ -75,6 +76,7 @@ def _write(words: BenchWords, project: Path) -> None:
             project,
             images=words.measured.images,
             upscale=words.measured.upscale,
+            exif=words.measured.exif,
             force=words.output.force,
         )
     steps = [

@@ -10,7 +10,7 @@ from morvit_deploy.cli import calibrate_result as result
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Upscale
+from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated
     from morvit_deploy.planning.rounds import Waiting
 
-COUNTING = ("limit", "seed", "upscale")
+COUNTING = ("limit", "seed", "upscale", "exif")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Counted(Group):
         int, Help("Number of images that may be unreadable; they are listed.", least=0, show_default=True)
     ] = 0
     upscale: Upscale = False
+    exif: Exif = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _run(
         assert parts.stats is not None
         return rounds.merge_shards(checkpoint, parts.stats, **wish, **how)
     assert counted.images is not None
-    how |= {"limit": counted.limit, "seed": counted.seed, "upscale": counted.upscale}
+    how |= {"limit": counted.limit, "seed": counted.seed, "upscale": counted.upscale, "exif": counted.exif}
     if (part := parts.part) is not None:
         assert parts.stats is not None
         how |= {"mode": wish["mode"], "wait_s": 60 * parts.wait}

@@ -46,7 +46,8 @@ def inspect(
 
             found = run(
                 source.folder, images, limit=pictures.limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
-                called=source.given, upscale=pictures.upscale, force=output.force, tell=tell, progress=progress,
+                called=source.given, upscale=pictures.upscale, exif=pictures.exif, force=output.force, tell=tell,
+                progress=progress,
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:
             pictures.remark_on_limit(source.folder, len(found.survey.images))

@@ -44,8 +44,8 @@ def verify(
 
             verification = run(
                 folder, source.folder, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
-                threads=threads, upscale=compared.upscale, min_agreement=compared.min_agreement, tell=tell,
-                progress=progress,
+                threads=threads, upscale=compared.upscale, exif=compared.exif,
+                min_agreement=compared.min_agreement, tell=tell, progress=progress,
             )  # fmt: skip  # three lines read better than nine
         compared.remark_on_limit(source.folder, verification.images)
     data = verification.as_dict()

@@ -89,6 +89,7 @@ def calibrate(
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
+    exif: bool = False,
     max_bad: int = 0,
     ray: str | None = None,
     shards: int | None = None,
@@ -113,7 +114,7 @@ def calibrate(
     >>> md.export("checkpoint", "build/adaptive", plan=found.plan)
     """
     wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
-    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
         count = gather
@@ -138,6 +139,7 @@ def calibrate_shard(
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
+    exif: bool = False,
     max_bad: int = 0,
     wait_s: float = 0.0,
     tell: Tell = lambda stage: None,
@@ -152,7 +154,7 @@ def calibrate_shard(
     >>> md.calibrate_shard("checkpoint", "photos", "stats", "2/8", wait_s=3600)
     """
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
     rounds = _begin(source, Wish(mode))[1]
     store = StatisticsFolder(Path(folder))
     store.make()

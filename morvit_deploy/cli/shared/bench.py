@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import Output, Threads, Upscale
+from morvit_deploy.cli.shared.groups import Exif, Output, Threads, Upscale
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
@@ -25,6 +25,7 @@ class Settings(TypedDict):
 
     images: Path | None
     upscale: bool
+    exif: bool
     runs: int | None
     blocks: int
     warmup: int
@@ -47,6 +48,7 @@ class Measured(Group):
         ),
     ] = None
     upscale: Upscale = False
+    exif: Exif = False
     batch: Annotated[
         int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
     ] = None
@@ -140,6 +142,7 @@ class BenchWords:
         return {
             "images": self.measured.images,
             "upscale": self.measured.upscale,
+            "exif": self.measured.exif,
             "runs": timing.runs,
             "blocks": timing.blocks or BLOCKS,
             "warmup": WARMUP if timing.warmup is None else timing.warmup,
