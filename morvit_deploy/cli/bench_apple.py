@@ -79,6 +79,7 @@ def _write(words: BenchWords, project: Path) -> None:
             exif=words.measured.exif,
             force=words.output.force,
         )
+    words.say_images()
     steps = [
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),

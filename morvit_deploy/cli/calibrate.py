@@ -11,6 +11,7 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale
+from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
@@ -44,6 +45,10 @@ class Counted(Group):
     ] = 0
     upscale: Upscale = False
     exif: Exif = False
+
+    def say(self, source: Path) -> dict[str, Any] | None:
+        """Print which files of the folder are used; None where no folder was given."""
+        return None if self.images is None else say_folder(self.images, source, exif=self.exif)
 
 
 @dataclass(frozen=True)
@@ -148,15 +153,17 @@ def calibrate(
     files = plan_files(out)
     if part is None:
         check_files(files, force=output.force)
-    with opened(checkpoint, foreign) as source, working("loading PyTorch") as (tell, progress):
-        found = _run(source.folder, counted, wanted, parts, tell, progress)
+    with opened(checkpoint, foreign) as source:
+        said = counted.say(source.folder)
+        with working("loading PyTorch") as (tell, progress):
+            found = _run(source.folder, counted, wanted, parts, tell, progress)
     if not isinstance(found, Calibrated):
         result.print_shard(str(part), found, output.json)
         return
     if wanted.mode is not None and found.plan.mode == "depth":
         note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
     write_files(found, files)
-    result.print_result(found, files, output.json)
+    result.print_result(found, files, output.json, said)
 
 
 def _run(

@@ -94,7 +94,7 @@ def predict(
     data = {
         "predictions": found.entries,
         "errors": [one.as_dict() for one in found.failures],
-        "images": said,
+        "images_read": said,
     }
     emit(Report("Predictions", [prediction_table(found.entries, with_logits=shown.logits)]), data, json)
     if shown.depth_map is not None:

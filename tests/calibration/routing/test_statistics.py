@@ -107,7 +107,7 @@ def test_differences_are_short() -> None:
     run = run_of()
     told = run.differences(replace(run, images="e" * 64, scales=(1.0,)))
     assert told.startswith(
-        "choice of images (sha256; the folder, --limit, --seed or --upscale) dddddddddddd… and "
+        "choice of images (sha256; the folder, --limit, --seed, --upscale or --exif) dddddddddddd… and "
     )
     assert "scales" in told and "checkpoint" not in told
 
