@@ -98,4 +98,4 @@ def _why_not(entry: os.DirEntry[str]) -> str | None:
         return "without an image suffix"
     if os.path.isfile(entry.path):  # noqa: PTH113  # False for a circle of links, too
         return None
-    return "broken link" if entry.is_symlink() else "pipe or device"
+    return "pipe or device" if os.path.exists(entry.path) else "broken link"  # noqa: PTH110  # the same
