@@ -102,11 +102,11 @@ def remarks_on(paths: Sequence[Path], *, exif: bool) -> list[str]:
     remarks = []
     if not exif and (turned := sum(map(is_turned, peeked))):
         remarks.append(
-            f"{turned} of {among} have an EXIF orientation that is not applied, as in training pipelines; --exif "
-            "turns them upright"
+            f"the EXIF orientation of {turned} of {among} is not applied, as in training pipelines; --exif turns "
+            "images upright"
         )
     if animated := sum(map(is_animated, peeked)):
-        remarks.append(f"{animated} of {among} have several frames or pages; only the first one is used")
+        remarks.append(f"only the first frame or page is used of {animated} of {among}")
     return remarks
 
 

@@ -19,7 +19,7 @@ from morvit_deploy.errors import AnswerError, ImageError
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.model.precision import Lowering
 
-OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`), or export it in fp32"
+OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`); below fp32, export it in fp32"
 
 
 class HostDispatch(running.HostDispatch):
