@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from morvit_deploy.bundle.images import ImageFolder
 
 
-def say_folder(folder: Path, source: Path, *, exif: bool) -> dict[str, Any]:
-    """Print what is used of a folder for a checkpoint, with labels; returns the same for `--json`."""
+def say_folder(folder: Path, source: Path, *, exif: bool) -> dict[str, Any] | None:
+    """Print what is used of a folder for a checkpoint, with labels; returns the same for `--json`.
+
+    None for what is no folder, which the command itself reports, after wrong options.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112  # False for a name that is too long, too
+        return None
     from morvit_deploy.bundle.images import open_images
     from morvit_deploy.model.config import load_config
 
