@@ -15,6 +15,7 @@ from calibration_setup import COUNT, UNIT, save_model, save_pictures
 
 from morvit_deploy.calibration.routing import gathering, sequence
 from morvit_deploy.calibration.routing.checks import problems_between, problems_of
+from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
 from morvit_deploy.calibration.routing.histograms import Histogram
 from morvit_deploy.calibration.routing.sequence import Rounds, scales_of
@@ -248,3 +249,18 @@ def test_rounds_of_different_images_do_not_merge(source: Source, counted: Path, 
         PlanError, match=rf"round 4 contradicts .*\n  - images: got 16 .* expected {COUNT} of"
     ):
         merge_shards(source.checkpoint, stats)
+
+
+def test_statistics_of_other_nodes_are_checked(
+    source: Source, threshold: list[list[Statistics]], last: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's nodes may have another version of this package."""
+    cluster = object.__new__(Cluster)
+    sent = [threshold[-1]]
+    monkeypatch.setattr(Cluster, "_parts", lambda *_: iter(sent[0]))
+    task = Task(source, last.run, last.round, last.thresholds)
+    assert cluster.gather(task).images == COUNT
+    last.tallies["topk.alike"] = 99 * ONES
+    sent[0] = [last, threshold[-1][1]]
+    with pytest.raises(PlanError, match=r"--ray: .*round 4 contradict each other; .*\n  - tally topk.alike"):
+        cluster.gather(task)
