@@ -21,7 +21,7 @@ from foreign_checkpoints import SAID, SAY, saved, vit
 from third_party import third_party
 
 from morvit_deploy import load_checkpoint
-from morvit_deploy.planning import rounds
+from morvit_deploy.calibration.routing import sequence
 from morvit_deploy.sources.conversion import read_model
 from morvit_deploy.sources.settings.given import Given
 
@@ -254,7 +254,7 @@ def test_a_plan_of_a_source_is_its_plan(
     tmp_path: Path, scratch: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`calibrate SOURCE` and `export SOURCE` convert by themselves, to the same bytes."""
-    monkeypatch.setattr(rounds, "SCALES", (0.5, 1.0))
+    monkeypatch.setattr(sequence, "SCALES", (0.5, 1.0))
     model = source_models.randomise(source_models.EdgeRecViT(), seed=4, router_scale=2.0)
     source = saved(model.state_dict(), tmp_path / "edge.pth")
     say = ("--preprocess", "cifar10", "--norm-eps", "1e-12", "--num-heads", 2, "--activation", "gelu")

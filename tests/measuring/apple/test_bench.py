@@ -15,9 +15,10 @@ from fake_coreml import Played, answers_of, coreml_bundle
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
-from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
+from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.errors import AnswerError, BundleError, MorvitError, ParityError, TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE, Package, oldest_macos, read_package
-from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
+from morvit_deploy.measuring.apple.bench import PICTURES, _golden, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
 from morvit_deploy.measuring.apple.dispatching import UNITS, chosen_units, predict
@@ -531,3 +532,10 @@ def test_power() -> None:
     }
     assert power("?", "?") == {"source": None, "low_power_mode": None}
     assert power(None, "") is None
+
+
+def test_expected_logits_that_are_not_finite_are_an_error() -> None:
+    pixels = synthetic_images(2, 32)
+    logits = np.array([[0.0, np.nan], [0.0, 1.0]], dtype=np.float32)
+    with pytest.raises(AnswerError, match="expected logits of bucket main: got NaN or Inf in 1 of 4"):
+        _golden(pixels, None, True, lambda pixels, bucket: {"logits": logits})
