@@ -45,9 +45,9 @@ def _compared(found: Verification) -> Iterator[Check]:
     kind = "give pictures with --images" if found.synthetic else "give other pictures with --images"
     ambiguous = "all" if found.ambiguous == found.images else f"{found.ambiguous} of"
     message = (
-        f"{ambiguous} {found.images} images have a routing margin below {MARGIN} of the router logits' spread, and are "
-        f"not compared; expected at least {COMPARED_SHARE:.0%} to be. Flat pictures cause this: {kind}. So do routers "
-        "that hardly distinguish tokens: `morvit-deploy inspect CHECKPOINT` reports them"
+        f"{ambiguous} {found.images} images have a routing margin below {MARGIN} of the router logits' spread, and "
+        f"are not compared; expected at least {COMPARED_SHARE:.0%} to be. Flat pictures cause this: {kind}. So do "
+        "routers that hardly distinguish tokens: `morvit-deploy inspect CHECKPOINT` reports them"
     )
     yield Check("ambiguous", found.ambiguous, found.images - needed, 0 < compared >= needed, message)
     for bucket in found.buckets:
