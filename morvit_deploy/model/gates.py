@@ -38,7 +38,7 @@ class Gate:
 
         The error of the logits may then have as much of their power as decisions may differ, if that is more.
         """
-        power_db = -10 * math.log10(1 - share) if share < 1 else math.inf
+        power_db = abs(10 * math.log10(1 - share)) if share < 1 else math.inf
         return Gate(share, share, min(self.snr_db, power_db))
 
 

@@ -23,10 +23,10 @@ POOL = 12  # synthetic pictures, and as many negatives, to begin the search for 
 BLENDS = 96  # the largest number of blends to try
 KEPT = 64  # the largest number of the compared images that the search may use
 SEED = 1000  # of these pictures: none that were compared before
-AT_EDGE, AT_EDGE_LOW = 1, 4  # pictures compared at each bound; below fp32 a single one may differ by chance
-# The logits of one bucket below fp32, run alone and as dispatched: the same arithmetic, except on other hardware. An
-# error of 1 % of the power is far more than rounding leaves, and far less than missing tokens do.
-SAME_SNR_DB = 20.0
+AT_EDGE, AT_EDGE_LOW = 1, 3  # pictures compared at each bound; below fp32 a single one may differ by chance
+NEARER_DB = (
+    10.0  # logits as dispatched that are so much nearer to another bucket's than to their own are the other's
+)
 
 
 class DispatchComparison:
@@ -65,7 +65,7 @@ class DispatchComparison:
         self.overflowed += int(overflow.sum())
         self.misdirected += int(wrong.sum())
         if self.low:
-            self.misserved += int(_misserved(outputs, runs).sum())
+            self.misserved += int(_misserved(outputs, dict(enumerate(runs))).sum())
 
     def add_edges(self) -> None:
         """Compare constructed pictures at the bounds of the buckets, and find buckets that no image ran in."""
@@ -117,12 +117,14 @@ class DispatchComparison:
             ragged = self.reference(exact, self.routing)
             ran = self.buckets[number].run(images, exact, ragged, self.routing)
             runs = {number: ran}
-            for other in {int(self.plan.predicted(ran.wanted)[0])} - {number}:
+            outputs = self.whole.run(images)
+            served = int(outputs["bucket"][0])
+            for other in {int(self.plan.predicted(ran.wanted)[0]), served} - {number}:
                 runs[other] = self.buckets[other].run(images, exact, ragged, self.routing)
-        outputs = self.whole.run(images)
-        served = int(outputs["bucket"][0])
         if self._misdirected(outputs, np.array([True]), runs)[0].any():
             return served, f"ran in bucket {self.buckets[served].bucket.name}, not as the plan requires,"
+        if self.low and _misserved(outputs, runs).any():
+            return served, f"has other logits than those of bucket {self.buckets[served].bucket.name}"
         if ran.wrong_overflow.any() or ran.wrong_depth.any():
             return served, f"overflow or depth of bucket {name} is wrong"
         alone = gap_of(ran.capped.logits.numpy(), ran.runtime["logits"], self.tolerance)
@@ -148,9 +150,12 @@ def _counts(ragged: Outcome) -> NDArray[np.int64]:
     return np.array([trace.counts for trace in ragged.traces])
 
 
-def _misserved(outputs: Arrays, runs: list[Ran]) -> NDArray[np.bool_]:
-    """Return which images have, as dispatched, other logits than in the bucket that they ran in."""
-    logits = np.stack([ran.runtime["logits"] for ran in runs])  # (buckets, images, classes)
-    alone = logits[outputs["bucket"], np.arange(logits.shape[1])]
-    apart: NDArray[np.bool_] = ~(snr_db_of(alone, outputs["logits"]) >= SAME_SNR_DB)
+def _misserved(outputs: Arrays, runs: dict[int, Ran]) -> NDArray[np.bool_]:
+    """Return which images have, as dispatched, the logits of another bucket than the one that they ran in."""
+    numbers = np.array(list(runs))
+    alike = np.stack([snr_db_of(ran.runtime["logits"], outputs["logits"]) for ran in runs.values()])
+    is_own = numbers[:, None] == outputs["bucket"]  # (buckets, images)
+    own = np.where(is_own, alike, -np.inf).max(axis=0)
+    other = np.where(is_own, -np.inf, alike).max(axis=0)
+    apart: NDArray[np.bool_] = (own < other - NEARER_DB) | (own == -np.inf)
     return apart

@@ -35,9 +35,20 @@ class Edge:
 
     def holds(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows of counts (n, steps) are at this edge."""
-        others = [step for step in range(counts.shape[1]) if step != self.step]
-        at: NDArray[np.bool_] = counts[:, self.step] == self.tokens
-        return at & (counts[:, others] <= np.array(self.limits)[others]).all(axis=1)
+        at: NDArray[np.bool_] = (counts[:, self.step] == self.tokens) & (self.beyond(counts) == 0)
+        return at
+
+    def over(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows of counts (n, steps) have more tokens: at the step, or else at others."""
+        at = counts[:, self.step]
+        more: NDArray[np.bool_] = (at > self.tokens) | ((at == self.tokens) & (self.beyond(counts) > 0))
+        return more
+
+    def beyond(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many tokens too many each row of counts (n, steps) has at the other steps, (n,)."""
+        others = np.delete(counts - np.array(self.limits), self.step, axis=1)
+        excess: NDArray[np.int64] = np.maximum(others, 0).sum(axis=1)
+        return excess
 
 
 def edges_of(plan: Plan, patches: int) -> list[Edge]:
@@ -107,11 +118,9 @@ class Pool:
         if not self.pictures:
             return []
         counts = np.stack(self.counts)
-        at = counts[:, edge.step]
-        others = np.delete(counts - np.array(edge.limits), edge.step, axis=1)
-        beyond = np.maximum(others, 0).sum(axis=1)  # tokens too many at other steps
-        low = sorted(np.flatnonzero(at <= edge.tokens), key=lambda i: (beyond[i], edge.tokens - at[i]))
-        high = sorted(np.flatnonzero(at > edge.tokens), key=lambda i: (beyond[i], at[i]))
+        at, beyond, over = counts[:, edge.step], edge.beyond(counts), edge.over(counts)
+        low = sorted(np.flatnonzero(~over), key=lambda i: (beyond[i], edge.tokens - at[i]))
+        high = sorted(np.flatnonzero(over), key=lambda i: (beyond[i], at[i]))
         return [(int(low[i]), int(high[j])) for i, j in _nearest(len(low), len(high))][:PAIRS]
 
     def _meets(self, edge: Edge, low: int, high: int) -> bool:
@@ -124,7 +133,7 @@ class Pool:
             self.add(middle[None])
             if self.clear[-1] and edge.holds(self.counts[-1][None])[0]:
                 return True
-            if self.counts[-1][edge.step] > edge.tokens:
+            if edge.over(self.counts[-1][None])[0]:
                 over = middle
             else:
                 under = middle
