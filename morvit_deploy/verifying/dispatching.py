@@ -19,8 +19,9 @@ from morvit_deploy.verifying.edges import Pool, edges_of
 from morvit_deploy.verifying.findings import Dispatched, Edges
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE, LogitPairs, gap_of, is_clear, snr_db_of
 
-POOL = 12  # synthetic pictures, and as many negatives, to begin the search for pictures at the bounds
-BLENDS = 96  # the largest number of blends to try
+POOL = 12  # synthetic pictures, and as many negatives, that a round of the search for pictures at the bounds adds
+ROUNDS = 3  # at most, while a bound is not reached
+TRIED = 120  # the largest number of pictures to count tokens of
 KEPT = 64  # the largest number of the compared images that the search may use
 SEED = 1000  # of these pictures: none that were compared before
 AT_EDGE, AT_EDGE_LOW = 1, 3  # pictures compared at each bound; below fp32 a single one may differ by chance
@@ -50,7 +51,7 @@ class DispatchComparison:
         self.logits = LogitPairs()
         self.served = np.zeros(len(buckets), dtype=np.int64)
         self.overflowed = self.misdirected = self.misserved = 0
-        self.pool = Pool(self._count, BLENDS + 2 * POOL)
+        self.pool = Pool(self._count, TRIED)
         self.edges: Edges | None = None
 
     def add(self, images: Pixels, ragged: Outcome, runs: list[Ran]) -> None:
@@ -69,12 +70,14 @@ class DispatchComparison:
 
     def add_edges(self) -> None:
         """Compare constructed pictures at the bounds of the buckets, and find buckets that no image ran in."""
-        for seed in range(SEED, SEED + POOL):
-            picture = synthetic_images(1, self.reference.config.image_size, seed=seed)
-            self.pool.add(np.concatenate([picture, 255 - picture]))
         edges = edges_of(self.plan, self.reference.config.num_patches)
         most = AT_EDGE_LOW if self.low else AT_EDGE
-        found = {edge: self.pool.find(edge)[:most] for edge in edges}
+        for seed in range(SEED, SEED + ROUNDS):
+            pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
+            self.pool.add(np.concatenate([pictures, 255 - pictures]))
+            found = {edge: self.pool.find(edge)[:most] for edge in edges}
+            if all(found.values()):
+                break
         compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)
         served, wrong = self.served > 0, []
         for one, bucket in compared:

@@ -79,7 +79,14 @@ def _gap(name: str, gap: Gap) -> Iterator[Check]:
         f"{name} gap: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), top-1 agreement "
         f"{gap.top1_agreement:.1%}"
     )
-    yield Check(f"{name}_gap.max_abs", gap.max_abs, gap.tolerance, gap.passed, message)
+    yield from _logits(f"{name}_gap", gap, message)
+
+
+def _logits(where: str, gap: Gap, message: str) -> Iterator[Check]:
+    """Judge the largest difference and the classes; both have one message."""
+    within = gap.max_abs <= gap.tolerance
+    yield Check(f"{where}.max_abs", gap.max_abs, gap.tolerance, within, message)
+    yield Check(f"{where}.top1_agreement", gap.top1_agreement, 1.0, gap.top1_agreement == 1.0, message)
 
 
 def _exact(found: Verification) -> Iterator[Check]:
@@ -97,9 +104,8 @@ def _exact(found: Verification) -> Iterator[Check]:
             f"dispatch: max |Δlogit| {gap.max_abs:.3g} (at most {gap.tolerance:.3g}), {wrong} images ran in another "
             "bucket than the plan requires"
         )
-        yield Check("dispatch.max_abs", gap.max_abs, gap.tolerance, gap.passed, message)
-        if gap.passed:
-            yield Check("dispatch.misdirected", wrong, 0, not wrong, message)
+        yield from _logits("dispatch", gap, message)
+        yield Check("dispatch.misdirected", wrong, 0, not wrong, message)
 
 
 def _flags(bucket: BucketSeen) -> list[tuple[str, str, int]]:

@@ -100,7 +100,7 @@ class Verification(Shown):
     @property
     def failure(self) -> str:
         """The message of a failed verification."""
-        lines = [check.message for check in self.failed]
+        lines = list(dict.fromkeys(check.message for check in self.failed))
         if len(lines) == 1 and self.failed[0].name in UNDECIDED:
             return lines[0]
         if not self.same_checkpoint:

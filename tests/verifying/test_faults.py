@@ -28,8 +28,7 @@ def bundle(name: str = "thresholds", **options: Any) -> StaticBundle:
 @pytest.fixture
 def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures at the bounds are looked for, where a fault shows in all."""
-    monkeypatch.setattr(dispatching, "POOL", 0)
-    monkeypatch.setattr(dispatching, "BLENDS", 0)
+    monkeypatch.setattr(dispatching, "TRIED", 0)
 
 
 def with_bounds(plan: Plan, number: int, **changes: Any) -> Plan:
