@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from tiny_models import make_config, random_model, random_pixels
 from trt_reader import tensorrt_complaints
 
 from morvit_deploy import bench, export, open_bundle
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
 from morvit_deploy.errors import (
     BundleError,
     CheckpointError,
@@ -179,6 +180,29 @@ def test_a_trained_model_passes_its_gate(model: str, precision: str, tmp_path: P
     assert exported.manifest.lowering is not None and exported.manifest.lowering.accepted == ()
     (seen,) = exported.verification.fidelity
     assert seen.snr_db > {"int8": 30, "fp16": 60}[precision]
+    few = verify(tmp_path / "out", EXAMPLES / model, images=EXAMPLES / "digits-test", limit=32)
+    assert few.passed, few.failure
+
+
+def test_a_head_bias_of_30_fails_in_fp16(
+    exported: Exported, calibration_folder: Path, tmp_path: Path
+) -> None:
+    """The numbers tell by themselves, whatever the structure proof finds."""
+    config, plan, options = CASES["one bucket"]
+    good = lowered(exported, calibration_folder, config, plan, precision="fp16", **options)
+    bundle = Path(shutil.copytree(good, tmp_path / "bundle"))
+    model = onnx.load(bundle / "model.onnx")
+    bias = next(init for init in model.graph.initializer if list(init.dims) == [config.num_classes])
+    array = onnx.numpy_helper.to_array(bias)
+    bias.CopyFrom(onnx.numpy_helper.from_array((array + 30).astype(array.dtype), bias.name))
+    onnx.save_model(model, bundle / "model.onnx")
+
+    fields = json.loads((bundle / "manifest.json").read_text())
+    fields["files"] = [file.model_dump() for file in describe_files(bundle, ["model.onnx", "weights.bin"])]
+    (bundle / "manifest.json").write_text(json.dumps(fields))
+    result = verify(bundle, good.parent / "checkpoint", min_agreement=0.0)
+    assert not result.passed
+    assert "got a signal-to-noise ratio of -" in result.failure
 
 
 def test_a_trained_model_for_tensorrt_is_not_judged_by_this_cpus_kernels(tmp_path: Path) -> None:
