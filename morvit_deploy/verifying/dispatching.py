@@ -22,6 +22,7 @@ from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE, LogitPairs, gap_of, is
 POOL = 12  # synthetic pictures, and as many negatives, that a round of the search for pictures at the bounds adds
 ROUNDS = 3  # at most, while a bound is not reached
 TRIED = 120  # the largest number of pictures to count tokens of
+AT_ONCE = 4  # pictures whose states are kept at the same time
 KEPT = 64  # the largest number of the compared images that the search may use
 SEED = 1000  # of these pictures: none that were compared before
 AT_EDGE, AT_EDGE_LOW = 1, 3  # pictures compared at each bound; below fp32 a single one may differ by chance
@@ -139,9 +140,13 @@ class DispatchComparison:
 
     def _count(self, pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the tokens at each step of pictures (n, height, width, 3), and which are clear."""
-        with fitting_threads(self.reference.config):
-            ragged = self.reference(self.normalised(pictures), self.routing)
-        return _counts(ragged), _clear(ragged)
+        counts, clear = [], []
+        for start in range(0, len(pictures), AT_ONCE):
+            with fitting_threads(self.reference.config):
+                ragged = self.reference(self.normalised(pictures[start : start + AT_ONCE]), self.routing)
+            counts.append(_counts(ragged))
+            clear.append(_clear(ragged))
+        return np.concatenate(counts), np.concatenate(clear)
 
 
 def _clear(ragged: Outcome) -> NDArray[np.bool_]:
