@@ -111,7 +111,7 @@ class Plan(Strict):
     def too_small(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which buckets hold fewer tokens than an image needs, (images, buckets)."""
         limits = np.array([bucket.capacity for bucket in self.buckets])
-        small: NDArray[np.bool_] = (counts[:, None, :] > limits).any(axis=-1)
+        small: NDArray[np.bool_] = np.logical_or.reduce(counts[:, None, :] > limits, axis=-1)
         return small
 
     def predicted(self, counts: NDArray[Any]) -> NDArray[np.int64]:
@@ -119,7 +119,8 @@ class Plan(Strict):
         if self.mode != "threshold":
             return np.argmin(self.too_small(counts), axis=1)
         bounds = np.array([bucket.upto for bucket in self.buckets])
-        return np.searchsorted(bounds, counts[:, self.lead])
+        chosen: NDArray[np.int64] = np.searchsorted(bounds, counts[:, self.lead])
+        return chosen
 
     def chosen(
         self, predicted: NDArray[np.int64], too_small: NDArray[np.bool_], group: int = 1
