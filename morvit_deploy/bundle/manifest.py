@@ -186,9 +186,8 @@ class Manifest(Strict):
         if self.exact:
             return None
         kind = self.precision if self.target_form.exact else "int8"
-        if min_agreement is not None:
-            return Gate(min_agreement, min_agreement)
-        return known_target(self.target).gates[kind]
+        gate = known_target(self.target).gates[kind]
+        return gate if min_agreement is None else gate.accepting(min_agreement)
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_models import make_config
@@ -233,6 +234,27 @@ def test_normalise_by_hand() -> None:
     for c in range(3):
         expected = (pixels[0, 2, 3, c] / 255 - preprocess.mean[c]) / preprocess.std[c]
         assert normal[0, c, 2, 3] == np.float32(expected)
+
+
+def test_all_of_a_batch_is_normalised_as_torch_does() -> None:
+    preprocess = make_config().preprocess
+    pixels = noise(3, 6, 5, 3)
+    mean, std = (torch.tensor(one, dtype=torch.float64) for one in (preprocess.mean, preprocess.std))
+    expected = (
+        (torch.from_numpy(pixels).double().div(255).sub(mean).div(std)).permute(0, 3, 1, 2).float().numpy()
+    )
+    assert np.array_equal(normalise(pixels, preprocess), expected)
+
+
+@pytest.mark.parametrize("shape", [(50, 75), (75, 50), (41, 61)], ids=str)
+def test_a_picture_is_read_as_pillow_resizes_and_crops(tmp_path: Path, shape: tuple[int, int]) -> None:
+    picture = noise(*shape, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    height, width = (36 * side // min(shape) for side in shape)
+    resized = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = round((height - 32) / 2), round((width - 32) / 2)
+    read = read_image(tmp_path / "a.png", make_config().preprocess, 32)
+    assert np.array_equal(read, resized[top : top + 32, left : left + 32])
 
 
 def test_synthetic_pictures_are_seeded_and_smooth() -> None:

@@ -244,3 +244,32 @@ def test_a_preprocess_that_squashes_is_written_and_read() -> None:
 def test_equal_keys_are_refused() -> None:
     text = make_config().to_json().replace('"patch_size": 8', '"patch_size": 8, "patch_size": 4')
     assert "got the key 'patch_size' twice in one object" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "patches", "tokens", "layers", "steps", "routed"),
+    [
+        # middle_cycle: first, cycle_depth × num_recursions, last
+        ({"image_size": 48, "preprocess": {"resize": 48}}, 36, 37, 5, 3, 36),
+        ({"image_size": 24, "patch_size": 12, "capacity": [4, 2, 1]}, 4, 5, 5, 3, 4),
+        ({"sharing": "cycle", "cycle_depth": 2}, 16, 17, 6, 3, 16),
+        ({"cycle_depth": 3, "num_recursions": 2, "capacity": [12, 6]}, 16, 17, 8, 2, 16),
+        ({"routing": "none", "register_tokens": 4}, 16, 21, 5, 3, 16),
+        ({"routing": "token_choice", "cycle_depth": 2}, 16, 17, 8, 8, 16),  # a depth counts layers
+        (
+            {"routing": "expert_choice_flat", "image_size": 48, "preprocess": {"resize": None}},
+            36,
+            37,
+            5,
+            3,
+            37,
+        ),  # and CLS
+        ({"routing": "none", "sharing": "cycle"}, 16, 17, 3, 3, 16),
+    ],
+)
+def test_derived_numbers_by_hand(
+    changes: dict[str, Any], patches: int, tokens: int, layers: int, steps: int, routed: int
+) -> None:
+    config = make_config(**changes)
+    found = (config.num_patches, config.num_tokens, config.num_layers, config.num_steps, config.routed_tokens)
+    assert found == (patches, tokens, layers, steps, routed)
