@@ -16,6 +16,7 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import is_ours
 from morvit_deploy.model.checkpoint import LFS
+from morvit_deploy.sources.settings.arguments import Arguments
 from morvit_deploy.sources.tensors.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
 from morvit_deploy.sources.tensors.opening import open_weights
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
@@ -36,6 +37,7 @@ class Contents:
     wrapper: str | None = None  # the entry of a training file that contained the tensors
     prefix: str = ""  # removed from every key
     dropped: dict[str, str] = field(default_factory=dict)  # entry that is not a tensor of the model -> why
+    arguments: Arguments = field(default_factory=Arguments)  # of the training script
 
 
 def read_source(path: Path, *, ema: bool = True) -> Contents:
@@ -62,6 +64,7 @@ def read_source(path: Path, *, ema: bool = True) -> Contents:
         wrapper=packed[0].wrapper,
         prefix=prefix,
         dropped={name: why for one in packed for name, why in one.dropped.items()},
+        arguments=Arguments({name: held for one in packed for name, held in one.arguments.items()}),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.settings.arguments import ENTRIES, arguments_in
 
 AVERAGED = ("state_dict_ema", "model_ema")
 TRAINED = ("state_dict", "model", "model_state_dict")
@@ -31,6 +32,7 @@ class Unwrapped:
     tensors: dict[str, Tensor]
     wrapper: str | None = None
     dropped: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the training script, by entry
 
 
 def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
@@ -66,7 +68,7 @@ def unwrap(held: Any, path: Path, ema: bool) -> Unwrapped:
             f"{_entries(unknown)}. Save the complete model: torch.save(model.state_dict(), PATH)"
         )
     tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
-    return Unwrapped(tensors, wrapper, dropped)
+    return Unwrapped(tensors, wrapper, dropped, arguments_in(others))
 
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -86,7 +88,7 @@ def _is_state(value: Any) -> bool:
 def _why(name: str, value: Any, wrapper: str, ema: bool) -> str:
     """Return why an entry other than the weights is dropped."""
     if name not in (*AVERAGED, *TRAINED):
-        return "training state"
+        return "arguments of the training script" if name in ENTRIES else "training state"
     if not _is_state(value):
         return "contains no tensors"
     if name in AVERAGED and not ema:
