@@ -143,7 +143,7 @@ def _draw(folder: Path, found: Predictions, session: Session) -> str:
     config, plan = session.manifest.config, session.manifest.plan
     depth = np.stack(found.depth)
     names = [Path(entry["image"]) for entry in found.entries]
-    titles = [f"read as {entry['top'][0]['label']}" for entry in found.entries]
+    titles = [f"read as {_read_as(entry)}" for entry in found.entries]
     drawn = draw_all(folder, names, np.stack(found.pixels), depth, config.num_steps, titles)
     for entry, picture in zip(found.entries, drawn, strict=True):
         entry["depth_map"] = str(picture)
@@ -152,6 +152,12 @@ def _draw(folder: Path, found: Predictions, session: Session) -> str:
     schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
     assessment = assess(depth, config.num_steps, capacity=schedule)
     return assessment.warning if assessment.degenerate else ""
+
+
+def _read_as(entry: dict[str, Any]) -> str:
+    """The classes that the head decides for."""
+    present = entry.get("present", entry["top"][:1])
+    return ", ".join(str(guess["label"]) for guess in present) or "no class"
 
 
 def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:

@@ -157,8 +157,9 @@ def _refuse_reduced(contents: Contents) -> None:
     if reduction := contents.arguments.reduction():
         raise CheckpointError(
             f"{contents.path} was trained as {reduction}: it drops or merges tokens between layers. Its tensors are "
-            "those of a plain ViT, but its logits are not, and morvit/1 does not support it. If your model runs every "
-            "token through every layer in spite of this, save its tensors alone: torch.save(model.state_dict(), PATH)"
+            "those of a plain ViT, but its logits are not, and morvit/1 does not support it. If your model runs "
+            "every token through every layer in spite of this, save its tensors alone: "
+            "torch.save(model.state_dict(), PATH)"
         )
 
 

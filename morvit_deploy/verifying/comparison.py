@@ -103,7 +103,7 @@ class _Comparison:
         ]
         self.whole = open_session() if manifest.plan.adaptive else None
         self.change = RoutingChange.empty(model.config.num_steps)
-        self.routed, self.dispatched = LogitPairs(), LogitPairs()
+        self.routed, self.dispatched = (LogitPairs(model.config.head_activation) for _ in range(2))
         self.served = np.zeros(len(self.buckets), dtype=np.int64)
         self.overflowed = self.misdirected = 0
         self.margins: list[float] = []

@@ -109,13 +109,13 @@ def test_what_exists_is_replaced_only_by_force(source: Path, tmp_path: Path) -> 
 
 MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "asks": ((), "--preprocess published: inception for timm's own ViTs, imagenet for DeiT"),
-    "asks with a line": ((), "with your model's values for N, NAME, HEADS: --image-size N --preprocess NAME --pooling cls --num-heads HEADS"),
+    "asks with a line": ((), "your model's values for N, NAME, HEADS: --image-size N --preprocess NAME"),
     "in vain": ((*SAY, "--gate", "hard"), "--gate: has no effect on this checkpoint"),
     "no such activation": (("--activation", "silu"), "--activation: got 'silu', expected one of gelu"),
     "no such family": ((*SAY, "--family", "vit"), "--family: got 'vit', expected one of edge_recvit"),
     "another family": ((*SAY, "--family", "edge_recvit"), "do not belong to one: - unexpected: "),
     "no such preset": ((*SAY[2:], "--preprocess", "imagnet"), "--preprocess: got imagnet, expected imagenet"),
-    "no multiple": ((*SAY, "--image-size", 30, "--trained-size", 16), "--image-size: got 30, expected a multiple of the patch size 4"),
+    "no multiple": ((*SAY, "--image-size", 30, "--trained-size", 16), "got 30, expected a multiple of the patch size 4"),
     "heads": ((*SAY, "--sharing", "cycle", "--num-heads", 3), "num_heads: got 3, expected a divisor of embed_dim 8"),
     "no capacities": ((*SAY, "--capacity", "3,,2"), "--capacity: got '3,,2', expected positive numbers with commas"),
     "no number": (("--norm-eps", "small"), "--norm-eps"),

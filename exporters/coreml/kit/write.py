@@ -93,6 +93,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "patchSize": config.patch_size,
         "classes": config.num_classes,
         "labels": manifest.labels,
+        "headActivation": config.head_activation,
         "preprocessing": {"imageSize": config.image_size, **manifest.preprocess.model_dump(mode="json")},
         "dispatch": {
             "mode": plan.mode,

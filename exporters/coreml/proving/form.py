@@ -43,6 +43,23 @@ def form_violations(function: Function, precision: str, form: CoremlForm) -> lis
     ]
 
 
+def head_violations(function: Function, activation: str) -> list[str]:
+    """The probabilities of a classifier are made of the logits by the activation of the head."""
+    made = {value.name: op for op in computed(function) for value in op.outputs}
+    found = []
+    for op in function.operations:
+        if op.type == "classify":
+            (name,) = op.inputs["probabilities"]
+            kind = made[name].type if isinstance(name, str) and name in made else "a constant"
+            kind = made[next(made[name].reads)].type if kind == "cast" else kind
+            found += [] if kind == activation else [kind]
+    return [
+        f"function {function.name!r}: the probabilities are made by {kind}, expected {activation}, the "
+        "head_activation of the manifest"
+        for kind in found
+    ]
+
+
 def index_violations(function: Function, form: CoremlForm) -> list[str]:
     """With `onehot` no operation takes tokens by index."""
     if form.select != "onehot":

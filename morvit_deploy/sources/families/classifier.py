@@ -26,10 +26,10 @@ def settle_pooling(questions: Questions, stored: str | None, origin: str) -> Non
 
 
 def settle_head_activation(questions: Questions, classes: int, problem: object = None) -> Any:
-    """Settle whether the classes exclude each other, from Transformers' `problem_type` or the command line.
+    """Settle the activation of the head from Transformers' `problem_type` or the command line.
 
-    Several logits that nothing is said of are softmax's, and this is recorded. One logit must be spoken of: its softmax
-    is always 1.
+    The default for several logits is softmax, which is recorded. For one logit it is required, because its softmax is
+    always 1.
     """
     if problem is not None and problem not in PROBLEMS:
         raise CheckpointError(

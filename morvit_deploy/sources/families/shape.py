@@ -98,8 +98,8 @@ def settle_shape(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) 
         )
     if reading.stride != rows.patch:
         raise CheckpointError(
-            f"overlapping patches: {rows.count} position embeddings at the image size {said(reading.size)} in {origin} "
-            f"are {reading.grid[0]}×{reading.grid[1]} patches of {rows.patch} pixels, one every {reading.stride}, "
+            f"overlapping patches: {rows.count} position embeddings at the image size {said(reading.size)} in "
+            f"{origin} are {reading.grid[0]}×{reading.grid[1]} patches of {rows.patch} pixels, one every {reading.stride}, "
             f"expected one every {rows.patch}; morvit/1 supports patches side by side only"
         )
     questions.note("image_size", reading.size[0], origin)
