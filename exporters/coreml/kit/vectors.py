@@ -152,15 +152,16 @@ def guesses_cases(classes: int, own: str) -> list[dict[str, Any]]:
 
 
 def guesses_case(logits: NDArray[np.float32], activation: str) -> dict[str, Any]:
-    """The best five classes of logits, and those above one half."""
+    """The best five classes of logits, and those that the head decides for."""
     probability = probabilities(logits, activation)
-    best = np.argsort(-logits, kind="stable")[:5]
+    every = np.argsort(-logits, kind="stable")
+    best = every[:5]
     return {
         "activation": activation,
         "logits": logits.tolist(),
         "indices": best.tolist(),
         "probabilities": probability[best].tolist(),
-        "present": [int(i) for i in best if logits[i] > 0],
+        "present": [int(i) for i in every if logits[i] > 0] if activation == "sigmoid" else [int(best[0])],
     }
 
 

@@ -91,16 +91,17 @@ def settle_shape(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) 
     if not readings:
         return _asked(rows, questions, stored)
     reading = _at_stride(readings, questions)
+    grid = f"{reading.grid[0]}×{reading.grid[1]} patches"
     if reading.size[0] != reading.size[1]:
         raise CheckpointError(
             f"images of {reading.size[0]}×{reading.size[1]} in {origin}, expected squares: the {rows.count} position "
-            f"embeddings are for {reading.grid[0]}×{reading.grid[1]} patches, and {SQUARES}; train with square images"
+            f"embeddings are for {grid}, and {SQUARES}; train with square images"
         )
     if reading.stride != rows.patch:
         raise CheckpointError(
             f"overlapping patches: {rows.count} position embeddings at the image size {said(reading.size)} in "
-            f"{origin} are {reading.grid[0]}×{reading.grid[1]} patches of {rows.patch} pixels, one every {reading.stride}, "
-            f"expected one every {rows.patch}; morvit/1 supports patches side by side only"
+            f"{origin} are {grid} of {rows.patch} pixels, one every {reading.stride}, expected one every "
+            f"{rows.patch}; morvit/1 supports patches side by side only"
         )
     questions.note("image_size", reading.size[0], origin)
     return reading
