@@ -29,8 +29,8 @@ def probabilities(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np
 def decided(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.int64]:
     """Return the decisions of logits (images, classes): the best class (images, 1), or each class's 0 or 1."""
     if by_sign(logits.shape[-1], activation):
-        return (logits > 0).astype(np.int64)
-    return logits.argmax(axis=-1)[:, None].astype(np.int64)
+        return np.asarray(logits > 0, dtype=np.int64)
+    return np.asarray(logits.argmax(axis=-1)[:, None], dtype=np.int64)
 
 
 def same_decisions(a: NDArray[Any], b: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.bool_]:
@@ -42,7 +42,7 @@ def same_decisions(a: NDArray[Any], b: NDArray[Any], activation: str = SOFTMAX) 
 def decision_margins(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[Any]:
     """Return how far logits (images, classes) are from another decision: (images,)."""
     if by_sign(logits.shape[-1], activation):
-        return np.abs(logits).min(axis=-1)
+        return np.asarray(np.abs(logits).min(axis=-1))
     best = np.sort(logits, axis=-1)[:, -2:]
     return np.asarray(best[:, 1] - best[:, 0])
 

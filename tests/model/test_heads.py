@@ -40,7 +40,7 @@ def test_decisions() -> None:
 
 
 def test_the_same_best_class_is_not_the_same_decision() -> None:
-    other = LOGITS + [[0, 2, 0], [0, 0, 0]]  # a second class is above 0, and the best is the same
+    other = LOGITS + np.array([[0, 2, 0], [0, 0, 0]])  # a second class is above 0, and the best is the same
     assert same_decisions(LOGITS, other).tolist() == [True, True]
     assert same_decisions(LOGITS, other, "sigmoid").tolist() == [False, True]
     assert gap_of(LOGITS, other, 1.0).top1_agreement == 1.0
@@ -61,7 +61,7 @@ def test_agreement_of_one_logit_can_fail() -> None:
 
 
 def test_a_device_is_judged_by_the_decisions_of_the_head() -> None:
-    returned = LOGITS + [[0, 2, 0], [0, 2, 0]]
+    returned = LOGITS + np.array([[0, 2, 0], [0, 2, 0]])
     found = gaps(returned, LOGITS)
     assert (found["same_class"], found["same_signs"]) == (2, 0)
     assert LogitParity.of("b", "here", "fp16", found).agrees

@@ -13,6 +13,7 @@ from morvit_deploy.model.config import Preprocess
 from morvit_deploy.sources.families.family import SHOWN, Draft
 from morvit_deploy.sources.families.shape import SQUARES, Edges, Rows, said, settle_shape
 from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.arguments import edges_of
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.positions import side_of, split_positions
 from morvit_deploy.sources.tensors.reading import Contents
@@ -72,10 +73,9 @@ def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
 
 def image_sizes(contents: Contents) -> dict[str, Edges]:
     """Return the image size (height, width) in Transformers' config.json, or in the arguments of training."""
-    size = (contents.config or {}).get("image_size")
-    edges = size if isinstance(size, list) else [size, size]
-    if len(edges) == 2 and all(type(edge) is int and edge > 0 for edge in edges):
-        return {"config.json": (edges[0], edges[1])}
+    edges = edges_of((contents.config or {}).get("image_size"))
+    if edges is not None:
+        return {"config.json": edges}
     return contents.arguments.image_sizes()
 
 

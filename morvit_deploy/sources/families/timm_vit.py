@@ -21,6 +21,7 @@ from morvit_deploy.sources.families.settling import (
     width_fields,
 )
 from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.arguments import edges_of
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
 from morvit_deploy.sources.tensors.reading import Contents
@@ -119,12 +120,9 @@ class TimmViT(Family):
 
 def _image_sizes(contents: Contents, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Return the image sizes (height, width) that config.json and the arguments in the file state, by origin."""
-    size = arguments.get("img_size") or arguments.get(
-        "input_size"
-    )  # of the model, or of its pretrained weights
-    edges = list(size[-2:]) if isinstance(size, list) else [size, size]
-    known = len(edges) == 2 and all(type(edge) is int and edge > 0 for edge in edges)
-    return ({"config.json": (edges[0], edges[1])} if known else {}) | contents.arguments.image_sizes()
+    # of the model, or of its pretrained weights
+    edges = edges_of(arguments.get("img_size") or arguments.get("input_size"))
+    return ({} if edges is None else {"config.json": edges}) | contents.arguments.image_sizes()
 
 
 def _pooling(contents: Contents, arguments: dict[str, Any]) -> tuple[str | None, str]:

@@ -73,10 +73,8 @@ class Arguments:
     def image_sizes(self) -> dict[str, tuple[int, int]]:
         """Return the image size (height, width), by where it is."""
         value, origin = self.find(*IMAGE_SIZES)
-        edges = list(value) if isinstance(value, list | tuple) else [value, value]
-        if not all(type(edge) is int and edge > 0 for edge in edges) or len(edges) not in (2, 3):
-            return {}
-        return {origin: (edges[-2], edges[-1])}
+        edges = edges_of(value)
+        return {} if edges is None else {origin: edges}
 
     def pooling(self) -> tuple[str | None, str]:
         """Return what the head reads, cls or mean, and where this was read; None if no argument says it."""
@@ -113,6 +111,17 @@ class Arguments:
             if not isinstance(value, Mapping)
         ]
         return [name for name in names if name not in self.used]
+
+
+def edges_of(size: object) -> tuple[int, int] | None:
+    """Return (height, width) of a stored image size: N, a pair, or channels × height × width; None for others."""
+    edges = [*size] if isinstance(size, list | tuple) else [size, size]
+    if len(edges) not in (2, 3):
+        return None
+    high, wide = edges[-2:]
+    if type(high) is int and type(wide) is int and high > 0 and wide > 0:
+        return high, wide
+    return None
 
 
 def arguments_in(held: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -160,6 +160,6 @@ def test_no_wrong_value_is_in_the_line_to_paste() -> None:
     TimmViT().draft(contents(tensors), questions)
     line = closed(questions).splitlines()[-1]
     assert line == (
-        "with your model's values for N, NAME, HEADS: --image-size N --preprocess NAME --pooling cls --num-heads HEADS "
-        "--norm-eps 1e-6 --activation gelu"
+        "with your model's values for N, NAME, HEADS: --image-size N --preprocess NAME --pooling cls --num-heads "
+        "HEADS --norm-eps 1e-6 --activation gelu"
     )
