@@ -70,10 +70,9 @@ class Reading:
         return self.size[0] == self.size[1] and self.stride == self.patch
 
     def __str__(self) -> str:
-        every = f", one every {self.stride}" if self.stride != self.patch else ""
+        every = f", one every {self.stride} pixels" if self.stride != self.patch else ""
         without = "" if self.before else ", none for CLS"
-        grid = f"{self.grid[0]}×{self.grid[1]} patches of {self.patch} pixels"
-        return f"{said(self.size)} ({grid}{every}{without})"
+        return f"{said(self.size)} ({self.grid[0]}×{self.grid[1]} patches{every}{without})"
 
 
 def said(size: Edges) -> str:

@@ -20,7 +20,7 @@ PATCH = 8
 
 
 def settled(count: int, special: int = 1, stored: Mapping[str, Any] | None = None, **given: Any) -> Reading:
-    """The reading of `count` rows with patches of 8 pixels; every question must have its answer."""
+    """The reading of `count` rows with patches; every question must have its answer."""
     questions = Questions(Given(**given))
     reading = settle_shape(Rows(count, PATCH, special), questions, stored or {})
     questions.close(Path("model.pth"), "a ViT")
@@ -35,7 +35,7 @@ def refused(count: int, special: int = 1, stored: Mapping[str, Any] | None = Non
 
 def test_seventeen_rows_are_no_square_by_themselves() -> None:
     message = refused(17)
-    assert "32 (4×4 patches of 8 pixels), 16x64 (2×8 patches of 8 pixels) or another HxW" in message
+    assert "32 (4×4 patches), 16x64 (2×8 patches) or another HxW" in message
     assert message.endswith("with your model's values for N: --image-size N")
     assert settled(17, image_size=32).grid == (4, 4)
     assert settled(17, image_size="32x32").size == (32, 32)
@@ -55,7 +55,7 @@ def test_oblong_images_that_a_file_states() -> None:
 
 def test_twenty_five_rows_with_and_without_cls() -> None:
     message = refused(25)
-    assert "40 (5×5 patches of 8 pixels, none for CLS)" in message and "32x48 (4×6 patches" in message
+    assert "40 (5×5 patches, none for CLS)" in message and "32x48 (4×6 patches" in message
     assert settled(25, image_size=40).before == 0
     assert "images of 32×48" in refused(25, image_size="32x48")
 
@@ -63,8 +63,8 @@ def test_twenty_five_rows_with_and_without_cls() -> None:
 def test_fifty_rows_side_by_side_or_overlapping() -> None:
     assert settled(50, image_size=56).grid == (7, 7)
     message = refused(50, image_size=32)  # 7×7 overlapping patches, or resampled from 56
-    assert "--trained-size" in message and "56 (7×7 patches of 8 pixels)" in message
-    assert "32 (7×7 patches of 8 pixels, one every 4)" in message
+    assert "--trained-size" in message and "56 (7×7 patches)" in message
+    assert "32 (7×7 patches, one every 4 pixels)" in message
     assert settled(50, image_size=32, trained_size=56).size == (56, 56)
     message = refused(50, trained_size=32)
     assert "overlapping patches" in message and "one every 4, expected one every 8" in message
@@ -75,7 +75,7 @@ def test_two_strides_fit_one_image_size() -> None:
     """25 rows at 32 pixels: 9 tokens and 4×4 patches side by side, or 5×5 overlapping ones."""
     message = refused(25, special=9, image_size=32)
     assert "--patch-stride" in message and "8 if image size 32 (4×4" in message
-    assert "6 if image size 32 (5×5 patches of 8 pixels, one every 6, none for CLS)" in message
+    assert "6 if image size 32 (5×5 patches, one every 6 pixels, none for CLS)" in message
     assert settled(25, special=9, image_size=32, patch_stride=8).grid == (4, 4)
     assert "overlapping" in refused(25, special=9, image_size=32, patch_stride=6)
     assert "--patch-stride: got 5, expected 8 or 6" in refused(25, special=9, image_size=32, patch_stride=5)
