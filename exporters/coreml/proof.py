@@ -20,7 +20,12 @@ from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
 from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
-from morvit_deploy.exporters.coreml.proving.form import computed, form_violations, index_violations
+from morvit_deploy.exporters.coreml.proving.form import (
+    computed,
+    form_violations,
+    head_violations,
+    index_violations,
+)
 from morvit_deploy.exporters.coreml.proving.plan import (
     compared,
     compared_numbers,
@@ -77,6 +82,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     for function in written.values():
         structure.violations += form_violations(function, manifest.precision, form)
         structure.violations += index_violations(function, form)
+        structure.violations += head_violations(function, manifest.config.head_activation)
     promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
     owners = Owners(weights, half=manifest.precision == "fp16", compressed=form.weights != "float")

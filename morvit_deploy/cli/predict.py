@@ -136,7 +136,7 @@ def _draw(folder: Path, found: Found, session: Session) -> str:
     config, plan = session.manifest.config, session.manifest.plan
     depth = np.stack([one.depth for one in found.drawn if one.depth is not None])
     pixels = np.stack([one.pixels for one in found.drawn])
-    titles = [f"read as {one.label}" for one in found.drawn]
+    titles = [f"read as {_read_as(entry)}" for entry in found.entries]
     drawn = draw_all(folder, [one.image for one in found.drawn], pixels, depth, config.num_steps, titles)
     for entry, picture in zip(found.entries, drawn, strict=True):
         entry["depth_map"] = str(picture)
@@ -145,6 +145,12 @@ def _draw(folder: Path, found: Found, session: Session) -> str:
     schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
     assessment = assess(depth, config.num_steps, capacity=schedule)
     return assessment.warning if assessment.degenerate else ""
+
+
+def _read_as(entry: dict[str, Any]) -> str:
+    """The classes that the head decides for."""
+    present = entry.get("present", entry["top"][:1])
+    return ", ".join(str(guess["label"]) for guess in present) or "no class"
 
 
 def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:

@@ -45,6 +45,7 @@ class Converted(Shown):
     rows: list[Row]  # source key -> target key
     tied: str
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # settings that depart from the published ones
     folder: Path | None = None  # where it was written
 
     def __repr__(self) -> str:
@@ -67,6 +68,11 @@ class Converted(Shown):
             "settled": {name: {"value": one.value, "from": one.origin} for name, one in self.settled.items()},
             "ties": self.tied,
             "remarks": self.remarks,
+            "warnings": self.warnings,
+            "arguments": {
+                "used": sorted(self.contents.arguments.used),
+                "not_used": self.contents.arguments.unread(),
+            },
             "tensors": [
                 {"source": row.source, "target": row.target, "how": row.how, "shape": list(row.shape)}
                 for row in self.rows
@@ -85,11 +91,13 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     tell("reading the checkpoint")
     contents = read_source(source, ema=given.ema, entry=given.entry, prefix=given.prefix)
     found = recognise(contents, given.family)
+    _refuse_reduced(contents)
     questions = Questions(given)
     draft = _drafted(found.family, contents, questions)
     questions.close(source, found.family.title)
     tensors, narrowed = _narrow(draft.tensors)
     remarks = [*draft.remarks, *narrowed]
+    warnings = questions.warnings
     provenance = {
         "family": found.family.name,
         "files": contents.files,
@@ -99,6 +107,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
             name: {"value": one.value, "from": one.origin} for name, one in questions.settled.items()
         },
         **({"remarks": remarks} if remarks else {}),
+        **({"warnings": warnings} if warnings else {}),
         **({"before": draft.before} if draft.before else {}),
     }
     fields = json.dumps({**draft.fields, "provenance": provenance})
@@ -114,6 +123,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         rows=draft.rows,
         tied=draft.tied,
         remarks=remarks,
+        warnings=warnings,
     )
 
 
@@ -132,7 +142,7 @@ def convert(
     Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
     num_heads, …) or as one `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
 
-    >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6)
+    >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6, pooling="cls")
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
@@ -141,6 +151,17 @@ def convert(
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))
+
+
+def _refuse_reduced(contents: Contents) -> None:
+    """Raise CheckpointError for a model whose tokens are dropped or merged without parameters of its own."""
+    if reduction := contents.arguments.reduction():
+        raise CheckpointError(
+            f"{contents.path} was trained as {reduction}: it drops or merges tokens between layers. Its tensors are "
+            "those of a plain ViT, but its logits are not, and morvit/1 does not support it. If your model runs "
+            "every token through every layer in spite of this, save its tensors alone: "
+            "torch.save(model.state_dict(), PATH)"
+        )
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:

@@ -119,7 +119,8 @@ def _search(observer: Observer, floats: Pieces, integers: Pieces, max_drop: floa
         if lifted:
             tell(f"sensitivity: {', '.join(sorted(lifted))} in float")
         mixed = replace(few, pieces=_lifted(floats, integers, lifted))
-        return score(expected, mixed.logits(), few.folder.labels)
+        folder = few.folder
+        return score(expected, mixed.logits(), folder.labels, folder.config.head_activation)
 
     return search(layers, measure, max_drop)
 

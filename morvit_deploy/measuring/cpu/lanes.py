@@ -94,7 +94,10 @@ class BundleProcesses(Measurer[BundleLane]):
     def returns(self, lane: BundleLane) -> LogitParity:
         self.expect(lane.subject)
         found = lane.worker.parity(parity_rounds(lane.subject))
-        return LogitParity.of(lane.name, self.place, lane.subject.manifest.precision, found)
+        manifest = lane.subject.manifest
+        return LogitParity.of(
+            lane.name, self.place, manifest.precision, found, manifest.config.head_activation
+        )
 
     def expect(self, subject: Subject) -> None:
         """Write the expected logits for the process to read."""
