@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
@@ -36,6 +37,7 @@ from morvit_deploy.exporters.onnx.proof_structure import (
     probe_violations,
     shape_violations,
 )
+from morvit_deploy.exporters.onnx.proof_values import value_violations
 from morvit_deploy.exporters.onnx.proof_weights import (
     integer_keys,
     promised_uses,
@@ -50,6 +52,7 @@ from morvit_deploy.exporters.structure import (
 )
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
+from morvit_deploy.verifying.replay import exact_copies
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     parts = {part: read_graph(folder / name) for part, name in files.items()}
     models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
-    buckets = {name: prove_bucket(folder, manifest, name, graph) for name, graph in graphs.items()}
+    exact = exact_copies(graphs, np.float32)
+    buckets = {
+        name: prove_bucket(folder, manifest, name, graph, exact[name]) for name, graph in graphs.items()
+    }
     file_bytes = sum(file.bytes for file in manifest.files)
     return Structure(
         nodes=len(nodes),
@@ -95,8 +101,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     )
 
 
-def prove_bucket(folder: Path, manifest: Manifest, bucket: str, graph: StaticMoRViT) -> BucketProof:
-    """Prove the plain graph of one bucket against its static module."""
+def prove_bucket(
+    folder: Path, manifest: Manifest, bucket: str, graph: StaticMoRViT, exact: StaticMoRViT
+) -> BucketProof:
+    """Prove the plain graph of one bucket against its static module; `exact` is the same in float64."""
     model = plain_graph(folder, manifest, bucket, weights=True)
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
@@ -105,19 +113,22 @@ def prove_bucket(folder: Path, manifest: Manifest, bucket: str, graph: StaticMoR
     uses = weight_uses(model, read)
     dynamic = shape_violations(fixed)
     macs = 0 if dynamic else count_macs(fixed) // batch
+    violations = [
+        *sharing_violations(model, uses, promised, graph, read),
+        *dynamic,
+        *probe_violations(model, manifest, bucket, graph),
+        *_precision_violations(model, fixed, read, promised, manifest),
+        *([] if dynamic else mac_violations(macs, graph, manifest)),
+    ]
+    if not violations and manifest.form == "unrolled":
+        violations = value_violations(model, exact, read, promised, manifest, bucket)
     return BucketProof(
         macs=macs,
         block_applications=block_applications(uses),
         promised=promised,
         integers=integer_keys(model, read, promised),
         compared=compared_numbers(model),
-        violations=[
-            *sharing_violations(model, uses, promised, graph, read),
-            *dynamic,
-            *probe_violations(model, manifest, bucket, graph),
-            *_precision_violations(model, fixed, read, promised, manifest),
-            *([] if dynamic else mac_violations(macs, graph, manifest)),
-        ],
+        violations=violations,
     )
 
 

@@ -1,0 +1,99 @@
+"""Constructed router logits that take a graph to the limits of its routing.
+
+Real pictures seldom fill a capacity exactly or tie with a threshold, so a bound that is off by one would not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.graph.unroll import StaticMoRViT
+
+Logits = NDArray[np.float64]  # (tokens, channels) of one image, CLS first
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the routers are made to decide: `counts` patch tokens at each step, or anything."""
+
+    what: str
+    counts: tuple[int, ...] | None = None
+
+
+def scripts_of(graph: StaticMoRViT) -> list[Script]:
+    """Scripts for one bucket: capacities filled exactly, half filled, and exceeded by one token at each step."""
+    if graph.thresholds is None and not graph.config.record.depth_upfront:
+        return [Script("distinct router logits")]
+    capacity = graph.capacity
+    half = tuple(count // 2 for count in capacity)
+    found = [Script("capacities filled exactly", capacity), Script("capacities half filled", half)]
+    for step, held in enumerate(capacity):
+        before = capacity[step - 1] if step else graph.config.num_patches
+        if before > held and _decides(graph, step):
+            over = (*capacity[:step], held + 1, *capacity[step + 1 :])
+            found.append(Script(f"one token more than step {step + 1} holds", over))
+    return found
+
+
+def _decides(graph: StaticMoRViT, step: int) -> bool:
+    return graph.thresholds is None or graph.thresholds[step] is not None
+
+
+class Router:
+    """Answers for the routers of one image, step by step, as a script demands.
+
+    At a step with a threshold, as many running tokens as the script counts reach it: one of them exactly, and one of
+    the others misses it by the smallest difference of `kind`. Tokens that have left are on either side.
+    """
+
+    def __init__(
+        self, graph: StaticMoRViT, script: Script, kind: type[np.floating[Any]], seed: int = 0
+    ) -> None:
+        self.capacity, self.thresholds, self.counts = graph.capacity, graph.thresholds, script.counts
+        self.depths, self.kind = graph.config.record.depth_upfront, kind
+        self.random = np.random.default_rng(seed)
+        self.runs = np.ones(graph.config.num_patches, dtype=bool)  # in the order of the held tokens
+
+    def logits(self, step: int, tokens: int, channels: int) -> Logits:
+        """Router logits at a step (from 0); the steps are asked for in order."""
+        z: Logits = self.random.normal(size=(tokens, channels))
+        threshold = None if self.thresholds is None else self.thresholds[step]
+        if self.counts is not None and self.depths:
+            _set_depths(z, self.counts, self.random)
+        elif self.counts is not None and threshold is not None:
+            z[1:, 0] = self._around(float(self.kind(threshold)), self.counts[step], self.capacity[step])
+        return z
+
+    def _around(self, threshold: float, count: int, capacity: int) -> NDArray[np.float64]:
+        """Router logits (held,) of the held patch tokens; notes which of them run the step."""
+        running = self.random.permutation(np.flatnonzero(self.runs))
+        going, staying = running[:count], running[count:]
+        gaps = (0.1 + self.random.random(len(self.runs))) * max(1.0, abs(threshold))
+        signs = self.random.choice([-1.0, 1.0], len(self.runs))
+        signs[going], signs[staying] = 1.0, -1.0
+        z: NDArray[np.float64] = threshold + signs * gaps
+        z[going[:1]] = threshold
+        below = float(np.nextafter(self.kind(threshold), self.kind(-np.inf)))
+        z[staying[:1]] = below if np.isfinite(below) else z[staying[:1]]
+        goes = np.isin(np.arange(len(self.runs)), going)
+        if capacity < len(self.runs):
+            order = np.argsort(-np.where(self.runs, z, -np.inf), kind="stable")[:capacity]
+            goes = goes[order]
+        self.runs = goes
+        return z
+
+
+def _set_depths(z: Logits, counts: Sequence[int], random: np.random.Generator) -> None:
+    """Make depths the most likely of patch tokens in place, so that counts[s] tokens run layer s; some are ties."""
+    patches = random.permutation(len(z) - 1) + 1
+    for rank, token in enumerate(patches):
+        depth = max(1, sum(count > rank for count in counts))
+        best = z[token].max() + 1
+        z[token, depth - 1] = best
+        if rank % 2 and depth < z.shape[1]:
+            z[token, depth] = best  # the lower depth wins a tie
