@@ -28,6 +28,8 @@ from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
 from morvit_deploy.verifying.replay import Values
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+# what the evaluator raises for a graph that does not fit together
+EVALUATION_ERRORS = (ValueError, IndexError, KeyError, RuntimeError, TypeError, NotImplementedError)
 COMPUTED = "_computed"  # suffix of a value that is replaced
 
 
@@ -54,7 +56,11 @@ class Evaluation:
     """A graph with its weights loaded, in float64. `replaced` are the values inside that each run is given."""
 
     def __init__(
-        self, model: onnx.ModelProto, outputs: Iterable[str], replaced: Iterable[str], exact: Values
+        self,
+        model: onnx.ModelProto,
+        outputs: Iterable[str],
+        replaced: Iterable[str],
+        exact: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
         wide = copy_of(model)
         self._widen(wide.graph)
@@ -63,7 +69,7 @@ class Evaluation:
         _cut(wide.graph, self.replaced)
         self.outputs = [name + COMPUTED if name in self.replaced else name for name in outputs]
         _keep(wide.graph, self.outputs)
-        self.weights = _take_floats(wide.graph) | exact
+        self.weights = _take_floats(wide.graph) | dict(exact or {})
         self.evaluator = ReferenceEvaluator(wide, new_ops=[Erf, Gelu])
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Values:

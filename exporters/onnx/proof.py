@@ -15,6 +15,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import at_batch, count_macs
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph, read_graph
+from morvit_deploy.exporters.onnx.proof_dispatch import dispatch_violations
 from morvit_deploy.exporters.onnx.proof_precision import (
     Integers,
     Promise,
@@ -95,6 +96,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
             *(found for model in models for found in port_violations(model, manifest.batch == "dynamic")),
             *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),
+            *_dispatch_violations(folder, manifest, exact, buckets),
             *_shared_violations(folder, models, buckets, manifest),
             *size_violations(file_bytes, _promised(buckets).values(), manifest),
         ],
@@ -155,6 +157,15 @@ def _table_violations(stem: onnx.ModelProto, manifest: Manifest, folder: Path) -
     if not manifest.plan.adaptive:
         return []
     return table_violations(dispatch_table(stem, folder), manifest.plan, "the graph")
+
+
+def _dispatch_violations(
+    folder: Path, manifest: Manifest, exact: Mapping[str, StaticMoRViT], buckets: Mapping[str, BucketProof]
+) -> list[str]:
+    """Of files whose buckets are proved; one that is not may not fit together."""
+    if not manifest.plan.adaptive or any(bucket.violations for bucket in buckets.values()):
+        return []
+    return dispatch_violations(folder, manifest, exact)
 
 
 def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -> list[str]:

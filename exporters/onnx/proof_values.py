@@ -14,7 +14,7 @@ import torch
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.evaluation import Evaluation
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
 from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.verifying.constructed import scripts_of
@@ -44,7 +44,7 @@ def value_violations(
         wanted = replay(exact, image, script)
         try:
             found = evaluation.run({"image": image.numpy(), **wanted.given})
-        except (ValueError, IndexError, RuntimeError, TypeError, NotImplementedError) as error:
+        except EVALUATION_ERRORS as error:
             return [f"the graph cannot be evaluated: {error}"]
         difference = first_difference(wanted.values, found)
         if difference is not None:

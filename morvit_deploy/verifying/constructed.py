@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
 
 Logits = NDArray[np.float64]  # (tokens, channels) of one image, CLS first
+Counts = tuple[int, ...]  # patch tokens that run each step
+
+DEPTHS = "depth.router_logits"  # the probe of the router that chooses depths
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Script:
     """What the routers are made to decide: `counts` patch tokens at each step, or anything."""
 
     what: str
-    counts: tuple[int, ...] | None = None
+    counts: Counts | None = None
 
 
 def scripts_of(graph: StaticMoRViT) -> list[Script]:
@@ -42,6 +46,11 @@ def scripts_of(graph: StaticMoRViT) -> list[Script]:
 
 def _decides(graph: StaticMoRViT, step: int) -> bool:
     return graph.thresholds is None or graph.thresholds[step] is not None
+
+
+def logits_name(step: int) -> str:
+    """The probe of a step's router, counted from 0."""
+    return f"step{step + 1}.router_logits"
 
 
 class Router:
@@ -97,3 +106,57 @@ def _set_depths(z: Logits, counts: Sequence[int], random: np.random.Generator) -
         z[token, depth - 1] = best
         if rank % 2 and depth < z.shape[1]:
             z[token, depth] = best  # the lower depth wins a tie
+
+
+def answers(graph: StaticMoRViT, batch: Sequence[Counts], kind: type[np.floating[Any]]) -> dict[str, Logits]:
+    """Router logits (images, tokens, channels), by probe, that make these counts of tokens run a bucket's steps."""
+    routers = [Router(graph, Script("", counts), kind, seed) for seed, counts in enumerate(batch)]
+    config = graph.config
+    if config.record.depth_upfront:
+        layers = config.record.router_width(config)
+        return {DEPTHS: np.stack([one.logits(0, 1 + config.num_patches, layers) for one in routers])}
+    return {
+        logits_name(step): np.stack([one.logits(step, 1 + len(one.runs), 1) for one in routers])
+        for step, routed in enumerate(graph.routed)
+        if routed
+    }
+
+
+def counts_at_bounds(plan: Plan, patches: int) -> list[Counts]:
+    """Token counts on both sides of every bound that decides between buckets, and that make a bucket overflow."""
+    found: dict[Counts, None] = {}
+    for bucket in plan.buckets:
+        if plan.mode == "depth":
+            found[bucket.capacity] = None
+            for step in range(1, len(bucket.capacity)):
+                found[_one_more(bucket.capacity, step)] = None
+            continue
+        for lead in {0, bucket.upto or 0, min((bucket.upto or 0) + 1, patches)}:
+            counts = [patches] * plan.lead + [lead] * (len(bucket.capacity) - plan.lead)
+            held = plan.buckets[chosen_bucket(plan, tuple(counts))].capacity
+            fitting = tuple(min(pair) for pair in zip(counts, held, strict=True))
+            steps = (
+                step for step, t in enumerate(plan.thresholds or ()) if t is not None and step > plan.lead
+            )
+            kept = (*counts[: plan.lead + 1], *fitting[plan.lead + 1 :])
+            found[kept] = None
+            for step in steps:
+                if kept[step] == held[step] < kept[step - 1]:
+                    found[_one_more(kept, step)] = None
+    return list(found)
+
+
+def chosen_bucket(plan: Plan, counts: Counts) -> int:
+    """Number of the bucket that an image's token counts call for, before any overflow."""
+    if plan.mode == "threshold":
+        return next(n for n, bucket in enumerate(plan.buckets) if counts[plan.lead] <= (bucket.upto or 0))
+    return next(n for n in range(len(plan.buckets)) if not exceeds(plan, n, counts))
+
+
+def exceeds(plan: Plan, number: int, counts: Counts) -> bool:
+    """Whether more tokens run a step than a bucket holds."""
+    return any(count > held for count, held in zip(counts, plan.buckets[number].capacity, strict=True))
+
+
+def _one_more(counts: Counts, step: int) -> Counts:
+    return (*counts[:step], min(counts[step] + 1, counts[step - 1]), *counts[step + 1 :])

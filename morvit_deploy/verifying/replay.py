@@ -15,7 +15,7 @@ from torch import Tensor
 from morvit_deploy.graph.style.one_hot import OneHot
 from morvit_deploy.graph.style.selection import Gathers
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.verifying.constructed import Router, Script
+from morvit_deploy.verifying.constructed import DEPTHS, Router, Script, logits_name
 
 Values = dict[str, NDArray[Any]]  # name to value, in the order of computation
 
@@ -58,7 +58,7 @@ def replay(
 
     def router(step: int) -> Any:
         def answer(h: Tensor) -> Tensor:
-            name = "depth.router_logits" if graph.config.record.depth_upfront else logits_name(step)
+            name = DEPTHS if graph.config.record.depth_upfront else logits_name(step)
             z = computed[name] = graph.router(step)(h)
             tokens, channels = graph.layout.count(h), z.shape[1 if z.ndim == 4 else -1]
             answers = [torch.from_numpy(one.logits(step, tokens, channels)) for one in routers]
@@ -72,11 +72,6 @@ def replay(
     with torch.no_grad():
         out = scripted(image)
     return Replay(_arrays(out | computed), _arrays(given))
-
-
-def logits_name(step: int) -> str:
-    """The probe of a step's router, counted from 0."""
-    return f"step{step + 1}.router_logits"
 
 
 def first_difference(wanted: Values, found: Values) -> str | None:
