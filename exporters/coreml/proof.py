@@ -35,6 +35,11 @@ from morvit_deploy.exporters.coreml.proving.products import (
     storage_violations,
     use_violations,
 )
+from morvit_deploy.exporters.coreml.proving.values import (
+    as_stored,
+    choice_violations,
+    value_violations,
+)
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
 from morvit_deploy.exporters.structure import (
     Structure,
@@ -87,6 +92,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         found = _bucket_violations(of_bucket, bucket, graph, promises[bucket], owners, manifest, structure)
         where = f"bucket {bucket}: " if plan.adaptive else ""
         structure.violations += [where + violation for violation in found]
+    structure.violations += _replayed(package, manifest, graphs, parts, owners, structure)
     structure.violations += storage_violations(parts.values(), owners)
     structure.violations += size_violations(parts.values(), weights, manifest.precision)
     if plan.thresholds is not None:
@@ -95,6 +101,26 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     if plan.adaptive:
         structure.violations += table_violations(compared(written[STEM], "greater"), plan, "the stem")
     return structure
+
+
+def _replayed(
+    package: MilPackage,
+    manifest: Manifest,
+    graphs: Mapping[str, StaticMoRViT],
+    parts: Mapping[str, Part],
+    owners: Owners,
+    structure: PackageStructure,
+) -> list[str]:
+    """Compare values and choices in float64, unless weights or probes are already known to differ."""
+    if structure.violations:
+        return []
+    exact = as_stored(graphs, parts.values(), owners, manifest.precision)
+    found = [
+        f"bucket {bucket}: {violation}" if manifest.plan.adaptive else violation
+        for bucket, graph in exact.items()
+        for violation in value_violations(package, graph, manifest, bucket)
+    ]
+    return found or (choice_violations(package, exact, manifest) if manifest.plan.adaptive else [])
 
 
 def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> PackageStructure:

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morvit_deploy.graph.style.blocks import StaticNorm
 from morvit_deploy.graph.style.one_hot import OneHot
 from morvit_deploy.graph.style.selection import Gathers
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.config import Config
 from morvit_deploy.verifying.constructed import DEPTHS, Router, Script, logits_name
 
 Values = dict[str, NDArray[Any]]  # name to value, in the order of computation
@@ -33,12 +35,15 @@ class Replay:
 
 
 def exact_copies(graphs: Mapping[str, StaticMoRViT], kind: type[np.floating[Any]]) -> dict[str, StaticMoRViT]:
-    """The buckets' graphs in float64. Thresholds are rounded to `kind`, as they are stored; ties rank by index."""
+    """The buckets' graphs in float64. Numbers that are not weights are rounded to `kind`; ties rank by index."""
     shared = copy.deepcopy(next(iter(graphs.values()))).double()
+    for module in shared.modules():
+        if isinstance(module, StaticNorm):
+            module.eps = float(kind(module.eps))
     exact = {}
     for name, graph in graphs.items():
         exact[name] = copy.copy(shared)
-        exact[name].capacity = graph.capacity
+        exact[name].capacity, exact[name].config = graph.capacity, _with_alpha(graph.config, kind)
         exact[name].selection = selection = copy.copy(graph.selection)
         selection.dtype = torch.float64
         if not isinstance(selection, OneHot):
@@ -107,6 +112,13 @@ def _rounded(
     thresholds: tuple[float | None, ...], selection: Gathers, kind: type[np.floating[Any]]
 ) -> tuple[float | None, ...]:
     return tuple(None if t is None else float(kind(selection.threshold(t))) for t in thresholds)
+
+
+def _with_alpha(config: Config, kind: type[np.floating[Any]]) -> Config:
+    if config.router is None:
+        return config
+    router = config.router.model_copy(update={"alpha": float(kind(config.router.alpha))})
+    return config.model_copy(update={"router": router})
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> Values:
