@@ -13,12 +13,19 @@ import numpy as np
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Evaluation
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.proof_values import batch_of, random_image
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.verifying.constructed import Counts, answers, chosen_bucket, counts_at_bounds, exceeds
+from morvit_deploy.verifying.constructed import (
+    ROUTER_LOGITS,
+    Counts,
+    answers,
+    chosen_bucket,
+    counts_at_bounds,
+    exceeds,
+)
 from morvit_deploy.verifying.replay import Values
 
 
@@ -31,7 +38,8 @@ def dispatch_violations(folder: Path, manifest: Manifest, exact: Mapping[str, St
     if manifest.dispatch == "graph" and sorted(conditions) != sorted(names):
         return [f"the Ifs run {sorted(conditions)} where their condition is true, expected {sorted(names)}"]
     returned = [value.name for value in model.graph.output if value.name in ("bucket", "overflow")]
-    evaluation = Evaluation(model, [*returned, *conditions.values()], manifest.probes)
+    routers = [name for name in manifest.probes if name.endswith(ROUTER_LOGITS)]
+    evaluation = Evaluation(model, [*returned, *conditions.values()], routers)
     images = 1 if exact[names[0]].options.single else batch_of(manifest)
     image = random_image(exact[names[0]], images).numpy()
     every = counts_at_bounds(manifest.plan, manifest.config.num_patches)
@@ -41,7 +49,7 @@ def dispatch_violations(folder: Path, manifest: Manifest, exact: Mapping[str, St
         try:
             found = evaluation.run({"image": image, **given})
         except EVALUATION_ERRORS as error:
-            return [f"the choice of the bucket cannot be evaluated: {error}"]
+            return [f"the choice of the bucket cannot be evaluated: {str(error)[:SHOWN]}"]
         for name in (name for name in wanted if name in found):
             if not np.array_equal(np.reshape(found[name], wanted[name].shape), wanted[name]):
                 return [

@@ -14,10 +14,10 @@ import torch
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Evaluation
 from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.verifying.constructed import scripts_of
+from morvit_deploy.verifying.constructed import ROUTER_LOGITS, scripts_of
 from morvit_deploy.verifying.replay import first_difference, replay
 
 
@@ -36,7 +36,7 @@ def value_violations(
     results = [value.name for value in model.graph.output]
     inside = {name for node in model.graph.node for name in node.output}
     probes = [name for name in manifest.probes_of(bucket) if name in inside and name not in results]
-    routers = [name for name in probes if name.endswith(".router_logits")]
+    routers = [name for name in probes if name.endswith(ROUTER_LOGITS)]
     weights = {name: promised[key].values.astype(np.float64) for name, key in integers.keys.items()}
     evaluation = Evaluation(model, [*probes, *results], routers, weights)
     image = random_image(exact, 1 if exact.options.single else batch_of(manifest))
@@ -45,7 +45,7 @@ def value_violations(
         try:
             found = evaluation.run({"image": image.numpy(), **wanted.given})
         except EVALUATION_ERRORS as error:
-            return [f"the graph cannot be evaluated: {error}"]
+            return [f"the graph cannot be evaluated: {str(error)[:SHOWN]}"]
         difference = first_difference(wanted.values, found)
         if difference is not None:
             return [f"{difference} from the checkpoint's in float64, with {script.what}"]

@@ -18,7 +18,8 @@ from morvit_deploy.model.plan import Plan
 Logits = NDArray[np.float64]  # (tokens, channels) of one image, CLS first
 Counts = tuple[int, ...]  # patch tokens that run each step
 
-DEPTHS = "depth.router_logits"  # the probe of the router that chooses depths
+ROUTER_LOGITS = ".router_logits"  # suffix of a router's probe
+DEPTHS = f"depth{ROUTER_LOGITS}"  # of the router that chooses depths
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _decides(graph: StaticMoRViT, step: int) -> bool:
 
 def logits_name(step: int) -> str:
     """The probe of a step's router, counted from 0."""
-    return f"step{step + 1}.router_logits"
+    return f"step{step + 1}{ROUTER_LOGITS}"
 
 
 class Router:
