@@ -88,10 +88,8 @@ def plus(name: str, offset: float) -> Change:
 
 
 def one_element_nudged(edit: OnnxEdit) -> None:
-    edit.change(
-        "cycle.0.fc1.weight",
-        lambda values: values + 1e-5 * (np.arange(values.size) == 7).reshape(values.shape),
-    )
+    nudge = 1e-5 * np.eye(1, 16 * 24, 7).reshape(16, 24)
+    edit.change("cycle.0.fc1.weight", lambda values: values + nudge)
 
 
 def positions_swapped(edit: OnnxEdit) -> None:
@@ -122,8 +120,7 @@ def attribute(op_type: str, name: str, value: Any, inside: str = BUCKET, number:
 
 
 def factor_of_attention(edit: OnnxEdit) -> None:
-    products = [node for node in edit.nodes("MatMul", BUCKET)]
-    edit.after(products[0], "Mul", np.array(0.99, np.float32))
+    edit.after(edit.nodes("MatMul", BUCKET)[0], "Mul", np.array(0.99, np.float32))
 
 
 def heads_swapped(edit: OnnxEdit) -> None:
@@ -148,8 +145,7 @@ def no_residual_gate(edit: OnnxEdit) -> None:
 
 
 def logits_permuted(edit: OnnxEdit) -> None:
-    maker = next(node for node in edit.nodes("Gemm", BUCKET) if "classifier.head.0.weight" in node.input)
-    edit.after(maker, "Gather", np.array([1, 0, *range(2, 10)]), axis=-1)
+    edit.after(edit.maker("b0/logits"), "Gather", np.array([1, 0, *range(2, 10)]), axis=-1)
 
 
 def pixels_halved(edit: OnnxEdit) -> None:
@@ -364,7 +360,6 @@ FAULTS: list[Change] = [
     attribute("Gemm", "alpha", 1.001),
     attribute("Gemm", "beta", 0.999),
     attribute("TopK", "largest", 0),
-    attribute("Concat", "axis", 0, BUCKET, 2),
     attribute("Transpose", "perm", [1, 0, 2, 3, 4], "morvit"),
     factor_of_attention,
     heads_swapped,
@@ -408,6 +403,30 @@ FAULTS: list[Change] = [
 ]
 
 
+def table_of_capacities(edit: OnnxEdit) -> None:
+    node = next(node for node in edit.nodes("Greater", "stem") if edit.constant(node, 1).ndim == 2)
+    edit.own_constant(node, 1, edit.constant(node, 1) - np.array([[0, 1, 0], [0, 0, 0]]))
+
+
+def deeper_on_a_tie(edit: OnnxEdit) -> None:
+    set_attribute(edit.nodes("ArgMax", "stem")[0], "select_last_index", 1)
+
+
+def deeper_runs_less(edit: OnnxEdit) -> None:
+    """depth > layer instead of depth >= layer, at one layer of one trunk."""
+    edit.nodes("GreaterOrEqual", "b0")[-1].op_type = "Greater"
+
+
+PART_FAULTS: list[Change] = [
+    table_of_capacities,
+    deeper_on_a_tie,
+    deeper_runs_less,
+    times("routers.0.0.bias", 1.001),
+    attribute("LayerNormalization", "epsilon", 1e-5, "b0"),
+    attribute("Gelu", "approximate", "tanh", "full"),
+]
+
+
 def name_of(change: Any) -> str:
     return str(change.__name__).replace("/", " ")
 
@@ -420,3 +439,12 @@ def test_the_sound_bundle_passes(ladder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=name_of)
 def test_a_planted_fault_is_found(ladder: Path, tmp_path: Path, fault: Change) -> None:
     assert found(edited_onnx(ladder, tmp_path, fault), ladder.parent / "checkpoint") != ""
+
+
+def test_the_sound_parts_pass(parts: Path, tmp_path: Path) -> None:
+    assert found(edited_onnx(parts, tmp_path, lambda edit: None), parts.parent / "checkpoint") == ""
+
+
+@pytest.mark.parametrize("fault", PART_FAULTS, ids=name_of)
+def test_a_fault_in_one_part_is_found(parts: Path, tmp_path: Path, fault: Change) -> None:
+    assert found(edited_onnx(parts, tmp_path, fault), parts.parent / "checkpoint") != ""
