@@ -20,6 +20,7 @@ from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
 from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
+from morvit_deploy.exporters.coreml.proving.copies import copy_violations
 from morvit_deploy.exporters.coreml.proving.form import computed, form_violations, index_violations
 from morvit_deploy.exporters.coreml.proving.plan import (
     compared,
@@ -92,7 +93,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         found = _bucket_violations(of_bucket, bucket, graph, promises[bucket], owners, manifest, structure)
         where = f"bucket {bucket}: " if plan.adaptive else ""
         structure.violations += [where + violation for violation in found]
-    structure.violations += _replayed(package, manifest, graphs, parts, owners, structure)
+    structure.violations += _replayed(folder, package, manifest, graphs, parts, owners, structure)
     structure.violations += storage_violations(parts.values(), owners)
     structure.violations += size_violations(parts.values(), weights, manifest.precision)
     if plan.thresholds is not None:
@@ -104,6 +105,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
 
 
 def _replayed(
+    folder: Path,
     package: MilPackage,
     manifest: Manifest,
     graphs: Mapping[str, StaticMoRViT],
@@ -111,7 +113,7 @@ def _replayed(
     owners: Owners,
     structure: PackageStructure,
 ) -> list[str]:
-    """Compare values and choices in float64, unless weights or probes are already known to differ."""
+    """Compare values, choices and copies, unless weights or probes are already known to differ."""
     if structure.violations:
         return []
     exact = as_stored(graphs, parts.values(), owners, manifest.precision)
@@ -120,7 +122,10 @@ def _replayed(
         for bucket, graph in exact.items()
         for violation in value_violations(package, graph, manifest, bucket)
     ]
-    return found or (choice_violations(package, exact, manifest) if manifest.plan.adaptive else [])
+    if not found and manifest.plan.adaptive:
+        found = choice_violations(package, exact, manifest)
+    written = {name: part.function for name, part in parts.items()}
+    return found or copy_violations(folder, manifest, written, exact)
 
 
 def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> PackageStructure:
