@@ -76,11 +76,6 @@ def found(bundle: Path, checkpoint: Path) -> str:
     return "" if result.passed else result.failure
 
 
-def numbers(edit: Edit, function: str, kind: str, number: int, parameter: str) -> Any:
-    """The constant of an operation's parameter as a NumPy array that can be written to `set_numbers`."""
-    return edit.constant(function, edit.operation(function, kind, number), parameter)
-
-
 def change(function: str, kind: str, parameter: str, new: Callable[[Any], Any], number: int = 0) -> Change:
     """Change a scalar constant, stored as a number or as the bytes of one in fp16."""
 
@@ -125,17 +120,6 @@ def bucket_renumbered(edit: Edit) -> None:
     operation = edit.operation("stem", "greater")
     values = edit.constant("stem", operation, "y").values
     values[0], values[1] = values[1], values[0]
-
-
-def depth_shifted(edit: Edit) -> None:
-    """Depths begin to be counted one step late."""
-    block = edit.block("b0")
-    maker = next(op for op in block.operations if op.outputs[0].name == "depth")
-    maker.inputs["x"].arguments[0].name = next(
-        op.outputs[0].name
-        for op in block.operations
-        if op.type == "add" and op.outputs[0].type == maker.outputs[0].type
-    )
 
 
 PROGRAM: list[Change] = [

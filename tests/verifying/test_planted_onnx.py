@@ -42,16 +42,21 @@ def parts(exported: Callable[..., Path]) -> Path:
     return exported(TOKEN, plan=depth_ladder(), batch="dynamic", dispatch="host")
 
 
+def structure(bundle: Path, checkpoint: Path) -> list[str]:
+    """The violations that the structure proof finds."""
+    manifest, model = open_manifest(bundle), load_checkpoint(checkpoint)
+    exporter = find_target(manifest.target).load_exporter()
+    graphs = build_graphs(manifest.form, model, manifest.plan, options_of(exporter, manifest))
+    exporter.restore(graphs, manifest)
+    violations: list[str] = exporter.prove(graphs, manifest, bundle)["violations"]
+    return violations
+
+
 def found(bundle: Path, checkpoint: Path) -> str:
     """What `verify` finds; empty where it passes. Without the runtime where the structure says enough."""
     try:
-        manifest, model = open_manifest(bundle), load_checkpoint(checkpoint)
-        exporter = find_target(manifest.target).load_exporter()
-        graphs = build_graphs(manifest.form, model, manifest.plan, options_of(exporter, manifest))
-        exporter.restore(graphs, manifest)
-        structure = exporter.prove(graphs, manifest, bundle)
-        if structure["violations"]:
-            return "\n".join(structure["violations"])
+        if violations := structure(bundle, checkpoint):
+            return "\n".join(violations)
         result = verify(bundle, checkpoint, threads=1)
     except BundleError as error:
         return str(error)
@@ -427,6 +432,51 @@ PART_FAULTS: list[Change] = [
 ]
 
 
+EVERYWHERE: list[Change] = [
+    plus("classifier.head.0.bias", 30),
+    times("stem.cls", 1.01),
+    swap("routers.1.0.weight", "routers.2.0.weight"),
+    attribute("LayerNormalization", "epsilon", 1e-4),
+    attribute("Gelu", "approximate", "tanh"),
+    attribute("Softmax", "axis", 0),
+    hidden_keys_seen,
+    no_residual_gate,
+    thresholds_swapped,
+    threshold_nudged,
+    greater(1),
+    capacity_of_step(0, 1),
+    top_k(-1),
+    overflow("Not"),
+    overflow("never"),
+    depth_off_by_one,
+    always_full,
+    conditions_swapped,
+]
+
+
+def every(ending: str, change: Callable[[Any], Any], name: str) -> Change:
+    """Change every initializer whose name ends so: branches may have their own."""
+
+    def plant(edit: OnnxEdit) -> None:
+        names = {
+            init.name for graph in edit.graphs() for init in graph.initializer if init.name.endswith(ending)
+        }
+        assert names
+        for one in names:
+            edit.change(one, change)
+
+    plant.__name__ = name
+    return plant
+
+
+INTEGERS: list[Change] = [
+    every("cycle.0.fc2.weight_scale", lambda values: values * 1.05, "scale of a weight × 1.05"),
+    every("cycle.0.fc2.weight", lambda values: values // 2, "a weight of half the range"),
+    every("_zero", lambda values: values + (values.dtype == np.uint8), "zero points + 1"),
+    every("narrow_scale", lambda values: values * 1.05, "scales of activations × 1.05"),
+]
+
+
 def name_of(change: Any) -> str:
     return str(change.__name__).replace("/", " ")
 
@@ -448,3 +498,37 @@ def test_the_sound_parts_pass(parts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", PART_FAULTS, ids=name_of)
 def test_a_fault_in_one_part_is_found(parts: Path, tmp_path: Path, fault: Change) -> None:
     assert found(edited_onnx(parts, tmp_path, fault), parts.parent / "checkpoint") != ""
+
+
+LOW: dict[str, dict[str, Any]] = {
+    "fp16": {"precision": "fp16"},
+    "int8": {"precision": "int8"},
+    "trt fp16": {"target": "trt", "flavor": "tensorrt", "precision": "fp16"},
+    "trt int8": {"target": "trt", "flavor": "tensorrt", "precision": "int8"},
+}
+
+
+@pytest.fixture(scope="module", params=LOW.values(), ids=LOW)
+def low(request: pytest.FixtureRequest, exported: Callable[..., Path], calibration_folder: Path) -> Path:
+    """The ladder below fp32, for two targets."""
+    plan = threshold_plan(EXPERT, THRESHOLDS, [(4, 4, 1), (8, 6, 2)], upto=(4, 8))
+    images = {"images": calibration_folder} if request.param["precision"] == "int8" else {}
+    return exported(
+        EXPERT, plan=plan, with_depth=True, dispatch="graph", allow_worse=True, **images, **request.param
+    )
+
+
+@pytest.mark.slow
+def test_faults_are_found_in_every_precision(low: Path, tmp_path: Path) -> None:
+    """By the structure alone: none of them needs a picture that shows it."""
+    inside = "build" if (low / "build").is_dir() else ""
+    integers = '"precision": "int8"' in (low / "manifest.json").read_text()
+    missed = []
+    for number, fault in enumerate([lambda edit: None, *EVERYWHERE, *(INTEGERS if integers else [])]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if (structure(edited_onnx(low, folder, fault, inside), low.parent / "checkpoint") == []) != (
+            number == 0
+        ):
+            missed.append(name_of(fault))
+    assert missed == []
