@@ -13,6 +13,7 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.macs import last_step_decides
 from morvit_deploy.model.plan import Plan
 
 ONE_STEP = {"sharing": "none", "cycle_depth": 1}
@@ -20,7 +21,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     # nothing but the overflow of `full` reads which of its tokens run
     ({**ONE_STEP, "attention_scope": "all", "gate": "block"}, "graph"),
     ({**ONE_STEP, "attention_scope": "all", "gate": "block"}, "host"),
-    ({**ONE_STEP, "attention_scope": "all", "gate": "hard"}, "graph"),
+    ({"sharing": "none", "cycle_depth": 2, "attention_scope": "all", "gate": "block"}, "graph"),
     ({**ONE_STEP, "attention_scope": "active", "gate": "delta"}, "graph"),
     ({"sharing": "cycle", "attention_scope": "all", "gate": "delta"}, "graph"),
     ({"sharing": "cycle", "attention_scope": "active", "gate": "hard"}, "host"),
@@ -35,7 +36,7 @@ def plan_of(config: Config) -> Plan:
     steps = config.num_steps
     if config.record.depth_upfront:
         return depth_plan(config, [(16, *(9, 4, 2, 1)[: steps - 1])])
-    last = None if config.sharing != "middle_cycle" and config.gate == "hard" and steps > 1 else 0.0
+    last = 0.0 if last_step_decides(config) else None
     return threshold_plan(config, (*(0.0,) * (steps - 1), last), [_held(steps, last)])
 
 
