@@ -27,7 +27,7 @@ from morvit_deploy.exporters.coreml.kit.write import (
     describe_model,
 )
 from morvit_deploy.exporters.coreml.mil.function import Function
-from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
+from morvit_deploy.exporters.coreml.mlpackage.card import PREFIX, Subject, model_card
 from morvit_deploy.exporters.coreml.mlpackage.classify import BY_LABEL, LABEL
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL
 from morvit_deploy.exporters.coreml.proving.values import scale_of
@@ -143,7 +143,8 @@ def _card_violations(described: Message, manifest: Manifest) -> list[str]:
         carried,
     )
     card = model_card(subject, about.author, about.license, manifest.versions.get("morvit-deploy"))
-    found = {"version": about.versionString, "description": about.shortDescription, **about.userDefined}
+    own = {key: text for key, text in about.userDefined.items() if key.startswith(f"{PREFIX}.")}
+    found = {"version": about.versionString, "description": about.shortDescription, **own}
     expected = {"version": card.version, "description": card.description, **card.metadata}
     violations = [
         f"the model card's {name} is {found.get(name)!r}, expected {expected.get(name)!r}"
