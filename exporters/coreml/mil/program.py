@@ -46,8 +46,9 @@ class Program:
         for step in self._steps:
             with self._naming(step.operation):
                 step.run(values)
-            for output in step.operation.outputs if replace else ():
-                replace(values, output.name)
+            if replace is not None:
+                for output in step.operation.outputs:
+                    replace(values, output.name)
             for name in step.frees:
                 if name not in kept:
                     del values[name]

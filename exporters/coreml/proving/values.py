@@ -18,7 +18,12 @@ from morvit_deploy.exporters.coreml.contract.names import MAIN, STEM
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.proving.products import Part
-from morvit_deploy.exporters.coreml.proving.weights import Owners, in_orientation, weights_of
+from morvit_deploy.exporters.coreml.proving.weights import (
+    Owners,
+    in_orientation,
+    weight_of,
+    weights_of,
+)
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.verifying.constructed import (
@@ -46,8 +51,7 @@ def as_stored(
         for held in part.held.values():
             name = owners.owner(held.values) if held.values.ndim > 1 else None
             if name is not None:
-                weight = modules[name].weight
-                assert isinstance(weight, torch.Tensor)
+                weight = weight_of(modules[name])
                 weight.data.copy_(torch.from_numpy(in_orientation(held.values, weight.numpy())))
     return exact
 

@@ -61,6 +61,12 @@ def weights_of(graph: StaticMoRViT) -> dict[str, nn.Module]:
     }
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a module of `weights_of`."""
+    assert isinstance(module.weight, Tensor)
+    return module.weight
+
+
 def in_orientation(values: Array, weight: Array) -> Array:
     """A stored constant in the shape of the weight that it is, transposed if that is nearer."""
     ways = [
