@@ -18,7 +18,7 @@ from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Ev
 from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.verifying.constructed import ROUTER_LOGITS, scripts_of
-from morvit_deploy.verifying.replay import first_difference, replay
+from morvit_deploy.verifying.replay import first_difference, is_decision, replay
 
 
 def value_violations(
@@ -40,10 +40,14 @@ def value_violations(
     weights = {name: promised[key].values.astype(np.float64) for name, key in integers.keys.items()}
     evaluation = Evaluation(model, [*probes, *results], routers, weights)
     image = random_image(exact, 1 if exact.options.single else batch_of(manifest))
+    decided = [name for name in (*probes, *results) if is_decision(name)]
+    decisions = Evaluation(model, decided, routers) if decided else evaluation
     for script in scripts_of(exact):
         wanted = replay(exact, image, script)
         try:
-            found = evaluation.run({"image": image.numpy(), **wanted.given})
+            found = (decisions if script.decisions_only else evaluation).run(
+                {"image": image.numpy(), **wanted.given}
+            )
         except EVALUATION_ERRORS as error:
             return [f"the graph cannot be evaluated: {str(error)[:SHOWN]}"]
         difference = first_difference(wanted.values, found)

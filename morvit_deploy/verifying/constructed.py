@@ -28,6 +28,7 @@ class Script:
 
     what: str
     counts: Counts | None = None
+    decisions_only: bool = False  # the image overflows, and its logits are not returned
 
 
 def scripts_of(graph: StaticMoRViT) -> list[Script]:
@@ -41,7 +42,7 @@ def scripts_of(graph: StaticMoRViT) -> list[Script]:
         before = capacity[step - 1] if step else graph.config.num_patches
         if before > held and _decides(graph, step):
             over = (*capacity[:step], held + 1, *capacity[step + 1 :])
-            found.append(Script(f"one token more than step {step + 1} holds", over))
+            found.append(Script(f"one token more than step {step + 1} holds", over, decisions_only=True))
     return found
 
 

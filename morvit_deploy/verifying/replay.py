@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morvit_deploy.graph.maths.rewrites import KV
 from morvit_deploy.graph.style.blocks import StaticNorm
 from morvit_deploy.graph.style.one_hot import OneHot
 from morvit_deploy.graph.style.selection import Gathers
@@ -74,9 +75,36 @@ def replay(
 
     scripted = copy.copy(graph)
     scripted.router = router  # type: ignore[method-assign]
+    if script.decisions_only:
+        scripted.block = lambda name: _Skipped()  # type: ignore[method-assign,assign,return-value]
     with torch.no_grad():
         out = scripted(image)
-    return Replay(_arrays(out | computed), _arrays(given))
+    found = {name: value for name, value in out.items() if is_decision(name)}
+    return Replay(_arrays(found if script.decisions_only else out | computed), _arrays(given))
+
+
+def is_decision(name: str) -> bool:
+    """Whether a value follows from the routers' answers alone."""
+    return name in ("overflow", "depth") or name.endswith((".order", ".runs"))
+
+
+class _Skipped:
+    """A block that leaves states as they are, where only decisions are compared."""
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x
+
+    def norm1(self, x: Tensor) -> Tensor:
+        return x
+
+    def queries(self, normed: Tensor) -> Tensor:
+        return normed
+
+    def keys(self, normed: Tensor) -> KV:
+        return KV(normed, normed)
+
+    def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
+        return x
 
 
 def first_difference(wanted: Values, found: Values) -> str | None:

@@ -49,7 +49,7 @@ def promise_of(graph: StaticMoRViT, image: Tensor) -> Promise:
     for hook in hooks:
         hook.remove()
     weights = tuple(
-        Weight(name, module.weight.numpy(), uses[name]) for name, module in modules.items() if uses[name]
+        Weight(name, weight_of(module).numpy(), uses[name]) for name, module in modules.items() if uses[name]
     )
     return Promise(weights, frozenset(values) - set(RESULTS))
 
