@@ -74,7 +74,7 @@ def test_counts_reach_every_bucket_on_both_sides_of_its_bound(config: Config, pl
 def test_the_first_value_that_differs_is_named() -> None:
     config = make_config()
     one, other = random_model(config), random_model(config)
-    other.layers()[1][1].mlp.fc1.bias[0] += 1e-4
+    dict(other.layers())["cycle.0"].mlp.fc1.bias[0] += 1e-4
     plan = threshold_plan(config, (0.0, 0.0, 0.0), [])
     values = []
     for model in (one, other):
