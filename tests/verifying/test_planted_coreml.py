@@ -102,7 +102,12 @@ def change(function: str, kind: str, parameter: str, new: Callable[[Any], Any], 
 def comparisons(edit: Edit, threshold: float) -> list[Any]:
     """Operations of b0 that compare with a threshold."""
     found = [op for op in edit.block("b0").operations if op.type == "greater_equal"]
-    return [op for op in found if abs(scalar(edit.constant("b0", op, "y")) - threshold) < 1e-3]
+    constants = [edit.constant("b0", op, "y") for op in found]
+    return [
+        op
+        for op, values in zip(found, constants, strict=True)
+        if values.DESCRIPTOR.name != "RepeatedInts" and abs(scalar(values) - threshold) < 1e-3
+    ]
 
 
 def threshold_nudged(edit: Edit) -> None:
