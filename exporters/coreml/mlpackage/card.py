@@ -42,8 +42,8 @@ class Card:
     metadata: Mapping[str, str]  # the user-defined part
 
 
-def model_card(about: Subject, author: str | None, license: str | None) -> Card:
-    """The card of a package; author and license default to the checkpoint's provenance."""
+def model_card(about: Subject, author: str | None, license: str | None, version: str | None = None) -> Card:
+    """The card of a package; author and license default to the checkpoint's provenance, `version` to this one."""
     provenance = about.config.provenance or {}
     described = {
         "plan": about.plan.model_dump(mode="json", exclude={"calibration"}),
@@ -53,7 +53,7 @@ def model_card(about: Subject, author: str | None, license: str | None) -> Card:
     metadata = {
         "checkpoint.sha256": about.checkpoint,
         "head_activation": about.config.head_activation,
-        "version": versions().get("morvit-deploy", "unknown"),
+        "version": version or versions().get("morvit-deploy", "unknown"),
         **{name: json.dumps(value, separators=(",", ":")) for name, value in described.items()},
     }
     return Card(
