@@ -66,7 +66,8 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     Attention and MLP do not depend on token order once positions are embedded, so the active tokens stay in routed
     order and are not scattered back. The second result is None if `order` contains only the kept tokens.
     """
-    kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
+    cls = order.new_zeros((*order.shape[:-1], 1))  # CLS is row 0
+    kept = torch.cat([cls, order[..., :k] + 1], dim=-1)
     leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
     return take(h, kept), leavers
 

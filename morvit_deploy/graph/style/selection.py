@@ -6,7 +6,7 @@ An order lists tokens, best first. Its representation is private to a selection:
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
 from morvit_deploy.graph.maths.layouts import BSD, RowLayout
@@ -38,7 +38,7 @@ class Gathers:
 
     def with_cls(self, runs: Tensor) -> Tensor:
         """Prepend CLS, which always runs, to runs (…, held)."""
-        return nn.functional.pad(runs, (1, 0), value=True)
+        return torch.cat([torch.full((*runs.shape[:-1], 1), True), runs], dim=-1)
 
     def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
         """Return `value` where the condition holds and the number `other` elsewhere."""
@@ -99,9 +99,6 @@ class OneGather(Gathers):
 
     def threshold(self, threshold: float) -> float:
         return max(-HIGHEST, min(HIGHEST, threshold))
-
-    def with_cls(self, runs: Tensor) -> Tensor:
-        return torch.cat([torch.full((*runs.shape[:-1], 1), True), runs], dim=-1)
 
     def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
         return torch.where(condition, value, torch.full((1,), other, dtype=value.dtype))
