@@ -1,6 +1,7 @@
 """What every runtime reads: the lowest opset that holds the graph, and operators written as old parsers want them.
 
-Opset 18 with IR version 8 loads in ONNX Runtime 1.16 and newer. GELU is then written with Erf, which runtimes fuse.
+Opset 18 with IR version 8 loads in ONNX Runtime 1.16 and newer. It has no GELU: that becomes five nodes around Erf,
+in the order in which runtimes recognise and fuse them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 18, 8
+GELU_HALF = 0.5
 
 
 def make_portable(model: onnx.ModelProto) -> None:
@@ -24,6 +26,7 @@ def make_portable(model: onnx.ModelProto) -> None:
         nodes += _uint8_by_float(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    _halve_gelu_last(model.graph)
     model.ir_version = IR_VERSION
 
 
@@ -34,6 +37,27 @@ def cast_to_uint8(source: str, result: str) -> list[onnx.NodeProto]:
         helper.make_node("Cast", [source], [wide], name=f"Cast_{wide}", to=TensorProto.FLOAT),
         helper.make_node("Cast", [wide], [result], name=f"Cast_{result}", to=TensorProto.UINT8),
     ]
+
+
+def _halve_gelu_last(graph: onnx.GraphProto) -> None:
+    """Write x · (½ · (1 + erf)) as (x · (1 + erf)) · ½, in place. Halving is exact, wherever it is done."""
+    halves = {init.name for init in graph.initializer if _is_half(init)}
+    sums = {node.output[0] for node in graph.node if node.op_type == "Add"}
+    halved = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Mul" and node.input[0] in halves and node.input[1] in sums
+    }
+    for node in graph.node:
+        if node.op_type == "Mul" and node.input[1] in halved:
+            first = halved[node.input[1]]
+            half, summed = first.input
+            first.input[:] = [node.input[0], summed]
+            node.input[:] = [first.output[0], half]
+
+
+def _is_half(init: onnx.TensorProto) -> bool:
+    return not init.dims and float(numpy_helper.to_array(init)) == GELU_HALF
 
 
 def _uint8_by_float(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:

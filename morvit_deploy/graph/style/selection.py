@@ -10,7 +10,7 @@ from torch import Tensor
 
 from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
 from morvit_deploy.graph.maths.layouts import BSD, RowLayout
-from morvit_deploy.graph.maths.rewrites import partition, partition_all, rank, take
+from morvit_deploy.graph.maths.rewrites import inverse, partition, partition_all, rank, take
 
 LOWEST = -65504.0  # score of tokens that have left: the lowest fp16 number, since infinity times zero is NaN
 # added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
@@ -78,11 +78,11 @@ class Gathers:
 
     def back(self, values: Tensor, numbers: Tensor) -> Tensor:
         """Sort values (…, n) by the token numbers they belong to, which are a permutation."""
-        return take(values[..., None], torch.argsort(numbers, dim=-1))[..., 0]
+        return take(values[..., None], inverse(numbers))[..., 0]
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
         """The same for values (n,) that are equal for every image."""
-        return values[torch.argsort(numbers, dim=-1)]
+        return values[inverse(numbers)]
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
         """Return an order of one token: the position of number 0."""
