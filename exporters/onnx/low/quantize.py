@@ -20,7 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, drop_unread, rename
-from morvit_deploy.exporters.onnx.graphs.trace import IR_VERSION, OPSET
+from morvit_deploy.exporters.onnx.graphs.portable import IR_VERSION, OPSET
 from morvit_deploy.exporters.onnx.low.linears import Linear, linears
 from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.precision import WeightBits
