@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
 from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import any_file, write_bytes
 
 FORMAT = "morvit-statistics/1"
 DIGESTS = 2**64  # a sum of digests is kept modulo this
@@ -155,7 +155,7 @@ class Statistics:
             arrays["counts"] = self.counts
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
-        write_bytes(path, content.getvalue())
+        write_bytes(path, content.getvalue(), replaces=any_file)
 
     @classmethod
     def load(cls, path: Path) -> Statistics:

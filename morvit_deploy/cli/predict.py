@@ -14,6 +14,7 @@ from morvit_deploy.cli.shared.groups import Json, Threads, Upscale
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_outside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,9 @@ def predict(
     could not be read, 2 when none could.
     """
     bundle, images = _split(paths)
+    if shown.depth_map is not None:
+        for path in paths:
+            check_outside(shown.depth_map, None if path == bundle else path)
     from morvit_deploy.bundle.views import prediction_table
     from morvit_deploy.exporters.targets import find_target, open_bundle
     from morvit_deploy.report import Report
