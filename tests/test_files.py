@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -598,7 +599,7 @@ def test_a_name_that_can_be_meant_is_taken(inside: Path, name: str) -> None:
 
 def test_the_current_folder_is_no_output(inside: Path) -> None:
     for force in (True, False):
-        with pytest.raises(OutputError, match="exists|current folder"):
+        with pytest.raises(OutputError, match=r"exists|current folder"):
             write(Path(), force=force)
 
 
@@ -656,9 +657,8 @@ def test_what_is_no_ordinary_file_is_never_replaced(tmp_path: Path, kind: str) -
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        import socket
-
-        socket.socket(socket.AF_UNIX).bind(str(path))
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(path))
     elif kind == "dangling":
         path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="not an ordinary file"):
@@ -808,7 +808,7 @@ def test_a_temporary_folder_that_is_swept_while_it_is_made_is_made_again(
     def swept(**options: object) -> str:
         folder = make(**options)
         if next(taken):
-            os.rmdir(folder)
+            Path(folder).rmdir()
         return folder
 
     monkeypatch.setattr(tempfile, "mkdtemp", swept)

@@ -72,9 +72,9 @@ def check_files(
     inputs = list(inputs)
     for path in files:
         check_name(path)
-        if path.is_dir():
-            raise OutputError(f"-o {path} is a folder, expected a file name")
         if _exists(path):
+            if path.is_dir():
+                raise OutputError(f"-o {path} is a folder, expected a file name")
             _check_inputs(path, inputs)
             if not force:
                 raise OutputError(

@@ -155,8 +155,11 @@ def _publish(folder: Path, finals: Iterable[Path], check: Check | None) -> None:
 
 def _move_aside(final: Path, old: Path, check: Check) -> None:
     """Check what is there now, and again where nothing else can change it."""
-    check(final, final)
-    final.rename(old)
+    try:
+        check(final, final)
+        final.rename(old)
+    except FileNotFoundError:  # another process took it
+        return
     if not old.is_symlink():  # only the link is replaced, and a relative one leads elsewhere now
         check(old, final)
 
