@@ -49,7 +49,13 @@ def check_place(
 
 def check_content(folder: Path, final: Path, *, marker: str, lists: Lists) -> None:
     """OutputError if `folder`, which is or was at `final`, holds anything that is not ours."""
-    if not any(folder.iterdir()):
+    try:
+        is_empty = not any(folder.iterdir())
+    except FileNotFoundError:  # another process took it
+        return
+    except OSError as error:
+        raise OutputError(f"cannot read {final}: {error.strerror}; choose another place") from None
+    if is_empty:
         return
     content = read_ours(folder / marker)
     if content is None:
