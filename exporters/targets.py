@@ -158,11 +158,10 @@ def open_bundle(
     >>> with md.open_bundle("build/onnx", threads=4) as session:
     ...     logits = session.logits(pixels)
     """
-    from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.bundle.links import open_linked
     from morvit_deploy.bundle.session import Session
 
-    folder = Path(folder)
-    manifest = open_manifest(folder)
+    folder, manifest = open_linked(folder)
     return Session(
         folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
     )

@@ -82,6 +82,7 @@ def check_files(
             if path.is_dir():
                 raise OutputError(f"-o {path} is a folder, expected a file name")
             _check_inputs(path, inputs)
+            _check_ordinary(path, path)
             if not force:
                 raise OutputError(
                     f"{path} exists; pass --force to replace it, or choose another place with -o"
@@ -92,12 +93,17 @@ def check_files(
 
 def check_file(path: Path, final: Path, replaces: Replaces) -> None:
     """OutputError if the file, which is or was at `final`, is not ours."""
-    if not path.is_file():  # follows links
-        raise OutputError(f"{final} exists and is not an ordinary file; choose another place")
+    _check_ordinary(path, final)
     if path.stat().st_size and not replaces(path):
         raise OutputError(
             f"{FORCE} there before, and {final} holds something else; remove it yourself or choose another place"
         )
+
+
+def _check_ordinary(path: Path, final: Path) -> None:
+    """OutputError for a device, a pipe, a socket or a broken link; a link to a file is followed."""
+    if not path.is_file():
+        raise OutputError(f"{final} exists and is not an ordinary file; choose another place")
 
 
 def check_outside(final: Path, folder: Path | None) -> None:

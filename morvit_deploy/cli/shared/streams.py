@@ -1,7 +1,7 @@
 """The standard streams: whatever becomes of them, the exit status says how the command went.
 
-A reader that closes the pipe, as `| head` does, is no error. Where the result cannot be printed for another reason, as
-on a full disk, one line on stderr says so, and the exit status is 2 unless a check failed.
+A reader that closes the pipe, as `| head` does, is no error. Where the result cannot be printed otherwise, as on a
+full disk, one line on stderr says so, and the exit status is 2 unless a check failed.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.agent.core.running import AT_A_TIME
+from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
 from morvit_deploy.errors import TargetError
@@ -66,9 +67,9 @@ def payoff(
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
-    bundle, checkpoint, source = Path(bundle), Path(checkpoint), Source(images, upscale)
+    checkpoint, source = Path(checkpoint), Source(images, upscale)
     tell("checking the bundle and the checkpoint")
-    manifest = open_manifest(bundle)
+    bundle, manifest = open_linked(bundle)
     check_forms(bundle, manifest, checkpoint)
     pixels = draw(source, manifest.config, max(STREAM, *batches), shuffled=True)
     kinds: list[Batch] = list(dict.fromkeys(_exported(batch) for batch in batches))
