@@ -91,13 +91,16 @@ def _make(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = (folder / LOCK).open("x+b")
+            with contextlib.suppress(OSError):  # without locks, nothing is ever swept
+                _lock(lock)
+            if (folder / LOCK).exists():
+                return folder, lock
+            lock.close()
         except FileNotFoundError:
             continue
-        with contextlib.suppress(OSError):  # without locks, nothing is ever swept
-            _lock(lock)
-        if (folder / LOCK).exists():
-            return folder, lock
-        lock.close()
+        except BaseException:  # an interrupt, too
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     raise OSError(f"{parent}: temporary folders vanish as soon as they are made")
 
 

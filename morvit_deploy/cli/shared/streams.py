@@ -68,7 +68,7 @@ def open_closed() -> None:
 def guard() -> None:
     """Put a `Stream` in place of stdout and stderr."""
     open_closed()
-    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)
 
 
 def status_after(status: int) -> int:
