@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from morvit_deploy.errors import ConfigError
+from morvit_deploy.strict_json import read_json
 
 Lists = Callable[
     [Path, dict[str, Any]], Iterable[str]
@@ -49,8 +51,8 @@ def is_ours(marker: Path, format: str = "morvit") -> bool:
 def read_ours(path: Path) -> dict[str, Any] | None:
     """A JSON object of one of our formats; None for anything else."""
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None  # a pipe would not end
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path) if path.is_file() else None  # a pipe would not end
+    except (OSError, ConfigError):
         return None
     ours = isinstance(content, dict) and str(content.get("format", "")).startswith("morvit")
     return content if ours else None

@@ -26,6 +26,7 @@ CARRIED = (
     *(f"morvit_deploy.files.{name}" for name in ("checks", "locks", "ours", "publishing")),
     "morvit_deploy.layout",
     "morvit_deploy.report",
+    "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
     "morvit_deploy.exporters.coreml.sdk",

@@ -50,6 +50,7 @@ def payoff(
     threads: int | None = None,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     runs: int | None = None,
     blocks: int = BLOCKS,
     warmup: int = WARMUP,
@@ -67,7 +68,7 @@ def payoff(
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
-    checkpoint, source = Path(checkpoint), Source(images, upscale)
+    checkpoint, source = Path(checkpoint), Source(images, upscale, exif=exif)
     tell("checking the bundle and the checkpoint")
     bundle, manifest = open_linked(bundle)
     check_forms(bundle, manifest, checkpoint)
