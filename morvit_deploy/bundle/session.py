@@ -15,7 +15,7 @@ from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
-from morvit_deploy.errors import AnswerError, ImageError
+from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetError
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.heads import SIGMOID, probabilities
@@ -71,7 +71,8 @@ class Session:
     def run(self, pixels: Pixels) -> Arrays:
         """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
 
-        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
+        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off. Raises
+        ImageError for other pixels, TargetError when the runtime fails.
         """
         size = self.manifest.config.image_size
         if (
@@ -83,7 +84,15 @@ class Session:
             raise ImageError(
                 f"got pixels {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, {size}, {size}, 3], n > 0"
             )
-        return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
+        try:
+            return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
+        except (MorvitError, OSError, MemoryError):
+            raise
+        except Exception as error:  # runtimes raise types of their own
+            raise TargetError(
+                f"{self.runner.runtime or 'the runtime'} failed while it ran {self.folder}: {error}; the bundle was "
+                "checked when it was opened, so look at memory, drivers and the runtime's version"
+            ) from error
 
     def feed(self, pixels: Pixels) -> NDArray[Any]:
         """The graph's own input for these pixels: themselves, or normalised floats."""

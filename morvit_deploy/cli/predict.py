@@ -15,6 +15,7 @@ from morvit_deploy.cli.shared.pictures import say_listed
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_outside
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.session import Session
@@ -71,6 +72,9 @@ def predict(
     have no prediction, 2 when none could be read.
     """
     bundle, given = _split(paths)
+    if shown.depth_map is not None:
+        for path in given:
+            check_outside(shown.depth_map, path)
     from morvit_deploy.bundle.views import prediction_table
     from morvit_deploy.exporters.prediction import why_incomplete
     from morvit_deploy.exporters.targets import find_target, open_bundle

@@ -14,7 +14,7 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError, KeywordError
 from morvit_deploy.files import check_free
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.checkpoint import build_model, save_checkpoint
+from morvit_deploy.model.checkpoint import build_model, checkpoint_files, save_checkpoint
 from morvit_deploy.model.config import parse_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
@@ -146,8 +146,10 @@ def convert(
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
-    check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given or Given(**settings), tell)
+    given = given or Given(**settings)
+    files = [Path(one) for one in (source, given.preprocess) if isinstance(one, (str, Path))]
+    check_free(Path(out), marker=CONFIG, lists=checkpoint_files, force=force, inputs=files)
+    converted = read_model(source, given, tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.places import checkpoint_path
 from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import temporary
 from morvit_deploy.sources.tensors.names import is_foreign
 from morvit_deploy.strict_json import MAX_DIGITS
 
@@ -123,8 +123,8 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
             )
         yield Opened(path, path, _name(path))
         return
-    with tempfile.TemporaryDirectory(prefix="morvit-") as scratch:
-        folder = Path(scratch) / "checkpoint"
+    with temporary("convert") as scratch:
+        folder = scratch / "checkpoint"
         with working("loading PyTorch") as (tell, _):
             from morvit_deploy.sources.conversion import convert
 

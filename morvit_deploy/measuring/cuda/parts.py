@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.agent.parity import gaps
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.links import open_linked
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
@@ -96,7 +97,7 @@ def open_parts(
 
     `stack` closes them. Raises TargetError for a target that does not run on a GPU, or an unsupported batch.
     """
-    manifest = open_manifest(folder)
+    folder, manifest = open_linked(folder)
     if "cuda" not in find_target(manifest.target).devices:
         raise TargetError(
             f"{folder} is for {manifest.target}; --device cuda measures targets trt and onnx: export it again"
