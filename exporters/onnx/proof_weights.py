@@ -79,11 +79,7 @@ def sharing_violations(
         key = integers.keys.get(init.name) or content_key(numpy_helper.to_array(init))
         if key in promised:
             found[key].append(init.name)
-        elif (
-            init.name not in integers.parameters
-            and key not in owned
-            and math.prod(init.dims) >= HELD_ELEMENTS
-        ):
+        elif init.name not in integers.parameters and key not in owned and _holds_values(init):
             violations.append(
                 f"initializer {init.name!r} {list(init.dims)} is no weight of the model; "
                 f"read by {_readers(model, init.name)}"
@@ -104,6 +100,11 @@ def _use_violations(
         readers = _readers(model, name)
         return [f"weight {name!r} is applied {actual} times, expected {promise.uses}; by {readers}"]
     return []
+
+
+def _holds_values(init: onnx.TensorProto) -> bool:
+    """Whether it is as large as a weight. Token numbers, which are int64, grow with the image."""
+    return init.data_type != onnx.TensorProto.INT64 and math.prod(init.dims) >= HELD_ELEMENTS
 
 
 def _readers(model: onnx.ModelProto, name: str) -> list[str]:

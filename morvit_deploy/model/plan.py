@@ -117,10 +117,12 @@ class Plan(Strict):
 
     def predicted(self, counts: NDArray[Any]) -> NDArray[np.int64]:
         """Return the index of the bucket that is chosen for each image before it runs."""
+        chosen: NDArray[np.int64]
         if self.mode != "threshold":
-            return np.argmin(self.too_small(counts), axis=1)
+            chosen = np.argmin(self.too_small(counts), axis=1)
+            return chosen
         bounds = np.array([bucket.upto for bucket in self.buckets])
-        chosen: NDArray[np.int64] = np.searchsorted(bounds, counts[:, self.lead])
+        chosen = np.searchsorted(bounds, counts[:, self.lead])
         return chosen
 
     def chosen(

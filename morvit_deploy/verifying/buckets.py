@@ -42,7 +42,8 @@ class Ran:
     @property
     def wrong_overflow(self) -> NDArray[np.bool_]:
         """Which compared images have another overflow flag."""
-        return (self.runtime.get("overflow", self.overflow) != self.overflow) & self.clear
+        wrong: NDArray[np.bool_] = self.runtime.get("overflow", self.overflow) != self.overflow
+        return wrong & self.clear
 
     @property
     def wrong_depth(self) -> NDArray[np.bool_]:
@@ -112,7 +113,8 @@ class BucketComparison:
             depths, counts = self.routes.depths(runtime), self.routes.wanted(runtime)
             depth = depth if depths is None else depths
             if counts is not None:
-                wanted, overflow = counts, (counts > np.array(self.bucket.capacity)).any(axis=1)
+                wanted = counts
+                overflow = np.any(counts > np.array(self.bucket.capacity), axis=1)
         return Ran(capped, runtime, clear, overflow, depth, wanted)
 
     def _fits(self, ragged: Outcome) -> list[bool]:

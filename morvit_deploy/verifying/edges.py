@@ -105,7 +105,8 @@ class Pool:
         """Return the clear pictures at an edge, as indices."""
         if not self.pictures:
             return []
-        return np.flatnonzero(edge.holds(np.stack(self.counts)) & np.array(self.clear)).tolist()
+        held = edge.holds(np.stack(self.counts)) & np.array(self.clear)
+        return [int(picture) for picture in np.flatnonzero(held)]
 
     def find(self, edge: Edge) -> list[int]:
         """Return the clear pictures at an edge, one of which may have to be made; none if the budget is too small."""

@@ -76,7 +76,7 @@ def replay(
     scripted = copy.copy(graph)
     scripted.router = router  # type: ignore[method-assign]
     if script.decisions_only:
-        scripted.block = lambda name: _Skipped()  # type: ignore[method-assign,assign,return-value]
+        scripted.block = lambda name: _Skipped()  # type: ignore[method-assign, assignment, return-value]
     with torch.no_grad():
         out = scripted(image)
     found = {name: value for name, value in out.items() if is_decision(name)}

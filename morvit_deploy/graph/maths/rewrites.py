@@ -49,12 +49,13 @@ def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values, order = torch.topk(z, k, dim=-1)
         return values, order
     places, left = torch.arange(z.shape[-1]), z.clamp(min=torch.finfo(z.dtype).min)
-    groups = []
+    groups: list[tuple[Tensor, Tensor]] = []
     for start in range(0, k, MOST_RANKED):
         if groups:  # whichever of equal values a TopK took, no position is taken twice
             taken = (groups[-1][1][..., None] == places).any(dim=-2)
             left = left.masked_fill(taken, float("-inf"))
-        groups.append(torch.topk(left, min(MOST_RANKED, k - start), dim=-1))
+        values, order = torch.topk(left, min(MOST_RANKED, k - start), dim=-1)
+        groups.append((values, order))
     return torch.cat([values for values, _ in groups], dim=-1), torch.cat(
         [order for _, order in groups], dim=-1
     )
