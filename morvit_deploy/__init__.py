@@ -14,6 +14,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  # pip refuses it; from the source
 
 if TYPE_CHECKING:
     from morvit_deploy.errors import (
+        AccuracyError,
         BundleError,
         CheckFailed,
         CheckpointError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AccuracyError",
     "BundleError",
     "CheckFailed",
     "CheckpointError",
