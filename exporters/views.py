@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.report import Report, Table, count, share, size
-from morvit_deploy.verifying.views import decibels, parity_tables, structure_tables
+from morvit_deploy.verifying.views import decibels, outcome_sentence, parity_tables, structure_tables
 
 if TYPE_CHECKING:
     from morvit_deploy.verifying.outcome import Verification
@@ -25,6 +25,7 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
             *structure_tables(parity["structure"]),
             *parity_tables(parity),
         ],
+        outcome_sentence(verification),
     )
 
 

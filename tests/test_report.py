@@ -79,6 +79,70 @@ def test_a_notebook_gets_a_part_in_its_own_colours(tmp_path: Path) -> None:
     assert all(one.startswith(".morvit ") for one in selectors), "nothing else on the page is changed"
 
 
+SHOWN = Report(
+    "Result of a/b",
+    [
+        TABLE,
+        Picture("Front", Path("front.png"), "it", content=b"bytes", chart=True),
+        Table(
+            "Long",
+            ("what", "why", "bar"),
+            [("a", "a text that is longer than four words", "██"), ("b", "", "█")],
+        ),
+        Picture("Map", Path("map.png"), content=b"bytes"),
+    ],
+    "It is 1.5 ms faster.",
+)
+
+
+def test_a_page_begins_with_the_result_and_its_picture() -> None:
+    page = SHOWN.html()
+    order = [
+        "<h1>",
+        "It is 1.5\u00a0ms faster.",
+        "Front</h2>",
+        "Contents",
+        "Gaps [1]</h2>",
+        "Long</h2>",
+        "Map</h2>",
+    ]
+    places = [page.index(words) for words in order]
+    assert places == sorted(places) and all(page.count(words) == 1 for words in order)
+
+
+def test_contents_link_to_every_other_part() -> None:
+    page = SHOWN.html()
+    links = re.findall(r"<a href='#(\w+)'>(.*?)</a>", page)
+    assert [title for _, title in links] == ["Gaps [1]", "Long", "Map"]
+    for name, title in links:
+        assert f"<section id={name}><h2>{title}</h2>" in page
+    assert "<nav>" not in Report("R", [TABLE]).html(), "one part is found without"
+
+
+def test_a_phone_scrolls_tables_and_pictures_and_not_the_page() -> None:
+    page = SHOWN.html()
+    wide = page.count("<table>") + page.count("<img")
+    assert page.count("<div class=scroll><table>") + page.count("<div class=scroll><img") == wide == 4
+    assert ".scroll{overflow-x:auto}" in page and "max-width:30rem" in page
+    assert "<td class=text>a text" in page and "<td class=bar>██" in page and "<td class=n>1e-9" in page
+    assert "Result of a/<wbr>b" in page, "a path may break"
+
+
+def test_a_dark_page_inverts_charts_and_no_photograph() -> None:
+    page = SHOWN.html()
+    assert "prefers-color-scheme:dark" in page and '<img class=chart alt="Front"' in page
+    assert '<img alt="Map"' in page and page.count("class=chart") == 1
+    assert "prefers-color-scheme" not in SHOWN.notebook(), "a notebook has its own theme"
+
+
+def test_the_result_comes_first_everywhere() -> None:
+    text = StringIO()
+    SHOWN.show(Console(file=text, width=80))
+    assert text.getvalue().lstrip().startswith("It is 1.5 ms faster.")
+    assert SHOWN.markdown().startswith("# Result of a/b\n\nIt is 1.5 ms faster.\n\n### Gaps")
+    assert "<p class=result>It is" in SHOWN.notebook()
+
+
 def test_a_number_of_things() -> None:
     assert [numbered(n, "bucket") for n in (1, 0, 2, 1200)] == [
         "1 bucket",

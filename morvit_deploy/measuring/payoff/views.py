@@ -15,7 +15,11 @@ def payoff_report(payoff: Payoff) -> Report:
         *map(match_table, payoff.matches),
         conditions_table(payoff.device, payoff.conditions, payoff.measured),
     ]
-    return Report("Verdict", list(tables))
+    return Report("Verdict", list(tables), _result(payoff))
+
+
+def _result(payoff: Payoff) -> str:
+    return " ".join(f"At batch {match.batch}, {match.sentence}." for match in payoff.matches)
 
 
 def payoff_table(payoff: Payoff) -> Table:
