@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from morvit_deploy.bars import bars
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.report import Report, Table, count, share, size
@@ -26,7 +27,15 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
             *parity_tables(parity),
         ],
         outcome_sentence(verification),
+        bars("MACs of one image", _macs(manifest), "dense: every token in every layer"),
     )
+
+
+def _macs(manifest: Manifest) -> list[tuple[str, float, str]]:
+    """Each bucket's MACs, and those of every token in every layer."""
+    macs = {bucket.name: manifest.macs[bucket.name] for bucket in manifest.plan.buckets}
+    macs["dense"] = dense_macs(manifest.config)
+    return [(name, value, f"{count(value)}MACs") for name, value in macs.items()]
 
 
 def bundle_table(folder: Path, manifest: Manifest) -> Table:

@@ -94,7 +94,7 @@ class Picture:
     def html(self) -> str:
         """The picture itself, so that the page is one file."""
         data = base64.b64encode(self.content or self.path.read_bytes()).decode()
-        source = f"data:image/{self.path.suffix.lstrip('.')};base64,{data}"
+        source = f"data:image/{self.path.suffix.lstrip('.').replace('svg', 'svg+xml')};base64,{data}"
         kind = " class=chart" if self.chart else ""
         image = f'<img{kind} alt="{html.escape(self.title)}" src="{source}">'
         return f"{_heading(self.title)}<div class=scroll>{image}</div>{_caption(self.caption)}"
@@ -102,11 +102,15 @@ class Picture:
 
 @dataclass
 class Report:
-    """The result in a sentence, a picture of it if there is one, and tables: a title and its parts, in order."""
+    """The result in a sentence, a picture of it if there is one, and tables: a title and its parts, in order.
+
+    `picture` is for pages only; without it, a page begins with the first picture of `parts`.
+    """
 
     title: str
     parts: list[Table | Picture] = field(default_factory=list)
     result: str = ""
+    picture: Picture | None = None
 
     def show(self, console: Console) -> None:
         """Print the result and the tables; pictures are named by path."""
@@ -125,7 +129,7 @@ class Report:
 
     def html(self) -> str:
         """The whole report as one page without outside references: result, first picture, contents, the rest."""
-        first = next((part for part in self.parts if isinstance(part, Picture)), None)
+        first = self.picture or next((part for part in self.parts if isinstance(part, Picture)), None)
         others = [part for part in self.parts if part is not first]
         opening = "" if first is None else _section(first, 0)
         body = "\n".join(_section(part, number) for number, part in enumerate(others, start=1))
@@ -139,8 +143,9 @@ class Report:
 
     def notebook(self) -> str:
         """The whole report as a part of a page, in the page's own colours: light or dark."""
+        opening = "" if self.picture is None else self.picture.html()
         body = "\n".join(part.html() for part in self.parts)
-        return f"<div class=morvit><style>{_NOTEBOOK}{_TABLES}</style>{self._result()}{body}</div>"
+        return f"<div class=morvit><style>{_NOTEBOOK}{_TABLES}</style>{self._result()}{opening}{body}</div>"
 
     def _result(self) -> str:
         return f"<p class=result>{html.escape(held(self.result))}</p>" if self.result else ""

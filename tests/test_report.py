@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from morvit_deploy.bars import bars
 from morvit_deploy.report import Picture, Report, Table, count, numbered, share, size
 
 TABLE = Table(
@@ -141,6 +143,26 @@ def test_the_result_comes_first_everywhere() -> None:
     assert text.getvalue().lstrip().startswith("It is 1.5 ms faster.")
     assert SHOWN.markdown().startswith("# Result of a/b\n\nIt is 1.5 ms faster.\n\n### Gaps")
     assert "<p class=result>It is" in SHOWN.notebook()
+
+
+def test_bars_are_a_picture_of_a_page_and_of_no_terminal() -> None:
+    picture = bars("Time", [("a & b", 2.0, "2 ms"), ("c", 4.0, "4 ms")])
+    assert picture is not None and picture.content is not None
+    drawn = ElementTree.fromstring(picture.content)
+    names = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert names == ["a & b", "2 ms", "c", "4 ms"]
+    widths = [float(one.get("width", 0)) for one in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths[2] == 2 * widths[1] <= widths[0]
+    report = Report("R", [TABLE], "done", picture)
+    assert 'class=chart alt="Time" src="data:image/svg+xml;base64,' in report.html()
+    text = StringIO()
+    report.show(Console(file=text, width=80))
+    assert "bars.svg" not in text.getvalue() + report.markdown()
+
+
+@pytest.mark.parametrize("rows", [[], [("one", 1.0, "1")], [("a", 0.0, "0"), ("b", 0.0, "0")]], ids=len)
+def test_no_bars_without_a_comparison(rows: list[tuple[str, float, str]]) -> None:
+    assert bars("T", rows) is None
 
 
 def test_a_number_of_things() -> None:

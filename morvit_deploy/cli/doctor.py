@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import emit
+from morvit_deploy.cli.shared.console import emit, working
 from morvit_deploy.cli.shared.groups import Json
 from morvit_deploy.errors import CheckFailed
 
@@ -14,7 +14,8 @@ def doctor(json: Json = False) -> None:
     from morvit_deploy.machine.diagnosis import doctor as diagnose
     from morvit_deploy.machine.views import doctor_report
 
-    found = diagnose()
+    with working("importing libraries"):
+        found = diagnose()
     emit(doctor_report(found), found.as_dict(), json)
     unusable = [*found.missing, *(library for library in found.broken if not library.extra)]
     if unusable:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.bars import bars
 from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
@@ -25,7 +26,9 @@ def bench_report(result: BenchResult) -> Report:
         *([energy] if (energy := energy_table(short_names(result), result.measured)) else []),
         conditions_table(result.device, result.conditions, result.measured),
     ]
-    return Report("Measurement", list(tables), _result(result))
+    times = [one.latency_ms["p50"] / one.batch for one in result.measured]
+    rows = [(name, ms, f"{three_digits(ms)} ms") for name, ms in zip(short_names(result), times, strict=True)]
+    return Report("Measurement", list(tables), _result(result), bars("Median time of an image", rows))
 
 
 def _result(result: BenchResult) -> str:

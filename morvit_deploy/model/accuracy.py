@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from morvit_deploy.errors import AccuracyError
 from morvit_deploy.report import numbered, share
@@ -17,6 +17,7 @@ from morvit_deploy.report import numbered, share
 Z = 1.96  # standard deviations: 95 %
 AGREEMENT = 0.99  # that a plan should keep without labels; int8 bundles have the same gate
 RUINED = 0.9  # fraction of its accuracy below which a model is ruined
+RECORDED = ("images", "top1_agreement", "top1", "trained_top1")  # keys of a plan's `calibration`
 
 
 class Interval(NamedTuple):
@@ -50,11 +51,11 @@ class Kept:
     @classmethod
     def recorded(cls, record: Mapping[str, Any] | None) -> Kept | None:
         """Return what `calibrate` recorded in a plan; None if the plan has no such record."""
-        found = [(record or {}).get(name) for name in ("images", "top1_agreement", "top1", "trained_top1")]
-        images, agreement, *top1 = found
+        images, agreement, top1, trained_top1 = ((record or {}).get(name) for name in RECORDED)
         if not isinstance(images, int) or images < 1 or not _is_share(agreement):
             return None
-        return cls(images, agreement, *(top1 if all(map(_is_share, top1)) else ()))
+        labelled = _is_share(top1) and _is_share(trained_top1)
+        return cls(images, agreement, *((top1, trained_top1) if labelled else ()))
 
     @property
     def accuracy(self) -> float:
@@ -132,5 +133,5 @@ class Floor:
         return known | {"images": self.images, "one_image": 1 / self.images}
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and 0 <= value <= 1
