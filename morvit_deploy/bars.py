@@ -8,9 +8,9 @@ from pathlib import Path
 
 from morvit_deploy.report import Picture
 
-WIDTH, ROW, MARGIN = 640, 44, 12  # pixels; a row is a label above its bar
+WIDTH, ROW, MARGIN = 440, 44, 12  # pixels, readable on a phone; a row is a label above its bar
 BAR, FONT = 14, 15
-NUMBER = 130  # pixels right of the longest bar, for its number
+NUMBER = 110  # pixels right of the longest bar, for its number
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], caption: str = "") -> Picture | None:

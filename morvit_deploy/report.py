@@ -197,7 +197,7 @@ _PAGE = (
     ".morvit h1{font-size:1.6rem;line-height:1.25}.morvit h2{font-size:1.2rem;margin:2rem 0 .5rem}"
     ".morvit nav ol{margin:0;padding-left:1.5rem;columns:2 16rem}"
     "@media(max-width:30rem){body.morvit{font-size:15px;margin:1rem auto}.morvit h1{font-size:1.3rem}"
-    ".morvit .scroll img{width:34rem;max-width:none}}"  # its text stays readable, and it scrolls
+    ".morvit .scroll img[src*='image/png']{width:34rem;max-width:none}}"  # its text stays readable, and it scrolls
     "@media(prefers-color-scheme:dark){.morvit .chart{filter:invert(1) hue-rotate(180deg)}}"
 )
 _NOTEBOOK = ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img{max-width:45rem;width:100%}"
