@@ -21,11 +21,17 @@ class Baseline:
 
     images: int
     agreement: float  # fraction of images with the class of learned routing
-    top1: float | None  # of random selection; None unless every image has a label
-    learned_top1: float | None
+    top1: float | None = None  # of random selection; None unless every image has a label
+    learned_top1: float | None = None
+    won: int = 0  # images that only learned routing classifies correctly
+    lost: int = 0  # images that only random selection classifies correctly
 
-    # of the gain in top-1 by learning; without labels, of the agreement
-    interval: Interval
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the gain in top-1; without labels, of the agreement."""
+        if self.top1 is None:
+            return wilson(self.agreement, self.images)
+        return gain_interval(self.won, self.lost, self.images)
 
     @property
     def gain(self) -> float | None:
@@ -52,13 +58,11 @@ def compare(learned: Sequence[int], at_random: Sequence[int], labels: Sequence[i
     images = len(pairs)
     agreement = sum(a == b for a, b, _ in pairs) / images
     if any(label is None for _, _, label in pairs):
-        return Baseline(images, agreement, None, None, wilson(agreement, images))
+        return Baseline(images, agreement)
     won = sum(a == label != b for a, b, label in pairs)
     lost = sum(b == label != a for a, b, label in pairs)
     right = sum(a == label for a, _, label in pairs)
-    return Baseline(
-        images, agreement, (right - won + lost) / images, right / images, gain_interval(won, lost, images)
-    )
+    return Baseline(images, agreement, (right - won + lost) / images, right / images, won, lost)
 
 
 def gain_interval(won: int, lost: int, images: int) -> Interval:

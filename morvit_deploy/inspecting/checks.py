@@ -1,4 +1,4 @@
-"""The checks of routing one by one: passed, failed, or why it could not be tested. No torch."""
+"""The checks of routing one by one: passed, failed, or why it could not be judged. No torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from morvit_deploy.inspecting.baseline import Baseline
+from morvit_deploy.model.accuracy import wilson
 from morvit_deploy.report import share
 
 BLIND_IMAGES = 4  # minimum number of different images; the maps of fewer may be similar by chance
 ENOUGH = 30  # different images for `random`; with fewer, chance explains large differences
-# fraction of images with the same class under random selection, from which on the choice of tokens has no effect
-SAME_SHARE = 0.99
+# fraction of images that surely have the same class under random selection if the choice of tokens has no effect
+SAME_SHARE = 0.95
+# images that are classified correctly in one way only: enough to tell, and the fraction that learned routing wins. By
+# chance it wins half
+CHANGED, WON_SHARE = 10, 2 / 3
 
 Kind = Literal["uniform", "blind", "undecided", "random"]
+Outcome = Literal["passed", "FAILED", "not judged"]
 PROPERTIES: dict[Kind, str] = {
     "uniform": "tokens have different depths",
     "blind": "depths depend on the image",
@@ -28,8 +33,8 @@ class Check:
     """A property of healthy routing, named by the way in which it fails."""
 
     kind: Kind
-    outcome: Literal["passed", "FAILED", "not tested"]
-    found: str  # what was measured, or why it was not tested
+    outcome: Outcome
+    found: str  # what was measured, or why it was not judged
 
     @property
     def property(self) -> str:
@@ -55,22 +60,32 @@ def checks_of(
         "uniform": (True, common),
         "blind": (image_share is not None, between),
         "undecided": (least is not None, logits),
-        "random": (baseline is not None and judges(baseline), _of(baseline)),
+        "random": (outcome_of(baseline) != "not judged", _of(baseline)),
     }
     return tuple(
-        Check(kind, "FAILED" if kind in failed else "passed" if tested else "not tested", found)
-        for kind, (tested, found) in known.items()
+        Check(kind, "FAILED" if kind in failed else "passed" if judged else "not judged", found)
+        for kind, (judged, found) in known.items()
     )
 
 
-def judges(baseline: Baseline) -> bool:
-    """Whether the baseline shows anything: without labels only that the choice of tokens has no effect."""
-    return baseline.images >= ENOUGH and (baseline.gain is not None or baseline.agreement >= SAME_SHARE)
+def outcome_of(baseline: Baseline | None) -> Outcome:
+    """Whether the chosen tokens are better than random ones, as far as the images show it.
+
+    Without labels, and if few images change, only a choice without any effect is found.
+    """
+    if baseline is None or baseline.images < ENOUGH:
+        return "not judged"
+    if baseline.gain is not None and baseline.interval.low > 0:
+        return "passed"
+    if wilson(baseline.agreement, baseline.images).low >= SAME_SHARE:
+        return "FAILED"
+    changed = baseline.won + baseline.lost
+    return "FAILED" if changed >= CHANGED and baseline.won < WON_SHARE * changed else "not judged"
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """What failed, what passed and what could not be tested, in one line."""
-    words = {"FAILED": "DEGENERATE", "passed": "passed", "not tested": "not tested"}
+    """What failed, what passed and what could not be judged, in one line."""
+    words = {"FAILED": "DEGENERATE", "passed": "passed", "not judged": "not judged"}
     by = {outcome: [check.kind for check in checks if check.outcome == outcome] for outcome in words}
     return "; ".join(f"{words[outcome]}: {', '.join(kinds)}" for outcome, kinds in by.items() if kinds)
 
@@ -80,4 +95,6 @@ def _of(baseline: Baseline | None) -> str:
         return "no images were run with random selection"
     if baseline.images < ENOUGH:
         return f"fewer than {ENOUGH} different images; {baseline}"
-    return str(baseline) if judges(baseline) else f"no labels; {baseline}"
+    if outcome_of(baseline) != "not judged":
+        return str(baseline)
+    return f"{'no labels' if baseline.gain is None else 'too few images to tell'}; {baseline}"

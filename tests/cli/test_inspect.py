@@ -131,7 +131,7 @@ def test_healthy_routing_is_drawn_without_a_warning(tmp_path: Path, image_files:
     assert result.exit_code == 0, result.stderr
     assert "degenerated" not in result.stderr
     assert " healthy" not in result.stdout, "what was tested is said instead"
-    assert "passed: uniform, blind, undecided; not tested: random" in " ".join(result.stdout.split())
+    assert "passed: uniform, blind, undecided; not judged: random" in " ".join(result.stdout.split())
     expected = ["0-depth.png", "1-depth.png", "inspection.json", "overview.png"]
     assert sorted(file.name for file in out.iterdir()) == expected
     with Image.open(out / "overview.png") as picture:
