@@ -15,11 +15,13 @@ if sys.version_info < (3, 10):  # noqa: UP036  # pip refuses it; from the source
 if TYPE_CHECKING:
     from morvit_deploy.errors import (
         AccuracyError,
+        AnswerError,
         BundleError,
         CheckFailed,
         CheckpointError,
         ConfigError,
         ImageError,
+        IncompleteError,
         KeywordError,
         LostError,
         MissingExtraError,
@@ -49,12 +51,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccuracyError",
+    "AnswerError",
     "BundleError",
     "CheckFailed",
     "CheckpointError",
     "ConfigError",
     "Host",
     "ImageError",
+    "IncompleteError",
     "KeywordError",
     "LostError",
     "MissingExtraError",

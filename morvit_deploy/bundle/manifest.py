@@ -223,7 +223,7 @@ def open_manifest(folder: str | Path) -> Manifest:
             f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
         ) from None
     try:
-        manifest = Manifest.model_validate_json(upgraded(text))
+        manifest = Manifest.model_validate_json(upgraded(text, path))
     except ValidationError as error:
         raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
     names = [bucket.name for bucket in manifest.plan.buckets]

@@ -15,6 +15,7 @@ from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
 from morvit_deploy.model.routings.record import Mode
 from morvit_deploy.report import count, numbered
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # names of other graphs and branches; so is `keep_NAME`
@@ -168,6 +169,7 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
         raise PlanError(
             f"cannot read {path}: {error.strerror}; a plan is a JSON file that `morvit-deploy calibrate` writes"
         ) from None
+    parse_json(text, path, PlanError, what=f"a {FORMAT} plan")
     try:
         plan = Plan.model_validate_json(text)
     except ValidationError as error:

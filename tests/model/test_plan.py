@@ -253,8 +253,11 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"\x00", b'{"format": "morvit-bundle/1"}', b"PK\x03\x04"],
-    ids=repr,
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b"\x00", b'{"format": "morvit-bundle/1"}', b"PK\x03\x04"),
+        *(b"[" * 100_000, b'{"mode": "topk", "mode": "depth"}', b'{"buckets": [' + b"9" * 5000 + b"]}"),
+    ],
+    ids=lambda content: repr(content[:30]),
 )
 def test_a_file_that_is_no_plan_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)

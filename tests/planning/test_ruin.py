@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from calibration_setup import save_model, save_pictures
 
+from morvit_deploy.calibration.routing import sequence
 from morvit_deploy.errors import AccuracyError
 from morvit_deploy.exporters.api import export
-from morvit_deploy.planning import rounds
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 
 RUINOUS: dict[str, Any] = {"mode": "threshold", "scale": 0.5, "buckets": 1}
@@ -20,7 +20,7 @@ RUINOUS: dict[str, Any] = {"mode": "threshold", "scale": 0.5, "buckets": 1}
 @pytest.fixture(scope="module", autouse=True)
 def two_scales() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "SCALES", (0.5, 1.0))
+        patch.setattr(sequence, "SCALES", (0.5, 1.0))
         yield
 
 
