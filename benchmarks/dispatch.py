@@ -82,7 +82,9 @@ def _bundles(folder: Path, tell: Callable[[str], None]) -> tuple[Path, Path]:
     for number, pixels in enumerate(synthetic_images(PICTURES, PICTURE_SIZE, seed=3)):
         Image.fromarray(pixels).save(pictures / f"{number:03}.png")
     tell("calibrating")
-    calibrated = calibrate(folder / "checkpoint", pictures, buckets=2)
+    calibrated = calibrate(
+        folder / "checkpoint", pictures, mode="threshold", scale=1.0, buckets=2, allow_worse=True
+    )
     assert calibrated.plan.thresholds is not None
     tell("counting tokens")
     counts = _counts(model, pictures, calibrated.plan.thresholds)

@@ -74,7 +74,7 @@ def export(
     of `calibrate`. `tell` is called with each stage.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
-    StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
+    StructureError, ParityError, PrecisionError or AccuracyError when a check fails; then nothing is written.
 
     >>> md.export("checkpoint", "build/onnx")
     >>> md.export("checkpoint", "build/phone", target="coreml", plan="plan.json", weights="int8", images="photos")

@@ -26,6 +26,7 @@ from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions
+from morvit_deploy.model.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.choices import Dispatch
 from morvit_deploy.model.config import Config
@@ -37,6 +38,7 @@ from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
 Tell = Callable[[str], None]
+CALIBRATE = "Run `morvit-deploy calibrate` for another plan"
 YOUNG = 50_000  # new objects before the garbage collector looks for cycles among them
 
 
@@ -128,7 +130,7 @@ class Exporter(ABC):
     def export(self, request: Request, tell: Tell = lambda stage: None) -> Exported:
         """Export a checkpoint to a bundle, which is verified before it gets its name.
 
-        Raises StructureError, ParityError or PrecisionError, and writes nothing, when a check fails.
+        Raises StructureError, ParityError, PrecisionError or AccuracyError, and writes nothing, when a check fails.
         """
         pictures = request.pictures  # errors in them are reported before any work is done
         check_outside(request.out, request.images)
@@ -144,6 +146,8 @@ class Exporter(ABC):
         plan = own_plan(model.config)
         if request.plan is not None:
             plan = read_plan(request.plan, model.config, fingerprint(request.checkpoint))
+        recorded = Kept.recorded(plan.calibration)
+        let_through = ruin_of(recorded, allow_worse=request.allow_worse, remedy=CALIBRATE)
         tell("unrolling")
         self.check(request, model, plan)
         graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
@@ -163,6 +167,7 @@ class Exporter(ABC):
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, pictures.verifying, folder)
+            let_through = let_through or _ruin_found(verification, recorded, request)
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
@@ -174,7 +179,7 @@ class Exporter(ABC):
                 update={"files": (*manifest.files, *describe_files(folder, beside))}
             )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        return Exported(request.out, manifest, verification, written.remarks)
+        return Exported(request.out, manifest, verification, (*written.remarks, *let_through))
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
         """Where the bucket is chosen: single, graph or host."""
@@ -229,6 +234,19 @@ class Exporter(ABC):
         if not (verification.passed or verification.only_gate_missed):
             raise ParityError(f"no bundle was written: {verification.failure}")
         return verification
+
+
+def _ruin_found(verification: Verification, recorded: Kept | None, request: Request) -> list[str]:
+    """What --allow-worse let through of the agreement on the user's images; AccuracyError for ruin without it.
+
+    An agreement as low as calibration recorded it is no ruin: with labels, top-1 has decided.
+    """
+    agreement = verification.routing_gap.top1_agreement
+    if verification.synthetic or (recorded is not None and agreement >= recorded.agreement):
+        return []
+    expected = 1.0 if recorded is None else recorded.agreement
+    kept = Kept(verification.images, agreement, expected=expected)
+    return ruin_of(kept, allow_worse=request.allow_worse, remedy=CALIBRATE)
 
 
 def _lowering_of(

@@ -49,6 +49,7 @@ class BundleCheck:
                 Table("Checked", ("what", "found"), list(self.checked.items())),
                 Table("Not checked", ("what",), rows),
             ],
+            f"{self.bundle} passes {len(self.checked)} checks; it was not compared with its checkpoint.",
         )
 
 

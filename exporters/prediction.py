@@ -92,7 +92,7 @@ class Prediction(Shown):
         parts: list[Any] = [prediction_table([self.as_dict()])]
         if self.depth is not None:
             parts.append(Picture("Depth map", Path("depth.png"), content=self.depth_map()))
-        return Report("Prediction", parts)
+        return Report("Prediction", parts, f"{self.image.name} is {self.label}.")
 
     def as_dict(self) -> dict[str, Any]:
         """As `predict --json` prints it; with a sigmoid head, `present` lists every class above one half."""
@@ -138,7 +138,7 @@ class Predictions(tuple[Prediction, ...], Shown):
         shown = [one for one in self if one.depth is not None]
         if shown:
             parts.append(Picture("Depth maps", Path("depth.png"), content=_overview(shown)))
-        return Report("Predictions", parts)
+        return Report("Predictions", parts, f"{numbered(len(self), 'image')} classified.")
 
 
 @checks_keywords()

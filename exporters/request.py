@@ -103,7 +103,11 @@ class Request:
         ),
     ] = None
     allow_worse: Annotated[
-        bool, Help("Keep a bundle that misses its accuracy gate or is not faster than fp32.", panel=PRECISION)
+        bool,
+        Help(
+            "Keep a bundle that misses its accuracy gate or is not faster than fp32, or whose plan ruins the model.",
+            panel=PRECISION,
+        ),
     ] = False
     images: Path | None = (
         None  # folder to verify and to calibrate with; None: synthetic images, and no calibration
@@ -179,5 +183,5 @@ class Request:
         given = [name for name, is_given in of_int8.items() if is_given]
         if given and self.precision != "int8":
             raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
-        if self.allow_worse and self.exact:
+        if self.allow_worse and self.exact and self.plan is None:
             raise ConfigError("allow_worse: fp32 has no gate that could be missed; precision is 'fp32'")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -58,6 +58,8 @@ class Target:
     board_files: str | None = None  # place of `board_files(bundle, manifest) -> BoardFiles`, if boards run it
     devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
     options: type[TargetOptions] = TargetOptions
+    # from the importable distributions, and whether there is an NVIDIA GPU: what runs its bundles here; "": nothing
+    runs_here: Callable[[Collection[str], bool], str] = lambda have, gpu: "its own runtime"
     form: str = "morvit_deploy.bundle.forms:TargetForm"  # place of the class of its manifest entry
     precision: Precision = "fp32"  # unless another is asked for
     precisions: tuple[Precision, ...] = ("fp32",)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from morvit_deploy.bars import bars
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.report import Report, Table, count, share, size
-from morvit_deploy.verifying.views import decibels, parity_tables, structure_tables
+from morvit_deploy.verifying.views import decibels, outcome_sentence, parity_tables, structure_tables
 
 if TYPE_CHECKING:
     from morvit_deploy.verifying.outcome import Verification
@@ -25,7 +26,16 @@ def export_report(folder: Path, manifest: Manifest, verification: Verification) 
             *structure_tables(parity["structure"]),
             *parity_tables(parity),
         ],
+        outcome_sentence(verification),
+        bars("MACs of one image", _macs(manifest), "dense: every token in every layer"),
     )
+
+
+def _macs(manifest: Manifest) -> list[tuple[str, float, str]]:
+    """Each bucket's MACs, and those of every token in every layer."""
+    macs = {bucket.name: manifest.macs[bucket.name] for bucket in manifest.plan.buckets}
+    macs["dense"] = dense_macs(manifest.config)
+    return [(name, value, f"{count(value)}MACs") for name, value in macs.items()]
 
 
 def bundle_table(folder: Path, manifest: Manifest) -> Table:

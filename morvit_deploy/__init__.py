@@ -14,6 +14,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  # pip refuses it; from the source
 
 if TYPE_CHECKING:
     from morvit_deploy.errors import (
+        AccuracyError,
         AnswerError,
         BundleError,
         CheckFailed,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AccuracyError",
     "AnswerError",
     "BundleError",
     "CheckFailed",

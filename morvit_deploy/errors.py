@@ -16,7 +16,8 @@ MorvitError                  exit status 2: bad usage or input
     ├── IncompleteError      some images of many have no prediction; also an ImageError
     ├── StructureError       the written graph differs from the static graph
     ├── ParityError          the bundle does not compute what the checkpoint computes
-    └── PrecisionError       a bundle below fp32 misses its gate, or is not faster
+    ├── PrecisionError       a bundle below fp32 misses its gate, or is not faster
+    └── AccuracyError        a plan ruins the model
 """
 
 from __future__ import annotations
@@ -100,6 +101,10 @@ class ParityError(CheckFailed):
 
 class PrecisionError(CheckFailed):
     """A bundle below fp32 misses its accuracy gate, or is not faster than fp32."""
+
+
+class AccuracyError(CheckFailed):
+    """A plan surely keeps less than nine tenths of the trained model's accuracy."""
 
 
 def listed(problems: Sequence[str], most: int | None = None) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+BAR = "█"
+WORDS = 24  # characters: a column of longer texts gets room on a phone, and the table scrolls
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text under columns, with a heading and perhaps a caption."""
@@ -48,17 +52,27 @@ class Table:
 
     def html(self) -> str:
         """A table element with its heading."""
+        kinds = [self._kind(column) for column in range(len(self.columns))]
 
         def cells(tag: str, row: tuple[str, ...]) -> str:
             return "".join(
-                f"<{tag}{' class=n' if i in self.numeric else ''}>{html.escape(held(cell))}</{tag}>"
-                for i, cell in enumerate(row)
+                f"<{tag}{f' class={kind}' if kind else ''}>{html.escape(held(cell))}</{tag}>"
+                for kind, cell in zip(kinds, row, strict=True)
             )
 
-        head = f"<tr>{cells('th', self.columns)}</tr>"
+        head = f"<tr>{cells('th', self.columns)}</tr>"  # cells keep numbers with their units
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
-        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
-        return f"<h2>{html.escape(self.title)}</h2><table>{head}{body}</table>{caption}"
+        table = f"<div class=scroll><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"
+        return f"{_heading(self.title)}{table}{_caption(self.caption)}"
+
+    def _kind(self, column: int) -> str:
+        """How a page shows a column: numbers, bars, text that needs room, or "" for a few words."""
+        if column in self.numeric:
+            return "n"
+        cells = [row[column] for row in self.rows]
+        if any(cells) and all(set(cell) <= {BAR} for cell in cells):
+            return "bar"
+        return "text" if max(map(len, cells), default=0) > WORDS else ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Picture:
     path: Path
     caption: str = ""
     content: bytes | None = field(default=None, repr=False)
+    chart: bool = False  # dark lines on white, which a dark page may invert; no photograph
 
     def markdown(self) -> str:
         """A link to the file beside the report."""
@@ -79,22 +94,28 @@ class Picture:
     def html(self) -> str:
         """The picture itself, so that the page is one file."""
         data = base64.b64encode(self.content or self.path.read_bytes()).decode()
-        source = f"data:image/{self.path.suffix.lstrip('.')};base64,{data}"
-        return (
-            f"<h2>{html.escape(self.title)}</h2><img alt='{html.escape(self.title)}' src='{source}'>"
-            f"<p>{html.escape(self.caption)}</p>"
-        )
+        source = f"data:image/{self.path.suffix.lstrip('.').replace('svg', 'svg+xml')};base64,{data}"
+        kind = " class=chart" if self.chart else ""
+        image = f'<img{kind} alt="{html.escape(self.title)}" src="{source}">'
+        return f"{_heading(self.title)}<div class=scroll>{image}</div>{_caption(self.caption)}"
 
 
 @dataclass
 class Report:
-    """A title and its parts, in order."""
+    """The result in a sentence, a picture of it if there is one, and tables: a title and its parts, in order.
+
+    `picture` is for pages only; without it, a page begins with the first picture of `parts`.
+    """
 
     title: str
     parts: list[Table | Picture] = field(default_factory=list)
+    result: str = ""
+    picture: Picture | None = None
 
     def show(self, console: Console) -> None:
-        """Print the tables; pictures are named by path."""
+        """Print the result and the tables; pictures are named by path."""
+        if self.result:
+            print_lines(console, ["", *wrapped(self.result, console.width)])
         for part in self.parts:
             if isinstance(part, Table):
                 part.show(console)
@@ -103,22 +124,31 @@ class Report:
 
     def markdown(self) -> str:
         """The whole report."""
-        return f"# {self.title}\n\n" + "\n".join(part.markdown() for part in self.parts)
+        result = f"{self.result}\n\n" if self.result else ""
+        return f"# {self.title}\n\n{result}" + "\n".join(part.markdown() for part in self.parts)
 
     def html(self) -> str:
-        """The whole report as one page without outside references."""
-        body = "\n".join(part.html() for part in self.parts)
+        """The whole report as one page without outside references: result, first picture, contents, the rest."""
+        first = self.picture or next((part for part in self.parts if isinstance(part, Picture)), None)
+        others = [part for part in self.parts if part is not first]
+        opening = "" if first is None else _section(first, 0)
+        body = "\n".join(_section(part, number) for number, part in enumerate(others, start=1))
         return (
             "<!doctype html><html lang=en><meta charset=utf-8>"
             "<meta name=viewport content='width=device-width,initial-scale=1'>"
             f"<title>{html.escape(self.title)}</title><style>{_PAGE}{_TABLES}</style>"
-            f"<body class=morvit><h1>{html.escape(self.title)}</h1>{body}</body></html>\n"
+            f"<body class=morvit><h1>{_breakable(self.title)}</h1>{self._result()}{opening}{_contents(others)}{body}"
+            "</body></html>\n"
         )
 
     def notebook(self) -> str:
         """The whole report as a part of a page, in the page's own colours: light or dark."""
+        opening = "" if self.picture is None else self.picture.html()
         body = "\n".join(part.html() for part in self.parts)
-        return f"<div class=morvit><style>{_NOTEBOOK}{_TABLES}</style>{body}</div>"
+        return f"<div class=morvit><style>{_NOTEBOOK}{_TABLES}</style>{self._result()}{opening}{body}</div>"
+
+    def _result(self) -> str:
+        return f"<p class=result>{html.escape(held(self.result))}</p>" if self.result else ""
 
 
 class Shown(ABC):
@@ -132,16 +162,53 @@ class Shown(ABC):
         return self.report().notebook()
 
 
+def _section(part: Table | Picture, number: int) -> str:
+    return f"<section id=s{number}>{part.html()}</section>"
+
+
+def _contents(parts: Sequence[Table | Picture]) -> str:
+    """Links to the parts; none where there is nothing to find."""
+    if len(parts) < 2:
+        return ""
+    links = "".join(
+        f"<li><a href='#s{number}'>{html.escape(part.title)}</a></li>"
+        for number, part in enumerate(parts, start=1)
+    )
+    return f"<nav><h2>Contents</h2><ol>{links}</ol></nav>"
+
+
+def _heading(title: str) -> str:
+    return f"<h2>{_breakable(title)}</h2>"
+
+
+def _breakable(title: str) -> str:
+    """A title whose paths may break after a slash: on a phone they are longer than a line."""
+    return html.escape(title).replace("/", "/<wbr>")
+
+
+def _caption(text: str) -> str:
+    return f"<p>{html.escape(held(text))}</p>" if text else ""
+
+
+# A dark page inverts charts, which are dark lines on white, and leaves photographs as they are.
 _PAGE = (
     ":root{color-scheme:light dark}"
-    ".morvit{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "body.morvit{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}"
+    ".morvit h1{font-size:1.6rem;line-height:1.25}.morvit h2{font-size:1.2rem;margin:2rem 0 .5rem}"
+    ".morvit nav ol{margin:0;padding-left:1.5rem;columns:2 16rem}"
+    "@media(max-width:30rem){body.morvit{font-size:15px;margin:1rem auto}.morvit h1{font-size:1.3rem}"
+    ".morvit .scroll img[src*='image/png']{width:34rem;max-width:none}}"  # its text stays readable, and it scrolls
+    "@media(prefers-color-scheme:dark){.morvit .chart{filter:invert(1) hue-rotate(180deg)}}"
 )
 _NOTEBOOK = ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img{max-width:45rem;width:100%}"
-_TABLES = (  # no colors but grays that show on white and on black; on a phone a wide table scrolls by itself
-    ".morvit table{border-collapse:collapse;display:block;overflow-x:auto}"
-    ".morvit th,.morvit td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:left}"
-    ".morvit .n{text-align:right;font-variant-numeric:tabular-nums}.morvit img{max-width:100%}"
-    ".morvit p{opacity:.75}"
+_TABLES = (  # no colors but grays that show on white and on black; a wide table scrolls by itself, not the page
+    ".morvit .scroll{overflow-x:auto}.morvit table{border-collapse:collapse}"
+    ".morvit th,.morvit td{padding:.3rem .8rem .3rem 0;border-bottom:1px solid #8886;text-align:left;"
+    "vertical-align:top}"
+    ".morvit .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".morvit .text{min-width:11rem}.morvit .bar{font-size:.4em;vertical-align:middle;white-space:nowrap}"
+    ".morvit img{max-width:100%;height:auto}.morvit p{opacity:.75;overflow-wrap:anywhere}"
+    ".morvit .result{opacity:1;font-size:1.1em}"
 )
 
 

@@ -21,9 +21,7 @@ from morvit_deploy.calibration.buckets.ladders import (
 from morvit_deploy.calibration.buckets.predicted import fit_predicted
 from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled
 from morvit_deploy.calibration.routing.statistics import Statistics, Thresholds
-from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config
-from morvit_deploy.report import count
 
 MAX_BUCKETS = 6  # tried if the number of buckets is not given
 
@@ -68,49 +66,6 @@ def points_of(
         for i, own in enumerate(thresholds):
             points.append(_threshold_point(config, last, i, own, costs, buckets))
     return points
-
-
-def choose(
-    points: Sequence[Point], kind: str, budget_ms: float | None = None, budget_macs: float | None = None
-) -> Point:
-    """Return the preferred point of `kind`, or the most accurate point within a budget; of equal ones the cheapest.
-
-    If points differ only in the number of buckets, this is the preferred ladder or, if it exceeds the budget, the one
-    with the fewest buckets that does not. `budget_ms` requires points that cost milliseconds. Raises PlanError, which
-    names the cheapest point, if no point is within the budget.
-    """
-    own = [point for point in points if point.kind == kind]
-    limit = budget_ms if budget_macs is None else budget_macs
-    if limit is None:
-        return next(point for point in own if point.preferred)
-
-    def price(point: Point) -> float:
-        return point.expected if budget_macs is None else point.expected_macs
-
-    within = [point for point in own if price(point) <= limit]
-    if within and kind == "depth":
-        return max(within, key=lambda point: (point.preferred, price(point)))
-    if within:
-        return max(within, key=lambda point: (point.accuracy, -price(point)))
-    nearest = min(own, key=price)
-    if nearest.scale is not None:
-        which = f"{nearest.scale:g} × the trained capacities"
-    else:
-        assert nearest.ladder is not None
-        which = f"with {len(nearest.ladder.schedules)} buckets"
-    text = _ms if budget_macs is None else _macs
-    raise PlanError(
-        f"no {kind} plan is within the budget of {text(limit)} per image; the nearest costs {text(price(nearest))} "
-        f"({which})"
-    )
-
-
-def _ms(value: float) -> str:
-    return f"{value:.4g} ms"
-
-
-def _macs(value: float) -> str:
-    return f"{count(value)}MACs" if value >= 1000 else f"{value:g} MACs"
 
 
 def _topk_point(config: Config, last: Statistics, i: int, costs: Costs) -> Point:

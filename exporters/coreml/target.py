@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.targets import Needs, Target
@@ -10,9 +11,15 @@ from morvit_deploy.model.gates import ALL_FP16, GATES
 
 INTERPRETER = () if sys.platform == "darwin" else ("torch",)  # runs packages where Core ML is not
 
+
+def _runs_here(have: Collection[str], gpu: bool) -> str:
+    return "Core ML" if sys.platform == "darwin" else "an interpreter on the CPU: this is not a Mac"
+
+
 TARGET = Target(
     name="coreml",
     runs_on="Core ML; elsewhere an interpreter",
+    runs_here=_runs_here,
     needs=Needs(
         export=("torch", "safetensors", "coremltools"),
         run=("coremltools", "numpy", "pillow", "pydantic", *INTERPRETER),

@@ -7,6 +7,7 @@ from morvit_deploy.exporters.targets import Needs, Target
 TARGET = Target(
     name="onnx",
     runs_on="ONNX Runtime, CPU",
+    runs_here=lambda have, gpu: "ONNX Runtime on the CPU",
     needs=Needs(
         export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
         run=("onnxruntime", "numpy", "pillow", "pydantic"),

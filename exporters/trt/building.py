@@ -80,4 +80,5 @@ def engines_report(record: dict[str, Any]) -> Report:
     where = record["device"]["name"] if record["device"] else "no GPU there"
     caption = f"{PRODUCT[record['flavor']]} {record['tensorrt']}, {where}"
     columns = ("engine", "size", "seconds", "built for")
-    return Report("Engines", [Table("Engines", columns, rows, numeric=(1, 2), caption=caption)])
+    outcome = f"{numbered(len(rows), 'engine')} for {caption}."
+    return Report("Engines", [Table("Engines", columns, rows, numeric=(1, 2), caption=caption)], outcome)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from morvit_deploy.exporters.targets import Needs, Target
 from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
 from morvit_deploy.exporters.trt.options import TrtOptions
 
+
+def _runs_here(have: Collection[str], gpu: bool) -> str:
+    """On a GPU only an engine runs."""
+    products = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+    if not gpu:
+        return "ONNX Runtime on the CPU: there is no NVIDIA GPU"
+    return next((f"{product} on the GPU" for name, product in products.items() if name in have), "")
+
+
 TARGET = Target(
     name="trt",
+    runs_here=_runs_here,
     runs_on="TensorRT or TensorRT-RTX on an NVIDIA GPU; elsewhere ONNX Runtime on the same graph",
     needs=Needs(  # engines are built where TensorRT is, here or on the device; without a GPU ONNX Runtime runs them
         export=("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime"),

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from morvit_deploy.planning.rounds import Waiting
 
 COUNTING = ("limit", "seed", "upscale", "exif")
+PLANNING = (
+    "buckets",
+    "cost",
+    "budget_macs",
+    "budget_ms",
+    "threads",
+    "pick",
+    "scale",
+    "min_agreement",
+    "allow_worse",
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,8 @@ class Wanted(Group):
     mode: Annotated[
         Literal["threshold", "topk"] | None,
         Help(
-            "threshold: easy images take fewer tokens (default); topk: the same number for every image. Ignored by "
-            "token_choice, which has its own mode."
+            "threshold: easy images take fewer tokens; topk: the same number for every image (default: whichever is "
+            "cheaper at the same accuracy). Ignored by token_choice, which has its own mode."
         ),
     ] = None
     buckets: Annotated[
@@ -76,6 +87,22 @@ class Wanted(Group):
         None
     )
     threads: Annotated[int | None, Help("Threads for measured costs (default: all cores).", least=1)] = None
+    pick: Annotated[
+        int | None, Help("Take this row of the table instead of the recommended one.", "ROW", least=1)
+    ] = None
+    scale: Annotated[
+        float | None, Help("Take the plan of this scale instead of the recommended one; --mode tells which.")
+    ] = None
+    min_agreement: Annotated[
+        float | None,
+        Help(
+            "Top-1 agreement with the trained model that the recommended plan keeps, 0 to 1 (default: not below the "
+            "95 % interval of the trained model's top-1 on these images; without labels, of 99 % agreement).",
+            least=0,
+            most=1,
+        ),
+    ] = None
+    allow_worse: Annotated[bool, Help("Write a plan that ruins the model.")] = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +150,7 @@ class Parts(Group):
 @command(
     "calibrate",
     "morvit-deploy calibrate my-model --images photos",
-    "morvit-deploy calibrate my-model --images photos --budget-macs 1.2e9 -o plan.json",
+    "morvit-deploy calibrate my-model --images photos --mode threshold --scale 0.7 -o plan.json",
 )
 def calibrate(
     checkpoint: Checkpoint = None,
@@ -144,7 +171,7 @@ def calibrate(
     output: Output,
     foreign: AlsoForeign,
 ) -> None:
-    """Find thresholds and buckets on images, and show the accuracy/cost trade-off of each choice."""
+    """Find thresholds and buckets on images, show what each choice costs and keeps, and recommend one."""
     parts.check(counted.images)
     _check_unused(counted, wanted, parts)
     part = parts.part
@@ -163,6 +190,10 @@ def calibrate(
         return
     if wanted.mode is not None and found.plan.mode == "depth":
         note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
+    if wanted.buckets is not None and found.plan.mode == "topk":
+        note(
+            f"a top-k plan has one bucket; --buckets {wanted.buckets} is for the threshold rows of the table"
+        )
     write_files(found, files, force=output.force)
     result.print_result(found, files, output.json, said)
 
@@ -173,7 +204,7 @@ def _run(
     """The plan; of a shard what it waits for, or None where it has counted all rounds."""
     from morvit_deploy.planning import rounds
 
-    wish = asdict(wanted) | {"mode": wanted.mode or "threshold"}
+    wish = asdict(wanted)
     how: dict[str, Any] = {"max_bad": counted.max_bad, "tell": tell, "progress": progress}
     if parts.merge:
         assert parts.stats is not None
@@ -182,7 +213,7 @@ def _run(
     how |= {"limit": counted.limit, "seed": counted.seed, "upscale": counted.upscale, "exif": counted.exif}
     if (part := parts.part) is not None:
         assert parts.stats is not None
-        how |= {"mode": wish["mode"], "wait_s": 60 * parts.wait}
+        how |= {"mode": wanted.mode or "threshold", "wait_s": 60 * parts.wait}
         return rounds.calibrate_shard(checkpoint, counted.images, parts.stats, part, **how)
     return rounds.calibrate(checkpoint, counted.images, ray=parts.ray, **wish, **how)
 
@@ -190,8 +221,7 @@ def _run(
 def _check_unused(counted: Counted, wanted: Wanted, parts: Parts) -> None:
     """PlanError for an option that this part of the work would not use."""
     shards_only = [name for name in COUNTING if getattr(counted, name)]
-    merge_only = [name for name in ("buckets", "cost", "budget_macs", "budget_ms", "threads")
-                  if getattr(wanted, name) != getattr(Wanted(), name)]  # fmt: skip
+    merge_only = [name for name in PLANNING if getattr(wanted, name) != getattr(Wanted(), name)]
     for when, names, why in (
         (parts.merge, shards_only, "says what shards count; give it to every --shard, and not to --merge"),
         (parts.shard, merge_only, "says how the plan is made; give it to --merge, and not to --shard"),

@@ -161,6 +161,7 @@ def run_demo(
             blocks=2 if quick else BLOCKS,
             starts=1 if quick else STARTS,
         )
+        demo.report.result = demo.brief.result = _result(demo)
         brief = [_summary(demo.models), *_pictures(demo.models, folder), *bench_report(first.bench).parts]
         demo.report.parts = [*brief, *(table for one in demo.models for table in _details(one))]
         (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
@@ -169,6 +170,18 @@ def run_demo(
         (folder / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     demo.brief.parts = [_moved(part, out) for part in brief[:SHOWN_PARTS]]
     return demo
+
+
+def _result(demo: Demo) -> str:
+    """That the bundles are the models, and what that is worth."""
+    first = demo.models[0]
+    assert first.bench is not None
+    verified = all(one.verification.passed for one in demo.models)
+    speed = f"{first.name} runs {first.bench.ratios[0].median:.2f}× as fast as its naive export"
+    return (
+        f"{'Both bundles are' if verified else 'A bundle is NOT'} verified against the checkpoint; {speed}. "
+        f"{first.adaptive.calibrated.conclusion}"
+    )
 
 
 def _moved(part: Table | Picture, out: Path) -> Table | Picture:
@@ -215,13 +228,13 @@ def _adapt(checkpoint: Path, pictures: Path, folder: Path, tell: Callable[[str],
     """Calibrate, export with the plan, and predict."""
     name = checkpoint.name
     tell(f"{name}: calibrating")
-    calibrated = calibrate(checkpoint, pictures, buckets=BUCKETS)
+    calibrated = calibrate(checkpoint, pictures, mode="threshold", buckets=BUCKETS, allow_worse=True)
     plan = folder / f"{name}.plan.json"
     write_text(plan, calibrated.plan.to_json())
     write_bytes(folder / f"{name}-pareto.png", draw(calibrated))
     tell(f"{name}: exporting the plan's buckets")
     out = folder / f"{name}-adaptive"
-    exported = export(checkpoint, out, plan=plan, images=pictures, with_depth=True)
+    exported = export(checkpoint, out, plan=plan, images=pictures, with_depth=True, allow_worse=True)
     images = open_images(pictures, exported.manifest.config)
     with open_bundle(out) as session:
         outputs = session.run(images.all())
@@ -339,7 +352,8 @@ def _pictures(models: list[ModelRun], folder: Path) -> list[Picture]:
     caption = "Steps that each patch token ran, over the image: warm is deep (paper, Figure 4)."
     maps = [Picture(f"Token depth, {one.name}", folder / f"{one.name}-depth.png", caption) for one in models]
     first = models[0].name
-    return [*maps, Picture(f"Accuracy/cost trade-off, {first}", folder / f"{first}-pareto.png", _FRONT)]
+    front = folder / f"{first}-pareto.png"
+    return [*maps, Picture(f"Accuracy/cost trade-off, {first}", front, _FRONT, chart=True)]
 
 
 def _details(one: ModelRun) -> list[Table]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, warn, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Pictures
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
-from morvit_deploy.errors import OutputError
+from morvit_deploy.errors import CheckFailed, ConfigError, OutputError
 from morvit_deploy.exporters.options import Help
+
+if TYPE_CHECKING:
+    from morvit_deploy.inspecting.degeneracy import Assessment
 
 
 @command(
@@ -28,11 +31,20 @@ def inspect(
         Path | None,
         Help("Folder for depth maps (default: build/inspect-CHECKPOINT).", "DIR", short="-o", panel=OUTPUT),
     ] = None,
+    fail_on_degenerate: Annotated[
+        bool,
+        Help(
+            "Exit with status 1 if a check of the routers fails on the images.",
+            panel=Pictures.panel,
+        ),
+    ] = False,
     output: Output,
     foreign: AlsoForeign,
 ) -> None:
     """Show a checkpoint's parts and costs; with --images also how its routers behave, and depth maps."""
     images = pictures.images
+    if fail_on_degenerate and images is None:
+        raise ConfigError("--fail-on-degenerate judges routers on images; give --images DIR")
     if out is not None and images is None:
         raise OutputError(
             f"-o {out}: there are no depth maps to write without --images; give a folder of images"
@@ -54,5 +66,22 @@ def inspect(
             pictures.remark_on_limit(source.folder, len(found.survey.images))
     emit(inspection_report(found), found.as_dict() | {"images_read": said}, output.json)
     assessment = found.survey.assessment if found.survey else None
-    if assessment is not None and assessment.degenerate:
+    if fail_on_degenerate:
+        _check(assessment)
+    elif assessment is not None and assessment.degenerate:
         warn([assessment.warning])
+
+
+def _check(assessment: Assessment | None) -> None:
+    """CheckFailed unless the routers were judged and no check failed."""
+    from morvit_deploy.inspecting.checks import BLIND_IMAGES
+
+    if assessment is None:
+        raise ConfigError("--fail-on-degenerate: the model has no routers to judge; leave it out")
+    if assessment.degenerate:
+        raise CheckFailed(assessment.warning)
+    if assessment.images < BLIND_IMAGES:
+        raise CheckFailed(
+            f"the routers cannot be judged: got {assessment.images} different images, expected at least "
+            f"{BLIND_IMAGES}; give more with --images or --limit"
+        )

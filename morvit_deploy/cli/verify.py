@@ -40,8 +40,6 @@ def verify(
         with working("loading PyTorch") as (tell, progress):
             from morvit_deploy.exporters.verification import DEFAULT_LIMIT
             from morvit_deploy.exporters.verification import verify as run
-            from morvit_deploy.report import Report
-            from morvit_deploy.verifying.views import parity_tables, structure_tables
 
             verification = run(
                 folder, source.folder, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
@@ -55,7 +53,7 @@ def verify(
     warn(verification.warnings)
     if not verification.same_checkpoint:
         note("the bundle was made from other files than this checkpoint's (sha256 differs)")
-    emit(Report("Verification", [*structure_tables(data["structure"]), *parity_tables(data)]), data, json)
+    emit(verification.report(), data, json)
     if not verification.passed:
         from morvit_deploy.errors import ParityError, PrecisionError
 

@@ -1,19 +1,31 @@
 """Detection of degenerate routing from token depths and router logits (paper §3.3, Figure 5). No torch.
 
-With a nested schedule every image has the same histogram of depths, whatever the router does. Therefore three
-properties are checked: the histogram, how depth varies between images, and the spread of router logits.
+With a nested schedule every image has the same histogram of depths, whatever the router does. Therefore four
+properties are checked: the histogram, how depth varies between images, the spread of router logits, and whether the
+choice of tokens is worth more than a random one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import listed
+from morvit_deploy.inspecting.baseline import Baseline
+from morvit_deploy.inspecting.checks import (
+    BLIND_IMAGES,
+    SAME_SHARE,
+    Check,
+    Kind,
+    checks_of,
+    outcome_of,
+    summary,
+)
+from morvit_deploy.report import share
 
 Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
 
@@ -21,7 +33,6 @@ Depth = NDArray[np.integer[Any]]  # (n, N): images by patch tokens
 UNIFORM_SHARE = 0.95
 # fraction of the depths' variance between images; for a router that depends on content it is tens of percent
 BLIND_SHARE = 0.05
-BLIND_IMAGES = 4  # minimum number of different images; the maps of fewer may be similar by chance
 # standard deviation of router logits; sigmoid scores then differ by 0.01, and int8 reorders them
 UNDECIDED_SPREAD = 0.05
 
@@ -30,7 +41,7 @@ UNDECIDED_SPREAD = 0.05
 class Reason:
     """A way in which routing has degenerated: measured value, expected value, advice."""
 
-    kind: Literal["uniform", "blind", "undecided"]
+    kind: Kind
     measured: str
     expected: str
     advice: str
@@ -49,6 +60,12 @@ class Assessment:
     image_share: float | None  # fraction of the variance of depth between images; None if unknown
     spread: tuple[float | None, ...] | None  # of router logits at each step; None at a step without selection
     reasons: tuple[Reason, ...]
+    checks: tuple[Check, ...]  # one for each kind of reason
+
+    @property
+    def summary(self) -> str:
+        """What failed, what passed and what could not be judged."""
+        return summary(self.checks)
 
     @property
     def degenerate(self) -> bool:
@@ -57,7 +74,7 @@ class Assessment:
 
     @property
     def warning(self) -> str:
-        """A text for the user; empty if routing is healthy."""
+        """A text for the user; empty if no check failed."""
         if not self.reasons:
             return ""
         return "routing has degenerated\n" + listed([str(reason) for reason in self.reasons])
@@ -72,11 +89,13 @@ def assess(
     num_steps: int,
     spread: Sequence[float | None] | None = None,
     capacity: Sequence[int] | None = None,
+    baseline: Baseline | None = None,
 ) -> Assessment:
     """Assess depths (n, N) of n different images, of up to `num_steps`.
 
     spread is the standard deviation of an image's router logits at each step (of a token's logits if depths are
-    chosen up front), averaged over images. capacity is the schedule, if there is one.
+    chosen up front), averaged over images. capacity is the schedule, if there is one. baseline compares predictions
+    with those of random selection.
     """
     values, counts = np.unique(depth, return_counts=True)
     common_depth, common_share = int(values[counts.argmax()]), float(counts.max() / depth.size)
@@ -85,14 +104,19 @@ def assess(
         _uniform(common_depth, common_share, num_steps, capacity),
         _blind(len(depth), image_share),
         _undecided(spread or ()),
+        _random(baseline),
     )
+    reasons = tuple(reason for reason in found if reason)
+    failed = {reason.kind for reason in reasons}
+    common = f"{share(common_share)} of patch tokens have depth {common_depth}"
     return Assessment(
         images=len(depth),
         common_depth=common_depth,
         common_share=common_share,
         image_share=image_share,
         spread=None if spread is None else tuple(spread),
-        reasons=tuple(reason for reason in found if reason),
+        reasons=reasons,
+        checks=checks_of(failed, common, image_share, spread, baseline),
     )
 
 
@@ -156,4 +180,18 @@ def _undecided(spread: Sequence[float | None]) -> Reason | None:
         expected=f"at least {UNDECIDED_SPREAD}",
         advice="The selection is close to random and changes in lower precision: decrease the weight of the z-loss, "
         "or train the router longer (untrained weights look like this).",
+    )
+
+
+def _random(baseline: Baseline | None) -> Reason | None:
+    """With labels, the gain in top-1 must be more than chance explains; without, some classes must change."""
+    if baseline is None or outcome_of(baseline) != "FAILED":
+        return None
+    expected = f"surely less than {SAME_SHARE:.0%}" if baseline.gain is None else "a gain surely above 0"
+    return Reason(
+        "random",
+        measured=f"{baseline} on {baseline.images} images",
+        expected=expected,
+        advice="At the same MACs the routers choose no better than chance: train them longer, or look for a bug in "
+        "how their scores were trained.",
     )

@@ -28,6 +28,7 @@ from morvit_deploy.inspecting.anatomy import (
     ties_of,
     untied_parameters,
 )
+from morvit_deploy.inspecting.baseline import compare
 from morvit_deploy.inspecting.degeneracy import assess
 from morvit_deploy.inspecting.survey import DepthMaps, Seen, Survey, draw_survey
 from morvit_deploy.keywords import checks_keywords
@@ -36,10 +37,10 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
-from morvit_deploy.model.trace import Trace
+from morvit_deploy.model.trace import Routing, Trace
 from morvit_deploy.report import Report, Shown, count
 
-DEFAULT_LIMIT = 256  # images: enough for shares to a percent, about a minute for a ViT-B on two cores
+DEFAULT_LIMIT = 256  # images: enough for shares to a percent, about two minutes for a ViT-B on two cores
 DEFAULT_DRAW = 8  # images to draw heat maps of
 RECORD = "inspection.json"
 _BATCH = 8  # the reference keeps all states of a batch
@@ -110,10 +111,10 @@ def inspect(
 ) -> Inspection:
     """Parameters, ties and MACs of a checkpoint folder; with a folder of `images`, also what its routers do.
 
-    The reference runs in float32 on at most `limit` of the images, a seeded choice. With `out`, and if the model
-    routes, writes a folder with heat maps of the first `draw` images, `overview.png` and the record. `called`
-    replaces the checkpoint's name in reports, for a converted checkpoint. `tell` is called with each stage,
-    `progress` with the share of images done.
+    The reference runs in float32 on at most `limit` of the images, a seeded choice, and once more with random
+    selection of as many tokens, a baseline for the routers. With `out`, and if the model routes, writes a folder with
+    heat maps of the first `draw` images, `overview.png` and the record. `called` replaces the checkpoint's name in
+    reports, for a converted checkpoint. `tell` is called with each stage, `progress` with the share of images done.
 
     Raises ConfigError, CheckpointError, ImageError or OutputError.
 
@@ -204,6 +205,7 @@ class _Run:
         self.spreads: list[list[float]] = []
         self.pixels: list[Pixels] = []
         self.distinct: dict[str, int] = {}  # digest of pixels -> index of the first image
+        self.shuffle = torch.Generator().manual_seed(0)
 
     def over_folder(self, progress: Callable[[float], None]) -> None:
         with fitting_threads(self.model.config):
@@ -212,12 +214,14 @@ class _Run:
                 progress(len(self.seen) / len(self.folder))
 
     def _batch(self, entries: tuple[Entry, ...], pixels: Pixels) -> None:
+        normalised = torch.from_numpy(normalise(pixels, self.model.config.preprocess))
         with torch.inference_mode():
-            outcome = self.model(torch.from_numpy(normalise(pixels, self.model.config.preprocess)))
+            outcome = self.model(normalised)
+            at_random = self._at_random(normalised)
         check_finite(outcome.logits.numpy(), "logits of the checkpoint")
-        depths = outcome.depth.numpy().astype(np.uint16)
-        for entry, shown, depth, guess, trace in zip(
-            entries, pixels, depths, outcome.logits.argmax(dim=1).tolist(), outcome.traces, strict=True
+        depths, guesses = outcome.depth.numpy().astype(np.uint16), outcome.logits.argmax(dim=1).tolist()
+        for entry, shown, depth, guess, chance, trace in zip(
+            entries, pixels, depths, guesses, at_random, outcome.traces, strict=True
         ):
             if len(self.pixels) < self.keep:
                 self.pixels.append(shown)
@@ -230,20 +234,36 @@ class _Run:
             everyone = (self.model.config.num_patches,) * self.model.config.num_steps
             self.counts.append(trace.counts or everyone)  # without routing there are no decisions
             macs = schedule_macs(self.model.config, self.counts[-1])
-            self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs))
+            self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs, chance))
+
+    def _at_random(self, normalised: torch.Tensor) -> list[int] | list[None]:
+        """Return the classes if tokens are selected at random; None for each image without routing."""
+        config = self.model.config
+        if not config.record.routes:
+            return [None] * len(normalised)
+        outcome = self.model(normalised, Routing(capacity=config.capacity, shuffle=self.shuffle))
+        classes: list[int] = outcome.logits.argmax(dim=1).tolist()
+        return classes
 
     def survey(self) -> Survey:
         config, depth = self.model.config, np.stack(self.depths)
-        assessment = None
+        assessment = baseline = None
         if config.record.routes:
+            seen = [self.seen[i] for i in self.distinct.values()]
+            baseline = compare(
+                [one.predicted for one in seen],
+                [one.random for one in seen if one.random is not None],
+                [one.label for one in seen],
+            )
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
-            assessment = assess(different, config.num_steps, spread, config.capacity)
+            assessment = assess(different, config.num_steps, spread, config.capacity, baseline)
         return Survey(
             images=tuple(self.seen),
             mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
             assessment=assessment,
+            baseline=baseline,
         )
 
 

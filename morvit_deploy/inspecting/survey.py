@@ -10,6 +10,7 @@ import numpy as np
 
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.files import is_own_png, write_bytes
+from morvit_deploy.inspecting.baseline import Baseline
 from morvit_deploy.inspecting.degeneracy import Assessment, Depth
 from morvit_deploy.model.config import Config
 
@@ -25,6 +26,9 @@ class Seen:
     predicted: int
     mean_depth: float  # steps per patch token
     macs: int  # of a static graph that fits this image
+    random: int | None = (
+        None  # predicted class under random selection of as many tokens; None without routing
+    )
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Survey:
     histogram: tuple[float, ...]  # fraction of patch tokens at depth 0, 1, … num_steps
     assessment: Assessment | None  # None without routing
     pictures: tuple[str, ...] = ()
+    baseline: Baseline | None = None  # learned routing against random selection; None without routing
 
     def __repr__(self) -> str:
         top1 = "" if self.top1 is None else f", top-1 {self.top1:.1%}"
@@ -64,6 +69,7 @@ class Survey:
             "mean_tokens": list(self.mean_tokens),
             "histogram": list(self.histogram),
             "judgement": self.assessment and self.assessment.as_dict(),
+            "baseline": self.baseline and self.baseline.as_dict(),
             "pictures": list(self.pictures),
             "images": [asdict(seen) for seen in self.images],
         }

@@ -12,6 +12,7 @@ from morvit_deploy.model.config import Config, RouterConfig
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:
+    from morvit_deploy.inspecting.degeneracy import Assessment
     from morvit_deploy.inspecting.inspection import Inspection
 
 ROWS = 8  # images listed one by one
@@ -26,28 +27,58 @@ _SCOPE = {
 
 def inspection_report(found: Inspection) -> Report:
     """Return the report of an inspection: configuration, costs, routing."""
-    parts: list[Table | Picture] = [
-        config_table(found.config),
-        parameter_table(found),
-        tie_table(found),
-        mac_table(found),
-    ]
+    parts: list[Table | Picture] = []
+    if (picture := _picture(found)) is not None:
+        parts.append(picture)
+    if found.survey is not None:
+        parts += survey_tables(found.survey, found.config)
+    parts += [config_table(found.config), parameter_table(found), tie_table(found), mac_table(found)]
     if found.stages:
         parts.append(stage_table(found))
     if found.by_depth:
         parts.append(level_table(found))
-    if found.survey is not None:
-        parts += [survey_table(found.survey, found.config), image_table(found.survey, found.config)]
-        if found.survey.assessment is not None:
-            parts.insert(-1, depth_table(found.survey, found.config))
+    return Report(f"Inspection of {found.checkpoint}", parts, _result(found))
+
+
+def _result(found: Inspection) -> str:
+    """What the model costs and, with images, how its routers do."""
+    size, macs = count(sum(found.parameters.values())), found.macs
+    fewer = f"{macs.plain / macs.static:.2f}× fewer than a plain ViT"
+    cost = f"{size} parameters, {count(macs.static)}MACs per image: {fewer}"
+    if found.survey is None or found.survey.assessment is None:
+        return f"{cost}."
+    images, baseline = found.survey.assessment.images, found.survey.baseline
+    chance = "" if baseline is None else f" At the same MACs, {baseline}; 95 % interval in brackets."
+    return f"Routing on {images:,} different images: {found.survey.assessment.summary}.{chance} {cost}."
+
+
+def _picture(found: Inspection) -> Picture | None:
+    """The overview of depth maps: the file, or drawn where it is in none."""
     if found.folder is not None:
         maps = len(found.survey.pictures) - 1 if found.survey else 0
         caption = f"the same folder has {maps} heat maps of single images"
-        parts.append(Picture("Depth maps", found.folder / OVERVIEW, caption))
-    elif found.survey is not None and found.maps is not None:
-        drawn = survey_png(found.survey, found.config, found.maps)
-        parts.append(Picture("Depth maps", Path(OVERVIEW), content=drawn))
-    return Report(f"Inspection of {found.checkpoint}", parts)
+        return Picture("Depth maps", found.folder / OVERVIEW, caption)
+    if found.survey is None or found.maps is None:
+        return None
+    return Picture("Depth maps", Path(OVERVIEW), content=survey_png(found.survey, found.config, found.maps))
+
+
+def survey_tables(survey: Survey, config: Config) -> list[Table]:
+    """Results on images, the checks of routing, depths, and the first images."""
+    tables = [survey_table(survey, config), image_table(survey, config)]
+    if survey.assessment is not None:
+        tables[1:1] = [check_table(survey.assessment), depth_table(survey, config)]
+    return tables
+
+
+def check_table(assessment: Assessment) -> Table:
+    """Return each check of routing with its outcome."""
+    rows = [(check.kind, check.outcome, check.property, check.found) for check in assessment.checks]
+    caption = (
+        f"on {assessment.images:,} different images. random: as many tokens run in each step, chosen by chance; the "
+        "95 % interval is in brackets"
+    )
+    return Table("Routing checks", ("check", "outcome", "expected", "found"), rows, caption=caption)
 
 
 def config_table(config: Config) -> Table:
@@ -162,7 +193,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
     rows.append(
         ("spread of router logits", f"{spread} (standard deviation per step; – if every token continues)")
     )
-    rows.append(("routing", "DEGENERATE" if found.degenerate else "healthy"))
+    rows.append(("routing", found.summary))
     return Table("Results on images (reference, float32)", ("what", "value"), rows)
 
 

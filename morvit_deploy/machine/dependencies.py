@@ -19,11 +19,21 @@ class Library:
     extra: str  # "" for a core dependency, else the optional group it belongs to
     installed: str | None
     fits: bool
+    problem: str | None = None  # why it cannot be imported, "" if it can; None: it was not tried
 
     @property
     def state(self) -> str:
         """One word for a table."""
-        return "missing" if self.installed is None else "ok" if self.fits else "untested"
+        if self.installed is None:
+            return "missing"
+        if self.problem:
+            return "broken"
+        return "untested" if not self.fits else "installed" if self.problem is None else "ok"
+
+    @property
+    def works(self) -> bool:
+        """Whether it is installed and could be imported."""
+        return self.installed is not None and not self.problem
 
 
 def own() -> importlib.metadata.Distribution:

@@ -1,6 +1,6 @@
-"""What this machine can export, run and measure, from metadata alone: nothing heavy is imported, no torch.
+"""What this machine can export, run and measure. Libraries are imported in a child process; here is no torch.
 
-Works where dependencies are missing: that is when it is asked.
+Works where dependencies are missing or broken: that is when it is asked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.dependencies import Library, libraries, own, within
 from morvit_deploy.machine.extras import install_line
+from morvit_deploy.machine.importing import try_imports
 from morvit_deploy.report import Report, Shown
 
 BUSY_SHARE = (
@@ -35,6 +36,7 @@ class TargetState:
     runs_on: str
     export: bool
     run: bool
+    runs_here: str  # what runs its bundles on this machine; "" if nothing does
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,26 @@ class Diagnosis(Shown):
         return tuple(lib for lib in self.libraries if not lib.extra and lib.installed is None)
 
     @property
+    def broken(self) -> tuple[Library, ...]:
+        """Dependencies that are installed and cannot be imported."""
+        return tuple(lib for lib in self.libraries if lib.problem)
+
+    @property
     def install(self) -> dict[str, str]:
         """The line that installs what is missing or out of range: by group, "core" first."""
-        unfit = [lib for lib in self.libraries if not lib.fits]
+        unfit = [lib for lib in self.libraries if not lib.fits or lib.problem]
         core = " ".join(f'"{lib.name}{lib.wanted}"' for lib in unfit if not lib.extra)
         extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra)
-        return ({"core": f"pip install {core}"} if core else {}) | {
+        again = "--force-reinstall " if any(lib.problem and not lib.extra for lib in unfit) else ""
+        return ({"core": f"pip install {again}{core}"} if core else {}) | {
             name: install_line(name) for name in extras
         }
 
     def __repr__(self) -> str:
         able = ", ".join(one.name for one in self.targets if one.export) or "no target"
         missing = f", missing: {', '.join(library.name for library in self.missing)}" if self.missing else ""
-        return f"Diagnosis(morvit-deploy {self.version}, Python {self.python}, exports to {able}{missing})"
+        broken = f", broken: {', '.join(library.name for library in self.broken)}" if self.broken else ""
+        return f"Diagnosis(morvit-deploy {self.version}, Python {self.python}, exports to {able}{missing}{broken})"
 
     def report(self) -> Report:
         """Machine, measuring, libraries, targets, and what to install."""
@@ -84,23 +93,30 @@ class Diagnosis(Shown):
 
 @checks_keywords()
 def doctor() -> Diagnosis:
-    """What this machine can export, run and measure. TargetError when the package's own metadata cannot be read.
+    """What this machine can export, run and measure; each installed library is imported in a child process.
+
+    Raises TargetError when the package's own metadata cannot be read.
 
     >>> md.doctor().install
     """
-    found = tuple(libraries())
-    have = {lib.name for lib in found if lib.installed is not None}
+    listed = tuple(libraries())
+    load = (
+        os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    )  # before the imports, which are load, too
+    problems = try_imports(lib.name for lib in listed if lib.installed is not None)
+    found = tuple(replace(lib, problem=problems.get(lib.name)) for lib in listed)
+    have, gpus = {lib.name for lib in found if lib.works}, _gpus()
     machine = _machine() if "psutil" in have else None
     return Diagnosis(
         version=own().version,
         python=platform.python_version(),
         python_fits=within(platform.python_version(), own().metadata["Requires-Python"]),
         machine=machine,
-        gpus=_gpus(),
+        gpus=gpus,
         measures=_measures(),
-        conditions=_conditions(machine["cores"] if machine else None),
+        conditions=_conditions(machine["cores"] if machine else None, load),
         libraries=found,
-        targets=tuple(_targets(have)),
+        targets=tuple(_targets(have, bool(gpus))),
     )
 
 
@@ -110,7 +126,7 @@ def _machine() -> dict[str, Any]:
     return this_machine()
 
 
-def _targets(have: set[str]) -> Iterator[TargetState]:
+def _targets(have: set[str], gpu: bool) -> Iterator[TargetState]:
     """Each target of the registry; none while a dependency of the registry itself is missing."""
     try:
         from morvit_deploy.exporters.targets import targets
@@ -118,7 +134,8 @@ def _targets(have: set[str]) -> Iterator[TargetState]:
         return
     for name, target in targets().items():
         needs = target.needs
-        yield TargetState(name, target.runs_on, have.issuperset(needs.export), have.issuperset(needs.run))
+        here = target.runs_here(have, gpu) if have.issuperset(needs.run) else ""
+        yield TargetState(name, target.runs_on, have.issuperset(needs.export), bool(here), here)
 
 
 def _gpus() -> tuple[str, ...] | None:
@@ -140,11 +157,10 @@ def _measures() -> dict[str, str]:
     return {"latency, throughput, load time": "yes", "memory": memory}
 
 
-def _conditions(cores: int | None) -> dict[str, str]:
+def _conditions(cores: int | None, load: float | None) -> dict[str, str]:
     """What would disturb a measurement now."""
     found = {}
-    if cores is not None and hasattr(os, "getloadavg"):
-        load = os.getloadavg()[0]
+    if cores is not None and load is not None:
         calm = load <= BUSY_SHARE * cores
         found["load"] = f"{load:.1f} on {cores} cores: " + (
             "quiet" if calm else "others compute, timings will be high"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from morvit_deploy.machine.dependencies import Library
 from morvit_deploy.machine.diagnosis import Diagnosis
 from morvit_deploy.report import Report, Table
 
@@ -10,11 +11,19 @@ TESTS = "dev"  # an extra that no user of the package installs
 
 def doctor_report(found: Diagnosis) -> Report:
     """Machine, measuring, libraries, targets, and what to install."""
-    parts = [machine_table(found), library_table(found), target_table(found)]
-    if found.install:
-        rows = [(group, line) for group, line in found.install.items() if group != TESTS]
+    parts = [target_table(found), machine_table(found), library_table(found)]
+    if rows := [(group, line) for group, line in found.install.items() if group != TESTS]:
         parts.append(Table("To install", ("for", "line"), rows))
-    return Report(f"morvit-deploy {found.version}", [*parts])
+    return Report(f"morvit-deploy {found.version}", [*parts], _result(found))
+
+
+def _result(found: Diagnosis) -> str:
+    """What works here, and what is broken."""
+    exports = ", ".join(state.name for state in found.targets if state.export) or "no target"
+    runs = "; ".join(f"{state.name} with {state.runs_here}" for state in found.targets if state.run)
+    broken = [lib for lib in found.broken if lib.extra != TESTS]
+    wrong = "".join(f" {lib.name} is installed but cannot be imported." for lib in broken)
+    return f"This machine exports to {exports} and runs {runs or 'no bundle'}.{wrong}"
 
 
 def machine_table(found: Diagnosis) -> Table:
@@ -41,18 +50,26 @@ def machine_table(found: Diagnosis) -> Table:
 def library_table(found: Diagnosis) -> Table:
     """Each dependency with the version range that is required."""
     rows = [
-        (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", lib.state)
+        (lib.name, lib.installed or "–", lib.wanted or "any", lib.extra or "core", _state(lib))
         for lib in found.libraries
-        if lib.extra != TESTS
+        if lib.extra != TESTS or lib.problem
     ]
-    return Table("Libraries", ("library", "installed", "required", "for", ""), rows)
+    caption = "ok: imported here, and of a tested version; untested: imported, and of another version"
+    return Table("Libraries", ("library", "installed", "required", "for", "state"), rows, caption=caption)
+
+
+def _state(library: Library) -> str:
+    return f"broken: {library.problem}" if library.problem else library.state
 
 
 def target_table(found: Diagnosis) -> Table:
     """What each target of this version can do here."""
-    words = {True: "yes", False: "no"}
-    rows = [(state.name, words[state.export], words[state.run], state.runs_on) for state in found.targets]
-    caption = f"this version exports to: {', '.join(state.name for state in found.targets)}"
+    rows = [
+        (state.name, "yes" if state.export else "no", state.runs_here or "nothing", state.runs_on)
+        for state in found.targets
+    ]
+    known = ", ".join(state.name for state in found.targets)
+    caption = f"this version exports to: {known}. Libraries were imported; no model was exported or run"
     if not rows:
         caption = "unknown until the core libraries are installed"
-    return Table("Targets", ("target", "can export", "can run", "runs on"), rows, caption=caption)
+    return Table("Targets", ("target", "can export", "runs here on", "made for"), rows, caption=caption)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.bars import bars
 from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
-from morvit_deploy.report import Report, Table, count, size, spread, three_digits
+from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
 
 
 def bench_report(result: BenchResult) -> Report:
@@ -25,7 +26,19 @@ def bench_report(result: BenchResult) -> Report:
         *([energy] if (energy := energy_table(short_names(result), result.measured)) else []),
         conditions_table(result.device, result.conditions, result.measured),
     ]
-    return Report("Measurement", list(tables))
+    times = [one.latency_ms["p50"] / one.batch for one in result.measured]
+    rows = [(name, ms, f"{three_digits(ms)} ms") for name, ms in zip(short_names(result), times, strict=True)]
+    return Report("Measurement", list(tables), _result(result), bars("Median time of an image", rows))
+
+
+def _result(result: BenchResult) -> str:
+    """The first bundle's latency, and how it compares with the others."""
+    first, *others = short_names(result)
+    one = result.measured[0]
+    time = f"{three_digits(one.latency_ms['p50'])} ms a run of {numbered(one.batch, 'image')}"
+    pairs = zip(others, result.ratios, strict=True)
+    against = "".join(f"; {ratio.median:.2f}× as fast as {name}" for name, ratio in pairs)
+    return f"{first} takes {time} (median), {three_digits(one.images_per_s)} images/s{against}."
 
 
 def latency_table(result: BenchResult) -> Table:

@@ -125,7 +125,7 @@ def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tu
     active = torch.arange(1, len(h))  # patch tokens; CLS is always active
     for step in range(model.config.num_recursions):
         z = model.router(step)(h)[:, 0]  # (N+1,)
-        trace.decisions.append(_decide(z[active], active - 1, step, chosen))
+        trace.decisions.append(_decide(_order(z[active], chosen), active - 1, step, chosen))
         active = trace.decisions[-1].kept + 1
         running = torch.cat([torch.zeros(1, dtype=torch.long), active])
         depth[running] += 1
@@ -143,7 +143,8 @@ def expert_choice_flat(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) 
     everyone = torch.arange(len(h))  # CLS is token 0
     for step in range(model.config.num_recursions):
         z = model.router(step)(h)[:, 0]  # (N+1,)
-        trace.decisions.append(_decide(z, everyone, step, chosen))
+        order = torch.cat([z[:1], _order(z[1:], chosen)])
+        trace.decisions.append(_decide(order, everyone, step, chosen))
         running = trace.decisions[-1].kept
         depth[running] += 1
         h = trace.states[f"step{step + 1}"] = model.gated_step(h, running, model.score(z[running]))
@@ -156,6 +157,7 @@ def token_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tup
     z = model.router(0)(h)  # (N+1, L)
     depth = decisions.first_argmax(z) + 1
     depth[0] = model.config.num_layers
+    depth[1:] = _order(depth[1:], chosen)
     margin = decisions.argmax_margin(z[1:])
     candidates = torch.arange(1, len(h))
     deepest_first = torch.argsort(depth[1:], descending=True, stable=True) + 1
@@ -178,6 +180,13 @@ def dense(model: MoRViT, h: Tensor, trace: Trace, _chosen: Routing) -> tuple[Ten
     for layer, (_, block) in enumerate(model.layers(), start=1):
         h = trace.states[f"layer{layer}"] = block(h)
     return h, torch.full((len(h),), model.config.num_recursions)
+
+
+def _order(values: Tensor, chosen: Routing) -> Tensor:
+    """What the tokens are selected by: a router's values (n,), or the same values in random order."""
+    if chosen.shuffle is None:
+        return values
+    return values[torch.randperm(len(values), generator=chosen.shuffle)]
 
 
 def _decide(z: Tensor, candidates: Tensor, step: int, chosen: Routing) -> Decision:

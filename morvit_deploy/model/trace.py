@@ -76,10 +76,13 @@ class Routing:
     expert_choice_flat: `capacity` only.
     token_choice: with `capacity`, at most that many of the tokens that are deep enough run a layer: the deepest, and
     on a tie the first.
+
+    With `shuffle`, as many tokens run each step, but which of the patch tokens is random: a baseline for the routers.
     """
 
     thresholds: Sequence[float | None] | None = None
     capacity: Sequence[int] | None = None
+    shuffle: torch.Generator | None = None
 
 
 @dataclass(frozen=True)

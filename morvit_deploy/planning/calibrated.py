@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from morvit_deploy.calibration.buckets.choice import cheapest_first, is_dominated
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import OutputError
 from morvit_deploy.files import check_files, is_ours, is_own_png, no_file, write_together
 from morvit_deploy.keywords import checks_keywords
+from morvit_deploy.model.accuracy import Floor
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.report import Report, Shown, count
 
@@ -25,7 +27,11 @@ class PlanFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibrated(Shown):
-    """A plan, and the points that it was chosen from: the Pareto front of cost and top-1."""
+    """A plan, the points that it was chosen from, and the one that is recommended.
+
+    `rows` are the points in the order of the table and of `pick`. `chosen` is `recommended` unless a mode, a budget,
+    a row or a scale was asked for. `recommended` is None if no point keeps the floor.
+    """
 
     plan: Plan
     chosen: Point
@@ -35,12 +41,33 @@ class Calibrated(Shown):
     trained_top1: float | None
     bad: list[tuple[str, str]]
     remarks: list[str]
+    floor: Floor  # the accuracy that a point should keep
+    recommended: Point | None
 
     def __repr__(self) -> str:
         cost = self.chosen.expected
         shown = f"{count(cost)}MACs" if self.unit == "MACs" else f"{cost:.3g} ms"
         worth = f"agreement {self.chosen.agreement:.1%}"
         return f"Calibrated({self.plan!r}, expected {shown}, {self.dense / cost:.2f}× cheaper than dense, {worth})"
+
+    @property
+    def rows(self) -> list[Point]:
+        """The points, cheapest first: `pick` counts them from 1."""
+        return cheapest_first(self.points)
+
+    @property
+    def adaptivity_pays(self) -> bool | None:
+        """Whether the recommended plan chooses a bucket for each image; None if none is recommended or was tried."""
+        from morvit_deploy.planning.conclusion import adaptivity_pays
+
+        return adaptivity_pays(self)
+
+    @property
+    def conclusion(self) -> str:
+        """The recommendation in a sentence, and whether adaptivity pays in another."""
+        from morvit_deploy.planning.conclusion import conclusion
+
+        return conclusion(self)
 
     @checks_keywords()
     def save(self, path: str | Path, *, force: bool = False) -> PlanFiles:
@@ -68,10 +95,24 @@ class Calibrated(Shown):
             "unit": self.unit,
             "dense": self.dense,
             "trained_top1": self.trained_top1,
-            "chosen": {"kind": self.chosen.kind, "scale": self.chosen.scale},
-            "points": [point.as_dict() for point in self.points],
+            "conclusion": self.conclusion,
+            "floor": self.floor.as_dict(),
+            "recommended": None if self.recommended is None else self._named(self.recommended),
+            "adaptivity_pays": self.adaptivity_pays,
+            "chosen": self._named(self.chosen),
+            "points": [self._judged(point) for point in self.points],
             "unreadable": [reason for _, reason in self.bad],
             "remarks": self.remarks,
+        }
+
+    def _named(self, point: Point) -> dict[str, Any]:
+        return {"kind": point.kind, "scale": point.scale, "row": self.rows.index(point) + 1}
+
+    def _judged(self, point: Point) -> dict[str, Any]:
+        return point.as_dict() | {
+            "row": self.rows.index(point) + 1,
+            "dominated": is_dominated(point, self.points),
+            "keeps": self.floor.keeps(point.agreement, point.top1),
         }
 
 

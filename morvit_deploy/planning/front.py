@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.buckets.choice import is_dominated
 from morvit_deploy.files import OWN_PNG
+from morvit_deploy.planning.conclusion import cost_in
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NAMES = {
     "threshold": "thresholds: easy images run in a smaller bucket",
     "depth": "depths chosen by the tokens, with fitted buckets",
 }
-COLOURS = {"topk": "#858b93", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
+COLOURS = {"topk": "#6b7178", "threshold": "#1f6fb4", "depth": "#1f6fb4"}
 FAINT, MARK = "#a9aeb5", "#c0392b"
 SMALL = 7.5  # font size
 AWAY, RING = 4.0, 8.0  # distance of a label from its point, and from the circled point
@@ -39,17 +40,23 @@ LEAST_SPAN = 1.0  # percentage points: with less, noise would look like a slope
 
 
 def draw(calibrated: Calibrated) -> bytes:
-    """Plot accuracy against expected cost, with the scale of each point and the chosen point circled, as a PNG."""
+    """Plot accuracy against expected cost as a PNG, with the scale of each point; the chosen point is circled.
+
+    Dominated points are hollow.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     divisor, unit = _unit(calibrated)
     kinds = dict.fromkeys(point.kind for point in calibrated.points)
-    lines = [_cheapest_first(point for point in calibrated.points if point.kind == kind) for kind in kinds]
+    cheapest = sorted(calibrated.points, key=lambda point: point.expected)
+    lines = [[point for point in cheapest if point.kind == kind] for kind in kinds]
     places = [np.array([(p.expected / divisor, 100 * p.accuracy) for p in line]) for line in lines]
-    for kind, place in zip(kinds, places, strict=True):
+    for kind, line, place in zip(kinds, lines, places, strict=True):
         axes.plot(*place.T, "o-", color=COLOURS[kind], ms=4.5, lw=1.4, label=NAMES[kind], zorder=3)
+        hollow = place[[is_dominated(point, calibrated.points) for point in line]]
+        axes.plot(*hollow.T, "o", color="white", ms=2.7, zorder=3)
     chosen = calibrated.chosen
     at = (chosen.expected / divisor, 100 * chosen.accuracy)
     axes.plot(*at, "o", ms=12, mfc="none", mec=MARK, mew=1.8, label="this plan", zorder=4)
@@ -76,7 +83,11 @@ def draw(calibrated: Calibrated) -> bytes:
 
 def _label(axes: Axes, lines: list[list[Point]], places: list[Floats], chosen: Point) -> None:
     """Label each point with its scale, where it overlaps the fewest lines, points and other labels."""
-    legend = "×: of the trained capacities" if chosen.scale is not None else "numbers of buckets"
+    legend = (
+        "×: of the trained capacities; hollow: dominated"
+        if chosen.scale is not None
+        else "numbers of buckets"
+    )
     axes.text(0, 1.01, legend, transform=axes.transAxes, fontsize=SMALL)
     dots = axes.figure.dpi / 72  # pixels in a point of type
     drawn = np.concatenate([axes.transData.transform(_along(place)) for place in places]) / dots
@@ -132,41 +143,41 @@ def _unit(calibrated: Calibrated) -> tuple[float, str]:
     return (1e9, "billion MACs") if most >= 1e9 else (1e6, "million MACs")
 
 
-def _cheapest_first(points: Iterable[Point]) -> list[Point]:
-    return sorted(points, key=lambda point: point.expected)
-
-
 def calibration_report(
     calibrated: Calibrated, plan_file: Path | None = None, picture: Path | None = None
 ) -> Report:
-    """The plan, its buckets and the front; the picture of the front is drawn where it is in no file."""
-    parts: list[Table | Picture] = [_plan_table(calibrated, plan_file)]
+    """The conclusion, the front and the plan; the picture of the front is drawn where it is in no file."""
+    drawn = None if picture else draw(calibrated)
+    front = Picture("Pareto front", picture or Path("pareto.png"), content=drawn, chart=True)
+    parts: list[Table | Picture] = [front, front_table(calibrated), _plan_table(calibrated, plan_file)]
     if calibrated.plan.mode != "topk":
         parts.append(_bucket_table(calibrated))
-    drawn = None if picture else draw(calibrated)
-    parts += [front_table(calibrated), Picture("Pareto front", picture or Path("pareto.png"), content=drawn)]
-    return Report("Calibration" if plan_file is None else f"Calibration: {plan_file}", parts)
+    title = "Calibration" if plan_file is None else f"Calibration: {plan_file}"
+    return Report(title, parts, calibrated.conclusion)
 
 
 def front_table(calibrated: Calibrated) -> Table:
-    """Return a row for each point, cheapest first; the chosen one is marked."""
+    """Return a row for each point, cheapest first; the chosen one is marked, and each is judged."""
     rows = [
         (
             "►" if point is calibrated.chosen else "",
+            str(row),
             point.kind,
             "" if point.scale is None else f"{point.scale:g}",
-            _cost(point.expected, calibrated.unit),
+            cost_in(point.expected, calibrated.unit),
             f"{calibrated.dense / point.expected:.2f}×",
-            "" if point.unpadded is None else _cost(point.unpadded, calibrated.unit),
+            "" if point.unpadded is None else cost_in(point.unpadded, calibrated.unit),
             _share(point.top1),
             share(point.agreement),
+            _standing(point, calibrated),
             "" if point.kind != "threshold" else share(point.overflow),
             "" if point.ladder is None else str(len(point.ladder.schedules)),
         )
-        for point in _cheapest_first(calibrated.points)
+        for row, point in enumerate(calibrated.rows, start=1)
     ]
     columns = (
         "",
+        "row",
         "routing",
         "scale",
         "cost",
@@ -174,15 +185,25 @@ def front_table(calibrated: Calibrated) -> Table:
         "unpadded",
         "top-1",
         "agreement",
+        "result",
         "overflow",
         "buckets",
     )
     caption = (
         "On the calibration images. scale: relative to the checkpoint's capacities; cheaper: than every token in "
         "every step; unpadded: cost without padding, a lower bound for any number of buckets; agreement: top-1 "
-        "agreement with the trained model"
+        "agreement with the trained model; dominated: another row is as cheap and as accurate, and better in one; "
+        f"below floor: {calibrated.floor.of} below {share(calibrated.floor.at_least)}, or a loss beyond chance"
     )
-    return Table("Accuracy/cost trade-off", columns, rows, numeric=(3, 4, 5, 6, 7, 8, 9), caption=caption)
+    return Table("Accuracy/cost trade-off", columns, rows, numeric=(4, 5, 6, 7, 8, 10, 11), caption=caption)
+
+
+def _standing(point: Point, calibrated: Calibrated) -> str:
+    if point is calibrated.recommended:
+        return "recommended"
+    if not calibrated.floor.keeps(point.agreement, point.top1):
+        return "below floor"
+    return "dominated" if is_dominated(point, calibrated.points) else ""
 
 
 def _plan_table(calibrated: Calibrated, plan_file: Path | None) -> Table:
@@ -194,7 +215,7 @@ def _plan_table(calibrated: Calibrated, plan_file: Path | None) -> Table:
             "images",
             f"{record['images']}" + (f", {record['unreadable']} unreadable" if calibrated.bad else ""),
         ),
-        ("expected cost", f"{_cost(calibrated.chosen.expected, calibrated.unit)} per image"),
+        ("expected cost", f"{cost_in(calibrated.chosen.expected, calibrated.unit)} per image"),
     ]
     if plan.thresholds is not None:
         taus = ", ".join("–" if threshold is None else f"{threshold:.4g}" for threshold in plan.thresholds)
@@ -232,10 +253,6 @@ def _bucket_table(calibrated: Calibrated) -> Table:
         )
     columns = ("bucket", "holds", "MACs", "images", "chosen for")
     return Table("Buckets", columns, rows, numeric=(2, 3, 4), caption=caption)
-
-
-def _cost(value: float, unit: str) -> str:
-    return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
 
 
 def _share(value: float | None) -> str:

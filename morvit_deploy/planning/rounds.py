@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from morvit_deploy.calibration.buckets.choice import choose, recommend
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
-from morvit_deploy.calibration.buckets.points import choose, points_of
+from morvit_deploy.calibration.buckets.points import points_of
 from morvit_deploy.calibration.routing.checks import problems_between
 from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
@@ -21,10 +21,13 @@ from morvit_deploy.calibration.routing.sequence import OWN, Rounds, routed, scal
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
 from morvit_deploy.errors import PlanError, listed
-from morvit_deploy.keywords import checks_keywords, did_you_mean
+from morvit_deploy.keywords import checks_keywords
+from morvit_deploy.model.accuracy import Floor, Kept, ruin_of
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.planning.calibrated import Calibrated
+from morvit_deploy.planning.conclusion import named
+from morvit_deploy.planning.wish import Cost, Mode, Wish
 
 __all__ = ["Calibrated", "Waiting", "Wish", "calibrate", "calibrate_shard", "merge_shards"]
 
@@ -32,39 +35,6 @@ POLL_S = 1.0
 
 Tell = Callable[[str], None]
 Progress = Callable[[float], None]
-Mode = Literal["threshold", "topk"]
-Cost = Literal["macs", "measured"]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The requirements for a plan."""
-
-    mode: str = "threshold"  # or "topk"; ignored by routings that support only "depth"
-    buckets: int | None = None  # including `full`; None: as many as reduce the cost noticeably
-    cost: str = "macs"  # or "measured"
-    budget_macs: float | None = None  # expected MACs per image
-    budget_ms: float | None = None
-    threads: int | None = None  # for measured costs
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("mode", ("threshold", "topk")), ("cost", ("macs", "measured"))):
-            if getattr(self, name) not in allowed:
-                hint = did_you_mean(getattr(self, name), allowed)
-                raise PlanError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(allowed)}{hint}")
-        if self.buckets is not None and self.buckets < 1:
-            raise PlanError(f"buckets: got {self.buckets}, expected at least 1 (`full`)")
-        if self.budget_macs is not None and self.budget_ms is not None:
-            raise PlanError("got budget_macs and budget_ms, expected one of them")
-        for name in ("budget_macs", "budget_ms"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise PlanError(f"{name}: got {value}, expected a number above 0")
-
-    @property
-    def measured(self) -> bool:
-        """Whether costs are measured in milliseconds."""
-        return self.cost == "measured" or self.budget_ms is not None
 
 
 @dataclass(frozen=True)
@@ -81,12 +51,16 @@ def calibrate(
     checkpoint: str | Path,
     images: str | Path,
     *,
-    mode: Mode = "threshold",
+    mode: Mode | None = None,
     buckets: int | None = None,
     cost: Cost = "macs",
     budget_macs: float | None = None,
     budget_ms: float | None = None,
     threads: int | None = None,
+    pick: int | None = None,
+    scale: float | None = None,
+    min_agreement: float | None = None,
+    allow_worse: bool = False,
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
@@ -99,22 +73,29 @@ def calibrate(
 ) -> Calibrated:
     """Fit thresholds and buckets to a folder of images, in constant memory; returns the plan and its Pareto front.
 
-    `mode` "threshold" makes easy images cheap, "topk" runs the same number of tokens for every image; token_choice
-    has a mode of its own. `buckets` counts `full` too (default: as many as gain 2 % each, at most 6). They are fitted
-    to MACs or, with `cost` "measured", to milliseconds on this machine with `threads` threads. `budget_macs`
-    or `budget_ms` is the most an image may cost on average: the most accurate plan within it is chosen.
+    The plan is the cheapest that keeps the trained model's accuracy on the images: top-1 not below its 95 % interval
+    or, without labels, agreement not below the interval of 99 %. `min_agreement` replaces this floor. `mode`
+    "threshold" makes easy images cheap, "topk" runs the same number of tokens for every image (default: whichever
+    is cheaper); token_choice has a mode of its own. `buckets` counts `full` too (default: as many as gain 2 % each,
+    at most 6). They are fitted to MACs or, with `cost` "measured", to milliseconds on this machine with `threads`
+    threads.
+
+    Another plan is chosen by one of `budget_macs` or `budget_ms`, the most an image may cost on average (the most
+    accurate plan within it), `pick`, a row of the report's table, and `scale`, a factor of the trained capacities. A
+    plan that ruins the model is refused unless `allow_worse`.
 
     At most `limit` images are used, a choice seeded by `seed`; up to `max_bad` may be unreadable. `ray` is a Ray
     cluster's address, or `local`, and `shards` the number of parts there (default: one for each of its CPUs); see
     `calibrate_shard` for machines without Ray. `tell` is called with each stage, `progress` with the share done.
 
-    Raises PlanError, ImageError, CheckpointError, TargetError.
+    Raises PlanError, ImageError, CheckpointError or TargetError, and AccuracyError for a plan that ruins the model.
 
-    >>> found = md.calibrate("checkpoint", "photos", buckets=3, budget_macs=1.2e9)
+    >>> found = md.calibrate("checkpoint", "photos", buckets=3)
+    >>> print(found.conclusion)
     >>> found.save("plan.json")
     >>> md.export("checkpoint", "build/adaptive", plan=found.plan)
     """
-    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads, pick, scale, min_agreement, allow_worse)
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
@@ -180,12 +161,16 @@ def merge_shards(
     checkpoint: str | Path,
     folder: str | Path,
     *,
-    mode: Mode = "threshold",
+    mode: Mode | None = None,
     buckets: int | None = None,
     cost: Cost = "macs",
     budget_macs: float | None = None,
     budget_ms: float | None = None,
     threads: int | None = None,
+    pick: int | None = None,
+    scale: float | None = None,
+    min_agreement: float | None = None,
+    allow_worse: bool = False,
     max_bad: int = 0,
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
@@ -196,14 +181,16 @@ def merge_shards(
 
     >>> md.merge_shards("checkpoint", "stats", buckets=3)
     """
-    checkpoint, wish = Path(checkpoint), Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
+    checkpoint = Path(checkpoint)
+    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads, pick, scale, min_agreement, allow_worse)
     config, sha256 = load_config(checkpoint), fingerprint(checkpoint)
     store = StatisticsFolder(Path(folder), config, sha256)
     first = _joined(store, 0)
     if sha256 != first.run.checkpoint:
         raise PlanError(f"{folder} was gathered for another checkpoint than {checkpoint} (sha256 differs)")
-    if (wanted := mode_of(config, wish)) != first.run.mode:
-        raise PlanError(f"{folder}: got --mode {wanted}, expected --mode {first.run.mode}")
+    modes = [wish.mode] if wish.mode else ["threshold", "topk"]
+    if first.run.mode not in (wanted := [mode_of(config, mode) for mode in modes]):
+        raise PlanError(f"{folder}: got --mode {wanted[0]}, expected --mode {first.run.mode}")
     rounds = Rounds(config, first.run, max_bad)
     rounds.add(first)
     while not rounds.complete:
@@ -230,7 +217,12 @@ def make_plan(
         costs = measure_costs(checkpoint, own, threads=wish.threads, progress=progress)
     tell("fitting buckets")
     points = points_of(config, last, thresholds, costs, wish.buckets)
-    chosen = choose(points, last.run.mode, wish.budget_ms, wish.budget_macs)
+    floor = Floor.on(last.images, last.trained_top1, wish.min_agreement)
+    chosen = choose(points, floor, wish.asked(last.run.mode))
+    recommended = recommend(points, floor)
+    kept = Kept(last.images, chosen.agreement, chosen.top1, last.trained_top1)
+    remedy = "Give more images" if recommended is None else f"Recommended instead: {named(recommended)}"
+    let_through = ruin_of(kept, allow_worse=wish.allow_worse, remedy=remedy)
     everyone = np.full((1, config.num_steps), config.num_patches)
     return Calibrated(
         plan=draft_plan(config, last, chosen, "measured" if wish.measured else "macs"),
@@ -240,25 +232,28 @@ def make_plan(
         dense=float(costs.of(everyone, chosen.thresholds)[0]),
         trained_top1=last.trained_top1,
         bad=last.bad,
-        remarks=remarks_on(config, last, chosen),
+        remarks=[*remarks_on(config, last, chosen), *let_through],
+        floor=floor,
+        recommended=recommended,
     )
 
 
-def mode_of(config: Config, wish: Wish) -> str:
-    """Return the required mode if the routing supports it, or its own; PlanError if there is nothing to calibrate."""
+def mode_of(config: Config, mode: str) -> str:
+    """Return the mode if the routing supports it, or its own; PlanError if there is nothing to calibrate."""
     if reason := config.record.why_one_bucket:
         raise PlanError(f"routing {config.routing!r}: {reason}; export the checkpoint without --plan")
     if config.capacity is not None and not routed(config):
         raise PlanError(
             f"capacity {list(config.capacity)}: no token leaves, so there is nothing to calibrate"
         )
-    return wish.mode if wish.mode in config.record.modes else config.record.own_mode
+    return mode if mode in config.record.modes else config.record.own_mode
 
 
 def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
     """Return the configuration and the rounds, none of them done."""
     config = load_config(source.checkpoint)
-    return config, Rounds(config, source.run(mode_of(config, wish), scales_of(config)), source.max_bad)
+    mode = mode_of(config, wish.mode or "threshold")  # which counts top-k too
+    return config, Rounds(config, source.run(mode, scales_of(config)), source.max_bad)
 
 
 def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:

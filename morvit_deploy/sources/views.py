@@ -18,7 +18,9 @@ def conversion_report(converted: Converted, out: Path | None, explain: bool) -> 
     title = f"{converted.source}: {converted.title}"
     tables = [source_table(converted, out), settled_table(converted)]
     tables.append(tensor_table(converted) if explain else tensor_summary(converted))
-    return Report(title, list(tables))
+    settled = "not written (no -o DIR)" if out is None else f"written to {out}"
+    outcome = f"{converted.source} is {converted.title}; every tensor was read, and it was {settled}."
+    return Report(title, list(tables), outcome)
 
 
 def source_table(converted: Converted, out: Path | None) -> Table:

@@ -61,10 +61,11 @@ class Verification(Shown):
 
     def report(self) -> Report:
         """The structure of the written graph, and the comparison with the reference."""
-        from morvit_deploy.verifying.views import parity_tables, structure_tables
+        from morvit_deploy.verifying.views import outcome_sentence, parity_tables, structure_tables
 
         data = self.as_dict()
-        return Report("Verification", [*structure_tables(data["structure"]), *parity_tables(data)])
+        tables = [*structure_tables(data["structure"]), *parity_tables(data)]
+        return Report("Verification", list(tables), outcome_sentence(self))
 
     @cached_property
     def checks(self) -> list[Check]:

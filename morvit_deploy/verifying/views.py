@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from morvit_deploy.report import Table, share, size
+from morvit_deploy.report import Table, numbered, share, size
+
+if TYPE_CHECKING:
+    from morvit_deploy.verifying.outcome import Verification
 
 
 def structure_tables(structure: dict[str, Any]) -> list[Table]:
@@ -65,6 +68,18 @@ def structure_table(structure: dict[str, Any]) -> Table:
         *(("violation", violation) for violation in structure["violations"]),
     ]
     return Table("Structure of the written graph", ("what", "value"), rows)
+
+
+def outcome_sentence(verification: Verification) -> str:
+    """The outcome of a verification in a sentence."""
+    images = numbered(verification.images, "synthetic image" if verification.synthetic else "image")
+    if not verification.passed:
+        return f"FAILED on {images}: the bundle does not match the checkpoint."
+    gap, kept = verification.conversion_gap, verification.routing_gap.top1_agreement
+    return (
+        f"Passed on {images}: the written graph is proved, and its logits differ from the reference by at most "
+        f"{gap.max_abs:.2g}. The plan's model agrees with the trained one on {share(kept)} of the classes."
+    )
 
 
 def parity_tables(parity: dict[str, Any]) -> list[Table]:

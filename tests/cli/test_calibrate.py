@@ -16,6 +16,8 @@ from morvit_deploy.errors import OutputError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.plan import load_plan
 
+# thresholds at the trained capacities, whatever they do to a random model
+OWN = ("--mode", "threshold", "--scale", 1, "--allow-worse")
 NAMES = ["plan.json", "plan.pareto.json", "plan.pareto.png"]
 
 
@@ -51,7 +53,7 @@ def written(folder: Path) -> list[str]:
 
 
 def test_a_plan_and_its_front(model: Path, images: Path, inside: Path) -> None:
-    result = run("calibrate", model, "--images", images, "--buckets", 2)
+    result = run("calibrate", model, "--images", images, "--buckets", 2, *OWN)
     assert result.exit_code == 0, result.output
     assert written(inside) == NAMES
     plan = load_plan("plan.json", load_checkpoint(model).config, fingerprint(model))
@@ -72,7 +74,7 @@ def test_json_is_one_document(model: Path, images: Path, tmp_path: Path) -> None
 
 
 def test_top_k(model: Path, images: Path, inside: Path) -> None:
-    found = answer("calibrate", model, "--images", images, "--mode", "topk")
+    found = answer("calibrate", model, "--images", images, "--mode", "topk", "--scale", 1)
     assert found["plan"]["mode"] == "topk" and found["plan"]["buckets"][0]["capacity"] == [12, 6, 3]
 
 
@@ -113,6 +115,57 @@ def test_the_current_folder_may_be_the_checkpoint(
     assert answer("calibrate", "--images", images, "--limit", 5, "--buckets", 1, "-o", tmp_path / "p.json")
 
 
+# --- what it recommends
+
+
+def test_the_conclusion_comes_first_and_top_k_is_a_candidate(model: Path, images: Path, inside: Path) -> None:
+    result = run("calibrate", model, "--images", images, "--buckets", 2)
+    assert result.exit_code == 0, result.output
+    front = strict(Path("plan.pareto.json").read_text())
+    first = " ".join(result.stdout.split("Pareto front:")[0].split())
+    assert first == front["conclusion"] and first.startswith("Recommended: ")
+    assert "One image is 7.14 %: calibrate with hundreds" in first
+    best = next(point for point in front["points"] if point["row"] == front["recommended"]["row"])
+    assert best["keeps"] and not best["dominated"]
+    assert front["chosen"] == front["recommended"]
+    assert front["floor"]["images"] == COUNT and len(front["floor"]["interval"]) == 2
+    assert all(
+        point["dominated"] or not point["keeps"]
+        for point in front["points"]
+        if point["expected"] < best["expected"]
+    )
+
+
+def test_a_row_of_the_table_is_taken(model: Path, images: Path, inside: Path) -> None:
+    found = answer("calibrate", model, "--images", images, "--buckets", 2, "--pick", 4, "--allow-worse")
+    chosen = found["pareto"]["chosen"]
+    assert chosen["row"] == 4 and found["plan"]["calibration"]["scale"] == chosen["scale"]
+    assert "This plan is row 4, " in found["pareto"]["conclusion"]
+    told = refused("calibrate", model, "--images", images, "--pick", 5, "-o", "other.json")
+    assert "pick: got row 5, expected 1 to 4 of the table of points" in told
+    told = refused("calibrate", model, "--images", images, "--scale", 1, "-o", "other.json")
+    assert "which top-k and threshold points have; give mode too, or pick a row" in told
+
+
+def test_buckets_of_a_top_k_plan_are_no_silent_option(model: Path, images: Path, inside: Path) -> None:
+    result = run("calibrate", model, "--images", images, "--buckets", 3, "--mode", "topk", "--scale", 1)
+    assert "note: a top-k plan has one bucket; --buckets 3 is for the threshold rows" in result.stderr
+
+
+def test_a_ruinous_plan_is_not_written(tmp_path: Path, inside: Path) -> None:
+    """Routers that decide nothing: a threshold keeps all tokens or none, and most classes change."""
+    model, images = save_model(tmp_path / "model", seed=1, dead=True), save_pictures(tmp_path / "images")
+    command = ("calibrate", model, "--images", images, "--mode", "threshold")
+    refusal = run(*command, "--scale", 0.5)
+    assert refusal.exit_code == 1 and written(inside) == []
+    told = " ".join(refusal.stderr.split())
+    assert "the plan ruins the model: top-1 agreement with the trained model is 28.57 %" in told
+    assert "Recommended instead: top-k at 0.5 ×" in told and "or accept it with --allow-worse" in told
+    result = run(*command, "--scale", 0.5, "--allow-worse")
+    assert result.exit_code == 0 and written(inside) == NAMES
+    assert "warning: let through by --allow-worse: top-1 agreement" in result.stderr
+
+
 # --- what it says on the way
 
 
@@ -131,14 +184,15 @@ def test_unreadable_images_are_listed(model: Path, tmp_path: Path, inside: Path)
 
 def test_thresholds_that_decide_nothing(images: Path, tmp_path: Path, inside: Path) -> None:
     model = save_model(tmp_path / "dead", dead=True)
-    result = run("calibrate", model, "--images", images, "--buckets", 1)
+    result = run("calibrate", model, "--images", images, "--buckets", 1, *OWN)
     assert result.exit_code == 0
     assert "warning: step 1: the threshold" in result.stderr
     assert strict(Path("plan.pareto.json").read_text())["remarks"]
 
 
 def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) -> None:
-    told = refused("calibrate", model, "--images", images, "--buckets", 2, "--budget-macs", "1e3")
+    budget = ("--mode", "threshold", "--buckets", 2, "--budget-macs", "1e3")
+    told = refused("calibrate", model, "--images", images, *budget)
     assert "no threshold plan is within the budget of 1 kMACs per image; the nearest costs" in told
     assert "(0.5 × the trained capacities)" in told
     assert written(inside) == []
@@ -172,6 +226,25 @@ def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) ->
             ["--images", "i", "--stats", "s", "--shard", "1/2", "--budget-ms", "3"],
             "--budget-ms says how the plan",
         ),
+        (
+            [
+                "--images",
+                "i",
+                "--stats",
+                "s",
+                "--shard",
+                "1/2",
+                "--pick",
+                "3",
+                "--scale",
+                "1",
+                "--allow-worse",
+            ],
+            "--pick, --scale, --allow-worse says how the plan",
+        ),
+        (["--images", "i", "--pick", "3", "--budget-macs", "3"], "got budget_macs and pick, expected one"),
+        (["--images", "i", "--pick", "0"], "Invalid value for '--pick'"),
+        (["--images", "i", "--min-agreement", "99"], "Invalid value for '--min-agreement'"),
         (["--images", "i", "--stats", "s", "--shard", "3/2"], "shard: got 3/2, expected i/n with 1 ≤ i ≤ n"),
         (["--images", "i", "--stats", "s", "--shard", "half"], "shard: got 'half', expected i/n, as in 2/8"),
         (["--images", "i", "--budget-ms", "3", "--budget-macs", "3"], "got budget_macs and budget_ms"),

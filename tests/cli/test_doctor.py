@@ -16,6 +16,16 @@ from morvit_deploy.exporters.targets import targets
 from morvit_deploy.machine import dependencies, diagnosis
 
 
+@pytest.fixture(autouse=True)
+def imported(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Imports take a quarter of a minute: here all succeed but those that a test puts into this."""
+    problems: dict[str, str] = {}
+    monkeypatch.setattr(
+        diagnosis, "try_imports", lambda names: {name: problems.get(name, "") for name in names}
+    )
+    return problems
+
+
 def _doctor(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["doctor", *arguments])
 
@@ -85,6 +95,7 @@ def test_without_the_extra_a_bundle_runs_and_its_line_is_shown(monkeypatch: pyte
         "runs_on": "",
         "export": False,
         "run": True,
+        "runs_here": "ONNX Runtime on the CPU",
     }
     assert found["install"]["export"] == 'pip install "morvit-deploy[export]"'
 
@@ -130,6 +141,70 @@ def test_gpu_is_asked_of_nvidia_smi(
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert diagnosis.doctor().gpus == expected
+
+
+def test_a_library_that_cannot_be_imported_is_not_ok(imported: dict[str, str]) -> None:
+    imported["onnxscript"] = "ImportError: undefined symbol: _ZN4onnx"
+    imported["torchvision"] = "RuntimeError: operator torchvision::nms does not exist"
+    result = _doctor("--json")
+    assert result.exit_code == 0, "no command needs them to run a bundle"
+    found = json.loads(result.stdout)
+    states = {library["name"]: library["state"] for library in found["libraries"]}
+    assert states["onnxscript"] == states["torchvision"] == "broken" and states["torch"] == "ok"
+    assert [target["export"] for target in found["targets"]] == [
+        False,
+        True,
+        False,
+    ]  # coreml needs no onnxscript
+    assert found["targets"][0]["run"] and "export" in found["install"]
+    text = " ".join(_doctor().stdout.split())
+    assert "broken: ImportError: undefined symbol: _ZN4onnx" in text
+    assert "broken: RuntimeError: operator torchvision::nms does not exist" in text
+    assert "onnxscript is installed but cannot be imported." in text
+
+
+def test_a_required_library_that_cannot_be_imported_fails(imported: dict[str, str]) -> None:
+    imported["onnxruntime"] = "ended while importing: SIGILL"
+    result = _doctor("--json")
+    assert result.exit_code == 1
+    assert "required libraries cannot be used: onnxruntime (broken)" in result.stderr
+    assert 'pip install --force-reinstall "onnxruntime>=' in result.stderr
+    assert not any(target["run"] for target in json.loads(result.stdout)["targets"][:1])
+
+
+def test_a_broken_psutil_is_not_imported_here(
+    imported: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    imported["psutil"] = "ImportError: no module"
+    assert diagnosis.doctor().machine is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "have", "here"),
+    [
+        (False, {"tensorrt": "10.13.0"}, "ONNX Runtime on the CPU: there is no NVIDIA GPU"),
+        (True, {"tensorrt": "10.13.0"}, "TensorRT on the GPU"),
+        (True, {"tensorrt": None, "tensorrt-rtx": "1.4"}, "TensorRT-RTX on the GPU"),
+        (True, {"tensorrt": None, "tensorrt-rtx": None}, ""),
+    ],
+    ids=["no GPU", "TensorRT", "RTX", "a GPU without TensorRT"],
+)
+def test_what_runs_trt_here(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, have: dict[str, str | None], here: str
+) -> None:
+    _pretend(monkeypatch, **have)
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: ("NVIDIA H200, 143771 MiB",) if gpu else None)
+    state = {one.name: one for one in diagnosis.doctor().targets}["trt"]
+    assert (state.runs_here, state.run) == (here, bool(here))
+
+
+@pytest.mark.parametrize(
+    ("platform", "here"), [("darwin", "Core ML"), ("linux", "an interpreter on the CPU")]
+)
+def test_what_runs_coreml_here(monkeypatch: pytest.MonkeyPatch, platform: str, here: str) -> None:
+    monkeypatch.setattr("morvit_deploy.exporters.coreml.target.sys.platform", platform)
+    assert targets()["coreml"].runs_here({"coremltools"}, False).startswith(here)
 
 
 def test_no_torch_and_nothing_else_heavy() -> None:

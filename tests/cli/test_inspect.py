@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calibration_setup import save_pictures
 from config_matrix import DENSE, EXPERT, FLAT, OPTIONS, TOKEN, named
 from PIL import Image
 from tiny_models import make_config, own_bucket, random_model
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.bundle.images import open_images
-from morvit_deploy.bundle.pixels import normalise
+from morvit_deploy.bundle.pixels import normalise, synthetic_images
 from morvit_deploy.cli import app
 from morvit_deploy.inspecting.anatomy import depths_of, mac_counts, stages_of
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint, save_checkpoint
 from morvit_deploy.model.macs import dense_macs, schedule_macs
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.routings.counting import block_macs
+from morvit_deploy.model.trace import Routing
 
 ROUTED = [changes for changes in (*EXPERT, *FLAT, *OPTIONS) if changes.get("routing") != "token_choice"]
 
@@ -128,7 +130,8 @@ def test_healthy_routing_is_drawn_without_a_warning(tmp_path: Path, image_files:
     result = _inspect(_save(tmp_path), "--images", image_files[0].parent, "-o", out, "--draw", "2")
     assert result.exit_code == 0, result.stderr
     assert "degenerated" not in result.stderr
-    assert "healthy" in result.stdout
+    assert " healthy" not in result.stdout, "what was tested is said instead"
+    assert "passed: uniform, blind, undecided; not judged: random" in " ".join(result.stdout.split())
     expected = ["0-depth.png", "1-depth.png", "inspection.json", "overview.png"]
     assert sorted(file.name for file in out.iterdir()) == expected
     with Image.open(out / "overview.png") as picture:
@@ -151,6 +154,81 @@ def test_degenerate_routing_is_warned_about(tmp_path: Path, image_files: list[Pa
     judgement = json.loads(result.stdout)["survey"]["judgement"]
     assert {reason["kind"] for reason in judgement["reasons"]} == {"blind", "undecided"}
     assert "warning: routing has degenerated" in result.stderr
+
+
+def _routers_of_chance(folder: Path, images: Path) -> Path:
+    """Label pictures with what a model makes of them, and give its blocks the routers of another model."""
+    model, other = random_model(make_config(), seed=1), random_model(make_config(), seed=5)
+    save_checkpoint(model, folder / "model")
+    seen = _json(folder / "model", "--images", images, "-o", folder / "o")["survey"]["images"]
+    model.routers.load_state_dict(other.routers.state_dict())
+    save_checkpoint(model, folder / "chance")
+    rows = [f"{one['image']},{one['predicted']}" for one in seen]
+    (images / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    return folder / "chance"
+
+
+def test_routers_no_better_than_chance_are_no_longer_healthy(tmp_path: Path) -> None:
+    """Their depths vary, follow the image and are decided; only the classes tell that the choice is random."""
+    images = save_pictures(tmp_path / "images", 80)
+    model = _routers_of_chance(tmp_path, images)
+    command = (model, "--images", images, "-o", tmp_path / "out", "--draw", "0")
+    survey = _json(*command)["survey"]
+    baseline, outcomes = survey["baseline"], {c["kind"]: c["outcome"] for c in survey["judgement"]["checks"]}
+    assert baseline["interval"][0] <= 0 and baseline["gain"] == pytest.approx(
+        survey["top1"] - baseline["top1"]
+    )
+    assert outcomes["random"] == "FAILED" and survey["judgement"]["degenerate"]
+    result = _inspect(*command, "--force", "--fail-on-degenerate")
+    assert result.exit_code == 1 and "error: routing has degenerated\n  - " in result.stderr
+    assert "choose no better than chance" in result.stderr and "Routing checks" in result.stdout
+
+
+def test_better_than_chance_passes_in_ci(tmp_path: Path) -> None:
+    """Labels are what the model itself answers: 100 % learned, less with random tokens."""
+    images = save_pictures(tmp_path / "images", 40)
+    _routers_of_chance(tmp_path, images)
+    command = (tmp_path / "model", "--images", images, "-o", tmp_path / "out", "--draw", "0")
+    result = _inspect(*command, "--fail-on-degenerate")
+    assert result.exit_code == 0, result.output
+    assert "passed: uniform, blind, undecided, random" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"routing": "token_choice"}, {"routing": "expert_choice_flat"}], ids=named
+)
+def test_random_selection_runs_as_many_tokens(changes: dict[str, Any]) -> None:
+    model = random_model(make_config(**changes))
+    images = torch.from_numpy(normalise(synthetic_images(3, 32), model.config.preprocess))
+    learned = model(images)
+    shuffled = [
+        model(images, Routing(capacity=model.config.capacity, shuffle=torch.Generator().manual_seed(seed)))
+        for seed in (0, 0, 1)
+    ]
+    for outcome in shuffled:
+        assert [trace.counts for trace in outcome.traces] == [trace.counts for trace in learned.traces]
+    assert torch.equal(shuffled[0].depth, shuffled[1].depth)
+    assert not torch.equal(shuffled[0].depth, shuffled[2].depth)
+    assert not torch.equal(shuffled[0].depth, learned.depth)
+
+
+def test_degenerate_routing_fails_in_ci(tmp_path: Path, image_files: list[Path]) -> None:
+    save_checkpoint(init_model(make_config()), tmp_path / "model")
+    command = (tmp_path / "model", "--images", image_files[0].parent, "-o", tmp_path / "out", "--draw", "0")
+    result = _inspect(*command, "--fail-on-degenerate", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["survey"]["judgement"]["degenerate"]
+    assert "error: routing has degenerated" in result.stderr and "warning:" not in result.stderr
+
+
+def test_what_cannot_be_judged_does_not_pass_in_ci(tmp_path: Path, image_files: list[Path]) -> None:
+    model, images = _save(tmp_path), image_files[0].parent
+    few = _inspect(model, "--images", images, "--limit", "2", "-o", tmp_path / "out", "--fail-on-degenerate")
+    assert few.exit_code == 1
+    assert "cannot be judged: got 2 different images, expected at least 4" in " ".join(few.stderr.split())
+    assert "give --images DIR" in _inspect(model, "--fail-on-degenerate").stderr
+    dense = _save(tmp_path / "dense", routing="none")
+    told = _inspect(dense, "--images", images, "--fail-on-degenerate")
+    assert told.exit_code == 2 and "has no routers to judge" in told.stderr
 
 
 def test_random_initial_weights_are_undecided(tmp_path: Path, image_files: list[Path]) -> None:

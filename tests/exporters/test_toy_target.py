@@ -52,6 +52,7 @@ def test_every_command(tiny_checkpoint: Path, image_files: Any, inside: Any, mon
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root}:{root}/tests/helpers")  # where bench's process finds this file
     monkeypatch.setenv("MORVIT_TARGETS", "")
+    monkeypatch.setattr("morvit_deploy.machine.diagnosis.try_imports", lambda names: dict.fromkeys(names, ""))
     register(f"{__name__}:TOY")
     assert "Target toy" in run("export", "--help").stdout and "toy" in run("doctor").stdout
     assert answer("export", tiny_checkpoint, "--target", "toy", "--squeeze", "-o", "bundle")["manifest"]

@@ -10,12 +10,14 @@ from PIL import Image
 from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.calibration.buckets.choice import Asked, choose, recommend
 from morvit_deploy.calibration.buckets.costs import MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan
-from morvit_deploy.calibration.buckets.points import choose, points_of
+from morvit_deploy.calibration.buckets.points import Point, points_of
 from morvit_deploy.calibration.routing.histograms import Histogram
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES
 from morvit_deploy.calibration.routing.statistics import WHOLE, Run, Shard, Statistics, Thresholds
+from morvit_deploy.model.accuracy import Floor
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.planning.rounds import Calibrated
@@ -86,11 +88,17 @@ def last_of(config: Config, counts: Any, run: Run | None = None, **tallies: Any)
     return Statistics(run, 0, (WHOLE,), images=images, counts=table, tallies=told | tallies)
 
 
+def own_or_within(points: list[Point], kind: str, **budget: float) -> Point:
+    """The point of the trained capacities, of chosen depths the preferred one, or the best within a budget."""
+    scale = None if budget or kind == "depth" else OWN
+    return choose(points, Floor.on(1, None), Asked(kind, scale=scale, **budget))  # type: ignore[arg-type]  # two names
+
+
 COUNTS = [[9, 5, 2], [4, 4, 1], [12, 6, 3], [12, 10, 6], [9, 4, 2]]
 
 
 def calibrated(mode: str = "threshold", labelled: bool = False) -> Calibrated:
-    """A plan and its front, from made-up statistics."""
+    """The plan of the trained capacities and its front, from made-up statistics."""
     routing = "token_choice" if mode == "depth" else "expert_choice"
     config = make_config(routing=routing, num_recursions=1 if mode == "depth" else 3)
     run = run_of(mode, scales=(OWN,) if mode == "depth" else SCALES)
@@ -100,7 +108,8 @@ def calibrated(mode: str = "threshold", labelled: bool = False) -> Calibrated:
         tallies |= {f"{kind}.{what}": np.minimum(np.arange(scales), 5) for what in ("right", "alike")}
     last = last_of(config, COUNTS, run, **tallies)
     points = points_of(config, last, ((0.1, 0.2, 0.3),) * scales, MacCost(config), 2)
-    chosen = choose(points, mode)
+    floor, chosen = Floor.on(last.images, last.trained_top1), own_or_within(points, mode)
     return Calibrated(
-        draft_plan(config, last, chosen, "macs"), chosen, points, "MACs", 4e5, last.trained_top1, [], []
-    )
+        draft_plan(config, last, chosen, "macs"), chosen, points, "MACs", 4e5, last.trained_top1, [], [], floor,
+        recommend(points, floor),
+    )  # fmt: skip

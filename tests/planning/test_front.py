@@ -23,7 +23,10 @@ SIZE = (1080, 690)  # 7.2 × 4.6 inches at 150 dots
 def in_ms(found: Calibrated, factor: float = 1e-5) -> Calibrated:
     points = [replace(point, expected=factor * point.expected) for point in found.points]
     chosen = points[found.points.index(found.chosen)]
-    return replace(found, points=points, chosen=chosen, unit="ms", dense=factor * found.dense)
+    recommended = None if found.recommended is None else points[found.points.index(found.recommended)]
+    return replace(
+        found, points=points, chosen=chosen, recommended=recommended, unit="ms", dense=factor * found.dense
+    )
 
 
 FOUND = {
@@ -103,7 +106,7 @@ def test_the_front_is_sorted_and_the_plan_is_marked() -> None:
     cells = dict(zip(table.columns, marked, strict=True))
     assert (cells["routing"], cells["scale"], cells["buckets"]) == ("threshold", "1", "2")
     assert cells["top-1"] == cells["agreement"] == "80.00 %" and cells["unpadded"].endswith("MACs")
-    cheaper = [float(row[4].rstrip("×")) for row in table.rows]
+    cheaper = [float(row[5].rstrip("×")) for row in table.rows]
     assert cheaper == sorted(cheaper, reverse=True)
 
 
@@ -113,8 +116,9 @@ def test_a_report(name: str) -> None:
     report = calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     titles = [part.title for part in report.parts]
     buckets = [] if name == "top-k" else ["Buckets"]
-    assert titles == ["Plan", *buckets, "Accuracy/cost trade-off", "Pareto front"]
-    plan = report.parts[0]
+    assert titles == ["Pareto front", "Accuracy/cost trade-off", "Plan", *buckets]
+    assert report.result == found.conclusion and report.markdown().index(report.result) < 40
+    plan = report.parts[2]
     assert isinstance(plan, Table)
     facts = {row[0]: row[1] for row in plan.rows}
     assert facts["plan"] == "plan.json" and facts["images"] == "5"
@@ -128,5 +132,5 @@ def test_unreadable_images_are_counted() -> None:
     assert found.plan.calibration is not None
     facts = found.plan.calibration | {"unreadable": 1}
     found = replace(found, plan=found.plan.model_copy(update={"calibration": facts}))
-    plan = calibration_report(found, Path("plan.json"), Path("p.png")).parts[0]
+    plan = calibration_report(found, Path("plan.json"), Path("p.png")).parts[2]
     assert isinstance(plan, Table) and ("images", "5, 1 unreadable") in plan.rows

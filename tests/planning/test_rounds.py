@@ -27,7 +27,10 @@ from morvit_deploy.planning import rounds as planning
 from morvit_deploy.planning.rounds import Calibrated, Waiting, Wish, calibrate, calibrate_shard, merge_shards
 
 SCALES = (0.5, 1.0, 1.6)
-FEW: dict[str, Any] = {"buckets": 2}
+# thresholds at the trained capacities, whatever they do to a random model
+FEW: dict[str, Any] = {"mode": "threshold", "buckets": 2, "scale": 1.0, "allow_worse": True}
+
+LET: dict[str, Any] = {"allow_worse": True}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +97,9 @@ def test_the_plan_fits_its_checkpoint_and_says_what_was_found(
 def test_the_front_is_strict_json(one_pass: Calibrated) -> None:
     front = json.loads(json.dumps(one_pass.as_dict(), allow_nan=False))
     assert front["format"] == "morvit-pareto/1" and len(front["points"]) == 2 * len(SCALES)
-    assert front["chosen"] == {"kind": "threshold", "scale": 1.0} and front["unit"] == "MACs"
+    assert (
+        front["chosen"]["kind"] == "threshold" and front["chosen"]["scale"] == 1.0 and front["unit"] == "MACs"
+    )
     assert front["dense"] == one_pass.plan.buckets[-1].macs
     assert one_pass.chosen in one_pass.points
 
@@ -115,7 +120,7 @@ def test_token_choice_has_a_plan_of_its_own(images: Path, tmp_path: Path) -> Non
 
 
 def test_as_many_buckets_as_pay(model: Path, images: Path) -> None:
-    plan = calibrate(model, images, limit=6).plan
+    plan = calibrate(model, images, limit=6, mode="threshold", allow_worse=True).plan
     assert 1 <= len(plan.buckets) <= 6
 
 
@@ -214,9 +219,13 @@ def counted(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-@pytest.mark.parametrize("wish", [{"buckets": 1}, {"buckets": 3}, {"budget_macs": 1e6}], ids=str)
+@pytest.mark.parametrize(
+    "wish",
+    [{"buckets": 1}, {"buckets": 3, "mode": "threshold"}, {"budget_macs": 1e6}, {"pick": 3}],
+    ids=str,
+)
 def test_statistics_serve_any_wish(model: Path, images: Path, counted: Path, wish: dict[str, Any]) -> None:
-    assert same(merge_shards(model, counted, **wish), calibrate(model, images, **wish))
+    assert same(merge_shards(model, counted, **wish, **LET), calibrate(model, images, **wish, **LET))
 
 
 def test_statistics_of_another_checkpoint_or_mode(counted: Path, model: Path, tmp_path: Path) -> None:
@@ -414,7 +423,7 @@ def test_a_shard_is_named_as_on_the_command_line(model: Path, images: Path, tmp_
 def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated) -> None:
     own = [point for point in one_pass.points if point.kind == "threshold"]
     limit = sorted(point.expected for point in own)[1]
-    found = merge_shards(model, counted, buckets=2, budget_macs=limit)
+    found = merge_shards(model, counted, mode="threshold", buckets=2, budget_macs=limit, **LET)
     assert found.chosen.expected_macs <= limit
     assert found.chosen.accuracy == max(point.accuracy for point in own if point.expected_macs <= limit)
     assert found.plan.calibration is not None and found.plan.calibration["scale"] == found.chosen.scale
@@ -422,7 +431,7 @@ def test_budgets(model: Path, images: Path, counted: Path, one_pass: Calibrated)
     with pytest.raises(
         PlanError, match=rf"no threshold plan .*\({cheapest.scale:g} × the trained capacities\)"
     ):
-        merge_shards(model, counted, buckets=2, budget_macs=0.9 * cheapest.expected)
+        merge_shards(model, counted, mode="threshold", buckets=2, budget_macs=0.9 * cheapest.expected)
 
 
 def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,28 +442,28 @@ def test_milliseconds(model: Path, counted: Path, monkeypatch: pytest.MonkeyPatc
         return MeasuredCost((0, 16), (1.0, 17.0), 0.5)
 
     monkeypatch.setattr("morvit_deploy.planning.schedule_costs.measure_costs", measure)
-    plain = merge_shards(model, counted, cost="measured", buckets=2)
+    plain = merge_shards(model, counted, cost="measured", **FEW)
     assert plain.unit == "ms" and plain.dense == 17.5 and asked == [plain.plan.thresholds]
     assert plain.plan.calibration is not None and plain.plan.calibration["cost"] == "measured"
     assert plain.chosen.expected < 17.5 < plain.chosen.expected_macs
-    found = merge_shards(model, counted, budget_ms=8, buckets=2)
+    found = merge_shards(model, counted, mode="threshold", budget_ms=8, buckets=2, **LET)
     assert found.unit == "ms" and found.chosen.expected <= 8
     with pytest.raises(
         PlanError, match=r"no threshold plan is within the budget of 0.1 ms .* nearest costs [\d.]+ ms"
     ):
-        merge_shards(model, counted, budget_ms=0.1, buckets=2)
+        merge_shards(model, counted, mode="threshold", budget_ms=0.1, buckets=2)
 
 
 def test_top_k_within_a_budget_is_exported(model: Path, images: Path, tmp_path: Path) -> None:
     from morvit_deploy import export, open_bundle
 
-    own = calibrate(model, images, mode="topk")
+    own = calibrate(model, images, mode="topk", scale=1.0)
     assert own.plan.buckets[0].capacity == (12, 6, 3)
-    found = calibrate(model, images, mode="topk", budget_macs=own.plan.buckets[0].macs - 1)
+    found = calibrate(model, images, mode="topk", budget_macs=own.plan.buckets[0].macs - 1, **LET)
     assert found.plan.mode == "topk" and found.plan.buckets[0].capacity < (12, 6, 3)
     assert found.plan.buckets[0].macs == found.chosen.expected_macs
     (tmp_path / "plan.json").write_text(found.plan.to_json())
-    export(model, tmp_path / "bundle", plan=tmp_path / "plan.json")
+    export(model, tmp_path / "bundle", plan=tmp_path / "plan.json", allow_worse=True)
     with open_bundle(tmp_path / "bundle") as runner:
         pixels = open_images(images, load_checkpoint(model).config).all()[:1]
         assert runner.run(pixels)["logits"].shape == (1, 10)
@@ -463,7 +472,7 @@ def test_top_k_within_a_budget_is_exported(model: Path, images: Path, tmp_path: 
 def test_threshold_statistics_hold_the_top_k_front_too(
     one_pass: Calibrated, model: Path, images: Path
 ) -> None:
-    topk = calibrate(model, images, mode="topk")
+    topk = calibrate(model, images, mode="topk", **LET)
     assert topk.points == [point for point in one_pass.points if point.kind == "topk"]
 
 
@@ -477,6 +486,11 @@ def test_threshold_statistics_hold_the_top_k_front_too(
         ({"budget_macs": float("nan")}, "budget_macs: got nan, expected"),
         ({"budget_macs": float("inf")}, "budget_macs: got inf, expected"),
         ({"budget_macs": 1.0, "budget_ms": 1.0}, "got budget_macs and budget_ms"),
+        ({"pick": 1, "scale": 1.0}, "got pick and scale, expected one of them"),
+        ({"budget_ms": 1.0, "scale": 1.0}, "got budget_ms and scale"),
+        ({"scale": -0.5}, "scale: got -0.5, expected a number above 0"),
+        ({"min_agreement": 99.0}, "min_agreement: got 99.0, expected a share from 0 to 1"),
+        ({"min_agreement": float("nan")}, "min_agreement: got nan, expected a share"),
     ],
     ids=str,
 )

@@ -23,7 +23,9 @@ def apple_report(result: BenchResult) -> Report:
         tables.append(mix_table(measured))
     if any(one.placements for one in measured):
         tables += [placement_table(measured), leavers_table(measured)]
-    return Report("Measurement", [*tables, parity_table(measured), conditions_table(result)])
+    best = min(measured, key=lambda one: one.latency_ms["p50"])
+    outcome = f"Fastest on {best.units}: {three_digits(best.latency_ms['p50'])} ms an image (median)."
+    return Report("Measurement", [*tables, parity_table(measured), conditions_table(result)], outcome)
 
 
 def latency_table(measured: Sequence[AppleMeasured]) -> Table:

@@ -51,9 +51,10 @@ def cuda_report(result: CudaResult) -> Report:
     columns = ("bundle", "part", "batch", "CUDA graph", "transfers", "p50 ms", "p90 ms", "p99 ms", "images/s")
     runtimes = "; ".join(dict.fromkeys(timing.runtime for timing in result.measured))
     caption = f"{runtimes}. {result.conditions['timed']}"
-    return Report(
-        "Latency on the GPU", [Table("Parts", columns, rows, numeric=(2, 5, 6, 7, 8), caption=caption)]
-    )
+    first = result.measured[0]
+    outcome = f"{first.bundle}, {first.part}, takes {first.latency_ms['p50']:.3f} ms (median) at batch {first.batch}."
+    table = Table("Parts", columns, rows, numeric=(2, 5, 6, 7, 8), caption=caption)
+    return Report("Latency on the GPU", [table], outcome)
 
 
 def _row(timing: Timing) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from morvit_deploy.bars import bars
 from morvit_deploy.measuring.payoff.forms import DENSE, TOPK
 from morvit_deploy.measuring.payoff.result import RULE, Contender, Match, Payoff, in_words
 from morvit_deploy.measuring.views import conditions_table
-from morvit_deploy.report import Report, Table, share, spread, three_digits
+from morvit_deploy.report import Picture, Report, Table, share, spread, three_digits
 
 
 def payoff_report(payoff: Payoff) -> Report:
@@ -15,7 +16,16 @@ def payoff_report(payoff: Payoff) -> Report:
         *map(match_table, payoff.matches),
         conditions_table(payoff.device, payoff.conditions, payoff.measured),
     ]
-    return Report("Verdict", list(tables))
+    return Report("Verdict", list(tables), _result(payoff), _picture(payoff.matches[0]))
+
+
+def _picture(match: Match) -> Picture | None:
+    rows = [(one.form.name, one.median_ms, f"{three_digits(one.median_ms)} ms") for one in match.contenders]
+    return bars(f"Time of an image, batch {match.batch}", rows)
+
+
+def _result(payoff: Payoff) -> str:
+    return " ".join(f"At batch {match.batch}, {match.sentence}." for match in payoff.matches)
 
 
 def payoff_table(payoff: Payoff) -> Table:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calibration_setup import last_of, run_of
+from calibration_setup import last_of, own_or_within, run_of
 from tiny_models import make_config
 
 from morvit_deploy.calibration.buckets.costs import MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
-from morvit_deploy.calibration.buckets.points import choose, points_of
+from morvit_deploy.calibration.buckets.points import points_of
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES
 from morvit_deploy.calibration.routing.statistics import Statistics
 from morvit_deploy.model.config import Config
@@ -25,7 +25,7 @@ TAUS = ((0.1, 0.2, 0.3),) * len(SCALES)
 def drafted(
     last: Statistics, config: Config = CONFIG, kind: str = "threshold", taus: Any = TAUS, **budget: float
 ) -> Plan:
-    chosen = choose(points_of(config, last, taus, MacCost(config), 3), kind, **budget)
+    chosen = own_or_within(points_of(config, last, taus, MacCost(config), 3), kind, **budget)
     plan = draft_plan(config, last, chosen, "macs")
     assert plan_problems(plan, config) == []
     assert Plan.model_validate_json(plan.to_json()) == plan
@@ -89,7 +89,7 @@ def test_top_k_plans() -> None:
 def remarks(counts: Any, config: Config = CONFIG, taus: Any = TAUS, **budget: float) -> list[str]:
     last = last_of(config, counts)
     return remarks_on(
-        config, last, choose(points_of(config, last, taus, MacCost(config), 2), "threshold", **budget)
+        config, last, own_or_within(points_of(config, last, taus, MacCost(config), 2), "threshold", **budget)
     )
 
 
@@ -116,11 +116,13 @@ def test_thresholds_that_decide_nothing_are_named(counts: Any, steps: list[str])
 def test_what_a_large_scale_asks_for_is_no_remark() -> None:
     """1.6 × 12 of 16 tokens are all of them."""
     last = last_of(CONFIG, [[16, 10, 5]] * 2, **{"threshold.alike": np.array([0, 0, 0, 0, 0, 0, 2])})
-    chosen = choose(points_of(CONFIG, last, TAUS, MacCost(CONFIG), 2), "threshold", budget_macs=1e12)
+    chosen = own_or_within(points_of(CONFIG, last, TAUS, MacCost(CONFIG), 2), "threshold", budget_macs=1e12)
     assert chosen.scale == 1.6
     assert remarks_on(CONFIG, last, chosen) == []
 
 
 def test_top_k_gets_no_remark() -> None:
     last = last_of(CONFIG, [[16, 16, 16]], run_of("topk"))
-    assert remarks_on(CONFIG, last, choose(points_of(CONFIG, last, (), MacCost(CONFIG), 2), "topk")) == []
+    assert (
+        remarks_on(CONFIG, last, own_or_within(points_of(CONFIG, last, (), MacCost(CONFIG), 2), "topk")) == []
+    )

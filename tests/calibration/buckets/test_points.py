@@ -13,10 +13,9 @@ from calibration_setup import last_of, run_of
 from tiny_models import make_config
 
 from morvit_deploy.calibration.buckets.costs import MacCost, MeasuredCost
-from morvit_deploy.calibration.buckets.ladders import Ladder, evaluate_exact, evaluate_predicted
-from morvit_deploy.calibration.buckets.points import MAX_BUCKETS, Point, choose, points_of
+from morvit_deploy.calibration.buckets.ladders import evaluate_exact, evaluate_predicted
+from morvit_deploy.calibration.buckets.points import MAX_BUCKETS, Point, points_of
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES, scaled
-from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs, stem_macs
 
@@ -121,81 +120,13 @@ def test_top_k_alone() -> None:
     assert {point.kind for point in front(run=run_of("topk"), thresholds=((),) * 7)} == {"topk"}
 
 
-# --- the choice
-
-
-def point(
-    scale: float | None, cost: float, agreement: float, top1: float | None = None, **more: Any
-) -> Point:
-    fields = {"kind": "threshold", "expected": cost, "expected_macs": 1e6 * cost} | more
-    return Point(scale=scale, agreement=agreement, top1=top1, **fields)  # type: ignore[arg-type]  # each has its type
-
-
-FRONT = [
-    point(0.5, 10, 0.90, 0.80, kind="topk"),
-    point(0.5, 20, 0.91, 0.95),
-    point(0.7, 30, 0.95, 0.93),
-    point(1.0, 40, 0.99, 0.95, preferred=True),
-    point(1.6, 50, 0.99, 0.95),
-]
-UNLABELLED = [point(p.scale, p.expected, p.agreement, kind=p.kind) for p in FRONT]
-
-
-def test_without_a_budget_the_checkpoints_own_scale() -> None:
-    assert choose(FRONT, "threshold") is FRONT[3]
-    assert choose(front(), "threshold").scale == choose(front(), "topk").scale == OWN
-
-
-@pytest.mark.parametrize(
-    ("points", "budget", "scale"),
-    [
-        (FRONT, 60, 0.5),
-        (UNLABELLED, 60, 1.0),
-        (UNLABELLED, 39, 0.7),
-        (UNLABELLED, 40, 1.0),
-        (UNLABELLED, 20, 0.5),
-    ],
-    ids=["cheapest of the best top-1", "cheapest that agrees best", "within", "just within", "only one"],
-)
-def test_a_budget_buys_the_worthiest(points: list[Point], budget: float, scale: float) -> None:
-    for bought in (
-        choose(points, "threshold", budget_ms=budget), choose(points, "threshold", budget_macs=1e6 * budget),
-    ):  # fmt: skip
-        assert (bought.kind, bought.scale) == ("threshold", scale)
-
-
-def depth(buckets: int, cost: float, **more: Any) -> Point:
-    ladder = Ladder(((16, 16),) * buckets, None, cost, (1.0,) * buckets, 0.0)
-    return point(None, cost, 1.0, kind="depth", ladder=ladder, **more)
-
-
-LADDERS = [depth(1, 20), depth(2, 10, preferred=True), depth(3, 8), depth(4, 7)]
-
-
-@pytest.mark.parametrize(("budget", "buckets"), [(30, 2), (10, 2), (9, 3), (7, 4)])
-def test_a_budget_buys_no_more_buckets_than_it_takes(budget: float, buckets: int) -> None:
-    found = choose(LADDERS, "depth", budget_ms=budget).ladder
-    assert found is not None and len(found.schedules) == buckets
-
-
-def test_a_budget_that_no_plan_meets_names_the_nearest() -> None:
-    with pytest.raises(
-        PlanError, match=r"no threshold plan .* 12 ms per image.* costs 20 ms \(0.5 × the trained"
-    ):
-        choose(FRONT, "threshold", budget_ms=12)
-    with pytest.raises(PlanError, match=r"no threshold plan .* 12 MMACs .* nearest costs 20 MMACs \(0.5 ×"):
-        choose(FRONT, "threshold", budget_macs=12e6)
-    with pytest.raises(PlanError, match=r"within the budget of 3 MACs per image"):
-        choose(FRONT, "threshold", budget_macs=3)
-    with pytest.raises(PlanError, match=r"no depth plan .* nearest costs 7 ms \(with 4 buckets\)"):
-        choose(LADDERS, "depth", budget_ms=6)
-
-
 def test_a_front_can_be_read_where_there_is_no_torch() -> None:
     modules = (
         "planning.front",
         "calibration.buckets.points",
         "calibration.buckets.plan",
+        "calibration.buckets.choice",
+        "planning.conclusion",
         "calibration.routing.shards",
         "calibration.buckets.costs",
     )
