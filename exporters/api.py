@@ -59,6 +59,7 @@ def export(
     limit: int = DEFAULT_LIMIT,
     upscale: bool = False,
     min_agreement: float | None = None,
+    reference: str | Path | None = None,
     force: bool = False,
     options: TargetOptions | None = None,
     tell: Callable[[str], None] = lambda stage: None,
@@ -70,7 +71,8 @@ def export(
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
     `coreml`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is a plan file or the plan
-    of `calibrate`. `tell` is called with each stage.
+    of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for `convert`. `tell` is called
+    with each stage.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
     StructureError, ParityError or PrecisionError when a check fails; then nothing is written.
@@ -102,6 +104,7 @@ def export(
         limit=limit,
         upscale=upscale,
         min_agreement=min_agreement,
+        reference=None if reference is None else Path(reference),
         force=force,
         options=own_options(found, own) if options is None else options,
     )

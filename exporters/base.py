@@ -33,6 +33,8 @@ from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
+from morvit_deploy.sources.outputs.comparison import check_source, recorded
+from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
@@ -134,6 +136,10 @@ class Exporter(ABC):
         check_free(request.out, marker=MANIFEST, force=request.force)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
+        source, before = None, recorded(model)
+        if request.reference is not None:
+            tell("comparing with the source's own outputs")
+            source = check_source(model, request.reference, "no bundle was written")
         plan = own_plan(model.config)
         if request.plan is not None:
             plan = read_plan(request.plan, model.config, fingerprint(request.checkpoint))
@@ -156,9 +162,12 @@ class Exporter(ABC):
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, pictures.verifying, folder)
+            reading = described(source, before)
+            verification = replace(verification, source=source, reading=reading)
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
+                    "reference": source or before,
                     "lowering": _lowering_of(manifest, verification, request, self.remedies),
                 }
             )

@@ -112,6 +112,9 @@ class Request:
     upscale: bool = False
     # top-1 agreement of the plan's model with the trained one; below fp32 also the gate for decisions and classes
     min_agreement: float | None = None
+    reference: Path | None = (
+        None  # the source's own outputs, which the reading of the checkpoint is checked against
+    )
     force: bool = False
     options: TargetOptions = field(default_factory=TargetOptions)  # the target's own
 

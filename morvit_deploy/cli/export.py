@@ -71,8 +71,8 @@ def export(
 
             exported = run(
                 source.folder, folder, batch=number, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
-                upscale=compared.upscale, min_agreement=compared.min_agreement, force=output.force, tell=tell,
-                **options,
+                upscale=compared.upscale, min_agreement=compared.min_agreement, reference=compared.reference,
+                force=output.force, tell=tell, **options,
             )  # fmt: skip
     _remark(exported, options)
     data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json")}

@@ -20,6 +20,8 @@ from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.outputs.comparison import check_source
+from morvit_deploy.sources.outputs.gap import SourceGap
 from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 from morvit_deploy.sources.tensors.keymap import Row
 from morvit_deploy.sources.tensors.names import CONFIG
@@ -46,6 +48,7 @@ class Converted(Shown):
     tied: str
     remarks: list[str] = field(default_factory=list)
     folder: Path | None = None  # where it was written
+    reference: SourceGap | None = None  # the comparison with the source's own outputs, if they were given
 
     def __repr__(self) -> str:
         return f"Converted({str(self.source)!r}, family={self.family!r}, {self.model.config!r})"
@@ -67,6 +70,7 @@ class Converted(Shown):
             "settled": {name: {"value": one.value, "from": one.origin} for name, one in self.settled.items()},
             "ties": self.tied,
             "remarks": self.remarks,
+            "reference": self.reference.as_dict() if self.reference else None,
             "tensors": [
                 {"source": row.source, "target": row.target, "how": row.how, "shape": list(row.shape)}
                 for row in self.rows
@@ -123,13 +127,16 @@ def convert(
     *,
     given: Given | None = None,
     force: bool = False,
+    reference: str | Path | None = None,
     tell: Tell = lambda stage: None,
     **settings: Unpack[Settings],
 ) -> Converted:
     """Convert a checkpoint of a supported family to a `morvit/1` folder at `out`, atomically.
 
     Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
-    num_heads, …) or as one `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    num_heads, …) or as one `given`. `reference` is an `.npz` file with `images` or `inputs` and the `logits` that
+    your own model returned for them; the reading of the checkpoint is checked against them. Raises CheckpointError,
+    ConfigError, OutputError, or ParityError if the logits differ; then nothing is written.
 
     >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6)
     """
@@ -137,9 +144,24 @@ def convert(
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
     check_free(Path(out), marker=CONFIG, force=force)
     converted = read_model(source, given or Given(**settings), tell)
+    if reference is not None:
+        converted = checked(converted, reference, tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))
+
+
+def checked(converted: Converted, reference: str | Path, tell: Tell = lambda stage: None) -> Converted:
+    """Check a conversion against the source's own outputs, and record it in the provenance.
+
+    Raises ParityError if they differ, and ConfigError for a file that cannot be used.
+    """
+    tell("comparing with the source's own outputs")
+    gap = check_source(converted.model, reference, f"{converted.source} was not converted")
+    model = converted.model
+    provenance = {**(model.config.provenance or {}), "reference": gap.model_dump(mode="json")}
+    model.config = model.config.model_copy(update={"provenance": provenance})
+    return replace(converted, reference=gap)
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:

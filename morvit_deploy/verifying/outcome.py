@@ -9,6 +9,7 @@ from typing import Any
 from morvit_deploy.errors import listed
 from morvit_deploy.model.gates import Gate
 from morvit_deploy.report import Report, Shown, numbered
+from morvit_deploy.sources.outputs.gap import NOT_CHECKED, SourceGap
 from morvit_deploy.verifying.findings import (
     MARGIN,
     BucketSeen,
@@ -45,6 +46,8 @@ class Verification(Shown):
     gate: Gate | None = None  # below fp32: required agreement of decisions and classes
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
     runtime: str = ""  # that ran the bundle
+    source: SourceGap | None = None  # source's own outputs -> checkpoint; None if they were not given
+    reading: str = NOT_CHECKED  # how the reading of the checkpoint was checked
     warnings: tuple[str, ...] = ()  # why results may be worse on this machine than on the exporting one
 
     def __repr__(self) -> str:
@@ -68,6 +71,7 @@ class Verification(Shown):
         """
         return (
             self.structure.get("proved") is True
+            and (self.source is None or self.source.passed)
             and all(gap.passed for _, gap in self.gaps)
             and self.routing_gap.top1_agreement >= self.min_agreement
             and not any(not b.judged for b in self.buckets)
@@ -127,6 +131,8 @@ class Verification(Shown):
             if self.same_checkpoint
             else ["the bundle was exported from another checkpoint (sha256 differs)"]
         )
+        if self.source is not None and not self.source.passed:
+            lines.append(self.source.failure.replace("\n", "\n  "))
         if self.routing_gap.top1_agreement < self.min_agreement:
             lines.append(
                 f"routing gap: got top-1 agreement {self.routing_gap.top1_agreement:.1%} of the plan's model with "
@@ -171,6 +177,8 @@ class Verification(Shown):
         return {
             "passed": self.passed,
             "structure": self.structure,
+            "reading": self.reading,
+            "source_gap": self.source.as_dict() if self.source else None,
             "routing_gap": self.routing_gap.as_dict() | self._change(),
             "unrolling_gap": self.unrolling_gap.as_dict() if self.unrolling_gap else None,
             "conversion_gap": self.conversion_gap.as_dict(),
