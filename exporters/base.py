@@ -33,7 +33,7 @@ from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
-from morvit_deploy.sources.outputs.comparison import check_source, recorded
+from morvit_deploy.sources.outputs.comparison import check_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
@@ -136,7 +136,7 @@ class Exporter(ABC):
         check_free(request.out, marker=MANIFEST, force=request.force)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
-        source, before = None, recorded(model)
+        source, before = None, recorded_gap(model)
         if request.reference is not None:
             tell("comparing with the source's own outputs")
             source = check_source(model, request.reference, "no bundle was written")

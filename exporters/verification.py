@@ -19,7 +19,7 @@ from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
-from morvit_deploy.sources.outputs.comparison import compare_with_source
+from morvit_deploy.sources.outputs.comparison import compare_with_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
@@ -107,7 +107,7 @@ def verify(
     return replace(
         verification,
         source=source,
-        reading=described(source, recorded(model)),
+        reading=described(source, recorded_gap(model)),
         same_checkpoint=same,
         min_agreement=min_agreement or 0.0,
         gate=manifest.gate(min_agreement),

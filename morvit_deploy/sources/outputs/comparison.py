@@ -61,7 +61,7 @@ def check_source(model: MoRViT, path: str | Path, refusal: str) -> SourceGap:
     return gap
 
 
-def recorded(model: MoRViT) -> SourceGap | None:
+def recorded_gap(model: MoRViT) -> SourceGap | None:
     """Return the gap in a checkpoint's provenance, which `convert` wrote; None if the model was changed since."""
     try:
         gap = SourceGap.model_validate_json(json.dumps((model.config.provenance or {}).get("reference")))

@@ -23,7 +23,7 @@ from morvit_deploy.errors import ConfigError
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # raised by zipfile and numpy for damaged, encrypted and foreign files
 _UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 
@@ -98,4 +98,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"array format {version}")
-    return _HEADERS[version](stream)
+    try:
+        return _HEADERS[version](stream)
+    except Exception as error:  # numpy evaluates a literal: a damaged one raises what Python's parser raises
+        raise ValueError("the header of an array cannot be read") from error
