@@ -116,6 +116,11 @@ def json_of(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
     ).encode()
 
 
+def numbers_as_floats(text: str | bytes) -> Any:
+    """A JSON document in which 3 equals 3.0, and 10**40 equals 1e40."""
+    return json.loads(text, parse_int=float)
+
+
 def repeats_a_key(text: bytes) -> bool:
     """Whether an object in a JSON text has a key twice."""
     found = []

@@ -56,4 +56,4 @@ def cases(seeds: Path) -> st.SearchStrategy[Case]:
     return damaged(seeds)
 
 
-KIND = Kind("bundle", 1300, ("bundle", "pictures"), cases, wrong, sound=WORDS)
+KIND = Kind("bundle", 1000, ("bundle", "pictures"), cases, wrong, sound=WORDS)

@@ -1,4 +1,4 @@
-"""Command lines: options of every command with values of any kind. What takes long gets no sound input."""
+"""Command lines: sound ones with words and options added, removed and replaced."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from foreign_checkpoints import SAY
 from hypothesis import strategies as st
-from promise import Case, Kind
+from promise import OUT, Case, Kind
 from typer.main import get_command
 
 from morvit_deploy.cli import app
@@ -27,11 +28,20 @@ WORDS = (
 PLACES = (
     "out", "out/deep", "pictures", "pictures/000.png", "model.pth", "checkpoint/config.json", ".", "/dev/null", "",
 )  # fmt: skip  # a table
-TAKES_LONG = ("bench", "export", "build")  # with sound input
+LINES = (
+    ("doctor",), ("inspect", "checkpoint"), ("inspect", "model.pth", *SAY),
+    ("init", "--preset", "morvit_tiny_digits", "-o", OUT),
+    ("inspect", "checkpoint", "--images", "pictures", "-o", OUT), ("convert", "model.pth", "-o", OUT, *SAY),
+    ("convert", "model.pth", "--explain", *SAY, "--reference", "reference.npz"), ("predict", "bundle", "pictures"),
+    ("predict", "bundle", "pictures/000.png", "--depth-map", OUT), ("verify", "bundle", "--checkpoint", "checkpoint"),
+    ("calibrate", "checkpoint", "--merge", "--stats", "statistics", "-o", f"{OUT}/plan.json"),
+    ("calibrate", "checkpoint", "--images", "pictures", "--shard", "1/2", "--stats", OUT),
+    ("export", "none", "--plan", "plan.json"), ("bench", "none"), ("build", "none"),
+)  # fmt: skip  # a table; the last three would take long with sound input
 NEVER = {
     "--host", "--ray", "--wait", "--install-completion", "--show-completion", "--force", "--runs", "--preset",
 }  # fmt: skip  # networks, hours, and what may replace
-MINE = ("--out", "--depth-map", "--stats", "--project")  # outputs
+MINE = {"--out", "--depth-map", "--stats", "--project"}  # outputs
 
 
 @cache
@@ -42,24 +52,49 @@ def commands() -> dict[str, Any]:
 
 @st.composite
 def lines(draw: st.DrawFn) -> Case:
-    name = draw(st.sampled_from(sorted(commands())))
-    values = st.sampled_from((*ODD, *WORDS) if name in TAKES_LONG else (*PATHS, *PATHS, *ODD, *WORDS))
-    words = draw(st.lists(values, max_size=3))
+    line = draw(st.sampled_from(LINES))
+    words, takes_long = [*line], line[0] in ("export", "bench", "build")
+    values = st.sampled_from((*ODD, *WORDS) if takes_long else (*PATHS, *PATHS, *ODD, *WORDS))
     options = [
-        one for one in commands()[name].params if one.param_type_name == "option" and not NEVER & {*one.opts}
+        one
+        for one in commands()[line[0]].params
+        if one.param_type_name == "option" and not NEVER & {*one.opts}
     ]
-    for option in draw(st.lists(st.sampled_from(options), max_size=4)):
-        words.append(draw(st.sampled_from((*option.opts, *option.secondary_opts))))
-        if not option.is_flag:
-            words.append(draw(st.sampled_from(PLACES) if {*MINE} & {*option.opts} else values))
-    if draw(st.booleans()):
-        words = draw(st.permutations(words))
-    return Case((name, *words) if draw(st.integers(0, 9)) else (*words, name))
+    for _ in range(draw(st.integers(1, 3))):
+        kind = draw(
+            st.sampled_from(("option", "option", "option", "replace", "insert", "remove", "swap", "twice"))
+        )
+        at = draw(st.integers(1, len(words)))
+        if kind == "option":
+            option = draw(st.sampled_from(options))
+            words.append(draw(st.sampled_from((*option.opts, *option.secondary_opts))))
+            if not option.is_flag:
+                words.append(draw(st.sampled_from(PLACES) if MINE & {*option.opts} else values))
+        elif kind == "insert":
+            words.insert(at, draw(values))
+        elif at < len(words) and words[at] != "none":
+            if kind == "replace":
+                words[at] = draw(values)
+            elif kind == "remove":
+                del words[at]
+            elif kind == "swap":
+                words[at - 1 : at + 1] = words[at - 1 : at + 1][::-1]
+            else:
+                words.insert(at, words[at])
+    return Case(tuple(words))
 
 
 def cases(seeds: Path) -> st.SearchStrategy[Case]:
     return lines()
 
 
-RESULTS = ("out", "build", "plan.pareto.json", "plan.pareto.png")
-KIND = Kind("command line", 1200, PATHS[:-1], cases, outputs=RESULTS, sound=("inspect", "checkpoint"))
+RESULTS = (OUT, "build", "plan.pareto.json", "plan.pareto.png", "morvit_tiny_digits")
+KIND = Kind(
+    "command line",
+    400,
+    PATHS[:-1],
+    cases,
+    outputs=RESULTS,
+    names_outputs=True,
+    sound=("inspect", "checkpoint"),
+)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hypothesis import strategies as st
-from mutations import json_of, repeats_a_key
+from mutations import json_of, numbers_as_floats, repeats_a_key
 from promise import Case, Ended, Kind
 
 FILE = "checkpoint/config.json"
@@ -23,9 +23,9 @@ def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
     text = (folder / FILE).read_bytes()
     if repeats_a_key(text):
         return "accepted a key that is there twice"
-    shown = json.loads(ended.output)["config"]
-    differing = [name for name, value in json.loads(text).items() if shown[name] != value]
+    shown, stands = numbers_as_floats(ended.output)["config"], numbers_as_floats(text)
+    differing = [name for name, value in stands.items() if shown[name] != value]
     return f"read {', '.join(differing)} as something else" if differing else ""
 
 
-KIND = Kind("config", 2000, ("checkpoint",), cases, wrong, sound=WORDS)
+KIND = Kind("config", 2400, ("checkpoint",), cases, wrong, sound=WORDS)

@@ -42,4 +42,4 @@ def cases(seeds: Path) -> st.SearchStrategy[Case]:
     return fitted(seeds)
 
 
-KIND = Kind("fitted bundle", 200, ("bundle", "checkpoint"), cases, wrong, sound=WORDS)
+KIND = Kind("fitted bundle", 100, ("bundle", "checkpoint"), cases, wrong, sound=WORDS)

@@ -122,4 +122,4 @@ def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
     return "" if same else "read the same weights as another model"
 
 
-KIND = Kind("foreign", 2000, (FILE,), cases, wrong, sound=WORDS)
+KIND = Kind("foreign", 1800, (FILE,), cases, wrong, sound=WORDS)

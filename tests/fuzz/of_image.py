@@ -70,4 +70,4 @@ def cases(seeds: Path) -> st.SearchStrategy[Case]:
 
 
 SOUND = ("predict", "bundle", "pictures/000.png", "--logits", "--json")
-KIND = Kind("image", 1000, ("bundle", "pictures"), cases, wrong, sound=SOUND)
+KIND = Kind("image", 500, ("bundle", "pictures"), cases, wrong, sound=SOUND)

@@ -50,4 +50,4 @@ def cases(seeds: Path) -> st.SearchStrategy[Case]:
     return damaged(seeds)
 
 
-KIND = Kind("labels", 400, ("checkpoint", "pictures"), cases, wrong, sound=WORDS)
+KIND = Kind("labels", 100, ("checkpoint", "pictures"), cases, wrong, sound=WORDS)

@@ -78,4 +78,4 @@ def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
     return f"accepted {', '.join(bad)}, which are not finite" if bad else ""
 
 
-KIND = Kind("safetensors", 1500, ("checkpoint",), cases, wrong, sound=WORDS)
+KIND = Kind("safetensors", 2000, ("checkpoint",), cases, wrong, sound=WORDS)

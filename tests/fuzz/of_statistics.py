@@ -47,4 +47,4 @@ def cases(seeds: Path) -> st.SearchStrategy[Case]:
     return damaged(seeds)
 
 
-KIND = Kind("statistics", 600, ("checkpoint", "statistics"), cases, wrong, sound=WORDS)
+KIND = Kind("statistics", 200, ("checkpoint", "statistics"), cases, wrong, sound=WORDS)

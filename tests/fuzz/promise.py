@@ -89,6 +89,7 @@ class Kind:
     wrong: Wrong = any_answer
     act: Act = command
     outputs: tuple[str, ...] = (OUT,)
+    names_outputs: bool = False  # may a word of the command line name another one, that is not there before?
     sound: tuple[str, ...] = ()  # the command line that accepts the seeds as they are
 
 
@@ -124,15 +125,25 @@ def _broken(kind: Kind, case: Case, ended: Ended, before: dict[str, str], folder
     after = _snapshot(folder)
     if any(Path(name).name == EXECUTED for name in after):
         return "executed what the input holds"
-    if changed := sorted(name for name, _ in before.items() ^ after.items() if not _is_output(name, kind)):
+    outputs = [*kind.outputs, *_named(case, kind, before, after)]
+    if changed := sorted({name for name, _ in before.items() ^ after.items() if not _is_in(name, outputs)}):
         return f"touched {', '.join(changed)}"
     if ended.status == 2 and (left := sorted({*after} - {*before})):
         return f"refused, and left {', '.join(left)}"
     return "" if ended.status else kind.wrong(folder, case, ended, seeds)
 
 
-def _is_output(name: str, kind: Kind) -> bool:
-    return any(name == output or name.startswith(f"{output}/") for output in kind.outputs)
+def _named(case: Case, kind: Kind, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """New names that the command line mentions, as the value of an option that is not `-o`, or by a slip."""
+    words = [os.path.normpath(word) for word in case.words if word] if kind.names_outputs else []
+    if "." in words:
+        words += [name for name in after if "/" not in name]
+    new = [word for word in words if word not in before and not word.startswith(("/", ".."))]
+    return [*new, *(f"{word}.pareto.{suffix}" for word in new for suffix in ("json", "png"))]
+
+
+def _is_in(name: str, outputs: list[str]) -> bool:
+    return any(name == output or name.startswith(f"{output}/") for output in outputs)
 
 
 def _prepare(kind: Kind, case: Case, seeds: Path, folder: Path) -> None:

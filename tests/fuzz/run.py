@@ -33,6 +33,7 @@ import of_safetensors
 import of_statistics
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from places import ROOT
 from promise import Case, Kind, Verdict, check
 from seeds import make_seeds
 
@@ -105,13 +106,17 @@ def how_to_replay(folder: Path) -> str:
 
 
 def summary(verdict: Verdict) -> str:
-    """The last line of what was broken, which names an error's type."""
-    return verdict.broken.strip().splitlines()[-1]
+    """What was broken in a line: of a traceback the error and the line of the package that it came from."""
+    lines = verdict.broken.strip().splitlines()
+    own = [
+        line.partition(f"{ROOT}/")[2] for line in lines if f'File "{ROOT}/' in line and "/.venv/" not in line
+    ]
+    return f"{lines[-1]:.100}" + (f" at {own[-1]}" if own else "")
 
 
 def fuzz(seeds: Path, inputs: int, seconds: float, kinds: list[str], into: Path) -> int:
     """Try all kinds and print a table; returns how many inputs broke the promise."""
-    end, broken = time.monotonic() + seconds, 0
+    end = time.monotonic() + seconds
     print(f"{'kind':<14}{'tried':>7}{'accepted':>10}{'failed':>8}{'refused':>9}{'broken':>8}")
     totals: Counter[str] = Counter()
     chosen = [KINDS[name] for name in kinds]
@@ -122,24 +127,20 @@ def fuzz(seeds: Path, inputs: int, seconds: float, kinds: list[str], into: Path)
         print(_row(kind.name, counts), flush=True)
         totals += counts
     print(_row("all", totals))
-    broken = totals["broken"]
-    return broken
+    return totals["broken"]
 
 
 def _tried(kind: Kind, seeds: Path, count: int, until: float, into: Path) -> Counter[str]:
-    """Counts of one kind; each new sort of failure is kept."""
+    """Counts of one kind; the first input of each sort of failure is kept."""
     counts: Counter[str] = Counter()
-    sorts: Counter[str] = Counter()
+    sorts: set[str] = set()
     for case, verdict in explore(kind, seeds, count, until):
-        counts["tried"] += 1
-        counts[
-            "broken" if verdict.broken else {0: "accepted", 1: "failed"}.get(verdict.status, "refused")
-        ] += 1
-        if verdict.broken and not sorts[summary(verdict)]:
-            folder = keep(kind, case, verdict, len(sorts) + 1, into)
+        ended = {0: "accepted", 1: "failed"}.get(verdict.status, "refused")
+        counts.update(("tried", "broken" if verdict.broken else ended))
+        if verdict.broken and (sort := summary(verdict).rpartition(" at ")[2]) not in sorts:
+            sorts.add(sort)
+            folder = keep(kind, case, verdict, len(sorts), into)
             print(f"  {summary(verdict)}\n  {how_to_replay(folder)}", flush=True)
-        if verdict.broken:
-            sorts[summary(verdict)] += 1
     return counts
 
 

@@ -16,7 +16,7 @@ from seeds import make_seeds
 
 from morvit_deploy.errors import ConfigError
 
-PART = 250  # of the inputs of a long run: ten or so of each kind
+PART = 200  # of the inputs of a long run: two to twelve of each kind
 
 
 @pytest.fixture(scope="module")
