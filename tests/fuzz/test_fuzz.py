@@ -16,7 +16,7 @@ from seeds import make_seeds
 
 from morvit_deploy.errors import ConfigError
 
-PART = 200  # of the inputs of a long run: two to twelve of each kind
+PART = 300  # of the inputs of a long run: two to eight of each kind
 
 
 @pytest.fixture(scope="module")
