@@ -77,7 +77,7 @@ def edited(draw: st.DrawFn, document: Any) -> Any:
         kind = draw(st.sampled_from(("odd", "odd", "near", "remove", "rename", "text", "copy")))
         value = holder[key]
         if kind == "odd":
-            holder[key] = draw(st.sampled_from(ODD))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(ODD)))  # later edits may change it
         elif kind == "near" and type(value) in (int, float):
             holder[key] = draw(st.sampled_from((value + 1, value - 1, value * 2, -value, float(value))))
         elif kind == "remove":
@@ -119,6 +119,15 @@ def json_of(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
 def numbers_as_floats(text: str | bytes) -> Any:
     """A JSON document in which 3 equals 3.0, and 10**40 equals 1e40."""
     return json.loads(text, parse_int=float)
+
+
+def is_read_as(stands: Any, read: Any) -> bool:
+    """Whether everything that stands in a document was read; optional fields may be added."""
+    if isinstance(stands, dict) and isinstance(read, dict):
+        return all(name in read and is_read_as(value, read[name]) for name, value in stands.items())
+    if isinstance(stands, list) and isinstance(read, list):
+        return len(stands) == len(read) and all(map(is_read_as, stands, read))
+    return bool(stands == read)
 
 
 def repeats_a_key(text: bytes) -> bool:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hypothesis import strategies as st
-from mutations import json_of, numbers_as_floats, repeats_a_key
+from mutations import is_read_as, json_of, numbers_as_floats, repeats_a_key
 from promise import Case, Ended, Kind
 
 FILE = "checkpoint/config.json"
@@ -24,7 +24,7 @@ def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
     if repeats_a_key(text):
         return "accepted a key that is there twice"
     shown, stands = numbers_as_floats(ended.output)["config"], numbers_as_floats(text)
-    differing = [name for name, value in stands.items() if shown[name] != value]
+    differing = [name for name, value in stands.items() if not is_read_as(value, shown[name])]
     return f"read {', '.join(differing)} as something else" if differing else ""
 
 

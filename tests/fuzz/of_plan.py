@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hypothesis import strategies as st
-from mutations import json_of, numbers_as_floats, repeats_a_key
+from mutations import is_read_as, json_of, numbers_as_floats, repeats_a_key
 from promise import Case, Ended, Kind, called
 
 from morvit_deploy.model.checkpoint import fingerprint
@@ -34,7 +34,11 @@ def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
     if repeats_a_key(text):
         return "accepted a key that is there twice"
     read, stands = numbers_as_floats(ended.output), numbers_as_floats(text)
-    differing = [name for name, value in stands.items() if name != "calibration" and read.get(name) != value]
+    differing = [
+        name
+        for name, value in stands.items()
+        if name != "calibration" and not is_read_as(value, read.get(name))
+    ]
     return f"read {', '.join(differing)} as something else" if differing else ""
 
 
