@@ -26,11 +26,12 @@ def read_pictures(request: Request) -> Pictures:
     if request.images is None:
         return Pictures()
     config = load_config(request.checkpoint)
+    how = {"upscale": request.upscale, "exif": request.exif}
     if not find_target(request.target).calibrates or request.precision == "fp32":
-        folder = open_images(request.images, config, limit=request.limit, upscale=request.upscale)
+        folder = open_images(request.images, config, limit=request.limit, **how)
         return Pictures(folder.all())
     limit = request.limit + request.calibration_limit
-    both = open_images(request.images, config, limit=limit, upscale=request.upscale)
+    both = open_images(request.images, config, limit=limit, **how)
     verifying, calibrating = held_apart(both, request.limit, request.calibration_limit)
     return Pictures(verifying.all(), calibrating)
 

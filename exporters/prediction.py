@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -11,18 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.agent.core.running import AT_A_TIME
-from morvit_deploy.bundle.images import open_images
+from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
+from morvit_deploy.bundle.listing import list_pictures
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, read_image
 from morvit_deploy.bundle.session import Guess, Session
 from morvit_deploy.bundle.views import prediction_table
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.report import Picture, Report, Shown, numbered
 
 DRAWN = 8  # pictures of an overview
+LISTED = 10  # reasons that a message lists
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Prediction(Shown):
     depth: NDArray[np.integer[Any]] | None = field(compare=False)  # (N,) steps that each patch token ran
     manifest: Manifest = field(compare=False)
     upscale: bool = False  # were smaller images enlarged?
+    exif: bool = False  # was it turned by its EXIF orientation?
 
     @property
     def label(self) -> str:
@@ -50,9 +54,8 @@ class Prediction(Shown):
     @property
     def pixels(self) -> Pixels:
         """What the bundle was fed, uint8 (height, width, 3), read again from the file."""
-        return read_image(
-            self.image, self.manifest.preprocess, self.manifest.config.image_size, upscale=self.upscale
-        )
+        size, how = self.manifest.config.image_size, {"upscale": self.upscale, "exif": self.exif}
+        return read_image(self.image, self.manifest.preprocess, size, **how)
 
     def __repr__(self) -> str:
         return (
@@ -87,6 +90,18 @@ class Prediction(Shown):
         return self.depth
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An image that has no prediction, and why."""
+
+    image: Path
+    error: ImageError | AnswerError
+
+    def as_dict(self) -> dict[str, str]:
+        """As `predict --json` prints it."""
+        return {"image": str(self.image), "error": str(self.error)}
+
+
 class Predictions(tuple[Prediction, ...], Shown):
     """A prediction for each picture, in order."""
 
@@ -111,48 +126,102 @@ def predict(
     top: int = 5,
     threads: int | None = None,
     upscale: bool = False,
+    exif: bool = False,
 ) -> Predictions:
     """Classify pictures with a bundle, or with one that is open already; no PyTorch is loaded.
 
-    `images` is a file, several, or a folder. Each prediction has the `top` most probable classes, the logits, the
-    bucket that ran it and, where the bundle was exported with `with_depth`, the depth of each patch token.
-    Raises BundleError, TargetError or ImageError.
+    `images` is a file or a folder, or several of them. Each prediction has the `top` most probable classes, the
+    logits, the bucket that ran it and, of a bundle exported with `with_depth`, the depth of each patch token.
+    With `exif`, pictures are turned by their EXIF orientation.
+
+    Raises BundleError, TargetError, and ImageError where no image can be read. If only some have no prediction, the
+    others are still classified, and an IncompleteError has them in `partial`.
 
     >>> for one in md.predict("build/onnx", "photos", top=3):
     ...     print(one.image, one.label, one.probability)
     """
     opened = nullcontext(bundle) if isinstance(bundle, Session) else open_bundle(bundle, threads=threads)
+    paths, _ = pictures_in([images] if isinstance(images, (str, Path)) else images)
+    found: list[Prediction] = []
+    failures: list[Failure] = []
     with opened as session:
-        paths = _files(images, session.manifest)
-        parts = (paths[start : start + AT_A_TIME] for start in range(0, len(paths), AT_A_TIME))
-        return Predictions(one for part in parts for one in _predicted(session, part, top, upscale))
+        for one in answers(session, paths, top=top, upscale=upscale, exif=exif):
+            found.append(one) if isinstance(one, Prediction) else failures.append(one)
+    if failures:
+        raise why_incomplete(failures, len(found), Predictions(found))
+    return Predictions(found)
 
 
-def classified(
-    session: Session, paths: Sequence[Path], pixels: Sequence[Pixels], top: int, upscale: bool
-) -> Iterator[Prediction]:
-    """The predictions of pictures that have been read, in one run; pixels uint8 (height, width, 3) each."""
-    outputs = session.run(np.stack(pixels))
-    buckets = [bucket.name for bucket in session.manifest.plan.buckets]
-    numbers = outputs.get("bucket", np.zeros(len(paths), dtype=np.int32))
-    for i, path in enumerate(paths):
-        logits = outputs["logits"][i]
-        depth = outputs["depth"][i] if "depth" in outputs else None
-        guesses = tuple(session.guesses(logits, top))
-        yield Prediction(path, buckets[numbers[i]], guesses, logits, depth, session.manifest, upscale)
+def pictures_in(images: Sequence[str | Path]) -> tuple[list[Path], Counter[str]]:
+    """The files that are meant, and how many others were skipped for which reason.
+
+    A folder stands for the pictures in it, or for itself if there are none.
+    """
+    paths: list[Path] = []
+    skipped: Counter[str] = Counter()
+    for image in map(Path, images):
+        listing = list_pictures(image) if os.path.isdir(image) else None  # noqa: PTH112  # False for a long name
+        paths += (listing and listing.files) or (image,)
+        skipped += listing.skipped if listing else Counter()
+    return paths, skipped
 
 
-def _files(images: str | Path | Sequence[str | Path], manifest: Manifest) -> list[Path]:
-    """The files that are meant; of a folder all pictures in it."""
-    if not isinstance(images, (str, Path)):
-        return [Path(image) for image in images]
-    if Path(images).is_dir():
-        return [entry.path for entry in open_images(images, manifest.config).entries]
-    return [Path(images)]
+def answers(
+    session: Session, paths: Sequence[Path], *, top: int = 5, upscale: bool = False, exif: bool = False
+) -> Iterator[Prediction | Failure]:
+    """A prediction of each picture, or why there is none, in order; a few are read at a time."""
+    for start in range(0, len(paths), AT_A_TIME):
+        part = paths[start : start + AT_A_TIME]
+        read = [_read(session, path, upscale, exif) for path in part]
+        pixels = [one for one in read if not isinstance(one, Failure)]
+        outputs = session.run(np.stack(pixels)) if pixels else {}
+        rows = iter(range(len(pixels)))
+        for path, one in zip(part, read, strict=True):
+            yield (
+                one
+                if isinstance(one, Failure)
+                else _answer(session, path, outputs, next(rows), top, upscale, exif)
+            )
 
 
-def _predicted(session: Session, paths: list[Path], top: int, upscale: bool) -> Iterator[Prediction]:
-    return classified(session, paths, [session.read(path, upscale=upscale) for path in paths], top, upscale)
+def why_incomplete(
+    failures: Sequence[Failure], others: int = 0, partial: Predictions | None = None
+) -> MorvitError:
+    """The error of pictures without a prediction; if there are no others, that of the pictures or the runtime."""
+    reasons = [str(one.error) for one in failures]
+    unread = all(isinstance(one.error, ImageError) for one in failures)
+    what = "read" if unread else "classified"
+    if others:
+        error = IncompleteError(
+            f"{len(failures)} of {others + len(failures)} images could not be {what}:\n{listed(reasons, LISTED)}"
+        )
+        error.partial = partial
+        return error
+    kind = ImageError if unread else AnswerError
+    return kind(reasons[0] if len(reasons) == 1 else f"no image could be {what}:\n{listed(reasons, LISTED)}")
+
+
+def _read(session: Session, path: Path, upscale: bool, exif: bool) -> Pixels | Failure:
+    try:
+        if os.path.isdir(path):  # noqa: PTH112  # False for a name that is too long, too
+            raise ImageError(f"{path} is a folder without images")
+        return session.read(path, upscale=upscale, exif=exif)
+    except ImageError as error:
+        return Failure(path, error)
+
+
+def _answer(
+    session: Session, path: Path, outputs: Arrays, row: int, top: int, upscale: bool, exif: bool
+) -> Prediction | Failure:
+    try:
+        session.check_answer(outputs, row)
+        bucket = session.bucket_of(outputs, row)
+    except AnswerError as error:
+        return Failure(path, AnswerError(f"{path}: {error}"))
+    logits = outputs["logits"][row]
+    depth = outputs["depth"][row] if "depth" in outputs else None
+    guesses = tuple(session.guesses(logits, top))
+    return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif)
 
 
 def _overview(predictions: list[Prediction]) -> bytes:

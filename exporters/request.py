@@ -110,6 +110,7 @@ class Request:
     )
     limit: int = DEFAULT_LIMIT
     upscale: bool = False
+    exif: bool = False  # turn pictures by their EXIF orientation
     # top-1 agreement of the plan's model with the trained one; below fp32 also the gate for decisions and classes
     min_agreement: float | None = None
     reference: Path | None = (

@@ -40,6 +40,7 @@ def verify(
     limit: int | None = DEFAULT_LIMIT,
     threads: int | None = None,
     upscale: bool = False,
+    exif: bool = False,
     min_agreement: float | None = None,
     reference: str | Path | None = None,
     tell: Callable[[str], None] = lambda stage: None,
@@ -90,7 +91,7 @@ def verify(
         )
     pixels = None
     if images is not None:
-        pixels = open_images(images, model.config, limit=limit, upscale=upscale).all()
+        pixels = open_images(images, model.config, limit=limit, upscale=upscale, exif=exif).all()
     tell("comparing images with the float64 reference")
 
     def open_session(bucket: str | None = None, probes: bool = False) -> Session:

@@ -14,11 +14,13 @@ if sys.version_info < (3, 10):  # noqa: UP036  # pip refuses it; from the source
 
 if TYPE_CHECKING:
     from morvit_deploy.errors import (
+        AnswerError,
         BundleError,
         CheckFailed,
         CheckpointError,
         ConfigError,
         ImageError,
+        IncompleteError,
         KeywordError,
         LostError,
         MissingExtraError,
@@ -47,12 +49,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AnswerError",
     "BundleError",
     "CheckFailed",
     "CheckpointError",
     "ConfigError",
     "Host",
     "ImageError",
+    "IncompleteError",
     "KeywordError",
     "LostError",
     "MissingExtraError",

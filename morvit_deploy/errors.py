@@ -12,6 +12,8 @@ MorvitError                  exit status 2: bad usage or input
 │   └── MissingExtraError    an optional library is not installed; also a ModuleNotFoundError
 ├── LostError                exit status 1: the connection to a device was lost during its work
 └── CheckFailed              exit status 1: a check ran and failed
+    ├── AnswerError          a runtime or a model returned NaN or infinite numbers
+    ├── IncompleteError      some images of many have no prediction; also an ImageError
     ├── StructureError       the written graph differs from the static graph
     ├── ParityError          the bundle does not compute what the checkpoint computes
     └── PrecisionError       a bundle below fp32 misses its gate, or is not faster
@@ -76,6 +78,16 @@ class CheckFailed(MorvitError):
     """A check ran to its end and failed."""
 
     exit_status = 1
+
+
+class AnswerError(CheckFailed):
+    """A runtime or a model returned numbers that are NaN or infinite."""
+
+
+class IncompleteError(CheckFailed, ImageError):
+    """Some images could not be classified; `partial` holds the predictions of the others."""
+
+    partial: Any = None
 
 
 class StructureError(CheckFailed):

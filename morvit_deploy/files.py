@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import tempfile
@@ -11,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from morvit_deploy.errors import OutputError
+from morvit_deploy.errors import ConfigError, OutputError
+from morvit_deploy.strict_json import read_json
 
 _PARTIAL = ".partial-"
 _NOT_WRITTEN = {
@@ -83,8 +83,8 @@ def check_free(final: Path, *, marker: str, force: bool) -> None:
 def is_ours(marker: Path) -> bool:
     """Is it of one of our formats? Other programs write a config.json or manifest.json, too."""
     try:
-        content = json.loads(marker.read_bytes())
-    except (OSError, ValueError):
+        content = read_json(marker)
+    except (OSError, ConfigError):
         return False
     return isinstance(content, dict) and str(content.get("format", "")).startswith("morvit")
 

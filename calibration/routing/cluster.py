@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from morvit_deploy.calibration.routing.checks import problems_of
 from morvit_deploy.calibration.routing.gathering import Task, gather
 from morvit_deploy.calibration.routing.statistics import Shard, Statistics, join
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import PlanError, TargetError, listed
 from morvit_deploy.machine.extras import names_extra
+from morvit_deploy.model.config import load_config
 
 LOCAL = "local"
 
@@ -40,7 +42,13 @@ class Cluster:
 
     def gather(self, task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
         """Run a round on all shards. Every node must have access to the checkpoint and the images."""
-        return join(self._parts(task, progress))
+        whole = join(self._parts(task, progress))
+        if problems := problems_of(whole, load_config(task.source.checkpoint)):
+            raise PlanError(
+                f"--ray: the statistics of round {task.round + 1} contradict each other; install the same version of "
+                f"this package on all nodes:\n{listed(problems)}"
+            )
+        return whole
 
     def _parts(self, task: Task, progress: Callable[[float], None]) -> Iterator[Statistics]:
         """Yield the statistics of shards as they finish."""

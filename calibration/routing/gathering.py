@@ -57,11 +57,13 @@ class Source:
     seed: int = 0
     upscale: bool = False
     max_bad: int = 0  # images that may be unreadable
+    exif: bool = False  # turn images by their EXIF orientation
 
     def folder(self) -> ImageFolder:
         """Return the chosen images."""
         config = load_config(self.checkpoint)
-        return open_images(self.images, config, limit=self.limit, seed=self.seed, upscale=self.upscale)
+        how = {"upscale": self.upscale, "exif": self.exif}
+        return open_images(self.images, config, limit=self.limit, seed=self.seed, **how)
 
     def run(self, mode: str, scales: tuple[float, ...]) -> Run:
         """Return the identity of this calibration."""
@@ -133,7 +135,8 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
 def listing_digest(folder: ImageFolder) -> str:
     """Return a sha256 of names, labels and reading options."""
     listed = "\n".join(f"{_name(folder, entry)}\t{entry.label}" for entry in folder.entries)
-    return hashlib.sha256(f"{listed}\nupscale {folder.upscale}".encode()).hexdigest()
+    how = f"upscale {folder.upscale}" + ("\nexif True" if folder.exif else "")
+    return hashlib.sha256(f"{listed}\n{how}".encode()).hexdigest()
 
 
 def in_order(work: Callable[[Given], Made], given: Iterable[Given], workers: int) -> Iterator[Made]:

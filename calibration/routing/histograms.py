@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.bundle.answers import check_finite
+from morvit_deploy.errors import ConfigError
 
 BINS = 65_536
 REACH = 20.0  # asinh of the outermost edges: |z| up to 2.4e8, and bins 6e-4 wide around 0
@@ -38,14 +39,9 @@ class Histogram:
         return int(self.counts.sum())
 
     def add(self, logits: NDArray[Any]) -> None:
-        """Count logits of any shape; CheckpointError, without counting any, if one is NaN or infinite."""
+        """Count logits of any shape; AnswerError, without counting any, if one is NaN or infinite."""
         values = np.asarray(logits, dtype=np.float64).ravel()
-        broken = int((~np.isfinite(values)).sum())
-        if broken:
-            raise CheckpointError(
-                f"router logits: got NaN or Inf in {broken} of {values.size}, expected finite numbers; "
-                "the checkpoint is damaged or its weights are too large"
-            )
+        check_finite(values, "router logits")
         self.counts += np.bincount(_bins_of(values), minlength=BINS)
 
     def merge(self, other: Histogram) -> Histogram:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.step import TokenState
@@ -91,6 +92,7 @@ class Scout:
         return self._scouted(counts, steps.depths(state), logits)
 
     def _scouted(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Scouted:
+        check_finite(logits.numpy(), "logits of the calibrated model")
         small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))
         return Scouted(small, depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy())
 

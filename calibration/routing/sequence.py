@@ -20,6 +20,11 @@ SCALES = (0.35, 0.5, 0.7, 0.85, OWN, 1.25, 1.6)
 NOBODY = 0.0  # an arbitrary threshold for a step without candidates
 
 
+def scales_of(config: Config) -> tuple[float, ...]:
+    """Return the scales that a calibration of this checkpoint counts."""
+    return SCALES if config.record.has_schedule else (OWN,)
+
+
 def routed(config: Config) -> tuple[int, ...]:
     """Return the steps (from 0) at which tokens leave by the checkpoint's schedule, if this has an effect."""
     assert config.capacity is not None

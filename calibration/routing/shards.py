@@ -10,17 +10,25 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from morvit_deploy.calibration.routing.checks import problems_of
 from morvit_deploy.calibration.routing.statistics import Run, Shard, Statistics, join, shard_names
-from morvit_deploy.errors import OutputError, PlanError
+from morvit_deploy.errors import OutputError, PlanError, listed
+from morvit_deploy.model.config import Config
 
 _NAME = re.compile(r"round(\d+)-shard(\d+)of(\d+)\.npz")
 
 
 @dataclass(frozen=True)
 class StatisticsFolder:
-    """The statistics of one run. Rounds count from 0, in file names from 1."""
+    """The statistics of one run. Rounds count from 0, in file names from 1.
+
+    Files of the checkpoint with the hash `sha256` are checked against its configuration. Others belong to another
+    run, which the caller reports.
+    """
 
     folder: Path
+    config: Config
+    sha256: str
 
     def make(self) -> None:
         """Create the folder; OutputError if this is not possible."""
@@ -50,7 +58,16 @@ class StatisticsFolder:
         shards = self._shards(round)
         if not shards or len(shards) < shards[0].of:
             return None
-        return join(self._load(round, shard) for shard in shards)
+        parts = [self._load(round, shard) for shard in shards]
+        try:
+            whole = join(parts)
+        except ValueError as error:  # of another checkpoint, whose files were not checked one by one
+            raise PlanError(
+                f"{self.folder}: the shards of round {round + 1} do not fit together ({error}); remove them and run "
+                "the shards again"
+            ) from None
+        self._check(whole, f"{self.folder}: round {round + 1}", "the files of this round and of later rounds")
+        return whole
 
     def missing(self, round: int) -> list[Shard]:
         """Return the missing shards of a round; empty if no shard has completed it."""
@@ -66,15 +83,29 @@ class StatisticsFolder:
                 f"{path} contains round {found.round + 1} of shard {shard_names(found.shards)}, so it was renamed; "
                 "remove it"
             )
+        self._check(found, str(path), "it")
         return found
+
+    def _check(self, found: Statistics, where: str, what: str) -> None:
+        if found.run.checkpoint == self.sha256 and (problems := problems_of(found, self.config)):
+            raise PlanError(
+                f"{where} contradicts itself or the checkpoint; remove {what} and run the shard again:\n"
+                f"{listed(problems)}"
+            )
 
     def _shards(self, round: int, own: Shard | None = None) -> list[Shard]:
         """Return the completed shards of a round; PlanError if the images were divided differently."""
         found = []
         for path in self.folder.glob(f"round{round + 1:02}-shard*of*.npz"):
             match = _NAME.fullmatch(path.name)
-            if match:
-                found.append(Shard(int(match[2]), int(match[3])))
+            if match is None:
+                continue
+            number, of = int(match[2]), int(match[3])
+            if not 1 <= number <= of or path.name != self.path(round, Shard(number, of)).name:
+                raise PlanError(
+                    f"{path} is not named as a shard's file, roundRR-shardIofN.npz with I from 1 to N; remove it"
+                )
+            found.append(Shard(number, of))
         found.sort(key=lambda shard: (shard.of, shard.number))
         together = found if own is None else [*found, own]
         if len({shard.of for shard in together}) > 1:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
 from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
 from morvit_deploy.files import write_bytes
+from morvit_deploy.model.config import Count, Finite, Positive, Strict, explain
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-statistics/1"
 DIGESTS = 2**64  # a sum of digests is kept modulo this
@@ -45,7 +50,7 @@ class Run:
         """Return the differing fields, for a message."""
         names = {
             "checkpoint": "checkpoint (sha256)",
-            "images": "choice of images (sha256; the folder, --limit, --seed or --upscale)",
+            "images": "choice of images (sha256; the folder, --limit, --seed, --upscale or --exif)",
             "count": "number of images",
         }
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
@@ -171,35 +176,63 @@ class Statistics:
 
     @classmethod
     def _of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Statistics:
-        head: dict[str, Any] = json.loads(arrays.pop("head").tobytes())
-        if head["format"] != FORMAT:
-            raise ValueError(f"got format {head['format']!r}")
-        run = Run(**head["run"] | {"scales": tuple(head["run"]["scales"])})
+        """From the arrays of a file; what a round must have is checked by `checks.problems_of`."""
+        text = arrays.pop("head").tobytes()
+        parse_json(text, "its header", PlanError)
+        head = Head.model_validate_json(text)
         histograms = arrays.pop("histograms", np.zeros((0, BINS), dtype=np.int64))
-        if len(histograms) not in (0, len(run.scales)):
-            raise ValueError(f"got {len(histograms)} histograms for {len(run.scales)} scales")
+        if len(histograms) not in (0, len(head.run.scales)):
+            raise ValueError(f"got {len(histograms)} histograms for {len(head.run.scales)} scales")
+        if others := [name for name in arrays if name != "counts" and not name.startswith("tally.")]:
+            raise ValueError(f"got unknown arrays {', '.join(others)}")
         return cls(
-            run,
-            round=int(head["round"]),
-            shards=tuple(Shard(*shard) for shard in head["shards"]),
-            thresholds=tuple(map(tuple, head["thresholds"])),
-            images=int(head["images"]),
-            digest=int(head["digest"]),
+            Run(**head.run.model_dump()),
+            round=head.round,
+            shards=tuple(Shard(*shard) for shard in head.shards),
+            thresholds=head.thresholds,
+            images=head.images,
+            digest=head.digest,
             histograms=[Histogram(row) for row in histograms],
             counts=arrays.pop("counts", None),
             tallies={name.removeprefix("tally."): array for name, array in arrays.items()},
-            bad=[(name, reason) for name, reason in head["bad"]],
+            bad=list(head.bad),
         )
+
+
+class HeadRun(Strict):
+    """The fields of a `Run` in a file."""
+
+    checkpoint: str
+    images: str
+    count: Count
+    mode: Literal["threshold", "topk", "depth"]
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class Head(Strict):
+    """The numbers of a file beside its arrays."""
+
+    format: Literal["morvit-statistics/1"]
+    run: HeadRun
+    round: Annotated[int, Field(ge=0)]
+    shards: Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+    thresholds: tuple[tuple[Finite | None, ...], ...]
+    images: Annotated[int, Field(ge=0)]
+    digest: Annotated[int, Field(ge=0)]
+    bad: tuple[tuple[str, str], ...]
 
 
 # raised by numpy, zipfile and the checks of the header for a damaged or foreign file
 _UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, ConfigError, PlanError),
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, SyntaxError),
+    *(MemoryError, ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+    *(ConfigError, PlanError),
 )
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return explain(error).splitlines()[0].removeprefix("  - ")
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -218,6 +251,11 @@ def _both(a: Statistics, b: Statistics) -> Statistics:
     shards = tuple(sorted(a.shards + b.shards, key=lambda shard: shard.number))
     if len({shard.of for shard in shards}) > 1 or len(set(shards)) != len(shards):
         raise PlanError(f"got shards {shard_names(shards)}, expected distinct shards of one division")
+    if unlike := _unlike(a, b):
+        raise PlanError(
+            f"round {a.round + 1}: shards {shard_names(a.shards)} and {shard_names(b.shards)} have not the same "
+            f"arrays ({', '.join(unlike)}); remove the files of this round, and run the shards again"
+        )
     if a.thresholds != b.thresholds:
         raise PlanError(
             f"round {a.round + 1}: shards {shard_names(a.shards)} and {shard_names(b.shards)} used different "
@@ -236,6 +274,16 @@ def _both(a: Statistics, b: Statistics) -> Statistics:
         add_tallies(a.tallies, b.tallies),
         sorted(a.bad + b.bad),
     )
+
+
+def _unlike(a: Statistics, b: Statistics) -> list[str]:
+    """Arrays that one of two shards with readable images has and the other has not."""
+    if len(a.histograms) != len(b.histograms):
+        return ["histograms"]
+    if not (a.images and b.images):
+        return []
+    names = [{*one.tallies, *(["counts"] if one.counts is not None else [])} for one in (a, b)]
+    return sorted(names[0] ^ names[1])
 
 
 def shard_names(shards: Iterable[Shard]) -> str:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from morvit_deploy.errors import BundleError
+from morvit_deploy.strict_json import parse_json
+
 FORMAT: Final = "morvit-bundle/2"
 FIRST: Final = "morvit-bundle/1"
 _OWN_FIELDS = ("coreml", "trt")  # of /1, named as the target
 
 
-def upgraded(text: bytes) -> bytes:
-    """A manifest's text in today's format; any other text is returned unchanged."""
-    if FIRST.encode() not in text:
-        return text
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return text  # reading it reports the error
+def upgraded(text: bytes, source: object = "manifest.json") -> bytes:
+    """A manifest's text in today's format; any other text is returned unchanged. BundleError if it is not JSON."""
+    fields = parse_json(text, source, BundleError, what=f"a {FORMAT} manifest")
     is_first = isinstance(fields, dict) and fields.get("format") == FIRST
     return json.dumps(from_first(fields)).encode() if is_first else text
 

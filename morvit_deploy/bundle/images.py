@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from morvit_deploy.bundle.labels import classes_of_folders, read_table
+from morvit_deploy.bundle.listing import SUFFIXES, TABLE, described, list_pictures
+from morvit_deploy.bundle.opening import PEEKED, is_animated, is_turned
 from morvit_deploy.bundle.pixels import Pixels, read_image
 from morvit_deploy.errors import ImageError
 from morvit_deploy.model.config import Config
-
-FRONT = ".pareto.png"  # calibrate's own picture, if it was written among the photos
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
+from morvit_deploy.report import numbered
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The pictures of a folder, in a fixed order."""
+    """The pictures of a folder, in a fixed order, and what was left out of it."""
 
     folder: Path
     entries: tuple[Entry, ...]
     config: Config
     upscale: bool = False
+    exif: bool = False  # are pictures turned by their EXIF orientation?
+    skipped: Counter[str] = field(default_factory=Counter, compare=False)  # files, by reason
+    unlabeled: str = ""  # why pictures have no class
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -45,7 +50,8 @@ class ImageFolder:
 
     def read(self, entry: Entry) -> Pixels:
         """uint8 (height, width, 3)."""
-        return read_image(entry.path, self.config.preprocess, self.config.image_size, upscale=self.upscale)
+        how = {"upscale": self.upscale, "exif": self.exif}
+        return read_image(entry.path, self.config.preprocess, self.config.image_size, **how)
 
     def batches(self, size: int) -> Iterator[tuple[tuple[Entry, ...], Pixels]]:
         """Entries and their pixels uint8 (n, height, width, 3), `size` at a time: memory stays constant."""
@@ -59,87 +65,78 @@ class ImageFolder:
 
 
 def open_images(
-    folder: str | Path, config: Config, *, limit: int | None = None, seed: int = 0, upscale: bool = False
+    folder: str | Path,
+    config: Config,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    upscale: bool = False,
+    exif: bool = False,
 ) -> ImageFolder:
     """List the pictures of `folder`; a seeded random subset when there are more than `limit`.
 
     Classes come from `labels.csv` (header file,label) or from subfolder names; a label is a class name or
-    number of the checkpoint. ImageError when there are no pictures or a label is unknown.
+    number of the checkpoint. With `exif`, pictures are turned by their EXIF orientation. ImageError when there are
+    no pictures, or a label is unknown or ambiguous.
     """
     folder = Path(folder)
     if limit is not None and limit < 1:
         raise ImageError(f"limit: got {limit}, expected at least 1 image")
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder of images")
-    entries = _listed(folder, config) if (folder / "labels.csv").is_file() else _found(folder, config)
-    if not entries:
-        raise ImageError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    has_table = os.path.lexists(folder / TABLE)
+    entries, skipped, unlabeled = (_listed if has_table else _found)(folder, config)
     if limit is not None and limit < len(entries):
         chosen = np.random.default_rng(seed).choice(len(entries), size=limit, replace=False)
         entries = [entries[i] for i in sorted(chosen)]
-    return ImageFolder(folder, tuple(entries), config, upscale)
+    return ImageFolder(folder, tuple(entries), config, upscale, exif, skipped, unlabeled)
 
 
-def _listed(folder: Path, config: Config) -> list[Entry]:
-    path = folder / "labels.csv"
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"{path} is not a UTF-8 CSV file: {error}") from None
-    if not rows or not all(row.get("file") and row.get("label") for row in rows):
-        raise ImageError(f"{path}: expected a header `file,label` and a file and a label in each row")
-    outside = [
-        row["file"] for row in rows if Path(row["file"]).is_absolute() or ".." in Path(row["file"]).parts
-    ]
-    if outside:
-        raise ImageError(
-            f"{path}: got {outside[0]!r}, expected names inside the folder ({len(outside)} are not)"
+def remarks_on(paths: Sequence[Path], *, exif: bool) -> list[str]:
+    """A sentence for what the headers of pictures say and reading ignores: orientation, further frames.
+
+    At most PEEKED headers are read.
+    """
+    peeked = paths[:PEEKED]
+    among = numbered(len(peeked), "image") if len(peeked) == len(paths) else f"the first {len(peeked)} images"
+    remarks = []
+    if not exif and (turned := sum(map(is_turned, peeked))):
+        remarks.append(
+            f"the EXIF orientation of {turned} of {among} is not applied, as in training pipelines; --exif turns "
+            "images upright"
         )
-    return [Entry(folder / row["file"], _class_of(row["label"], config, path)) for row in rows]
+    if animated := sum(map(is_animated, peeked)):
+        remarks.append(f"only the first frame or page is used of {animated} of {among}")
+    return remarks
 
 
-def _found(folder: Path, config: Config) -> list[Entry]:
-    entries = []
-    classes = _names_classes(folder, config)
-    for path in picture_files(folder):
-        inside = path.relative_to(folder).parts
-        label = _class_of(inside[0], config, folder) if len(inside) > 1 and classes else None
-        entries.append(Entry(path, label))
-    return entries
+_Entries = tuple[list[Entry], Counter[str], str]
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The image files in a folder and its subfolders, sorted; detected from their suffixes."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.endswith(FRONT)
-    ]
+def _listed(folder: Path, config: Config) -> _Entries:
+    """The pictures that labels.csv names; others in the folder are left out."""
+    entries = [Entry(path, label) for path, label in read_table(folder / TABLE, config)]
+    listing = list_pictures(folder)
+    if others := len({*listing.files} - {entry.path for entry in entries}):
+        listing.skipped[f"not in {TABLE}"] = others
+    return entries, listing.skipped, ""
 
 
-def _names_classes(folder: Path, config: Config) -> bool:
-    """Are the subfolders named by class? Otherwise they mean nothing."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    others = [name for name in names if _number(name, config) is None]
-    if others and len(others) < len(names):
-        raise ImageError(
-            f"{folder}: some subfolders are classes of the checkpoint and some are not ({', '.join(others[:5])}); "
-            "name all by class, or move the others away"
-        )
-    return bool(names) and not others
-
-
-def _class_of(label: str, config: Config, where: Path) -> int:
-    number = _number(label, config)
-    if number is None:
-        known = (
-            f"one of {', '.join(config.labels[:5])} …" if config.labels else f"0 … {config.num_classes - 1}"
-        )
-        raise ImageError(f"{where}: got label {label!r}, expected {known}")
-    return number
-
-
-def _number(label: str, config: Config) -> int | None:
-    if config.labels and label in config.labels:
-        return config.labels.index(label)
-    return int(label) if label.isdecimal() and len(label) < 10 and int(label) < config.num_classes else None
+def _found(folder: Path, config: Config) -> _Entries:
+    """All pictures, with classes where the subfolders are named by class."""
+    listing = list_pictures(folder)
+    if not listing.files:
+        left_out = f"; skipped {described(listing.skipped)}" if listing.skipped else ""
+        raise ImageError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){left_out}")
+    inside = [path.relative_to(folder).parts for path in listing.files]
+    names = sorted({parts[0] for parts in inside if len(parts) > 1})
+    classes = classes_of_folders(folder, names, config)
+    labels = [classes.get(parts[0]) if len(parts) > 1 else None for parts in inside]
+    entries = [Entry(path, label) for path, label in zip(listing.files, labels, strict=True)]
+    unlabeled = ""
+    if classes and None in labels:
+        unlabeled = f"{labels.count(None)} lie outside the class folders, so there is no top-1"
+    elif names and not classes:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        unlabeled = f"no subfolder ({shown}) is named by a class, so there are no labels"
+    return entries, listing.skipped, unlabeled

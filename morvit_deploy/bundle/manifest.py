@@ -188,9 +188,8 @@ class Manifest(Strict):
         if self.exact:
             return None
         kind = self.precision if self.target_form.exact else "int8"
-        if min_agreement is not None:
-            return Gate(min_agreement, min_agreement)
-        return known_target(self.target).gates[kind]
+        gate = known_target(self.target).gates[kind]
+        return gate if min_agreement is None else gate.accepting(min_agreement)
 
     def probes_of(self, bucket: str | None) -> list[str]:
         """Names of the values inside one bucket's graph, as `one_bucket` leaves them."""
@@ -225,7 +224,7 @@ def open_manifest(folder: str | Path) -> Manifest:
             f"cannot read {path}: {error.strerror}; a bundle is a folder that `morvit-deploy export` wrote"
         ) from None
     try:
-        manifest = Manifest.model_validate_json(upgraded(text))
+        manifest = Manifest.model_validate_json(upgraded(text, path))
     except ValidationError as error:
         raise BundleError(f"{path} is not a {FORMAT} manifest:\n{explain(error)}") from None
     names = [bucket.name for bucket in manifest.plan.buckets]

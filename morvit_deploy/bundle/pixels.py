@@ -3,58 +3,78 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from morvit_deploy.agent.core import running
+from morvit_deploy.bundle.opening import open_picture
 from morvit_deploy.errors import ImageError
 from morvit_deploy.model.config import Preprocess
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 
-_CONVERTIBLE = {"RGB", "L", "P", "1", "RGBA", "LA", "PA", "CMYK", "YCbCr"}
+MOST_PIXELS = 2**26  # after resizing, 0.2 GB: what Pillow takes for a safe picture, rounded down
 
 
-def read_image(path: str | Path, preprocess: Preprocess, size: int, *, upscale: bool = False) -> Pixels:
-    """Read, convert to RGB, resize the shorter side, crop the centre: uint8 (size, size, 3).
+def read_image(
+    path: str | Path, preprocess: Preprocess, size: int, *, upscale: bool = False, exif: bool = False
+) -> Pixels:
+    """Read, convert to RGB, resize, crop the centre: uint8 (size, size, 3).
 
-    Grey and palette images are converted; transparency is dropped. ImageError when the file is no
-    image, its mode has no RGB meaning (16-bit, float), or it is smaller than the crop and `upscale` is false.
+    Grey, palette and CMYK images are converted; transparency, gamma and color profiles are dropped. The EXIF
+    orientation is applied with `exif` only. ImageError when the file is no image or is damaged, its mode has no RGB
+    meaning (16-bit, float), or it is smaller than the crop and `upscale` is false.
     """
-    image = _open(Path(path))
+    image = open_picture(Path(path), exif=exif)
     if min(image.size) < size and not upscale:
         raise ImageError(
             f"{path} is {image.width}×{image.height} pixels, smaller than the model's {size}×{size} crop; "
             "give a larger picture, or pass --upscale to enlarge small ones"
         )
+    width, height = resized(image.size, preprocess, size)
+    if width * height > max(MOST_PIXELS, image.width * image.height):  # a long strip whose shorter side grows
+        raise ImageError(
+            f"{path} is {image.width}×{image.height} pixels and becomes {width}×{height}, too much to resize; crop it"
+        )
     try:
-        return np.asarray(crop_centre(resize_shorter(image, preprocess, size), size), dtype=np.uint8)
+        return np.asarray(prepare(image, preprocess, size), dtype=np.uint8)
     except MemoryError:
         raise ImageError(
             f"{path} is {image.width}×{image.height} pixels, too much to resize; crop it"
         ) from None
 
 
-def resize_shorter(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
-    """The shorter side becomes `preprocess.resize`, the longer one in proportion."""
-    target = preprocess.resize or max(size, min(image.size))
-    if min(image.size) == target:
+def prepare(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
+    """Resize and crop to size × size pixels."""
+    return crop_centre(resize_image(image, preprocess, size), size, preprocess)
+
+
+def resized(image_size: tuple[int, int], preprocess: Preprocess, size: int) -> tuple[int, int]:
+    """Width and height to resize to: [height, width], or the shorter side and the longer one in proportion."""
+    if isinstance(preprocess.resize, tuple):
+        height, width = preprocess.resize
+    else:
+        shorter = min(image_size)
+        target = preprocess.resize or max(size, shorter)
+        width, height = (target * side // shorter for side in image_size)  # rounded down, as in training
+    return width, height
+
+
+def resize_image(image: Image.Image, preprocess: Preprocess, size: int) -> Image.Image:
+    """Resize as `preprocess.resize` says."""
+    new = resized(image.size, preprocess, size)
+    if new == image.size:
         return image
-    shorter = min(image.size)
-    width, height = (
-        target * side // shorter for side in image.size
-    )  # rounded down, as in training pipelines
-    return image.resize((width, height), Image.Resampling[preprocess.interpolation.upper()])
+    return image.resize(new, Image.Resampling[preprocess.interpolation.upper()])
 
 
-def crop_centre(image: Image.Image, size: int) -> Image.Image:
-    """The central size × size pixels."""
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+def crop_centre(image: Image.Image, size: int, preprocess: Preprocess) -> Image.Image:
+    """The central size × size pixels; half of an odd margin is rounded as `preprocess.crop_rounding` says."""
+    margins = (image.width - size, image.height - size)
+    left, top = (m // 2 if preprocess.crop_rounding == "down" else round(m / 2) for m in margins)
     return image.crop((left, top, left + size, top + size))
 
 
@@ -81,30 +101,3 @@ def synthetic_images(count: int, size: int, seed: int = 0) -> Pixels:
 def digest(pixels: Pixels) -> str:
     """Short sha256 of pixel data, so that a report can say which inputs it saw."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]
-
-
-def _open(path: Path) -> Image.Image:
-    if os.path.isdir(path):  # noqa: PTH112  # False for a name that is too long, too
-        raise ImageError(f"{path} is a folder, expected an image file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                file.load()
-                image = file.copy()
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist") from None
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{path} is not an image that Pillow can read (PNG, JPEG, WebP, BMP, TIFF …)"
-        ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ImageError(f"{path} has more pixels than is safe to decode; shrink it first") from None
-    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, MemoryError) as error:
-        raise ImageError(f"{path} cannot be decoded: {error}; the file may be cut off") from None
-    if image.mode not in _CONVERTIBLE:
-        raise ImageError(
-            f"{path} has mode {image.mode!r} (no RGB meaning, or not 8 bits a channel); convert it to 8-bit RGB"
-        )
-    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
-    return rgb

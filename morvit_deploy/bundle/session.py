@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core import running
 from morvit_deploy.agent.core.running import Arrays, Runner
+from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
-from morvit_deploy.errors import ImageError
+from morvit_deploy.errors import AnswerError, ImageError
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.model.precision import Lowering
+
+OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`); below fp32, export it in fp32"
 
 
 class HostDispatch(running.HostDispatch):
@@ -58,9 +61,10 @@ class Session:
     def __exit__(self, *error: object) -> None:
         self.runner.close()
 
-    def read(self, path: str | Path, *, upscale: bool = False) -> Pixels:
+    def read(self, path: str | Path, *, upscale: bool = False, exif: bool = False) -> Pixels:
         """A picture file as the pixels this bundle takes, uint8 (height, width, 3)."""
-        return read_image(path, self.manifest.preprocess, self.manifest.config.image_size, upscale=upscale)
+        size = self.manifest.config.image_size
+        return read_image(path, self.manifest.preprocess, size, upscale=upscale, exif=exif)
 
     def run(self, pixels: Pixels) -> Arrays:
         """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
@@ -84,8 +88,30 @@ class Session:
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
-        """float32 (n, classes)."""
-        return self.run(pixels)["logits"]
+        """float32 (n, classes); AnswerError if one is NaN or infinite."""
+        outputs = self.run(pixels)
+        for row in range(len(pixels)):
+            self.check_answer(outputs, row)
+        return outputs["logits"]
+
+    def bucket_of(self, outputs: Arrays, row: int) -> str:
+        """Name of the bucket that ran an image; AnswerError for a number that is none."""
+        buckets = self.manifest.plan.buckets
+        number = int(outputs["bucket"][row]) if "bucket" in outputs else 0
+        if not 0 <= number < len(buckets):
+            raise AnswerError(
+                f"got bucket {number} from {self._runtime}, expected 0 … {len(buckets) - 1}; export the bundle again"
+            )
+        return buckets[number].name
+
+    def check_answer(self, outputs: Arrays, row: int) -> None:
+        """AnswerError if an image's logits are not finite."""
+        where = f"logits in bucket {self.bucket_of(outputs, row)!r}, run by {self._runtime}"
+        check_finite(outputs["logits"][row], where, OVERFLOWING)
+
+    @property
+    def _runtime(self) -> str:
+        return self.runner.runtime or f"target {self.manifest.target}"
 
     def guesses(self, logits: NDArray[np.float32], count: int = 5) -> list[Guess]:
         """The `count` most probable classes of one image's logits (classes,), best first."""

@@ -44,6 +44,7 @@ def _measure(words: BenchWords) -> None:
             wish,
             images=words.measured.images,
             upscale=words.measured.upscale,
+            exif=words.measured.exif,
             tell=tell,
             progress=progress,
         )
@@ -75,8 +76,10 @@ def _write(words: BenchWords, project: Path) -> None:
             project,
             images=words.measured.images,
             upscale=words.measured.upscale,
+            exif=words.measured.exif,
             force=words.output.force,
         )
+    words.say_images()
     steps = [
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),

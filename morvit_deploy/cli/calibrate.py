@@ -10,7 +10,8 @@ from morvit_deploy.cli import calibrate_result as result
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Upscale
+from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale
+from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated
     from morvit_deploy.planning.rounds import Waiting
 
-COUNTING = ("limit", "seed", "upscale")
+COUNTING = ("limit", "seed", "upscale", "exif")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Counted(Group):
         int, Help("Number of images that may be unreadable; they are listed.", least=0, show_default=True)
     ] = 0
     upscale: Upscale = False
+    exif: Exif = False
+
+    def say(self, source: Path) -> dict[str, Any] | None:
+        """Print which files of the folder are used; None where no folder was given."""
+        return None if self.images is None else say_folder(self.images, source, exif=self.exif)
 
 
 @dataclass(frozen=True)
@@ -147,15 +153,17 @@ def calibrate(
     files = plan_files(out)
     if part is None:
         check_files(files, force=output.force)
-    with opened(checkpoint, foreign) as source, working("loading PyTorch") as (tell, progress):
-        found = _run(source.folder, counted, wanted, parts, tell, progress)
+    with opened(checkpoint, foreign) as source:
+        said = counted.say(source.folder)
+        with working("loading PyTorch") as (tell, progress):
+            found = _run(source.folder, counted, wanted, parts, tell, progress)
     if not isinstance(found, Calibrated):
         result.print_shard(str(part), found, output.json)
         return
     if wanted.mode is not None and found.plan.mode == "depth":
         note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
     write_files(found, files)
-    result.print_result(found, files, output.json)
+    result.print_result(found, files, output.json, said)
 
 
 def _run(
@@ -170,7 +178,7 @@ def _run(
         assert parts.stats is not None
         return rounds.merge_shards(checkpoint, parts.stats, **wish, **how)
     assert counted.images is not None
-    how |= {"limit": counted.limit, "seed": counted.seed, "upscale": counted.upscale}
+    how |= {"limit": counted.limit, "seed": counted.seed, "upscale": counted.upscale, "exif": counted.exif}
     if (part := parts.part) is not None:
         assert parts.stats is not None
         how |= {"mode": wish["mode"], "wait_s": 60 * parts.wait}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.cli.shared.console import emit, note, say, warn
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from morvit_deploy.planning.rounds import Waiting
 
 
-def print_result(calibrated: Calibrated, files: PlanFiles, as_json: bool) -> None:
+def print_result(
+    calibrated: Calibrated, files: PlanFiles, as_json: bool, images_read: dict[str, Any] | None = None
+) -> None:
     from morvit_deploy.planning.front import calibration_report
 
     out, _, picture = files
@@ -21,6 +23,7 @@ def print_result(calibrated: Calibrated, files: PlanFiles, as_json: bool) -> Non
         "plan": calibrated.plan.model_dump(mode="json"),
         "pareto": calibrated.as_dict(),
         "files": list(map(str, files)),
+        "images_read": images_read,
     }
     emit(calibration_report(calibrated, out, picture), data, as_json)
 

@@ -12,6 +12,7 @@ from morvit_deploy.cli.shared.groups import OUTPUT, Output, Reference
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.sources.tensors.names import check_exists
 
 
 @command(
@@ -23,7 +24,7 @@ def convert(
     source: Annotated[
         Path,
         Arg(
-            "A file of weights (.safetensors, .pth, .pt, .bin, .ckpt), an index of shards, or a folder.",
+            "A file of weights (.safetensors, .pth, .pt, .bin, .ckpt, .pth.tar), an index of shards, or a folder.",
             "SOURCE",
         ),
     ],
@@ -39,12 +40,13 @@ def convert(
     output: Output,
     foreign: Foreign,
 ) -> None:
-    """Convert a checkpoint of other code to morvit/1: Edge-RecViT, Vision-MoR, timm, DeiT, Hugging Face.
+    """Convert a checkpoint of other code to morvit/1: Edge-RecViT, Vision-MoR, timm, DeiT, torchvision, Hugging Face.
 
     The family is detected from the names of the tensors. Every tensor is used, dropped by a named rule, or reported
     as an error. Settings that affect results but are not stored in the checkpoint must be given explicitly; the error
     lists the family's published values.
     """
+    check_exists(source)
     if out is None and not explain:
         raise ConfigError("no output folder given: give -o DIR (or --explain alone, which writes nothing)")
     given = foreign.settings

@@ -44,7 +44,7 @@ from morvit_deploy.verifying.views import parity_tables, structure_table
 SHOWN = 8  # images in the overview picture
 BUCKETS = 2  # of a fitted plan, `full` among them: each is one more trace
 BLOCKS, STARTS = 4, 1  # of the measurement: enough to show the order of the bundles, `bench` takes more
-PACKAGE_IMAGES = 8  # that the Core ML package is verified on: elsewhere than on a Mac an interpreter runs it
+PACKAGE_IMAGES = 16  # that the Core ML package is verified on: elsewhere than on a Mac an interpreter runs it
 SHOWN_PARTS = (
     6  # of the report, on a terminal: models, three pictures, latency, speed against the naive export
 )

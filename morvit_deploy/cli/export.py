@@ -63,6 +63,7 @@ def export(
     _check(options, target)
     number = _batch(batch)
     with opened(checkpoint, foreign) as source:
+        said = compared.say(source.folder)
         folder = out or Path("build") / f"{source.name}-{target.name}"
         with working("loading PyTorch") as (tell, _):
             from morvit_deploy.exporters.api import DEFAULT_LIMIT
@@ -71,11 +72,11 @@ def export(
 
             exported = run(
                 source.folder, folder, batch=number, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
-                upscale=compared.upscale, min_agreement=compared.min_agreement, reference=compared.reference,
-                force=output.force, tell=tell, **options,
+                upscale=compared.upscale, exif=compared.exif, min_agreement=compared.min_agreement,
+                reference=compared.reference, force=output.force, tell=tell, **options,
             )  # fmt: skip
     _remark(exported, options)
-    data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json")}
+    data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json"), "images_read": said}
     emit(export_report(folder, exported.manifest, exported.verification), data, output.json)
 
 
@@ -110,6 +111,6 @@ def _remark(exported: Exported, options: Mapping[str, Any]) -> None:
 def _batch(text: str) -> int | Literal["dynamic"]:
     if text == "dynamic":
         return "dynamic"
-    if text.isdecimal() and int(text) > 0:
+    if text.isdecimal() and len(text) < 19 and int(text) > 0:
         return int(text)
     raise ConfigError(f"--batch: got {text!r}, expected a positive number or `dynamic`")

@@ -38,6 +38,7 @@ def inspect(
             f"-o {out}: there are no depth maps to write without --images; give a folder of images"
         )
     with opened(checkpoint, foreign) as source:
+        said = pictures.say(source.folder)
         folder = out or Path("build") / f"inspect-{source.name}"
         with working("loading PyTorch") as (tell, progress):
             from morvit_deploy.inspecting.inspection import DEFAULT_LIMIT
@@ -46,11 +47,12 @@ def inspect(
 
             found = run(
                 source.folder, images, limit=pictures.limit or DEFAULT_LIMIT, draw=draw, out=images and folder,
-                called=source.given, upscale=pictures.upscale, force=output.force, tell=tell, progress=progress,
+                called=source.given, upscale=pictures.upscale, exif=pictures.exif, force=output.force, tell=tell,
+                progress=progress,
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:
             pictures.remark_on_limit(source.folder, len(found.survey.images))
-    emit(inspection_report(found), found.as_dict(), output.json)
+    emit(inspection_report(found), found.as_dict() | {"images_read": said}, output.json)
     assessment = found.survey.assessment if found.survey else None
     if assessment is not None and assessment.degenerate:
         warn([assessment.warning])

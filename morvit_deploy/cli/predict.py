@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import Share, Tell, emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
-from morvit_deploy.cli.shared.groups import Json, Threads, Upscale
+from morvit_deploy.cli.shared.groups import Exif, Json, Threads, Upscale
+from morvit_deploy.cli.shared.pictures import say_listed
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from morvit_deploy.bundle.pixels import Pixels
     from morvit_deploy.bundle.session import Session
+    from morvit_deploy.exporters.prediction import Failure, Prediction
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,17 @@ class Shown(Group):
         ),
     ] = None
     upscale: Upscale = False
+    exif: Exif = False
     threads: Threads = None
 
 
 @dataclass
-class Predictions:
-    """Entries of the images that could be read, what is needed to draw their depth, and why others could not."""
+class Found:
+    """Entries of the images, those without one, and what is needed to draw their depth."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[dict[str, str]] = field(default_factory=list)
-    pixels: list[Pixels] = field(default_factory=list)
-    depth: list[NDArray[Any]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    drawn: list[Prediction] = field(default_factory=list)
 
 
 @command(
@@ -69,13 +68,15 @@ def predict(
     """Classify images with a bundle; PyTorch is not loaded.
 
     An image that cannot be read is reported, and the others are still classified. Exit status: 1 when some images
-    could not be read, 2 when none could.
+    have no prediction, 2 when none could be read.
     """
-    bundle, images = _split(paths)
+    bundle, given = _split(paths)
     from morvit_deploy.bundle.views import prediction_table
+    from morvit_deploy.exporters.prediction import why_incomplete
     from morvit_deploy.exporters.targets import find_target, open_bundle
     from morvit_deploy.report import Report
 
+    images, said = say_listed(given, exif=shown.exif)
     warning = ""
     with working("opening the bundle") as (tell, progress):
         with open_bundle(bundle, threads=shown.threads) as session:
@@ -83,57 +84,49 @@ def predict(
             if shown.depth_map is not None and not has_depth:
                 raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")
             found = _run(session, images, shown, tell, progress)
+        if not found.entries:
+            raise why_incomplete(found.failures)
         if shown.depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(shown.depth_map, found, session)
     if find_target(session.manifest.target).names_runtime:
         note(f"answered by {session.runner.runtime}")
-    data = {"predictions": found.entries, "errors": found.errors}
+    data = {
+        "predictions": found.entries,
+        "errors": [one.as_dict() for one in found.failures],
+        "images_read": said,
+    }
     emit(Report("Predictions", [prediction_table(found.entries, with_logits=shown.logits)]), data, json)
     if shown.depth_map is not None:
         note(f"the depth maps are in {shown.depth_map}")
     warn([*session.warnings, *([warning] if warning else [])])
-    if found.errors:
-        warn(f"skipped: {one['error']}" for one in found.errors)
-        raise CheckFailed(f"{len(found.errors)} of {len(images)} images could not be read")
+    if found.failures:
+        warn(f"skipped: {one.error}" for one in found.failures)
+        raise CheckFailed(str(why_incomplete(found.failures, len(found.entries))).partition(":\n")[0])
 
 
-def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progress: Share) -> Predictions:
-    """Read and classify a few images at a time, so that memory stays constant; ImageError where none can be read."""
+def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progress: Share) -> Found:
+    """Classify the images; without depth maps, only entries are kept of them."""
     from morvit_deploy.agent.core.running import AT_A_TIME
-    from morvit_deploy.exporters.prediction import classified
+    from morvit_deploy.exporters.prediction import Failure, answers
 
-    found = Predictions()
-    for start in range(0, len(images), AT_A_TIME):
-        tell(f"classifying images, {start} of {len(images)}")
-        read: dict[Path, Pixels] = {}
-        for path in images[start : start + AT_A_TIME]:
-            try:
-                read[path] = _read(session, path, shown.upscale)
-            except ImageError as error:
-                found.errors.append({"image": str(path), "error": str(error)})
-        for one in classified(session, [*read], [*read.values()], shown.top, shown.upscale) if read else ():
+    found = Found()
+    for number, one in enumerate(
+        answers(session, images, top=shown.top, upscale=shown.upscale, exif=shown.exif)
+    ):
+        if number % AT_A_TIME == 0:
+            tell(f"classifying images, {number} of {len(images)}")
+        if isinstance(one, Failure):
+            found.failures.append(one)
+        else:
             logits = {"logits": [float(value) for value in one.logits]} if shown.logits else {}
             found.entries.append(one.as_dict() | logits)
-            if shown.depth_map is not None and one.depth is not None:
-                found.pixels.append(read[one.image])
-                found.depth.append(one.depth)
-        progress(min(1.0, (start + AT_A_TIME) / len(images)))
-    if not found.entries:
-        reasons = [one["error"] for one in found.errors]
-        raise ImageError(
-            reasons[0] if len(reasons) == 1 else "no image could be read:\n  " + "\n  ".join(reasons)
-        )
+            found.drawn += [one] if shown.depth_map is not None else []
+        progress((number + 1) / len(images))
     return found
 
 
-def _read(session: Session, path: Path, upscale: bool) -> Pixels:
-    if os.path.isdir(path):  # noqa: PTH112  # others were replaced by what is in them
-        raise ImageError(f"{path} is a folder without images")
-    return session.read(path, upscale=upscale)
-
-
-def _draw(folder: Path, found: Predictions, session: Session) -> str:
+def _draw(folder: Path, found: Found, session: Session) -> str:
     """Draw each image's depth map, note its file in its entry, and assess the routing: a warning, or nothing."""
     import numpy as np
 
@@ -141,10 +134,10 @@ def _draw(folder: Path, found: Predictions, session: Session) -> str:
     from morvit_deploy.inspecting.depth_maps import draw_all
 
     config, plan = session.manifest.config, session.manifest.plan
-    depth = np.stack(found.depth)
-    names = [Path(entry["image"]) for entry in found.entries]
-    titles = [f"read as {entry['top'][0]['label']}" for entry in found.entries]
-    drawn = draw_all(folder, names, np.stack(found.pixels), depth, config.num_steps, titles)
+    depth = np.stack([one.depth for one in found.drawn if one.depth is not None])
+    pixels = np.stack([one.pixels for one in found.drawn])
+    titles = [f"read as {one.label}" for one in found.drawn]
+    drawn = draw_all(folder, [one.image for one in found.drawn], pixels, depth, config.num_steps, titles)
     for entry, picture in zip(found.entries, drawn, strict=True):
         entry["depth_map"] = str(picture)
     if not config.record.routes:
@@ -155,22 +148,19 @@ def _draw(folder: Path, found: Predictions, session: Session) -> str:
 
 
 def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:
-    """The bundle and the images, folders replaced by the images in them.
+    """The bundle, and the images and folders of images.
 
     A first folder is the bundle if it holds a manifest, or if others follow and it holds no images.
     """
+    from morvit_deploy.bundle.listing import list_pictures
+
     first, *others = paths
     if not os.path.exists(first):  # noqa: PTH110  # False for a name that is too long, too
         raise ImageError(f"{first} does not exist")
-    is_bundle = first.is_dir() and ((first / "manifest.json").exists() or (bool(others) and not _held(first)))
+    is_bundle = first.is_dir() and (
+        (first / "manifest.json").exists() or (bool(others) and not list_pictures(first).files)
+    )
     bundle, given = (first, others) if is_bundle else (None, list(paths))
     if not given:
         raise ImageError("no IMAGE given; name one or more image files or folders")
-    return bundle_folder(bundle), [image for path in given for image in _held(path) or [path]]
-
-
-def _held(path: Path) -> list[Path]:
-    """The images in a folder, sorted; none for a file."""
-    from morvit_deploy.bundle.images import picture_files
-
-    return picture_files(path) if os.path.isdir(path) else []  # noqa: PTH112  # False for a name that is too long
+    return bundle_folder(bundle), given

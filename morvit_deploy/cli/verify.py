@@ -39,6 +39,7 @@ def verify(
         _check_alone(folder, threads, json)
         return
     with opened(checkpoint, foreign) as source:
+        said = compared.say(source.folder)
         with working("loading PyTorch") as (tell, progress):
             from morvit_deploy.exporters.verification import DEFAULT_LIMIT
             from morvit_deploy.exporters.verification import verify as run
@@ -47,11 +48,11 @@ def verify(
 
             verification = run(
                 folder, source.folder, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
-                threads=threads, upscale=compared.upscale, min_agreement=compared.min_agreement,
-                reference=compared.reference, tell=tell, progress=progress,
+                threads=threads, upscale=compared.upscale, exif=compared.exif,
+                min_agreement=compared.min_agreement, reference=compared.reference, tell=tell, progress=progress,
             )  # fmt: skip  # three lines read better than nine
         compared.remark_on_limit(source.folder, verification.images)
-    data = verification.as_dict()
+    data = verification.as_dict() | {"images_read": said}
     if verification.synthetic:
         note("no --images given; compared on synthetic pictures")
     warn(verification.warnings)

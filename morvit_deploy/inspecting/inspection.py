@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels, digest, normalise
 from morvit_deploy.files import check_free, new_folder
@@ -102,6 +103,7 @@ def inspect(
     out: str | Path | None = None,
     called: Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     force: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
@@ -126,7 +128,7 @@ def inspect(
     found = replace(_static(checkpoint, model), checkpoint=called or checkpoint)
     if images is None:
         return found
-    folder = open_images(images, model.config, limit=limit, upscale=upscale)
+    folder = open_images(images, model.config, limit=limit, upscale=upscale, exif=exif)
     tell(f"running the reference on {len(folder)} images")
     run = _Run(model, folder, keep=max(draw, DEFAULT_DRAW))
     run.over_folder(progress)
@@ -197,6 +199,7 @@ class _Run:
     def _batch(self, entries: tuple[Entry, ...], pixels: Pixels) -> None:
         with torch.inference_mode():
             outcome = self.model(torch.from_numpy(normalise(pixels, self.model.config.preprocess)))
+        check_finite(outcome.logits.numpy(), "logits of the checkpoint")
         depths = outcome.depth.numpy().astype(np.uint16)
         for entry, shown, depth, guess, trace in zip(
             entries, pixels, depths, outcome.logits.argmax(dim=1).tolist(), outcome.traces, strict=True
@@ -205,6 +208,8 @@ class _Run:
                 self.pixels.append(shown)
             self.distinct.setdefault(digest(shown), len(self.depths))
             self.depths.append(depth)
+            for decision in trace.decisions:
+                check_finite(decision.router_logits.numpy(), "router logits of the checkpoint")
             self.spreads.append(_spreads(trace, self.model.config))
             name = entry.path.relative_to(self.folder.folder).as_posix()
             everyone = (self.model.config.num_patches,) * self.model.config.num_steps

@@ -235,5 +235,7 @@ def _some_labels(config: Config) -> str:
 def _preprocess(config: Config) -> str:
     p = config.preprocess
     resize = f"shorter side to {p.resize} ({p.interpolation}), " if p.resize else ""
+    if isinstance(p.resize, tuple):
+        resize = f"resized to {p.resize[0]}×{p.resize[1]} whatever the shape ({p.interpolation}), "
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     return f"{resize}centre {config.image_size}×{config.image_size}, mean {mean}, std {std}"

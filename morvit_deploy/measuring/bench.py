@@ -34,6 +34,7 @@ class BenchKeywords(TypedDict, total=False):
     threads: int | None
     images: str | Path | None
     upscale: bool
+    exif: bool
     batch: int | None
     runs: int | None
     blocks: int | None
@@ -65,6 +66,7 @@ def bench(
     threads: int | None = None,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     batch: int | None = None,
     runs: int | None = None,
     blocks: int | None = None,
@@ -110,17 +112,19 @@ def bench(
 
         wish = Wish(device, chosen_units(compute_units), runs, blocks, warmup, phone, team)
         folder = _only(folders, device)
-        return bench_apple(folder, wish, images=images, upscale=upscale, tell=tell, progress=progress)
+        return bench_apple(
+            folder, wish, images=images, upscale=upscale, exif=exif, tell=tell, progress=progress
+        )
     amount = Amount(runs, _given(blocks, BLOCKS), _given(warmup, WARMUP), _given(starts, STARTS))
     if found.measured_by == CUDA:
         from morvit_deploy.measuring.cuda.bench import bench_cuda
 
         return bench_cuda(
-            folders, images=images, upscale=upscale, batches=None if batch is None else [batch], runs=runs,
-            blocks=amount.blocks, warmup=amount.warmup, tell=tell, progress=progress,
+            folders, images=images, upscale=upscale, exif=exif, batches=None if batch is None else [batch],
+            runs=runs, blocks=amount.blocks, warmup=amount.warmup, tell=tell, progress=progress,
         )  # fmt: skip  # two lines read better than nine
     stages = Stages(tell, progress, parts_of(len(folders), amount))
-    request = BenchRequest(folders, device, Source(images, upscale, batch), amount, threads, stages)
+    request = BenchRequest(folders, device, Source(images, upscale, batch, exif), amount, threads, stages)
     if not found.remote:
         return bench_here(request)
     place = (

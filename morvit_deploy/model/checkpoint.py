@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.tensor_file import read_safetensors
 
 WEIGHTS = "model.safetensors"
 LFS = b"version https://git-lfs"  # first bytes of a pointer file
@@ -100,8 +101,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; a checkpoint is config.json and {WEIGHTS} in one folder")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        return read_safetensors(path)[0]
     except (SafetensorError, OSError, ValueError) as error:
         with path.open("rb") as file:
             if file.read(len(LFS)) == LFS:

@@ -9,17 +9,32 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit/1"
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
+MAX_SIZE = 1_000_000  # a larger size is a typing error
+MAX_PATCHES = 65_536  # 256 × 256: one head's attention matrix is then 17 GB
 
 Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger size is a typing error
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -49,16 +64,37 @@ class RouterConfig(Strict):
     alpha: Finite
 
 
+def _resize(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+    """One message for the three forms of `resize`, where pydantic has one for each."""
+    try:
+        return inner(tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
+    except ValidationError:
+        raise PydanticCustomError(
+            "resize",
+            f"expected 1 to {MAX_SIZE:,} pixels of the shorter side, [height, width], or null to crop only",
+        ) from None
+
+
 class Preprocess(Strict):
     """Preprocessing of an image: resize the shorter side to `resize`, centre crop, normalise.
 
-    With `resize` null, images are cropped without resizing. mean and std apply to RGB in [0, 1].
+    With `resize` [height, width], images are resized to exactly this size, whatever their aspect ratio; with null,
+    they are cropped without resizing. Where the margin of the crop is odd, `crop_rounding` rounds its half to the
+    even pixel, as torchvision and timm do, or down, as Transformers does. mean and std apply to RGB in [0, 1].
     """
 
     mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
     std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
-    resize: Size | None
+    resize: Annotated[Size | tuple[Size, Size] | None, WrapValidator(_resize)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+    crop_rounding: Literal["even", "down"] = "even"
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = fields(self)
+        if self.crop_rounding == "even":
+            written.pop("crop_rounding", None)
+        return written
 
 
 class Config(Strict):
@@ -141,6 +177,11 @@ class Config(Strict):
             problems.append(
                 f"image_size: got {self.image_size}, expected a multiple of patch_size {self.patch_size}"
             )
+        if self.num_patches > MAX_PATCHES:
+            problems.append(
+                f"image_size: got {self.image_size}, which is {self.num_patches:,} patches of {self.patch_size} "
+                f"pixels, expected at most {MAX_PATCHES:,} patches"
+            )
         if self.embed_dim % self.num_heads:
             problems.append(
                 f"num_heads: got {self.num_heads}, expected a divisor of embed_dim {self.embed_dim}"
@@ -162,9 +203,11 @@ class Config(Strict):
                 f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)"
             )
         resize = self.preprocess.resize
-        if resize is not None and resize < self.image_size:
+        sides = resize if isinstance(resize, tuple) else (resize or self.image_size,)
+        if min(sides) < self.image_size:
+            got = list(resize) if isinstance(resize, tuple) else resize
             problems.append(
-                f"preprocess.resize: got {resize}, expected at least image_size {self.image_size}, "
+                f"preprocess.resize: got {got}, expected at least image_size {self.image_size}, "
                 "or null to crop without resizing"
             )
         return problems
@@ -220,6 +263,7 @@ def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[
 
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
     """Parse the text of a `config.json`; ConfigError lists every wrong field."""
+    parse_json(text, source, what=f"a {FORMAT} configuration")
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
@@ -236,21 +280,13 @@ def load_config(folder: Path) -> Config:
             f"cannot read {path}: {error.strerror}; a checkpoint is a folder with config.json and "
             "model.safetensors (`morvit-deploy init` writes one)"
         ) from None
-    if _lacks_format(text):
+    fields = parse_json(text, path, what=f"a {FORMAT} configuration")
+    if isinstance(fields, dict) and "format" not in fields:
         raise ConfigError(
             f"{path} is not a {FORMAT} configuration: it has no field `format`; if other code wrote this checkpoint, "
             f"convert it with `morvit-deploy convert {folder} -o DIR`"
         )
     return parse_config(text, source=str(path))
-
-
-def _lacks_format(text: bytes) -> bool:
-    """Whether this is a JSON object without `format`, such as another library's config.json."""
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(fields, dict) and "format" not in fields
 
 
 def explain(error: ValidationError) -> str:

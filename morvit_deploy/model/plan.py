@@ -15,6 +15,7 @@ from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_
 from morvit_deploy.model.macs import last_step_decides, schedule_macs
 from morvit_deploy.model.routings.record import Mode
 from morvit_deploy.report import count, numbered
+from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-plan/1"
 TAKEN = ("stem", "none", "keep")  # names of other graphs and branches; so is `keep_NAME`
@@ -100,20 +101,42 @@ class Plan(Strict):
                 return bucket
         raise PlanError(f"got bucket {name!r}; the plan has {', '.join(b.name for b in self.buckets)}")
 
-    def dispatched(self, counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def dispatched(self, counts: NDArray[Any], group: int = 1) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the index of the bucket that each image runs in, and whether the predicted bucket overflowed.
 
         counts (images, steps) are the patch tokens that run each step. Mode `depth` knows them before it chooses a
-        bucket and never overflows.
+        bucket and never overflows. A graph that chooses a bucket itself runs `group` images in a row in one bucket.
         """
+        return self.chosen(self.predicted(counts), self.too_small(counts), group)
+
+    def too_small(self, counts: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which buckets hold fewer tokens than an image needs, (images, buckets)."""
         limits = np.array([bucket.capacity for bucket in self.buckets])
-        too_small = (counts[:, None, :] > limits).any(axis=-1)  # (images, buckets)
+        small: NDArray[np.bool_] = np.logical_or.reduce(counts[:, None, :] > limits, axis=-1)
+        return small
+
+    def predicted(self, counts: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the index of the bucket that is chosen for each image before it runs."""
         if self.mode != "threshold":
-            return np.argmin(too_small, axis=1), np.zeros(len(counts), dtype=bool)
+            return np.argmin(self.too_small(counts), axis=1)
         bounds = np.array([bucket.upto for bucket in self.buckets])
-        chosen = np.searchsorted(bounds, counts[:, self.lead])
-        overflow = np.take_along_axis(too_small, chosen[:, None], axis=1)[:, 0]
-        return np.where(overflow, len(self.buckets) - 1, chosen), overflow
+        chosen: NDArray[np.int64] = np.searchsorted(bounds, counts[:, self.lead])
+        return chosen
+
+    def chosen(
+        self, predicted: NDArray[np.int64], too_small: NDArray[np.bool_], group: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return bucket and overflow as `dispatched` does, from the predictions and from `too_small`."""
+        images = np.arange(len(predicted))
+        if not len(images):
+            return predicted, np.zeros(0, dtype=bool)
+        starts = images[::group]
+        bucket = np.maximum.reduceat(predicted, starts)[images // group]
+        if self.mode != "threshold":
+            return bucket, np.zeros(len(images), dtype=bool)
+        overflow = too_small[images, bucket]
+        again = np.logical_or.reduceat(overflow, starts)[images // group]
+        return np.where(again, len(self.buckets) - 1, bucket), overflow
 
     def to_json(self) -> str:
         """Return the text of a plan file; `load_plan` restores an equal object."""
@@ -168,6 +191,7 @@ def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) 
         raise PlanError(
             f"cannot read {path}: {error.strerror}; a plan is a JSON file that `morvit-deploy calibrate` writes"
         ) from None
+    parse_json(text, path, PlanError, what=f"a {FORMAT} plan")
     try:
         plan = Plan.model_validate_json(text)
     except ValidationError as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+CONSTANT = 0.01  # router logits that differ by less than this share of their size hardly tell tokens apart
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -22,6 +24,19 @@ class Decision:
     margin: float  # in router logits: the smallest change that could alter the decision
     wanted: int  # tokens that would run the step without a capacity; for top-k the capacity
 
+    @property
+    def clearance(self) -> float:
+        """The margin divided by the spread of the router logits, their standard deviation.
+
+        Round-off grows with the logits themselves, so the spread counts as at least 1 % of the largest one. Zero for
+        a tie, NaN if a logit is.
+        """
+        z = self.router_logits.double()
+        if self.margin == 0 or not z.numel():
+            return self.margin
+        scale = torch.maximum(z.std(correction=0), CONSTANT * z.abs().max()).item()
+        return self.margin / scale if scale else float("inf")
+
 
 @dataclass
 class Trace:
@@ -34,6 +49,11 @@ class Trace:
     def margin(self) -> float:
         """The smallest margin of the image's decisions."""
         return min((d.margin for d in self.decisions), default=float("inf"))
+
+    @property
+    def clearance(self) -> float:
+        """The smallest clearance of the image's decisions."""
+        return min((d.clearance for d in self.decisions), default=float("inf"))
 
     @property
     def counts(self) -> tuple[int, ...]:

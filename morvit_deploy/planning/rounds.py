@@ -14,12 +14,13 @@ import numpy as np
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost
 from morvit_deploy.calibration.buckets.plan import draft_plan, remarks_on
 from morvit_deploy.calibration.buckets.points import choose, points_of
+from morvit_deploy.calibration.routing.checks import problems_between
 from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
-from morvit_deploy.calibration.routing.sequence import OWN, SCALES, Rounds, routed
+from morvit_deploy.calibration.routing.sequence import OWN, Rounds, routed, scales_of
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
-from morvit_deploy.errors import PlanError
+from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
@@ -89,6 +90,7 @@ def calibrate(
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
+    exif: bool = False,
     max_bad: int = 0,
     ray: str | None = None,
     shards: int | None = None,
@@ -113,7 +115,7 @@ def calibrate(
     >>> md.export("checkpoint", "build/adaptive", plan=found.plan)
     """
     wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
-    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
         count = gather
@@ -138,6 +140,7 @@ def calibrate_shard(
     limit: int | None = None,
     seed: int = 0,
     upscale: bool = False,
+    exif: bool = False,
     max_bad: int = 0,
     wait_s: float = 0.0,
     tell: Tell = lambda stage: None,
@@ -152,9 +155,9 @@ def calibrate_shard(
     >>> md.calibrate_shard("checkpoint", "photos", "stats", "2/8", wait_s=3600)
     """
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad)
-    rounds = _begin(source, Wish(mode))[1]
-    store = StatisticsFolder(Path(folder))
+    source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
+    config, rounds = _begin(source, Wish(mode))
+    store = StatisticsFolder(Path(folder), config, rounds.run.checkpoint)
     store.make()
     while not rounds.complete:
         task = _next(source, rounds, shard)
@@ -193,10 +196,11 @@ def merge_shards(
 
     >>> md.merge_shards("checkpoint", "stats", buckets=3)
     """
-    checkpoint, store = Path(checkpoint), StatisticsFolder(Path(folder))
-    wish = Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
-    config, first = load_config(checkpoint), _joined(store, 0)
-    if fingerprint(checkpoint) != first.run.checkpoint:
+    checkpoint, wish = Path(checkpoint), Wish(mode, buckets, cost, budget_macs, budget_ms, threads)
+    config, sha256 = load_config(checkpoint), fingerprint(checkpoint)
+    store = StatisticsFolder(Path(folder), config, sha256)
+    first = _joined(store, 0)
+    if sha256 != first.run.checkpoint:
         raise PlanError(f"{folder} was gathered for another checkpoint than {checkpoint} (sha256 differs)")
     if (wanted := mode_of(config, wish)) != first.run.mode:
         raise PlanError(f"{folder}: got --mode {wanted}, expected --mode {first.run.mode}")
@@ -204,6 +208,11 @@ def merge_shards(
     rounds.add(first)
     while not rounds.complete:
         rounds.add(_joined(store, len(rounds.done)))
+    if problems := problems_between(rounds.done, config):
+        raise PlanError(
+            f"{folder}: rounds contradict each other; run the shards again with an empty --stats folder:\n"
+            f"{listed(problems)}"
+        )
     return make_plan(checkpoint, config, rounds, wish, tell, progress)
 
 
@@ -249,8 +258,7 @@ def mode_of(config: Config, wish: Wish) -> str:
 def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
     """Return the configuration and the rounds, none of them done."""
     config = load_config(source.checkpoint)
-    scales = SCALES if config.record.has_schedule else (OWN,)
-    return config, Rounds(config, source.run(mode_of(config, wish), scales), source.max_bad)
+    return config, Rounds(config, source.run(mode_of(config, wish), scales_of(config)), source.max_bad)
 
 
 def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:

@@ -87,7 +87,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     """
     source, given = Path(source), given or Given()
     tell("reading the checkpoint")
-    contents = read_source(source, ema=given.ema)
+    contents = read_source(source, ema=given.ema, entry=given.entry, prefix=given.prefix)
     found = recognise(contents, given.family)
     questions = Questions(given)
     draft = _drafted(found.family, contents, questions)
@@ -98,6 +98,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         "family": found.family.name,
         "files": contents.files,
         **({"entry": contents.wrapper} if contents.wrapper else {}),
+        **({"prefix": contents.prefix} if given.prefix else {}),
         "settled": {
             name: {"value": one.value, "from": one.origin} for name, one in questions.settled.items()
         },

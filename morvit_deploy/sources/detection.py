@@ -12,13 +12,21 @@ from morvit_deploy.sources.families.hf_vit import TransformersViT
 from morvit_deploy.sources.families.native import Native
 from morvit_deploy.sources.families.refused import REFUSED
 from morvit_deploy.sources.families.timm_vit import TimmViT
+from morvit_deploy.sources.families.torchvision_vit import TorchvisionViT
 from morvit_deploy.sources.families.vision_mor import VisionMoR
 from morvit_deploy.sources.tensors.keymap import assign
 from morvit_deploy.sources.tensors.reading import Contents
 
 NATIVE = Native()
 # the native family last: its names are timm's too
-FAMILIES: tuple[Family, ...] = (EdgeRecViT(), VisionMoR(), TransformersViT(), TimmViT(), NATIVE)
+FAMILIES: tuple[Family, ...] = (
+    EdgeRecViT(),
+    VisionMoR(),
+    TransformersViT(),
+    TimmViT(),
+    TorchvisionViT(),
+    NATIVE,
+)
 NAMES = tuple(family.name for family in FAMILIES)
 
 
@@ -89,25 +97,56 @@ def _unknown(contents: Contents, keys: Sequence[str]) -> str:
         besides = f", and other tensors ({', '.join(others[:6])})" if others else ""
         return (
             f"{contents.path} contains {len(models)} model(s) under a prefix{besides}:\n{named}\n"
-            "save the one you need: torch.save(model.state_dict(), PATH)"
+            f"choose one with --prefix {next(iter(models))}. or save the one you need: "
+            "torch.save(model.state_dict(), PATH)"
         )
-    known = {family: assign(keys, family.rules) for family in FAMILIES}
-    nearest = max(FAMILIES, key=lambda family: known[family].known)
-    if not known[nearest].known:
+    nearest = _nearest(keys)
+    if not nearest:
         shown = listed([f"{key} {list(contents.tensors[key].shape)}" for key in keys], SHOWN)
         return (
             f"{contents.path} belongs to no supported family ({', '.join(NAMES)}): none of the names of its "
             f"{len(keys)} tensors is known:\n{shown}"
         )
-    lacking = [p for p in nearest.signature if evidence((p,), keys) is None]
-    unknown = known[nearest].unknown
-    lines = [f"missing: {_readable(pattern)}" for pattern in lacking]
-    lines += [f"unexpected: {key} {list(contents.tensors[key].shape)}" for key in unknown]
-    return (
-        f"{contents.path} belongs to no supported family. The nearest is {nearest.title} ({nearest.name}), which "
-        f"has the names of {known[nearest].known} of its {len(keys)} tensors; the differences are\n"
-        f"{listed(lines, SHOWN)}"
+    share = f"{assign(keys, nearest[0].rules).known} of its {len(keys)} tensors"
+    named = " and ".join(f"{family.title} ({family.name})" for family in nearest)
+    which = (
+        f"The nearest is {named}, which has" if len(nearest) == 1 else f"Equally near are {named}, which have"
     )
+    return (
+        f"{contents.path} belongs to no supported family. {which} the names of {share}; the differences are\n"
+        f"{listed(_differences(contents, nearest), SHOWN)}"
+    )
+
+
+def _nearest(keys: Sequence[str]) -> list[Family]:
+    """Return the families that know the largest share of the keys; of these, those whose signature is most complete.
+
+    Empty if none knows any key; several if they are equally near.
+    """
+
+    def nearness(family: Family) -> tuple[int, float]:
+        present = sum(evidence((pattern,), keys) is not None for pattern in family.signature)
+        return assign(keys, family.rules).known, present / len(family.signature)
+
+    by_family = {family: nearness(family) for family in FAMILIES}
+    most = max(by_family.values())
+    nearest = [family for family, near in by_family.items() if near == most and near[0]]
+    return [family for family in nearest if family is not NATIVE] or nearest  # its names are timm's, too
+
+
+def _differences(contents: Contents, families: Sequence[Family]) -> list[str]:
+    """Return the keys that each family requires and the file lacks, and those that none of them knows."""
+    keys = list(contents.tensors)
+    lines = []
+    for family in families:
+        of = f" of {family.name}" if len(families) > 1 else ""
+        lacking = [pattern for pattern in family.signature if evidence((pattern,), keys) is None]
+        lines += [f"missing{of}: {_readable(pattern)}" for pattern in lacking]
+    unknown = set.intersection(*(set(assign(keys, family.rules).unknown) for family in families))
+    return [
+        *lines,
+        *(f"unexpected: {key} {list(contents.tensors[key].shape)}" for key in keys if key in unknown),
+    ]
 
 
 def _readable(pattern: str) -> str:

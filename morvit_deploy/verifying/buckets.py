@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +28,29 @@ from morvit_deploy.verifying.gaps import (
 from morvit_deploy.verifying.routes import Routes
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A chunk of images in one bucket: what the plan's model says, and what the runtime returned."""
+
+    capped: Outcome
+    runtime: Arrays
+    clear: NDArray[np.bool_]  # (images,) those whose decisions round-off cannot change; below fp32 all
+    overflow: NDArray[np.bool_]  # (images,) as expected
+    depth: NDArray[np.int64]  # (images, patches) as expected
+    wanted: NDArray[np.int64]  # (images, steps) tokens that would run each step
+
+    @property
+    def wrong_overflow(self) -> NDArray[np.bool_]:
+        """Which compared images have another overflow flag."""
+        return (self.runtime.get("overflow", self.overflow) != self.overflow) & self.clear
+
+    @property
+    def wrong_depth(self) -> NDArray[np.bool_]:
+        """Which compared images have another depth of a token."""
+        differs: NDArray[np.bool_] = (self.runtime.get("depth", self.depth) != self.depth).any(axis=1)
+        return differs & self.clear
+
+
 class BucketComparison:
     """Accumulates the differences between the plan's model, the static graph and the runtime of one bucket."""
 
@@ -44,38 +69,53 @@ class BucketComparison:
         self.compared = self.fitting = self.wrong_overflow = self.wrong_depth = 0
         self.divergence: str | None = None
 
-    def add(
-        self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing, before: int
-    ) -> None:
+    def add(self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing, before: int) -> Ran:
         """Compare a chunk; `ragged` is the plan's model without a capacity, `exact` the reference's input."""
-        fits = [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]
-        own = routing.capacity is not None  # top-k routes by the capacity
-        capped = ragged
-        if not (own or all(fits)):
-            capped = self.reference(exact, Routing(routing.thresholds, self.bucket.capacity))
+        ran = self.run(images, exact, ragged, routing)
+        capped, runtime, clear = ran.capped, ran.runtime, ran.clear
         uint8 = self.static.options.input == "uint8"
         found = self.static(torch.from_numpy(images) if uint8 else exact)
         static = {name: tensor.numpy() for name, tensor in found.items()}
-        runtime = self.session.run(images)
-        clear = is_clear(np.array([trace.margin for trace in capped.traces])) | self.low
-        self.fitting += sum(fits)
+        self.fitting += sum(self._fits(ragged))
         self.compared += int(clear.sum())
         self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
         self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
         self.conversion.add(static["logits"][clear], runtime["logits"][clear])
         self.class_flips += flipped_margins(static["logits"], runtime["logits"])
-        if "overflow" in runtime:
-            overflow = np.array([trace.overflow for trace in capped.traces])
-            self.wrong_overflow += int((overflow != runtime["overflow"])[clear].sum())
-        if "depth" in runtime:
-            differs = (capped.depth.numpy() != runtime["depth"]).any(axis=1)
-            self.wrong_depth += int(differs[clear].sum())
+        self.wrong_overflow += int(ran.wrong_overflow.sum())
+        self.wrong_depth += int(ran.wrong_depth.sum())
         decisions = self.routes.decisions_alike(capped, runtime, clear, self.decision_flips)
         if decisions is not None:
             self.decisions.append(decisions)
         tokens = self.routes.tokens_alike(capped, runtime) if self.low else None
         if tokens is not None:
             self.tokens.append(tokens)
+        return ran
+
+    def run(self, images: Pixels, exact: torch.Tensor, ragged: Outcome, routing: Routing) -> Ran:
+        """Run a chunk in the plan's model, limited to the bucket's capacity, and in the runtime.
+
+        In fp32, overflow, depths and token counts are expected as the plan's model has them. Below fp32 they are
+        expected as the runtime's own router decisions imply, which are compared with the model's by themselves.
+        """
+        own = routing.capacity is not None  # top-k routes by the capacity
+        capped = ragged
+        if not (own or all(self._fits(ragged))):
+            capped = self.reference(exact, Routing(routing.thresholds, self.bucket.capacity))
+        runtime = self.session.run(images)
+        clear = is_clear(np.array([trace.clearance for trace in capped.traces])) | self.low
+        overflow = np.array([trace.overflow for trace in capped.traces])
+        depth: NDArray[np.int64] = capped.depth.numpy()
+        wanted = np.array([trace.counts for trace in ragged.traces])
+        if self.low:
+            depths, counts = self.routes.depths(runtime), self.routes.wanted(runtime)
+            depth = depth if depths is None else depths
+            if counts is not None:
+                wanted, overflow = counts, (counts > np.array(self.bucket.capacity)).any(axis=1)
+        return Ran(capped, runtime, clear, overflow, depth, wanted)
+
+    def _fits(self, ragged: Outcome) -> list[bool]:
+        return [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]
 
     def _divergence(
         self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
@@ -95,8 +135,17 @@ class BucketComparison:
     def fidelity(self) -> Fidelity:
         """Return the fidelity of this bucket below fp32."""
         images = sum(map(len, self.conversion.expected))
-        alike, snr_db = shares_of(self.tokens), self.conversion.snr_db()
-        return Fidelity(self.bucket.name, images, snr_db, alike, self.class_flips, self.decision_flips)
+        of = int(sum(counts[0, 1] for counts in self.tokens))
+        return Fidelity(
+            self.bucket.name,
+            images,
+            self.conversion.snr_db(),
+            shares_of(self.tokens),
+            self.class_flips,
+            self.decision_flips,
+            of,
+            self.conversion.median_snr_db(),
+        )
 
     def seen(self, served: int, max_abs: float) -> BucketSeen:
         """Return the bucket's row of the report; `served` images ran in it, `max_abs` is its conversion gap."""
@@ -105,4 +154,4 @@ class BucketComparison:
 
 
 def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:
-    return all(count <= held for count, held in zip(counts, capacity, strict=False))
+    return all(count <= held for count, held in zip(counts, capacity, strict=True))

@@ -31,9 +31,10 @@ from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import is_own
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
-from morvit_deploy.model.trace import Outcome, Routing
+from morvit_deploy.model.trace import Routing
 from morvit_deploy.verifying.buckets import BucketComparison
-from morvit_deploy.verifying.findings import Dispatched, RoutingChange
+from morvit_deploy.verifying.dispatching import DispatchComparison
+from morvit_deploy.verifying.findings import RoutingChange
 from morvit_deploy.verifying.gaps import (
     EXACT_TOLERANCE,
     LOGIT_TOLERANCE,
@@ -71,9 +72,11 @@ def compare(
         for start in range(0, total, CHUNK):
             if images is not None:
                 comparison.add(images[start : start + CHUNK])
-            elif comparison.least_compared < (ENOUGH_LOW if comparison.low else ENOUGH):
+            elif comparison.least_compared < comparison.enough:
                 comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
             progress(min(1.0, (start + CHUNK) / total))
+        if comparison.dispatch is not None:
+            comparison.dispatch.add_edges()
         return comparison.verification(structure, synthetic=images is None)
 
 
@@ -101,12 +104,14 @@ class _Comparison:
             )
             for bucket in manifest.plan.buckets
         ]
-        self.whole = open_session() if manifest.plan.adaptive else None
+        self.dispatch: DispatchComparison | None = None
+        if manifest.plan.adaptive:
+            whole, normalised = open_session(), self._normalised
+            self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised)
         self.change = RoutingChange.empty(model.config.num_steps)
-        self.routed, self.dispatched = LogitPairs(), LogitPairs()
-        self.served = np.zeros(len(self.buckets), dtype=np.int64)
-        self.overflowed = self.misdirected = 0
+        self.routed = LogitPairs()
         self.margins: list[float] = []
+        self.clearances: list[float] = []
 
     def add(self, images: Pixels) -> None:
         """Run a chunk through all models and accumulate the differences."""
@@ -114,32 +119,25 @@ class _Comparison:
         with fitting_threads(self.reference.config):
             ragged = self.reference(exact, self.routing)
             self.margins += [trace.margin for trace in ragged.traces]
+            self.clearances += [trace.clearance for trace in ragged.traces]
             if not self.own:
                 trained = self.reference(exact)
                 self.routed.add(trained.logits.numpy(), ragged.logits.numpy())
                 self.change.add(trained, ragged)
-            for bucket in self.buckets:
-                bucket.add(images, exact, ragged, self.routing, before)
-        if self.whole is not None:
-            self._add_dispatched(images, ragged, self.whole)
+            runs = [bucket.add(images, exact, ragged, self.routing, before) for bucket in self.buckets]
+        if self.dispatch is not None:
+            self.dispatch.add(images, ragged, runs)
 
-    def _add_dispatched(self, images: Pixels, ragged: Outcome, whole: Session) -> None:
-        """Run the bundle as a user does: it chooses the bucket."""
-        outputs = whole.run(images)
-        clear = is_clear(np.array([trace.margin for trace in ragged.traces])) | self.low
-        self.dispatched.add(ragged.logits.numpy()[clear], outputs["logits"][clear])
-        self.served += np.bincount(outputs["bucket"], minlength=len(self.served))
-        counts = np.array([trace.counts for trace in ragged.traces])
-        expected, overflow = self.plan.dispatched(counts)
-        self.overflowed += int(overflow.sum())
-        if self.manifest.batch == 1 or self.manifest.dispatch == "host":
-            wrong = (outputs["bucket"] != expected) | (outputs.get("overflow", overflow) != overflow)
-            self.misdirected += int(wrong[clear].sum())
+    @property
+    def enough(self) -> int:
+        """How many synthetic images are compared."""
+        gate = self.manifest.gate(None)
+        return ENOUGH if gate is None else max(ENOUGH_LOW, gate.images_needed)
 
     @property
     def compared(self) -> int:
         """Number of images with a sufficient routing margin; below fp32, of all images."""
-        return len(self.margins) if self.low else int(is_clear(np.array(self.margins)).sum())
+        return len(self.clearances) if self.low else int(is_clear(np.array(self.clearances)).sum())
 
     @property
     def least_compared(self) -> int:
@@ -151,6 +149,7 @@ class _Comparison:
         unrolling = worst_of([bucket.unrolling.gap(EXACT_TOLERANCE) for bucket in self.buckets])
         conversions = [bucket.conversion.gap(self.tolerance) for bucket in self.buckets]
         decisions = [counts for bucket in self.buckets for counts in bucket.decisions]
+        served = [0] * len(self.buckets) if self.dispatch is None else self.dispatch.served.tolist()
         diverging = [bucket for bucket in self.buckets if bucket.divergence]
         return Verification(
             structure={"form": self.manifest.form, **structure},
@@ -164,15 +163,13 @@ class _Comparison:
             synthetic=synthetic,
             first_divergence=self._where(diverging[0]) if diverging else None,
             margins=self.margins,
+            clearances=self.clearances,
             buckets=[
-                bucket.seen(int(served), gap.max_abs)
-                for bucket, served, gap in zip(self.buckets, self.served, conversions, strict=True)
-            ]
-            if self.plan.mode != "topk" and self.manifest.form == "unrolled"
-            else [],
-            dispatched=None
-            if self.whole is None
-            else Dispatched(self.dispatched.gap(self.tolerance), self.overflowed, self.misdirected),
+                bucket.seen(images, gap.max_abs)
+                for bucket, images, gap in zip(self.buckets, served, conversions, strict=True)
+            ],
+            dispatched=None if self.dispatch is None else self.dispatch.result(),
+            edges=None if self.dispatch is None else self.dispatch.edges,
             precision=self.manifest.precision,
             gate=self.manifest.gate(None),
             fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MARGIN = 1e-4  # images with a smaller routing margin are not compared: float32 round-off may change their decisions
+# images with a smaller routing margin, relative to the spread of the router logits, are not compared exactly: float32
+# round-off may change their decisions
+MARGIN = 1e-4
+COMPARED_SHARE = 0.5  # of the images, at least; if most are set aside, the others may not be like them
 MARGIN_EDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the histogram of routing margins
 
 
@@ -88,8 +91,10 @@ class BucketSeen:
     fitting: int  # images that fit its capacity
     judged: int  # images compared in it, whether or not they fit
     max_abs: float  # of its conversion gap
-    wrong_overflow: int  # compared images whose overflow flag is wrong
-    wrong_depth: int = 0  # compared images with a wrong depth, where the bundle returns depths
+    # compared images with a wrong overflow flag or depth, where the bundle returns them; below fp32, other than its
+    # own router decisions imply
+    wrong_overflow: int
+    wrong_depth: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -102,16 +107,47 @@ class Dispatched:
 
     gap: Gap
     overflowed: int  # images that overflowed their predicted bucket and were run again in `full`
-    misdirected: int  # compared images whose bucket or overflow differs from the plan
+    misdirected: (
+        int  # compared images whose bucket or overflow differs from the plan; below fp32, see `BucketSeen`
+    )
+    images: int = 0  # compared
+    median_snr_db: float = math.inf  # of each image's logits
+    misserved: int = 0  # images below fp32 whose logits are not those of their bucket
 
     @property
     def passed(self) -> bool:
         """Whether logits and buckets are those of the plan's model."""
         return self.gap.passed and not self.misdirected
 
+    @property
+    def class_flips(self) -> int:
+        """Images that change their class."""
+        return round((1 - self.gap.top1_agreement) * self.images)
+
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
-        return {**self.gap.as_dict(), "overflowed": self.overflowed, "misdirected": self.misdirected}
+        counted = {
+            "overflowed": self.overflowed,
+            "misdirected": self.misdirected,
+            "misserved": self.misserved,
+        }
+        return {**self.gap.as_dict(), **counted, "median_snr_db": finite(self.median_snr_db)}
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Constructed inputs that need exactly the capacity of a bucket, or one token more."""
+
+    wanted: int  # combinations of bucket, step, and capacity or capacity + 1
+    reached: int  # those for which an input was found
+    compared: int  # inputs, each in one bucket and as dispatched
+    wrong: int  # inputs with another bucket, overflow or logits than expected
+    unserved: tuple[str, ...] = ()  # buckets that no image was dispatched to, constructed ones included
+    example: str = ""  # the first wrong one, in words
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self) | {"unserved": list(self.unserved)}
 
 
 @dataclass(frozen=True)
@@ -125,12 +161,14 @@ class Fidelity:
     # for each image that changes its class, the difference of the reference's two best logits
     flips: list[float]
     decisions: list[list[float]]  # for each step, the margins of the router decisions that changed
+    tokens: int = 0  # decisions compared at each step
+    median_snr_db: float = math.inf  # of each image's logits
 
     def as_dict(self) -> dict[str, Any]:
         """Return counts, medians and maxima for reports."""
         steps = [{"flips": len(step), **_margins(step)} for step in self.decisions]
         known: dict[str, Any] = {"bucket": self.bucket, "images": self.images, "snr_db": finite(self.snr_db)}
-        known |= {"token_agreement": self.token_agreement}
+        known |= {"median_snr_db": finite(self.median_snr_db), "token_agreement": self.token_agreement}
         return known | {"class_flips": len(self.flips), **_margins(self.flips), "steps": steps}
 
 

@@ -37,6 +37,12 @@ class LogitPairs:
             return -math.inf
         return 10 * math.log10(signal / noise) if noise else math.inf
 
+    def median_snr_db(self) -> float:
+        """Median over the images of the signal-to-noise ratio of their logits; infinite without images."""
+        pairs = zip(self.expected, self.actual, strict=True)
+        ratios = [snr_db_of(expected, actual) for expected, actual in pairs]
+        return float(np.median(np.concatenate(ratios))) if ratios and sum(map(len, ratios)) else math.inf
+
     def gap(self, tolerance: float) -> Gap:
         """Return the gap between the two models."""
         if not self.expected:
@@ -56,6 +62,17 @@ def gap_of(expected: NDArray[Any], actual: NDArray[Any], tolerance: float) -> Ga
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
 
 
+def snr_db_of(expected: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each image's signal-to-noise ratio in dB: infinite if equal, minus infinity if any is not finite."""
+    signal = np.square(expected.astype(np.float64)).sum(axis=-1)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        noise = np.square(expected.astype(np.float64) - actual).sum(axis=-1)
+        ratios = 10 * np.log10(signal / noise)
+    ratios = np.where(noise == 0, np.inf, ratios)
+    known: NDArray[np.float64] = np.where(np.isfinite(noise), ratios, -np.inf)
+    return known
+
+
 def worst_of(gaps: list[Gap]) -> Gap:
     """Return the largest of several gaps relative to its tolerance, with the lowest agreement of all."""
     lowest = min(gap.top1_agreement for gap in gaps)
@@ -70,9 +87,9 @@ def flipped_margins(expected: NDArray[Any], actual: NDArray[Any]) -> list[float]
     return [float(margin) for margin in (best[:, -1] - best[:, 0])[flips]]
 
 
-def is_clear(margins: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which images are compared. NaN margins are, so that a model that returns NaN fails."""
-    return ~(margins <= MARGIN)
+def is_clear(clearances: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which images are compared, by `Trace.clearance`. NaN is, so that a model that returns NaN fails."""
+    return ~(clearances <= MARGIN)
 
 
 def shares_of(counts: list[NDArray[np.int64]]) -> list[float]:

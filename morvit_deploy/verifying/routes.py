@@ -54,35 +54,69 @@ class Routes:
             return np.ones(shape, dtype=bool)
         held = self.held(outputs)
         if self.config.record.depth_upfront:
-            z = outputs.get("depth.router_logits")
-            if z is None or held is None:
+            depth = self.depths(outputs)
+            if depth is None or held is None:
                 return None
-            depth = z[:, 1:].argmax(axis=-1) + 1
             who = [np.take_along_axis(depth, h, axis=1) >= layer for layer, h in enumerate(held, start=1)]
         elif held is None:
             return None
         elif not self.config.record.nested:  # the first `capacity` of all tokens
             who = [np.arange(h.shape[1]) < kept for h, kept in zip(held, self.capacity, strict=True)]
         else:
-            who = self._going(outputs, held)
+            who = [going for going, _ in self._going(outputs, held)]
         runs = np.zeros(shape, dtype=bool)
         for step, numbers in enumerate(held):
             np.put_along_axis(runs[step], numbers, who[step], axis=1)
         return runs
 
-    def _going(self, outputs: Arrays, held: list[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
-        """Return which held tokens run each step, (images, capacity); with thresholds the others are padding."""
+    def wanted(self, outputs: Arrays) -> NDArray[np.int64] | None:
+        """Return how many tokens would run each step if it held them all, by the graph's routers, (images, steps).
+
+        None without probes, or if capacities and not thresholds decide how many run.
+        """
+        held = self.held(outputs)
+        if held is None or not self.config.record.routes:
+            return None
+        if self.config.record.depth_upfront:
+            depth = self.depths(outputs)
+            steps = range(1, len(self.capacity) + 1)
+            return (
+                None if depth is None else np.stack([(depth >= step).sum(axis=1) for step in steps], axis=1)
+            )
+        if not any(threshold is not None for threshold in self.thresholds):
+            return None
+        return np.stack([count for _, count in self._going(outputs, held)], axis=1)
+
+    def depths(self, outputs: Arrays) -> NDArray[np.int64] | None:
+        """Return the number of steps of each patch token, (images, patches), by the graph's own routers."""
+        if self.config.record.depth_upfront:
+            z = outputs.get("depth.router_logits")
+            return None if z is None else z[:, 1:].argmax(axis=-1).astype(np.int64) + 1
+        runs = self.runs(outputs)
+        if runs is None or not self.config.record.routes:
+            return None
+        depth: NDArray[np.int64] = runs.sum(axis=0)[:, self.config.routed_tokens - self.config.num_patches :]
+        return depth
+
+    def _going(
+        self, outputs: Arrays, held: list[NDArray[np.int64]]
+    ) -> list[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+        """Return for each step which held tokens run it, (images, capacity), and how many would, (images,).
+
+        With thresholds, the others are padding.
+        """
         going = np.ones((len(held[0]), self.config.num_patches), dtype=bool)
         steps = []
         for step, (numbers, threshold) in enumerate(zip(held, self.thresholds, strict=True), start=1):
             order = outputs.get(f"step{step}.order")
             if threshold is not None and going.shape[1]:
                 going = going & (outputs[f"step{step}.router_logits"][:, 1:, 0] >= threshold)
+            wanted = going.sum(axis=1)
             if order is not None:
                 going = np.take_along_axis(going, order[:, : numbers.shape[1]].astype(np.int64), axis=1)
             # the probe, if there is one
             going = outputs.get(f"step{step}.runs", going[:, : numbers.shape[1]])
-            steps.append(going)
+            steps.append((going, wanted))
         return steps
 
     def decisions_alike(

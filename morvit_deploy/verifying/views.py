@@ -70,7 +70,7 @@ def structure_table(structure: dict[str, Any]) -> Table:
 def parity_tables(parity: dict[str, Any]) -> list[Table]:
     """Return gaps, buckets and router agreement."""
     tables = [_gap_table(parity)]
-    if parity["buckets"]:
+    if parity["dispatch"] or parity["unrolling_gap"]:
         tables.append(_buckets_table(parity))
     if "decision_agreement" in parity["routing_gap"]:
         tables += _change_tables(parity["routing_gap"])
@@ -79,7 +79,8 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
     agreement = parity["router_agreement"]
     if agreement is not None:
         rows = [(str(step), share(value)) for step, value in enumerate(agreement, start=1)]
-        caption = "static graphs and the model they were unrolled from" if parity["buckets"] else ""
+        approximated = parity["dispatch"] or parity["unrolling_gap"]
+        caption = "static graphs and the model they were unrolled from" if approximated else ""
         if parity["fidelity"]:
             caption = "of the candidates at each step, over all buckets"
         columns = ("step", "equal decisions")
@@ -106,7 +107,11 @@ def _gap_table(parity: dict[str, Any]) -> Table:
     compared = parity["images"] - parity["ambiguous"]
     caption = (
         f"{compared} of {parity['images']} {kind} compared, run by {parity['runtime']}"
-        + (f"; {parity['ambiguous']} have a routing margin below 1e-4" if parity["ambiguous"] else "")
+        + (
+            f"; {parity['ambiguous']} have a routing margin below 1e-4 of the logits' spread"
+            if parity["ambiguous"]
+            else ""
+        )
         + (f"; first divergence: {parity['first_divergence']}" if parity["first_divergence"] else "")
         + (f"; reading of the checkpoint: {parity['reading']}" if "reading" in parity else "")
     )
@@ -129,6 +134,14 @@ def _buckets_table(parity: dict[str, Any]) -> Table:
         f"served: bucket chosen by the bundle, for {dispatch['overflowed']} images after their predicted bucket "
         "overflowed; fitting: within the capacity; compared: every image is run in every bucket"
     )
+    edges = parity["edges"]
+    if edges:
+        caption += (
+            f"; bounds: {edges['reached']} of {edges['wanted']} token counts (capacity, capacity + 1) reached by "
+            f"{edges['compared']} constructed pictures, {edges['wrong']} wrong"
+        )
+        if edges["unserved"]:
+            caption += f"; no image ran in {', '.join(edges['unserved'])}: give some that do with --images"
     columns = ("bucket", "served", "fitting", "compared", "max |Δlogit|")
     return Table("Images in each bucket", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
@@ -160,19 +173,21 @@ def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
     gate, seen = parity["gate"], parity["fidelity"]
     logits = Table(
         f"Fidelity in {parity['precision']}",
-        ("bucket", "images", "logit SNR", "classes changed", "largest margin among them"),
+        ("bucket", "images", "logit SNR", "median", "classes changed", "largest margin among them"),
         [
             (
                 one["bucket"],
                 str(one["images"]),
                 "not finite" if one["snr_db"] is None else f"{one['snr_db']:.1f} dB",
+                "" if one["median_snr_db"] is None else f"{one['median_snr_db']:.1f} dB",
                 str(one["class_flips"]),
                 _margin(one["largest_margin"]),
             )
             for one in seen
         ],
-        numeric=(1, 2, 3, 4),
-        caption=f"gate: {gate['tokens']:.2%} of the tokens at each step, {gate['top1']:.2%} of the classes",
+        numeric=(1, 2, 3, 4, 5),
+        caption=f"gate: {gate['tokens']:.2%} of the tokens at each step, {gate['top1']:.2%} of the classes, "
+        f"{gate['snr_db']:.0f} dB in the median",
     )
     rows = [
         (

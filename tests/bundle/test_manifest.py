@@ -150,7 +150,21 @@ def test_a_broken_manifest_is_explained(copied_bundle: Path, change: Callable[[A
     assert word in refusal(copied_bundle)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\x00"], ids=repr)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "\x00",
+        "[" * 100_000,
+        '{"macs": 1, "macs": 2}',
+        '{"batch": ' + "9" * 5000 + "}",
+    ],
+    ids=lambda text: repr(text[:30]),
+)
 def test_bad_json_is_one_message(copied_bundle: Path, text: str) -> None:
     (copied_bundle / "manifest.json").write_text(text)
     assert "is not a morvit-bundle/2 manifest" in refusal(copied_bundle)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_models import make_config
@@ -17,7 +18,7 @@ from morvit_deploy.bundle.pixels import (
     digest,
     normalise,
     read_image,
-    resize_shorter,
+    resize_image,
     synthetic_images,
 )
 from morvit_deploy.errors import ImageError
@@ -162,7 +163,7 @@ def test_a_picture_smaller_than_the_crop_is_refused_or_enlarged(
 )
 def test_the_centre_is_cropped(shape: tuple[int, int], rows: slice, columns: slice) -> None:
     picture = noise(*shape, 3)
-    cropped = np.asarray(crop_centre(Image.fromarray(picture), 8))
+    cropped = np.asarray(crop_centre(Image.fromarray(picture), 8, AS_IT_IS))
     assert np.array_equal(cropped, picture[rows, columns])
 
 
@@ -179,7 +180,27 @@ def test_the_centre_is_cropped(shape: tuple[int, int], rows: slice, columns: sli
 def test_the_shorter_side_is_resized_and_the_longer_truncated(
     size: tuple[int, int], resized: tuple[int, int]
 ) -> None:
-    assert resize_shorter(Image.new("RGB", size), resizing(10), 8).size == resized
+    assert resize_image(Image.new("RGB", size), resizing(10), 8).size == resized
+
+
+def test_a_picture_is_squashed_to_height_and_width(tmp_path: Path) -> None:
+    """Nearest, by hand: 16 × 24 becomes 8 × 8, every second row and every third column."""
+    picture = noise(16, 24, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    squashing = AS_IT_IS.model_copy(update={"resize": (8, 8), "interpolation": "nearest"})
+    assert np.array_equal(read_image(tmp_path / "a.png", squashing, 8), picture[1::2, 1::3])
+    assert resize_image(
+        Image.new("RGB", (50, 20)), AS_IT_IS.model_copy(update={"resize": (9, 11)}), 8
+    ).size == (11, 9)
+
+
+@pytest.mark.parametrize("margin", range(9))
+def test_half_of_an_odd_margin_is_rounded_as_asked(margin: int) -> None:
+    picture = np.arange(8 + margin, dtype=np.uint8)[None, :].repeat(8, axis=0)
+    down = AS_IT_IS.model_copy(update={"crop_rounding": "down"})
+    firsts = [np.asarray(crop_centre(Image.fromarray(picture), 8, one))[0, 0] for one in (AS_IT_IS, down)]
+    assert firsts == [round(margin / 2), margin // 2]
+    assert (firsts[0] != firsts[1]) == (margin % 4 == 3)
 
 
 def test_nearest_resize_and_crop_by_hand(tmp_path: Path) -> None:
@@ -213,6 +234,27 @@ def test_normalise_by_hand() -> None:
     for c in range(3):
         expected = (pixels[0, 2, 3, c] / 255 - preprocess.mean[c]) / preprocess.std[c]
         assert normal[0, c, 2, 3] == np.float32(expected)
+
+
+def test_all_of_a_batch_is_normalised_as_torch_does() -> None:
+    preprocess = make_config().preprocess
+    pixels = noise(3, 6, 5, 3)
+    mean, std = (torch.tensor(one, dtype=torch.float64) for one in (preprocess.mean, preprocess.std))
+    expected = (
+        (torch.from_numpy(pixels).double().div(255).sub(mean).div(std)).permute(0, 3, 1, 2).float().numpy()
+    )
+    assert np.array_equal(normalise(pixels, preprocess), expected)
+
+
+@pytest.mark.parametrize("shape", [(50, 75), (75, 50), (41, 61)], ids=str)
+def test_a_picture_is_read_as_pillow_resizes_and_crops(tmp_path: Path, shape: tuple[int, int]) -> None:
+    picture = noise(*shape, 3)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    height, width = (36 * side // min(shape) for side in shape)
+    resized = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = round((height - 32) / 2), round((width - 32) / 2)
+    read = read_image(tmp_path / "a.png", make_config().preprocess, 32)
+    assert np.array_equal(read, resized[top : top + 32, left : left + 32])
 
 
 def test_synthetic_pictures_are_seeded_and_smooth() -> None:

@@ -11,17 +11,17 @@ from calibration_setup import COUNT, break_picture, save_model, save_pictures
 from commands import answer, refused, run
 from PIL import Image
 
+from morvit_deploy.calibration.routing import sequence
 from morvit_deploy.errors import OutputError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.plan import load_plan
-from morvit_deploy.planning import rounds as planning
 
 NAMES = ["plan.json", "plan.pareto.json", "plan.pareto.png"]
 
 
 @pytest.fixture(autouse=True)
 def two_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SCALES", (0.5, 1.0))
+    monkeypatch.setattr(sequence, "SCALES", (0.5, 1.0))
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,13 @@ import source_models
 import torch
 from calibration_setup import save_pictures
 from commands import ANSI, answer, refused, run
-from foreign_checkpoints import SAY, saved, vit
+from foreign_checkpoints import SAID, SAY, saved, vit
+from third_party import third_party
 
 from morvit_deploy import load_checkpoint
-from morvit_deploy.planning import rounds
+from morvit_deploy.calibration.routing import sequence
+from morvit_deploy.sources.conversion import read_model
+from morvit_deploy.sources.settings.given import Given
 
 MAIN = "from morvit_deploy.cli import main; main()"
 WAIT_S = 120.0  # a busy machine
@@ -115,6 +118,10 @@ MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "another family": ((*SAY, "--family", "edge_recvit"), "do not belong to one: - unexpected: "),
     "no such preset": ((*SAY[2:], "--preprocess", "imagnet"), "--preprocess: got imagnet, expected imagenet"),
     "no multiple": ((*SAY, "--image-size", 30), "--image-size: got 30, expected a multiple of the patch size 4"),
+    "too large": ((*SAY, "--image-size", 10**10), "got 10000000000, which is 2,500,000,000 × 2,500,000,000 patches"),
+    "long number": ((*SAY, "--capacity", "9" * 5000), "expected positive numbers with commas"),
+    "no such entry": ((*SAY, "--entry", "ema"), "expected one of its state dicts: state_dict (44 weights)"),
+    "no such prefix": ((*SAY, "--prefix", "student."), "with which no tensor begins; expected one of patch_embed."),
     "heads": ((*SAY, "--sharing", "cycle", "--num-heads", 3), "num_heads: got 3, expected a divisor of embed_dim 8"),
     "no capacities": ((*SAY, "--capacity", "3,,2"), "--capacity: got '3,,2', expected positive numbers with commas"),
     "no number": (("--norm-eps", "small"), "--norm-eps"),
@@ -134,6 +141,50 @@ def test_averaged_weights_or_trained_ones(tmp_path: Path) -> None:
     assert answer("convert", path, "--explain", *SAY)["config"]["sharing"] == "cycle"
     data = answer("convert", path, "--explain", *SAY, "--no-ema")
     assert data["config"]["sharing"] == "none" and data["wrapper"] == "model"
+
+
+def test_one_entry_and_one_module_of_a_file(tmp_path: Path) -> None:
+    student = {f"module.student.{name}": tensor for name, tensor in vit("aaa").items()}
+    teacher = {f"module.teacher.{name}": tensor for name, tensor in vit("abc").items()}
+    path = saved({"model": {}, "ema": {"weights": student | teacher}}, tmp_path / "run.PTH.tar")
+    which = ("--entry", "ema.weights", "--prefix", "teacher.")
+    assert "Choose one with --entry: ema.weights" in refused("convert", path, "--explain", *SAY)
+    told = refused("convert", path, "--explain", *SAY, *which[:2])
+    assert "student.*: a ViT with timm's names" in told and "choose one with --prefix student." in told
+    data = answer("convert", path, "-o", tmp_path / "out", *SAY, *which)
+    assert data["config"]["sharing"] == "none" and data["wrapper"] == "ema.weights"
+    assert set(data["dropped"].values()) == {"not chosen by --entry", "outside --prefix"}
+    assert data["config"]["provenance"]["entry"] == "ema.weights"
+    assert data["config"]["provenance"]["prefix"] == "teacher."
+    assert answer("inspect", path, *SAY, *which)["config"]["cycle_depth"] == 3
+    converted = read_model(path, Given(**SAID, entry="ema.weights", prefix="student"))
+    assert converted.model.config.sharing == "cycle"
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "export", "calibrate"])
+def test_a_path_to_nothing_is_said_before_anything_else(tmp_path: Path, command: str) -> None:
+    images = ("--images", "photos") if command == "calibrate" else ()
+    told = refused(command, tmp_path / "gone.pth", "--activation", "silu", *images)
+    assert (
+        told
+        == f"error: {tmp_path}/gone.pth does not exist; give a file of weights or the folder that holds it"
+    )
+
+
+def test_a_folder_whose_processor_squashes(tmp_path: Path) -> None:
+    """Nothing is asked: the files say all, and the converted checkpoint says how pictures are prepared."""
+    transformers = third_party("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8,
+        num_labels=3,
+    )  # fmt: skip  # two lines read better than seven
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "google")
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "google")
+    data = answer("convert", tmp_path / "google", "-o", tmp_path / "out")
+    assert data["config"]["preprocess"]["resize"] == [16, 16]
+    assert data["settled"]["preprocess"]["from"] == "preprocessor_config.json"
+    shown = " ".join(run("inspect", tmp_path / "out").stdout.split())
+    assert "resized to 16×16 whatever the shape (bilinear), centre 16×16" in shown
 
 
 def test_a_debug_run_shows_the_traceback(source: Path) -> None:
@@ -203,7 +254,7 @@ def test_a_plan_of_a_source_is_its_plan(
     tmp_path: Path, scratch: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`calibrate SOURCE` and `export SOURCE` convert by themselves, to the same bytes."""
-    monkeypatch.setattr(rounds, "SCALES", (0.5, 1.0))
+    monkeypatch.setattr(sequence, "SCALES", (0.5, 1.0))
     model = source_models.randomise(source_models.EdgeRecViT(), seed=4, router_scale=2.0)
     source = saved(model.state_dict(), tmp_path / "edge.pth")
     say = ("--preprocess", "cifar10", "--norm-eps", "1e-12", "--num-heads", 2, "--activation", "gelu")

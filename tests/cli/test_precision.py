@@ -65,7 +65,7 @@ def test_verify_shows_what_it_keeps(int8: Path, calibration_folder: Path) -> Non
     for part in ("Fidelity in int8", "logit SNR", "token agreement", "measured only", "gate: 0.00%"):
         assert part in result.stdout
     told = answer(*words)
-    assert told["precision"] == "int8" and told["gate"] == {"tokens": 0.0, "top1": 0.0}
+    assert told["precision"] == "int8" and told["gate"] == {"tokens": 0.0, "top1": 0.0, "snr_db": 0.0}
     (seen,) = told["fidelity"]
     assert seen["images"] == 32 and len(seen["token_agreement"]) == len(seen["steps"]) == 3
 

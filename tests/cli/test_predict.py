@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adaptive_plans import threshold_plan
+from broken_answers import answer_nan, fill_with_nan
 from bucket_plans import EXPERT, threshold_ladder
 from commands import answer, refused, run
 from PIL import Image
 from tiny_models import make_config, normalised
 
 from morvit_deploy import open_bundle
-from morvit_deploy.bundle.pixels import read_image
+from morvit_deploy.bundle.pixels import read_image, synthetic_images
 from morvit_deploy.model.checkpoint import load_checkpoint
 
 
@@ -101,6 +102,70 @@ def test_nothing_but_bad_images_is_refused(
     assert REASONS[what] in refused("predict", tiny_bundle, bad)
     message = refused("predict", tiny_bundle, bad, bad)
     assert "no image could be read" in message and message.count(REASONS[what]) == 2
+
+
+NOT_FINITE = "logits in bucket 'topk', run by ONNX Runtime"
+
+
+def test_a_bundle_that_returns_nan_is_an_error(copied_bundle: Path, image_files: list[Path]) -> None:
+    fill_with_nan(copied_bundle)
+    for words in ((), ("--json",)):
+        message = refused("predict", copied_bundle, image_files[0], *words, status=1)
+        assert f"{image_files[0]}: {NOT_FINITE}" in message and "got NaN or Inf in 10 of 10" in message
+    message = refused(
+        "predict", copied_bundle, *image_files[:2], image_files[0].parent / "gone.png", status=1
+    )
+    assert "no image could be classified" in message and message.count(NOT_FINITE) == 2
+
+
+def test_one_image_of_nan_does_not_lose_the_others(
+    tiny_bundle: Path, image_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_nan(monkeypatch, 1)
+    result = run("predict", tiny_bundle, *image_files[:3], "--json")
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.stdout)
+    assert [row["image"] for row in told["predictions"]] == [str(image_files[0]), str(image_files[2])]
+    assert [row["image"] for row in told["errors"]] == [str(image_files[1])]
+    assert f"skipped: {image_files[1]}: {NOT_FINITE}" in result.stderr
+    assert "error: 1 of 3 images could not be classified" in result.stderr
+
+
+def test_what_is_taken_of_a_folder_is_said(
+    tiny_bundle: Path, image_files: list[Path], tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(image_files[0].parent, tmp_path / "photos"))
+    (photos / ".ipynb_checkpoints").mkdir()
+    shutil.copy(image_files[0], photos / ".ipynb_checkpoints" / "0-checkpoint.png")
+    (photos / "b.heic").write_bytes(b"x")
+    (photos / "c.png").symlink_to("gone.png")
+    result = run("predict", tiny_bundle, photos, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)["images_read"]
+    skipped = {".heic (not supported; convert to PNG or JPEG)": 1, "broken link": 1, "hidden": 1}
+    assert told == {"taken": 6, "skipped": skipped, "exif": False, "remarks": []}
+    line = "note: 6 images of {}; skipped 1 .heic (not supported; convert to PNG or JPEG), 1 broken link, 1 hidden"
+    assert line.format(photos) in result.stderr
+
+
+def test_the_exif_orientation_is_said_and_applied(tiny_bundle: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = synthetic_images(1, 48, seed=7)[0]
+    Image.fromarray(stored).save(tmp_path / "stored.png", exif=exif)
+    Image.fromarray(stored[::-1].transpose(1, 0, 2).copy()).save(tmp_path / "upright.png")
+    plain = run("predict", tiny_bundle, tmp_path / "stored.png", "--json", "--logits")
+    assert "warning: the EXIF orientation of 1 of 1 image is not applied" in plain.stderr
+    turned = run("predict", tiny_bundle, tmp_path / "stored.png", "--json", "--logits", "--exif")
+    assert "EXIF" not in turned.stderr and json.loads(turned.stdout)["images_read"]["exif"] is True
+    expected = answer("predict", tiny_bundle, tmp_path / "upright.png", "--logits")
+    logits = [json.loads(one.stdout)["predictions"][0]["logits"] for one in (plain, turned)]
+    assert logits[1] == expected["predictions"][0]["logits"] != logits[0]
+
+
+def test_an_image_given_twice_is_answered_twice(tiny_bundle: Path, image_files: list[Path]) -> None:
+    told = answer("predict", tiny_bundle, image_files[0], image_files[0])["predictions"]
+    assert len(told) == 2 and told[0] == told[1]
 
 
 def test_no_image_and_no_bundle(tiny_bundle: Path, tmp_path: Path) -> None:

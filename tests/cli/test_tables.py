@@ -77,10 +77,17 @@ def exports(ladder: Path) -> Made:
     lowering.facts["speed"] = {"full": {"int8_ms": 12.5, "fp32_ms": 30.25, "ratio": 2.42}}
     yield from exporting.lowering_tables(manifest.model_copy(update={"lowering": lowering}))
     step = {"flips": 3, "median_margin": 0.01, "largest_margin": 0.25}
-    seen = {"bucket": "full", "images": 64, "snr_db": 38.2, "class_flips": 1, "largest_margin": 0.5}
+    seen = {
+        "bucket": "full",
+        "images": 64,
+        "snr_db": 38.2,
+        "median_snr_db": 40.1,
+        "class_flips": 1,
+        "largest_margin": 0.5,
+    }
     seen |= {"token_agreement": [0.9991], "steps": [step]}
     yield from fidelity_tables(
-        {"gate": {"tokens": 0.99, "top1": 0.999}, "fidelity": [seen], "precision": "fp16"}
+        {"gate": {"tokens": 0.99, "top1": 0.999, "snr_db": 55.0}, "fidelity": [seen], "precision": "fp16"}
     )
     leaves = {"what": "topk", "count": 3, "said": "runs on the CPU", "source": "https://a.example"}
     yield from neural_engine_tables({"full": {"operations": 40, "leave_neural_engine": [leaves]}})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_answers import answer_nan
 from bucket_plans import EXPERT, threshold_ladder
 from commands import answer
 
@@ -30,6 +31,43 @@ def test_a_file_files_or_a_folder(tiny_bundle: Path, image_files: list[Path]) ->
         assert again == folder and session.logits(again[0].pixels[None]).shape == (1, 10)
     with pytest.raises(md.ImageError):
         md.predict(tiny_bundle, [image_files[0], "gone.png"])
+
+
+def test_a_bad_image_does_not_lose_the_others(tiny_bundle: Path, image_files: list[Path]) -> None:
+    """As on the command line; the error has the predictions, so that none is mistaken for another image's."""
+    given = [image_files[0], "gone.png", image_files[1], Path("gone.jpg")]
+    with pytest.raises(
+        md.IncompleteError, match=r"2 of 4 images could not be read:\n  - gone\.png does"
+    ) as caught:
+        md.predict(tiny_bundle, given)
+    assert isinstance(caught.value, md.ImageError) and caught.value.exit_status == 1
+    assert caught.value.partial == md.predict(tiny_bundle, image_files[:2])
+    with pytest.raises(md.ImageError, match="no image could be read") as none:
+        md.predict(tiny_bundle, ["gone.png", "gone.jpg"])
+    assert none.value.exit_status == 2
+
+
+def test_answers_that_are_not_finite(
+    tiny_bundle: Path, image_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_nan(monkeypatch, 0)
+    with pytest.raises(
+        md.IncompleteError, match=r"1 of 6 images could not be classified(.|\n)*'topk', run by ONNX"
+    ):
+        md.predict(tiny_bundle, image_files)
+    with pytest.raises(md.AnswerError, match="got NaN or Inf in 10 of 10"):
+        md.predict(tiny_bundle, image_files[0])
+    with md.open_bundle(tiny_bundle) as session, pytest.raises(md.AnswerError):
+        session.logits(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_folders_and_files_together(tiny_bundle: Path, image_files: list[Path], tmp_path: Path) -> None:
+    """A folder stands for its pictures; a labels.csv that names others has no say in it."""
+    folder = image_files[0].parent
+    found = md.predict(tiny_bundle, [folder, image_files[2]])
+    assert [one.image for one in found] == [*image_files, image_files[2]]
+    with pytest.raises(md.ImageError, match="is a folder without images"):
+        md.predict(tiny_bundle, tmp_path)
 
 
 def test_many_images_go_through_in_parts(tiny_bundle: Path, image_files: list[Path]) -> None:

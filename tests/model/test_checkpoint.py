@@ -72,6 +72,20 @@ def test_the_tensors_have_the_names_of_the_format(checkpoint: Path) -> None:
     assert set(load_file(checkpoint / WEIGHTS)) == expected | {"cls_token", "pos_embed"}
 
 
+def test_a_header_that_names_a_tensor_twice_is_refused(checkpoint: Path) -> None:
+    path = checkpoint / WEIGHTS
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    again = json.dumps({"cls_token": header["cls_token"]})[
+        1:-1
+    ]  # the same place, so that nothing else is wrong
+    longer = content[8 : 8 + length].rstrip()[:-1] + f",{again}}}".encode()
+    path.write_bytes(len(longer).to_bytes(8, "little") + longer + content[8 + length :])
+    with pytest.raises(CheckpointError, match="got the key 'cls_token' twice in one object"):
+        load_checkpoint(checkpoint)
+
+
 def test_a_loaded_model_is_ready_to_judge(checkpoint: Path) -> None:
     model = load_checkpoint(str(checkpoint))
     assert not model.training

@@ -134,6 +134,11 @@ def test_a_wrong_value_inside_is_named_with_its_place(place: str, value: Any) ->
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"format": "morvit/2"}, ["format", "'morvit/2'", "'morvit/1'"]),
     ({"image_size": 0}, ["image_size", "got 0", "greater than or equal to 1"]),
+    ({"image_size": 8 * 257}, ["image_size", "66,049 patches of 8 pixels", "at most 65,536"]),
+    ({"image_size": 10**10}, ["image_size", "got 10000000000", "less than or equal to 1000000"]),
+    ({"preprocess": {"resize": [32, 31]}}, ["preprocess.resize: got [32, 31]", "32"]),
+    ({"preprocess": {"resize": [32]}}, ["got [32]; expected 1 to 1,000,000 pixels"]),
+    ({"preprocess": {"crop_rounding": "up"}}, ["preprocess.crop_rounding: got 'up'"]),
     ({"patch_size": -8}, ["patch_size", "got -8", "greater than or equal to 1"]),
     ({"image_size": 33}, ["image_size", "got 33", "multiple of patch_size 8"]),
     ({"patch_size": 64}, ["image_size", "got 32", "multiple of patch_size 64"]),
@@ -223,3 +228,48 @@ def test_what_a_routing_implies() -> None:
     assert implied(make_config(routing="expert_choice_flat")) == (False, True, 17)
     for routing in ("expert_choice", "token_choice", "none"):
         assert implied(make_config(routing=routing)) == (True, False, 16)
+
+
+def test_a_preprocess_that_squashes_is_written_and_read() -> None:
+    changes = {"resize": [40, 48], "crop_rounding": "down"}
+    config = make_config(preprocess=changes)
+    assert config.preprocess.resize == (40, 48) and config.preprocess.crop_rounding == "down"
+    assert parse_config(config.to_json()) == config
+    assert json.loads(config.to_json())["preprocess"].items() >= changes.items()
+    assert "crop_rounding" not in json.loads(make_config().to_json())["preprocess"], (
+        "files of before stay the same"
+    )
+
+
+def test_equal_keys_are_refused() -> None:
+    text = make_config().to_json().replace('"patch_size": 8', '"patch_size": 8, "patch_size": 4')
+    assert "got the key 'patch_size' twice in one object" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "patches", "tokens", "layers", "steps", "routed"),
+    [
+        # middle_cycle: first, cycle_depth × num_recursions, last
+        ({"image_size": 48, "preprocess": {"resize": 48}}, 36, 37, 5, 3, 36),
+        ({"image_size": 24, "patch_size": 12, "capacity": [4, 2, 1]}, 4, 5, 5, 3, 4),
+        ({"sharing": "cycle", "cycle_depth": 2}, 16, 17, 6, 3, 16),
+        ({"cycle_depth": 3, "num_recursions": 2, "capacity": [12, 6]}, 16, 17, 8, 2, 16),
+        ({"routing": "none", "register_tokens": 4}, 16, 21, 5, 3, 16),
+        ({"routing": "token_choice", "cycle_depth": 2}, 16, 17, 8, 8, 16),  # a depth counts layers
+        (
+            {"routing": "expert_choice_flat", "image_size": 48, "preprocess": {"resize": None}},
+            36,
+            37,
+            5,
+            3,
+            37,
+        ),  # and CLS
+        ({"routing": "none", "sharing": "cycle"}, 16, 17, 3, 3, 16),
+    ],
+)
+def test_derived_numbers_by_hand(
+    changes: dict[str, Any], patches: int, tokens: int, layers: int, steps: int, routed: int
+) -> None:
+    config = make_config(**changes)
+    found = (config.num_patches, config.num_tokens, config.num_layers, config.num_steps, config.routed_tokens)
+    assert found == (patches, tokens, layers, steps, routed)

@@ -59,3 +59,44 @@ def test_scores(activation: str, at_zero: float, alpha: float) -> None:
     g = decisions.score(z, activation, alpha)
     by_hand = math.tanh(1) if activation == "tanh" else 1 / (1 + math.exp(-1))
     assert g.tolist() == pytest.approx([alpha * at_zero, alpha, alpha * by_hand])
+
+
+def test_a_token_at_the_threshold_goes_on() -> None:
+    z = torch.tensor([0.5, 0.25, 0.125, -1.0], dtype=torch.float64)
+    assert decisions.at_least(z, 0.25).tolist() == [0, 1]
+    assert decisions.at_least(z, 0.25 + 1e-12).tolist() == [0]
+
+
+def test_the_margin_of_a_threshold_is_that_of_the_nearest_token() -> None:
+    z = torch.tensor([3.0, -2.0, 0.75], dtype=torch.float64)
+    assert decisions.threshold_margin(z, 0.5) == 0.25
+    assert decisions.threshold_margin(z, -1.5) == 0.5
+    assert decisions.threshold_margin(z[:0], 0.5) == math.inf
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("alpha", [0.1, 1.0, -0.7])
+def test_scores_are_numpys(activation: str, alpha: float) -> None:
+    import numpy as np
+
+    z = np.linspace(-9, 9, 41)
+    act = np.tanh(z) if activation == "tanh" else 1 / (1 + np.exp(-z))
+    found = decisions.score(torch.from_numpy(z), activation, alpha).numpy()
+    np.testing.assert_allclose(found, alpha * act, rtol=1e-13, atol=1e-15)
+
+
+def test_clearance_is_the_margin_in_units_of_the_logits_spread() -> None:
+    from morvit_deploy.model.trace import Decision, Trace
+
+    def decision(z: list[float], margin: float) -> Decision:
+        tokens = torch.arange(len(z))
+        return Decision(tokens, tokens[:1], torch.tensor(z), margin, 1)
+
+    wide = decision([1.0, -1.0], 0.5)  # standard deviation 1
+    assert wide.clearance == pytest.approx(0.5)
+    assert decision([1e-5, -1e-5], 0.5e-5).clearance == pytest.approx(0.5)
+    assert decision([5.0 + 1e-7, 5.0], 1e-7).clearance == pytest.approx(2e-6, rel=1e-2), "that of 5.0 counts"
+    assert decision([0.0, 0.0], 0.0).clearance == 0.0
+    assert decision([0.0, 0.0], math.inf).clearance == math.inf
+    assert math.isnan(decision([math.nan, 1.0], 0.5).clearance)
+    assert Trace([wide, decision([1.0, -1.0], 0.25)]).clearance == pytest.approx(0.25)

@@ -253,8 +253,11 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"\x00", b'{"format": "morvit-bundle/1"}', b"PK\x03\x04"],
-    ids=repr,
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b"\x00", b'{"format": "morvit-bundle/1"}', b"PK\x03\x04"),
+        *(b"[" * 100_000, b'{"mode": "topk", "mode": "depth"}', b'{"buckets": [' + b"9" * 5000 + b"]}"),
+    ],
+    ids=lambda content: repr(content[:30]),
 )
 def test_a_file_that_is_no_plan_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
@@ -351,3 +354,25 @@ def test_a_flat_schedule_may_rise_and_counts_cls() -> None:
 def test_why_there_is_one_bucket(routing: str) -> None:
     reason = make_config(routing=routing).record.why_one_bucket
     assert (reason is None) == (routing in ("expert_choice", "token_choice"))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 32])
+def test_a_graph_runs_a_group_in_the_smallest_bucket_that_holds_all_of_it(group: int) -> None:
+    from adaptive_plans import answered_by
+    from bucket_plans import TOKEN, depth_ladder, threshold_ladder
+
+    counts = np.array([[4, 4, 1], [5, 3, 1], [9, 9, 9], [4, 4, 2], [8, 7, 1], [2, 1, 0], [8, 6, 2]])
+    expected: tuple[list[int], list[bool]] = [], []
+    for start in range(0, len(counts), group):
+        for known, more in zip(
+            expected, answered_by(threshold_ladder(), counts[start : start + group]), strict=True
+        ):
+            known.extend(more)
+    bucket, overflow = threshold_ladder().dispatched(np.array(counts), group)
+    assert (bucket.tolist(), overflow.tolist()) == expected
+    deep = np.array([[16, 9, 4], [16, 10, 4], [16, 3, 1]])
+    bucket, overflow = depth_ladder().dispatched(deep, group)
+    assert bucket.tolist() == {1: [0, 1, 0], 2: [1, 1, 0]}.get(group, [1, 1, 1]) and not overflow.any()
+    assert TOKEN.num_steps == deep.shape[1]
+    for none in depth_ladder().dispatched(deep[:0], group):
+        assert len(none) == 0

@@ -17,7 +17,7 @@ from tiny_models import normalised
 
 from morvit_deploy.bundle.images import open_images
 from morvit_deploy.calibration.buckets.costs import MeasuredCost
-from morvit_deploy.calibration.routing import gathering
+from morvit_deploy.calibration.routing import gathering, sequence
 from morvit_deploy.calibration.routing.statistics import Shard
 from morvit_deploy.errors import ImageError, MorvitError, OutputError, PlanError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint, save_checkpoint
@@ -34,7 +34,7 @@ FEW: dict[str, Any] = {"buckets": 2}
 def small_and_fast() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gathering, "UNIT", UNIT)
-        patch.setattr(planning, "SCALES", SCALES)
+        patch.setattr(sequence, "SCALES", SCALES)
         patch.setattr(planning, "POLL_S", 0.01)
         yield
 

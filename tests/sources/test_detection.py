@@ -37,6 +37,10 @@ KNOWN = {
     "hf": (hf(), "hf_vit"),
     "hf, version 5": (hf("deit.", "layers"), "hf_vit"),
     "hf without a prefix": (hf(""), "hf_vit"),
+    "torchvision": (
+        keys("conv_proj.weight", "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"),
+        "torchvision_vit",
+    ),
 }
 
 
@@ -128,6 +132,22 @@ def test_other_architectures(name: str) -> None:
         assert "The nearest is a ViT with timm's names (timm, DeiT) (timm_vit)" in message
         assert "missing: blocks.{i}.attn.qkv.weight" in message
         assert "unexpected: " in message and "more" in message
+
+
+def test_the_nearest_family_is_that_of_the_most_keys() -> None:
+    """Vision-MoR and timm know the ends of a ViT; one weight of a block is in timm's signature."""
+    ends = {key: t for key, t in vit().items() if not key.startswith("blocks")}
+    message = refusal(ends | keys("blocks.0.mlp.fc1.weight", *(f"stages.{i}.weight" for i in range(20))))
+    assert "The nearest is a ViT with timm's names (timm, DeiT) (timm_vit)" in message
+    assert "9 of its 29 tensors" in message and "missing: first_block" not in message
+
+
+def test_families_that_are_equally_near_are_all_named() -> None:
+    message = refusal(keys("classifier.weight", "classifier.bias", "other"))
+    assert "Equally near are an Edge-RecViT checkpoint (edge_recvit) and a Hugging Face ViT" in message
+    assert "which have the names of 2 of its 3 tensors" in message
+    assert "missing of edge_recvit: mor_vit." in message and "missing of hf_vit: " in message
+    assert "unexpected: other [1]" in message
 
 
 def test_part_of_a_family_says_what_it_lacks() -> None:

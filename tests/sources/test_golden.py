@@ -1,6 +1,6 @@
 """Golden parity: a family's own code, with random weights, against the checkpoint that was converted from its file.
 
-timm's ViT and Transformers' ViT and DeiT are those packages' own models. The others are `families.py`.
+The ViTs of timm, Transformers and torchvision are those packages' own models. The others are `source_models.py`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,25 @@ def by_deit(model: nn.Module, folder: Path) -> Path:
     content = {"model": others, "model_ema": model.state_dict(), "args": argparse.Namespace(lr=1e-3)}
     torch.save(content, folder / "best_checkpoint.pth")
     return folder / "best_checkpoint.pth"
+
+
+def by_deit_3(model: nn.Module, folder: Path) -> Path:
+    """DeiT III's own names of LayerScale, which timm changes when it reads them."""
+    names = {"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
+    state = model.state_dict()
+    for theirs, own in names.items():
+        state = {name.replace(theirs, own): tensor for name, tensor in state.items()}
+    assert "blocks.0.gamma_2" in state and not any(".ls" in name for name in state)
+    torch.save({"model": state}, folder / "deit_3_small_224_1k.pth")
+    return folder / "deit_3_small_224_1k.pth"
+
+
+def torchvision_vit(**options: Any) -> nn.Module:
+    models = third_party("torchvision").models
+    model = models.VisionTransformer(
+        image_size=SIZE, patch_size=8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=24, num_classes=10, **options
+    )  # fmt: skip  # one line reads better than eight
+    return source_models.randomise(model, seed=6)
 
 
 def by_transformers(model: nn.Module, folder: Path) -> Path:
@@ -159,6 +178,10 @@ GOLDEN = {
     "timm-layer-scale": Golden(
         lambda: timm_vit("deit3_small_patch16_224"), tensors_only, (*TIMM, *PREPROCESS), "timm_vit"
     ),
+    "deit-3": Golden(
+        lambda: timm_vit("deit3_small_patch16_224"), by_deit_3, (*TIMM, *PREPROCESS), "timm_vit"
+    ),
+    "torchvision": Golden(torchvision_vit, bare, (*TIMM, "--preprocess", "torchvision"), "torchvision_vit"),
     "timm-registers": Golden(
         lambda: timm_vit("vit_small_patch14_reg4_dinov2"),
         bare,

@@ -9,14 +9,30 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import crop_centre, normalise, resize_shorter
+from morvit_deploy.bundle.pixels import crop_centre, normalise, prepare, resize_image
 from morvit_deploy.bundle.session import softmax
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.model.plan import Plan
 
 ORIENTATION = 0x0112  # the EXIF tag
 ORIENTATIONS = range(1, 9)
+Resize = int | tuple[int, int] | None
 FILTERS = get_args(Preprocess.model_fields["interpolation"].annotation)
+
+
+def describe_preprocessing(preprocess: Preprocess, size: int) -> dict[str, Any]:
+    """The JSON that `Preprocessing.swift` decodes: there `resize` is a number, and `squash` the other form."""
+    fields = preprocess.model_dump(mode="json")
+    rounding = fields.pop("crop_rounding", None)
+    squash = fields["resize"] if isinstance(preprocess.resize, tuple) else None
+    if squash:
+        fields["resize"] = None
+    return {
+        "imageSize": size,
+        **fields,
+        **({"squash": squash} if squash else {}),
+        **({"cropRounding": rounding} if rounding else {}),
+    }
 
 
 def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[str, Any]:
@@ -37,7 +53,7 @@ def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[
 
 def picture_sides(preprocess: Preprocess, size: int) -> list[tuple[int, int]]:
     """Widths and heights: of cameras, of the model, and where rounding decides."""
-    near = preprocess.resize or size
+    near = min(preprocess.resize) if isinstance(preprocess.resize, tuple) else preprocess.resize or size
     sides = [(size, size), (size, size + 1), (size + 3, size), (near, near + 1), (near + 3, near)]
     sides += [(2 * near + 1, 3 * near + 2), (3 * near - 1, 2 * near - 1)]
     cameras = [(640, 480), (480, 640), (1280, 720), (1080, 1920), (1179, 2556), (4032, 3024)]
@@ -49,12 +65,12 @@ def geometry_case(preprocess: Preprocess, size: int, side: tuple[int, int]) -> d
 
     Where the crop begins is read off a picture whose pixels are their own places.
     """
-    resized = resize_shorter(
+    resized = resize_image(
         Image.new("1", side), preprocess.model_copy(update={"interpolation": "nearest"}), size
     )
     width, height = resized.size
     places = Image.fromarray(np.arange(width * height, dtype=np.int32).reshape(height, width))
-    top, left = divmod(int(np.asarray(crop_centre(places, size))[0, 0]), width)
+    top, left = divmod(int(np.asarray(crop_centre(places, size, preprocess))[0, 0]), width)
     return {
         "width": side[0],
         "height": side[1],
@@ -92,27 +108,33 @@ def pictures() -> list[NDArray[np.uint8]]:
 
 def prepared_cases() -> list[dict[str, Any]]:
     """Pictures as Pillow prepares them: each filter, shrinking, enlarging and as they are; each orientation."""
-    sizes: list[tuple[int, int | None, int]] = [(0, 10, 8), (1, 12, 11), (0, None, 8)]
+    sizes: list[tuple[int, Resize, int]] = [(0, 10, 8), (1, 12, 11), (0, None, 8), (0, (9, 11), 8)]
     cases = [prepared_case(*size, name) for size in sizes for name in FILTERS]
     return cases + [prepared_case(*sizes[0], "bicubic", orientation) for orientation in ORIENTATIONS]
 
 
 def prepared_case(
-    number: int, resize: int | None, size: int, interpolation: str, orientation: int = 1
+    number: int, resize: Resize, size: int, interpolation: str, orientation: int = 1
 ) -> dict[str, Any]:
     """The picture `number`, turned upright, resized to `resize` and cropped to `size` × `size` pixels."""
     preprocess = Preprocess.model_validate(
-        {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": resize, "interpolation": interpolation}
+        {
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "resize": resize,
+            "interpolation": interpolation,
+            "crop_rounding": "down" if isinstance(resize, tuple) else "even",
+        }
     )
     stored = Image.fromarray(pictures()[number])
     stored.getexif()[ORIENTATION] = orientation
-    prepared = crop_centre(resize_shorter(ImageOps.exif_transpose(stored), preprocess, size), size)
+    prepared = prepare(ImageOps.exif_transpose(stored), preprocess, size)
     return {
         "picture": number,
         "width": stored.width,
         "height": stored.height,
         "orientation": orientation,
-        "preprocessing": {"imageSize": size, **preprocess.model_dump(mode="json")},
+        "preprocessing": describe_preprocessing(preprocess, size),
         "pixels": np.asarray(prepared).ravel().tolist(),
     }
 

@@ -19,7 +19,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.vectors import test_vectors
+from morvit_deploy.exporters.coreml.kit.vectors import describe_preprocessing, test_vectors
 from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 
@@ -93,7 +93,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "patchSize": config.patch_size,
         "classes": config.num_classes,
         "labels": manifest.labels,
-        "preprocessing": {"imageSize": config.image_size, **manifest.preprocess.model_dump(mode="json")},
+        "preprocessing": describe_preprocessing(manifest.preprocess, config.image_size),
         "dispatch": {
             "mode": plan.mode,
             "lead": plan.lead,

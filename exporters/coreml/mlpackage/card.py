@@ -80,7 +80,10 @@ def _ports(about: Subject) -> dict[str, str]:
     config, size = about.config, about.config.image_size
     preprocess = config.preprocess
     crop = f"the central {size}×{size} pixels"
-    if preprocess.resize:
+    if isinstance(preprocess.resize, tuple):
+        height, width = preprocess.resize
+        crop = f"resized to {width}×{height} whatever its shape ({preprocess.interpolation}), then {crop}"
+    elif preprocess.resize:
         crop = f"its shorter side resized to {preprocess.resize} ({preprocess.interpolation}), then {crop}"
     if about.input == "uint8":
         image = f"An RGB picture: {crop}. Normalisation is inside."

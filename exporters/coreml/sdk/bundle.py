@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.strict_json import read_json
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
 FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its name
@@ -93,8 +93,8 @@ class Package:
 def read_package(folder: Path) -> Package:
     """Read the manifest and check every file; BundleError when it is not as exported, TargetError for others."""
     try:
-        known = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        known = read_json(folder / MANIFEST, BundleError, advice="expected an exported bundle")
+    except OSError as error:
         raise BundleError(f"cannot read {folder / MANIFEST}: {error}; expected an exported bundle") from None
     if not isinstance(known, dict) or known.get("format") not in (BUNDLE_FORMAT, FIRST_FORMAT):
         raise BundleError(f"{folder / MANIFEST} is no {BUNDLE_FORMAT} manifest; expected an exported bundle")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import Output, Threads, Upscale
+from morvit_deploy.cli.shared.groups import Exif, Output, Threads, Upscale
+from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
@@ -25,6 +26,7 @@ class Settings(TypedDict):
 
     images: Path | None
     upscale: bool
+    exif: bool
     runs: int | None
     blocks: int
     warmup: int
@@ -47,6 +49,7 @@ class Measured(Group):
         ),
     ] = None
     upscale: Upscale = False
+    exif: Exif = False
     batch: Annotated[
         int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
     ] = None
@@ -140,6 +143,7 @@ class BenchWords:
         return {
             "images": self.measured.images,
             "upscale": self.measured.upscale,
+            "exif": self.measured.exif,
             "runs": timing.runs,
             "blocks": timing.blocks or BLOCKS,
             "warmup": WARMUP if timing.warmup is None else timing.warmup,
@@ -189,10 +193,20 @@ class BenchWords:
         if self.device != "iphone" and (said := given(of_phone)):
             raise ConfigError(f"{said}: for --device iphone; got device {self.device!r}")
 
+    def say_images(self) -> None:
+        """Print which files of --images are used."""
+        from morvit_deploy.bundle.images import open_images
+        from morvit_deploy.bundle.manifest import open_manifest
+
+        if self.measured.images is not None:
+            config = open_manifest(self.folders[0]).config
+            say_opened(open_images(self.measured.images, config, exif=self.measured.exif))
+
     def keep(self, result: Result[Any]) -> None:
         """Print the warnings, and write the file of --out."""
         from morvit_deploy.files import write_text
 
+        self.say_images()
         warn(result.warnings)
         if self.out is not None:
             write_text(self.out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")

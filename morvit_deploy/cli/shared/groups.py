@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from morvit_deploy.cli.shared.console import note
 from morvit_deploy.cli.shared.derived import Arg, Group
+from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 
@@ -29,6 +30,7 @@ Reference = Annotated[
     ),
 ]
 Upscale = Annotated[bool, Help("Enlarge images that are smaller than the crop.")]
+Exif = Annotated[bool, Help("Turn images by their EXIF orientation (default: not, as in training).")]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,18 @@ class Pictures(Group):
         Help("Use at most N images (default: 32 for export, 64 for verify, 256 for inspect).", least=1),
     ] = None
     upscale: Upscale = False
+    exif: Exif = False
 
     def check(self) -> None:
         """ConfigError for options for reading images when there are none to read."""
-        if self.images is None and (self.limit is not None or self.upscale):
-            raise ConfigError("--limit and --upscale are for --images; give --images too, or leave them out")
+        if self.images is None and (self.limit is not None or self.upscale or self.exif):
+            raise ConfigError(
+                "--limit, --upscale and --exif are for --images; give --images too, or leave them out"
+            )
+
+    def say(self, source: Path) -> dict[str, Any] | None:
+        """Print which files of the folder are used; None where no folder was given."""
+        return None if self.images is None else say_folder(self.images, source, exif=self.exif)
 
     def remark_on_limit(self, source: Path, used: int) -> None:
         """Print a note when the folder holds more images than were used."""

@@ -15,6 +15,7 @@ from morvit_deploy.cli.shared.places import checkpoint_path
 from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.sources.tensors.names import is_foreign
+from morvit_deploy.strict_json import MAX_DIGITS
 
 if TYPE_CHECKING:
     from morvit_deploy.sources.settings.given import Given
@@ -27,7 +28,10 @@ class Foreign(Group):
     panel = "For a checkpoint of other code: settings that its files do not store"
     preprocess: Annotated[
         str | None,
-        Help("imagenet, inception, cifar10, or a JSON file with the keys of config.json.", "NAME|FILE"),
+        Help(
+            "imagenet, inception, torchvision, cifar10, or a JSON file with the keys of config.json.",
+            "NAME|FILE",
+        ),
     ] = None
     norm_eps: Annotated[float | None, Help("Epsilon of LayerNorm.")] = None
     num_heads: Annotated[int | None, Help("Number of attention heads.")] = None
@@ -50,6 +54,12 @@ class Foreign(Group):
     ] = None
     cycle_depth: Annotated[int | None, Help("With --sharing: number of unique blocks in the cycle.")] = None
     family: Annotated[str | None, Help("Read it as this family instead of detecting it.", "NAME")] = None
+    entry: Annotated[
+        str | None, Help("Entry of a training file that holds the weights: model, ema, state_dict …", "NAME")
+    ] = None
+    prefix: Annotated[
+        str | None, Help("Module inside it: use only the tensors whose names begin with P.", "P.")
+    ] = None
     no_ema: Annotated[bool, Help("Use the trained weights where a file also has averaged ones.")] = False
 
     @property
@@ -98,7 +108,7 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
                 f"{path} is a morvit/1 checkpoint: its config.json says everything, so leave out "
                 f"{', '.join(words)} (`morvit-deploy convert` changes its image size)"
             )
-        yield Opened(path, path, path.resolve().name)
+        yield Opened(path, path, _name(path))
         return
     with tempfile.TemporaryDirectory(prefix="morvit-") as scratch:
         folder = Path(scratch) / "checkpoint"
@@ -110,14 +120,19 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
         for remark in (detected, *converted.remarks):
             note(remark)
         try:
-            yield Opened(folder, path, path.resolve().name if path.is_dir() else path.stem)
+            yield Opened(folder, path, _name(path))
         except MorvitError as error:  # the user knows his file, not where it lay converted
             raise type(error)(str(error).replace(str(folder), f"{path} (converted)")) from error
+
+
+def _name(path: Path) -> str:
+    """The name of a checkpoint's outputs: its folder, or its file without the suffix."""
+    return path.resolve().name if path.is_dir() else Path(path.name.removesuffix(".tar")).stem
 
 
 def numbers(option: str, text: str, example: str) -> tuple[int, ...]:
     """Positive numbers with commas; ConfigError for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) > 0 for part in parts):
         raise ConfigError(f"{option}: got {text!r}, expected positive numbers with commas, as in {example}")
     return tuple(int(part) for part in parts)

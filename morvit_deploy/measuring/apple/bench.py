@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
+from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Session
-from morvit_deploy.errors import TargetError
+from morvit_deploy.bundle.session import OVERFLOWING, Session
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
@@ -42,6 +42,7 @@ def bench_apple(
     *,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     predict: Predict | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
@@ -57,7 +58,7 @@ def bench_apple(
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
     tell("finding pictures and expected logits for each bucket")
-    source = Source(images, upscale)
+    source = Source(images, upscale, exif=exif)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return run_bench(package, goldens, wish, phone, inputs=source.named, tell=tell, progress=progress)
 
@@ -74,13 +75,14 @@ def emit_project(
     *,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     force: bool = False,
     predict: Predict | None = None,
 ) -> Path:
     """Write a project that measures the bundle on a Mac; on any system. OutputError, BundleError, TargetError."""
     folder, manifest = _opened(bundle)
     check_place(folder, Path(project))
-    source = Source(images, upscale)
+    source = Source(images, upscale, exif=exif)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return write_project(
         folder, manifest, goldens, Path(project), inputs=source.named, expected=EXPECTED, force=force
@@ -124,10 +126,7 @@ def find_goldens(manifest: Manifest, source: Source, predict: Predict) -> Golden
 
 def _golden(pixels: Pixels, bucket: str | None, chosen: bool, predict: Predict) -> Golden:
     logits = np.asarray(predict(pixels, bucket)["logits"], dtype=np.float32)
-    if not np.isfinite(logits).all():
-        raise TargetError(
-            f"the expected logits of bucket {bucket or 'main'} are not finite; run `verify` on the bundle"
-        )
+    check_finite(logits, f"expected logits of bucket {bucket or 'main'}", OVERFLOWING)
     return Golden(pixels, logits, chosen)
 
 

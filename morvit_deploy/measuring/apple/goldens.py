@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,10 +123,14 @@ def write_goldens(goldens: Goldens, folder: Path) -> None:
         np.savez_compressed(file, pixels=golden.pixels, logits=golden.logits, chosen=chosen)
 
 
+# raised by numpy, zipfile and zlib for a damaged archive
+_BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
 def read_golden(file: Path) -> Golden:
     """What `write_goldens` wrote; BundleError for anything else."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
             return Golden(held["pixels"], held["logits"], bool(held["chosen"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise BundleError(f"cannot read {file}: {error}; write the project again") from None

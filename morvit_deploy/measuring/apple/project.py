@@ -25,6 +25,7 @@ CARRIED = (
     "morvit_deploy.files",
     "morvit_deploy.layout",
     "morvit_deploy.report",
+    "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
     "morvit_deploy.exporters.coreml.sdk",

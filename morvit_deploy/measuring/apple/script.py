@@ -16,6 +16,7 @@ from morvit_deploy.measuring.apple.dispatching import COMPARE, UNITS, chosen_uni
 from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
 from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
 from morvit_deploy.measuring.apple.views import apple_report
+from morvit_deploy.strict_json import read_json
 
 PROJECT, PROJECT_FORMAT = "project.json", "morvit-bench-project/1"
 BUNDLE, GOLDEN = "bundle", "golden"
@@ -72,8 +73,8 @@ def read_goldens(project: Path) -> Goldens:
 
 def _known(project: Path) -> dict[str, Any]:
     try:
-        known = json.loads((project / PROJECT).read_bytes())
-    except (OSError, ValueError) as error:
+        known = read_json(project / PROJECT, BundleError, advice="write the project again")
+    except OSError as error:
         raise BundleError(f"cannot read {project / PROJECT}: {error}; write the project again") from None
     if not isinstance(known, dict) or known.get("format") != PROJECT_FORMAT:
         raise BundleError(f"{project / PROJECT} is not of format {PROJECT_FORMAT}; write the project again")

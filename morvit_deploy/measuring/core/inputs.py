@@ -27,11 +27,13 @@ class Source:
     images: str | Path | None = None
     upscale: bool = False
     batch: int | None = None
+    exif: bool = False  # turn pictures by their EXIF orientation
 
     @property
     def named(self) -> str:
         """For the conditions."""
-        return "synthetic pictures" if self.images is None else f"pictures of {self.images}"
+        turned = ", turned by their EXIF orientation" if self.exif else ""
+        return "synthetic pictures" if self.images is None else f"pictures of {self.images}{turned}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -
     """
     if source.images is None:
         return synthetic_images(most, config.image_size)
-    pixels = open_images(source.images, config, limit=most, upscale=source.upscale).all()
+    how = {"upscale": source.upscale, "exif": source.exif}
+    pixels = open_images(source.images, config, limit=most, **how).all()
     return np.random.default_rng(0).permutation(pixels) if shuffled else pixels
 
 

@@ -103,6 +103,7 @@ def bench_cuda(
     *,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     batches: Sequence[int] | None = None,
     runs: int | None = None,
     blocks: int = BLOCKS,
@@ -125,7 +126,7 @@ def bench_cuda(
         lanes: list[PartLane] = []
         for folder in folders:
             tell(f"loading {folder}")
-            for part in open_parts(folder, cuda, Source(images, upscale), batches, stack):
+            for part in open_parts(folder, cuda, Source(images, upscale, exif=exif), batches, stack):
                 lanes += [PartLane.of(part, transfers) for transfers in (False, True)]
         conditions = measure(Gpu(cuda), lanes, amount, Stages(tell, progress, parts_of(len(lanes), amount)))
         timings = tuple(lane.timing() for lane in lanes)

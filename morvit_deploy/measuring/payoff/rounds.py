@@ -49,6 +49,7 @@ def payoff(
     threads: int | None = None,
     images: str | Path | None = None,
     upscale: bool = False,
+    exif: bool = False,
     runs: int | None = None,
     blocks: int = BLOCKS,
     warmup: int = WARMUP,
@@ -66,7 +67,7 @@ def payoff(
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
-    bundle, checkpoint, source = Path(bundle), Path(checkpoint), Source(images, upscale)
+    bundle, checkpoint, source = Path(bundle), Path(checkpoint), Source(images, upscale, exif=exif)
     tell("checking the bundle and the checkpoint")
     manifest = open_manifest(bundle)
     check_forms(bundle, manifest, checkpoint)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, listed
 from morvit_deploy.model.config import Preprocess
-from morvit_deploy.sources.families.family import SHOWN, Draft
+from morvit_deploy.sources.families.family import SHOWN, Draft, rename
 from morvit_deploy.sources.settings import preprocessing
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.positions import side_of, split_positions
@@ -147,6 +147,14 @@ def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
     return questions.settle(
         "num_heads", stored=stored, published=published, example=str(known or dim // 64 or 1)
     )
+
+
+def settle_head(draft: Draft) -> list[int]:
+    """Return the hidden widths of the head: a representation layer (tanh) makes it an MLP head."""
+    if "head.0.weight" not in draft.tensors:
+        return []
+    rename(draft, {"head.weight": "head.1.weight", "head.bias": "head.1.bias"})
+    return [draft.tensors["head.0.weight"].shape[0]]
 
 
 def labels_of(config: dict[str, Any] | None, classes: int) -> list[str] | None:

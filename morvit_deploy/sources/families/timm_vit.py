@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, listed
-from morvit_deploy.sources.families.family import SHOWN, Draft, Family, rename
+from morvit_deploy.sources.families.family import SHOWN, Draft, Family
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
     hold_to_config,
     need,
+    settle_head,
     settle_heads,
     settle_positions,
     settle_preprocess,
@@ -29,7 +30,7 @@ _AVERAGE = "it classifies by the mean of all tokens, not by CLS"
 
 
 class TimmViT(Family):
-    """Every token runs every layer. LayerScale is folded into the layer before it."""
+    """Every token runs every layer. LayerScale (`gamma_1` in DeiT III) is folded into the layer before it."""
 
     name = "timm_vit"
     title = "a ViT with timm's names (timm, DeiT)"
@@ -50,12 +51,15 @@ class TimmViT(Family):
         ),
         *(
             part(
-                rf"blocks\.(?P<i>\d+)\.{scale}\.gamma",
+                rf"blocks\.(?P<i>\d+)\.{scale}",
                 "gamma",
                 rf"layers.\g<i>.{layer}.weight",
                 rf"layers.\g<i>.{layer}.bias",
             )
-            for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2"))
+            for scale, layer in (
+                (r"(?:ls1\.gamma|gamma_1)", "attn.proj"),
+                (r"(?:ls2\.gamma|gamma_2)", "mlp.fc2"),
+            )
         ),
         copy(rf"norm\.{KIND}", r"norm.\g<kind>"),
         copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
@@ -100,7 +104,7 @@ class TimmViT(Family):
             "num_heads": settle_heads(questions, arguments.get("num_heads"), draft.fields["embed_dim"]),
             "norm_eps": questions.settle("norm_eps", published="1e-6"),
             "activation": questions.settle("activation", published="gelu"),
-            "head_hidden": _settle_head(draft),
+            "head_hidden": settle_head(draft),
             "labels": _labels(stored, fields["num_classes"]),
         }
         settle_layers(draft, questions)
@@ -146,11 +150,3 @@ def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:
         isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
     )
     return names if complete else None
-
-
-def _settle_head(draft: Draft) -> list[int]:
-    """Return the hidden widths of the head: a representation layer (tanh) makes it an MLP head."""
-    if "head.0.weight" not in draft.tensors:
-        return []
-    rename(draft, {"head.weight": "head.1.weight", "head.bias": "head.1.bias"})
-    return [draft.tensors["head.0.weight"].shape[0]]

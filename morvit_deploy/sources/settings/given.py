@@ -16,6 +16,12 @@ _CHOICES = {
     "selection": ("flat", "nested"),
     "sharing": ("none", "cycle", "middle_cycle"),
 }
+_WHICH = (
+    "family",
+    "ema",
+    "entry",
+    "prefix",
+)  # which tensors, and how they are named: not settings of the model
 _POSITIVE = ("norm_eps", "num_heads", "dora_alpha", "image_size", "cycle_depth")
 
 
@@ -24,11 +30,14 @@ class Given:
     """Settings given by the user for what the files do not contain; None: not given.
 
     `preprocess` is the name of a preset, a JSON file or a Preprocess. `capacity` is the number of tokens that run
-    each step. `sharing` and `cycle_depth` state how unrolled layers are tied, which is then verified.
+    each step. `sharing` and `cycle_depth` state how unrolled layers are tied, which is then verified. `entry` is the
+    state dict to use in a training file, and `prefix` the module inside it.
     """
 
     family: str | None = None
     ema: bool = True
+    entry: str | None = None
+    prefix: str | None = None
     preprocess: str | Path | Preprocess | None = None
     norm_eps: float | None = None
     num_heads: int | None = None
@@ -54,12 +63,17 @@ class Given:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{option(name)}: got {value}, expected a number above 0")
+        if self.entry is not None and not self.ema:
+            raise ConfigError(f"--entry {self.entry} names the weights, so leave out --no-ema")
+        for name in ("entry", "prefix"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"{option(name)}: got an empty name; leave it out to use all weights")
         if self.capacity is not None:  # Python callers may pass a list
             object.__setattr__(self, "capacity", tuple(self.capacity))
 
     def values(self) -> dict[str, Any]:
         """Return the settings that were given, by name."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("family", "ema")}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _WHICH}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -68,6 +82,8 @@ class Settings(TypedDict, total=False):
 
     family: str | None
     ema: bool
+    entry: str | None
+    prefix: str | None
     preprocess: str | Path | Preprocess | None
     norm_eps: float | None
     num_heads: int | None

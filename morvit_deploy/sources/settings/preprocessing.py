@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.model.config import Preprocess, explain
+from morvit_deploy.strict_json import read_json
 
 # mean, std, crop ratio (image size / resize), interpolation
 PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float, str]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bicubic"),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "bicubic"),
+    "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bilinear"),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 0.875, "bicubic"),
 }
 PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # by Pillow's number
+SQUASHES = ("ViT", "DeiT")  # processors for which a `size` of one number means a square
 
 
 def preset(name: str, image_size: int) -> Preprocess:
@@ -37,14 +40,12 @@ def chosen(given: str | Path | Preprocess, image_size: int) -> Preprocess:
         return preset(str(given), image_size)
     path = Path(given)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, advice="see --preprocess")
     except OSError:
         raise ConfigError(
             f"--preprocess: got {given}, expected {', '.join(PRESETS)}, or a JSON file with mean, std, resize and "
             "interpolation as in config.json"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"--preprocess: {given} is not a JSON file: {error}") from None
     try:
         return Preprocess.model_validate_json(json.dumps(fields))
     except ValidationError as error:
@@ -57,18 +58,23 @@ def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None
     if not isinstance(found, dict):
         return None
     mean, std, crop, interpolation = (found.get(k) for k in ("mean", "std", "crop_pct", "interpolation"))
-    if found.get("crop_mode", "center") != "center" or not isinstance(crop, int | float) or not 0 < crop <= 1:
+    mode = found.get("crop_mode", "center")
+    if mode not in ("center", "squash") or not isinstance(crop, int | float) or not 0 < crop <= 1:
         return None
-    return _made(mean, std, math.floor(image_size / crop), interpolation)  # rounded like timm's evaluation
+    side = math.floor(image_size / crop)  # rounded like timm's evaluation
+    return _made(mean, std, (side, side) if mode == "squash" else side, interpolation)
 
 
 def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Preprocess | None:
     """Convert a preprocessor_config.json; None if it is not supported."""
     if processor is None or _unlike(processor, image_size):
         return None
-    shortest = processor["size"]["shortest_edge"] if processor.get("do_resize") else None
+    resize = _resize(processor) if processor.get("do_resize") else None
     resample = PIL.get(processor["resample"]) if processor.get("do_resize") else "bicubic"  # unused
-    return _made(processor.get("image_mean"), processor.get("image_std"), shortest, resample)
+    rounding = (
+        "even" if resize == (image_size, image_size) else "down"
+    )  # without a margin, nothing is rounded
+    return _made(processor.get("image_mean"), processor.get("image_std"), resize, resample, rounding)
 
 
 def unsupported_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
@@ -85,39 +91,61 @@ def _unlike(processor: dict[str, Any], image_size: int) -> str:
     if not processor.get("do_normalize", False):
         return "do_normalize is not true"
     factor = processor.get("rescale_factor", 1 / 255)
-    if not processor.get("do_rescale", True) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+    if not processor.get("do_rescale", True) or not isinstance(factor, int | float):
         return "pixels are not divided by 255"
-    size = processor.get("size")
-    shortest = isinstance(size, dict) and isinstance(size.get("shortest_edge"), int)
-    cropped = processor.get("do_center_crop") and _side(processor.get("crop_size")) == image_size
+    if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        return f"pixels are multiplied by {factor}, not divided by 255"
+    resize = None
     if processor.get("do_resize"):
+        resize = _resize(processor)
         if processor.get("resample") not in PIL:
             return f"resample is {processor.get('resample')!r}, expected one of Pillow's numbers {list(PIL)}"
-        if not shortest:
-            return f"it resizes to {size} without keeping the aspect ratio{_of_squares(processor)}"
-    return "" if cropped else f"it does not crop the centre to {image_size}"
+        if resize is None:
+            return f"it resizes to {processor.get('size')}, expected a shortest_edge, or a height and a width"
+        if min(resize if isinstance(resize, tuple) else (resize,)) < image_size:
+            return f"it resizes to {processor.get('size')}, expected at least the image size {image_size}"
+    cropped = processor.get("do_center_crop") and _sides(processor.get("crop_size")) == (image_size,) * 2
+    if not cropped and (processor.get("do_center_crop") or resize != (image_size, image_size)):
+        return f"it does not crop the centre to {image_size}"
+    return ""
 
 
-def _of_squares(processor: dict[str, Any]) -> str:
-    """Return a hint with the preprocess object that is equivalent for square images."""
-    side = _side(processor.get("size"))
-    same = _made(processor.get("image_mean"), processor.get("image_std"), side, PIL[processor["resample"]])
-    return (
-        f"; for square images a JSON file of {same.model_dump_json()} is equivalent" if same and side else ""
-    )
-
-
-def _side(size: Any) -> int | None:
+def _resize(processor: dict[str, Any]) -> int | tuple[int, int] | None:
+    """Return the side or the (height, width) that a processor resizes to; None for other forms of `size`."""
+    size = processor.get("size")
     if isinstance(size, dict):
-        return size.get("height") if size.get("height") == size.get("width") else None
-    return size if isinstance(size, int) else None
+        edge = size.get("shortest_edge") if size.keys() == {"shortest_edge"} else None
+        return edge if _is_size(edge) else _sides(size)
+    kind = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+    return _sides(size) if kind.startswith(SQUASHES) else None
 
 
-def _made(mean: Any, std: Any, resize: Any, interpolation: Any) -> Preprocess | None:
+def _sides(size: Any) -> tuple[int, int] | None:
+    """Return height and width of `{"height": h, "width": w}` or of a number; None for anything else."""
+    found = size if isinstance(size, dict) else {"height": size, "width": size}
+    height, width = found.get("height"), found.get("width")
+    if found.keys() == {"height", "width"} and _is_size(height) and _is_size(width):
+        return height, width
+    return None
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _made(
+    mean: Any, std: Any, resize: Any, interpolation: Any, crop_rounding: Any = "even"
+) -> Preprocess | None:
     """Return a preprocess object; None if its values are not valid."""
     if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
         return None
     try:
-        return Preprocess(mean=tuple(mean), std=tuple(std), resize=resize, interpolation=interpolation)
+        return Preprocess(
+            mean=tuple(mean),
+            std=tuple(std),
+            resize=resize,
+            interpolation=interpolation,
+            crop_rounding=crop_rounding,
+        )
     except ValidationError:
         return None

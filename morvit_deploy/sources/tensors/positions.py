@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.model.config import MAX_PATCHES
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,18 @@ def split_positions(rows: Tensor, prefix: int, name: str = "pos_embed") -> Posit
 
 
 def side_of(image_size: int, patch_size: int) -> int:
-    """Return the number of patches along an edge; ConfigError if the image size is no multiple of the patch size."""
+    """Return the number of patches along an edge.
+
+    Raises ConfigError if the image size is no multiple of the patch size, or has more patches than a model may have.
+    """
     if image_size % patch_size:
         raise ConfigError(
             f"--image-size: got {image_size}, expected a multiple of the patch size {patch_size}"
         )
-    return image_size // patch_size
+    side = image_size // patch_size
+    if side**2 > MAX_PATCHES:
+        raise ConfigError(
+            f"--image-size: got {image_size}, which is {side:,} × {side:,} patches of {patch_size} pixels, expected "
+            f"at most {MAX_PATCHES:,} patches"
+        )
+    return side

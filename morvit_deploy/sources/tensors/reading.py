@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,12 +15,23 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import is_ours
 from morvit_deploy.model.checkpoint import LFS
-from morvit_deploy.sources.tensors.names import CONFIG, INDEXES, PROCESSOR, SUFFIXES, WHOLE
+from morvit_deploy.sources.tensors.names import (
+    CONFIG,
+    INDEXES,
+    PROCESSOR,
+    SUFFIXES,
+    WHOLE,
+    check_exists,
+    is_weights,
+)
 from morvit_deploy.sources.tensors.opening import open_weights
-from morvit_deploy.sources.tensors.unwrapping import Unwrapped, without_prefixes
+from morvit_deploy.sources.tensors.prefixes import bare
+from morvit_deploy.sources.tensors.unwrapping import Unwrapped
+from morvit_deploy.strict_json import read_object
 
-SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
+SHARD = re.compile(r"-\d+-of-\d+(\.\w+)+$")
 SHOWN = 6  # names that a message lists
+BESIDE = "copy it again, or remove it if it belongs to another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -38,30 +48,35 @@ class Contents:
     dropped: dict[str, str] = field(default_factory=dict)  # entry that is not a tensor of the model -> why
 
 
-def read_source(path: Path, *, ema: bool = True) -> Contents:
+def read_source(
+    path: Path, *, ema: bool = True, entry: str | None = None, prefix: str | None = None
+) -> Contents:
     """Read a file or a folder; with `ema`, averaged weights are preferred to trained ones.
 
-    Raises CheckpointError if files are missing, damaged or not weights, or if they contain other objects.
+    `entry` names the state dict to use in a training file, and `prefix` the module inside it. Raises CheckpointError
+    if files are missing, damaged or not weights, if they contain other objects, or if entry or prefix do not exist.
     """
+    check_exists(path)
     if not path.is_file() and not path.is_dir():
-        what = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}; give a file of weights or the folder that holds it")
+        raise CheckpointError(
+            f"{path} is neither a file nor a folder; give a file of weights or the folder that holds it"
+        )
     if path.is_dir() and is_ours(path / "manifest.json"):
         raise CheckpointError(f"{path} is a bundle; give the checkpoint that it was exported from")
     folder = path if path.is_dir() else path.parent
     weights = _shards(path) if path.is_dir() or path.name in INDEXES else {path.name: None}
-    packed = [open_weights(folder / name, ema) for name in weights]
-    tensors, prefix = without_prefixes(_joined(folder, weights, packed))
+    packed = [open_weights(folder / name, ema, entry) for name in weights]
+    found = bare(_joined(folder, weights, packed), path, prefix)
     beside = [name for name in (CONFIG, PROCESSOR) if (folder / name).is_file()]
     return Contents(
         path=path,
-        tensors=tensors,
+        tensors=found.tensors,
         files={name: _sha256(folder / name) for name in [*beside, *weights]},
         config=_fields(folder / CONFIG) if CONFIG in beside else None,
         processor=_fields(folder / PROCESSOR) if PROCESSOR in beside else None,
         wrapper=packed[0].wrapper,
-        prefix=prefix,
-        dropped={name: why for one in packed for name, why in one.dropped.items()},
+        prefix=found.prefix,
+        dropped={name: why for one in packed for name, why in one.dropped.items()} | found.dropped,
     )
 
 
@@ -79,7 +94,7 @@ def _shards(path: Path) -> Mapping[str, list[str] | None]:
         return placed
     if named:
         return {named[0]: None}
-    found = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
+    found = sorted(p.name for p in folder.iterdir() if p.is_file() and is_weights(p.name))
     if len(found) == 1 and not SHARD.search(found[0]):
         return {found[0]: None}
     if any(SHARD.search(name) for name in found):
@@ -138,19 +153,12 @@ def _joined(
 def _fields(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        text = path.read_bytes()
-        if text.startswith(LFS):
-            raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
-        found = json.loads(text)
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise CheckpointError(f"{path} is a Git LFS pointer; run `git lfs pull` where you cloned it")
+        return read_object(path, CheckpointError, advice=BESIDE)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not a JSON file: {error}; copy it again, or remove it if it belongs to another checkpoint"
-        ) from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: got a {type(found).__name__}, expected a JSON object; copy it again")
-    return found
 
 
 def _sha256(path: Path) -> str:

@@ -19,8 +19,8 @@ from morvit_deploy.calibration.routing.gathering import Source, Task, gather, in
 from morvit_deploy.calibration.routing.histograms import BINS, REACH
 from morvit_deploy.calibration.routing.sequence import OWN, Rounds, target
 from morvit_deploy.calibration.routing.statistics import Shard, Statistics, join
-from morvit_deploy.errors import CheckpointError, ImageError
-from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.errors import AnswerError, CheckpointError, ImageError
+from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from morvit_deploy.model.trace import Outcome, Routing
 
 FLOAT32 = 1e-5  # float32 router logits of a few units against float64 ones
@@ -197,6 +197,19 @@ def test_a_unit_without_a_readable_image(source: Source) -> None:
     assert (whole.images, left.images) == (COUNT, COUNT - UNIT)
 
 
+def test_scores_that_are_not_finite_are_an_error(source: Source, tmp_path: Path) -> None:
+    """Weights are finite and products overflow: a failed check, in every round."""
+    model = load_checkpoint(source.checkpoint)
+    model.head_layers()[-1].weight.mul_(1e37)
+    model.norm.weight.mul_(1e4)
+    save_checkpoint(model, tmp_path / "overflowing")
+    other = replace(source, checkpoint=tmp_path / "overflowing")
+    with pytest.raises(
+        AnswerError, match=r"logits of the calibrated model: got NaN or Inf in \d+ of 40, expected"
+    ):
+        gather(task_of(other, begin(other, "topk")))
+
+
 def test_other_images_than_the_run_began_with(source: Source) -> None:
     task = task_of(source, begin(source))
     (source.images / "003.png").unlink()
@@ -216,6 +229,7 @@ def test_a_run_is_known_by_what_is_read(source: Source) -> None:
     assert replace(source, max_bad=3, seed=1).run("threshold", (OWN,)) == run
     assert replace(source, limit=COUNT, seed=1).run("threshold", (OWN,)) == run  # all of them
     assert replace(source, upscale=True).run("threshold", (OWN,)) != run
+    assert replace(source, exif=True).run("threshold", (OWN,)) != run
     few = [replace(source, limit=5, seed=seed).run("threshold", (OWN,)) for seed in (0, 0, 1)]
     assert few[0] == few[1] != few[2] and few[0].count == 5
     (source.images / "labels.csv").write_text(

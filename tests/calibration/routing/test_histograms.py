@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from morvit_deploy.calibration.routing.histograms import BINS, FURTHEST, Histogram, threshold_for
-from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.errors import AnswerError, ConfigError
 
 SMOOTH = 5e-4  # of the logits: over smooth data the spread within a bin is even but for sampling noise
 logits = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=60)
@@ -160,7 +160,7 @@ def test_an_empty_histogram_has_no_threshold() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_refused(value: float) -> None:
     histogram = histogram_of([1.0])
-    with pytest.raises(CheckpointError, match="got NaN or Inf in 1 of 3, expected finite"):
+    with pytest.raises(AnswerError, match="got NaN or Inf in 1 of 3, expected finite"):
         histogram.add(np.asarray([0.0, value, 2.0]))
     assert histogram.total == 1
 

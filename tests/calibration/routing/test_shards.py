@@ -6,18 +6,27 @@ from pathlib import Path
 
 import pytest
 from calibration_setup import logits_of, run_of
+from tiny_models import make_config
 
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import Shard
 from morvit_deploy.errors import OutputError, PlanError
 
 RUN = run_of()
+CONFIG = make_config()
+
+
+def opened(folder: Path) -> StatisticsFolder:
+    return StatisticsFolder(folder, CONFIG, RUN.checkpoint)
 
 
 def filled(folder: Path, *shards: Shard, round: int = 0) -> StatisticsFolder:
-    store = StatisticsFolder(folder)
+    """Each shard has its part of the run's images, and a logit for each of their tokens."""
+    store = opened(folder)
     for shard in shards:
-        logits_of([float(shard.number)], round, shard).save(store.path(round, shard))
+        images = RUN.count // shard.of
+        logits = [float(shard.number)] * (images * CONFIG.num_patches)
+        logits_of(logits, round, shard, images=images).save(store.path(round, shard))
     return store
 
 
@@ -26,7 +35,9 @@ def test_a_round_is_joined_when_all_are_there(tmp_path: Path) -> None:
     assert store.missing(0) == [Shard(2, 3)] and store.joined(0) is None
     assert store.has(0, Shard(1, 3), RUN) and not store.has(0, Shard(2, 3), RUN)
     whole = filled(tmp_path, Shard(2, 3)).joined(0)
-    assert whole is not None and whole.complete and whole.histograms[0].total == 3
+    assert (
+        whole is not None and whole.complete and whole.histograms[0].total == RUN.count * CONFIG.num_patches
+    )
     assert store.missing(0) == [] == store.missing(1) and store.joined(1) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"round01-shard{i}of3.npz" for i in (1, 2, 3)]
 
@@ -82,8 +93,8 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_made_and_a_file_is_none(tmp_path: Path) -> None:
-    StatisticsFolder(tmp_path / "a" / "b").make()
+    opened(tmp_path / "a" / "b").make()
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"--stats: cannot create .*file: File exists"):
-        StatisticsFolder(tmp_path / "file").make()
+        opened(tmp_path / "file").make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zipfile
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_differences_are_short() -> None:
     run = run_of()
     told = run.differences(replace(run, images="e" * 64, scales=(1.0,)))
     assert told.startswith(
-        "choice of images (sha256; the folder, --limit, --seed or --upscale) dddddddddddd… and "
+        "choice of images (sha256; the folder, --limit, --seed, --upscale or --exif) dddddddddddd… and "
     )
     assert "scales" in told and "checkpoint" not in told
 
@@ -147,6 +148,14 @@ def pickled_inside() -> bytes:
     return content.getvalue()
 
 
+def broken_header() -> bytes:
+    """An array whose header is cut off within a bracket."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("head.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((( \n" + bytes(64))
+    return content.getvalue()
+
+
 FOREIGN = {
     "empty": b"",
     "text": b"not a zip file",
@@ -163,6 +172,22 @@ FOREIGN = {
     "histograms of floats": zipped(head(), histograms=np.zeros((1, BINS))),
     "too many histograms": zipped(head(), histograms=np.zeros((2, BINS), dtype=np.int64)),
     "a list": zipped([1, 2]),
+    "a number as text": zipped(head(images="3")),
+    "a share of an image": zipped(head(images=3.5)),
+    "images below none": zipped(head(images=-1)),
+    "a round before the first": zipped(head(round=-1)),
+    "no shard": zipped(head(shards=[])),
+    "thresholds of NaN": zipped(head(thresholds=[[float("nan")]])),
+    "no scale": zipped(
+        head(run={"checkpoint": "c", "images": "d", "count": 3, "mode": "topk", "scales": []})
+    ),
+    "an unknown mode": zipped(
+        head(run={"checkpoint": "c", "images": "d", "count": 3, "mode": "best", "scales": [1.0]})
+    ),
+    "another field": zipped(head(plan="mine")),
+    "another array": zipped(head(), weights=np.zeros(3)),
+    "a pickle among the tallies": zipped(head(), **{"tally.right": np.array([Trap()], dtype=object)}),
+    "a header that is no Python": broken_header(),
 }
 
 

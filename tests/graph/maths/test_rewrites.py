@@ -220,9 +220,15 @@ def test_fold_scale(seed: int, factor: float, biased: bool) -> None:
     assert (folded.bias is None) == (not biased)
 
 
-@given(seed=seeds, size=st.sampled_from([1, 2, 4]), biased=st.booleans(), data=st.data())
-def test_fold_pixels(seed: int, size: int, biased: bool, data: st.DataObject) -> None:
-    """A convolution over normalised pictures is the folded projection of raw pixels."""
+@given(
+    seed=seeds,
+    size=st.sampled_from([1, 2, 4]),
+    biased=st.booleans(),
+    white=st.sampled_from([255.0, 255 / 256, 1.0]),
+    data=st.data(),
+)
+def test_fold_pixels(seed: int, size: int, biased: bool, white: float, data: st.DataObject) -> None:
+    """A convolution over normalised pictures is the folded projection of raw pixels, from 0 to `white`."""
     mean = data.draw(st.tuples(*[st.floats(-1, 1)] * 3))
     std = data.draw(st.tuples(*[st.floats(0.05, 2)] * 3))
     pixels = torch.randint(256, (2, size, size, 3), generator=torch.Generator().manual_seed(seed)).double()
@@ -230,8 +236,8 @@ def test_fold_pixels(seed: int, size: int, biased: bool, data: st.DataObject) ->
     normal = (pixels / 255 - torch.tensor(mean, dtype=torch.float64)) / torch.tensor(std, dtype=torch.float64)
     expected = F.conv2d(normal.permute(0, 3, 1, 2), kernel, bias if biased else None)[:, :, 0, 0]
     patch = Affine(kernel.permute(2, 3, 1, 0).flatten(0, 2), bias if biased else None)
-    folded = fold_pixels(patch, mean, std)
-    assert equal(pixels.flatten(1) @ folded.weight + folded.bias, expected)
+    folded = fold_pixels(patch, mean, std, white)
+    assert equal((pixels * (white / 255)).flatten(1) @ folded.weight + folded.bias, expected)
 
 
 @given(seed=seeds, n=st.integers(1, 9), dim=st.integers(1, 9))

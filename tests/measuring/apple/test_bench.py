@@ -15,9 +15,10 @@ from fake_coreml import Played, answers_of, coreml_bundle
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
-from morvit_deploy.errors import BundleError, MorvitError, ParityError, TargetError
+from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.errors import AnswerError, BundleError, MorvitError, ParityError, TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE, Package, oldest_macos, read_package
-from morvit_deploy.measuring.apple.bench import PICTURES, find_goldens, interpreted
+from morvit_deploy.measuring.apple.bench import PICTURES, _golden, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power
 from morvit_deploy.measuring.apple.dispatching import UNITS, chosen_units, predict
@@ -194,6 +195,20 @@ def test_goldens_are_never_unpickled(tmp_path: Path) -> None:
     for name in ("b0", "no"):
         with pytest.raises(BundleError, match="write the project again"):
             read_golden(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_damaged_goldens_are_one_message(tmp_path: Path, place: float) -> None:
+    """Bytes inside the compressed pixels: zlib or the checksum reports them."""
+    path = tmp_path / "b0.npz"
+    pixels = np.random.default_rng(0).integers(0, 9, (4, 8, 8, 3), dtype=np.uint8)
+    np.savez_compressed(path, pixels=pixels, logits=np.zeros(1), chosen=True)
+    content = bytearray(path.read_bytes())
+    start = int(400 * place)
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="write the project again"):
+        read_golden(path)
 
 
 def test_stream_has_the_plans_shares() -> None:
@@ -517,3 +532,10 @@ def test_power() -> None:
     }
     assert power("?", "?") == {"source": None, "low_power_mode": None}
     assert power(None, "") is None
+
+
+def test_expected_logits_that_are_not_finite_are_an_error() -> None:
+    pixels = synthetic_images(2, 32)
+    logits = np.array([[0.0, np.nan], [0.0, 1.0]], dtype=np.float32)
+    with pytest.raises(AnswerError, match="expected logits of bucket main: got NaN or Inf in 1 of 4"):
+        _golden(pixels, None, True, lambda pixels, bucket: {"logits": logits})

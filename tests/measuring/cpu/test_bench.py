@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from broken_answers import fill_with_nan
 from measurements import measured
 
-from morvit_deploy.errors import BundleError, ImageError, TargetError
+from morvit_deploy.errors import AnswerError, BundleError, ImageError, TargetError
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.inputs import Source, in_rounds, prepare
+from morvit_deploy.measuring.core.parity import expected_logits
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu import process as bench_process
 from morvit_deploy.measuring.cpu.process import Worker
@@ -186,6 +188,14 @@ class TestRefusals:
         (copied_bundle / "model.onnx").write_bytes(b"cut")
         with pytest.raises(BundleError, match=r"model\.onnx: 3 bytes"):
             bench(copied_bundle, **QUICK)
+
+    def test_answers_that_are_not_finite(self, copied_bundle: Path, tmp_path: Path) -> None:
+        """Nothing is timed: what the bundle is compared with is no answer."""
+        subject = prepare(fill_with_nan(copied_bundle), Source(), tmp_path / "pixels.npy")
+        with pytest.raises(
+            AnswerError, match=r"logits in bucket 'topk', run by ONNX Runtime .*: got NaN or Inf"
+        ):
+            expected_logits(subject)
 
     def test_folder_without_images(self, tiny_bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="no images"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +31,8 @@ from third_party import third_party
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.model.checkpoint import build_model
+from morvit_deploy.model.config import parse_config
 from morvit_deploy.sources.detection import FAMILIES
 from morvit_deploy.sources.families.family import Draft
 from morvit_deploy.sources.families.vision_mor import capacities
@@ -53,7 +57,63 @@ def refused(family: str, tensors: Tensors, given: Given | None = None, **fields:
     return str(caught.value)
 
 
+# ---- torchvision
+
+
+def torchvision_vit(**options: Any) -> Any:
+    models = third_party("torchvision").models
+    model = models.VisionTransformer(
+        image_size=SIZE, patch_size=PATCH, num_layers=2, num_heads=HEADS, hidden_dim=DIM, mlp_dim=MLP,
+        num_classes=CLASSES, **options,
+    )  # fmt: skip  # two lines read better than eight
+    return randomise(model, seed=7)
+
+
+def test_a_torchvision_model_with_a_representation_layer() -> None:
+    model = torchvision_vit(representation_size=6)
+    made = draft("torchvision_vit", dict(model.state_dict()), said(preprocess="torchvision"))
+    assert made.fields["head_hidden"] == [6] and made.fields["preprocess"]["interpolation"] == "bilinear"
+    config = parse_config(json.dumps(made.fields))
+    images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    ours = build_model(config, made.tensors, Path("model.pth"))(images).logits
+    assert (ours - model(images)).abs().max() < 1e-5
+
+
+def test_names_of_torchvision_below_0_13() -> None:
+    state = dict(torchvision_vit().state_dict())
+    old = {
+        key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t
+        for key, t in state.items()
+    }
+    assert old.keys() != state.keys()
+    new, made = (
+        draft("torchvision_vit", one, said(preprocess="torchvision")).tensors for one in (state, old)
+    )
+    assert new.keys() == made.keys() and all(torch.equal(new[name], made[name]) for name in new)
+
+
+def test_torchvision_models_that_cannot_be_said() -> None:
+    state = dict(torchvision_vit().state_dict())
+    stem = {f"conv_proj.conv_bn_relu_{i}.0.weight": torch.ones(1) for i in range(2)}
+    assert "stem of several convolutions" in refused("torchvision_vit", state | stem)
+    assert "saved without its head" in refused(
+        "torchvision_vit", {k: t for k, t in state.items() if not k.startswith("heads")}
+    )
+
+
 # ---- timm
+
+
+def test_the_names_that_deit_3_gives_to_layer_scale() -> None:
+    scales = {f"blocks.{i}.gamma_{k}": torch.full((DIM,), 0.5 * k) for i in range(3) for k in (1, 2)}
+    timms = {
+        key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma"): t for key, t in scales.items()
+    }
+    own, other = (draft("timm_vit", vit("abc") | one, said()).tensors for one in (scales, timms))
+    assert all(torch.equal(own[name], other[name]) for name in other) and own.keys() == other.keys()
+    assert torch.equal(own["cycle.0.attn.proj.bias"], 0.5 * vit("abc")["blocks.0.attn.proj.bias"])
+    both = vit("abc") | scales | timms
+    assert "two sources for one tensor" in refused("timm_vit", both)
 
 
 def test_timm_fields_are_read_off_the_tensors() -> None:

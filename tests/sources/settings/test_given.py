@@ -112,3 +112,11 @@ def test_values_are_what_was_given() -> None:
         "alpha": 0.0,
         "num_heads": 3,
     }
+
+
+def test_which_weights_is_no_setting_of_the_model() -> None:
+    assert Given(entry="ema", prefix="student.").values() == {}
+    with pytest.raises(ConfigError, match="--entry ema names the weights, so leave out --no-ema"):
+        Given(entry="ema", ema=False)
+    with pytest.raises(ConfigError, match="--prefix: got an empty name"):
+        Given(prefix="")

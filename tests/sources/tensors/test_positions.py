@@ -72,3 +72,10 @@ def test_images_that_patches_do_not_fill() -> None:
     assert side_of(224, 16) == 14
     with pytest.raises(ConfigError, match="--image-size: got 230, expected a multiple of the patch size 16"):
         side_of(230, 16)
+
+
+@pytest.mark.parametrize("size", [16 * 257, 16 * 10**9, 16 * 10**30])
+def test_images_of_more_patches_than_a_model_may_have(size: int) -> None:
+    assert side_of(16 * 256, 16) == 256
+    with pytest.raises(ConfigError, match=f"--image-size: got {size}, which is .* at most 65,536 patches"):
+        side_of(size, 16)

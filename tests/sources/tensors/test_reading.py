@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.tensors import opening
 from morvit_deploy.sources.tensors.reading import read_source
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 346284714\n"
@@ -294,6 +296,8 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
 
 
 BESIDE = {
+    "equal keys": ('{"a": 1, "a": 2}', "config.json is not a JSON file[\\s\\S]*got the key 'a' twice"),
+    "UTF-16": ("\ufeff{}", "got a byte-order mark, expected UTF-8"),
     "list": ("[1, 2]", "config.json: got a list, expected a JSON object"),
     "broken": ("{,}", "config.json is not a JSON file"),
     "deep": ("[" * 100_000, "config.json is not a JSON file"),
@@ -305,6 +309,140 @@ BESIDE = {
 def test_a_configuration_that_cannot_be_read(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "config.json").write_text(text)
     refused(saved(vit(), tmp_path / "model.pth"), match)
+
+
+@pytest.mark.parametrize("name", ["Best.PTH", "model_best.pth.tar", "LAST.Ckpt", "W.SAFETENSORS"])
+def test_a_folder_with_a_file_of_another_usual_name(tmp_path: Path, name: str) -> None:
+    saved(vit(), tmp_path / name)
+    (tmp_path / "code.tar").write_bytes(b"x")
+    assert same(read_source(tmp_path).tensors, vit())
+
+
+# --- damage that a checksum reports, and tensors without values
+
+
+def test_a_flipped_bit_is_reported_by_the_archives_checksum(tmp_path: Path) -> None:
+    path = saved(vit(), tmp_path / "model.pth")
+    content = bytearray(path.read_bytes())
+    at = content.index(vit()["blocks.0.mlp.fc1.weight"].numpy().tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    refused(path, r"is damaged: model/data/\d+ differs from its checksum in the file; copy it again")
+
+
+def test_a_file_that_was_saved_without_checksums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(vit(), tmp_path / "model.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_source(path).tensors, vit())
+
+
+def test_an_entry_of_the_archive_that_is_there_twice(tmp_path: Path) -> None:
+    path = saved(vit(), tmp_path / "model.pth")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("model/data/0", b"\0" * 32)
+    refused(path, "contains model/data/0 twice, expected each entry once")
+
+
+def test_two_tensors_of_one_name_in_a_safetensors_file(tmp_path: Path) -> None:
+    entry = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    header = f"{{{entry}, {entry}}}".encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    refused(path, "sound header:\n.*got the key 'a' twice in one object, expected each key once")
+
+
+VALUELESS: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "meta": (lambda: torch.empty(3, 4, device="meta"), "odd: on device meta: it has a shape and no values"),
+    "terabytes": (
+        lambda: torch.ones(1).expand(10**6, 10**6),
+        r"odd: expanded to \[1000000, 1000000\], which would",
+    ),
+    "sparse": (lambda: torch.eye(3).to_sparse(), "odd: sparse_coo, expected a dense tensor"),
+    "compressed rows": (lambda: torch.eye(3).to_sparse_csr(), "odd: sparse_csr, expected a dense tensor"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "odd: nested"),
+    "quantized": (
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        "odd: qint8, expected float values; dequantise it first",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about what it is giving up
+@pytest.mark.parametrize(("make", "match"), VALUELESS.values(), ids=VALUELESS)
+def test_tensors_without_plain_values(tmp_path: Path, make: Callable[[], Tensor], match: str) -> None:
+    path = saved({"state_dict": vit() | {"odd": make()}}, tmp_path / "model.pth")
+    refused(path, f"has 1 tensors \\(of 45\\) that cannot be read as plain arrays:\n  - {match}")
+
+
+def test_a_small_expanded_tensor_is_an_ordinary_one(tmp_path: Path) -> None:
+    state = vit() | {"cls_token": torch.ones(1).expand(1, 1, 8)}
+    assert same(read_source(saved(state, tmp_path / "model.pth")).tensors, state)
+
+
+# --- NumPy's objects
+
+
+NUMBERS: dict[str, Any] = {
+    "scalar": np.float64(0.731),
+    "int": np.int64(3),
+    "bool": np.bool_(True),
+    "half": np.float16(0.5),
+    "array": np.arange(6, dtype=np.uint32).reshape(2, 3),
+    "columns": np.asfortranarray(np.ones((2, 3))),
+    "generator": np.random.RandomState(0).get_state(),
+}
+
+
+@pytest.mark.parametrize("value", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_numpys_numbers_beside_the_weights(tmp_path: Path, value: Any, legacy: bool) -> None:
+    content = {"state_dict": vit(), "epoch": 3, "best_acc1": value}
+    found = read_source(saved(content, tmp_path / "model.pth", legacy))
+    assert same(found.tensors, vit()) and "best_acc1" in found.dropped
+
+
+def test_numpys_numbers_are_read_as_they_are(tmp_path: Path) -> None:
+    content = {name: value for name, value in NUMBERS.items() if name != "generator"}
+    content |= {"big-endian": np.arange(3, dtype=">i4")}
+    found = opening._content(saved(content, tmp_path / "model.pth"))
+    for name, value in content.items():
+        read = found[name].values if isinstance(value, np.ndarray) else found[name]
+        assert np.array_equal(read, value), name
+
+
+def test_an_array_of_weights_is_no_training_state(tmp_path: Path) -> None:
+    path = saved({"state_dict": vit(), "head": np.ones((3, 3))}, tmp_path / "model.pth")
+    refused(path, r"contains other weights besides state_dict.*head \(1 weights\)")
+    path = saved(vit() | {"blocks.0.attn.qkv.bias": np.ones(24)}, tmp_path / "mixed.pth")
+    refused(path, r"other weights besides its tensors.*blocks.0.attn.qkv.bias \(1 weights\)")
+
+
+@pytest.mark.parametrize(
+    "value", [np.array([{}]), np.str_("a"), np.array(["a"]), np.datetime64("2026-01-01")]
+)
+def test_numpys_other_objects_are_not_read(tmp_path: Path, value: Any) -> None:
+    refused(
+        saved({"state_dict": vit(), "x": value}, tmp_path / "model.pth"), "that is not read|would run code"
+    )
+
+
+class Forged:
+    """A pickle that makes NumPy read what is not there."""
+
+    def __init__(self, kind: Any, content: bytes) -> None:
+        self.arguments = (kind, content)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.float64(1).__reduce__()[0], self.arguments
+
+
+@pytest.mark.parametrize("content", [b"1234567", b"12345678" * 2])
+def test_a_forged_scalar(tmp_path: Path, content: bytes) -> None:
+    path = saved({"state_dict": vit(), "x": Forged(np.dtype("f8"), content)}, tmp_path / "model.pth")
+    refused(path, "NumPy value|not a complete PyTorch file|not read")
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.sources.tensors.unwrapping import unwrap, without_prefixes
+from morvit_deploy.sources.tensors.prefixes import without_prefixes
+from morvit_deploy.sources.tensors.unwrapping import unwrap
 
 PATH = Path("run.pth")
 ONE, TWO, THREE = ({"w": torch.full((2,), float(i))} for i in (1, 2, 3))
@@ -21,9 +22,9 @@ def value(held: Any, ema: bool = True) -> tuple[float, str | None]:
     return found.tensors["w"][0].item(), found.wrapper
 
 
-def refused(held: Any, ema: bool = True) -> str:
+def refused(held: Any, ema: bool = True, entry: str | None = None) -> str:
     with pytest.raises(CheckpointError) as caught:
-        unwrap(held, PATH, ema)
+        unwrap(held, PATH, ema, entry)
     return str(caught.value)
 
 
@@ -142,3 +143,65 @@ def test_a_prefix_that_one_key_lacks_stays() -> None:
 
 def test_keys_that_are_no_strings() -> None:
     assert list(unwrap({0: torch.ones(2), "a": torch.ones(2)}, PATH, ema=True).tensors) == ["0", "a"]
+
+
+HELD: dict[str, Any] = {
+    "ema": {"module": TWO, "decay": 0.9},
+    "model": ONE,
+    "a.b": THREE,
+    "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    "epoch": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "wanted"), [("model", 1), ("ema.module", 2), ("a.b", 3)], ids=["plain", "nested", "dotted name"]
+)
+def test_the_entry_that_is_asked_for(entry: str, wanted: float) -> None:
+    found = unwrap(HELD, PATH, ema=True, entry=entry)
+    assert (found.tensors["w"][0].item(), found.wrapper) == (wanted, entry)
+    assert found.dropped["epoch"] == "not chosen by --entry"
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("swa", "no such entry"),
+        ("ema.modul", "no such entry"),
+        ("ema", "an entry without tensors (dict)"),
+        ("epoch", "an entry without tensors (int)"),
+        ("model.w.x", "no such entry"),
+        (".", "no such entry"),
+    ],
+)
+def test_entries_that_there_are_not(entry: str, what: str) -> None:
+    message = refused(HELD, entry=entry)
+    assert f"got --entry {entry}, {what}; expected one of its state dicts: " in message
+    assert message.endswith("ema.module (1 weights), model (1 weights), a.b (1 weights)")
+
+
+def test_an_entry_in_a_file_that_has_none() -> None:
+    message = refused(ONE, entry="model")
+    assert message.endswith("expected one of its state dicts: none; leave the option out")
+
+
+def test_an_entry_that_holds_two_models() -> None:
+    assert "contains other weights besides its tensors: head" in refused(
+        {"model": ONE | {"head": {"w": torch.ones(3)}}}, entry="model"
+    )
+
+
+def test_an_entry_allows_what_is_beside_it() -> None:
+    """Weights beside the model are refused only while nobody has chosen."""
+    held = {"model": ONE, "router": {"w": torch.ones(3)}}
+    assert "give --entry model" in refused(held)
+    assert unwrap(held, PATH, ema=True, entry="model").dropped == {"router": "not chosen by --entry"}
+
+
+def test_entries_are_offered_where_no_usual_one_is() -> None:
+    message = refused({"generator": ONE, "discriminator": {"net": TWO}, "epoch": 1})
+    assert message.endswith("Choose one with --entry: generator, discriminator.net")
+
+
+def test_two_keys_that_are_the_same_text() -> None:
+    assert "two tensors named 1, expected each name once" in refused({1: torch.ones(2), "1": torch.ones(2)})

@@ -1,13 +1,17 @@
 import Foundation
 
-/// From a picture to the model's image: the shorter side is resized, then the center is cropped.
+/// From a picture to the model's image: it is resized, then the center is cropped.
 ///
 /// It repeats what `morvit-deploy predict` does: the same sizes, the same filter, the same rounding.
 public struct Preprocessing: Codable, Sendable, Hashable {
     /// Side of the square that is cropped, in pixels.
     public let imageSize: Int
-    /// What the shorter side is resized to; nil: it keeps its size.
+    /// What the shorter side is resized to; nil: it keeps its size, unless ``squash`` is given.
     public let resize: Int?
+    /// Height and width that the picture is resized to, whatever its shape; nil: its shape is kept.
+    public let squash: [Int]?
+    /// How half of an odd margin of the crop is rounded: `down`, or nil to the even pixel.
+    public let cropRounding: String?
     /// The filter that the model was trained with: `nearest`, `box`, `bilinear`, `hamming`, `bicubic` or `lanczos`.
     public let interpolation: String
     /// Of red, green and blue, in [0, 1].
@@ -16,9 +20,14 @@ public struct Preprocessing: Codable, Sendable, Hashable {
     public let std: [Double]
 
     /// All values, for tests and for models that are described elsewhere.
-    public init(imageSize: Int, resize: Int?, interpolation: String, mean: [Double], std: [Double]) {
+    public init(
+        imageSize: Int, resize: Int?, interpolation: String, mean: [Double], std: [Double], squash: [Int]? = nil,
+        cropRounding: String? = nil
+    ) {
         self.imageSize = imageSize
         self.resize = resize
+        self.squash = squash
+        self.cropRounding = cropRounding
         self.interpolation = interpolation
         self.mean = mean
         self.std = std
@@ -54,12 +63,17 @@ public struct Preprocessing: Codable, Sendable, Hashable {
             throw MoRViTError.imageTooSmall(width: width, height: height, needed: imageSize)
         }
         let target = resize ?? max(imageSize, shorter)
-        let resizedWidth = target * width / shorter  // rounded down, as training pipelines do
-        let resizedHeight = target * height / shorter
+        let resizedWidth = squash?[1] ?? target * width / shorter  // rounded down, as training pipelines do
+        let resizedHeight = squash?[0] ?? target * height / shorter
         return Geometry(
             width: resizedWidth, height: resizedHeight,
-            left: Self.halfToEven(resizedWidth - imageSize), top: Self.halfToEven(resizedHeight - imageSize)
+            left: half(of: resizedWidth - imageSize), top: half(of: resizedHeight - imageSize)
         )
+    }
+
+    /// Where a crop begins in a margin.
+    private func half(of margin: Int) -> Int {
+        cropRounding == "down" ? margin / 2 : Self.halfToEven(margin)
     }
 
     /// The model's image: a picture, already upright, resized with the model's filter and cropped.
@@ -79,7 +93,8 @@ public struct Preprocessing: Codable, Sendable, Hashable {
 
     /// The part of a picture's shorter side that the model sees, for drawing over the picture.
     public func visibleShare(width: Int, height: Int) -> Double {
-        Double(imageSize) / Double(resize ?? max(imageSize, min(width, height)))
+        let squashed = squash.map { width <= height ? $0[1] : $0[0] }
+        return Double(imageSize) / Double(squashed ?? resize ?? max(imageSize, min(width, height)))
     }
 
     /// Prepared pixels as the numbers of a model whose input is ``ModelDescription/Input/normalized``:
@@ -109,6 +124,12 @@ public struct Preprocessing: Codable, Sendable, Hashable {
         }
         if let resize, resize < imageSize {
             return "resize: got \(resize), expected at least imageSize \(imageSize)"
+        }
+        if let squash, squash.count != 2 || squash.contains(where: { $0 < imageSize }) {
+            return "squash: got \(squash), expected height and width of at least imageSize \(imageSize)"
+        }
+        if let cropRounding, cropRounding != "down" {
+            return "cropRounding: got \(cropRounding), expected down or nothing"
         }
         if mean.count != 3 || std.count != 3 {
             return "got \(mean.count) means and \(std.count) standard deviations, expected 3 of each"

@@ -43,6 +43,17 @@ final class PreprocessingTests: XCTestCase {
         XCTAssertEqual(preprocessing.visibleShare(width: 40, height: 64), 0.8)
     }
 
+    func testASquashedPictureLosesItsShape() throws {
+        let preprocessing = Preprocessing(
+            imageSize: 32, resize: nil, interpolation: "bilinear", mean: [0, 0, 0], std: [1, 1, 1],
+            squash: [35, 39], cropRounding: "down"
+        )
+        let got = try preprocessing.geometry(width: 640, height: 480)
+        XCTAssertEqual(got, Preprocessing.Geometry(width: 39, height: 35, left: 3, top: 1))
+        XCTAssertEqual(preprocessing.visibleShare(width: 640, height: 480), 32.0 / 35)
+        XCTAssertNil(preprocessing.problem)
+    }
+
     func testNormalizedNumbersAreThoseOfTraining() throws {
         let expected = try Vectors.load().normalized
         let pixels = try RGBPixels(width: expected.width, height: expected.height, bytes: expected.pixels)

@@ -1,0 +1,169 @@
+"""Comparison of a bundle that chooses among several buckets: where it runs images, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.bundle.pixels import Pixels, synthetic_images
+from morvit_deploy.bundle.session import Session
+from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.model.trace import Outcome, Routing
+from morvit_deploy.verifying.buckets import BucketComparison, Ran
+from morvit_deploy.verifying.edges import Pool, edges_of
+from morvit_deploy.verifying.findings import Dispatched, Edges
+from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE, LogitPairs, gap_of, is_clear, snr_db_of
+
+POOL = 12  # synthetic pictures, and as many negatives, that a round of the search for pictures at the bounds adds
+ROUNDS = 3  # at most, while a bound is not reached
+TRIED = 120  # the largest number of pictures to count tokens of
+AT_ONCE = 4  # pictures whose states are kept at the same time
+KEPT = 64  # the largest number of the compared images that the search may use
+SEED = 1000  # of these pictures: none that were compared before
+AT_EDGE, AT_EDGE_LOW = 1, 3  # pictures compared at each bound; below fp32 a single one may differ by chance
+NEARER_DB = (
+    10.0  # logits as dispatched that are so much nearer to another bucket's than to their own are the other's
+)
+
+
+class DispatchComparison:
+    """Accumulates the differences between the plan's model and a bundle that chooses the bucket itself."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        whole: Session,
+        buckets: list[BucketComparison],
+        routing: Routing,
+        normalised: Callable[[Pixels], torch.Tensor],
+    ) -> None:
+        self.plan, self.whole, self.buckets, self.routing = manifest.plan, whole, buckets, routing
+        self.normalised = normalised
+        self.reference, self.low = buckets[0].reference, buckets[0].low
+        self.tolerance = float("inf") if self.low else LOGIT_TOLERANCE
+        self.group = 1  # images in a row that run in one bucket
+        if manifest.dispatch == "graph":
+            self.group = AT_A_TIME if manifest.batch == "dynamic" else manifest.batch
+        self.logits = LogitPairs()
+        self.served = np.zeros(len(buckets), dtype=np.int64)
+        self.overflowed = self.misdirected = self.misserved = 0
+        self.pool = Pool(self._count, TRIED)
+        self.edges: Edges | None = None
+
+    def add(self, images: Pixels, ragged: Outcome, runs: list[Ran]) -> None:
+        """Run a chunk as a user does; `ragged` is the plan's model, `runs` the same images in each bucket."""
+        outputs, clear = self.whole.run(images), _clear(ragged)
+        if len(self.pool.pictures) < KEPT:
+            self.pool.keep(images, _counts(ragged), clear)
+        clear = clear | self.low
+        self.logits.add(ragged.logits.numpy()[clear], outputs["logits"][clear])
+        self.served += np.bincount(outputs["bucket"], minlength=len(self.served))
+        wrong, overflow = self._misdirected(outputs, clear, dict(enumerate(runs)))
+        self.overflowed += int(overflow.sum())
+        self.misdirected += int(wrong.sum())
+        if self.low:
+            self.misserved += int(_misserved(outputs, dict(enumerate(runs))).sum())
+
+    def add_edges(self) -> None:
+        """Compare constructed pictures at the bounds of the buckets, and find buckets that no image ran in."""
+        edges = edges_of(self.plan, self.reference.config.num_patches)
+        most = AT_EDGE_LOW if self.low else AT_EDGE
+        for seed in range(SEED, SEED + ROUNDS):
+            pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
+            self.pool.add(np.concatenate([pictures, 255 - pictures]))
+            found = {edge: self.pool.find(edge)[:most] for edge in edges}
+            if all(found.values()):
+                break
+        compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)
+        served, wrong = self.served > 0, []
+        for one, bucket in compared:
+            ran_in, problem = self._at_edge(self.pool.pictures[one], bucket)
+            served[ran_in] = True
+            if problem:
+                wrong.append(f"{problem} with {self.pool.counts[one].tolist()} tokens at the steps")
+        unserved = tuple(
+            bucket.bucket.name for bucket, once in zip(self.buckets, served, strict=True) if not once
+        )
+        reached = sum(bool(at) for at in found.values())
+        example = wrong[0] if wrong else ""
+        self.edges = Edges(len(edges), reached, len(compared), len(wrong), unserved, example)
+
+    def result(self) -> Dispatched:
+        """Return what was found, without the constructed pictures."""
+        gap, compared = self.logits.gap(self.tolerance), sum(map(len, self.logits.expected))
+        snr_db = self.logits.median_snr_db()
+        return Dispatched(gap, self.overflowed, self.misdirected, compared, snr_db, self.misserved)
+
+    def _misdirected(
+        self, outputs: Arrays, clear: NDArray[np.bool_], runs: dict[int, Ran]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which compared images ran in another bucket than expected, and which should overflow."""
+        predicted = self.plan.predicted(next(iter(runs.values())).wanted)
+        too_small = np.zeros((len(predicted), len(self.buckets)), dtype=bool)
+        for number, ran in runs.items():
+            too_small[:, number] = ran.overflow
+        expected, overflow = self.plan.chosen(predicted, too_small, self.group)
+        wrong = (outputs["bucket"] != expected) | (outputs.get("overflow", overflow) != overflow)
+        places = np.arange(len(clear))  # a decision of one image can change the bucket of its group
+        together = np.logical_and.reduceat(clear, places[:: self.group])[places // self.group]
+        return wrong & together, overflow
+
+    def _at_edge(self, picture: Pixels, number: int) -> tuple[int, str]:
+        """Return the bucket that a picture ran in, and what is wrong in the bucket `number` or as dispatched."""
+        images, name = picture[None], self.buckets[number].bucket.name
+        exact = self.normalised(images)
+        with fitting_threads(self.reference.config):
+            ragged = self.reference(exact, self.routing)
+            ran = self.buckets[number].run(images, exact, ragged, self.routing)
+            runs = {number: ran}
+            outputs = self.whole.run(images)
+            served = int(outputs["bucket"][0])
+            for other in {int(self.plan.predicted(ran.wanted)[0]), served} - {number}:
+                runs[other] = self.buckets[other].run(images, exact, ragged, self.routing)
+        if self._misdirected(outputs, np.array([True]), runs)[0].any():
+            return served, f"ran in bucket {self.buckets[served].bucket.name}, not as the plan requires,"
+        if self.low and _misserved(outputs, runs).any():
+            return served, f"has other logits than those of bucket {self.buckets[served].bucket.name}"
+        if ran.wrong_overflow.any() or ran.wrong_depth.any():
+            return served, f"overflow or depth of bucket {name} is wrong"
+        alone = gap_of(ran.capped.logits.numpy(), ran.runtime["logits"], self.tolerance)
+        if not (ran.clear.all() and alone.passed):
+            return served, f"logits of bucket {name} are wrong" if ran.clear.all() else ""
+        if not gap_of(ragged.logits.numpy(), outputs["logits"], self.tolerance).passed:
+            return served, "logits as dispatched are wrong"
+        return served, ""
+
+    def _count(self, pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the tokens at each step of pictures (n, height, width, 3), and which are clear."""
+        counts, clear = [], []
+        for start in range(0, len(pictures), AT_ONCE):
+            with fitting_threads(self.reference.config):
+                ragged = self.reference(self.normalised(pictures[start : start + AT_ONCE]), self.routing)
+            counts.append(_counts(ragged))
+            clear.append(_clear(ragged))
+        return np.concatenate(counts), np.concatenate(clear)
+
+
+def _clear(ragged: Outcome) -> NDArray[np.bool_]:
+    return is_clear(np.array([trace.clearance for trace in ragged.traces]))
+
+
+def _counts(ragged: Outcome) -> NDArray[np.int64]:
+    """Return the tokens that run each step, (images, steps)."""
+    return np.array([trace.counts for trace in ragged.traces])
+
+
+def _misserved(outputs: Arrays, runs: dict[int, Ran]) -> NDArray[np.bool_]:
+    """Return which images have, as dispatched, the logits of another bucket than the one that they ran in."""
+    numbers = np.array(list(runs))
+    alike = np.stack([snr_db_of(ran.runtime["logits"], outputs["logits"]) for ran in runs.values()])
+    is_own = numbers[:, None] == outputs["bucket"]  # (buckets, images)
+    own = np.where(is_own, alike, -np.inf).max(axis=0)
+    other = np.where(is_own, -np.inf, alike).max(axis=0)
+    apart: NDArray[np.bool_] = (own < other - NEARER_DB) | (own == -np.inf)
+    return apart
