@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from morvit_deploy.errors import MorvitError
-from morvit_deploy.files import write_text
+from morvit_deploy.files import any_file, write_text
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.config import Config
@@ -51,7 +51,7 @@ def print_conditions(result: BenchResult, console: Console) -> None:
 def write_json(path: Path | None, data: Mapping[str, Any]) -> None:
     """The figures, with every raw sample; nothing without --out."""
     if path:
-        write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n", replaces=any_file)
 
 
 def run(main: Callable[[], int]) -> NoReturn:

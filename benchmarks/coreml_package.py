@@ -28,7 +28,7 @@ from morvit_deploy.exporters.coreml.contract.options import coreml_options
 from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
-from morvit_deploy.files import write_text
+from morvit_deploy.files import any_file, write_text
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.choices import Layout, Select
@@ -58,7 +58,7 @@ def main() -> int:
     for line in missed:
         console.print(f"missed: {line}", markup=False)
     if options.out:
-        write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        write_text(options.out, json.dumps(data, indent=1, allow_nan=False) + "\n", replaces=any_file)
     return 1 if missed else 0
 
 

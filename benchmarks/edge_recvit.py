@@ -22,7 +22,7 @@ from edge_models import EAGER, MASKED, PICTURES, PRESET, Subject, write_all
 from edge_plot import Point, draw
 from rich.console import Console
 
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import any_file, write_bytes
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.measuring.core.request import settings
@@ -61,7 +61,7 @@ def main() -> int:
     print_conditions(result, console)
     write_json(options.out, {**result.as_dict(), "depths": [asdict(point) for point in points]})
     if options.plot:
-        write_bytes(options.plot, draw(points, dense_macs(preset(PRESET)), BAR_DEPTH, BAR))
+        write_bytes(options.plot, draw(points, dense_macs(preset(PRESET)), BAR_DEPTH, BAR), replaces=any_file)
     return _judge(points)
 
 

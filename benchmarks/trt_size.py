@@ -24,7 +24,7 @@ from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.export import TrtExporter
 from morvit_deploy.exporters.trt.names import BUILD
 from morvit_deploy.exporters.trt.options import TrtOptions
-from morvit_deploy.files import write_text
+from morvit_deploy.files import any_file, write_text
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import init_model
 from morvit_deploy.model.plan import Plan, own_plan
@@ -82,7 +82,9 @@ def main() -> int:
         ]
     print(table(found).markdown())
     if options.out:
-        write_text(options.out, json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        write_text(
+            options.out, json.dumps([asdict(one) for one in found], indent=1) + "\n", replaces=any_file
+        )
     missed = [one for one in found if one.ratio > BARS.get(one.name, one.ratio)]
     for one in missed:
         print(f"missed: {one.name} {one.ratio:.3f}, at most {BARS[one.name]}", file=sys.stderr)

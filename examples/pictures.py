@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from morvit_deploy.files import new_folder
+
 COUNT = 200
 SEED = 2025
 CHUNK = 500  # pictures drawn at a time
@@ -51,8 +53,13 @@ def even_picks(labels: Tensor, count: int) -> Tensor:
 
 
 def write(batches: list[digits.Batch], folder: Path) -> None:
-    """Write NNN.png for each picture and labels.csv (file,label)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write NNN.png for each picture and labels.csv (file,label) to a new or empty folder."""
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    with new_folder(folder, marker="labels.csv", force=is_empty) as partial:
+        _write(batches, partial)
+
+
+def _write(batches: list[digits.Batch], folder: Path) -> None:
     labels = torch.cat([batch.labels for batch in batches]).tolist()
     width = max(3, len(str(len(labels) - 1)))
     names = [f"{i:0{width}d}.png" for i in range(len(labels))]

@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from morvit_deploy.errors import MorvitError
-from morvit_deploy.files import check_free
-from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.files import Place, check_free, new_folder
+from morvit_deploy.model.checkpoint import checkpoint_files, save_checkpoint
 from morvit_deploy.model.config import Config, parse_config
 from morvit_deploy.model.presets import PRESETS
 from morvit_deploy.model.reference import MoRViT
 
+TRAINING = "training.json"  # how the checkpoint was trained, and how well
 EXPERT_CHOICE: dict[str, Any] = {}  # the preset as it is
 TOKEN_CHOICE: dict[str, Any] = {
     "routing": "token_choice",
@@ -45,13 +46,13 @@ TOKEN_CHOICE: dict[str, Any] = {
 def main() -> int:
     """Train, save, evaluate; the exit status."""
     args = parse_arguments()
-    check_free(args.out, marker="config.json", force=args.force)  # now, not after twenty minutes
+    place: Place = {"marker": "config.json", "lists": trained_files, "force": args.force, "inputs": ()}
+    check_free(args.out, **place)  # now, not after twenty minutes
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # vanishing attention weights would slow the CPU down
     recipe = replace(Recipe(), precision=args.precision, steps=args.steps or Recipe.steps)
     model, minutes = timed_training(make_config(args.routing), recipe, args.seed)
-    save_checkpoint(model, args.out, force=args.force)
     report = {
         "routing": args.routing,
         **evaluate(model),
@@ -62,11 +63,18 @@ def main() -> int:
         "versions": versions(),
     }
     text = json.dumps(report, indent=2) + "\n"
-    (args.out / "training.json").write_text(text, encoding="utf-8")
+    with new_folder(args.out, **place) as folder:
+        save_checkpoint(model, folder, force=True)  # it is empty
+        (folder / TRAINING).write_text(text, encoding="utf-8")
     print(text, end="")
     if report["degenerate_routing"]:
         print("routing is degenerate: depth does not tell the digit from the background", file=sys.stderr)
     return int(report["degenerate_routing"])
+
+
+def trained_files(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Names of the files beside `config.json`."""
+    return [*checkpoint_files(folder, config), TRAINING]
 
 
 def parse_arguments() -> argparse.Namespace:

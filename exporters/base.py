@@ -19,8 +19,8 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ParityError, PrecisionError, StructureError, listed
 from morvit_deploy.exporters.request import Request
-from morvit_deploy.exporters.targets import find_target, open_runner
-from morvit_deploy.files import check_free, make_readable, new_folder
+from morvit_deploy.exporters.targets import bundle_files, find_target, open_runner
+from morvit_deploy.files import Place, check_free, check_outside, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
@@ -133,7 +133,14 @@ class Exporter(ABC):
         Raises StructureError, ParityError or PrecisionError, and writes nothing, when a check fails.
         """
         pictures = request.pictures  # errors in them are reported before any work is done
-        check_free(request.out, marker=MANIFEST, force=request.force)
+        check_outside(request.out, request.images)
+        place: Place = {
+            "marker": MANIFEST,
+            "lists": bundle_files,
+            "force": request.force,
+            "inputs": request.inputs,
+        }
+        check_free(request.out, **place)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
         source, before = None, recorded_gap(model)
@@ -146,7 +153,7 @@ class Exporter(ABC):
         tell("unrolling")
         self.check(request, model, plan)
         graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
-        with new_folder(request.out, marker=MANIFEST, force=request.force) as folder:
+        with new_folder(request.out, **place) as folder:
             tell(f"writing {request.target}")
             written = self.write(graphs, plan, request, folder, tell)
             for name in written.files:

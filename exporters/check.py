@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.links import open_linked
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import BundleError, MissingExtraError
@@ -57,8 +58,7 @@ def check_bundle(bundle: str | Path, *, threads: int | None = None) -> BundleChe
     Raises BundleError for a bundle that is damaged, was edited, or returns logits that are not finite. Where the
     runtime of its target is not installed, running it is listed as not checked.
     """
-    folder = Path(bundle)
-    manifest = open_manifest(folder)
+    folder, manifest = open_linked(bundle)
     total = size(sum(file.bytes for file in manifest.files))
     checked = {
         "manifest": f"{manifest.format}, target {manifest.target}, {manifest.precision}; fits its config and plan",

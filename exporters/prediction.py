@@ -17,11 +17,12 @@ from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
 from morvit_deploy.bundle.listing import list_pictures
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, read_image
-from morvit_deploy.bundle.session import Guess, Session
+from morvit_deploy.bundle.session import Guess, Session, guesses_of
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.keywords import checks_keywords
+from morvit_deploy.model.heads import SIGMOID
 from morvit_deploy.report import Picture, Report, Shown, numbered
 
 DRAWN = 8  # pictures of an overview
@@ -30,7 +31,10 @@ LISTED = 10  # reasons that a message lists
 
 @dataclass(frozen=True)
 class Prediction(Shown):
-    """What a bundle returned for one picture."""
+    """What a bundle returned for one picture.
+
+    Probabilities are those of the head: of a softmax head they sum to 1; of a sigmoid head each class has its own.
+    """
 
     image: Path
     bucket: str  # that ran it
@@ -52,22 +56,36 @@ class Prediction(Shown):
         return self.top[0].probability
 
     @property
+    def present(self) -> tuple[Guess, ...]:
+        """What the head decides for, best first: the best class of a softmax head, or every class of a sigmoid head
+        whose probability is above one half.
+        """
+        guesses = guesses_of(self.logits, self.manifest)
+        if not self._is_sigmoid:
+            return tuple(guesses[:1])
+        return tuple(guess for guess in guesses if self.logits[guess.index] > 0)
+
+    @property
+    def named(self) -> str:
+        """The classes that the head decides for, as text."""
+        return ", ".join(guess.label for guess in self.present) or "no class"
+
+    @property
     def pixels(self) -> Pixels:
         """What the bundle was fed, uint8 (height, width, 3), read again from the file."""
         size, how = self.manifest.config.image_size, {"upscale": self.upscale, "exif": self.exif}
         return read_image(self.image, self.manifest.preprocess, size, **how)
 
     def __repr__(self) -> str:
-        return (
-            f"Prediction({str(self.image)!r}, {self.label!r} {self.probability:.1%}, bucket {self.bucket!r})"
-        )
+        classes = ", ".join(f"{guess.label!r} {guess.probability:.1%}" for guess in self.present)
+        return f"Prediction({str(self.image)!r}, {classes or 'no class'}, bucket {self.bucket!r})"
 
     def depth_map(self) -> bytes:
         """The picture beside its depth map, as a PNG file; TargetError where the bundle returns no depth."""
         from morvit_deploy.inspecting.depth_maps import depth_png  # loads matplotlib
 
         steps = self.manifest.config.num_steps
-        return depth_png(self.image.name, self.pixels, self._known_depth(), steps, f"predicted {self.label}")
+        return depth_png(self.image.name, self.pixels, self._known_depth(), steps, f"predicted {self.named}")
 
     def report(self) -> Report:
         """The classes, and the depth map where there is one."""
@@ -77,12 +95,17 @@ class Prediction(Shown):
         return Report("Prediction", parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """As `predict --json` prints it."""
+        """As `predict --json` prints it; with a sigmoid head, `present` lists every class above one half."""
+        present = {"present": [asdict(guess) for guess in self.present]} if self._is_sigmoid else {}
         return {
             "image": str(self.image),
             "bucket": self.bucket,
             "top": [asdict(guess) for guess in self.top],
-        }
+        } | present
+
+    @property
+    def _is_sigmoid(self) -> bool:
+        return self.manifest.config.head_activation == SIGMOID
 
     def _known_depth(self) -> NDArray[np.integer[Any]]:
         if self.depth is None:
@@ -228,7 +251,7 @@ def _overview(predictions: list[Prediction]) -> bytes:
     from morvit_deploy.inspecting.depth_maps import overview_png  # loads matplotlib
 
     shown = predictions[:DRAWN]
-    pixels, titles = np.stack([one.pixels for one in shown]), [f"predicted {one.label}" for one in shown]
+    pixels, titles = np.stack([one.pixels for one in shown]), [f"predicted {one.named}" for one in shown]
     depth = np.stack([one.depth for one in predictions if one.depth is not None])
     heading = f"Token depth over {numbered(len(depth), 'image')}"
     return overview_png(pixels, depth, shown[0].manifest.config.num_steps, titles, heading)

@@ -142,6 +142,12 @@ class Request:
         self._check_precision()
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files and folders that the export reads."""
+        read = (self.checkpoint, self.plan, self.images, *vars(self.options).values())
+        return tuple(path for path in read if isinstance(path, Path))
+
+    @property
     def _target(self) -> Target:
         return find_target(self.target)
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import morvit_deploy.exporters
 from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.options import TargetOptions
+from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.machine.extras import names_extra, require
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
@@ -69,6 +70,8 @@ class Target:
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`
     names_runtime: bool = False  # does `predict` print the runtime?
     limits: Mapping[str, int] = field(default_factory=dict)  # limits of its runtime, by name
+    # files made in a bundle after its export; * stands for the stem of each file of the bundle
+    made_later: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
 
     def why_not_in(self, precision: str) -> str:
@@ -155,14 +158,22 @@ def open_bundle(
     >>> with md.open_bundle("build/onnx", threads=4) as session:
     ...     logits = session.logits(pixels)
     """
-    from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.bundle.links import open_linked
     from morvit_deploy.bundle.session import Session
 
-    folder = Path(folder)
-    manifest = open_manifest(folder)
+    folder, manifest = open_linked(folder)
     return Session(
         folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
     )
+
+
+def bundle_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Names of a bundle's files: those that its manifest lists, and those that its target makes in it later."""
+    names = list(own_list(folder, manifest))
+    target = targets().get(str(manifest.get("target")))
+    later = target.made_later if target else ()
+    stems = {PurePosixPath(name).stem for name in names}
+    return [*names, *(pattern.replace("*", stem) for pattern in later for stem in stems)]
 
 
 def open_runner(

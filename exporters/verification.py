@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.bundle.images import open_images
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.links import open_linked
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import BundleError, ConfigError
 from morvit_deploy.exporters.targets import find_target, open_runner
@@ -61,7 +62,7 @@ def verify(
         raise ConfigError(f"min_agreement: got {min_agreement}, expected a share from 0 to 1")
     tell("loading the checkpoint")
     model = load_checkpoint(checkpoint)
-    folder, manifest = Path(bundle), open_manifest(bundle)
+    folder, manifest = open_linked(bundle)
     differing = _differences(manifest.config, model.config)
     if differing:
         listed = "\n".join(f"  - {line}" for line in differing)

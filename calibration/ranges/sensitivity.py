@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.model.heads import SOFTMAX, by_sign, same_decisions
+
 
 @dataclass(frozen=True)
 class Score:
@@ -82,9 +84,20 @@ def search(layers: Sequence[str], measure: Callable[[frozenset[str]], Score], al
     return Search(allowed, before, tuple(lifts))
 
 
-def score(float_logits: NDArray[Any], logits: NDArray[Any], labels: Sequence[int] | None) -> Score:
-    """Return the score from logits (images, classes) of both models, and a label for each image, if known."""
-    wanted = float_logits.argmax(axis=-1) if labels is None else np.asarray(labels)
+def score(
+    float_logits: NDArray[Any],
+    logits: NDArray[Any],
+    labels: Sequence[int] | None,
+    activation: str = SOFTMAX,
+) -> Score:
+    """Return the score from logits (images, classes) of both models, and a label for each image, if known.
+
+    Labels do not count where decisions are signs: an image may have several classes, or none.
+    """
+    if labels is None or by_sign(logits.shape[-1], activation):
+        alike = float(same_decisions(float_logits, logits, activation).mean())
+        return Score(100 * (1 - alike), snr_db(float_logits, logits))
+    wanted = np.asarray(labels)
     right = [float((each.argmax(axis=-1) == wanted).mean()) for each in (float_logits, logits)]
     return Score(100 * (right[0] - right[1]), snr_db(float_logits, logits))
 

@@ -37,6 +37,7 @@ from morvit_deploy.calibration.routing.statistics import (
 from morvit_deploy.errors import CheckpointError, ImageError
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config, load_config
+from morvit_deploy.model.heads import by_sign
 from morvit_deploy.model.threads import fitting_threads
 
 UNIT = 16  # images
@@ -218,11 +219,14 @@ def _results(
         found = {"topk": [topk[schedule] for schedule in schedules]}
         if run.mode == "threshold":
             found["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
+    if by_sign(config.num_classes, config.head_activation):
+        labels = np.full_like(labels, NO_LABEL)  # an image may have several classes, or none
     tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
     tallies["right"] = (trained.predictions == labels).sum()
     for kind, scouted in found.items():
         predictions = np.stack([one.predictions for one in scouted])  # (scales, images)
-        tallies[f"{kind}.alike"] = (predictions == trained.predictions).sum(axis=1)
+        decided = np.stack([one.decisions for one in scouted])  # (scales, images, …)
+        tallies[f"{kind}.alike"] = (decided == trained.decisions).all(axis=-1).sum(axis=1)
         tallies[f"{kind}.right"] = (predictions == labels).sum(axis=1)
     if run.mode == "threshold":
         decisions = [_decisions_alike(trained, one, config.num_steps) for one in found["threshold"]]

@@ -22,6 +22,7 @@ from morvit_deploy.graph.step import TokenState
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
+from morvit_deploy.model.heads import decided
 from morvit_deploy.model.plan import FULL, Bucket, routed_by
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import routed_steps
@@ -33,7 +34,8 @@ class Scouted:
 
     counts: NDArray[np.uint8 | np.uint16]  # (batch, steps) patch tokens that run each step
     depth: NDArray[np.uint8]  # (batch, N) steps that each token runs
-    predictions: NDArray[np.int64]  # (batch,)
+    predictions: NDArray[np.int64]  # (batch,) best classes
+    decisions: NDArray[np.int64]  # (batch, …) what the head decides, as `decided` returns it
 
 
 class Scout:
@@ -94,7 +96,9 @@ class Scout:
     def _scouted(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Scouted:
         check_finite(logits.numpy(), "logits of the calibrated model")
         small = counts.numpy().astype(np.min_scalar_type(self.config.num_patches))
-        return Scouted(small, depth.numpy().astype(np.uint8), logits.argmax(dim=-1).numpy())
+        found = logits.numpy()
+        decisions = decided(found, self.config.head_activation)
+        return Scouted(small, depth.numpy().astype(np.uint8), found.argmax(axis=-1), decisions)
 
 
 class _WideSteps(ExpertChoice):

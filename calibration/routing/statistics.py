@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
 from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import any_file, write_bytes
 from morvit_deploy.model.config import Count, Finite, Positive, Strict, explain
 from morvit_deploy.strict_json import parse_json
 
@@ -160,7 +160,7 @@ class Statistics:
             arrays["counts"] = self.counts
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
-        write_bytes(path, content.getvalue())
+        write_bytes(path, content.getvalue(), replaces=any_file)
 
     @classmethod
     def load(cls, path: Path) -> Statistics:

@@ -69,6 +69,8 @@ class CoremlExporter(Exporter):
         if not _classifies(options, labels, plan):
             if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
+                if labels is not None and len(labels) == 1:
+                    why = "the only class is always the most probable one"
                 raise ConfigError(f"classifier: {why}, so no function can return a class; leave it out")
             return
         doubled = [name for name, times in Counter(labels).items() if times > 1]
@@ -93,7 +95,8 @@ class CoremlExporter(Exporter):
     ) -> Written:
         options, config = CoremlOptions.of(request), next(iter(graphs.values())).config
         labels = config.labels if _classifies(options, config.labels, plan) else None
-        wanted = Wanted(options.ios, request.precision, request.input == "uint8", labels is not None)
+        head = None if labels is None else config.head_activation
+        wanted = Wanted(options.ios, request.precision, request.input == "uint8", head)
         models: dict[str, Any] = {}
         probes: list[str] = []
         inputs: dict[str, Port] = {}
@@ -178,8 +181,9 @@ def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str
 
 
 def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
-    """Does the package return a class? If it has one function and the classes have names."""
-    return options.classifier is not False and labels is not None and not plan.adaptive
+    """Does the package return a class? If it has one function, and several classes that have names."""
+    named = labels is not None and len(labels) > 1
+    return options.classifier is not False and named and not plan.adaptive
 
 
 def _port(name: str, value: Tensor, request: Request) -> Port:

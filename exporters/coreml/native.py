@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
+from morvit_deploy.files import temporary
 
 # from inputs and names of values inside to return too, to the outputs, by their names in the package
 Predict: TypeAlias = Callable[[Arrays, list[str]], Arrays]
@@ -63,9 +64,9 @@ def expose(package: Path, function: str, values: list[str]) -> Path:
     """A copy of a package whose function also returns values inside it; removed when this process ends."""
     from coremltools.proto import Model_pb2
 
-    scratch = Path(tempfile.mkdtemp(prefix="morvit-mil-"))
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    copy = scratch / package.name
+    until_exit = ExitStack()
+    atexit.register(until_exit.close)
+    copy = until_exit.enter_context(temporary("mil")) / package.name
     shutil.copytree(package, copy)
     model = Model_pb2.Model()
     model.ParseFromString((copy / MODEL).read_bytes())

@@ -20,7 +20,13 @@ from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
 from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
-from morvit_deploy.exporters.coreml.proving.form import computed, form_violations, index_violations
+from morvit_deploy.exporters.coreml.proving.copies import copy_violations
+from morvit_deploy.exporters.coreml.proving.form import (
+    computed,
+    form_violations,
+    head_violations,
+    index_violations,
+)
 from morvit_deploy.exporters.coreml.proving.plan import (
     compared,
     compared_numbers,
@@ -34,6 +40,11 @@ from morvit_deploy.exporters.coreml.proving.products import (
     size_violations,
     storage_violations,
     use_violations,
+)
+from morvit_deploy.exporters.coreml.proving.values import (
+    as_stored,
+    choice_violations,
+    value_violations,
 )
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
 from morvit_deploy.exporters.structure import (
@@ -77,6 +88,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     for function in written.values():
         structure.violations += form_violations(function, manifest.precision, form)
         structure.violations += index_violations(function, form)
+        structure.violations += head_violations(function, manifest.config.head_activation)
     promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
     owners = Owners(weights, half=manifest.precision == "fp16", compressed=form.weights != "float")
@@ -87,6 +99,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         found = _bucket_violations(of_bucket, bucket, graph, promises[bucket], owners, manifest, structure)
         where = f"bucket {bucket}: " if plan.adaptive else ""
         structure.violations += [where + violation for violation in found]
+    structure.violations += _replayed(folder, package, manifest, graphs, parts, owners, structure)
     structure.violations += storage_violations(parts.values(), owners)
     structure.violations += size_violations(parts.values(), weights, manifest.precision)
     if plan.thresholds is not None:
@@ -95,6 +108,30 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     if plan.adaptive:
         structure.violations += table_violations(compared(written[STEM], "greater"), plan, "the stem")
     return structure
+
+
+def _replayed(
+    folder: Path,
+    package: MilPackage,
+    manifest: Manifest,
+    graphs: Mapping[str, StaticMoRViT],
+    parts: Mapping[str, Part],
+    owners: Owners,
+    structure: PackageStructure,
+) -> list[str]:
+    """Compare values, choices and copies, unless weights or probes are already known to differ."""
+    if structure.violations:
+        return []
+    exact = as_stored(graphs, parts.values(), owners, manifest.precision)
+    found = [
+        f"bucket {bucket}: {violation}" if manifest.plan.adaptive else violation
+        for bucket, graph in exact.items()
+        for violation in value_violations(package, graph, manifest, bucket)
+    ]
+    if not found and manifest.plan.adaptive:
+        found = choice_violations(package, exact, manifest)
+    written = {name: part.function for name, part in parts.items()}
+    return found or copy_violations(folder, manifest, written, exact)
 
 
 def _read_off(folder: Path, manifest: Manifest, written: Mapping[str, Function]) -> PackageStructure:

@@ -19,7 +19,7 @@ from morvit_deploy.model.precision import Lowering
 
 
 class OnnxExporter(Exporter):
-    """Target `onnx`: opset 20, one initializer for each unique weight."""
+    """Target `onnx`: a portable graph, one initializer for each unique weight."""
 
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
@@ -14,6 +15,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import at_batch, count_macs
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph, read_graph
+from morvit_deploy.exporters.onnx.proof_dispatch import dispatch_violations
 from morvit_deploy.exporters.onnx.proof_precision import (
     Integers,
     Promise,
@@ -36,6 +38,7 @@ from morvit_deploy.exporters.onnx.proof_structure import (
     probe_violations,
     shape_violations,
 )
+from morvit_deploy.exporters.onnx.proof_values import value_violations
 from morvit_deploy.exporters.onnx.proof_weights import (
     integer_keys,
     promised_uses,
@@ -50,6 +53,7 @@ from morvit_deploy.exporters.structure import (
 )
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
+from morvit_deploy.verifying.replay import exact_copies
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     parts = {part: read_graph(folder / name) for part, name in files.items()}
     models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
-    buckets = {name: prove_bucket(folder, manifest, name, graph) for name, graph in graphs.items()}
+    exact = exact_copies(graphs, np.float32)
+    buckets = {
+        name: prove_bucket(folder, manifest, name, graph, exact[name]) for name, graph in graphs.items()
+    }
     file_bytes = sum(file.bytes for file in manifest.files)
     return Structure(
         nodes=len(nodes),
@@ -89,14 +96,17 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
             *(found for model in models for found in port_violations(model, manifest.batch == "dynamic")),
             *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),
+            *_dispatch_violations(folder, manifest, exact, buckets),
             *_shared_violations(folder, models, buckets, manifest),
             *size_violations(file_bytes, _promised(buckets).values(), manifest),
         ],
     )
 
 
-def prove_bucket(folder: Path, manifest: Manifest, bucket: str, graph: StaticMoRViT) -> BucketProof:
-    """Prove the plain graph of one bucket against its static module."""
+def prove_bucket(
+    folder: Path, manifest: Manifest, bucket: str, graph: StaticMoRViT, exact: StaticMoRViT
+) -> BucketProof:
+    """Prove the plain graph of one bucket against its static module; `exact` is the same in float64."""
     model = plain_graph(folder, manifest, bucket, weights=True)
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
@@ -105,19 +115,22 @@ def prove_bucket(folder: Path, manifest: Manifest, bucket: str, graph: StaticMoR
     uses = weight_uses(model, read)
     dynamic = shape_violations(fixed)
     macs = 0 if dynamic else count_macs(fixed) // batch
+    violations = [
+        *sharing_violations(model, uses, promised, graph, read),
+        *dynamic,
+        *probe_violations(model, manifest, bucket, graph),
+        *_precision_violations(model, fixed, read, promised, manifest),
+        *([] if dynamic else mac_violations(macs, graph, manifest)),
+    ]
+    if not violations and manifest.form == "unrolled":
+        violations = value_violations(model, exact, read, promised, manifest, bucket)
     return BucketProof(
         macs=macs,
         block_applications=block_applications(uses),
         promised=promised,
         integers=integer_keys(model, read, promised),
         compared=compared_numbers(model),
-        violations=[
-            *sharing_violations(model, uses, promised, graph, read),
-            *dynamic,
-            *probe_violations(model, manifest, bucket, graph),
-            *_precision_violations(model, fixed, read, promised, manifest),
-            *([] if dynamic else mac_violations(macs, graph, manifest)),
-        ],
+        violations=violations,
     )
 
 
@@ -144,6 +157,15 @@ def _table_violations(stem: onnx.ModelProto, manifest: Manifest, folder: Path) -
     if not manifest.plan.adaptive:
         return []
     return table_violations(dispatch_table(stem, folder), manifest.plan, "the graph")
+
+
+def _dispatch_violations(
+    folder: Path, manifest: Manifest, exact: Mapping[str, StaticMoRViT], buckets: Mapping[str, BucketProof]
+) -> list[str]:
+    """Of files whose buckets are proved; one that is not may not fit together."""
+    if not manifest.plan.adaptive or any(bucket.violations for bucket in buckets.values()):
+        return []
+    return dispatch_violations(folder, manifest, exact)
 
 
 def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from morvit_deploy.exporters.onnx.low.linears import PRODUCTS, ROUTERS, layer_of
-from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
+from morvit_deploy.exporters.onnx.low.quantize import DQ, Q, activations_of
 from morvit_deploy.model.precision import Lowering
 
 HALF_STEP = 0.5 * (1 + 1e-3)  # of rounding to nearest; the rest is the float32 division's own rounding
@@ -95,7 +95,19 @@ def integer_violations(
             violations.append(f"weight {promise.name!r} is not stored as int8")
         if not promise.is_int8(lowering) and key in stored:
             violations.append(f"weight {promise.name!r} is stored as int8, expected float")
-    return violations + _wiring_violations(model, integers, lowering)
+    return violations + _scale_violations(model, lowering) + _wiring_violations(model, integers, lowering)
+
+
+def _scale_violations(model: onnx.ModelProto, lowering: Lowering) -> list[str]:
+    """Activations are rounded by the scales and zero points that were fitted to the calibration images."""
+    if not lowering.activations:  # an older manifest
+        return []
+    return [
+        f"activation {name!r} is rounded by scale and zero point {found}, the manifest says "
+        f"{lowering.activations.get(name)}"
+        for name, found in activations_of(model).items()
+        if found != lowering.activations.get(name)
+    ]
 
 
 def half_violations(model: onnx.ModelProto) -> list[str]:

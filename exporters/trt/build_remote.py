@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from morvit_deploy.errors import LostError, OutputError, TargetError
 from morvit_deploy.exporters.trt.build import checked, may_change, report_event
 from morvit_deploy.exporters.trt.form import TrtForm
 from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
+from morvit_deploy.files import locked_folder
 from morvit_deploy.remote.dialogue import Dropped
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
@@ -102,20 +101,18 @@ def fitting_engines(build: Path, head: dict[str, Any], place: str) -> Shipment:
 @contextlib.contextmanager
 def _beside(build: Path) -> Iterator[Path]:
     """A temporary folder on the same disk; removes those that killed runs left."""
-    try:
-        for stale in build.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=build))
-    except OSError as error:
-        raise OutputError(f"cannot write to {build}: {error.strerror}; make it writable") from None
-    try:
-        yield scratch
-    except OSError as error:
-        raise OutputError(
-            f"the engines were not written to {build}: {error.strerror}; free some space, or make it writable"
-        ) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(locked_folder(build, _PARTIAL)) / "engines"
+            scratch.mkdir()
+        except OSError as error:
+            raise OutputError(f"cannot write to {build}: {error.strerror}; make it writable") from None
+        try:
+            yield scratch
+        except OSError as error:
+            raise OutputError(
+                f"the engines were not written to {build}: {error.strerror}; free some space, or make it writable"
+            ) from None
 
 
 def _take_over(scratch: Path, build: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from morvit_deploy.exporters.targets import Needs, Target
+from morvit_deploy.exporters.trt.names import BUILD, TIMING_CACHE
 from morvit_deploy.exporters.trt.options import TrtOptions
 
 TARGET = Target(
@@ -21,6 +22,7 @@ TARGET = Target(
     precision="fp16",
     precisions=("fp32", "fp16", "int8", "bf16"),
     calibrates=True,
+    made_later=(f"{BUILD}/engines.json", f"{BUILD}/{TIMING_CACHE}", f"{BUILD}/*.engine"),
     synonyms=("tensorrt", "tensor-rt", "nvidia", "tensorrt-rtx", "rtx"),
     int8_flavor="trt",
     limits={"topk": 3840},  # largest k of TensorRT's TopK layer

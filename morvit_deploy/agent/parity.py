@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
     """Compare the first `most` rounds with `logits` (images, classes) of a .npz file, which is never unpickled.
 
-    Returns the largest difference of each image, the largest expected magnitude, and how many have the same class.
+    Returns the largest difference of each image, the largest expected magnitude, how many have the same class, and
+    how many have the same sign of every logit: the decisions of a sigmoid head.
     """
     with np.load(str(expected), allow_pickle=False) as stored:
         wanted = stored["logits"]
@@ -33,9 +34,12 @@ def gaps(returned: NDArray[Any], wanted: NDArray[Any]) -> dict[str, Any]:
             f"the device returns logits {list(found.shape)}, expected {list(wanted.shape)}; measure again"
         )
     apart = np.abs(found - wanted).max(axis=1)
+    same_signs = ((found > 0) == (wanted > 0)).all(axis=1)
+    same_class = found.argmax(axis=1) == wanted.argmax(axis=1)
     return {
         "images": len(wanted),
         "max_abs": [float(gap) if np.isfinite(gap) else None for gap in apart],
         "scale": float(np.abs(wanted).max()),
-        "same_class": int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum()),
+        "same_class": int((same_signs if wanted.shape[1] == 1 else same_class).sum()),
+        "same_signs": int(same_signs.sum()),
     }

@@ -38,8 +38,8 @@ RUNTIMES = {
     "onnx": Runtime(
         "morvit_deploy.agent.run_ort",
         "onnxruntime",
-        (1, 18),  # the first that reads IR version 10, which opset 20 graphs are written in
-        '{python} -m pip install numpy "onnxruntime>=1.18"',
+        (1, 16),  # the oldest that exported graphs were run in; they are opset 18, IR version 8
+        '{python} -m pip install numpy "onnxruntime>=1.16"',
     ),
 }
 

@@ -15,8 +15,10 @@ from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
-from morvit_deploy.errors import AnswerError, ImageError
+from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetError
 from morvit_deploy.machine import integer_kernels
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.heads import SIGMOID, probabilities
 from morvit_deploy.model.precision import Lowering
 
 OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`); below fp32, export it in fp32"
@@ -53,7 +55,7 @@ class Session:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why results on this machine may be worse than where the bundle was exported."""
-        return kernel_warnings(self.manifest.lowering)
+        return (*kernel_warnings(self.manifest.lowering), *head_warnings(self.manifest.config))
 
     def __enter__(self) -> Session:
         return self
@@ -69,7 +71,8 @@ class Session:
     def run(self, pixels: Pixels) -> Arrays:
         """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
 
-        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off.
+        A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off. Raises
+        ImageError for other pixels, TargetError when the runtime fails.
         """
         size = self.manifest.config.image_size
         if (
@@ -81,7 +84,15 @@ class Session:
             raise ImageError(
                 f"got pixels {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, {size}, {size}, 3], n > 0"
             )
-        return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
+        try:
+            return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
+        except (MorvitError, OSError, MemoryError):
+            raise
+        except Exception as error:  # runtimes raise types of their own
+            raise TargetError(
+                f"{self.runner.runtime or 'the runtime'} failed while it ran {self.folder}: {error}; the bundle was "
+                "checked when it was opened, so look at memory, drivers and the runtime's version"
+            ) from error
 
     def feed(self, pixels: Pixels) -> NDArray[Any]:
         """The graph's own input for these pixels: themselves, or normalised floats."""
@@ -115,17 +126,32 @@ class Session:
 
     def guesses(self, logits: NDArray[np.float32], count: int = 5) -> list[Guess]:
         """The `count` most probable classes of one image's logits (classes,), best first."""
-        probability = softmax(logits)
-        best = np.argsort(-probability, kind="stable")[:count]
-        labels = self.manifest.labels
-        return [Guess(int(i), labels[i] if labels else str(i), float(probability[i])) for i in best]
+        return guesses_of(logits, self.manifest)[:count]
+
+
+def guesses_of(logits: NDArray[np.float32], manifest: Manifest) -> list[Guess]:
+    """All classes of one image's logits (classes,) with their probabilities, the most probable first."""
+    probability = probabilities(logits, manifest.config.head_activation)
+    labels = manifest.labels
+    return [
+        Guess(int(i), labels[i] if labels else str(i), float(probability[i]))
+        for i in np.argsort(-logits, kind="stable")
+    ]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Along the last axis, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probability: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probability
+    return probabilities(logits)
+
+
+def head_warnings(config: Config) -> tuple[str, ...]:
+    """A sentence for a softmax of one logit, which is always 1; none for other heads."""
+    if config.num_classes > 1 or config.head_activation == SIGMOID:
+        return ()
+    return (
+        "the head has one logit, and its softmax is 100 % for every image; if the checkpoint is a binary classifier, "
+        'write "head_activation": "sigmoid" in its config.json and export it again',
+    )
 
 
 def kernel_warnings(lowering: Lowering | None) -> tuple[str, ...]:

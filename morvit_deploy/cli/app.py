@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +13,8 @@ from typer.core import TyperGroup
 from morvit_deploy.cli.shared.console import remark, stand_in_signs
 from morvit_deploy.cli.shared.derived import DerivedCommand
 from morvit_deploy.cli.shared.help import format_help
+from morvit_deploy.cli.shared.interrupts import INTERRUPT_STATUS, INTERRUPTED, clean_up_on_signals
+from morvit_deploy.cli.shared.streams import guard, status_after
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.machine.extras import names_extra
 
@@ -72,7 +72,11 @@ class Command(DerivedCommand):
         except MorvitError as error:
             _stop(str(error), error.exit_status)
         except KeyboardInterrupt:
-            _stop("interrupted; nothing half-written was left behind", 130)
+            _stop(INTERRUPTED, INTERRUPT_STATUS)
+        except OSError as error:
+            _stop(f"{error.filename or ctx.info_name}: {error.strerror or error}", 2)
+        except MemoryError:
+            _stop("out of memory; nothing was written. Close other programs, or use a larger machine", 2)
 
 
 def command(name: str, *examples: str) -> Callable[[Function], Function]:
@@ -98,16 +102,14 @@ def _stop(message: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _terminated(*_: object) -> NoReturn:
-    raise KeyboardInterrupt  # SIGTERM cleans up as Ctrl-C does
-
-
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of `morvit-deploy`."""
-    signal.signal(signal.SIGTERM, _terminated)
+    guard()
     stand_in_signs()
+    clean_up_on_signals()
     try:
         app()
-    except BrokenPipeError:  # `| head` closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.exit(status_after(status))

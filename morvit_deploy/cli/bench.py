@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,6 @@ from morvit_deploy.cli.shared.sources import AlsoForeign, numbers, opened
 from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError, LostError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_files
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.core.results import BenchResult
@@ -68,7 +66,7 @@ def bench(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple, out=out,
         output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
-    check_files(() if out is None else (out,), force=output.force)
+    words.check_out()
     words.check_verdict()
     _measure(words, ssh)
 
@@ -126,9 +124,7 @@ def _keep(partial: BenchResult | None, words: BenchWords) -> None:
     elif words.out is None:
         note(f"{blocks} blocks had been measured; with -o FILE they are kept")
     else:
-        from morvit_deploy.files import write_text
-
-        write_text(words.out, json.dumps(partial.as_dict(), indent=1, allow_nan=False) + "\n")
+        words.write(partial)
         note(f"{blocks} blocks had been measured; {words.out} has them, marked as partial")
 
 

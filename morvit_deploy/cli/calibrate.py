@@ -15,7 +15,7 @@ from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_files
+from morvit_deploy.files import check_files, check_outside
 
 if TYPE_CHECKING:
     from morvit_deploy.calibration.routing.statistics import Shard
@@ -148,11 +148,12 @@ def calibrate(
     parts.check(counted.images)
     _check_unused(counted, wanted, parts)
     part = parts.part
-    from morvit_deploy.planning.calibrated import Calibrated, plan_files, write_files
+    from morvit_deploy.planning.calibrated import Calibrated, is_plan_file, plan_files, write_files
 
     files = plan_files(out)
     if part is None:
-        check_files(files, force=output.force)
+        check_files(files, force=output.force, replaces=is_plan_file, inputs=[checkpoint, counted.images])
+        check_outside(out, counted.images)
     with opened(checkpoint, foreign) as source:
         said = counted.say(source.folder)
         with working("loading PyTorch") as (tell, progress):
@@ -162,7 +163,7 @@ def calibrate(
         return
     if wanted.mode is not None and found.plan.mode == "depth":
         note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
-    write_files(found, files)
+    write_files(found, files, force=output.force)
     result.print_result(found, files, output.json, said)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared.console import emit, working
+from morvit_deploy.cli.shared.console import emit, warn, working
 from morvit_deploy.cli.shared.derived import Arg
 from morvit_deploy.cli.shared.groups import OUTPUT, Output, Reference
 from morvit_deploy.cli.shared.sources import Foreign
@@ -63,3 +63,4 @@ def convert(
             converted = run(source, out, given=given, force=output.force, reference=reference, tell=tell)
     data = {"checkpoint": None if out is None else str(out), **converted.as_dict()}
     emit(conversion_report(converted, out, explain), data, output.json)
+    warn(converted.warnings)

@@ -23,7 +23,7 @@ from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.base import Exported
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
-from morvit_deploy.files import new_folder, write_bytes, write_text
+from morvit_deploy.files import files_in, new_folder, write_bytes, write_text
 from morvit_deploy.inspecting.depth_maps import draw_overview
 from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.machine.extras import install_line, is_missing
@@ -148,7 +148,7 @@ def run_demo(
     then nothing is left at `out`. `quick` times only as much as shows that it works.
     """
     demo = Demo(out)
-    with new_folder(out, marker=RECORD, force=force) as folder:
+    with new_folder(out, marker=RECORD, force=force, inputs=(examples,)) as folder:
         demo.models += _run_models(examples, folder, tell)
         first = demo.models[0]
         if not is_missing("coremltools"):
@@ -163,9 +163,10 @@ def run_demo(
         )
         brief = [_summary(demo.models), *_pictures(demo.models, folder), *bench_report(first.bench).parts]
         demo.report.parts = [*brief, *(table for one in demo.models for table in _details(one))]
-        (folder / RECORD).write_text(json.dumps(demo.as_dict(), indent=1, allow_nan=False) + "\n")
         (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
         (folder / "report.md").write_text(demo.report.markdown(), encoding="utf-8")
+        record = {**demo.as_dict(), "files": files_in(folder)}
+        (folder / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     demo.brief.parts = [_moved(part, out) for part in brief[:SHOWN_PARTS]]
     return demo
 

@@ -15,6 +15,7 @@ from morvit_deploy.cli.shared.pictures import say_listed
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_outside
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.session import Session
@@ -71,6 +72,9 @@ def predict(
     have no prediction, 2 when none could be read.
     """
     bundle, given = _split(paths)
+    if shown.depth_map is not None:
+        for path in given:
+            check_outside(shown.depth_map, path)
     from morvit_deploy.bundle.views import prediction_table
     from morvit_deploy.exporters.prediction import why_incomplete
     from morvit_deploy.exporters.targets import find_target, open_bundle
@@ -136,7 +140,7 @@ def _draw(folder: Path, found: Found, session: Session) -> str:
     config, plan = session.manifest.config, session.manifest.plan
     depth = np.stack([one.depth for one in found.drawn if one.depth is not None])
     pixels = np.stack([one.pixels for one in found.drawn])
-    titles = [f"read as {one.label}" for one in found.drawn]
+    titles = [f"read as {_read_as(entry)}" for entry in found.entries]
     drawn = draw_all(folder, [one.image for one in found.drawn], pixels, depth, config.num_steps, titles)
     for entry, picture in zip(found.entries, drawn, strict=True):
         entry["depth_map"] = str(picture)
@@ -145,6 +149,12 @@ def _draw(folder: Path, found: Found, session: Session) -> str:
     schedule = plan.buckets[0].capacity if plan.mode == "topk" else None
     assessment = assess(depth, config.num_steps, capacity=schedule)
     return assessment.warning if assessment.degenerate else ""
+
+
+def _read_as(entry: dict[str, Any]) -> str:
+    """The classes that the head decides for."""
+    present = entry.get("present", entry["top"][:1])
+    return ", ".join(str(guess["label"]) for guess in present) or "no class"
 
 
 def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:

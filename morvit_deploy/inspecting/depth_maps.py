@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import OWN_PNG, check_files, is_own_png, write_bytes
 from morvit_deploy.inspecting.depth_panels import (
     Depth,
     Scale,
@@ -50,9 +50,10 @@ def draw_all(
     """
     scale = scale_of(depth, num_steps)
     paths = [folder / name for name in _unique_names(names)]
+    check_files([path for path in paths if path.exists()], force=True, replaces=is_own_png)
     for i, path in enumerate(paths):
         figure = _single(names[i].name, pixels[i], depth[i], scale, titles[i] if titles else "")
-        write_bytes(path, _png(figure))
+        write_bytes(path, _png(figure), replaces=is_own_png)
     return paths
 
 
@@ -71,7 +72,7 @@ def draw_overview(
 ) -> Path:
     """Write `overview_png` to a file."""
     content = overview_png(pixels, depth, num_steps, titles, heading)
-    write_bytes(path, content)
+    write_bytes(path, content, replaces=is_own_png)
     return path
 
 
@@ -137,5 +138,5 @@ def _png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # file names may use any script
         canvas: Any = FigureCanvasAgg(figure)  # print_png has no types
-        canvas.print_png(content)
+        canvas.print_png(content, metadata=OWN_PNG)
     return content.getvalue()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.answers import check_finite
 from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels, digest, normalise
-from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.files import Place, check_free, check_outside, new_folder
 from morvit_deploy.inspecting.anatomy import (
     AtDepth,
     Macs,
@@ -122,7 +122,15 @@ def inspect(
     """
     checkpoint, out = Path(checkpoint), None if out is None else Path(out)
     if out is not None:
-        check_free(out, marker=RECORD, force=force)  # fail before the work
+        images_read = None if images is None else Path(images)
+        place: Place = {
+            "marker": RECORD,
+            "lists": inspection_files,
+            "force": force,
+            "inputs": (checkpoint, images_read),
+        }
+        check_outside(out, images_read)
+        check_free(out, **place)  # fail before the work
     tell("reading the checkpoint")
     model = load_checkpoint(checkpoint)
     found = replace(_static(checkpoint, model), checkpoint=called or checkpoint)
@@ -139,7 +147,7 @@ def inspect(
     if out is None:
         return replace(found, survey=survey, maps=maps)
     tell("drawing depth maps")
-    with new_folder(out, marker=RECORD, force=force) as partial:
+    with new_folder(out, **place) as partial:
         files = draw_survey(partial, survey, model.config, maps, draw)
         pictures = tuple(file.name for file in files)
         found = replace(found, survey=replace(survey, pictures=pictures), folder=out, maps=maps)
@@ -147,6 +155,13 @@ def inspect(
             json.dumps(found.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
     return found
+
+
+def inspection_files(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Names of the pictures beside the record."""
+    survey = record.get("survey")
+    pictures = survey.get("pictures") if isinstance(survey, dict) else None
+    return [name for name in pictures or () if isinstance(name, str)]
 
 
 def _static(checkpoint: Path, model: MoRViT) -> Inspection:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.files import write_bytes
+from morvit_deploy.files import is_own_png, write_bytes
 from morvit_deploy.inspecting.degeneracy import Assessment, Depth
 from morvit_deploy.model.config import Config
 
@@ -82,7 +82,7 @@ def draw_survey(folder: Path, survey: Survey, config: Config, maps: DepthMaps, c
     from morvit_deploy.inspecting.depth_maps import draw_all  # only here: loads matplotlib
 
     overview = folder / OVERVIEW
-    write_bytes(overview, survey_png(survey, config, maps))
+    write_bytes(overview, survey_png(survey, config, maps), replaces=is_own_png)
     names = [Path(seen.image) for seen in survey.images[:count]]
     if not names:
         return [overview]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -59,7 +60,7 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
 
     >>> md.save_checkpoint(model, "checkpoint", force=True)
     """
-    with new_folder(Path(folder), marker="config.json", force=force) as partial:
+    with new_folder(Path(folder), marker="config.json", lists=checkpoint_files, force=force) as partial:
         (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
         tensors = {  # copies: safetensors rejects tensors that share memory
             name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -70,6 +71,11 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
         except SafetensorError as error:  # wraps the operating system's error
             raise OutputError(f"{folder} was not written: {error}; free some space and repeat") from None
         make_readable(partial / WEIGHTS)
+
+
+def checkpoint_files(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Names of the files beside `config.json`."""
+    return [WEIGHTS]
 
 
 def init_model(config: Config, seed: int = 0) -> MoRViT:

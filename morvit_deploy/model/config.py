@@ -122,6 +122,7 @@ class Config(Strict):
     head_hidden: tuple[Size, ...]
     preprocess: Preprocess
     labels: tuple[str, ...] | None
+    head_activation: Literal["softmax", "sigmoid"] = "softmax"
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     provenance: dict[str, Any] | None = None
 
@@ -233,8 +234,8 @@ class Config(Strict):
     def to_json(self) -> str:
         """Return the text of `config.json`; `parse_config` restores an equal object."""
         fields = self.model_dump(mode="json")
-        for name in ("register_tokens", "provenance"):  # omitted when empty
-            if not fields[name]:
+        for name in ("head_activation", "register_tokens", "provenance"):
+            if getattr(self, name) == Config.model_fields[name].default:  # as older versions wrote it
                 del fields[name]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 

@@ -33,6 +33,8 @@ class Lowering(Strict):
     # group of channels -> log2 of the factor that each channel is divided by
     smoothing: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     lifted: tuple[str, ...] = ()  # int8: layers that stay in float
+    # int8: each rounded activation -> scale and zero point; empty in older manifests
+    activations: dict[str, tuple[float, int]] = Field(default_factory=dict)
     weight_bits: WeightBits | None = None  # int8: 7 if int8 kernels saturate; None, in older manifests: 8
     instruction_set: str | None = None  # int8: of the processor that it was made and verified on
     # informative only: layer search, speed, largest activations, remarks

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import OutputError
-from morvit_deploy.files import check_files, write_bytes
+from morvit_deploy.files import check_files, is_ours, is_own_png, no_file, write_together
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.report import Report, Shown, count
@@ -51,8 +51,8 @@ class Calibrated(Shown):
         >>> found.save("plan.json", force=True)
         """
         files = plan_files(Path(path))
-        check_files(files, force=force)
-        write_files(self, files)
+        check_files(files, force=force, replaces=is_plan_file)
+        write_files(self, files, force=force)
         return files
 
     def report(self) -> Report:
@@ -82,8 +82,15 @@ def plan_files(out: Path) -> PlanFiles:
     return PlanFiles(out, out.with_name(f"{out.stem}.pareto.json"), out.with_name(f"{out.stem}.pareto.png"))
 
 
-def write_files(calibrated: Calibrated, files: PlanFiles) -> None:
-    """All or nothing: everything is made first, and the plan, which names the rest, is written last."""
+def is_plan_file(path: Path) -> bool:
+    """Is it a file that a calibration wrote?"""
+    if path.suffix == ".png":
+        return is_own_png(path)
+    return is_ours(path, "morvit-pareto/" if path.name.endswith(".pareto.json") else "morvit-plan/")
+
+
+def write_files(calibrated: Calibrated, files: PlanFiles, *, force: bool) -> None:
+    """All or nothing; the plan, which names the rest, is written last."""
     from morvit_deploy.planning.front import draw  # loads matplotlib
 
     numbers = json.dumps(calibrated.as_dict(), indent=1, allow_nan=False) + "\n"
@@ -92,11 +99,4 @@ def write_files(calibrated: Calibrated, files: PlanFiles) -> None:
         files.picture: draw(calibrated),
         files.plan: calibrated.plan.to_json().encode(),
     }
-    new = [path for path in contents if not path.exists()]
-    try:
-        for path, content in contents.items():
-            write_bytes(path, content)
-    except BaseException:  # an interrupt, too
-        for path in new:
-            path.unlink(missing_ok=True)
-        raise
+    write_together(contents, replaces=is_plan_file if force else no_file)

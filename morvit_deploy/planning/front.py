@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.files import OWN_PNG
 from morvit_deploy.report import Picture, Report, Table, count, share
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def draw(calibrated: Calibrated) -> bytes:
     figure.draw_without_rendering()  # the layout settles, so that labels can be placed
     _label(axes, lines, places, chosen)
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    figure.savefig(content, format="png", metadata=OWN_PNG)
     return content.getvalue()
 
 

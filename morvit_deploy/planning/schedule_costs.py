@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -16,6 +15,7 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.exporters.onnx.run import OnnxRunner
+from morvit_deploy.files import temporary
 from morvit_deploy.graph.pieces import StemPart, TrunkPart, name_carried
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import unroll
@@ -46,10 +46,10 @@ def measure_costs(
     amount = Amount(RUNS, BLOCKS, WARMUP, starts=1, least=1)
     rungs = len(plan.buckets)
     stages = Stages(share=progress, total=rungs + parts_of(rungs + 1, amount))
-    with tempfile.TemporaryDirectory(prefix="morvit-cost-") as scratch, ExitStack() as opened:
+    with temporary("cost") as scratch, ExitStack() as opened:
         lanes = [
             CallLane(name=name, call=run)
-            for name, run in _graphs(model, plan, Path(scratch), threads, opened, stages)
+            for name, run in _graphs(model, plan, scratch, threads, opened, stages)
         ]
         measure(Calls(), lanes, amount, stages)
     stem_ms, *trunks_ms = (median(block.median_ms for block in lane.blocks) for lane in lanes)

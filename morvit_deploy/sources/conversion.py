@@ -14,7 +14,7 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError, KeywordError
 from morvit_deploy.files import check_free
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.checkpoint import build_model, save_checkpoint
+from morvit_deploy.model.checkpoint import build_model, checkpoint_files, save_checkpoint
 from morvit_deploy.model.config import parse_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
@@ -47,6 +47,7 @@ class Converted(Shown):
     rows: list[Row]  # source key -> target key
     tied: str
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # settings that depart from the published ones
     folder: Path | None = None  # where it was written
     reference: SourceGap | None = None  # the comparison with the source's own outputs, if they were given
 
@@ -71,6 +72,11 @@ class Converted(Shown):
             "ties": self.tied,
             "remarks": self.remarks,
             "reference": self.reference.as_dict() if self.reference else None,
+            "warnings": self.warnings,
+            "arguments": {
+                "used": sorted(self.contents.arguments.used),
+                "not_used": self.contents.arguments.unread(),
+            },
             "tensors": [
                 {"source": row.source, "target": row.target, "how": row.how, "shape": list(row.shape)}
                 for row in self.rows
@@ -89,11 +95,13 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     tell("reading the checkpoint")
     contents = read_source(source, ema=given.ema, entry=given.entry, prefix=given.prefix)
     found = recognise(contents, given.family)
+    _refuse_reduced(contents)
     questions = Questions(given)
     draft = _drafted(found.family, contents, questions)
     questions.close(source, found.family.title)
     tensors, narrowed = _narrow(draft.tensors)
     remarks = [*draft.remarks, *narrowed]
+    warnings = questions.warnings
     provenance = {
         "family": found.family.name,
         "files": contents.files,
@@ -103,6 +111,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
             name: {"value": one.value, "from": one.origin} for name, one in questions.settled.items()
         },
         **({"remarks": remarks} if remarks else {}),
+        **({"warnings": warnings} if warnings else {}),
         **({"before": draft.before} if draft.before else {}),
     }
     fields = json.dumps({**draft.fields, "provenance": provenance})
@@ -118,6 +127,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         rows=draft.rows,
         tied=draft.tied,
         remarks=remarks,
+        warnings=warnings,
     )
 
 
@@ -139,12 +149,14 @@ def convert(
     your own model returned for them; the reading of the checkpoint is checked against them. Raises CheckpointError,
     ConfigError, OutputError, or ParityError if the logits differ; then nothing is written.
 
-    >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6)
+    >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6, pooling="cls")
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
-    check_free(Path(out), marker=CONFIG, force=force)
-    converted = read_model(source, given or Given(**settings), tell)
+    given = given or Given(**settings)
+    files = [Path(one) for one in (source, given.preprocess, reference) if isinstance(one, (str, Path))]
+    check_free(Path(out), marker=CONFIG, lists=checkpoint_files, force=force, inputs=files)
+    converted = read_model(source, given, tell)
     if reference is not None:
         converted = checked(converted, reference, tell)
     tell("writing")
@@ -163,6 +175,17 @@ def checked(converted: Converted, reference: str | Path, tell: Tell = lambda sta
     provenance = {**(model.config.provenance or {}), "reference": gap.model_dump(mode="json")}
     model.config = model.config.model_copy(update={"provenance": provenance})
     return replace(converted, reference=gap)
+
+
+def _refuse_reduced(contents: Contents) -> None:
+    """Raise CheckpointError for a model whose tokens are dropped or merged without parameters of its own."""
+    if reduction := contents.arguments.reduction():
+        raise CheckpointError(
+            f"{contents.path} was trained as {reduction}: it drops or merges tokens between layers. Its tensors are "
+            "those of a plain ViT, but its logits are not, and morvit/1 does not support it. If your model runs "
+            "every token through every layer in spite of this, save its tensors alone: "
+            "torch.save(model.state_dict(), PATH)"
+        )
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:

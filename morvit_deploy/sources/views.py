@@ -11,6 +11,7 @@ from morvit_deploy.sources.outputs.gap import described
 
 if TYPE_CHECKING:
     from morvit_deploy.sources.conversion import Converted
+    from morvit_deploy.sources.settings.arguments import Arguments
 
 
 def conversion_report(converted: Converted, out: Path | None, explain: bool) -> Report:
@@ -33,9 +34,18 @@ def source_table(converted: Converted, out: Path | None) -> Table:
     rows.append(("ties", converted.tied))
     rows.append(("parameters", count(sum(p.numel() for p in model.parameters()))))
     rows.append(("reading", described(converted.reference)))
+    rows += arguments_rows(contents.arguments)
     rows += [("remark", remark) for remark in converted.remarks]
+    rows += [("warning", warning) for warning in converted.warnings]
     rows.append(("written", "no; use -o DIR" if out is None else str(out)))
     return Table("Checkpoint", ("what", "value"), rows)
+
+
+def arguments_rows(arguments: Arguments) -> list[tuple[str, str]]:
+    """Return the arguments of the training script in the file: those that were used, and those that were not."""
+    used, unread = sorted(arguments.used), arguments.unread()
+    rows = [("arguments used", ", ".join(used))] if used else []
+    return rows + ([("arguments not used", ", ".join(unread))] if unread else [])
 
 
 def settled_table(converted: Converted) -> Table:

@@ -64,7 +64,8 @@ class BucketComparison:
         self.class_flips: list[float] = []
         self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
         self.routes = Routes(reference.config, bucket.capacity, static.thresholds)
-        self.unrolling, self.conversion = LogitPairs(), LogitPairs()
+        self.head = reference.config.head_activation
+        self.unrolling, self.conversion = LogitPairs(self.head), LogitPairs(self.head)
         self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
         self.compared = self.fitting = self.wrong_overflow = self.wrong_depth = 0
         self.divergence: str | None = None
@@ -81,7 +82,7 @@ class BucketComparison:
         self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
         self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
         self.conversion.add(static["logits"][clear], runtime["logits"][clear])
-        self.class_flips += flipped_margins(static["logits"], runtime["logits"])
+        self.class_flips += flipped_margins(static["logits"], runtime["logits"], self.head)
         self.wrong_overflow += int(ran.wrong_overflow.sum())
         self.wrong_depth += int(ran.wrong_depth.sum())
         decisions = self.routes.decisions_alike(capped, runtime, clear, self.decision_flips)

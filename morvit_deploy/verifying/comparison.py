@@ -109,7 +109,7 @@ class _Comparison:
             whole, normalised = open_session(), self._normalised
             self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised)
         self.change = RoutingChange.empty(model.config.num_steps)
-        self.routed = LogitPairs()
+        self.routed = LogitPairs(model.config.head_activation)
         self.margins: list[float] = []
         self.clearances: list[float] = []
 

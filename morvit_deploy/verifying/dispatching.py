@@ -49,7 +49,7 @@ class DispatchComparison:
         self.group = 1  # images in a row that run in one bucket
         if manifest.dispatch == "graph":
             self.group = AT_A_TIME if manifest.batch == "dynamic" else manifest.batch
-        self.logits = LogitPairs()
+        self.logits = LogitPairs(manifest.config.head_activation)
         self.served = np.zeros(len(buckets), dtype=np.int64)
         self.overflowed = self.misdirected = self.misserved = 0
         self.pool = Pool(self._count, TRIED)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.model.heads import SOFTMAX, decision_margins, same_decisions
 from morvit_deploy.verifying.findings import MARGIN, Gap
 
 # both are scaled by max(1, max |logit|)
@@ -18,8 +19,9 @@ EXACT_TOLERANCE = 1e-9  # both sides of the unrolling gap are float64, and only 
 
 @dataclass
 class LogitPairs:
-    """The logits of two models for the same images, in chunks."""
+    """The logits of two models for the same images, in chunks; `activation` of the head decides on classes."""
 
+    activation: str = SOFTMAX
     expected: list[NDArray[Any]] = field(default_factory=list)
     actual: list[NDArray[Any]] = field(default_factory=list)
 
@@ -47,17 +49,18 @@ class LogitPairs:
         """Return the gap between the two models."""
         if not self.expected:
             return Gap(0.0, tolerance, 1.0)
-        return gap_of(np.concatenate(self.expected), np.concatenate(self.actual), tolerance)
+        expected, actual = np.concatenate(self.expected), np.concatenate(self.actual)
+        return gap_of(expected, actual, tolerance, self.activation)
 
 
-def gap_of(expected: NDArray[Any], actual: NDArray[Any], tolerance: float) -> Gap:
+def gap_of(expected: NDArray[Any], actual: NDArray[Any], tolerance: float, activation: str = SOFTMAX) -> Gap:
     """Return the gap between logits (images, classes); `tolerance` is scaled by max(1, max |expected|)."""
     if not len(expected):
         return Gap(0.0, tolerance, 1.0)
     a, b = expected.astype(np.float64), actual.astype(np.float64)
     with np.errstate(invalid="ignore"):  # NaN becomes infinity below
         difference = float(np.abs(a - b).max())
-    same = float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
+    same = float(same_decisions(a, b, activation).mean())
     limit = tolerance * max(1.0, float(np.abs(a).max()))
     return Gap(difference if np.isfinite(difference) else float("inf"), limit, same)
 
@@ -80,11 +83,10 @@ def worst_of(gaps: list[Gap]) -> Gap:
     return Gap(widest.max_abs, widest.tolerance, lowest)
 
 
-def flipped_margins(expected: NDArray[Any], actual: NDArray[Any]) -> list[float]:
-    """Return the difference of the two best expected logits for each image whose class changes."""
-    best = np.sort(expected, axis=-1)[:, -2:]
-    flips = expected.argmax(axis=-1) != actual.argmax(axis=-1)
-    return [float(margin) for margin in (best[:, -1] - best[:, 0])[flips]]
+def flipped_margins(expected: NDArray[Any], actual: NDArray[Any], activation: str = SOFTMAX) -> list[float]:
+    """Return how far the expected logits are from another decision, for each image whose decision changes."""
+    flips = ~same_decisions(expected, actual, activation)
+    return [float(margin) for margin in decision_margins(expected, activation)[flips]]
 
 
 def is_clear(clearances: NDArray[Any]) -> NDArray[np.bool_]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from morvit_deploy import open_bundle
 from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifest
+from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.errors import BundleError, TargetError
 
 
@@ -109,11 +112,30 @@ def test_a_name_that_leaves_the_folder_is_refused(copied_bundle: Path, path: str
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "../weights-elsewhere"], ids=["absolute", "relative"])
-def test_a_link_that_leaves_the_folder_is_refused(copied_bundle: Path, target: str) -> None:
+def test_a_link_is_followed_where_the_content_is_the_manifests(copied_bundle: Path, target: str) -> None:
+    """The Hugging Face hub keeps its files so."""
+    image = synthetic_images(1, open_manifest(copied_bundle).config.image_size)
+    with open_bundle(copied_bundle) as session:
+        expected = session.logits(image)
     outside = copied_bundle.parent / "weights-elsewhere"
     (copied_bundle / "weights.bin").rename(outside)
     (copied_bundle / "weights.bin").symlink_to(outside if target == "elsewhere" else target)
-    assert "weights.bin: is a link that leaves the bundle" in refusal(copied_bundle)
+    with open_bundle(copied_bundle) as session:
+        np.testing.assert_array_equal(session.logits(image), expected)
+    content = bytearray(outside.read_bytes())
+    content[-1] ^= 1
+    outside.write_bytes(content)
+    assert "weights.bin: content differs" in refusal(copied_bundle)
+    outside.unlink()
+    assert "weights.bin: missing" in refusal(copied_bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_link_to_a_pipe_is_no_file(copied_bundle: Path) -> None:
+    os.mkfifo(copied_bundle.parent / "pipe")
+    (copied_bundle / "weights.bin").unlink()
+    (copied_bundle / "weights.bin").symlink_to(copied_bundle.parent / "pipe")
+    assert "weights.bin: missing" in refusal(copied_bundle)
 
 
 def test_a_manifest_that_leaves_out_a_file_is_refused(copied_bundle: Path) -> None:

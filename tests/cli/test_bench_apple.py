@@ -316,8 +316,9 @@ def test_project_from_own_pictures(bundle: Path, image_files: list[Path], tmp_pa
 def test_project_is_replaced_only_with_force(project: Path, bundle: Path, tmp_path: Path) -> None:
     assert "pass --force" in refused("bench", bundle, "--emit-project", project)
     (project / "left").write_text("x")
+    assert "also holds left" in refused("bench", bundle, "--emit-project", project, "--force")
+    (project / "left").unlink()  # it was nothing of ours
     assert run("bench", bundle, "--emit-project", project, "--force").exit_code == 0
-    assert not (project / "left").exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "mine").write_text("x")

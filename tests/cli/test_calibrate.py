@@ -196,9 +196,17 @@ def test_what_is_there_is_not_overwritten(model: Path, images: Path, inside: Pat
     Path(name).write_text("mine")
     command = ("calibrate", model, "--images", images, "--buckets", 1, "--limit", 4)
     assert f"{name} exists; pass --force to replace it" in refused(*command)
+    assert f"{name} holds something else" in refused(*command, "--force")
     assert Path(name).read_text() == "mine" and written(inside) == [name]
+    Path(name).write_bytes(b"")  # an empty file is nobody's data
     assert run(*command, "--force").exit_code == 0
-    assert written(inside) == NAMES and Path(name).read_bytes() != b"mine"
+    assert written(inside) == NAMES and Path(name).read_bytes()
+
+
+def test_force_replaces_an_earlier_plan(model: Path, images: Path, inside: Path) -> None:
+    command = ("calibrate", model, "--images", images, "--buckets", 1, "--limit", 4)
+    assert [run(*command, *more).exit_code for more in ([], ["--force"])] == [0, 0]
+    assert written(inside) == NAMES
 
 
 def test_a_folder_is_no_plan_file(model: Path, images: Path, inside: Path) -> None:
@@ -213,17 +221,17 @@ def test_a_folder_is_no_plan_file(model: Path, images: Path, inside: Path) -> No
 def test_all_files_or_none(
     model: Path, images: Path, inside: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
-    from morvit_deploy import files
+    from morvit_deploy.files import publishing
 
-    write, paths = files.write_bytes, []
+    place, paths = publishing._place, []
 
-    def full_disk(path: Path, content: bytes) -> None:
-        paths.append(path)
+    def full_disk(new: Path, final: Path) -> None:
+        paths.append(final)
         if len(paths) == last:
-            raise OutputError(f"cannot write {path}: No space left on device; choose another place")
-        write(path, content)
+            raise OutputError(f"cannot write {final}: No space left on device; choose another place")
+        place(new, final)
 
-    monkeypatch.setattr("morvit_deploy.planning.calibrated.write_bytes", full_disk)
+    monkeypatch.setattr(publishing, "_place", full_disk)
     told = refused("calibrate", model, "--images", images, "--buckets", 1, "--limit", 4)
     assert "No space left" in told and written(inside) == []
 

@@ -90,7 +90,8 @@ def test_json_has_the_same_facts(source: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert len(data["tensors"]) == len(vit("aaa"))
     assert data["config"] == json.loads((tmp_path / "out" / "config.json").read_text()) | {
-        "register_tokens": 0
+        "register_tokens": 0,
+        "head_activation": "softmax",
     }
     assert answer("convert", source, "--explain", *SAY)["checkpoint"] is None
 
@@ -102,26 +103,26 @@ def test_without_a_place_to_write(source: Path) -> None:
 def test_what_exists_is_replaced_only_by_force(source: Path, tmp_path: Path) -> None:
     assert run("convert", source, "-o", tmp_path / "out", *SAY).exit_code == 0
     assert "pass --force" in refused("convert", source, "-o", tmp_path / "out", *SAY)
-    again = (*SAY, "--image-size", 24, "--force")
+    again = (*SAY, "--image-size", 24, "--trained-size", 16, "--force")
     assert run("convert", source, "-o", tmp_path / "out", *again).exit_code == 0
     assert load_checkpoint(tmp_path / "out").config.image_size == 24
     message = refused("convert", source, "-o", source.parent, *SAY, "--force")
-    assert "replaces only what this tool wrote" in message and source.is_file()
+    assert "an input of this command" in message and source.is_file()
 
 
 MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "asks": ((), "--preprocess published: inception for timm's own ViTs, imagenet for DeiT"),
-    "asks with a line": ((), "with the published values: --preprocess imagenet --num-heads"),
+    "asks with a line": ((), "your model's values for N, NAME, HEADS: --image-size N --preprocess NAME"),
     "in vain": ((*SAY, "--gate", "hard"), "--gate: has no effect on this checkpoint"),
     "no such activation": (("--activation", "silu"), "--activation: got 'silu', expected one of gelu"),
     "no such family": ((*SAY, "--family", "vit"), "--family: got 'vit', expected one of edge_recvit"),
     "another family": ((*SAY, "--family", "edge_recvit"), "do not belong to one: - unexpected: "),
     "no such preset": ((*SAY[2:], "--preprocess", "imagnet"), "--preprocess: got imagnet, expected imagenet"),
-    "no multiple": ((*SAY, "--image-size", 30), "--image-size: got 30, expected a multiple of the patch size 4"),
     "too large": ((*SAY, "--image-size", 10**10), "got 10000000000, which is 2,500,000,000 × 2,500,000,000 patches"),
     "long number": ((*SAY, "--capacity", "9" * 5000), "expected positive numbers with commas"),
     "no such entry": ((*SAY, "--entry", "ema"), "expected one of its state dicts: state_dict (44 weights)"),
     "no such prefix": ((*SAY, "--prefix", "student."), "with which no tensor begins; expected one of patch_embed."),
+    "no multiple": ((*SAY, "--image-size", 30, "--trained-size", 16), "got 30, expected a multiple of"),
     "heads": ((*SAY, "--sharing", "cycle", "--num-heads", 3), "num_heads: got 3, expected a divisor of embed_dim 8"),
     "no capacities": ((*SAY, "--capacity", "3,,2"), "--capacity: got '3,,2', expected positive numbers with commas"),
     "no number": (("--norm-eps", "small"), "--norm-eps"),
@@ -207,6 +208,10 @@ def test_help_of_convert_shows_the_options() -> None:
         "alpha",
         "dora-alpha",
         "image-size",
+        "trained-size",
+        "patch-stride",
+        "pooling",
+        "head-activation",
         "sharing",
         "no-ema",
     ):
@@ -257,7 +262,10 @@ def test_a_plan_of_a_source_is_its_plan(
     monkeypatch.setattr(sequence, "SCALES", (0.5, 1.0))
     model = source_models.randomise(source_models.EdgeRecViT(), seed=4, router_scale=2.0)
     source = saved(model.state_dict(), tmp_path / "edge.pth")
-    say = ("--preprocess", "cifar10", "--norm-eps", "1e-12", "--num-heads", 2, "--activation", "gelu")
+    say = (
+        *("--preprocess", "cifar10", "--norm-eps", "1e-12", "--num-heads", 2, "--activation", "gelu"),
+        *("--image-size", 32),
+    )
     images = save_pictures(tmp_path / "images")
     ended = run("calibrate", source, "--images", images, "--buckets", 2, *say)
     assert ended.exit_code == 0, ended.output

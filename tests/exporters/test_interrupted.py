@@ -48,7 +48,7 @@ def wait_for(process: subprocess.Popen[str], folder: Path, content: str) -> None
     raise AssertionError(f"the export ended first: {process.communicate()}")
 
 
-MOMENTS = {"begun": ".out.partial-*", "graph written": ".out.partial-*/model.onnx"}
+MOMENTS = {"begun": ".out.partial-*", "graph written": ".out.partial-*/new/out/model.onnx"}
 
 
 @pytest.mark.parametrize(

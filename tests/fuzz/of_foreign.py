@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from foreign_checkpoints import SAY, SIZE, vit
+from foreign_checkpoints import SAID, SAY, SIZE, vit
 from hypothesis import strategies as st
 from mutations import Payload, bytes_of
 from numpy.typing import NDArray
@@ -105,9 +105,7 @@ def logits_of(model: torch.nn.Module) -> NDArray[np.float64]:
 
 @cache
 def sound(path: Path) -> NDArray[np.float64]:
-    return logits_of(
-        read_model(path, Given(preprocess="imagenet", norm_eps=1e-6, num_heads=2, activation="gelu")).model
-    )
+    return logits_of(read_model(path, Given(**SAID)).model)
 
 
 def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:

@@ -13,8 +13,14 @@ from morvit_deploy.sources.tensors.reading import Contents
 
 DIM, HEADS, MLP, PATCH, GRID, CLASSES = 8, 2, 12, 4, 4, 5
 SIZE = PATCH * GRID
-SAID: dict[str, Any] = {"preprocess": "imagenet", "norm_eps": 1e-6, "num_heads": HEADS, "activation": "gelu"}
-SAY = ("--preprocess", "imagenet", "--norm-eps", "1e-6", "--num-heads", str(HEADS), "--activation", "gelu")
+SAID: dict[str, Any] = {
+    "preprocess": "imagenet", "norm_eps": 1e-6, "num_heads": HEADS, "activation": "gelu", "pooling": "cls",
+    "image_size": SIZE,
+}  # fmt: skip
+SAY = (
+    *("--preprocess", "imagenet", "--pooling", "cls", "--image-size", str(SIZE)),
+    *("--norm-eps", "1e-6", "--num-heads", str(HEADS), "--activation", "gelu"),
+)
 BLOCK = {
     "norm1.weight": (DIM,), "norm1.bias": (DIM,), "attn.qkv.weight": (3 * DIM, DIM), "attn.qkv.bias": (3 * DIM,),
     "attn.proj.weight": (DIM, DIM), "attn.proj.bias": (DIM,), "norm2.weight": (DIM,), "norm2.bias": (DIM,),

@@ -48,7 +48,7 @@ def test_every_tensor_of_the_file_is_accounted_for_once(tmp_path: Path) -> None:
 
 
 def test_provenance_says_what_was_read_and_said(tmp_path: Path) -> None:
-    provenance = read_model(source(tmp_path), said(image_size=24)).model.config.provenance
+    provenance = read_model(source(tmp_path), said(image_size=24, trained_size=16)).model.config.provenance
     assert provenance is not None
     assert provenance["family"] == "timm_vit" and provenance["entry"] == "model"
     assert provenance["files"].keys() == {"best.pth"}
@@ -59,6 +59,9 @@ def test_provenance_says_what_was_read_and_said(tmp_path: Path) -> None:
         "activation": "command line, --activation",
         "preprocess": "command line, --preprocess imagenet",
         "image_size": "command line, --image-size; trained with 16",
+        "trained_size": "command line, --trained-size",
+        "pooling": "command line, --pooling",
+        "head_activation": "default for several classes; or --head-activation sigmoid",
     }
     (remark,) = provenance["remarks"]
     assert remark == "position embeddings resampled from 4×4 to 6×6 patches (bicubic, antialiased)"

@@ -30,7 +30,8 @@ EAGER = 1e-5  # × max(1, max |logit|): both sides float32, only the order of su
 EXPORTED = 1e-4  # × the same: ONNX Runtime's kernels, after the rewrites
 IMAGES, SIZE = 4, 32
 
-TIMM = ("--norm-eps", "1e-6", "--num-heads", "2", "--activation", "gelu")
+SQUARE = ("--image-size", str(SIZE))
+TIMM = (*SQUARE, "--pooling", "cls", "--norm-eps", "1e-6", "--num-heads", "2", "--activation", "gelu")
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def hf_logits(model: nn.Module, images: Tensor) -> Tensor:
 
 PREPROCESS = ("--preprocess", "imagenet")
 MOR = (
+    *SQUARE,
     "--selection",
     "flat",
     "--gate",
@@ -215,7 +217,7 @@ GOLDEN = {
     "hf-vit-version-5-names": Golden(
         hf_vit,
         bare,
-        (*PREPROCESS, "--norm-eps", "1e-12", "--num-heads", "2", "--activation", "gelu"),
+        (*PREPROCESS, *SQUARE, "--norm-eps", "1e-12", "--num-heads", "2", "--activation", "gelu"),
         "hf_vit",
         hf_logits,
     ),
@@ -321,9 +323,11 @@ def full_edge() -> nn.Module:
     return model
 
 
-NO_CONFIG = ("--num-heads", "12", "--activation", "gelu")
+NO_CONFIG = ("--num-heads", "12", "--activation", "gelu", "--image-size", "224")
 FULL_SIZE = {
-    "timm": Golden(full_timm, bare, (*NO_CONFIG, "--norm-eps", "1e-6", *PREPROCESS), "timm_vit"),
+    "timm": Golden(
+        full_timm, bare, (*NO_CONFIG, "--pooling", "cls", "--norm-eps", "1e-6", *PREPROCESS), "timm_vit"
+    ),
     "hf-vit": Golden(lambda: full_hf("ViT"), by_transformers, PREPROCESS, "hf_vit", hf_logits),
     "hf-deit": Golden(lambda: full_hf("DeiT"), by_transformers, PREPROCESS, "hf_vit", hf_logits),
     "edge-dora": Golden(

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import crop_centre, normalise, prepare, resize_image
-from morvit_deploy.bundle.session import softmax
 from morvit_deploy.model.config import Preprocess
+from morvit_deploy.model.heads import probabilities
 from morvit_deploy.model.plan import Plan
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -45,7 +45,7 @@ def test_vectors(manifest: Manifest, golden_buckets: NDArray[np.int32]) -> dict[
         "pictures": [picture.ravel().tolist() for picture in pictures()],
         "prepared": prepared_cases(),
         "dispatch": dispatch_cases(manifest.plan),
-        "softmax": [softmax_case(logits) for logits in some_logits(manifest.config.num_classes)],
+        "guesses": guesses_cases(manifest.config.num_classes, manifest.config.head_activation),
         "colors": colour_cases(manifest.config.num_steps),
         "goldenBuckets": golden_buckets.tolist(),
     }
@@ -167,14 +167,23 @@ def some_logits(classes: int) -> list[NDArray[np.float32]]:
     return [row.astype(np.float32) for row in (spread, np.zeros(classes), far)]
 
 
-def softmax_case(logits: NDArray[np.float32]) -> dict[str, Any]:
-    """The best five classes of logits."""
-    probability = softmax(logits)
-    best = np.argsort(-probability, kind="stable")[:5]
+def guesses_cases(classes: int, own: str) -> list[dict[str, Any]]:
+    """The best five classes of some logits under each activation; those of the model's `own` come first."""
+    names = sorted(("softmax", "sigmoid"), key=lambda name: name != own)
+    return [guesses_case(logits, name) for name in names for logits in some_logits(classes)]
+
+
+def guesses_case(logits: NDArray[np.float32], activation: str) -> dict[str, Any]:
+    """The best five classes of logits, and those that the head decides for."""
+    probability = probabilities(logits, activation)
+    every = np.argsort(-logits, kind="stable")
+    best = every[:5]
     return {
+        "activation": activation,
         "logits": logits.tolist(),
         "indices": best.tolist(),
         "probabilities": probability[best].tolist(),
+        "present": [int(i) for i in every if logits[i] > 0] if activation == "sigmoid" else [int(best[0])],
     }
 
 

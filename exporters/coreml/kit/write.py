@@ -94,6 +94,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "classes": config.num_classes,
         "labels": manifest.labels,
         "preprocessing": describe_preprocessing(manifest.preprocess, config.image_size),
+        "headActivation": config.head_activation,
         "dispatch": {
             "mode": plan.mode,
             "lead": plan.lead,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from morvit_deploy.exporters.coreml.mil.function import Constant, Operation
@@ -75,16 +76,20 @@ CONSTEXPR: dict[str, Callable[..., Array]] = {
 
 
 class Weights:
-    """A package's constants as tensors; each is unpacked and converted once, whatever functions read it."""
+    """A package's constants as tensors; each is unpacked and converted once, whatever functions read it.
 
-    def __init__(self) -> None:
+    `floats` is the type of floating point: float64 computes without the package's own rounding.
+    """
+
+    def __init__(self, floats: torch.dtype = torch.float32) -> None:
+        self.floats = floats
         self._tensors: dict[object, Tensor] = {}
         self._unpacked: dict[object, Constant] = {}
 
     def tensor(self, constant: Constant) -> Tensor:
-        """float32, int64 or bool."""
+        """`floats`, int64 or bool."""
         if (key := _key(constant)) not in self._tensors:
-            self._tensors[key] = dense(np.asarray(constant.value))
+            self._tensors[key] = dense(np.asarray(constant.value), self.floats)
         return self._tensors[key]
 
     def unpack(self, operation: Operation, parameters: Mapping[str, Constant]) -> Constant:

@@ -12,7 +12,7 @@ Engine's differ from the GPU's. Only a run on the device shows that.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.ops import dense
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mil.program import Program
-from morvit_deploy.exporters.coreml.mil.step import Value
+from morvit_deploy.exporters.coreml.mil.step import Value, Values
 from morvit_deploy.exporters.coreml.mil.types import NUMPY, Array, ValueType
 
 
@@ -40,6 +40,8 @@ class MilPackage:
         self._functions = read_package(package)
         self._weights = Weights()
         self._programs: dict[str, Program] = {}
+        self._exact_weights = Weights(torch.float64)
+        self._exact: dict[str, Program] = {}
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -68,6 +70,30 @@ class MilPackage:
         with torch.inference_mode():
             values = self._programs[function].run(tensors, keep)
         return {name: _array(values[name], written.types[name]) for name in (*written.outputs, *keep)}
+
+    def evaluate(
+        self, function: str, feeds: Arrays, keep: Collection[str], replaced: Mapping[str, Array]
+    ) -> Arrays:
+        """The values `keep` of a function in float64, whatever its precision, where values inside are `replaced`.
+
+        A replaced value is returned as it was computed. Raises as `run`.
+        """
+        computed: dict[str, Value] = {}
+
+        def replace(values: Values, name: str) -> None:
+            if name in replaced:
+                computed[name], values[name] = values[name], torch.from_numpy(replaced[name])
+
+        if function not in self._exact:
+            self._exact[function] = Program(self.function(function), self._exact_weights)
+        tensors = {name: dense(np.asarray(value), torch.float64) for name, value in feeds.items()}
+        with torch.inference_mode():
+            values = self._exact[function].run(tensors, keep, replace)
+        return {
+            name: value.numpy()
+            for name, value in (values | computed).items()
+            if isinstance(value, torch.Tensor)
+        }
 
     def _checked(self, function: str, feeds: Arrays) -> dict[str, torch.Tensor]:
         inputs = {value.name: value.type for value in self.function(function).inputs}

@@ -64,13 +64,13 @@ def as_constant(value: Any, kind: Any) -> Any:
     return kind(plain)
 
 
-def dense(values: Array) -> Tensor:
-    """A numpy array as one of the three types that tensors hold here."""
+def dense(values: Array, floats: torch.dtype = torch.float32) -> Tensor:
+    """A numpy array as one of the three types that tensors hold here; `floats` is that of floating point."""
     # torch warns of arrays that cannot be written to
     tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
     if tensor.dtype == torch.bool:
         return tensor
-    return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+    return tensor.to(floats if tensor.is_floating_point() else torch.int64)
 
 
 def _without_none(annotation: object) -> object:

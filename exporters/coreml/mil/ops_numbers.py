@@ -1,6 +1,6 @@
 """Operations that compute: arithmetic, comparison, activations, casts, products, norms, sums.
 
-Each computes in float32; only its result is rounded to the package's type.
+Each computes in float32, or in float64 if it is given that; only its result is rounded to the package's type.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     Rounding to fp16 and wrapping are applied to every result elsewhere.
     """
     if dtype in ("fp16", "fp32"):
-        return x.to(torch.float32)
+        return x if x.is_floating_point() else x.to(torch.float32)
     if dtype == "bool":
         return x != 0
     bits = int(dtype.lstrip("uint"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -31,13 +31,24 @@ class Program:
         self._steps = [step for op in function.operations if (step := self._bind(op)) is not None]
         self._note_last_readers()
 
-    def run(self, feeds: Mapping[str, Tensor], keep: Collection[str]) -> Values:
-        """Named inputs to the named outputs, and to the values inside that `keep` names."""
+    def run(
+        self,
+        feeds: Mapping[str, Tensor],
+        keep: Collection[str],
+        replace: Callable[[Values, str], None] | None = None,
+    ) -> Values:
+        """Named inputs to the named outputs, and to the values inside that `keep` names.
+
+        `replace` is called with all values and the name of each that was just computed, and may change it.
+        """
         kept = {*self.function.outputs, *keep}
         values: Values = {**self._beside, **feeds}
         for step in self._steps:
             with self._naming(step.operation):
                 step.run(values)
+            if replace is not None:
+                for output in step.operation.outputs:
+                    replace(values, output.name)
             for name in step.frees:
                 if name not in kept:
                     del values[name]
@@ -64,7 +75,7 @@ class Program:
         return self._weights.unpack(operation, constants)
 
     def _step(self, operation: Operation, evaluator: Evaluator) -> Step:
-        step = Step(operation, evaluator, {}, {})
+        step = Step(operation, evaluator, {}, {}, floats=self._weights.floats)
         if missing := evaluator.required - set(operation.inputs):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         for name, reads in operation.inputs.items():

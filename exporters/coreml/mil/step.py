@@ -15,8 +15,6 @@ from morvit_deploy.exporters.coreml.mil.types import FLOATS, ValueType
 Value: TypeAlias = Tensor | str | int  # a computed value: a tensor, or the label that `classify` returns
 Values: TypeAlias = dict[str, Value]
 
-_HELD = {"float": torch.float32, "bool": torch.bool, "integer": torch.int64}
-
 
 @dataclass
 class Step:
@@ -27,6 +25,7 @@ class Step:
     given: dict[str, Any]  # constant parameters, of the types that the evaluator takes
     reads: dict[str, str | tuple[str, ...]]  # parameter -> the values that it reads
     frees: list[str] = field(default_factory=list)  # values that no later step reads
+    floats: torch.dtype = torch.float32  # of floating point; float64: without rounding
 
     def run(self, values: Values) -> None:
         """Read from `values` and put the results there, in the types that the package declares."""
@@ -40,11 +39,17 @@ class Step:
         if len(results) != len(outputs):
             raise ValueError(f"{len(results)} results, {len(outputs)} expected")
         for one, output in zip(results, outputs, strict=True):
-            values[output.name] = to_type(one, output.type, exact=self.evaluator.moves)
+            if self.floats != torch.float32 and isinstance(one, Tensor) and one.is_floating_point():
+                one = one.to(self.floats)
+            values[output.name] = to_type(one, output.type, self.floats, exact=self.evaluator.moves)
 
 
-def to_type(result: Value, kind: ValueType, exact: bool) -> Value:
+def to_type(
+    result: Value, kind: ValueType, floats: torch.dtype = torch.float32, *, exact: bool = False
+) -> Value:
     """Round a result to fp16 or wrap it around as its declared type does; an `exact` one stays as it is.
+
+    Floats other than float32 are not rounded.
 
     ValueError for another shape or another kind of numbers.
     """
@@ -53,11 +58,11 @@ def to_type(result: Value, kind: ValueType, exact: bool) -> Value:
     if not kind.fits(result.shape):
         raise ValueError(f"its result has shape {tuple(result.shape)}, the package says {kind.shape}")
     category = "float" if kind.dtype in FLOATS else "bool" if kind.dtype == "bool" else "integer"
-    if result.dtype != _HELD[category]:
+    if result.dtype != {"float": floats, "bool": torch.bool, "integer": torch.int64}[category]:
         raise ValueError(f"its result is {result.dtype}, the package says {kind.dtype}")
     if exact:
         return result
-    if kind.dtype == "fp16":
+    if kind.dtype == "fp16" and floats == torch.float32:
         return result.half().float()
     return result if category != "integer" else _wrap(result, kind.dtype)
 

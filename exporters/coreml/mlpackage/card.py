@@ -11,6 +11,7 @@ from morvit_deploy.exporters.coreml.contract.names import STEM
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.heads import SIGMOID
 from morvit_deploy.model.plan import Plan
 
 PREFIX = "morvit"  # of our keys in the user-defined metadata
@@ -41,8 +42,8 @@ class Card:
     metadata: Mapping[str, str]  # the user-defined part
 
 
-def model_card(about: Subject, author: str | None, license: str | None) -> Card:
-    """The card of a package; author and license default to the checkpoint's provenance."""
+def model_card(about: Subject, author: str | None, license: str | None, version: str | None = None) -> Card:
+    """The card of a package; author and license default to the checkpoint's provenance, `version` to this one."""
     provenance = about.config.provenance or {}
     described = {
         "plan": about.plan.model_dump(mode="json", exclude={"calibration"}),
@@ -51,7 +52,8 @@ def model_card(about: Subject, author: str | None, license: str | None) -> Card:
     }
     metadata = {
         "checkpoint.sha256": about.checkpoint,
-        "version": versions().get("morvit-deploy", "unknown"),
+        "head_activation": about.config.head_activation,
+        "version": version or versions().get("morvit-deploy", "unknown"),
         **{name: json.dumps(value, separators=(",", ":")) for name, value in described.items()},
     }
     return Card(
@@ -89,12 +91,14 @@ def _ports(about: Subject) -> dict[str, str]:
         image = f"An RGB picture: {crop}. Normalisation is inside."
     else:
         image = f"A picture, {crop}, as (pixel / 255 − mean) / std, channels first."
+    apart = ", independent of the others (sigmoid); a picture may have several classes above 0.5, or none."
     handed = {mil_name(name): "Passed from the stem to a bucket's function." for name in about.carried}
     return {
         "image": image,
-        "logits": f"One number for each of the {config.num_classes} classes, before softmax.",
+        "logits": f"One number for each of the {config.num_classes} classes, before {config.head_activation}.",
         "classLabel": "The most probable class.",
-        "classLabel_probs": "The probability of each class.",
+        "classLabel_probs": "The probability of each class"
+        + (apart if config.head_activation == SIGMOID else "."),
         "bucket": "Number of the bucket that the picture needs; the cheapest is 0.",
         "overflow": "1: the picture needs more tokens than this bucket holds; run it in the last one.",
         "depth": f"Steps (of {config.num_steps}) that each of the {config.num_patches} patches ran, row by row.",

@@ -17,6 +17,7 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
 from morvit_deploy.exporters.coreml.mlpackage.probes import hide
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, mil_name, quiet
 from morvit_deploy.graph.pieces import Named
+from morvit_deploy.model.heads import SIGMOID
 
 IMAGE = "image"
 COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
@@ -40,7 +41,9 @@ class Wanted:
     ios: int
     precision: str  # fp32 or fp16
     pixels: bool  # the input `image` is a picture, not an array
-    probabilities: bool = False  # the function returns them besides the logits
+    probabilities: str | None = (
+        None  # activation of the head, if the function returns them besides the logits
+    )
 
 
 def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Converted:
@@ -51,9 +54,9 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
     """
     ct = coremltools()
     named = module(*example)
-    results = (*module.results, *([PROBABILITIES] if wanted.probabilities else []))
+    results = (*module.results, *([PROBABILITIES] if wanted.probabilities is not None else []))
     names = [*results, *(name for name in named if name not in results)]
-    program = _exported(_Outputs(module, names), example)
+    program = _exported(_Outputs(module, names, wanted.probabilities), example)
     with quiet():
         model = ct.convert(
             program,
@@ -76,14 +79,15 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
 class _Outputs(nn.Module):
     """Named values as a tuple, whole numbers as int32: Core ML returns neither booleans nor bytes."""
 
-    def __init__(self, module: Named, names: list[str]) -> None:
+    def __init__(self, module: Named, names: list[str], head: str | None) -> None:
         super().__init__()
-        self.module, self.names = module, names
+        self.module, self.names, self.head = module, names, head
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         out = self.module(*inputs)
-        if PROBABILITIES in self.names:
-            out = out | {PROBABILITIES: out["logits"].softmax(dim=-1)}
+        if self.head is not None:
+            logits = out["logits"]
+            out = out | {PROBABILITIES: logits.sigmoid() if self.head == SIGMOID else logits.softmax(dim=-1)}
         return tuple(
             out[name].to(torch.int32) if is_whole(name, out[name]) else out[name] for name in self.names
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from morvit_deploy.exporters.coreml.contract.names import MAIN
 from morvit_deploy.exporters.coreml.mlpackage.card import Card
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
+from morvit_deploy.files import temporary
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
@@ -25,10 +25,10 @@ def save_package(models: Mapping[str, Model], folder: Path) -> None:
         if list(models) == [MAIN]:
             models[MAIN].save(str(folder))
             return
-        with tempfile.TemporaryDirectory(prefix="morvit-mil-") as scratch:
+        with temporary("mil") as scratch:
             joined = ct.utils.MultiFunctionDescriptor()
             for name, model in models.items():
-                part = str(Path(scratch) / f"{name}.mlpackage")
+                part = str(scratch / f"{name}.mlpackage")
                 model.save(part)
                 joined.add_function(part, src_function_name=MAIN, target_function_name=name)
             joined.default_function_name = next(iter(models))

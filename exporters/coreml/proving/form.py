@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
@@ -41,6 +41,29 @@ def form_violations(function: Function, precision: str, form: CoremlForm) -> lis
         for what, fits in found.items()
         if not fits
     ]
+
+
+def head_violations(function: Function, activation: str) -> list[str]:
+    """The probabilities of a classifier are made of the logits by the activation of the head."""
+    made = {value.name: op for op in computed(function) for value in op.outputs}
+    kinds = [_maker(op, made) for op in function.operations if op.type == "classify"]
+    return [
+        f"function {function.name!r}: the probabilities are made by {kind}, expected {activation}, the "
+        "head_activation of the manifest"
+        for kind in kinds
+        if kind != activation
+    ]
+
+
+def _maker(classify: Operation, made: Mapping[str, Operation]) -> str:
+    """Type of the operation that makes the probabilities, before a cast."""
+    (name,) = classify.inputs["probabilities"]
+    if not isinstance(name, str) or name not in made:
+        return "a constant"
+    op = made[name]
+    return (
+        next((made[read].type for read in op.reads if read in made), "cast") if op.type == "cast" else op.type
+    )
 
 
 def index_violations(function: Function, form: CoremlForm) -> list[str]:

@@ -40,7 +40,7 @@ class Promise:
 def promise_of(graph: StaticMoRViT, image: Tensor) -> Promise:
     """Run a static graph on `image` and count the products with each weight; weights without one are left out."""
     uses: Counter[str] = Counter()
-    modules = {name: module for name, module in graph.named_modules() if _multiplies(module)}
+    modules = weights_of(graph)
     hooks = [
         module.register_forward_hook(lambda *_, name=name: uses.update([name]))
         for name, module in modules.items()
@@ -49,11 +49,34 @@ def promise_of(graph: StaticMoRViT, image: Tensor) -> Promise:
     for hook in hooks:
         hook.remove()
     weights = tuple(
-        Weight(weight_name(f"{name}.weight"), module.weight.numpy(), uses[name])
-        for name, module in modules.items()
-        if uses[name]
+        Weight(name, weight_of(module).numpy(), uses[name]) for name, module in modules.items() if uses[name]
     )
     return Promise(weights, frozenset(values) - set(RESULTS))
+
+
+def weights_of(graph: StaticMoRViT) -> dict[str, nn.Module]:
+    """Name of each weight that products may read, to the module that holds it."""
+    return {
+        weight_name(f"{name}.weight"): module for name, module in graph.named_modules() if _multiplies(module)
+    }
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a module of `weights_of`."""
+    assert isinstance(module.weight, Tensor)
+    return module.weight
+
+
+def in_orientation(values: Array, weight: Array) -> Array:
+    """A stored constant in the shape of the weight that it is, transposed if that is nearer."""
+    ways = [
+        way for way in (np.squeeze(values), np.squeeze(values).T) if way.shape == np.squeeze(weight).shape
+    ]
+    return min(ways, key=lambda way: _distance(way, weight)).reshape(weight.shape).astype(weight.dtype)
+
+
+def _distance(values: Array, weight: Array) -> float:
+    return float(np.square(values.astype(np.float64) - np.squeeze(weight)).sum())
 
 
 def _multiplies(module: nn.Module) -> bool:

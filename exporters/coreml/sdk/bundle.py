@@ -151,7 +151,7 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
 
 def _problem(folder: Path, file: Mapping[str, Any]) -> str | None:
     path = folder / file["path"]
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if Path(file["path"]).is_absolute() or ".." in Path(file["path"]).parts:
         return f"{file['path']}: leaves the bundle"
     if not path.is_file():
         return f"{file['path']}: missing"

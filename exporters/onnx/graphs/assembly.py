@@ -14,6 +14,7 @@ from morvit_deploy.exporters.base import Written
 from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, separate
 from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, self_dispatching
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
+from morvit_deploy.exporters.onnx.graphs.graphs import computed_values
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.pieces import EmptyResults, StemPart, TrunkPart, Whole, name_carried
@@ -71,7 +72,7 @@ def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = Fal
         parts = separate(pieces.parts[STEM], pieces.trunks)
         names = graph_files("host", plan)
         files = write_graphs(folder, {names[part]: model for part, model in parts.items()})
-        return _written(files, [parts[STEM], parts[plan.buckets[-1].name]], pieces)
+        return _written(files, [*parts.values()], pieces)
     model = self_dispatching(pieces.parts[STEM], pieces.trunks, pieces.unanswered)
     if inside:
         integers_inside(model)
@@ -81,12 +82,14 @@ def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = Fal
 def _written(files: list[str], models: list[onnx.ModelProto], pieces: Pieces) -> Written:
     outputs = {value.name: value for model in models for value in model.graph.output}
     carried = pieces.carried if pieces.unanswered is None else ()
+    # joining the pieces drops what only the overflow of `full` reads
+    computed = {name for model in models for name in computed_values(model.graph)}
     return Written(
         files=files,
         inputs=tuple(_port(value) for value in models[0].graph.input),
         outputs=tuple(_port(outputs[name]) for name in ORDER if name in outputs),
         carried=tuple(_port(value) for name, value in outputs.items() if name in carried),
-        probes=pieces.probes,
+        probes=tuple(name for name in pieces.probes if name in computed),
     )
 
 

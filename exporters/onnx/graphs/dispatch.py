@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from morvit_deploy.exporters.onnx.graphs.branches import after_slash, as_branch, merge_pieces
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, rename
+from morvit_deploy.exporters.onnx.graphs.portable import cast_to_uint8
 from morvit_deploy.model.plan import FULL
 
 ORDER = ("logits", "bucket", "overflow", "depth")  # of a bundle's outputs
@@ -98,7 +99,7 @@ def _run_full(
     otherwise = _keep("keep", {name: found[name] for name in results}, values)
     graph.node.append(_choice(FULL, condition, branch, otherwise, results.values()))
     if "depth" in values:
-        graph.node.append(_node("Cast", [results["depth"]], ["depth"], to=TensorProto.UINT8))
+        graph.node.extend(cast_to_uint8(results["depth"], "depth"))
         values["depth"].type.tensor_type.elem_type = TensorProto.UINT8
 
 

@@ -20,10 +20,9 @@ from morvit_deploy.exporters.onnx.graphs.graphs import (
     rename,
 )
 from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
+from morvit_deploy.exporters.onnx.graphs.portable import OPSET, make_portable
 from morvit_deploy.graph.pieces import Named
 from morvit_deploy.graph.weights import weight_name
-
-OPSET, IR_VERSION = 20, 10  # what ONNX Runtime, TensorRT and OpenVINO all take
 
 
 def trace(
@@ -51,6 +50,7 @@ def trace(
     assert program is not None
     model = _simplified(program.model_proto)
     probes = _hide_probes(model, module.results)
+    make_portable(model)
     _tidy(model)
     return model, probes
 
@@ -90,7 +90,7 @@ def _hide_probes(model: onnx.ModelProto, results: tuple[str, ...]) -> tuple[str,
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """The checkpoint's names for weights, no metadata, fixed versions."""
+    """The checkpoint's names for weights, no metadata."""
     graph = model.graph
     held = "static.static."  # _AsTuple's module, and that one's
     rename(
@@ -112,7 +112,6 @@ def _tidy(model: onnx.ModelProto) -> None:
     del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:], model.functions[:]
     graph.name, graph.doc_string, model.doc_string = "morvit", "", ""
     model.producer_name, model.producer_version = "morvit-deploy", ""
-    model.ir_version = IR_VERSION
 
 
 @contextmanager

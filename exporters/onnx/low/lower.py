@@ -11,11 +11,11 @@ import onnx
 from morvit_deploy.calibration.ranges.channels import Channels
 from morvit_deploy.calibration.ranges.ranges import DEFAULT
 from morvit_deploy.calibration.ranges.sensitivity import Search, score, search
-from morvit_deploy.exporters.onnx.graphs.assembly import Pieces
+from morvit_deploy.exporters.onnx.graphs.assembly import STEM, WHOLE, Pieces
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
 from morvit_deploy.exporters.onnx.low.linears import as_gemms, linears
 from morvit_deploy.exporters.onnx.low.observe import Observer, Stream
-from morvit_deploy.exporters.onnx.low.quantize import Ranges, lift, quantise
+from morvit_deploy.exporters.onnx.low.quantize import Ranges, activations_of, lift, quantise
 from morvit_deploy.exporters.onnx.low.ranges import ranges_of, smoothing_of
 from morvit_deploy.exporters.onnx.low.speed import measure_speed, overall_ratio
 from morvit_deploy.exporters.request import Request
@@ -88,6 +88,7 @@ def to_int8(
         buckets=observer.counted(),
         smoothing=smoothing,
         lifted=() if found is None else found.lifted,
+        activations=_activations(integers),
         weight_bits=bits,
         instruction_set=here.instruction_set,
         facts=record,
@@ -105,6 +106,15 @@ def _gemms(pieces: Pieces) -> Pieces:
     return pieces.map(changed)
 
 
+def _activations(pieces: Pieces) -> dict[str, tuple[float, int]]:
+    """Scales and zero points as the written files name them: values of a trunk have its bucket's prefix."""
+    return {
+        (name if part in (WHOLE, STEM) else f"{part}/{name}"): scale
+        for part, model in pieces.parts.items()
+        for name, scale in activations_of(model).items()
+    }
+
+
 def _lifted(floats: Pieces, integers: Pieces, layers: tuple[str, ...] | frozenset[str]) -> Pieces:
     return integers.map(lambda part, model: lift(model, floats.parts[part], layers))
 
@@ -119,7 +129,8 @@ def _search(observer: Observer, floats: Pieces, integers: Pieces, max_drop: floa
         if lifted:
             tell(f"sensitivity: {', '.join(sorted(lifted))} in float")
         mixed = replace(few, pieces=_lifted(floats, integers, lifted))
-        return score(expected, mixed.logits(), few.folder.labels)
+        folder = few.folder
+        return score(expected, mixed.logits(), folder.labels, folder.config.head_activation)
 
     return search(layers, measure, max_drop)
 

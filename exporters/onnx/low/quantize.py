@@ -13,13 +13,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, drop_unread, rename
-from morvit_deploy.exporters.onnx.graphs.trace import IR_VERSION, OPSET
+from morvit_deploy.exporters.onnx.graphs.portable import IR_VERSION, OPSET
 from morvit_deploy.exporters.onnx.low.linears import Linear, linears
 from morvit_deploy.model.choices import Int8Flavor
 from morvit_deploy.model.precision import WeightBits
@@ -78,6 +79,19 @@ def quantise(
     _only_products_read_integers(quantised, known)
     _name_tidily(quantised.graph, {linear.weight for linear in known.values()}, tensors)
     return _as_written(quantised)
+
+
+def activations_of(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
+    """Scale and zero point of each activation that is rounded, by the rounded value's name."""
+    held = {init.name: init for init in model.graph.initializer}
+    return {
+        node.output[0]: (
+            float(numpy_helper.to_array(held[node.input[1]])),
+            int(numpy_helper.to_array(held[node.input[2]])),
+        )
+        for node in model.graph.node
+        if node.op_type == Q and len(node.input) == 3
+    }
 
 
 def lift(quantised: onnx.ModelProto, original: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:

@@ -16,9 +16,13 @@ from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import check_files, no_file, of_format, write_text
 
 if TYPE_CHECKING:
     from morvit_deploy.timing.result import Result
+
+
+IS_RESULT = of_format("morvit-bench/")
 
 
 class Settings(TypedDict):
@@ -204,12 +208,22 @@ class BenchWords:
 
     def keep(self, result: Result[Any]) -> None:
         """Print the warnings, and write the file of --out."""
-        from morvit_deploy.files import write_text
-
         self.say_images()
         warn(result.warnings)
         if self.out is not None:
-            write_text(self.out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
+            self.write(result)
+
+    def check_out(self) -> None:
+        """OutputError unless --out can be written, before anything is measured."""
+        if self.out is not None:
+            inputs = (self.bundle, *self.measured.against, self.measured.images, self.verdict.checkpoint)
+            check_files([self.out], force=self.output.force, replaces=IS_RESULT, inputs=inputs)
+
+    def write(self, result: Result[Any]) -> None:
+        """Write the file of --out."""
+        assert self.out is not None
+        text = json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n"
+        write_text(self.out, text, replaces=IS_RESULT if self.output.force else no_file)
 
 
 def given(options: Mapping[str, object]) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from morvit_deploy.cli.shared.console import note, working
+from morvit_deploy.cli.shared.console import note, warn, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.places import checkpoint_path
 from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.files import temporary
 from morvit_deploy.sources.tensors.names import is_foreign
 from morvit_deploy.strict_json import MAX_DIGITS
 
@@ -47,7 +47,20 @@ class Foreign(Group):
     ] = None
     capacity: Annotated[str | None, Help("Tokens that run each step.", "K1,K2,…")] = None
     dora_alpha: Annotated[float | None, Help("Alpha of DoRA layers that were not merged.")] = None
-    image_size: Annotated[int | None, Help("Resample position embeddings to images of N×N pixels.")] = None
+    image_size: Annotated[
+        str | None,
+        Help("Image size in pixels; position embeddings are resampled if it is not that of training.", "N"),
+    ] = None
+    trained_size: Annotated[
+        str | None, Help("Image size of training, if --image-size is another one.", "N|HxW")
+    ] = None
+    patch_stride: Annotated[int | None, Help("Pixels from one patch to the next.")] = None
+    pooling: Annotated[
+        str | None, Help("What the head reads: cls, or mean (the mean of all tokens).", "NAME")
+    ] = None
+    head_activation: Annotated[
+        str | None, Help("softmax: one class an image; sigmoid: each class yes or no.", "NAME")
+    ] = None
     sharing: Annotated[
         str | None,
         Help("Require that unrolled layers are tied (none, cycle or middle_cycle); this is proved.", "NAME"),
@@ -110,8 +123,8 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
             )
         yield Opened(path, path, _name(path))
         return
-    with tempfile.TemporaryDirectory(prefix="morvit-") as scratch:
-        folder = Path(scratch) / "checkpoint"
+    with temporary("convert") as scratch:
+        folder = scratch / "checkpoint"
         with working("loading PyTorch") as (tell, _):
             from morvit_deploy.sources.conversion import convert
 
@@ -119,6 +132,7 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
         detected = f"{path} is {converted.title}, detected from {converted.because[0]}; {converted.tied}"
         for remark in (detected, *converted.remarks):
             note(remark)
+        warn(converted.warnings)
         try:
             yield Opened(folder, path, _name(path))
         except MorvitError as error:  # the user knows his file, not where it lay converted

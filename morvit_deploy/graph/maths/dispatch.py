@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from morvit_deploy.graph.maths.rewrites import rank
+
 
 def counts_of(depth: Tensor, layers: int) -> Tensor:
     """Return how many tokens run each layer, int64 (…, layers), from the depth (…, N) of each patch token."""
@@ -22,7 +24,7 @@ def sort_by_depth(depth: Tensor) -> Tensor:
     """
     tokens = depth.shape[-1]
     keys = (depth * tokens - torch.arange(tokens)).to(torch.float32)  # whole numbers below 2²⁴: exact
-    return torch.topk(keys, tokens, dim=-1).indices
+    return rank(keys, tokens)[1]
 
 
 def key_mask(runs: Tensor, dtype: torch.dtype) -> Tensor:

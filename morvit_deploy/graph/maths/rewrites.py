@@ -35,14 +35,36 @@ class KeyedBlock(Protocol):
 # 1 ---------------------------------------------------------------------------------------------------------
 
 
+MOST_RANKED = 3840  # largest k of TensorRT's TopK
+
+
 def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rewrite 1, top-k of fixed k: return the k highest values of z (…, n), best first, and their positions.
 
     Replaces the paper's percentile (§3.2). ONNX resolves ties to the lower position; other runtimes do not specify
-    them, so decisions are compared only on images with a routing margin above zero.
+    them, so decisions are compared only on images with a routing margin above zero. More than MOST_RANKED tokens are
+    ranked in groups, so that each TopK is one that TensorRT builds; then −∞ is returned as the lowest finite number.
     """
-    values, order = torch.topk(z, k, dim=-1)
-    return values, order
+    if k <= MOST_RANKED:
+        values, order = torch.topk(z, k, dim=-1)
+        return values, order
+    places, left = torch.arange(z.shape[-1]), z.clamp(min=torch.finfo(z.dtype).min)
+    groups = []
+    for start in range(0, k, MOST_RANKED):
+        if groups:  # whichever of equal values a TopK took, no position is taken twice
+            taken = (groups[-1][1][..., None] == places).any(dim=-2)
+            left = left.masked_fill(taken, float("-inf"))
+        groups.append(torch.topk(left, min(MOST_RANKED, k - start), dim=-1))
+    return torch.cat([values for values, _ in groups], dim=-1), torch.cat(
+        [order for _, order in groups], dim=-1
+    )
+
+
+def inverse(numbers: Tensor) -> Tensor:
+    """Return the order that sorts numbers (…, n), which are a permutation of 0 … n − 1."""
+    if numbers.shape[-1] <= MOST_RANKED:
+        return torch.argsort(numbers, dim=-1)
+    return rank(-numbers.to(torch.float32), numbers.shape[-1])[1]
 
 
 # 2 ---------------------------------------------------------------------------------------------------------
@@ -66,7 +88,8 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     Attention and MLP do not depend on token order once positions are embedded, so the active tokens stay in routed
     order and are not scattered back. The second result is None if `order` contains only the kept tokens.
     """
-    kept = torch.nn.functional.pad(order[..., :k] + 1, (1, 0))  # CLS is row 0
+    cls = order.new_zeros((*order.shape[:-1], 1))  # CLS is row 0
+    kept = torch.cat([cls, order[..., :k] + 1], dim=-1)
     leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
     return take(h, kept), leavers
 

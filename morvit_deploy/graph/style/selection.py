@@ -6,11 +6,11 @@ An order lists tokens, best first. Its representation is private to a selection:
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
 from morvit_deploy.graph.maths.layouts import BSD, RowLayout
-from morvit_deploy.graph.maths.rewrites import partition, partition_all, rank, take
+from morvit_deploy.graph.maths.rewrites import inverse, partition, partition_all, rank, take
 
 LOWEST = -65504.0  # score of tokens that have left: the lowest fp16 number, since infinity times zero is NaN
 # added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
@@ -38,7 +38,7 @@ class Gathers:
 
     def with_cls(self, runs: Tensor) -> Tensor:
         """Prepend CLS, which always runs, to runs (…, held)."""
-        return nn.functional.pad(runs, (1, 0), value=True)
+        return torch.cat([torch.full((*runs.shape[:-1], 1), True), runs], dim=-1)
 
     def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
         """Return `value` where the condition holds and the number `other` elsewhere."""
@@ -78,11 +78,11 @@ class Gathers:
 
     def back(self, values: Tensor, numbers: Tensor) -> Tensor:
         """Sort values (…, n) by the token numbers they belong to, which are a permutation."""
-        return take(values[..., None], torch.argsort(numbers, dim=-1))[..., 0]
+        return take(values[..., None], inverse(numbers))[..., 0]
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
         """The same for values (n,) that are equal for every image."""
-        return values[torch.argsort(numbers, dim=-1)]
+        return values[inverse(numbers)]
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
         """Return an order of one token: the position of number 0."""
@@ -99,9 +99,6 @@ class OneGather(Gathers):
 
     def threshold(self, threshold: float) -> float:
         return max(-HIGHEST, min(HIGHEST, threshold))
-
-    def with_cls(self, runs: Tensor) -> Tensor:
-        return torch.cat([torch.full((*runs.shape[:-1], 1), True), runs], dim=-1)
 
     def where(self, condition: Tensor, value: Tensor, other: float) -> Tensor:
         return torch.where(condition, value, torch.full((1,), other, dtype=value.dtype))

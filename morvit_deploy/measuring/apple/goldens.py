@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
+from morvit_deploy.model.heads import same_decisions
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def agreement(got: Sequence[NDArray[Any]], golden: Golden, precision: str) -> Ag
     for one, expected in zip(got, golden.logits.astype(np.float64), strict=True):
         gap = np.abs(np.asarray(one, dtype=np.float64) - expected).max()
         errors.append(float(gap / max(1.0, np.abs(expected).max())) if np.isfinite(gap) else math.inf)
-    same = np.mean([np.argmax(one) == np.argmax(e) for one, e in zip(got, golden.logits, strict=True)])
+    same = same_decisions(np.stack([np.asarray(one).ravel() for one in got]), golden.logits).mean()
     return Agreement(tuple(errors), float(same), TOLERANCE.get(precision, TOLERANCE["fp16"]))
 
 

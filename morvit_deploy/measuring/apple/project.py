@@ -12,7 +12,7 @@ from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
-from morvit_deploy.files import new_folder
+from morvit_deploy.files import files_in, new_folder
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.machine.extras import PACKAGE
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
@@ -23,6 +23,7 @@ CARRIED = (
     "morvit_deploy",
     "morvit_deploy.errors",
     "morvit_deploy.files",
+    *(f"morvit_deploy.files.{name}" for name in ("checks", "locks", "ours", "publishing")),
     "morvit_deploy.layout",
     "morvit_deploy.report",
     "morvit_deploy.strict_json",
@@ -127,12 +128,13 @@ def write_project(
         )
         pillow = PILLOW if manifest.input == "uint8" else ""
         for file, text in {
-            PROJECT: json.dumps(known, indent=1) + "\n",
             "bench.py": BENCH,
             "README.md": readme,
             "requirements.txt": REQUIREMENTS.format(pillow=pillow),
         }.items():
             (partial / file).write_text(text, encoding="utf-8")
+        known["files"] = files_in(partial)
+        (partial / PROJECT).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return folder
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import Package
+from morvit_deploy.files import temporary
 from morvit_deploy.measuring.apple.checklist import (
     MacState,
     Phone,
@@ -113,15 +112,15 @@ def measure_on(device: CoreMl, wish: Wish, phone: Phone | None, *, inputs: str) 
 @contextmanager
 def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
     """Core ML here or on the phone; imports coremltools."""
-    with tempfile.TemporaryDirectory(prefix="morvit-bench-", ignore_cleanup_errors=True) as work:
+    with temporary("bench") as work:
         if phone is None:
             from morvit_deploy.measuring.apple.mac import Mac
 
-            yield Mac(package, Path(work))
+            yield Mac(package, work)
             return
         from morvit_deploy.measuring.apple.phone import IPhone
 
-        device = IPhone(package, Path(work), phone, wish.team)
+        device = IPhone(package, work, phone, wish.team)
         try:
             yield device
         finally:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.errors import BundleError, MorvitError, OutputError
+from morvit_deploy.errors import BundleError, MorvitError
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
-from morvit_deploy.files import write_text
+from morvit_deploy.files import check_files, no_file, of_format, write_text
 from morvit_deploy.measuring.apple.dispatching import COMPARE, UNITS, chosen_units
 from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
 from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
@@ -38,8 +38,8 @@ def main(project: Path, arguments: Sequence[str]) -> int:
 
 def _run(project: Path, options: argparse.Namespace) -> int:
     out = Path(options.out)
-    if out.exists() and not (options.force and out.is_file()):
-        raise OutputError(f"-o {out} exists; pass --force to replace it")
+    is_result = of_format("morvit-bench/")
+    check_files([out], force=options.force, replaces=is_result)
     fields = {name: getattr(options, name) for name in ("runs", "blocks", "warmup", "phone", "team")}
     wish = Wish(options.device, chosen_units(options.compute_units), **fields)
     assert wish.amount  # before anything is loaded
@@ -53,7 +53,11 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         inputs=_known(project)["inputs"],
         tell=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
     )
-    write_text(out, json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n")
+    write_text(
+        out,
+        json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n",
+        replaces=is_result if options.force else no_file,
+    )
     print(apple_report(result).markdown())
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)

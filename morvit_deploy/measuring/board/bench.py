@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.errors import LostError, TargetError
+from morvit_deploy.files import temporary
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.measuring.board.engines import DeviceEngines
 from morvit_deploy.measuring.board.jetson import check_jetson, jetson_warnings, with_energy
@@ -40,8 +40,8 @@ def bench_remote(request: BenchRequest, host: Host, readers: Sequence[str]) -> B
     """
     board = Board(request, host, list(readers))
     try:
-        with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
-            measured = board.measured(Path(scratch), stack)
+        with temporary("bench") as scratch, ExitStack() as stack:
+            measured = board.measured(scratch, stack)
     except (LostError, TargetError) as error:
         if isinstance(error, TargetError) and not any(lane.blocks for lane in board.lanes):
             raise

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from morvit_deploy.bundle.images import open_images
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.links import open_linked
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, digest, synthetic_images
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model.config import Config
@@ -62,7 +63,7 @@ class Subject:
 
 def prepare(bundle: Path, source: Source, file: Path) -> Subject:
     """Check the bundle and write its inputs to `file`; raises BundleError, ImageError or TargetError."""
-    manifest = open_manifest(bundle)
+    bundle, manifest = open_linked(bundle)
     batch = _batch(bundle, manifest, source.batch)
     enough = (STREAM if source.images is None else MOST_SURVEYED) if manifest.plan.adaptive else IMAGES
     pixels = draw(source, manifest.config, max(enough, batch), shuffled=manifest.plan.adaptive)

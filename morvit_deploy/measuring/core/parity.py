@@ -13,6 +13,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.model.gates import gate_for
+from morvit_deploy.model.heads import SIGMOID, SOFTMAX
 
 PARITY_IMAGES = 16  # at least one round
 DEVICE_TOLERANCE = 1e-4  # × max(1, max |logit|): as for the conversion gap, float32 round-off over 12 layers
@@ -34,9 +35,12 @@ class LogitParity:
     same_class: int  # images
 
     @classmethod
-    def of(cls, bundle: str, place: str, precision: str, found: Mapping[str, Any]) -> LogitParity:
-        """From what `agent.parity` returns."""
-        return cls(bundle, place, precision, found["max_abs"], found["scale"], found["same_class"])
+    def of(
+        cls, bundle: str, place: str, precision: str, found: Mapping[str, Any], activation: str = SOFTMAX
+    ) -> LogitParity:
+        """From what `agent.parity` returns; `activation` of the head decides what another class is."""
+        same = found["same_signs" if activation == SIGMOID else "same_class"]
+        return cls(bundle, place, precision, found["max_abs"], found["scale"], same)
 
     @property
     def images(self) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
@@ -94,7 +93,10 @@ class BundleProcesses(Measurer[BundleLane]):
     def returns(self, lane: BundleLane) -> LogitParity:
         self.expect(lane.subject)
         found = lane.worker.parity(parity_rounds(lane.subject))
-        return LogitParity.of(lane.name, self.place, lane.subject.manifest.precision, found)
+        manifest = lane.subject.manifest
+        return LogitParity.of(
+            lane.name, self.place, manifest.precision, found, manifest.config.head_activation
+        )
 
     def expect(self, subject: Subject) -> None:
         """Write the expected logits for the process to read."""
@@ -129,8 +131,8 @@ def parities(lanes: Sequence[BundleLane]) -> dict[str, Any]:
 def bench_here(request: BenchRequest) -> BenchResult:
     """`bench` on this machine's CPU."""
     threads = checked_threads(request.threads)
-    with tempfile.TemporaryDirectory(prefix="morvit-bench-") as scratch, ExitStack() as stack:
-        lanes = [BundleLane.of(subject) for subject in request.subjects(Path(scratch))]
+    with temporary("bench") as scratch, ExitStack() as stack:
+        lanes = [BundleLane.of(subject) for subject in request.subjects(scratch)]
         device = BundleProcesses(threads, stack, mixes=not is_missing("onnx"), tell=request.stages.stage)
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)

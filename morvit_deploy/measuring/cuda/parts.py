@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.agent.parity import gaps
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.links import open_linked
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
@@ -29,6 +30,7 @@ from morvit_deploy.exporters.trt.run import look_for, on_cpu, open_engines
 from morvit_deploy.measuring.core.inputs import Source, draw, in_rounds
 from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
 from morvit_deploy.measuring.cuda.sessions import CudaSession
+from morvit_deploy.model.heads import SOFTMAX
 
 SWEEP = (1, 8, 32)
 ROUNDS_TO = "fp16"  # the CUDA provider rounds fp32 products to TF32, whose mantissa is as short
@@ -65,6 +67,7 @@ class Part:
     captured: bool
     feeds: Arrays
     precision: str  # its parity gate
+    head: str = SOFTMAX  # activation of the head
     parity_feeds: Sequence[Arrays] = ()
     expected: NDArray[np.float32] | None = None  # logits (images, classes) for `parity_feeds`; None: a stem
 
@@ -84,7 +87,7 @@ class Part:
             return None
         logits = np.concatenate([outputs["logits"] for outputs in self.over(self.parity_feeds)])
         place = f"on the GPU ({self.name}, batch {self.batch})"
-        return LogitParity.of(self.bundle, place, self.precision, gaps(logits, self.expected))
+        return LogitParity.of(self.bundle, place, self.precision, gaps(logits, self.expected), self.head)
 
 
 def open_parts(
@@ -94,7 +97,7 @@ def open_parts(
 
     `stack` closes them. Raises TargetError for a target that does not run on a GPU, or an unsupported batch.
     """
-    manifest = open_manifest(folder)
+    folder, manifest = open_linked(folder)
     if "cuda" not in find_target(manifest.target).devices:
         raise TargetError(
             f"{folder} is for {manifest.target}; --device cuda measures targets trt and onnx: export it again"
@@ -145,7 +148,8 @@ class GpuBundle:
         self.stack.callback(graph.close)
         graph.run(feeds)  # fills the buffers, and captures
         precision = ROUNDS_TO if isinstance(graph, CudaSession) else self.manifest.precision
-        return Part(str(self.folder), name, size, graph, graph.captured, feeds, precision)
+        head = self.manifest.config.head_activation
+        return Part(str(self.folder), name, size, graph, graph.captured, feeds, precision, head)
 
     def _expecting(self, part: Part, rounds: Sequence[Arrays]) -> Part:
         key = part.name, part.batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.agent.core.running import AT_A_TIME
+from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
 from morvit_deploy.errors import TargetError
+from morvit_deploy.files import temporary
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.devices import check_here
@@ -67,9 +68,9 @@ def payoff(
     check_here(device)
     amount, threads = Amount(runs, blocks, warmup, starts=1), checked_threads(threads)
     batches = checked_batches(batches)
-    bundle, checkpoint, source = Path(bundle), Path(checkpoint), Source(images, upscale, exif=exif)
+    checkpoint, source = Path(checkpoint), Source(images, upscale, exif=exif)
     tell("checking the bundle and the checkpoint")
-    manifest = open_manifest(bundle)
+    bundle, manifest = open_linked(bundle)
     check_forms(bundle, manifest, checkpoint)
     pixels = draw(source, manifest.config, max(STREAM, *batches), shuffled=True)
     kinds: list[Batch] = list(dict.fromkeys(_exported(batch) for batch in batches))
@@ -79,10 +80,10 @@ def payoff(
     conditions: dict[str, Any] = {}
     lanes: list[BundleLane] = []
     matches = []
-    with tempfile.TemporaryDirectory(prefix="morvit-payoff-") as scratch:
-        folders = export_forms(bundle, manifest, checkpoint, kinds, Path(scratch), stages.part)
+    with temporary("payoff") as scratch:
+        folders = export_forms(bundle, manifest, checkpoint, kinds, scratch, stages.part)
         for batch in batches:
-            subjects = _subjects(folders, batch, pixels, Path(scratch))
+            subjects = _subjects(folders, batch, pixels, scratch)
             own = [BundleLane.of(subjects[form.name], f"{form.name}, batch {batch}") for form in forms]
             with ExitStack() as stack:
                 processes = BundleProcesses(threads, stack, mixes=False)

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from morvit_deploy.sources.families.classifier import labels_of, settle_head_activation
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.settling import (
     hold_to_config,
-    labels_of,
+    image_sizes,
     need,
     settle_heads,
     settle_positions,
@@ -77,7 +78,7 @@ class EdgeRecViT(Family):
         remarks = _without_positions(tensors, contents)
         need(tensors, contents, self.title, *_NEEDED)
         draft = Draft(self._fields(contents, questions, tensors), tensors, rows, remarks)
-        side = settle_positions(draft, questions, "position_embeddings")
+        side = settle_positions(draft, questions, "position_embeddings", image_sizes(contents))
         hold_to_config(contents, {"image_size": side * draft.fields["patch_size"]})
         settle_preprocess(
             draft.fields, questions, published="cifar10, in its CIFAR-10 script", example="cifar10"
@@ -101,13 +102,19 @@ class EdgeRecViT(Family):
         activation = stored.get("hidden_act")
         return fields | {
             "num_heads": settle_heads(questions, stored.get("num_attention_heads"), fields["embed_dim"]),
-            "norm_eps": questions.settle("norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12"),
+            "norm_eps": questions.settle(
+                "norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12", usual=1e-12
+            ),
             # its code takes ReLU for every name but "gelu"
             "activation": questions.settle(
                 "activation",
                 stored=activation and ("gelu" if activation == "gelu" else "relu"),
                 origin=f"config.json, hidden_act {activation!r}",
                 published="gelu",
+                usual="gelu",
+            ),
+            "head_activation": settle_head_activation(
+                questions, fields["num_classes"], stored.get("problem_type")
             ),
             "sharing": "middle_cycle",
             "cycle_depth": 1,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.families.classifier import labels_of, settle_head_activation
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
     hold_to_config,
-    labels_of,
+    image_sizes,
     need,
     settle_heads,
     settle_positions,
@@ -100,7 +101,7 @@ class TransformersViT(Family):
         tensors, rows = self.built(contents)
         need(tensors, contents, self.title, *NEEDED)
         draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
-        side = settle_positions(draft, questions, "position_embeddings")
+        side = settle_positions(draft, questions, "position_embeddings", image_sizes(contents))
         hold_to_config(contents, _numbers(draft, side))
         draft.fields |= self._rest(draft, contents, questions)
         settle_layers(draft, questions)
@@ -109,7 +110,7 @@ class TransformersViT(Family):
     def _rest(self, draft: Draft, contents: Contents, questions: Questions) -> dict[str, Any]:
         """Return the fields that depend on neither shapes nor ties."""
         stored = contents.config or {}
-        act = stored.get("hidden_act")
+        act, kind = stored.get("hidden_act"), str(stored.get("model_type"))
         if act is not None and act not in _ACTIVATIONS:
             raise CheckpointError(
                 f"{contents.path}: got hidden_act {act!r} in config.json, expected one of {', '.join(_ACTIVATIONS)}"
@@ -124,19 +125,25 @@ class TransformersViT(Family):
             origin="preprocessor_config.json",
             published="inception for google/vit-*, imagenet for facebook/deit-*"
             + (f"; {unsupported}" if unsupported else ""),
-            example="FILE.json" if unsupported else "inception",
+            example="" if unsupported else {"vit": "inception", "deit": "imagenet"}.get(kind, ""),
         )
         return {
             **PLAIN,
             "num_heads": settle_heads(
                 questions, stored.get("num_attention_heads"), draft.fields["embed_dim"]
             ),
-            "norm_eps": questions.settle("norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12"),
+            "norm_eps": questions.settle(
+                "norm_eps", stored=stored.get("layer_norm_eps"), published="1e-12", usual=1e-12
+            ),
             "activation": questions.settle(
                 "activation",
                 stored=act and _ACTIVATIONS[act],
                 origin=f"config.json, hidden_act {act!r}",
                 published="gelu",
+                usual="gelu",
+            ),
+            "head_activation": settle_head_activation(
+                questions, draft.fields["num_classes"], stored.get("problem_type")
             ),
             "head_hidden": [],
             "labels": labels_of(contents.config, draft.fields["num_classes"]),

@@ -67,7 +67,8 @@ def _roll(draft: Draft, config: Config) -> None:
 def _resize(draft: Draft, config: Config, questions: Questions) -> None:
     """Change the image size: resample positions, and require the settings that depend on it."""
     fields = draft.fields
-    settle_positions(draft, questions)
+    size = (config.image_size, config.image_size)
+    settle_positions(draft, questions, sizes={"config.json": size})
     now = (fields["image_size"] // fields["patch_size"]) ** 2
     if config.capacity is not None and now != config.num_patches:
         capacity = questions.settle(

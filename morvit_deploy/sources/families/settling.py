@@ -8,15 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError, listed
+from morvit_deploy.errors import CheckpointError, ConfigError, listed
 from morvit_deploy.model.config import Preprocess
 from morvit_deploy.sources.families.family import SHOWN, Draft, rename
+from morvit_deploy.sources.families.shape import SQUARES, Edges, Rows, said, settle_shape
 from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.arguments import edges_of
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.positions import side_of, split_positions
 from morvit_deploy.sources.tensors.reading import Contents
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # width of a published ViT -> number of heads
+HEAD_WIDTH = 64  # columns of a head in other ViTs
 
 PLAIN = {  # fields of a model without routing
     "routing": "none",
@@ -68,9 +71,19 @@ def hold_to_config(contents: Contents, found: dict[str, int]) -> None:
         )
 
 
+def image_sizes(contents: Contents) -> dict[str, Edges]:
+    """Return the image size (height, width) in Transformers' config.json, or in the arguments of training."""
+    edges = edges_of((contents.config or {}).get("image_size"))
+    if edges is not None:
+        return {"config.json": edges}
+    return contents.arguments.image_sizes()
+
+
 def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
     """Return the fields that the shapes of the tensors determine; `block` is the name of any block."""
-    dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    dim, _, patch, wide = tensors["patch_embed.proj.weight"].shape
+    if patch != wide:
+        raise CheckpointError(f"patches of {patch}×{wide} pixels, expected squares: {SQUARES}")
     return {
         "format": "morvit/1",
         "patch_size": patch,
@@ -82,39 +95,52 @@ def width_fields(tensors: Mapping[str, Tensor], block: str) -> dict[str, Any]:
     }
 
 
-def settle_positions(draft: Draft, questions: Questions, name: str = "pos_embed") -> int:
+def settle_positions(
+    draft: Draft,
+    questions: Questions,
+    name: str = "pos_embed",
+    sizes: Mapping[str, Edges] | None = None,
+) -> int:
     """Set `image_size`, resample positions to it, and add the registers' positions to them.
 
-    Returns the number of patches along an edge in training. `name` is the source's name of the positions.
+    Returns the number of patches along an edge in training. `name` is the source's name of the positions; `sizes` are
+    the image sizes (height, width) that the files state, by origin.
     """
     rows, registers = draft.tensors["pos_embed"], draft.tensors.get("register_tokens")
     if registers is not None and registers.ndim != 3:
         raise CheckpointError(
             f"register tokens: got shape {list(registers.shape)}, expected [1, tokens, dim]"
         )
-    prefix = 1 + (0 if registers is None else registers.shape[1])
-    positions = split_positions(rows, prefix, name)
-    if rows.shape[1] == positions.side**2:
+    if rows.ndim != 3 or rows.shape[0] != 1:
+        raise CheckpointError(f"{name}: got shape {list(rows.shape)}, expected [1, tokens, dim]")
+    prefix, patch = 1 + (0 if registers is None else registers.shape[1]), draft.fields["patch_size"]
+    reading = settle_shape(Rows(rows.shape[1], patch, prefix, name), questions, sizes or {})
+    trained = reading.grid[0]
+    positions = split_positions(rows, prefix, name, trained)
+    if rows.shape[1] == trained**2:
         draft.remarks.append("the file has positions for patches only; the position of CLS is zero")
-    patch, trained = draft.fields["patch_size"], positions.side
-    image_size = questions.given.image_size
-    draft.fields["image_size"] = image_size or trained * patch
-    if image_size is not None:
-        side = side_of(image_size, patch)
-        questions.note(
-            "image_size", image_size, f"command line, --image-size; trained with {trained * patch}"
+    draft.fields["image_size"] = trained * patch
+    if (wanted := questions.given.edges("image_size")) is not None and wanted != reading.size:
+        side = _wanted_side(wanted, patch)
+        draft.fields["image_size"] = wanted[0]
+        questions.note("image_size", wanted[0], f"command line, --image-size; trained with {trained * patch}")
+        positions = positions.resized(side)
+        draft.remarks.append(
+            f"position embeddings resampled from {trained}×{trained} to {side}×{side} patches (bicubic, "
+            "antialiased)"
         )
-        if side != trained:
-            positions = positions.resized(side)
-            draft.remarks.append(
-                f"position embeddings resampled from {trained}×{trained} to {side}×{side} patches (bicubic, "
-                "antialiased)"
-            )
     draft.tensors["pos_embed"] = positions.joined()
     if registers is not None:
         draft.tensors["register_tokens"] = registers + positions.prefix[1:]
         draft.fields["register_tokens"] = prefix - 1
     return trained
+
+
+def _wanted_side(size: Edges, patch: int) -> int:
+    """Return the number of patches along an edge of a wanted image size."""
+    if size[0] != size[1]:
+        raise ConfigError(f"--image-size: got {said(size)}, expected N for images of N×N; {SQUARES}")
+    return side_of(size[0], patch)
 
 
 def settle_preprocess(
@@ -124,7 +150,7 @@ def settle_preprocess(
     stored: Preprocess | None = None,
     origin: str = "",
     published: str,
-    example: str,
+    example: str = "",
 ) -> None:
     """Set `preprocess` from the command line or from the file; otherwise it is required."""
     given, value = questions.given.preprocess, stored
@@ -134,18 +160,23 @@ def settle_preprocess(
         instead = f", instead of {origin}" if stored not in (None, value) else ""
         origin = f"command line, --preprocess{name}{instead}"
     if value is None:
-        questions.require("preprocess", published, example)
+        questions.ask("preprocess", f"published: {published}", example or "NAME")
         return
     fields["preprocess"] = value.model_dump(mode="json")
     questions.note("preprocess", fields["preprocess"], origin)
 
 
-def settle_heads(questions: Questions, stored: Any, dim: int) -> Any:
+def settle_heads(questions: Questions, stored: Any, dim: int, origin: str = "config.json") -> Any:
     """Settle the number of heads, which the tensors do not determine."""
-    known = HEADS.get(dim)
-    published = f"{known} at width {dim}" if known else "64 columns a head, in ViT and DeiT"
+    known, usual = HEADS.get(dim), None if dim % HEAD_WIDTH else dim // HEAD_WIDTH
+    of_64 = f"heads of {HEAD_WIDTH} columns" + (f", {usual} at width {dim}" if usual else "")
     return questions.settle(
-        "num_heads", stored=stored, published=published, example=str(known or dim // 64 or 1)
+        "num_heads",
+        stored=stored,
+        origin=origin,
+        published=f"{known} at width {dim}" if known else of_64,
+        example=str(known or "HEADS"),
+        usual=known or usual,
     )
 
 
@@ -155,14 +186,3 @@ def settle_head(draft: Draft) -> list[int]:
         return []
     rename(draft, {"head.weight": "head.1.weight", "head.bias": "head.1.bias"})
     return [draft.tensors["head.0.weight"].shape[0]]
-
-
-def labels_of(config: dict[str, Any] | None, classes: int) -> list[str] | None:
-    """Return class names from `id2label`, None for Transformers' placeholders."""
-    found = (config or {}).get("id2label")
-    if not isinstance(found, dict) or len(found) != classes:
-        return None
-    names = [found.get(str(i)) for i in range(classes)]
-    if not all(isinstance(name, str) for name in names) or names == [f"LABEL_{i}" for i in range(classes)]:
-        return None
-    return [str(name) for name in names]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, listed
+from morvit_deploy.sources.families.classifier import MEAN, settle_head_activation, settle_pooling
 from morvit_deploy.sources.families.family import SHOWN, Draft, Family
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
@@ -21,12 +22,12 @@ from morvit_deploy.sources.families.settling import (
     width_fields,
 )
 from morvit_deploy.sources.settings import preprocessing
+from morvit_deploy.sources.settings.arguments import edges_of
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
 from morvit_deploy.sources.tensors.reading import Contents
 
 _GATED = "the MLP is gated (SwiGLU)"
-_AVERAGE = "it classifies by the mean of all tokens, not by CLS"
 
 
 class TimmViT(Family):
@@ -64,7 +65,8 @@ class TimmViT(Family):
         copy(rf"norm\.{KIND}", r"norm.\g<kind>"),
         copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
         copy(rf"head\.{KIND}", r"head.\g<kind>"),
-        refuse(r"fc_norm\..*", _AVERAGE),
+        refuse(r"fc_norm\..*", MEAN),
+        refuse(r"score_predictor\..*", "it is DynamicViT, which drops tokens by learned scores"),
         refuse(r"attn_pool\..*", "it classifies by an attention pool, not by CLS"),
         refuse(
             r"(dist_token|head_dist\..*)",
@@ -90,25 +92,48 @@ class TimmViT(Family):
         fields = width_fields(tensors, "layers.0")
         hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": fields["num_classes"]})
         draft = Draft(fields, tensors, rows)
-        settle_positions(draft, questions)
+        settle_positions(draft, questions, sizes=_image_sizes(contents, arguments))
         settle_preprocess(
             draft.fields,
             questions,
             stored=preprocessing.of_timm(stored, draft.fields["image_size"]),
             origin="config.json, pretrained_cfg",
             published="inception for timm's own ViTs, imagenet for DeiT",
-            example="imagenet",
+            example="imagenet" if contents.arguments.model.startswith("deit") else "",
         )
+        settle_pooling(questions, *_pooling(contents, arguments))
+        heads, origin = contents.arguments.find("num_heads")
+        stated = arguments.get("num_heads")
         draft.fields |= {
             **PLAIN,
-            "num_heads": settle_heads(questions, arguments.get("num_heads"), draft.fields["embed_dim"]),
-            "norm_eps": questions.settle("norm_eps", published="1e-6"),
-            "activation": questions.settle("activation", published="gelu"),
+            "num_heads": settle_heads(
+                questions,
+                heads if stated is None else stated,
+                draft.fields["embed_dim"],
+                origin if stated is None else "config.json",
+            ),
+            "norm_eps": questions.settle("norm_eps", published="1e-6", usual=1e-6),
+            "activation": questions.settle("activation", published="gelu", usual="gelu"),
+            "head_activation": settle_head_activation(questions, fields["num_classes"]),
             "head_hidden": settle_head(draft),
             "labels": _labels(stored, fields["num_classes"]),
         }
         settle_layers(draft, questions)
         return draft
+
+
+def _image_sizes(contents: Contents, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the image sizes (height, width) that config.json and the arguments in the file state, by origin."""
+    # of the model, or of its pretrained weights
+    edges = edges_of(arguments.get("img_size") or arguments.get("input_size"))
+    return ({} if edges is None else {"config.json": edges}) | contents.arguments.image_sizes()
+
+
+def _pooling(contents: Contents, arguments: dict[str, Any]) -> tuple[str | None, str]:
+    """Return what the head reads and where this was read; other values of config.json were refused."""
+    if arguments["global_pool"] == "token":
+        return "cls", "config.json, global_pool"
+    return contents.arguments.pooling()
 
 
 def _arguments(stored: dict[str, Any]) -> dict[str, Any]:
@@ -126,13 +151,9 @@ def _refuse_what_names_hide(
     """Raise CheckpointError for models that have the tensor names of a plain ViT but compute something else."""
     problems = []
     if arguments["global_pool"] not in ("token", None):
-        problems.append(f"global_pool {arguments['global_pool']!r} in config.json: {_AVERAGE}")
+        problems.append(f"global_pool {arguments['global_pool']!r} in config.json: {MEAN}")
     if arguments.get("act_layer") not in ("gelu", None):
         problems.append(f"act_layer {arguments['act_layer']!r} in config.json, expected gelu")
-    for size in (arguments.get("img_size"), arguments.get("input_size")):
-        # a grid that is not square can have as many patches as a square one
-        if isinstance(size, list) and len(set(size[-2:])) > 1:
-            problems.append(f"images of {size[-2]}×{size[-1]} in config.json, expected squares")
     up, down = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     if up is not None and down is not None and up.shape[0] == 2 * down.shape[-1]:
         problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} outputs, fc2 {down.shape[-1]} inputs: {_GATED}")

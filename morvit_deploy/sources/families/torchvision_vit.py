@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from morvit_deploy.sources.families.classifier import settle_head_activation
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
@@ -55,7 +56,7 @@ class TorchvisionViT(Family):
         tensors, rows = self.built(contents)
         need(tensors, contents, self.title, *NEEDED)
         draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
-        settle_positions(draft, questions, "encoder.pos_embedding")
+        settle_positions(draft, questions, "encoder.pos_embedding", sizes=contents.arguments.image_sizes())
         settle_preprocess(
             draft.fields,
             questions,
@@ -65,8 +66,9 @@ class TorchvisionViT(Family):
         draft.fields |= {
             **PLAIN,
             "num_heads": settle_heads(questions, None, draft.fields["embed_dim"]),
-            "norm_eps": questions.settle("norm_eps", published="1e-6"),
-            "activation": questions.settle("activation", published="gelu"),
+            "norm_eps": questions.settle("norm_eps", published="1e-6", usual=1e-6),
+            "activation": questions.settle("activation", published="gelu", usual="gelu"),
+            "head_activation": settle_head_activation(questions, draft.fields["num_classes"]),
             "head_hidden": settle_head(draft),
             "labels": None,
         }

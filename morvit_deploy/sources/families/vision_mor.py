@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.families.classifier import settle_head_activation
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import count_of
 from morvit_deploy.sources.families.settling import (
@@ -68,12 +69,13 @@ class VisionMoR(Family):
         )
         factors = tensors.pop(FACTORS, None)
         draft = Draft(width_fields(tensors, "first"), tensors, rows, [_NO_KV_SHARING, _SATURATES])
-        settle_positions(draft, questions)
+        settle_positions(draft, questions, sizes=contents.arguments.image_sizes())
         fields, steps = draft.fields, count_of(tensors, "routers")
         fields |= {
             "num_heads": _heads(questions, fields["embed_dim"]),
-            "norm_eps": questions.settle("norm_eps", published="1e-5"),
-            "activation": questions.settle("activation", published="gelu"),
+            "norm_eps": questions.settle("norm_eps", published="1e-5", usual=1e-5),
+            "activation": questions.settle("activation", published="gelu", usual="gelu"),
+            "head_activation": settle_head_activation(questions, fields["num_classes"]),
             "sharing": "middle_cycle",
             "cycle_depth": count_of(tensors, "cycle"),
             "num_recursions": steps,
@@ -141,7 +143,7 @@ def capacities(factors: Tensor, tokens: int) -> tuple[int, ...]:
 def _heads(questions: Questions, dim: int) -> Any:
     """The original constructor has 8 heads at width 256; wider models follow ViT."""
     if dim == 256:
-        return questions.settle("num_heads", published="8 at width 256", example="8")
+        return questions.settle("num_heads", published="8 at width 256", example="8", usual=8)
     return settle_heads(questions, None, dim)
 
 

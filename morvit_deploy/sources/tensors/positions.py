@@ -38,15 +38,17 @@ class Positions:
         return Positions(self.prefix, planes[0].permute(1, 2, 0))
 
 
-def split_positions(rows: Tensor, prefix: int, name: str = "pos_embed") -> Positions:
+def split_positions(rows: Tensor, prefix: int, name: str = "pos_embed", side: int | None = None) -> Positions:
     """Split rows (1, P + side², dim), or (1, side², dim) if only patches have positions; the others are then zero.
 
-    `prefix` P is the number of tokens before the patches. Raises CheckpointError if the patches are not a square.
+    `prefix` P is the number of tokens before the patches; `side` is needed only where two squares fit. Raises
+    CheckpointError if the patches are not a square.
     """
     if rows.ndim != 3 or rows.shape[0] != 1:
         raise CheckpointError(f"{name}: got shape {list(rows.shape)}, expected [1, tokens, dim]")
     count, dim = rows.shape[1:]
     sides = [(math.isqrt(n), n) for n in (count - prefix, count) if n > 0 and math.isqrt(n) ** 2 == n]
+    sides = [one for one in sides if side in (None, one[0])]
     if len(sides) != 1:
         found = "no square grid" if not sides else "two possible grids"
         raise CheckpointError(

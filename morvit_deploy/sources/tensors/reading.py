@@ -15,6 +15,7 @@ from torch import Tensor
 from morvit_deploy.errors import CheckpointError
 from morvit_deploy.files import is_ours
 from morvit_deploy.model.checkpoint import LFS
+from morvit_deploy.sources.settings.arguments import Arguments
 from morvit_deploy.sources.tensors.names import (
     CONFIG,
     INDEXES,
@@ -46,6 +47,7 @@ class Contents:
     wrapper: str | None = None  # the entry of a training file that contained the tensors
     prefix: str = ""  # removed from every key
     dropped: dict[str, str] = field(default_factory=dict)  # entry that is not a tensor of the model -> why
+    arguments: Arguments = field(default_factory=Arguments)  # of the training script
 
 
 def read_source(
@@ -77,6 +79,7 @@ def read_source(
         wrapper=packed[0].wrapper,
         prefix=found.prefix,
         dropped={name: why for one in packed for name, why in one.dropped.items()} | found.dropped,
+        arguments=Arguments({name: held for one in packed for name, held in one.arguments.items()}),
     )
 
 

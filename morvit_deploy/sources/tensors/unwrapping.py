@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.sources.settings.arguments import ENTRIES, arguments_in
 from morvit_deploy.sources.tensors.numpy_objects import Array
 
 AVERAGED = ("state_dict_ema", "model_ema")
@@ -34,6 +35,7 @@ class Unwrapped:
     tensors: dict[str, Tensor]
     wrapper: str | None = None
     dropped: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the training script, by entry
 
 
 def unwrap(held: Any, path: Path, ema: bool, entry: str | None = None) -> Unwrapped:
@@ -73,7 +75,7 @@ def unwrap(held: Any, path: Path, ema: bool, entry: str | None = None) -> Unwrap
             f"{path} contains other weights besides {wrapper or 'its tensors'}, which may affect logits: "
             f"{_entries(unknown)}. {advice}"
         )
-    return Unwrapped(_tensors(state, path), wrapper, dropped)
+    return Unwrapped(_tensors(state, path), wrapper, dropped, arguments_in(others))
 
 
 def states(held: Any, deep: int = DEEP) -> dict[str, int]:
@@ -105,7 +107,8 @@ def _chosen(held: dict[Any, Any], path: Path, entry: str) -> Unwrapped:
             f"model. {SAVE}"
         )
     beside = {str(name): "not chosen by --entry" for name in held if str(name) != entry.split(".")[0]}
-    return Unwrapped(_tensors(state, path), entry, beside | _not_tensors(state))
+    others = {str(name): value for name, value in held.items() if not isinstance(value, Tensor)}
+    return Unwrapped(_tensors(state, path), entry, beside | _not_tensors(state), arguments_in(others))
 
 
 def _at(held: Any, entry: str) -> Any:
@@ -152,7 +155,7 @@ def _is_state(value: Any) -> bool:
 def _why(name: str, value: Any, wrapper: str, ema: bool) -> str:
     """Return why an entry other than the weights is dropped."""
     if name not in (*AVERAGED, *TRAINED):
-        return "training state"
+        return "arguments of the training script" if name in ENTRIES else "training state"
     if not _is_state(value):
         return "contains no tensors"
     if name in AVERAGED and not ema:

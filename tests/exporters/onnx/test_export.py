@@ -23,7 +23,7 @@ from trt_reader import tensorrt_complaints
 from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.exporters.onnx.graphs.branches import INLINE_BYTES
-from morvit_deploy.exporters.onnx.graphs.trace import OPSET
+from morvit_deploy.exporters.onnx.graphs.portable import OPSET
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.presets import preset
@@ -172,7 +172,8 @@ def test_the_written_file_is_plain(tiny_bundle: Path) -> None:
     path = tiny_bundle / "model.onnx"
     onnx.checker.check_model(path, full_check=True)
     model = onnx.load(path, load_external_data=False)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)] == [("", 20)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)] == [("", 18)]
+    assert model.ir_version == 8
     assert not model.metadata_props and not model.functions and not model.doc_string
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
     assert len({node.name for node in model.graph.node}) == len(model.graph.node)

@@ -10,6 +10,7 @@ from tiny_models import EXACT, make_config, random_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from morvit_deploy.graph.maths import rewrites
 from morvit_deploy.graph.maths.rewrites import (
     KV,
     Affine,
@@ -19,6 +20,7 @@ from morvit_deploy.graph.maths.rewrites import (
     fold_positions,
     fold_scale,
     frozen_keys,
+    inverse,
     join,
     partition,
     partition_all,
@@ -74,6 +76,33 @@ def test_rank_is_the_papers_percentile(seed: int, n: int, beta: float) -> None:
     threshold = z[0].sort().values[int(beta * n)]
     _, order = rank(z, k)
     assert sorted(order[0].tolist()) == torch.nonzero(z[0] >= threshold)[:, 0].tolist()
+
+
+@pytest.fixture
+def narrow_topk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TopK ranks five at most, instead of thousands."""
+    monkeypatch.setattr(rewrites, "MOST_RANKED", 5)
+
+
+@pytest.mark.parametrize("k", [5, 6, 10, 11, 17])
+def test_groups_rank_as_one_topk(narrow_topk: None, k: int) -> None:
+    z = noise(k, 3, 17)
+    z[:, 4] = float("-inf")  # a token that has left
+    values, order = torch.topk(z, k, dim=-1)
+    found, numbers = rank(z, k)
+    assert (numbers == order).all()
+    assert (found == values.clamp(min=torch.finfo(z.dtype).min)).all()
+
+
+@pytest.mark.parametrize("equal", [0.0, float("-inf"), float("inf")])
+def test_groups_rank_each_of_equal_scores_once(narrow_topk: None, equal: float) -> None:
+    order = rank(torch.full((2, 13), equal), 13)[1]
+    assert (order.sort(dim=-1).values == torch.arange(13)).all()
+
+
+def test_inverse_sorts_any_number_of_tokens(narrow_topk: None) -> None:
+    numbers = torch.stack([torch.randperm(23, generator=torch.Generator().manual_seed(n)) for n in range(3)])
+    assert (numbers.gather(-1, inverse(numbers)) == torch.arange(23)).all()
 
 
 # 2: partition, not scatter ---------------------------------------------------------------------------------

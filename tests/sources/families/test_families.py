@@ -40,7 +40,9 @@ from morvit_deploy.sources.settings.given import Given, Questions
 
 FAMILY = {family.name: family for family in FAMILIES}
 Tensors = dict[str, Tensor]
-EDGE_SAID: dict[str, Any] = {"preprocess": "cifar10", "norm_eps": 1e-12, "num_heads": 2, "activation": "gelu"}
+EDGE_SAID: dict[str, Any] = {
+    "preprocess": "cifar10", "norm_eps": 1e-12, "num_heads": 2, "activation": "gelu", "image_size": 32,
+}  # fmt: skip
 
 
 def draft(family: str, tensors: Tensors, given: Given, **fields: Any) -> Draft:
@@ -482,7 +484,9 @@ def mor() -> Tensors:
     return dict(randomise(source_models.VisionMoR(), seed=1).state_dict())
 
 
-MOR_SAID: dict[str, Any] = {"preprocess": "imagenet", "norm_eps": 1e-5, "num_heads": 2, "activation": "gelu"}
+MOR_SAID: dict[str, Any] = {
+    "preprocess": "imagenet", "norm_eps": 1e-5, "num_heads": 2, "activation": "gelu", "image_size": 32,
+}  # fmt: skip
 
 
 def test_vision_mor_is_asked_how_it_selects_and_gates() -> None:
@@ -606,7 +610,7 @@ def test_another_image_size_is_timms_own(size: int, prefix: int) -> None:
     tensors = vit()
     if prefix:
         tensors |= drawn({"reg_token": (1, prefix, DIM), "pos_embed": (1, 1 + prefix + GRID**2, DIM)}, 5)
-    made = draft("timm_vit", tensors, said(image_size=size))
+    made = draft("timm_vit", tensors, said(image_size=size, trained_size=SIZE))
     resample = third_party("timm").layers.resample_abs_pos_embed
     wanted = resample(tensors["pos_embed"], new_size=[size // PATCH] * 2, num_prefix_tokens=1 + prefix)
     found = made.tensors["pos_embed"]

@@ -185,6 +185,8 @@ def test_the_documented_recipe_reaches_back_to_the_users_model(
     names |= {"model": model, "mean": mean, "std": std}
     exec(recipe(), names)
     say: dict[str, Any] = {
+        "pooling": "cls",
+        "image_size": 224,
         "norm_eps": 1e-6,
         "num_heads": 2,
         "activation": "gelu",

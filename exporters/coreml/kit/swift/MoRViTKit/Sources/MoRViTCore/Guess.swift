@@ -6,7 +6,7 @@ public struct Guess: Sendable, Hashable, Identifiable {
     public let index: Int
     /// Its name, or its number where the model has no names.
     public let label: String
-    /// Softmax of the logits, in [0, 1].
+    /// In [0, 1]; ``HeadActivation`` says whether those of all classes sum to 1.
     public let probability: Double
 
     /// Number of the class.
@@ -30,11 +30,12 @@ public func softmax(_ logits: [Float]) -> [Double] {
 
 extension Guess {
     /// The most probable classes, best first; of equal ones the lower number first.
-    static func best(_ count: Int, logits: [Float], label: (Int) -> String) -> [Guess] {
-        let probabilities = softmax(logits)
-        let order = probabilities.indices.sorted { left, right in
-            probabilities[left] == probabilities[right]
-                ? left < right : probabilities[left] > probabilities[right]
+    static func best(
+        _ count: Int, logits: [Float], activation: HeadActivation, label: (Int) -> String
+    ) -> [Guess] {
+        let probabilities = activation.probabilities(of: logits)
+        let order = logits.indices.sorted { left, right in
+            logits[left] == logits[right] ? left < right : logits[left] > logits[right]
         }
         return order.prefix(max(count, 0)).map {
             Guess(index: $0, label: label($0), probability: probabilities[$0])
@@ -45,6 +46,6 @@ extension Guess {
 extension ModelDescription {
     /// The most probable classes, best first; of equal ones the lower number first.
     public func guesses(logits: [Float], count: Int = 5) -> [Guess] {
-        Guess.best(count, logits: logits, label: label)
+        Guess.best(count, logits: logits, activation: headActivation ?? .softmax, label: label)
     }
 }

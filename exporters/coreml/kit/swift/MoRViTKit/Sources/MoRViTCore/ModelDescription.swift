@@ -30,6 +30,8 @@ public struct ModelDescription: Codable, Sendable, Hashable {
     public let classes: Int
     /// A name for each class, if the checkpoint has names.
     public let labels: [String]?
+    /// What the logits mean; nil in files of older versions: softmax.
+    public let headActivation: HeadActivation?
     /// From a picture to the model's image.
     public let preprocessing: Preprocessing
     /// How a bucket is chosen, and what the buckets are.
@@ -107,7 +109,8 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         checkpoint: String = "", precision: String = "fp32", weights: String = "float", minimumIOS: Int = 17,
         input: Input = .image, imageSize: Int, patchSize: Int, classes: Int, labels: [String]? = nil,
         preprocessing: Preprocessing, dispatch: DispatchTable, functions: [String] = ["main"],
-        carried: [String] = [], steps: Int, answersDepth: Bool = false
+        carried: [String] = [], steps: Int, answersDepth: Bool = false,
+        headActivation: HeadActivation? = nil
     ) {
         format = Self.format
         self.checkpoint = checkpoint
@@ -119,6 +122,7 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         self.patchSize = patchSize
         self.classes = classes
         self.labels = labels
+        self.headActivation = headActivation
         self.preprocessing = preprocessing
         self.dispatch = dispatch
         self.functions = functions

@@ -1,7 +1,9 @@
 /// What a model returns for one image.
 public struct Prediction: Sendable, Hashable {
-    /// One number for each class, before softmax.
+    /// One number for each class, before the activation of the head.
     public let logits: [Float]
+    /// What the logits mean.
+    public let headActivation: HeadActivation
     /// A name for each class, if the model has names.
     public let labels: [String]?
     /// The bucket that ran.
@@ -18,9 +20,11 @@ public struct Prediction: Sendable, Hashable {
     /// All values, for previews and tests.
     public init(
         logits: [Float], labels: [String]? = nil, bucket: DispatchTable.Bucket, bucketIndex: Int = 0,
-        didOverflow: Bool = false, depth: DepthMap? = nil, timing: Timing = Timing()
+        didOverflow: Bool = false, depth: DepthMap? = nil, timing: Timing = Timing(),
+        headActivation: HeadActivation = .softmax
     ) {
         self.logits = logits
+        self.headActivation = headActivation
         self.labels = labels
         self.bucket = bucket
         self.bucketIndex = bucketIndex
@@ -31,13 +35,22 @@ public struct Prediction: Sendable, Hashable {
 
     /// The most probable classes, best first; of equal ones the lower index first.
     public func guesses(_ count: Int = 5) -> [Guess] {
-        Guess.best(count, logits: logits) { index in
+        Guess.best(count, logits: logits, activation: headActivation) { index in
             labels.flatMap { $0.indices.contains(index) ? $0[index] : nil } ?? String(index)
         }
     }
 
-    /// The most probable class; nil without logits.
+    /// The most probable class; nil without logits. With a sigmoid head it may be absent: see ``present``.
     public var best: Guess? { guesses(1).first }
+
+    /// What the head decides for, best first: the most probable class of a softmax head, or every class of a sigmoid
+    /// head whose probability is above one half.
+    public var present: [Guess] {
+        switch headActivation {
+        case .softmax: return guesses(1)
+        case .sigmoid: return guesses(logits.count).filter { logits[$0.index] > 0 }
+        }
+    }
 
     /// How long the parts of a prediction took.
     public struct Timing: Sendable, Hashable {

@@ -191,7 +191,8 @@ public actor MoRViTClassifier {
         }
         return Prediction(
             logits: logits, labels: description.labels, bucket: description.dispatch.buckets[choice.bucket],
-            bucketIndex: choice.bucket, didOverflow: choice.didOverflow, depth: depth, timing: timing
+            bucketIndex: choice.bucket, didOverflow: choice.didOverflow, depth: depth, timing: timing,
+            headActivation: description.headActivation ?? .softmax
         )
     }
 }

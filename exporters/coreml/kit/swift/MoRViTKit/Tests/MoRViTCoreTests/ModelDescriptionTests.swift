@@ -61,6 +61,16 @@ final class ModelDescriptionTests: XCTestCase {
         }
     }
 
+    func testADescriptionWithoutHeadActivationIsRead() throws {
+        let model = try Vectors.model()
+        XCTAssertNotNil(model.headActivation)
+        var fields = try XCTUnwrap(JSONSerialization.jsonObject(with: bundledJSON()) as? [String: Any])
+        fields["headActivation"] = nil
+        let older = try ModelDescription(json: JSONSerialization.data(withJSONObject: fields))
+        XCTAssertNil(older.headActivation)
+        XCTAssertEqual(older.guesses(logits: [0, 0], count: 1).first?.probability, 0.5)
+    }
+
     func testAnotherFormatIsRefused() throws {
         let text = try String(decoding: bundledJSON(), as: UTF8.self)
         let other = text.replacingOccurrences(of: ModelDescription.format, with: "morvit-kit/0")

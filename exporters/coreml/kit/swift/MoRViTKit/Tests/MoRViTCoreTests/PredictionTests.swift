@@ -8,12 +8,20 @@ final class PredictionTests: XCTestCase {
 
     func testProbabilitiesAndTheirOrder() throws {
         let model = try Vectors.model()
-        for expected in try Vectors.load().softmax {
-            let guesses = model.guesses(logits: expected.logits)
+        for expected in try Vectors.load().guesses {
+            let prediction = Prediction(
+                logits: expected.logits, labels: model.labels, bucket: model.dispatch.buckets[0],
+                headActivation: expected.activation
+            )
+            let guesses = prediction.guesses()
             XCTAssertEqual(guesses.map(\.index), expected.indices)
             XCTAssertEqual(guesses.map(\.label), expected.indices.map(model.label))
             for (guess, probability) in zip(guesses, expected.probabilities) {
                 XCTAssertEqual(guess.probability, probability, accuracy: equal)
+            }
+            XCTAssertEqual(prediction.present.map(\.index), expected.present)
+            if expected.activation == model.headActivation {
+                XCTAssertEqual(model.guesses(logits: expected.logits), guesses)
             }
         }
     }
@@ -24,6 +32,7 @@ final class PredictionTests: XCTestCase {
         XCTAssertEqual(model.guesses(logits: logits, count: model.classes + 1).count, model.classes)
         XCTAssertEqual(model.guesses(logits: logits, count: -1), [])
         XCTAssertEqual(softmax([]), [])
+        XCTAssertEqual(sigmoid([]), [])
     }
 
     func testColorsAreThoseOfTheDepthPictures() throws {

@@ -42,10 +42,12 @@ struct Vectors: Decodable {
         let overflow: Bool
     }
 
-    struct Softmax: Decodable {
+    struct Guesses: Decodable {
+        let activation: HeadActivation
         let logits: [Float]
         let indices: [Int]
         let probabilities: [Double]
+        let present: [Int]
     }
 
     struct Color: Decodable {
@@ -61,7 +63,7 @@ struct Vectors: Decodable {
     let pictures: [[UInt8]]
     let prepared: [Prepared]
     let dispatch: [Dispatch]
-    let softmax: [Softmax]
+    let guesses: [Guesses]
     let colors: [Color]
     let goldenBuckets: [Int]
 

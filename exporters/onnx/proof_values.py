@@ -1,0 +1,69 @@
+"""Each bucket's written graph computes, value by value, what its static module does in float64.
+
+The routers' answers are constructed: capacities are filled exactly and exceeded by one, logits tie with thresholds.
+So every attribute, constant and connection that changes a value or a decision is compared, in every precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Evaluation
+from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.verifying.constructed import ROUTER_LOGITS, scripts_of
+from morvit_deploy.verifying.replay import first_difference, is_decision, replay
+
+
+def value_violations(
+    model: onnx.ModelProto,
+    exact: StaticMoRViT,
+    integers: Integers,
+    promised: Mapping[str, Promise],
+    manifest: Manifest,
+    bucket: str,
+) -> list[str]:
+    """The first value that differs under the first script that shows it; `exact` is of `exact_copies`.
+
+    `model` is the bucket's plain graph, proved to read the weights of `promised`.
+    """
+    results = [value.name for value in model.graph.output]
+    inside = {name for node in model.graph.node for name in node.output}
+    probes = [name for name in manifest.probes_of(bucket) if name in inside and name not in results]
+    routers = [name for name in probes if name.endswith(ROUTER_LOGITS)]
+    weights = {name: promised[key].values.astype(np.float64) for name, key in integers.keys.items()}
+    evaluation = Evaluation(model, [*probes, *results], routers, weights)
+    image = random_image(exact, 1 if exact.options.single else batch_of(manifest))
+    decided = [name for name in (*probes, *results) if is_decision(name)]
+    decisions = Evaluation(model, decided, routers) if decided else evaluation
+    for script in scripts_of(exact):
+        wanted = replay(exact, image, script)
+        try:
+            found = (decisions if script.decisions_only else evaluation).run(
+                {"image": image.numpy(), **wanted.given}
+            )
+        except EVALUATION_ERRORS as error:
+            return [f"the graph cannot be evaluated: {str(error)[:SHOWN]}"]
+        difference = first_difference(wanted.values, found)
+        if difference is not None:
+            return [f"{difference} from the checkpoint's in float64, with {script.what}"]
+    return []
+
+
+def random_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:
+    """Random input for a static graph, uint8 or float32 as it takes."""
+    example, random = example_image(graph, batch), torch.Generator().manual_seed(0)
+    if example.dtype == torch.uint8:
+        return torch.randint(0, 256, example.shape, generator=random, dtype=torch.uint8)
+    return torch.randn(example.shape, generator=random)
+
+
+def batch_of(manifest: Manifest) -> int:
+    """Images of a run: the bundle's batch, 2 where it is dynamic."""
+    return 2 if manifest.batch == "dynamic" else int(manifest.batch)

@@ -1,0 +1,50 @@
+"""Writing completely or not at all: nothing appears half-written, and nothing of the user's is replaced.
+
+Everything is written into a temporary folder beside its final place, locked while its process lives, and renamed.
+What `--force` replaces is moved aside first and checked where it lies.
+"""
+
+from __future__ import annotations
+
+from morvit_deploy.files.checks import Place, check_files, check_outside
+from morvit_deploy.files.locks import locked_folder, temporary
+from morvit_deploy.files.ours import (
+    OWN_PNG,
+    any_file,
+    files_in,
+    is_ours,
+    is_own_png,
+    no_file,
+    of_format,
+    own_list,
+)
+from morvit_deploy.files.publishing import (
+    check_free,
+    make_readable,
+    new_folder,
+    write_bytes,
+    write_text,
+    write_together,
+)
+
+__all__ = [
+    "OWN_PNG",
+    "Place",
+    "any_file",
+    "check_files",
+    "check_free",
+    "check_outside",
+    "files_in",
+    "is_ours",
+    "is_own_png",
+    "locked_folder",
+    "make_readable",
+    "new_folder",
+    "no_file",
+    "of_format",
+    "own_list",
+    "temporary",
+    "write_bytes",
+    "write_text",
+    "write_together",
+]
