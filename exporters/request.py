@@ -144,7 +144,7 @@ class Request:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """Files and folders that the export reads."""
-        read = (self.checkpoint, self.plan, self.images, *vars(self.options).values())
+        read = (self.checkpoint, self.plan, self.images, self.reference, *vars(self.options).values())
         return tuple(path for path in read if isinstance(path, Path))
 
     @property
