@@ -60,6 +60,7 @@ def export(
     upscale: bool = False,
     exif: bool = False,
     min_agreement: float | None = None,
+    reference: str | Path | None = None,
     force: bool = False,
     options: TargetOptions | None = None,
     tell: Callable[[str], None] = lambda stage: None,
@@ -71,7 +72,8 @@ def export(
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
     `coreml`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is a plan file or the plan
-    of `calibrate`. `tell` is called with each stage.
+    of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for `convert`. `tell` is called
+    with each stage.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
     StructureError, ParityError, PrecisionError or AccuracyError when a check fails; then nothing is written.
@@ -104,6 +106,7 @@ def export(
         upscale=upscale,
         exif=exif,
         min_agreement=min_agreement,
+        reference=None if reference is None else Path(reference),
         force=force,
         options=own_options(found, own) if options is None else options,
     )

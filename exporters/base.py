@@ -34,6 +34,8 @@ from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
+from morvit_deploy.sources.outputs.comparison import check_source, recorded_gap
+from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
@@ -143,6 +145,10 @@ class Exporter(ABC):
         check_free(request.out, **place)
         tell("loading the checkpoint")
         model = load_checkpoint(request.checkpoint)
+        source, before = None, recorded_gap(model)
+        if request.reference is not None:
+            tell("comparing with the source's own outputs")
+            source = check_source(model, request.reference, "no bundle was written")
         plan = own_plan(model.config)
         if request.plan is not None:
             plan = read_plan(request.plan, model.config, fingerprint(request.checkpoint))
@@ -167,10 +173,13 @@ class Exporter(ABC):
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
             verification = self._verify(model, manifest, request, pictures.verifying, folder)
+            reading = described(source, before)
+            verification = replace(verification, source=source, reading=reading)
             let_through = let_through or _ruin_found(verification, recorded, request)
             manifest = manifest.model_copy(
                 update={
                     "parity": verification.as_dict(),
+                    "reference": source or before,
                     "lowering": _lowering_of(manifest, verification, request, self.remedies),
                 }
             )

@@ -117,6 +117,9 @@ class Request:
     exif: bool = False  # turn pictures by their EXIF orientation
     # top-1 agreement of the plan's model with the trained one; below fp32 also the gate for decisions and classes
     min_agreement: float | None = None
+    reference: Path | None = (
+        None  # the source's own outputs, which the reading of the checkpoint is checked against
+    )
     force: bool = False
     options: TargetOptions = field(default_factory=TargetOptions)  # the target's own
 
@@ -145,7 +148,7 @@ class Request:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """Files and folders that the export reads."""
-        read = (self.checkpoint, self.plan, self.images, *vars(self.options).values())
+        read = (self.checkpoint, self.plan, self.images, self.reference, *vars(self.options).values())
         return tuple(path for path in read if isinstance(path, Path))
 
     @property

@@ -20,6 +20,8 @@ from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
+from morvit_deploy.sources.outputs.comparison import compare_with_source, recorded_gap
+from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
@@ -41,6 +43,7 @@ def verify(
     upscale: bool = False,
     exif: bool = False,
     min_agreement: float | None = None,
+    reference: str | Path | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
@@ -49,7 +52,8 @@ def verify(
     The structure is read from the files again. Raises BundleError when the bundle is damaged or was made from a
     checkpoint of another architecture; failed checks are in the result, not raised. `min_agreement` is the required
     top-1 agreement of a plan's model with the trained one (None: reported only); below fp32 it replaces the
-    precision's gate. `tell` is called with each stage, `progress` with the share of images done.
+    precision's gate. `reference` is an `.npz` file with the source's own outputs, as for
+    `convert`. `tell` is called with each stage, `progress` with the share of images done.
 
     >>> verification = md.verify("build/onnx", "checkpoint", images="photos")
     >>> assert verification.passed, verification.failure
@@ -65,6 +69,10 @@ def verify(
         raise BundleError(
             f"{bundle} was made from another model than {checkpoint}; config.json differs:\n{listed}"
         )
+    source = None
+    if reference is not None:
+        tell("comparing with the source's own outputs")
+        source = compare_with_source(model, reference)
     tell("proving the structure of the written graph")
     exporter = find_target(manifest.target).load_exporter()
     graphs = build_graphs(manifest.form, model, manifest.plan, options_of(exporter, manifest))
@@ -100,6 +108,8 @@ def verify(
     same = manifest.checkpoint.sha256 == fingerprint(checkpoint)
     return replace(
         verification,
+        source=source,
+        reading=described(source, recorded_gap(model)),
         same_checkpoint=same,
         min_agreement=min_agreement or 0.0,
         gate=manifest.gate(min_agreement),

@@ -29,6 +29,7 @@ from morvit_deploy.model.gates import Gate
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.report import numbered, size
+from morvit_deploy.sources.outputs.gap import SourceGap
 
 MANIFEST = "manifest.json"
 
@@ -90,6 +91,7 @@ class Manifest(Strict):
     macs: dict[str, Count]
     structure: dict[str, Any]
     parity: dict[str, Any] | None
+    reference: SourceGap | None = None  # the check of the checkpoint's reading, by `export` or `convert`
     versions: dict[str, str]
 
     @field_validator("target_form", mode="before")

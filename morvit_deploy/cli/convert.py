@@ -8,7 +8,7 @@ from typing import Annotated
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, warn, working
 from morvit_deploy.cli.shared.derived import Arg
-from morvit_deploy.cli.shared.groups import OUTPUT, Output
+from morvit_deploy.cli.shared.groups import OUTPUT, Output, Reference
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
@@ -36,6 +36,7 @@ def convert(
     explain: Annotated[
         bool, Help("List every tensor: where it went, and by which rule.", panel=OUTPUT)
     ] = False,
+    reference: Reference = None,
     output: Output,
     foreign: Foreign,
 ) -> None:
@@ -50,14 +51,16 @@ def convert(
         raise ConfigError("no output folder given: give -o DIR (or --explain alone, which writes nothing)")
     given = foreign.settings
     with working("loading PyTorch") as (tell, _):
+        from morvit_deploy.sources.conversion import checked, read_model
         from morvit_deploy.sources.conversion import convert as run
-        from morvit_deploy.sources.conversion import read_model
         from morvit_deploy.sources.views import conversion_report
 
         if out is None:
             converted = read_model(source, given, tell)
+            if reference is not None:
+                converted = checked(converted, reference, tell)
         else:
-            converted = run(source, out, given=given, force=output.force, tell=tell)
+            converted = run(source, out, given=given, force=output.force, reference=reference, tell=tell)
     data = {"checkpoint": None if out is None else str(out), **converted.as_dict()}
     emit(conversion_report(converted, out, explain), data, output.json)
     warn(converted.warnings)

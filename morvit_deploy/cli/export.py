@@ -73,7 +73,7 @@ def export(
             exported = run(
                 source.folder, folder, batch=number, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
                 upscale=compared.upscale, exif=compared.exif, min_agreement=compared.min_agreement,
-                force=output.force, tell=tell, **options,
+                reference=compared.reference, force=output.force, tell=tell, **options,
             )  # fmt: skip
     _remark(exported, options)
     data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json"), "images_read": said}

@@ -32,7 +32,10 @@ def verify(
     """
     compared.check()
     folder = bundle_folder(bundle)
-    if is_missing("torch") and (checkpoint, compared.images, compared.min_agreement) == (None, None, None):
+    if (
+        is_missing("torch")
+        and (checkpoint, compared.images, compared.min_agreement, compared.reference) == (None,) * 4
+    ):
         _check_alone(folder, threads, json)
         return
     with opened(checkpoint, foreign) as source:
@@ -44,7 +47,7 @@ def verify(
             verification = run(
                 folder, source.folder, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
                 threads=threads, upscale=compared.upscale, exif=compared.exif,
-                min_agreement=compared.min_agreement, tell=tell, progress=progress,
+                min_agreement=compared.min_agreement, reference=compared.reference, tell=tell, progress=progress,
             )  # fmt: skip  # three lines read better than nine
         compared.remark_on_limit(source.folder, verification.images)
     data = verification.as_dict() | {"images_read": said}

@@ -20,6 +20,8 @@ from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.sources.detection import recognise
 from morvit_deploy.sources.families.family import Draft, Family
+from morvit_deploy.sources.outputs.comparison import check_source
+from morvit_deploy.sources.outputs.gap import SourceGap
 from morvit_deploy.sources.settings.given import Given, Questions, Settings, Settled
 from morvit_deploy.sources.tensors.keymap import Row
 from morvit_deploy.sources.tensors.names import CONFIG
@@ -47,6 +49,7 @@ class Converted(Shown):
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # settings that depart from the published ones
     folder: Path | None = None  # where it was written
+    reference: SourceGap | None = None  # the comparison with the source's own outputs, if they were given
 
     def __repr__(self) -> str:
         return f"Converted({str(self.source)!r}, family={self.family!r}, {self.model.config!r})"
@@ -68,6 +71,7 @@ class Converted(Shown):
             "settled": {name: {"value": one.value, "from": one.origin} for name, one in self.settled.items()},
             "ties": self.tied,
             "remarks": self.remarks,
+            "reference": self.reference.as_dict() if self.reference else None,
             "warnings": self.warnings,
             "arguments": {
                 "used": sorted(self.contents.arguments.used),
@@ -134,25 +138,43 @@ def convert(
     *,
     given: Given | None = None,
     force: bool = False,
+    reference: str | Path | None = None,
     tell: Tell = lambda stage: None,
     **settings: Unpack[Settings],
 ) -> Converted:
     """Convert a checkpoint of a supported family to a `morvit/1` folder at `out`, atomically.
 
     Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
-    num_heads, …) or as one `given`. Raises CheckpointError, ConfigError or OutputError; then nothing is written.
+    num_heads, …) or as one `given`. `reference` is an `.npz` file with `images` or `inputs` and the `logits` that
+    your own model returned for them; the reading of the checkpoint is checked against them. Raises CheckpointError,
+    ConfigError, OutputError, or ParityError if the logits differ; then nothing is written.
 
     >>> md.convert("deit_tiny.pth", "checkpoint", preprocess="imagenet", norm_eps=1e-6, pooling="cls")
     """
     if given is not None and settings:
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
     given = given or Given(**settings)
-    files = [Path(one) for one in (source, given.preprocess) if isinstance(one, (str, Path))]
+    files = [Path(one) for one in (source, given.preprocess, reference) if isinstance(one, (str, Path))]
     check_free(Path(out), marker=CONFIG, lists=checkpoint_files, force=force, inputs=files)
     converted = read_model(source, given, tell)
+    if reference is not None:
+        converted = checked(converted, reference, tell)
     tell("writing")
     save_checkpoint(converted.model, out, force=force)
     return replace(converted, folder=Path(out))
+
+
+def checked(converted: Converted, reference: str | Path, tell: Tell = lambda stage: None) -> Converted:
+    """Check a conversion against the source's own outputs, and record it in the provenance.
+
+    Raises ParityError if they differ, and ConfigError for a file that cannot be used.
+    """
+    tell("comparing with the source's own outputs")
+    gap = check_source(converted.model, reference, f"{converted.source} was not converted")
+    model = converted.model
+    provenance = {**(model.config.provenance or {}), "reference": gap.model_dump(mode="json")}
+    model.config = model.config.model_copy(update={"provenance": provenance})
+    return replace(converted, reference=gap)
 
 
 def _refuse_reduced(contents: Contents) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.report import Report, Table, count
+from morvit_deploy.sources.outputs.gap import described
 
 if TYPE_CHECKING:
     from morvit_deploy.sources.conversion import Converted
@@ -34,6 +35,7 @@ def source_table(converted: Converted, out: Path | None) -> Table:
         rows.append(("prefix", f"{contents.prefix} (removed from every key)"))
     rows.append(("ties", converted.tied))
     rows.append(("parameters", count(sum(p.numel() for p in model.parameters()))))
+    rows.append(("reading", described(converted.reference)))
     rows += arguments_rows(contents.arguments)
     rows += [("remark", remark) for remark in converted.remarks]
     rows += [("warning", warning) for warning in converted.warnings]

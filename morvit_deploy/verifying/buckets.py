@@ -157,4 +157,5 @@ class BucketComparison:
 
 
 def _fits(counts: tuple[int, ...], capacity: tuple[int, ...]) -> bool:
-    return all(count <= held for count, held in zip(counts, capacity, strict=True))
+    """Whether a bucket holds an image; a model without routers counts nothing, and its bucket holds every token."""
+    return not counts or all(count <= held for count, held in zip(counts, capacity, strict=True))

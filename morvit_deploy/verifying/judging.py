@@ -20,7 +20,7 @@ SHOWN_VIOLATIONS = 3
 
 def checks_of(found: Verification) -> list[Check]:
     """Return all checks of a verification, in the order in which failures are listed."""
-    checks = [*_structure(found), *_compared(found), *_gaps(found)]
+    checks = [*_structure(found), *_source(found), *_compared(found), *_gaps(found)]
     if found.gate is None:
         return [*checks, *_exact(found), *_edges(found, 0)]
     below = Below(found.precision, found.gate, found.images)
@@ -37,6 +37,16 @@ def _structure(found: Verification) -> Iterator[Check]:
         lines = [*lines, f"and {len(violations) - SHOWN_VIOLATIONS} more structure violations"]
     message = "\n  - ".join(lines) or "the structure of the written graph is not proved"
     yield Check("structure.proved", float(proved), 1.0, proved, message)
+
+
+def _source(found: Verification) -> Iterator[Check]:
+    """The source's own outputs and the checkpoint as it was read, if they were given."""
+    gap = found.source
+    if gap is None:
+        return
+    message = gap.failure.replace("\n", "\n  ")
+    yield Check("source_gap.compared", gap.compared, 1, gap.compared > 0, message)
+    yield Check("source_gap.max_abs", gap.max_abs, gap.tolerance, gap.max_abs <= gap.tolerance, message)
 
 
 def _compared(found: Verification) -> Iterator[Check]:

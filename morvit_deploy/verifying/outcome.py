@@ -9,6 +9,7 @@ from typing import Any
 from morvit_deploy.errors import listed
 from morvit_deploy.model.gates import Gate
 from morvit_deploy.report import Report, Shown, numbered
+from morvit_deploy.sources.outputs.gap import NOT_CHECKED, SourceGap
 from morvit_deploy.verifying.checks import Check
 from morvit_deploy.verifying.findings import (
     BucketSeen,
@@ -47,6 +48,8 @@ class Verification(Shown):
     gate: Gate | None = None  # below fp32: required agreement of decisions and classes
     fidelity: list[Fidelity] = field(default_factory=list)  # of each bucket, below fp32
     runtime: str = ""  # that ran the bundle
+    source: SourceGap | None = None  # source's own outputs -> checkpoint; None if they were not given
+    reading: str = NOT_CHECKED  # how the reading of the checkpoint was checked
     warnings: tuple[str, ...] = ()  # why results may be worse on this machine than on the exporting one
     clearances: list[float] = field(
         default_factory=list
@@ -115,6 +118,8 @@ class Verification(Shown):
         return {
             "passed": self.passed,
             "structure": self.structure,
+            "reading": self.reading,
+            "source_gap": self.source.as_dict() if self.source else None,
             "routing_gap": self.routing_gap.as_dict() | self._change(),
             "unrolling_gap": self.unrolling_gap.as_dict() if self.unrolling_gap else None,
             "conversion_gap": self.conversion_gap.as_dict(),

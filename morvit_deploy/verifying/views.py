@@ -104,8 +104,8 @@ def parity_tables(parity: dict[str, Any]) -> list[Table]:
 
 
 def _gap_table(parity: dict[str, Any]) -> Table:
-    named = ("routing", "unrolling", "conversion")
-    gaps = [(f"{name} gap", parity[f"{name}_gap"]) for name in named if parity[f"{name}_gap"]]
+    named = ("source", "routing", "unrolling", "conversion")
+    gaps = [(f"{name} gap", parity[f"{name}_gap"]) for name in named if parity.get(f"{name}_gap")]
     if parity["dispatch"]:
         gaps.append(("as dispatched", parity["dispatch"]))
     rows = [
@@ -128,6 +128,7 @@ def _gap_table(parity: dict[str, Any]) -> Table:
             else ""
         )
         + (f"; first divergence: {parity['first_divergence']}" if parity["first_divergence"] else "")
+        + (f"; reading of the checkpoint: {parity['reading']}" if "reading" in parity else "")
     )
     columns = ("gap", "max |Δlogit|", "allowed", "top-1 agreement", "")
     return Table("Parity with the float64 reference", columns, rows, numeric=(1, 2, 3), caption=caption)

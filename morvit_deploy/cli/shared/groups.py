@@ -22,6 +22,13 @@ Bundle = Annotated[Path | None, Arg("Bundle folder (default: the newest under bu
 Json = Annotated[bool, Help("Print one JSON document on stdout; messages go to stderr.", panel=OUTPUT)]
 Force = Annotated[bool, Help("Replace the output if it exists.", panel=OUTPUT)]
 Threads = Annotated[int | None, Help("Compute threads (default: all cores).", least=1)]
+Reference = Annotated[
+    Path | None,
+    Help(
+        "Images (or inputs) and the logits that your own model returned for them: checks how the checkpoint is read.",
+        "FILE.npz",
+    ),
+]
 Upscale = Annotated[bool, Help("Enlarge images that are smaller than the crop.")]
 Exif = Annotated[bool, Help("Turn images by their EXIF orientation (default: not, as in training).")]
 
@@ -88,3 +95,4 @@ class Verification(Pictures):
             most=1,
         ),
     ] = None
+    reference: Reference = None
