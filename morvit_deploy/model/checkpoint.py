@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.tensor_file import read_safetensors
+from morvit_deploy.strict_json import parse_json
 
 WEIGHTS = "model.safetensors"
 LFS = b"version https://git-lfs"  # first bytes of a pointer file
@@ -137,3 +137,28 @@ def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path:
         raise CheckpointError(
             f"{path} does not fit its configuration, {len(problems)} problem(s):\n{listed(problems)}"
         )
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file, and its metadata.
+
+    Raises CheckpointError for two tensors with one name, of which the library would keep the last. SafetensorError,
+    OSError and ValueError are left to the caller: its message depends on what the file should be.
+    """
+    with safe_open(path, framework="pt") as file:
+        _check_header(path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        return tensors, file.metadata() or {}
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")  # safe_open has checked it
+        header = file.read(length)
+    parse_json(
+        header,
+        path,
+        CheckpointError,
+        what="a safetensors file with a sound header",
+        advice="save it again from your training code",
+    )

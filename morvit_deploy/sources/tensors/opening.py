@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.model.checkpoint import LFS
-from morvit_deploy.model.tensor_file import read_safetensors
+from morvit_deploy.model.checkpoint import LFS, read_safetensors
 from morvit_deploy.sources.tensors.numpy_objects import READABLE
 from morvit_deploy.sources.tensors.unwrapping import Unwrapped, unwrap
 from morvit_deploy.sources.tensors.values import check_values
