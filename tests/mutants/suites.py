@@ -1,0 +1,81 @@
+"""The modules that are mutated, those without input and output, and the quick tests of each, nearest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MODEL = "tests/model/test_{}.py"
+BUCKETS = "tests/calibration/buckets/test_{}.py"
+ROUTING = "tests/calibration/routing/test_{}.py"
+GRAPH = (
+    "tests/graph/maths", "tests/graph/style/test_selection.py", "tests/graph/style/test_styles.py",
+    "tests/graph/test_unroll.py", "tests/graph/test_thresholds.py", "tests/graph/test_baselines.py",
+    "tests/graph/style/test_selection_macs.py", "tests/model/test_routings.py", "tests/model/test_registers.py",
+)  # fmt: skip  # a list
+VERIFYING = (
+    "tests/verifying/test_judging.py", "tests/verifying/test_gaps.py", "tests/verifying/test_figures.py",
+    "tests/verifying/test_views.py",
+)  # fmt: skip  # a list
+FITTING = tuple(BUCKETS.format(name) for name in ("fitting", "points", "costs", "choice", "plan"))
+
+
+def _model(*names: str) -> tuple[str, ...]:
+    return tuple(MODEL.format(name) for name in names)
+
+
+SUITES: dict[str, Sequence[str]] = {
+    "model.accuracy": (*_model("accuracy"), BUCKETS.format("choice"), "tests/planning/test_conclusion.py"),
+    "model.config": _model("config", "routings", "reference", "macs"),
+    "model.decisions": _model("decisions", "routings", "reference"),
+    "model.gates": (*_model("gates"), *VERIFYING),
+    "model.heads": (*_model("heads"), *VERIFYING),
+    "model.layers": (*_model("layers", "reference"), "tests/graph/maths"),
+    "model.macs": _model("macs", "plan", "registers"),
+    "model.plan": (*_model("plan", "macs"), BUCKETS.format("plan")),
+    "model.reference": _model("reference", "registers", "routings", "heads"),
+    "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),
+    "model.routings.counting": _model("macs", "routings", "plan"),
+    "model.routings.token_choice": _model("routings", "reference", "macs"),
+    "model.routings.expert_choice": _model("routings", "reference", "macs"),
+    "model.routings.none": _model("routings", "reference", "macs"),
+    "graph.baselines": ("tests/graph/test_baselines.py", *GRAPH),
+    "graph.dense": GRAPH,
+    "graph.expert_choice": GRAPH,
+    "graph.flat_choice": GRAPH,
+    "graph.maths.dispatch": GRAPH,
+    "graph.maths.layouts": GRAPH,
+    "graph.maths.rewrites": GRAPH,
+    "graph.step": GRAPH,
+    "graph.style.blocks": GRAPH,
+    "graph.style.channels_first": GRAPH,
+    "graph.style.ends": GRAPH,
+    "graph.style.one_hot": GRAPH,
+    "graph.style.selection": GRAPH,
+    "graph.style.stems": GRAPH,
+    "graph.token_choice": GRAPH,
+    "graph.unroll": GRAPH,
+    "graph.weights": GRAPH,
+    "verifying.checks": VERIFYING,
+    "verifying.edges": ("tests/verifying/test_edges.py",),
+    "verifying.findings": VERIFYING,
+    "verifying.gaps": (*VERIFYING, *_model("heads")),
+    "verifying.judging": VERIFYING,
+    "verifying.outcome": VERIFYING,
+    "verifying.probes": ("tests/graph/style/test_styles.py",),
+    "verifying.routes": ("tests/verifying/test_routes_by_hand.py", "tests/verifying/test_routes.py"),
+    "calibration.buckets.choice": (BUCKETS.format("choice"), "tests/planning/test_conclusion.py"),
+    "calibration.buckets.costs": (BUCKETS.format("costs"), BUCKETS.format("points"), BUCKETS.format("plan")),
+    "calibration.buckets.exact": FITTING,
+    "calibration.buckets.ladders": FITTING,
+    "calibration.buckets.plan": (BUCKETS.format("plan"),),
+    "calibration.buckets.points": (
+        BUCKETS.format("points"),
+        BUCKETS.format("plan"),
+        BUCKETS.format("choice"),
+    ),
+    "calibration.buckets.predicted": FITTING,
+    "calibration.buckets.search": FITTING,
+    "calibration.ranges.smoothing": ("tests/calibration/ranges/test_smoothing.py",),
+    "calibration.routing.histograms": (ROUTING.format("histograms"),),
+    "calibration.routing.scout": (ROUTING.format("scout"), BUCKETS.format("points")),
+}
