@@ -138,8 +138,8 @@ def decision(candidates: list[int], kept: list[int], z: list[float]) -> Decision
 
 
 STATES = {
-    name: torch.full((5, DIM), value) for name, value in (("embed", 0.0), ("step1", 1.0), ("step2", 2.0), ("step3", 3.0))
-}  # fmt: skip  # a line
+    name: torch.full((5, DIM), value) for value, name in enumerate(("embed", "step1", "step2", "step3"))
+}
 # the reference keeps patch 3 in place of 0 at step 1, and no token at step 2
 REFERENCE = Outcome(
     torch.zeros(1, 10),
@@ -174,8 +174,8 @@ def test_the_margin_of_a_decision() -> None:
 
 def test_states_are_at_their_tokens_rows_and_zero_where_a_token_does_not_run() -> None:
     stages = THRESHOLDS.stages_of(PROBES | {"layer2.state": state(7)})
-    assert [*stages] == ["embed", "step1.runs", "step1.state", "step2.runs", "step2.state", "step3.runs", "step3.state",
-                         "layer2.state", "logits"]  # fmt: skip  # in order of computation
+    steps = [f"step{step}.{what}" for step in (1, 2, 3) for what in ("runs", "state")]
+    assert [*stages] == ["embed", *steps, "layer2.state", "logits"], "in order of computation"
     assert stages["step1.state"][0, :, 0].tolist() == [1, 10, 0, 12, 0], "CLS, and patches 0 and 2"
     assert stages["step2.state"][0, :, 0].tolist() == [2, 20, 0, 0, 0]
     assert stages["step3.state"][0, :, 0].tolist() == [3, 0, 0, 0, 0]
@@ -186,8 +186,8 @@ def test_states_are_at_their_tokens_rows_and_zero_where_a_token_does_not_run() -
 
 def test_the_references_states_are_at_the_same_rows() -> None:
     stages = THRESHOLDS.stages_of_reference(REFERENCE)
-    assert [*stages] == ["embed", "step1.runs", "step1.state", "step2.runs", "step2.state", "step3.runs",
-                         "step3.state", "logits"]  # fmt: skip  # in order of computation
+    steps = [f"step{step}.{what}" for step in (1, 2, 3) for what in ("runs", "state")]
+    assert [*stages] == ["embed", *steps, "logits"]
     assert stages["step1.state"][0, :, 0].tolist() == [1, 0, 0, 1, 1]
     assert stages["step2.state"][0, :, 0].tolist() == [2, 0, 0, 0, 0]
     dense = Routes(DENSE, (4, 4, 4)).stages_of_reference(REFERENCE)
