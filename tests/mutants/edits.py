@@ -28,7 +28,7 @@ SILENT = ("errstate", "warn")  # calls without a result
 CHECKING = ("strict",)  # arguments that only raise
 # constants that trade the time of a search for its result, or the length of a message
 TUNED = ("BINS", "HALVINGS", "MAX_BUCKETS", "MAX_CUTS", "MAX_LEADS", "PAIRS", "QUANTILES", "SHOWN_VIOLATIONS")
-WIDEST = 60  # characters of code in a line of output
+WIDEST = 100  # characters of code in a line of output
 
 
 @dataclass(frozen=True)
