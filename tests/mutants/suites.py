@@ -7,10 +7,11 @@ from collections.abc import Sequence
 MODEL = "tests/model/test_{}.py"
 BUCKETS = "tests/calibration/buckets/test_{}.py"
 ROUTING = "tests/calibration/routing/test_{}.py"
+SELECTION = "tests/graph/style/test_selection_macs.py"
 GRAPH = (
     "tests/graph/maths", "tests/graph/style/test_selection.py", "tests/graph/style/test_styles.py",
     "tests/graph/test_unroll.py", "tests/graph/test_thresholds.py", "tests/graph/test_baselines.py",
-    "tests/graph/style/test_selection_macs.py", "tests/model/test_routings.py", "tests/model/test_registers.py",
+    SELECTION, "tests/model/test_routings.py", "tests/model/test_registers.py",
 )  # fmt: skip  # a list
 VERIFYING = (
     "tests/verifying/test_judging.py", "tests/verifying/test_gaps.py", "tests/verifying/test_figures.py",
@@ -30,14 +31,14 @@ SUITES: dict[str, Sequence[str]] = {
     "model.gates": (*_model("gates"), *VERIFYING),
     "model.heads": (*_model("heads"), *VERIFYING),
     "model.layers": (*_model("layers", "reference"), "tests/graph/maths"),
-    "model.macs": _model("macs", "plan", "registers"),
+    "model.macs": (*_model("macs", "plan", "registers"), SELECTION),
     "model.plan": (*_model("plan", "macs"), BUCKETS.format("plan")),
     "model.reference": _model("reference", "registers", "routings", "heads"),
     "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),
-    "model.routings.counting": _model("macs", "routings", "plan"),
-    "model.routings.token_choice": _model("routings", "reference", "macs"),
-    "model.routings.expert_choice": _model("routings", "reference", "macs"),
-    "model.routings.none": _model("routings", "reference", "macs"),
+    "model.routings.counting": (*_model("macs", "routings", "plan"), SELECTION),
+    "model.routings.token_choice": (*_model("macs", "routings"), SELECTION),
+    "model.routings.expert_choice": (*_model("macs", "routings"), SELECTION),
+    "model.routings.none": (*_model("macs", "routings"), SELECTION),
     "graph.baselines": ("tests/graph/test_baselines.py", *GRAPH),
     "graph.dense": GRAPH,
     "graph.expert_choice": GRAPH,

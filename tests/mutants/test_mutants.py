@@ -40,7 +40,9 @@ EXPECTED = {
 def test_conditions_and_numbers_are_changed_and_nothing_that_is_read() -> None:
     found = {(edit.before, edit.after) for edit in edits_of(SOURCE)}
     assert found >= EXPECTED
-    assert len(found - EXPECTED) == 3, "the values that are kept, their order, and that they are sorted at all"
+    assert len(found - EXPECTED) == 3, (
+        "the values that are kept, their order, and that they are sorted at all"
+    )
 
 
 def test_each_edit_is_one_change_and_keeps_its_line() -> None:
