@@ -16,6 +16,8 @@ GRAPH = (
 VERIFYING = (
     "tests/verifying/test_judging.py", "tests/verifying/test_gaps.py", "tests/verifying/test_figures.py",
     "tests/verifying/test_views.py",
+    "tests/verifying/test_verify.py::test_a_change_of_routing_is_counted_token_by_token",
+    "tests/verifying/test_verify.py::test_a_change_of_routing_where_tokens_come_back",
 )  # fmt: skip  # a list
 FITTING = tuple(BUCKETS.format(name) for name in ("fitting", "points", "costs", "choice", "plan"))
 

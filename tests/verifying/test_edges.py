@@ -57,6 +57,11 @@ def test_a_bound_that_no_image_can_pass_is_left_out() -> None:
     assert [(edge.step, edge.tokens) for edge in edges_of(plan, PATCHES)] == [(0, 16)]
 
 
+def test_no_token_at_all_is_an_edge_too() -> None:
+    plan = threshold_plan(EXPERT, (0.0, 0.0, 0.0), [(1, 1, 1)], upto=(0,))
+    assert Edge(0, 0, 0, (16, 16, 16)) in edges_of(plan, PATCHES)
+
+
 def test_an_edge_holds_for_its_count_within_the_limits() -> None:
     edge = Edge(0, 1, 3, (5, 3, 2))
     counts = np.array([[5, 3, 2], [5, 3, 3], [6, 3, 1], [5, 2, 1], [4, 4, 1]])

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from morvit_deploy.verifying.findings import MARGIN, Gap
-from morvit_deploy.verifying.gaps import LogitPairs, gap_of, is_clear, shares_of, snr_db_of, worst_of
+from morvit_deploy.verifying.gaps import (
+    EXACT_TOLERANCE,
+    LOGIT_TOLERANCE,
+    LogitPairs,
+    gap_of,
+    is_clear,
+    shares_of,
+    snr_db_of,
+    worst_of,
+)
 
 NAN = float("nan")
 
@@ -79,3 +88,7 @@ def test_images_at_the_margin_are_not_compared() -> None:
 def test_shares_are_of_all_chunks() -> None:
     counts = [np.array([[3, 4], [0, 0]]), np.array([[1, 4], [0, 0]])]
     assert shares_of(counts) == [0.5, 1.0] and shares_of([]) == []
+
+
+def test_the_tolerances_are_the_documented_ones() -> None:
+    assert (LOGIT_TOLERANCE, EXACT_TOLERANCE, MARGIN) == (1e-4, 1e-9, 1e-4)

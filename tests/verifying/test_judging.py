@@ -170,6 +170,22 @@ def test_a_check_states_its_value_and_its_limit() -> None:
     assert found["structure.proved"].value == found["structure.proved"].limit == 1.0
 
 
+def test_the_limits_of_all_checks() -> None:
+    found = made(
+        buckets=[replace(SEEN, wrong_overflow=1, wrong_depth=2, judged=3)], edges=Edges(4, 4, 9, 1),
+        dispatched=Dispatched(Gap(0.5, 0.75, 0.875), 0, 3), unrolling_gap=Gap(0.125, 0.25, 1.0), min_agreement=0.5,
+        router_agreement=[0.75],
+    )  # fmt: skip  # one field or two a line
+    assert {check.name: (check.value, check.limit) for check in found.checks} == {
+        "structure.proved": (1, 1), "ambiguous": (0, 2), "buckets[].judged": (3, 2),
+        "routing_gap.max_abs": (0, 1), "routing_gap.top1_agreement": (1, 1),
+        "unrolling_gap.max_abs": (0.125, 0.25), "unrolling_gap.top1_agreement": (1, 1),
+        "conversion_gap.max_abs": (0, 1), "conversion_gap.top1_agreement": (1, 1), "router_agreement[]": (0.75, 1),
+        "buckets[].wrong_overflow": (1, 0), "buckets[].wrong_depth": (2, 0), "dispatch.max_abs": (0.5, 0.75),
+        "dispatch.top1_agreement": (0.875, 1), "dispatch.misdirected": (3, 0), "edges.wrong": (1, 0),
+    }  # fmt: skip  # value and limit
+
+
 def test_gaps_without_a_tolerance_are_not_judged() -> None:
     names = [check.name for check in made(routing_gap=Gap(5.0, INF, 0.8), unrolling_gap=GOOD).checks]
     assert "routing_gap.max_abs" not in names and "unrolling_gap.max_abs" in names
