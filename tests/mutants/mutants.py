@@ -11,7 +11,6 @@ end in time. The survivors are printed: each is a test that is missing, or a cha
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import random
 import sys
@@ -49,7 +48,8 @@ def sample(modules: Iterable[str], count: int, seed: int) -> list[Mutant]:
     chosen = []
     for place, mutants in enumerate(packages.values()):
         share = count // len(packages) + (place < count % len(packages))
-        chosen += sorted(draw.sample(mutants, min(share, len(mutants))), key=lambda mutant: mutant[0])
+        chosen += draw.sample(mutants, min(share, len(mutants)))
+    draw.shuffle(chosen)  # so that those tried within --seconds are a sample too
     return chosen
 
 
@@ -60,8 +60,8 @@ def named(name: str) -> Mutant:
 
 
 def prepare(module: str, edit: Edit | None, seconds: float) -> Trial:
-    tree: ast.Module | None = None if edit is None else edited(source_of(module), edit)
-    return Trial(f"morvit_deploy.{module}", tree, SUITES[module], seconds)
+    tree = None if edit is None else edited(source_of(module), edit)
+    return Trial(module, edit, tree, SUITES[module], seconds)
 
 
 def run(trials: Iterable[Trial], processes: int) -> Iterator[tuple[Trial, str]]:
@@ -86,34 +86,32 @@ def times_of(modules: Iterable[str], processes: int) -> dict[tuple[str, ...], fl
     for trial, result in run((prepare(module, None, 600.0) for module in suites.values()), processes):
         if result != "survived":
             sys.exit(f"these tests fail without a mutant: {' '.join(trial.tests)}")
-        seconds[tuple(trial.tests)] = trial.began
+        seconds[tuple(trial.tests)] = trial.took
     return seconds
 
 
-def try_all(mutants: list[Mutant], processes: int) -> int:
-    """Try mutants and print survivors and a table; returns how many survived."""
+def try_all(mutants: list[Mutant], processes: int, until: float) -> int:
+    """Try mutants until a time of `time.monotonic`, print survivors and a table; returns how many survived."""
     seconds = times_of({module for module, _ in mutants}, processes)
     slowest = max(seconds.values())
     print(f"{len(mutants)} mutants; the tests of a module take up to {slowest:.0f} s", flush=True)
-    trials: dict[int, Mutant] = {}
 
     def prepared() -> Iterator[Trial]:
         for module, edit in mutants:
-            limit = max(LEAST_SECONDS, PATIENCE * seconds[tuple(SUITES[module])])
-            trial = prepare(module, edit, limit)
-            trials[id(trial)] = module, edit
-            kept.append(trial)
-            yield trial
+            if time.monotonic() < until:
+                yield prepare(module, edit, max(LEAST_SECONDS, PATIENCE * seconds[tuple(SUITES[module])]))
 
-    kept: list[Trial] = []  # so that no id is used twice
     counts: dict[str, Counter[str]] = {}
     for trial, result in run(prepared(), processes):
-        module, edit = trials[id(trial)]
-        counts.setdefault(module.partition(".")[0], Counter()).update(("tried", result))
-        if result == "survived":
-            print(f"{module}:{edit} line {edit.line}: {edit.before}  ->  {edit.after}", flush=True)
+        counts.setdefault(trial.module.partition(".")[0], Counter()).update(("tried", result))
+        if result == "survived" and trial.edit is not None:
+            print(described(trial.module, trial.edit), flush=True)
     show(counts)
     return sum(count["survived"] for count in counts.values())
+
+
+def described(module: str, edit: Edit) -> str:
+    return f"{module}:{edit} line {edit.line}: {edit.before}  ->  {edit.after}"
 
 
 def show(counts: dict[str, Counter[str]]) -> None:
@@ -132,6 +130,7 @@ def main() -> int:
     )
     parser.add_argument("--mutants", type=int, default=240, help="of all packages together")
     parser.add_argument("--seed", type=int, default=0, help="of the choice")
+    parser.add_argument("--seconds", type=float, default=7200, help="stop after this time")
     parser.add_argument("--modules", nargs="+", default=list(SUITES), choices=list(SUITES), metavar="MODULE")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="only these mutants")
     parser.add_argument("--list", action="store_true", help="print the mutants and try none")
@@ -140,12 +139,12 @@ def main() -> int:
     mutants = [named(name) for name in given.again] or sample(given.modules, given.mutants, given.seed)
     if given.list:
         for module, edit in mutants:
-            print(f"{module}:{edit} line {edit.line}: {edit.before}  ->  {edit.after}")
+            print(described(module, edit))
         return 0
     os.chdir(ROOT)
     load_libraries()
     start = time.monotonic()
-    survived = try_all(mutants, given.processes)
+    survived = try_all(mutants, given.processes, start + given.seconds)
     print(f"{time.monotonic() - start:.0f} s")
     return int(survived > 0)
 

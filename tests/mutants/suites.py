@@ -40,7 +40,7 @@ SUITES: dict[str, Sequence[str]] = {
     "model.routings.counting": (*_model("macs", "routings", "plan"), SELECTION),
     "model.routings.token_choice": (*_model("macs", "routings"), SELECTION),
     "model.routings.expert_choice": (*_model("macs", "routings"), SELECTION),
-    "model.routings.none": (*_model("macs", "routings"), SELECTION),
+    "model.routings.none": (*_model("macs", "routings", "config", "plan"), SELECTION),
     "graph.baselines": ("tests/graph/test_baselines.py", *GRAPH),
     "graph.dense": GRAPH,
     "graph.expert_choice": GRAPH,

@@ -24,6 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+from edits import Edit
 from hypothesis import Phase, settings
 
 LIBRARIES = (
@@ -44,12 +45,14 @@ def load_libraries() -> None:
 class Trial:
     """The tests of a module, running in a process of their own on a mutant of it."""
 
-    module: str
-    tree: ast.Module | None  # None: the module as it is
+    module: str  # without the package
+    edit: Edit | None  # None: the module as it is
+    tree: ast.Module | None  # with that edit
     tests: Sequence[str]
     seconds: float  # limit
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mutant-")))
     began: float = field(default_factory=time.monotonic)
+    took: float = 0.0  # seconds, once it has ended
     process: int = 0
 
     def start(self) -> Trial:
@@ -72,7 +75,7 @@ class Trial:
         late = time.monotonic() - self.began > self.seconds
         if not ended and not late:
             return None
-        self.began = time.monotonic() - self.began
+        self.took = time.monotonic() - self.began
         self._stop(ended == 0)
         if not ended:
             return "timeout"
@@ -96,7 +99,7 @@ class Trial:
         os.dup2(log, 2)
         tempfile.tempdir = os.environ["TMPDIR"] = str(self.folder)
         if self.tree is not None:
-            sys.meta_path.insert(0, Mutant(self.module, self.tree))
+            sys.meta_path.insert(0, Mutant(f"morvit_deploy.{self.module}", self.tree))
         options = [
             "-x",
             "-q",
