@@ -6,6 +6,7 @@ The parent must not have imported the package: the mutated module has to be ther
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ from hypothesis import Phase, settings
 
 LIBRARIES = (
     "torch", "torch.onnx._internal.exporter._registration", "numpy", "onnx", "onnxruntime", "onnxscript",
-    "pydantic", "PIL.Image", "safetensors.torch", "filelock", "typer", "rich.console", "rich.table",
+    "onnxsim", "psutil", "pydantic", "PIL.Image", "safetensors.torch", "filelock", "typer", "rich.console", "rich.table",
 )  # fmt: skip  # a list
 PASSED, NO_TESTS = 0, 5  # exit statuses of pytest; all others are failures
 BROKEN = 100  # of a child that could not run pytest
@@ -39,6 +40,8 @@ def load_libraries() -> None:
     """Import what every trial needs, once."""
     for name in LIBRARIES:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # a child that collects would copy all of it
 
 
 @dataclass

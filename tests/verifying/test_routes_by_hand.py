@@ -76,6 +76,12 @@ def test_a_step_without_a_threshold_keeps_all() -> None:
     assert lists(routes.depths(probes)) == [[3, 0, 2, 0]]
 
 
+def test_a_single_step() -> None:
+    routes = Routes(make_config(image_size=16, num_recursions=1, capacity=[2]), (2,), (0.5,))
+    probes = {name: value for name, value in PROBES.items() if name.startswith(("logits", "step1"))}
+    assert lists(routes.wanted(probes)) == [[3]] and lists(routes.depths(probes)) == [[1, 0, 1, 0]]
+
+
 def test_top_k_runs_what_it_holds_and_wants_nothing() -> None:
     routes = Routes(EXPERT, (2, 1, 1))
     assert lists(routes.runs(PROBES))[1:] == [[[True, False, False, False]]] * 2
