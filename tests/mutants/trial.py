@@ -30,7 +30,8 @@ from hypothesis import Phase, settings
 
 LIBRARIES = (
     "torch", "torch.onnx._internal.exporter._registration", "numpy", "onnx", "onnxruntime", "onnxscript",
-    "onnxsim", "psutil", "pydantic", "PIL.Image", "safetensors.torch", "filelock", "typer", "rich.console", "rich.table",
+    "onnxsim", "psutil", "pydantic", "PIL.Image", "safetensors.torch", "filelock", "typer", "rich.console",
+    "rich.table",
 )  # fmt: skip  # a list
 PASSED, NO_TESTS = 0, 5  # exit statuses of pytest; all others are failures
 BROKEN = 100  # of a child that could not run pytest
