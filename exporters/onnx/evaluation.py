@@ -1,11 +1,13 @@
 """Evaluates written ONNX graphs in float64, with ONNX's reference evaluator and with values replaced inside.
 
 Whatever the precision of the files, weights are exact: int8 ones are replaced by those they stand for, casts to
-another float type and rounding to integers are left out. What remains is what the graph means.
+another float type and rounding to integers are left out, and √2, which GELU divides by, is not rounded. What remains
+is what the graph means.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -76,7 +78,8 @@ class Evaluation:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Values:
         """Inputs and replaced values to the outputs, by name; a replaced value is returned as it was computed."""
         given = {name: _wide(value) for name, value in feeds.items()}
-        found = self.evaluator.run(self.outputs, {**self.weights, **given})
+        with np.errstate(all="ignore"):  # a checkpoint of NaN is found by its logits
+            found = self.evaluator.run(self.outputs, {**self.weights, **given})
         names = (name.removesuffix(COMPUTED) for name in self.outputs)
         return dict(zip(names, found, strict=True))
 
@@ -90,7 +93,7 @@ class Evaluation:
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i in FLOATS:
                     attribute.i = TensorProto.DOUBLE
                 elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in FLOATS:
-                    values = numpy_helper.to_array(attribute.t).astype(np.float64)
+                    values = _meant(attribute.t)
                     attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
 
 
@@ -99,10 +102,19 @@ def _take_floats(graph: onnx.GraphProto) -> Values:
     found: Values = {}
     for inner in every_graph(graph):
         floats = [init for init in inner.initializer if init.data_type in FLOATS]
-        found |= {init.name: numpy_helper.to_array(init).astype(np.float64) for init in floats}
+        found |= {init.name: _meant(init) for init in floats}
         for init in floats:
             inner.initializer.remove(init)
     return found
+
+
+def _meant(tensor: onnx.TensorProto) -> NDArray[np.float64]:
+    """The values of a float tensor in float64; a number that is √2 rounded to its type is √2."""
+    values = numpy_helper.to_array(tensor)
+    if values.size == 1 and (values == np.asarray(math.sqrt(2), values.dtype)).all():
+        return np.full(values.shape, math.sqrt(2))
+    wide: NDArray[np.float64] = values.astype(np.float64)
+    return wide
 
 
 def _cut(graph: onnx.GraphProto, names: Iterable[str]) -> None:

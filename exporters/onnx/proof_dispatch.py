@@ -18,6 +18,7 @@ from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.proof_values import batch_of, random_image
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
 from morvit_deploy.verifying.constructed import (
     ROUTER_LOGITS,
     Counts,
@@ -75,7 +76,8 @@ def _expected(
     """What the file returns for these counts of tokens, and the router logits that make it count them."""
     plan, whole = manifest.plan, manifest.dispatch == "graph"
     needed = [chosen_bucket(plan, counts) for counts in batch]
-    chosen = plan.buckets[max(needed)]
+    number = _together(plan, batch)
+    chosen = plan.buckets[number]
     graph = exact[chosen.name]
     given = {
         name if name in manifest.probes else f"{chosen.name}/{name}": z[0] if graph.options.single else z
@@ -83,8 +85,15 @@ def _expected(
     }
     if not whole:
         return {"bucket": np.array(needed)}, given
-    overflow = np.array([exceeds(plan, max(needed), counts) for counts in batch])
-    ran = len(plan.buckets) - 1 if overflow.any() else max(needed)
+    overflow = np.array([exceeds(plan, number, counts) for counts in batch])
+    ran = len(plan.buckets) - 1 if overflow.any() else number
     runs = {conditions[chosen.name], conditions[plan.buckets[ran].name]}
     decided = {name: np.array(name in runs) for name in conditions.values()}
     return {"bucket": np.full(len(batch), ran), "overflow": overflow, **decided}, given
+
+
+def _together(plan: Plan, batch: list[Counts]) -> int:
+    """The bucket that the images of a batch are sent to: with depths known, one that fits them all."""
+    if plan.mode == "threshold":
+        return max(chosen_bucket(plan, counts) for counts in batch)
+    return chosen_bucket(plan, tuple(map(max, zip(*batch, strict=True))))

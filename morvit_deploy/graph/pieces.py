@@ -37,20 +37,31 @@ class Whole(Named):
 
 
 class StemPart(Named):
-    """The stem: from an image to the trunks' inputs and the index of each image's bucket."""
+    """The stem: from an image to the trunks' inputs and the index of each image's bucket.
+
+    If the images of a batch run `together` in one bucket, depths that are known choose one that fits them all.
+    """
 
     inputs = ("image",)
 
-    def __init__(self, static: StaticMoRViT, plan: Plan, carried: dict[str, str]) -> None:
+    def __init__(
+        self, static: StaticMoRViT, plan: Plan, carried: dict[str, str], *, together: bool = False
+    ) -> None:
         super().__init__()
         self.static, self.plan, self.carried = static, plan, carried
+        self.together = together and plan.mode == "depth" and not static.options.single
         self.results = ("bucket", *carried.values(), *_stem_results(static))
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         (image,) = inputs
         out: dict[str, Tensor] = {}
         carried = self.static.begin(image, out)
-        bucket = choose(self.plan, self.static.counts(carried))
+        counts = self.static.counts(carried)
+        if (
+            self.together
+        ):  # buckets need not be nested: that of the neediest image may be too small for another
+            counts = counts.amax(dim=0, keepdim=True).expand_as(counts)
+        bucket = choose(self.plan, counts)
         out["bucket"] = bucket[None] if self.static.options.single else bucket
         return self.static.with_batch_axis(out) | {self.carried[key]: value for key, value in carried.items()}
 

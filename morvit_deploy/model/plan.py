@@ -104,8 +104,9 @@ class Plan(Strict):
     def dispatched(self, counts: NDArray[Any], group: int = 1) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the index of the bucket that each image runs in, and whether the predicted bucket overflowed.
 
-        counts (images, steps) are the patch tokens that run each step. Mode `depth` knows them before it chooses a
-        bucket and never overflows. A graph that chooses a bucket itself runs `group` images in a row in one bucket.
+        counts (images, steps) are the patch tokens that run each step. A graph that chooses a bucket itself runs
+        `group` images in a row in one bucket. Mode `depth` knows the counts before it chooses one that fits all of
+        them, so it never overflows.
         """
         return self.chosen(self.predicted(counts), self.too_small(counts), group)
 
@@ -133,9 +134,10 @@ class Plan(Strict):
         if not len(images):
             return predicted, np.zeros(0, dtype=bool)
         starts = images[::group]
-        bucket = np.maximum.reduceat(predicted, starts)[images // group]
         if self.mode != "threshold":
-            return bucket, np.zeros(len(images), dtype=bool)
+            fits_not_all = np.logical_or.reduceat(too_small, starts, axis=0)
+            return np.argmin(fits_not_all, axis=1)[images // group], np.zeros(len(images), dtype=bool)
+        bucket = np.maximum.reduceat(predicted, starts)[images // group]
         overflow = too_small[images, bucket]
         again = np.logical_or.reduceat(overflow, starts)[images // group]
         return np.where(again, len(self.buckets) - 1, bucket), overflow

@@ -103,8 +103,8 @@ class DispatchComparison:
         self, outputs: Arrays, clear: NDArray[np.bool_], runs: dict[int, Ran]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which compared images ran in another bucket than expected, and which should overflow."""
-        predicted = self.plan.predicted(next(iter(runs.values())).wanted)
-        too_small = np.zeros((len(predicted), len(self.buckets)), dtype=bool)
+        wanted = next(iter(runs.values())).wanted
+        predicted, too_small = self.plan.predicted(wanted), self.plan.too_small(wanted)
         for number, ran in runs.items():
             too_small[:, number] = ran.overflow
         expected, overflow = self.plan.chosen(predicted, too_small, self.group)

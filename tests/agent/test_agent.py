@@ -313,7 +313,7 @@ class TestRuntimes:
     def test_a_runtime_that_is_too_old(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("onnxruntime.__version__", "1.9.2")
         with pytest.raises(
-            Lacking, match=r'onnxruntime 1\.9\.2, expected 1\.18 .*pip install numpy "onnxruntime'
+            Lacking, match=r'onnxruntime 1\.9\.2, expected 1\.16 .*pip install numpy "onnxruntime'
         ):
             runtimes.check_runtime("onnx")
 

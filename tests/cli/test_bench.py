@@ -60,7 +60,7 @@ def test_device_that_this_version_does_not_measure(tiny_bundle: Path, device: st
 
 
 def test_missing_bundle(tmp_path: Path) -> None:
-    assert "cannot read" in only_message(run(tmp_path / "nothing"))
+    assert "nothing does not exist" in only_message(run(tmp_path / "nothing"))
 
 
 def test_no_bundle_and_none_under_build(inside: Path) -> None:

@@ -118,7 +118,7 @@ MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "no such family": ((*SAY, "--family", "vit"), "--family: got 'vit', expected one of edge_recvit"),
     "another family": ((*SAY, "--family", "edge_recvit"), "do not belong to one: - unexpected: "),
     "no such preset": ((*SAY[2:], "--preprocess", "imagnet"), "--preprocess: got imagnet, expected imagenet"),
-    "too large": ((*SAY, "--image-size", 10**10), "got 10000000000, which is 2,500,000,000 × 2,500,000,000 patches"),
+    "too large": ((*SAY, "--image-size", 10**10), "got 10000000000, expected a number above 0 and at most 16384"),
     "long number": ((*SAY, "--capacity", "9" * 5000), "expected positive numbers with commas"),
     "no such entry": ((*SAY, "--entry", "ema"), "expected one of its state dicts: state_dict (44 weights)"),
     "no such prefix": ((*SAY, "--prefix", "student."), "with which no tensor begins; expected one of patch_embed."),
@@ -272,7 +272,13 @@ def test_a_plan_of_a_source_is_its_plan(
     ended = run("export", source, "--plan", "plan.json", "-o", "bundle", *say)
     assert ended.exit_code == 0, ended.output
     assert "another checkpoint" in refused(
-        "export", source, "--plan", "plan.json", "-o", "b", *say[:-1], "relu"
+        "export",
+        source,
+        "--plan",
+        "plan.json",
+        "-o",
+        "b",
+        *("relu" if word == "gelu" else word for word in say),
     )
     quick = ("--runs", 10, "--blocks", 1, "--warmup", 0, "--batches", 1)
     ended = run("bench", "bundle", "--verdict", "--checkpoint", source, *quick, *say)

@@ -59,6 +59,9 @@ def needed(plan: Plan, counts: Counts) -> int:
 
 def answered_by(plan: Plan, group: Sequence[Counts]) -> tuple[list[int], list[bool]]:
     """Bucket and overflow of each image of a group that a self-dispatching graph takes together."""
+    if plan.mode == "depth":  # the first bucket that fits all of them
+        fitting = (all(fits(counts, bucket) for counts in group) for bucket in plan.buckets)
+        return [next(number for number, fit in enumerate(fitting) if fit)] * len(group), [False] * len(group)
     chosen = max(needed(plan, counts) for counts in group)
     overflow = [not fits(counts, plan.buckets[chosen]) for counts in group]
     last = len(plan.buckets) - 1

@@ -56,10 +56,11 @@ class StaticBundle:
         """Compare the bundle with its model."""
         structure = {"proved": True, "violations": []}
         manifest: Any = SimpleNamespace(
-            plan=self.plan, exact=self.precision == "fp32", precision=self.precision, form="unrolled", input="uint8",
+            plan=self.plan, config=self.model.config, exact=self.precision == "fp32", precision=self.precision,
+            form="unrolled", input="uint8",
             dispatch="graph" if self.plan.adaptive else "single", batch=self.group,
             gate=lambda share: gate_for(self.precision, share),
-        )  # fmt: skip  # three lines read better than eight
+        )  # fmt: skip  # few lines read better than nine
         return compare(self.model, manifest, self.open, images, structure)
 
     def open(self, bucket: str | None = None, probes: bool = False) -> AbstractContextManager[Any]:

@@ -107,11 +107,19 @@ def test_layers_that_share_their_memory_are_written_apart(tmp_path: Path) -> Non
         assert torch.equal(found[f"cycle.{i}.attn.qkv.weight"], tensors["blocks.0.attn.qkv.weight"])
 
 
-def test_a_checkpoint_may_replace_itself(tmp_path: Path) -> None:
+def test_a_checkpoint_does_not_replace_itself(tmp_path: Path) -> None:
+    """The input may be the only copy, whatever `force` says."""
     convert(source(tmp_path), tmp_path / "out", **SAID)
-    before = load_checkpoint(tmp_path / "out").state_dict()
-    convert(tmp_path / "out", tmp_path / "out", force=True, image_size=24, preprocess="imagenet")
-    after = load_checkpoint(tmp_path / "out").state_dict()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(OutputError, match=r"out is an input of this command"):
+        convert(tmp_path / "out", tmp_path / "out", force=True, image_size=24, preprocess="imagenet")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_another_image_size_resamples_positions_alone(tmp_path: Path) -> None:
+    convert(source(tmp_path), tmp_path / "out", **SAID)
+    convert(tmp_path / "out", tmp_path / "larger", image_size=24, preprocess="imagenet")
+    before, after = (load_checkpoint(tmp_path / name).state_dict() for name in ("out", "larger"))
     assert after["pos_embed"].shape[1] == 37
     assert torch.equal(before["head.weight"], after["head.weight"])
 

@@ -31,7 +31,8 @@ EXPORTED = 1e-4  # × the same: ONNX Runtime's kernels, after the rewrites
 IMAGES, SIZE = 4, 32
 
 SQUARE = ("--image-size", str(SIZE))
-TIMM = (*SQUARE, "--pooling", "cls", "--norm-eps", "1e-6", "--num-heads", "2", "--activation", "gelu")
+TORCHVISION = (*SQUARE, "--norm-eps", "1e-6", "--num-heads", "2", "--activation", "gelu")
+TIMM = (*TORCHVISION, "--pooling", "cls")
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,9 @@ GOLDEN = {
     "deit-3": Golden(
         lambda: timm_vit("deit3_small_patch16_224"), by_deit_3, (*TIMM, *PREPROCESS), "timm_vit"
     ),
-    "torchvision": Golden(torchvision_vit, bare, (*TIMM, "--preprocess", "torchvision"), "torchvision_vit"),
+    "torchvision": Golden(
+        torchvision_vit, bare, (*TORCHVISION, "--preprocess", "torchvision"), "torchvision_vit"
+    ),
     "timm-registers": Golden(
         lambda: timm_vit("vit_small_patch14_reg4_dinov2"),
         bare,

@@ -257,7 +257,7 @@ def larger_tolerance(content: dict[str, Any]) -> None:
 
 
 def another_dispatch(content: dict[str, Any]) -> None:
-    content["goldenBuckets"], content["softmax"] = [], content["softmax"][1:]
+    content["goldenBuckets"], content["guesses"] = [], content["guesses"][1:]
 
 
 def golden_logits(edit: Edit) -> None:

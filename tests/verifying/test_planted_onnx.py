@@ -143,6 +143,18 @@ def tanh_for_sigmoid(edit: OnnxEdit) -> None:
     edit.nodes("Sigmoid", BUCKET)[0].op_type = "Tanh"
 
 
+def gelu_by_tanh(inside: str = BUCKET) -> Change:
+    """tanh(2u / √π) for erf(u): what a cheaper GELU would compute."""
+
+    def change(edit: OnnxEdit) -> None:
+        node = edit.nodes("Erf", inside)[0]
+        edit.after(edit.maker(node.input[0]), "Mul", np.array(2 / np.sqrt(np.pi), np.float32))
+        node.op_type = "Tanh"
+
+    change.__name__ = "gelu by tanh"
+    return change
+
+
 def no_residual_gate(edit: OnnxEdit) -> None:
     """h + after instead of h + g · after."""
     sigmoid = edit.nodes("Sigmoid", BUCKET)[0]
@@ -361,7 +373,7 @@ FAULTS: list[Change] = [
     attribute("LayerNormalization", "axis", 0),
     attribute("Softmax", "axis", 0),
     attribute("Softmax", "axis", -2),
-    attribute("Gelu", "approximate", "tanh"),
+    gelu_by_tanh(),
     attribute("Gemm", "alpha", 1.001),
     attribute("Gemm", "beta", 0.999),
     attribute("TopK", "largest", 0),
@@ -428,7 +440,7 @@ PART_FAULTS: list[Change] = [
     deeper_runs_less,
     times("routers.0.0.bias", 1.001),
     attribute("LayerNormalization", "epsilon", 1e-5, "b0"),
-    attribute("Gelu", "approximate", "tanh", "full"),
+    gelu_by_tanh("full"),
 ]
 
 
@@ -437,7 +449,7 @@ EVERYWHERE: list[Change] = [
     times("stem.cls", 1.01),
     swap("routers.1.0.weight", "routers.2.0.weight"),
     attribute("LayerNormalization", "epsilon", 1e-4),
-    attribute("Gelu", "approximate", "tanh"),
+    gelu_by_tanh(),
     attribute("Softmax", "axis", 0),
     hidden_keys_seen,
     no_residual_gate,

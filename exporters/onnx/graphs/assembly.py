@@ -53,7 +53,7 @@ def trace_pieces(
         return Pieces({WHOLE: model}, probes)
     carried, examples = name_carried(first, image)
     parts = {}
-    parts[STEM], probes = trace(StemPart(first, plan, carried), [image], dynamic=dynamic)
+    parts[STEM], probes = trace(StemPart(first, plan, carried, together=inside), [image], dynamic=dynamic)
     named = (*(name for name in carried.values() if not name.startswith("stem.")), *probes)
     for bucket, graph in graphs.items():
         trunk = TrunkPart(graph, carried, inside=inside)

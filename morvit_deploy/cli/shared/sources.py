@@ -68,7 +68,7 @@ class Foreign(Group):
     cycle_depth: Annotated[int | None, Help("With --sharing: number of unique blocks in the cycle.")] = None
     family: Annotated[str | None, Help("Read it as this family instead of detecting it.", "NAME")] = None
     entry: Annotated[
-        str | None, Help("Entry of a training file that holds the weights: model, ema, state_dict …", "NAME")
+        str | None, Help("Entry of a training file that holds the weights: model, ema or state_dict", "NAME")
     ] = None
     prefix: Annotated[
         str | None, Help("Module inside it: use only the tensors whose names begin with P.", "P.")

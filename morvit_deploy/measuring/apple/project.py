@@ -25,6 +25,8 @@ CARRIED = (
     "morvit_deploy.files",
     *(f"morvit_deploy.files.{name}" for name in ("checks", "locks", "ours", "publishing")),
     "morvit_deploy.layout",
+    "morvit_deploy.model",
+    "morvit_deploy.model.heads",
     "morvit_deploy.report",
     "morvit_deploy.strict_json",
     "morvit_deploy.exporters",

@@ -17,14 +17,15 @@ from morvit_deploy.model.heads import SIGMOID, SOFTMAX
 
 PARITY_IMAGES = 16  # at least one round
 DEVICE_TOLERANCE = 1e-4  # × max(1, max |logit|): as for the conversion gap, float32 round-off over 12 layers
-TIES = 1  # images that may differ in fp32: another processor may decide a routing tie differently
+TIES = 1  # images that may differ in any precision: another processor may decide a routing tie differently
 
 
 @dataclass(frozen=True)
 class LogitParity:
     """Logits of some images on a device compared with those expected.
 
-    In fp32 all images but TIES must be within DEVICE_TOLERANCE; below fp32 classes must meet the precision's gate.
+    In fp32 all images but TIES must be within DEVICE_TOLERANCE; below fp32 all classes but TIES must agree, or
+    as many as the gate of the precision asks for.
     """
 
     bundle: str
@@ -69,7 +70,8 @@ class LogitParity:
         gate = gate_for(self.precision, None)
         if gate is None:
             return self.apart <= TIES and self.apart < self.images
-        return self.widest is not None and self.images - self.same_class <= gate.allowed_flips(self.images)
+        allowed = max(TIES, gate.allowed_flips(self.images))
+        return self.widest is not None and self.images - self.same_class <= allowed
 
     @property
     def problem(self) -> str:

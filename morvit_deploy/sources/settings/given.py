@@ -207,7 +207,7 @@ class Questions:
 
 def _size(name: str, value: object) -> int | tuple[int, int]:
     """Parse an image size: N for a square, (height, width) for HxW; ConfigError for anything else."""
-    edges = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", value.strip()) if isinstance(value, str) else None
+    edges = re.fullmatch(r"(\d{1,40})(?:[x×](\d{1,40}))?", value.strip()) if isinstance(value, str) else None
     pair = [int(edge or edges[1]) for edge in edges.groups()] if edges else value
     if isinstance(pair, int) and not isinstance(pair, bool):
         pair = (pair, pair)
