@@ -115,11 +115,10 @@ def described(module: str, edit: Edit) -> str:
 
 def show(counts: dict[str, Counter[str]]) -> None:
     """Print how many mutants of each package were killed."""
-    print(f"{'package':<14}{'mutants':>9}{'killed':>8}{'survived':>10}{'share':>9}")
+    print(f"{'package':<14}{'mutants':>9}{'killed':>8}{'too slow':>10}{'survived':>10}{'share':>9}")
     for name, count in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
-        killed = count["tried"] - count["survived"]
-        share = killed / count["tried"]
-        print(f"{name:<14}{count['tried']:>9}{killed:>8}{count['survived']:>10}{share:>9.1%}")
+        numbers = f"{count['tried']:>9}{count['killed']:>8}{count['timeout']:>10}{count['survived']:>10}"
+        print(f"{name:<14}{numbers}{1 - count['survived'] / count['tried']:>9.1%}")
 
 
 def main() -> int:
