@@ -33,10 +33,7 @@ def inspect(
     ] = None,
     fail_on_degenerate: Annotated[
         bool,
-        Help(
-            "Exit with status 1 if a check of the routers fails on the images.",
-            panel=Pictures.panel,
-        ),
+        Help("Exit with status 1 if a check of the routers fails on the images.", panel=Pictures.panel),
     ] = False,
     output: Output,
     foreign: AlsoForeign,

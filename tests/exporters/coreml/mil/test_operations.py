@@ -84,7 +84,7 @@ def operations(package: Package) -> Iterator[str]:
         attention=package.attention,
     )
     graphs = unroll_plan(random_model(config), plan, options)
-    wanted = Wanted(package.ios, "fp16", pixels=True, probabilities=package.labels)
+    wanted = Wanted(package.ios, "fp16", pixels=True, probabilities="softmax" if package.labels else None)
     for _, part, example in functions(graphs, plan):
         model = compress(convert(part, example, wanted), package.weights, next(iter(graphs.values())))
         if package.labels:
