@@ -9,13 +9,14 @@ READY := $(VENV)/.ready
 # --no-compile saves about 165 MiB: Python then writes .pyc files of the modules that it imports, and of no others
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: help demo test lint types unit package fuzz train clean
+.PHONY: help demo test lint types unit package fuzz mutants train clean
 
 help:
 	@echo "make demo    install what it needs, then run every step on the trained digits models (about a minute)"
 	@echo "make test    install the rest, then run ruff, mypy and pytest, and try the wheel and the sdist"
 	@echo "make package build the wheel and the sdist, and try both in environments of their own"
 	@echo "make fuzz    try 10,000 mutated inputs of every kind; FUZZ=\"--seconds 60\" ends it sooner, --help lists the options"
+	@echo "make mutants change 240 conditions and numbers one by one, and count how many changes the quick tests notice"
 	@echo "make train   train the two digits models again (about 40 minutes on two cores)"
 	@echo "make clean   remove the environment and everything built"
 
@@ -43,6 +44,9 @@ package: $(READY)
 
 fuzz: $(READY)
 	PYTHONPATH=tests/helpers $(BIN)/python tests/fuzz/run.py $(FUZZ)
+
+mutants: $(READY)
+	$(BIN)/python tests/mutants/mutants.py $(MUTANTS)
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert

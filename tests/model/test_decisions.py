@@ -49,6 +49,8 @@ def test_without_a_choice_the_margin_is_infinite(k: int) -> None:
 
 def test_margins_by_hand() -> None:
     assert decisions.top_k_margin(torch.tensor([3.0, 1.0, 2.5, -1.0]), 2) == 1.5
+    assert decisions.top_k_margin(torch.tensor([3.0, 1.0, 2.5, -1.0]), 1) == 0.5
+    assert decisions.top_k_margin(torch.tensor([3.0, 1.0, 2.5, -1.0]), 3) == 2.0
     assert decisions.argmax_margin(torch.tensor([[1.0, 5.0, 3.0], [0.0, 0.5, 0.25]])) == 0.25
 
 

@@ -8,7 +8,7 @@ from bucket_plans import EXPERT, TOKEN
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.verifying.edges import Edge, Pool, edges_of
+from morvit_deploy.verifying.edges import Count, Edge, Pool, edges_of
 
 PATCHES = 16
 
@@ -57,6 +57,11 @@ def test_a_bound_that_no_image_can_pass_is_left_out() -> None:
     assert [(edge.step, edge.tokens) for edge in edges_of(plan, PATCHES)] == [(0, 16)]
 
 
+def test_no_token_at_all_is_an_edge_too() -> None:
+    plan = threshold_plan(EXPERT, (0.0, 0.0, 0.0), [(1, 1, 1)], upto=(0,))
+    assert Edge(0, 0, 0, (16, 16, 16)) in edges_of(plan, PATCHES)
+
+
 def test_an_edge_holds_for_its_count_within_the_limits() -> None:
     edge = Edge(0, 1, 3, (5, 3, 2))
     counts = np.array([[5, 3, 2], [5, 3, 3], [6, 3, 1], [5, 2, 1], [4, 4, 1]])
@@ -86,3 +91,55 @@ def test_pictures_that_round_off_could_change_are_not_taken() -> None:
     pool = Pool(lambda pictures: (tokens_of(pictures)[0], np.zeros(len(pictures), dtype=bool)), budget=40)
     pool.add(noise(8))
     assert pool.find(Edge(0, 0, int(pool.counts[0][0]), (16, 16, 16))) == []
+
+
+def flat(*levels: int) -> Pixels:
+    """Pictures of one gray level each."""
+    return np.array(levels, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+
+
+def levels_of(pool: Pool) -> list[int]:
+    return [int(picture.max()) for picture in pool.pictures]
+
+
+def pool_of(count: Count, budget: int = 99) -> Pool:
+    """Four pictures with 2, 6, 8 and 16 tokens at step 1."""
+    pool = Pool(count, budget)
+    pool.keep(flat(10, 60, 100, 200), np.array([[2, 1], [6, 1], [8, 1], [16, 1]]), np.ones(4, dtype=bool))
+    return pool
+
+
+def by_level(pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """A token at step 1 for 12 levels, one at step 2."""
+    tokens = pictures.max(axis=(1, 2, 3)).astype(np.int64) // 12
+    return np.stack([tokens, np.ones_like(tokens)], axis=1), np.ones(len(pictures), dtype=bool)
+
+
+def test_the_closest_pictures_are_blended_first() -> None:
+    pool = pool_of(by_level)
+    assert pool.find(Edge(0, 0, 7, (16, 1))) == [5]
+    assert levels_of(pool)[4:] == [80, 90], "between 60 and 100, then nearer to 100"
+    assert pool.budget == 97
+    assert pool.find(Edge(0, 0, 7, (16, 1))) == [5] and pool.budget == 97, "found is found"
+
+
+def test_the_next_pairs_are_tried_in_order() -> None:
+    """Where no blend is at the edge: 60 and 100, 60 and 200, 10 and 100, and no further pair."""
+
+    def never(pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        return np.array([[6, 1]] * len(pictures)), np.ones(len(pictures), dtype=bool)
+
+    pool = pool_of(never)
+    assert pool.find(Edge(0, 0, 7, (16, 1))) == []
+    first = [80, 90, 95, 97, 98, 99]
+    second = [130, 165, 182, 191, 195, 197, 198, 199]
+    third = [55, 77, 88, 94, 97, 98, 99]
+    assert levels_of(pool)[4:] == first + second + third
+
+
+def test_pictures_with_too_many_tokens_elsewhere_come_last() -> None:
+    edge = Edge(0, 0, 7, (16, 2))
+    pool = Pool(by_level, 99)
+    pool.keep(flat(10, 60, 100, 200), np.array([[2, 1], [6, 5], [8, 5], [16, 1]]), np.ones(4, dtype=bool))
+    assert pool.find(edge) and levels_of(pool)[4] == (10 + 200) // 2
+    assert edge.beyond(np.array([[7, 5], [7, 2], [20, 1]])).tolist() == [3, 0, 0]

@@ -88,6 +88,14 @@ def test_equal_points_do_not_dominate_each_other() -> None:
     assert not any(is_dominated(one, twins) for one in twins)
 
 
+def test_buckets_count_only_among_chosen_depths() -> None:
+    one, two = (Ladder(((16, 16),) * buckets, None, 10.0, (1.0,) * buckets, 0.0) for buckets in (1, 2))
+    alike = [point(1.0, 10, 0.98, ladder=one), point(1.0, 10, 0.98, ladder=two)]
+    assert not any(is_dominated(each, alike) for each in alike)
+    depths = [depth(1, 10), depth(2, 10)]
+    assert [is_dominated(each, depths) for each in depths] == [False, True]
+
+
 def test_nothing_is_recommended_below_the_floor() -> None:
     poor = [point(0.5, 10, 0.3), point(1.0, 20, 0.5), point(1.6, 30, 0.5)]
     assert recommend(poor, FLOOR) is None

@@ -44,6 +44,7 @@ def test_macs_are_those_of_every_bucket(changes: dict[str, Any]) -> None:
         table = schedules(steps, least=least)
         wanted = [bucket_macs(config, tuple(row), thresholds) for row in table.tolist()]
         assert cost.of(table, thresholds).tolist() == wanted
+        assert cost.of(table, thresholds).dtype == np.float64
         assert cost.of(table[:1], thresholds).tolist() == wanted[:1]
 
 

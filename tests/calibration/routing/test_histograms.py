@@ -127,6 +127,14 @@ def test_below_the_lowest_and_above_the_highest_there_is_room_for_rounding() -> 
     assert 1e-4 < -2.0 - threshold_for(histogram, 3) < 1e-2
 
 
+def test_the_end_bins_have_a_middle_where_they_are_empty() -> None:
+    """Bins are 20 / 32,768 wide in asinh(z), and the first begins at −20."""
+    for occupied, target, position in ((1, 1, -20 + 10 / 32_768), (BINS - 2, 0, 20 - 10 / 32_768)):
+        counts = np.zeros(BINS, dtype=np.int64)
+        counts[occupied] = 1
+        assert threshold_for(Histogram(counts), target) == float(np.float32(np.sinh(position)))
+
+
 def test_outliers_go_into_the_end_bins() -> None:
     values = np.asarray([-3e38, -1e30, 0.5, 1e30, 3e38], dtype=np.float32)
     histogram = histogram_of(values)

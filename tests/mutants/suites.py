@@ -1,0 +1,86 @@
+"""The modules that are mutated, those without input and output, and the quick tests of each, nearest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MODEL = "tests/model/test_{}.py"
+BUCKETS = "tests/calibration/buckets/test_{}.py"
+ROUTING = "tests/calibration/routing/test_{}.py"
+SELECTION = "tests/graph/style/test_selection_macs.py"
+ROUTES = (
+    "tests/graph/test_unroll.py", "tests/graph/test_baselines.py", "tests/model/test_routings.py",
+    "tests/graph/test_thresholds.py",
+)  # fmt: skip  # a list
+STYLE = (
+    "tests/graph/maths", "tests/graph/style/test_selection.py", "tests/graph/test_unroll.py",
+    "tests/graph/style/test_styles.py",
+)  # fmt: skip  # a list
+VERIFYING = (
+    "tests/verifying/test_judging.py", "tests/verifying/test_gaps.py", "tests/verifying/test_figures.py",
+    "tests/verifying/test_verify.py::test_a_change_of_routing_is_counted_token_by_token",
+    "tests/verifying/test_verify.py::test_a_change_of_routing_where_tokens_come_back",
+)  # fmt: skip  # a list
+FITTING = tuple(BUCKETS.format(name) for name in ("fitting", "points", "costs", "choice", "plan"))
+
+
+def _model(*names: str) -> tuple[str, ...]:
+    return tuple(MODEL.format(name) for name in names)
+
+
+SUITES: dict[str, Sequence[str]] = {
+    "model.accuracy": (*_model("accuracy"), BUCKETS.format("choice"), "tests/planning/test_conclusion.py"),
+    "model.config": _model("config", "routings", "reference", "macs"),
+    "model.decisions": _model("decisions", "routings", "reference"),
+    "model.gates": (*_model("gates"), *VERIFYING),
+    "model.heads": (*_model("heads"), *VERIFYING),
+    "model.layers": (*_model("layers", "reference"), "tests/graph/maths"),
+    "model.macs": (*_model("macs", "plan", "registers"), SELECTION),
+    "model.plan": (*_model("plan", "macs"), BUCKETS.format("plan")),
+    "model.reference": _model("reference", "registers", "routings", "heads"),
+    "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),
+    "model.routings.counting": (*_model("macs", "routings", "plan"), SELECTION),
+    "model.routings.token_choice": (*_model("macs", "routings"), SELECTION),
+    "model.routings.expert_choice": (*_model("macs", "routings"), SELECTION),
+    "model.routings.none": (*_model("macs", "routings", "config", "plan"), SELECTION),
+    "graph.baselines": ("tests/graph/test_baselines.py", "tests/model/test_routings.py"),
+    "graph.dense": ROUTES,
+    "graph.expert_choice": ROUTES,
+    "graph.flat_choice": ROUTES,
+    "graph.maths.dispatch": STYLE,
+    "graph.maths.layouts": STYLE,
+    "graph.maths.rewrites": STYLE,
+    "graph.step": ROUTES,
+    "graph.style.blocks": STYLE,
+    "graph.style.channels_first": STYLE,
+    "graph.style.ends": STYLE,
+    "graph.style.one_hot": STYLE,
+    "graph.style.selection": STYLE,
+    "graph.style.stems": STYLE,
+    "graph.token_choice": ROUTES,
+    "graph.unroll": ROUTES,
+    "graph.weights": ROUTES,
+    "verifying.checks": VERIFYING,
+    "verifying.edges": ("tests/verifying/test_edges.py",),
+    "verifying.findings": VERIFYING,
+    "verifying.gaps": (*VERIFYING, *_model("heads")),
+    "verifying.judging": VERIFYING,
+    "verifying.outcome": VERIFYING,
+    "verifying.probes": ("tests/graph/style/test_styles.py",),
+    "verifying.routes": ("tests/verifying/test_routes_by_hand.py", "tests/verifying/test_routes.py"),
+    "calibration.buckets.choice": (BUCKETS.format("choice"), "tests/planning/test_conclusion.py"),
+    "calibration.buckets.costs": (BUCKETS.format("costs"), BUCKETS.format("points"), BUCKETS.format("plan")),
+    "calibration.buckets.exact": FITTING,
+    "calibration.buckets.ladders": FITTING,
+    "calibration.buckets.plan": (BUCKETS.format("plan"),),
+    "calibration.buckets.points": (
+        BUCKETS.format("points"),
+        BUCKETS.format("plan"),
+        BUCKETS.format("choice"),
+    ),
+    "calibration.buckets.predicted": FITTING,
+    "calibration.buckets.search": FITTING,
+    "calibration.ranges.smoothing": ("tests/calibration/ranges/test_smoothing.py",),
+    "calibration.routing.histograms": (ROUTING.format("histograms"),),
+    "calibration.routing.scout": (ROUTING.format("scout"), BUCKETS.format("points")),
+}
