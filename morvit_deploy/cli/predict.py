@@ -95,11 +95,8 @@ def predict(
             warning = _draw(shown.depth_map, found, session)
     if find_target(session.manifest.target).names_runtime:
         note(f"answered by {session.runner.runtime}")
-    data = {
-        "predictions": found.entries,
-        "errors": [one.as_dict() for one in found.failures],
-        "images_read": said,
-    }
+    errors = [one.as_dict() for one in found.failures]
+    data = {"predictions": found.entries, "errors": errors, "images_read": said}
     emit(Report("Predictions", [prediction_table(found.entries, with_logits=shown.logits)]), data, json)
     if shown.depth_map is not None:
         note(f"the depth maps are in {shown.depth_map}")
