@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -66,6 +67,18 @@ def _content(path: Path) -> Any:
     return _safetensors(path, size)
 
 
+# what zipfile raises for damage; a name that is not UTF-8 is a UnicodeDecodeError, a wild offset a ValueError
+DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+    zlib.error,
+    struct.error,
+)
+
+
 def _check_archive(path: Path, size: int) -> None:
     """Raise CheckpointError for a damaged zip archive or one of NumPy; torch.load tests no checksum."""
     try:
@@ -74,7 +87,7 @@ def _check_archive(path: Path, size: int) -> None:
             _check_members(path, [member.filename for member in members])
             has_checksums = any(member.CRC for member in members)  # not with set_crc32_options(False)
             damaged = archive.testzip() if has_checksums else None
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
+    except (*DAMAGE, OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} ({size:,} bytes) is a truncated or damaged zip file ({error}); copy it again"
         ) from None

@@ -330,6 +330,12 @@ def test_a_flipped_bit_is_reported_by_the_archives_checksum(tmp_path: Path) -> N
     refused(path, r"is damaged: model/data/\d+ differs from its checksum in the file; copy it again")
 
 
+def test_a_name_in_the_archive_that_is_no_text(tmp_path: Path) -> None:
+    path = saved(vit(), tmp_path / "model.pth")
+    path.write_bytes(path.read_bytes().replace(b"/data.pkl", b"/dat\xe1.pkl"))
+    refused(path, r"truncated or damaged zip file")
+
+
 def test_a_file_that_was_saved_without_checksums(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
