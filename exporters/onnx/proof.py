@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import at_batch, count_macs
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
@@ -74,7 +75,18 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
     once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
+
+    Raises StructureError for graphs whose nodes and values do not fit together.
     """
+    try:
+        return _proved(folder, manifest, graphs)
+    except (KeyError, IndexError) as error:  # a name or an axis that the graph does not have
+        raise StructureError(
+            f"the graphs in {folder} do not fit together ({type(error).__name__}: {error}); export the bundle again"
+        ) from error
+
+
+def _proved(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
     files = graph_files(manifest.dispatch, manifest.plan)
     parts = {part: read_graph(folder / name) for part, name in files.items()}
     models = list(parts.values())
