@@ -32,7 +32,6 @@ from morvit_deploy.verifying.replay import Values
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # what the evaluator raises for a graph that does not fit together
 EVALUATION_ERRORS = (ValueError, IndexError, KeyError, RuntimeError, TypeError, NotImplementedError)
-SHOWN = 300  # characters of its message, which lists every value
 COMPUTED = "_computed"  # suffix of a value that is replaced
 
 

@@ -76,19 +76,11 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
     once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
 
-    Raises StructureError for graphs whose nodes and values do not fit together.
+    Raises StructureError for files that are not valid ONNX, or that take other inputs than the manifest says.
     """
-    try:
-        return _proved(folder, manifest, graphs)
-    except (KeyError, IndexError) as error:  # a name or an axis that the graph does not have
-        raise StructureError(
-            f"the graphs in {folder} do not fit together ({type(error).__name__}: {error}); export the bundle again"
-        ) from error
-
-
-def _proved(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
     files = graph_files(manifest.dispatch, manifest.plan)
     parts = {part: read_graph(folder / name) for part, name in files.items()}
+    _check_files(folder, files, parts, manifest)
     models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     exact = exact_copies(graphs, np.float32)
@@ -113,6 +105,26 @@ def _proved(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]
             *size_violations(file_bytes, _promised(buckets).values(), manifest),
         ],
     )
+
+
+def _check_files(
+    folder: Path, files: Mapping[str, str], parts: Mapping[str, onnx.ModelProto], manifest: Manifest
+) -> None:
+    """Raise StructureError for what the proofs take for granted: each value is computed before it is read."""
+    for name in files.values():
+        try:
+            onnx.checker.check_model(folder / name)
+        except Exception as error:  # the checker and protobuf raise types of their own
+            problem = str(error).strip().splitlines()[0]
+            raise StructureError(
+                f"{folder / name} is not valid ONNX: {problem}; export the bundle again"
+            ) from None
+    first = parts.get("stem") or parts["model"]
+    found, wanted = [value.name for value in first.graph.input], [port.name for port in manifest.inputs]
+    if found != wanted:
+        raise StructureError(
+            f"the graph in {folder} takes the inputs {found}, expected {wanted}; export the bundle again"
+        )
 
 
 def prove_bucket(

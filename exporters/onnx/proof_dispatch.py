@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Evaluation
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.proof_values import batch_of, random_image
@@ -27,7 +27,7 @@ from morvit_deploy.verifying.constructed import (
     counts_at_bounds,
     exceeds,
 )
-from morvit_deploy.verifying.replay import Values
+from morvit_deploy.verifying.replay import SHOWN, Values
 
 
 def dispatch_violations(folder: Path, manifest: Manifest, exact: Mapping[str, StaticMoRViT]) -> list[str]:

@@ -14,11 +14,11 @@ import torch
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, SHOWN, Evaluation
+from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
 from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.verifying.constructed import ROUTER_LOGITS, scripts_of
-from morvit_deploy.verifying.replay import first_difference, is_decision, replay
+from morvit_deploy.verifying.constructed import ROUTER_LOGITS, Script
+from morvit_deploy.verifying.replay import Values, first_violation, is_decision
 
 
 def value_violations(
@@ -42,18 +42,12 @@ def value_violations(
     image = random_image(exact, 1 if exact.options.single else batch_of(manifest))
     decided = [name for name in (*probes, *results) if is_decision(name)]
     decisions = Evaluation(model, decided, routers) if decided else evaluation
-    for script in scripts_of(exact):
-        wanted = replay(exact, image, script)
-        try:
-            found = (decisions if script.decisions_only else evaluation).run(
-                {"image": image.numpy(), **wanted.given}
-            )
-        except EVALUATION_ERRORS as error:
-            return [f"the graph cannot be evaluated: {str(error)[:SHOWN]}"]
-        difference = first_difference(wanted.values, found)
-        if difference is not None:
-            return [f"{difference} from the checkpoint's in float64, with {script.what}"]
-    return []
+
+    def evaluate(script: Script, given: Values) -> Values:
+        chosen = decisions if script.decisions_only else evaluation
+        return chosen.run({"image": image.numpy(), **given})
+
+    return first_violation(exact, image, evaluate, EVALUATION_ERRORS)
 
 
 def random_image(graph: StaticMoRViT, batch: int) -> torch.Tensor:

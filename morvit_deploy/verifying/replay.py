@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,14 @@ from morvit_deploy.graph.style.one_hot import OneHot
 from morvit_deploy.graph.style.selection import Gathers
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.config import Config
-from morvit_deploy.verifying.constructed import DEPTHS, Router, Script, logits_name
+from morvit_deploy.verifying.constructed import DEPTHS, Router, Script, logits_name, scripts_of
 
 Values = dict[str, NDArray[Any]]  # name to value, in the order of computation
 
 # × max(1, |value|). Both sides are float64 with the same weights and rounded settings; a runtime's form of an
 # activation may have float32 constants of its own, which are off by 6e-8.
 VALUE_TOLERANCE = 1e-7
+SHOWN = 300  # characters of an evaluator's message, which lists every value
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,30 @@ def replay(
         out = scripted(image)
     found = {name: value for name, value in out.items() if is_decision(name)}
     return Replay(_arrays(found if script.decisions_only else out | computed), _arrays(given))
+
+
+def first_violation(
+    exact: StaticMoRViT,
+    image: Tensor,
+    evaluate: Callable[[Script, Values], Values],
+    faults: tuple[type[Exception], ...],
+    kind: type[np.floating[Any]] = np.float32,
+) -> list[str]:
+    """Compare a written graph with one of `exact_copies` under every script; returns the first value that differs.
+
+    `evaluate` runs the written graph: it takes a script and the routers' answers and returns values by name. It
+    raises `faults` if the graph does not fit together. `kind` is the type of the file's constants.
+    """
+    for script in scripts_of(exact):
+        wanted = replay(exact, image, script, kind)
+        try:
+            found = evaluate(script, wanted.given)
+        except faults as error:
+            return [f"the graph cannot be evaluated: {str(error)[:SHOWN]}"]
+        difference = first_difference(wanted.values, found)
+        if difference is not None:
+            return [f"{difference} from the checkpoint's in float64, with {script.what}"]
+    return []
 
 
 def is_decision(name: str) -> bool:

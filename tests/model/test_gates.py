@@ -52,3 +52,12 @@ def test_enough_images_are_fewer_than_export_compares() -> None:
     }  # fmt: skip  # as the documentation lists them
     assert Gate(0.0, 0.0).images_needed == 1 and Gate(0.5, 0.5).images_needed == 32
     assert Gate(0.9, 0.99).images_needed == images_needed(0.9), "the share that needs more"
+
+
+def test_an_accepted_share_allows_as_much_power_in_the_error() -> None:
+    gate = Gate(0.999, 0.999, 55.0)
+    accepted = gate.accepting(0.9)
+    assert (accepted.tokens, accepted.top1) == (0.9, 0.9)
+    assert accepted.snr_db == pytest.approx(10.0)  # a tenth of the power
+    assert gate.accepting(1.0).snr_db == 55.0
+    assert gate.accepting(1 - 1e-9).snr_db == 55.0  # never stricter than the gate itself

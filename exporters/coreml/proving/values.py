@@ -26,13 +26,8 @@ from morvit_deploy.exporters.coreml.proving.weights import (
 )
 from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
-from morvit_deploy.verifying.constructed import (
-    answers,
-    chosen_bucket,
-    counts_at_bounds,
-    scripts_of,
-)
-from morvit_deploy.verifying.replay import Values, exact_copies, first_difference, replay
+from morvit_deploy.verifying.constructed import Script, answers, chosen_bucket, counts_at_bounds
+from morvit_deploy.verifying.replay import Values, exact_copies, first_violation
 
 FAULTS = (BundleError, TargetError)  # of a package that cannot be evaluated
 
@@ -65,16 +60,11 @@ def value_violations(package: MilPackage, exact: StaticMoRViT, manifest: Manifes
     """The first value of a bucket that differs under the first script that shows it; `exact` is of `as_stored`."""
     image = torch.from_numpy(random_image(exact))
     names = [*manifest.probes_of(bucket), *(port.name for port in manifest.carried), *RESULTS]
-    for script in scripts_of(exact):
-        wanted = replay(exact, image / scale_of(manifest), script, kind_of(manifest.precision))
-        try:
-            found = _evaluated(package, manifest, bucket, image.numpy(), names, wanted.given)
-        except FAULTS as error:
-            return [f"the functions cannot be evaluated: {error}"]
-        difference = first_difference(wanted.values, found)
-        if difference is not None:
-            return [f"{difference} from the checkpoint's in float64, with {script.what}"]
-    return []
+
+    def evaluate(_: Script, given: Values) -> Values:
+        return _evaluated(package, manifest, bucket, image.numpy(), names, given)
+
+    return first_violation(exact, image / scale_of(manifest), evaluate, FAULTS, kind_of(manifest.precision))
 
 
 def choice_violations(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from morvit_deploy.errors import ConfigError
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_ZIP = b"PK\x03\x04"
 # raised by zipfile and numpy for damaged, encrypted and foreign files
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
@@ -84,7 +85,10 @@ def open_npz(path: Path, what: str) -> Iterator[Npz]:
     if not path.is_file():
         raise ConfigError(f"{what}: {path} is not a file, expected an .npz file of numpy.savez")
     try:
-        with zipfile.ZipFile(path) as file:
+        with path.open("rb") as whole, zipfile.ZipFile(whole) as file:
+            whole.seek(0)
+            if whole.read(len(_ZIP)) != _ZIP:  # zipfile skips what is in front, numpy does not
+                raise ValueError("it does not begin as a zip file")
             yield Npz(file)
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
