@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import morvit_deploy.exporters
+from morvit_deploy.agent.core.releases import not_importable
 from morvit_deploy.bundle.known import find_with
 from morvit_deploy.errors import MorvitWarning, TargetError
 from morvit_deploy.exporters.options import TargetOptions
@@ -102,7 +103,15 @@ class Target:
     def load_runner(self) -> Callable[..., Runner]:
         """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
         require(self.needs.run, f"running a bundle of target {self.name}", self.needs.extra)
-        runner: Callable[..., Runner] = _load(self.runner)
+        try:
+            runner: Callable[..., Runner] = _load(self.runner)
+        except ModuleNotFoundError:
+            raise
+        except ImportError as error:  # it is there and broken
+            library = (error.name or self.needs.run[0]).partition(".")[0]
+            raise TargetError(
+                f"{not_importable(library, error)}; `morvit-deploy doctor` lists what works here"
+            ) from error
         return runner
 
     def required_by(self, folder: Path, manifest: Manifest) -> dict[str, str]:

@@ -30,8 +30,7 @@ def open_onnx(
     unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
     if unlisted:  # what is not listed was not checked
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
-    with own_errors():
-        check_onnxruntime(lowest_of(folder, manifest), str(folder))
+    check_installed(folder, manifest)
     settings = (folder, threads, manifest.versions.get("onnxruntime"))
     integers = multiplies_integers(manifest)
     if bucket or (probes and not manifest.plan.adaptive):
@@ -52,6 +51,12 @@ def open_onnx(
         return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
 
     return HostDispatch(manifest, stem, trunk)
+
+
+def check_installed(folder: Path, manifest: Manifest) -> None:
+    """TargetError if the ONNX Runtime here is older than the bundle's lowest."""
+    with own_errors():
+        check_onnxruntime(lowest_of(folder, manifest), str(folder))
 
 
 def multiplies_integers(manifest: Manifest) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.faults import AgentError, Lacking
-from morvit_deploy.agent.core.releases import is_older
+from morvit_deploy.agent.core.releases import is_older, not_importable
 
 if TYPE_CHECKING:  # these need numpy, which `check_runtime` looks for
     from morvit_deploy.agent.core.recipe import Recipe
@@ -69,7 +69,7 @@ def check_runtime(target: str, required: Mapping[str, str] | None = None) -> dic
         try:
             found[name] = str(import_module(name).__version__)
         except ImportError as error:
-            raise Lacking(f"{sys.executable} on the device cannot import {name}: {error}{fix}") from None
+            raise Lacking(f"{sys.executable} on the device {not_importable(name, error)}{fix}") from None
     version = found[runtime.imports or "numpy"]
     if is_older(version, least):
         raise Lacking(f"the device has {runtime.imports} {version}, expected {least} or newer{fix}")

@@ -56,7 +56,7 @@ class Session:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why results on this machine may be worse than where the bundle was exported."""
-        return (*kernel_warnings(self.manifest.lowering), *head_warnings(self.manifest.config))
+        return warnings_here(self.manifest)
 
     def __enter__(self) -> Session:
         return self
@@ -143,6 +143,11 @@ def guesses_of(logits: NDArray[np.float32], manifest: Manifest) -> list[Guess]:
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Along the last axis, in float64."""
     return probabilities(logits)
+
+
+def warnings_here(manifest: Manifest) -> tuple[str, ...]:
+    """Why a bundle's results on this machine may be worse than where it was exported."""
+    return (*kernel_warnings(manifest.lowering), *head_warnings(manifest.config))
 
 
 def head_warnings(config: Config) -> tuple[str, ...]:

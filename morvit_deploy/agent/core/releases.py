@@ -10,6 +10,7 @@ from morvit_deploy.agent.core.faults import Lacking
 
 # distributions that bring the same module: installing the plain one beside them breaks both
 VARIANTS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml")}
+NUMPY_2 = {"onnxruntime": "1.19"}  # the first release that can be imported beside numpy 2
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -42,14 +43,31 @@ def update_line(library: str, lowest: str) -> str:
     return f'{sys.executable or "python3"} -m pip install "{_distribution(library)}>={lowest}"'
 
 
+def not_importable(library: str, error: ImportError) -> str:
+    """Why a library cannot be imported, with what to do where the cause is known."""
+    said = f"cannot import {library}: {str(error) or type(error).__name__}"
+    version, numpy, first = installed(library), installed("numpy"), NUMPY_2.get(library)
+    if (
+        version is None
+        or numpy is None
+        or first is None
+        or not is_older(version, first)
+        or is_older(numpy, "2")
+    ):
+        return said
+    return f"{said}; {library} {version} requires numpy below 2, got {numpy}: run `{update_line(library, first)}`"
+
+
+def installed(library: str) -> str | None:
+    """The installed version of a distribution, or of another one that brings the same module; or None."""
+    for name in (library, *VARIANTS.get(library, ())):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
 def _distribution(library: str) -> str:
     """The name under which a library is installed here."""
-    return next((name for name in VARIANTS.get(library, ()) if _is_installed(name)), library)
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    return next((name for name in VARIANTS.get(library, ()) if installed(name)), library)
