@@ -238,4 +238,4 @@ def test_doctor_says_what_is_missing(
 
 @pytest.mark.parametrize("given", ["absent", "examples/digits-expert"])
 def test_doctor_refuses_what_is_no_bundle(given: str) -> None:
-    assert "bundle" in refused("doctor", ROOT / given)
+    assert "`morvit-deploy export`" in refused("doctor", ROOT / given)
