@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.board import BoardFiles
 
 DEFAULT = "onnx"  # the first in every list
-BELOW_DECORATORS = 4  # stack level of whoever called a function with two decorators
 REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages, `module:name` with commas
 
 
@@ -179,8 +178,7 @@ def open_bundle(
     ...     logits = session.logits(pixels)
     """
     session = open_session(folder, threads=threads, probes=probes, bucket=bucket)
-    for text in session.warnings:
-        warnings.warn(text, MorvitWarning, stacklevel=BELOW_DECORATORS)
+    issue_warnings(session, decorators=2)
     return session
 
 
@@ -195,6 +193,12 @@ def open_session(
     return Session(
         folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
     )
+
+
+def issue_warnings(session: Session, decorators: int) -> None:
+    """Issue a session's `warnings`, at the line that called the function calling this, which has these decorators."""
+    for text in session.warnings:
+        warnings.warn(text, MorvitWarning, stacklevel=3 + decorators)
 
 
 def bundle_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
