@@ -95,8 +95,11 @@ def lowest_of(folder: Path, manifest: Manifest) -> str | None:
 
 def ir_version(path: Path) -> int | None:
     """The IR version of an ONNX file, from its first bytes; None where they say none."""
-    with path.open("rb") as file:
-        start = file.read(2)
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return None
     return start[1] if len(start) == 2 and start[0] == _IR_FIELD and start[1] < 0x80 else None
 
 
