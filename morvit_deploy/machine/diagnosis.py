@@ -104,7 +104,7 @@ def doctor(bundle: str | Path | None = None) -> Diagnosis:
     Raises TargetError when the package's own metadata cannot be read, BundleError for a damaged bundle.
 
     >>> md.doctor().install
-    >>> md.doctor("build/onnx").bundle.problems
+    >>> md.doctor("build/onnx").bundle
     """
     fit = None if bundle is None else _fit(bundle)  # its errors come before the imports, which take long
     listed = tuple(libraries())
