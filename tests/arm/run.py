@@ -87,13 +87,12 @@ def main() -> int:
         return 2
     pictures = sorted(PICTURES.glob("*.png"))[: given.pictures]
     cases = [made(name, pictures) for name in given.cases]
-    rows, failed = [], []
-    for case in cases:
-        rows.append(case.row("this machine", case.here))
+    rows, failed = [case.row("this machine", case.here) for case in cases], []
     for name in given.processors:
         for case in cases:
             found = predicted(machine, PROCESSORS[name], case, pictures)
             rows.append(case.row(name, found))
+            print(*rows[-1], sep="  ", file=sys.stderr)
             failed += [] if case.passes(found) else [f"{case.name} on {name}"]
     columns = ("processor", "bundle", "max |Δlogit|", "same class", "from plain Q/DQ")
     tables = [Table("Logits against the checkpoint's in float64", columns, rows, numeric=(2, 3, 4))]
