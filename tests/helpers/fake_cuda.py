@@ -126,6 +126,10 @@ class FakeDriver:
         event._obj.value = self._keep(None)
         return 0
 
+    def cuEventDestroy_v2(self, event: Any) -> int:
+        del self.work[event.value]
+        return 0
+
     def cuEventRecord(self, event: Any, stream: Any) -> int:
         self.work[event.value] = time.perf_counter()
         return 0

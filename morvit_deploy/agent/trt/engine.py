@@ -165,9 +165,7 @@ class TrtEngine(Runner):
 
     def _captured(self) -> Any:
         self.cuda.synchronise(self.stream)
-        self.cuda.begin_capture(self.stream)
-        self._execute()
-        graph = self.cuda.end_capture(self.stream)
+        graph = self.cuda.captured(self.stream, self._execute)
         self.cuda.launch(graph, self.stream)  # what was recorded has not run; the buffers are as before
         return graph
 

@@ -91,11 +91,11 @@ class Gpu(Measurer[PartLane]):
         return timed_block(lambda: self._on_device_ms(lane.part), runs, warmup)
 
     def _on_device_ms(self, part: Part) -> float:
-        before, after = self.cuda.new_event(), self.cuda.new_event()
-        self.cuda.record(before, part.graph.stream)
-        part.graph.enqueue()
-        self.cuda.record(after, part.graph.stream)
-        return self.cuda.elapsed_ms(before, after)
+        with self.cuda.event() as before, self.cuda.event() as after:
+            self.cuda.record(before, part.graph.stream)
+            part.graph.enqueue()
+            self.cuda.record(after, part.graph.stream)
+            return self.cuda.elapsed_ms(before, after)
 
 
 def bench_cuda(
