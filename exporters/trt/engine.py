@@ -8,19 +8,18 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.agent.trt import driver, engine
+from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.agent_errors import own_errors
 
 
 class Cuda(driver.Cuda):
     """The first GPU. TargetError when the driver is missing or a call fails."""
 
+    failure = TargetError
+
     def __init__(self) -> None:
         with own_errors():
             super().__init__()
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        with own_errors():
-            super()._call(name, *arguments)
 
 
 class TrtEngine(engine.TrtEngine):

@@ -54,8 +54,9 @@ class Session:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why results on this machine may be worse than where the bundle was exported."""
-        return (*kernel_warnings(self.manifest.lowering), *head_warnings(self.manifest.config))
+        """Why results on this machine may be worse, or runs slower, than where the bundle was exported."""
+        found = (*kernel_warnings(self.manifest.lowering), *head_warnings(self.manifest.config))
+        return (*found, *self.runner.remarks)
 
     def __enter__(self) -> Session:
         return self

@@ -7,7 +7,7 @@ is set for the thread that makes a `Cuda`.
 from __future__ import annotations
 
 import ctypes
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
@@ -29,6 +29,8 @@ _HINTS = {  # CUresult of cuda.h whose name does not suggest what to do
 
 class Cuda:
     """The first GPU. Lacking when the driver is missing or too old, or a call fails."""
+
+    failure: type[Exception] = Lacking  # what a failed call raises
 
     def __init__(self) -> None:
         self._api = library()
@@ -74,7 +76,7 @@ class Cuda:
     def captured(self, stream: int, work: Callable[[], object]) -> int:
         """What `work` puts on the stream, recorded instead of run, ready to launch.
 
-        Lacking when it cannot be recorded. Nothing is being recorded afterwards, whatever was raised.
+        Raises what `work` raises, or `failure` when something cannot be recorded. The stream works afterwards.
         """
         graph = c_void_p()
         self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_THREAD_LOCAL))
@@ -122,11 +124,10 @@ class Cuda:
         self._call("cuStreamDestroy_v2", c_void_p(stream))
 
     def _abandon(self, stream: int) -> None:
-        """End a recording and drop what it holds; a recording that became invalid has ended without a graph."""
+        """End a recording and drop what it holds; one that has become invalid ends without a graph."""
         graph = c_void_p()
-        with suppress(Lacking):
-            self._call("cuStreamEndCapture", c_void_p(stream), byref(graph))
-            self._call("cuGraphDestroy", graph)
+        if not self._api.cuStreamEndCapture(c_void_p(stream), byref(graph)):
+            self._api.cuGraphDestroy(graph)
 
     def _made(self, name: str, *arguments: Any) -> int:
         """The handle that a function of creation writes to its first argument."""
@@ -139,10 +140,12 @@ class Cuda:
         try:
             function = getattr(self._api, name)
         except AttributeError:
-            raise Lacking(f"the NVIDIA driver has no {name}: it is older than CUDA 11.4; update it") from None
+            raise self.failure(
+                f"the NVIDIA driver has no {name}: it is older than CUDA 11.4; update it"
+            ) from None
         status = int(function(*arguments))
         if status:
-            raise Lacking(f"{name} failed: {self._name_of(status)}{_HINTS.get(status, '')}")
+            raise self.failure(f"{name} failed: {self._name_of(status)}{_HINTS.get(status, '')}")
 
     def _name_of(self, status: int) -> str:
         name = c_char_p()
