@@ -117,9 +117,10 @@ def bench_cuda(
 
     `batches` are for bundles of dynamic batch (default: 1, 8, 32, up to the engine's profile). `tf32` lets ONNX
     Runtime round the products of fp32 bundles to TF32. The parts take turns block by block. A part whose CUDA graph
-    cannot be captured is timed without one, and a warning says so. Raises ParityError when a part returns other
-    logits than the same graph on the CPU, TargetError without a GPU or a runtime for it, or when ONNX Runtime falls back
-    to the CPU, BundleError for engines of another machine.
+    cannot be captured is timed without one, and a warning says so.
+
+    Raises ParityError when a part returns other logits than the same graph on the CPU, TargetError without a GPU or a
+    runtime for it, or when ONNX Runtime falls back to the CPU, BundleError for engines of another machine.
     """
     amount = Amount(RUNS if runs is None else runs, blocks, warmup, starts=1)
     folders = folders_of(bundles)
