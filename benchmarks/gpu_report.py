@@ -90,7 +90,7 @@ def _speed(data: Data) -> Table:
             one["subject"],
             "graph" if one["cuda_graph"] else "eager",
             three_digits(one["median_ms"]),
-            f"{one['images_per_s']:.0f}",
+            three_digits(one["images_per_s"]),
             spread(one["images_per_s_of_blocks"]),
         )
         for group in _groups(data)

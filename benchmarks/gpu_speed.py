@@ -64,9 +64,7 @@ class Group:
     @property
     def name(self) -> str:
         """Key in the results."""
-        return (
-            f"{self.precision}, batch {self.batch}, attention {self.attention}, {len(self.subjects)} modules"
-        )
+        return f"{self.precision}, batch {self.batch}, attention {self.attention}: {', '.join(self.subjects)}"
 
 
 @dataclass(kw_only=True)

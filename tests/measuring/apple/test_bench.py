@@ -350,7 +350,7 @@ def test_units_that_fail_are_reported_and_the_others_measured(
 
 
 def test_an_error_if_all_units_fail(source: Path, package: Package, goldens: Goldens) -> None:
-    with pytest.raises(TargetError, match="no choice .* could be measured:\n  - no all\n  - no cpu"):
+    with pytest.raises(TargetError, match=r"no choice .* could be measured:\n  - no all\n  - no cpu"):
         measure(Played(source, package, refuses=lambda units, at: f"no {units}"), goldens, "all", "cpu")
     backend = Played(source, package, spoil=wrong_on_the_neural_engine)
     with pytest.raises(
