@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_models import make_config
+from tiny_models import TINY, make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
@@ -15,13 +15,14 @@ from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.verification import verify
 
 NARROW = {"embed_dim": 8, "num_heads": 1, "mlp_dim": 8, "num_recursions": 2, "capacity": [64, 8]}
+LARGE = {"image_size": 1024, "patch_size": 16, "preprocess": TINY["preprocess"] | {"resize": 1024}}
 
 
 @pytest.mark.slow
 def test_4096_patches_build_and_verify(exported: Callable[..., Path]) -> None:
     """The `last` block reads every token that left, so all 4,096 are ranked, whatever the capacity."""
     pytest.importorskip("tensorrt_rtx", reason="the rtx extra, where NVIDIA has a wheel of it")
-    config = make_config(image_size=1024, patch_size=16, **NARROW)
+    config = make_config(**LARGE, **NARROW)
     assert config.num_patches == 4096 > find_target("trt").limits["topk"]
     options = {"flavor": "rtx", "compute_capability": ("SM89",), "precision": "fp32"}
     bundle = exported(config, target="trt", **options)
