@@ -25,6 +25,8 @@ class Cuda(driver.Cuda):
 class TrtEngine(engine.TrtEngine):
     """A deserialised engine. BundleError when TensorRT cannot load it, TargetError when it cannot run it."""
 
+    needs_capture = False
+
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         with own_errors():
             super().__init__(trt, cuda, content, name, graph=graph)

@@ -42,9 +42,11 @@ class TrtEngine(Runner):
     """A deserialised engine. Raises Refused, with TensorRT's log, when it cannot be loaded.
 
     With `graph`, a run is captured once as a CUDA graph and launched from then on, for engines of fixed shapes
-    without conditionals; an engine that cannot be captured is launched as it is, and `uncaptured` says why. A batch
-    larger than a dynamic engine's profile is run in parts.
+    without conditionals. A batch larger than a dynamic engine's profile is run in parts.
     """
+
+    # raise where a run cannot be captured; else the engine is launched without a graph, and `remarks` say why
+    needs_capture = True
 
     def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
@@ -175,6 +177,8 @@ class TrtEngine(Runner):
         try:
             self._graph, self.uncaptured = self.cuda.captured(self.stream, self._execute), None
         except (AgentError, self.cuda.failure) as error:
+            if self.needs_capture:
+                raise
             self._wants_graph, self.uncaptured = False, str(error)
             return
         self.cuda.launch(self._graph, self.stream)  # what was recorded has not run; the buffers are as before
