@@ -23,7 +23,7 @@ export class BundleError extends Error {
   name = "BundleError";
 }
 
-/** The picture cannot be used. */
+/** The picture, or the input made of it, cannot be used. */
 export class ImageError extends Error {
   name = "ImageError";
 }
@@ -299,8 +299,9 @@ export class Bundle {
    * @throws {ImageError} for a picture that is too small, or too long a strip.
    */
   preprocess(rgba, width, height, { upscale = false } = {}) {
-    const pixels = prepare(rgba, width, height, this.manifest.preprocess, this.size, upscale);
-    return this.manifest.input === "uint8" ? pixels : normalize(pixels, this.manifest.preprocess);
+    const { preprocess, versions } = this.manifest;
+    const pixels = prepare(rgba, width, height, { preprocess, size: this.size, pillow: versions?.pillow, upscale });
+    return this.manifest.input === "uint8" ? pixels : normalize(pixels, preprocess);
   }
 
   /**
@@ -519,7 +520,7 @@ function concatenated(arrays) {
 // --- Pictures: as Pillow computes them ---------------------------------------------------------------------------
 
 /** (height, width, 4) to (size, size, 3): resized, then the center cropped. */
-function prepare(rgba, width, height, preprocess, size, upscale) {
+function prepare(rgba, width, height, { preprocess, size, pillow, upscale }) {
   if (!(width > 0 && height > 0) || rgba.length !== width * height * 4) {
     throw new ImageError(`got ${rgba.length} bytes of pixels, expected RGBA of ${width} × ${height} pixels`);
   }
@@ -539,7 +540,26 @@ function prepare(rgba, width, height, preprocess, size, upscale) {
   const { interpolation } = preprocess;
   const columns = weightsOf(width, toWidth, left, size, interpolation);
   const rows = weightsOf(height, toHeight, top, size, interpolation);
-  return resampleRows(resampleColumns(rgba, width, height, columns), size, height, rows);
+  const rgb = withoutAlpha(rgba);
+  if (interpolation !== "nearest" && isTallFirst(width - toWidth, height - toHeight, pillow)) {
+    return resampleColumns(resampleRows(rgb, width, rows), width, size, columns);
+  }
+  return resampleRows(resampleColumns(rgb, width, height, columns), size, rows);
+}
+
+/** Does Pillow shrink the height before the width? The order shows, because it rounds to bytes in between. */
+function isTallFirst(fewerColumns, fewerRows, pillow) {
+  return Number.parseInt(pillow, 10) >= 13 && fewerRows > 0 && fewerRows > 2 * fewerColumns;
+}
+
+function withoutAlpha(rgba) {
+  const rgb = new Uint8Array((rgba.length / 4) * 3);
+  for (let from = 0, to = 0; from < rgba.length; from += 4) {
+    rgb[to++] = rgba[from];
+    rgb[to++] = rgba[from + 1];
+    rgb[to++] = rgba[from + 2];
+  }
+  return rgb;
 }
 
 /** Width and height to resize to; `resize` is [height, width], the shorter side, or null for none. */
@@ -583,12 +603,16 @@ function cubic(x, a) {
  * reads, and the fixed-point weights of it and the next ones. A pixel outside of the side has no weights.
  */
 function weightsOf(from, to, first, count, interpolation) {
-  const weigh = from === to ? (pixel) => [pixel, [1]] : interpolation === "nearest" ? nearest(from, to) : smooth(from, to, interpolation);
+  const weigh = from === to ? itself : interpolation === "nearest" ? nearest(from, to) : smooth(from, to, interpolation);
   const found = range(first, first + count).map((pixel) => (pixel < 0 || pixel >= to ? [0, []] : weigh(pixel)));
   return found.map(([start, weights]) => ({
     start,
     weights: Int32Array.from(weights, (weight) => Math.trunc(weight * 2 ** FRACTION + (weight < 0 ? -0.5 : 0.5))),
   }));
+}
+
+function itself(pixel) {
+  return [pixel, [1]];
 }
 
 /** The filter is stretched when the side shrinks, so that it covers all pixels that it replaces (antialiasing). */
@@ -614,31 +638,31 @@ function nearest(from, to) {
   return (pixel) => (positions[pixel] < from ? [positions[pixel], [1]] : [0, []]);
 }
 
-/** RGBA (height, width, 4) to RGB (height, columns, 3), rounded to bytes as Pillow does between its two passes. */
-function resampleColumns(rgba, width, height, columns) {
+/** RGB (height, width, 3) to (height, columns, 3), rounded to bytes as Pillow does after each pass. */
+function resampleColumns(rgb, width, height, columns) {
   const out = new Uint8ClampedArray(height * columns.length * 3);
   for (let y = 0, to = 0; y < height; y++) {
     for (const { start, weights } of columns) {
       let red = 1 << (FRACTION - 1);
       let green = red;
       let blue = red;
-      for (let i = 0, from = (y * width + start) * 4; i < weights.length; i++, from += 4) {
-        red += rgba[from] * weights[i];
-        green += rgba[from + 1] * weights[i];
-        blue += rgba[from + 2] * weights[i];
+      for (let i = 0, from = (y * width + start) * 3; i < weights.length; i++, from += 3) {
+        red += rgb[from] * weights[i];
+        green += rgb[from + 1] * weights[i];
+        blue += rgb[from + 2] * weights[i];
       }
       out[to++] = red >> FRACTION;
       out[to++] = green >> FRACTION;
       out[to++] = blue >> FRACTION;
     }
   }
-  return out;
+  return new Uint8Array(out.buffer);
 }
 
 /** RGB (height, width, 3) to (rows, width, 3). */
-function resampleRows(rgb, width, height, rows) {
-  const out = new Uint8ClampedArray(rows.length * width * 3);
+function resampleRows(rgb, width, rows) {
   const stride = width * 3;
+  const out = new Uint8ClampedArray(rows.length * stride);
   rows.forEach(({ start, weights }, y) => {
     for (let x = 0; x < stride; x++) {
       let sum = 1 << (FRACTION - 1);
