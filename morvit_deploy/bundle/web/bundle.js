@@ -305,6 +305,19 @@ export class Bundle {
   }
 
   /**
+   * The part of a picture that the model sees.
+   *
+   * @returns {{x: number, y: number, width: number, height: number}} In pixels of the picture; not always whole numbers.
+   */
+  seen(width, height) {
+    const { resize, crop_rounding: rounding } = this.manifest.preprocess;
+    const to = resizedTo(width, height, resize, this.size);
+    const [across, down] = [width / to[0], height / to[1]];
+    const [left, top] = to.map((length) => margin(length - this.size, rounding));
+    return { x: left * across, y: top * down, width: this.size * across, height: this.size * down };
+  }
+
+  /**
    * Classify one image.
    *
    * @param {Uint8Array | Float32Array} input As `preprocess` returns it.
