@@ -5,7 +5,7 @@ import { Camera, hasCamera } from "app/camera.js";
 import { described, draw, drawLegend } from "app/depth.js";
 import { besidePage, chosen, dropped, fromFolder, isBundle } from "app/files.js";
 import { decode } from "app/picture.js";
-import { about, percent, showResult } from "app/results.js";
+import { about, showResult } from "app/results.js";
 
 const RUNTIMES = {
   wasm: { module: "ort.wasm.min.mjs", start: "ort-wasm-simd-threaded" },
@@ -85,8 +85,7 @@ async function classify(picture, { again = false } = {}) {
 function show(picture, result) {
   shown = { picture, result };
   showResult(result, bundle);
-  const [best] = result.top;
-  if (!camera.isOn) tell(`${picture.name}: ${page.label.textContent}, ${percent(best.probability)}`);
+  if (!camera.isOn) tell(picture.name);
   page.depth.hidden = !result.depth;
   if (result.depth) {
     page["depth-text"].textContent = described(result.depth, bundle.grid);
@@ -157,6 +156,7 @@ async function toggleCamera() {
 
 function showCamera() {
   page.camera.setAttribute("aria-pressed", camera.isOn);
+  page.label.setAttribute("aria-live", camera.isOn ? "off" : "polite"); // not every frame
   page.camera.textContent = camera.isOn ? "Stop the camera" : "Camera";
 }
 
@@ -238,9 +238,9 @@ function keepOffline() {
 page.backends.hidden = !(features().webgpu && SITE.backends.includes("webgpu"));
 if (!("webkitdirectory" in page.folder)) page.open.hidden = true;
 listen();
-await listSamples();
 await attempt(async () => {
   await open();
   await takeFirstSample();
 });
+await attempt(listSamples);
 keepOffline();

@@ -301,7 +301,18 @@ export class Bundle {
   preprocess(rgba, width, height, { upscale = false } = {}) {
     const { preprocess, versions } = this.manifest;
     const pixels = prepare(rgba, width, height, { preprocess, size: this.size, pillow: versions?.pillow, upscale });
-    return this.manifest.input === "uint8" ? pixels : normalize(pixels, preprocess);
+    return this.feed(pixels);
+  }
+
+  /** The graph's input for pixels uint8 (n, size, size, 3): themselves, or normalized floats (n, 3, size, size). */
+  feed(pixels) {
+    if (this.manifest.input === "uint8") return pixels;
+    const length = this.size * this.size * 3;
+    const out = new Float32Array(pixels.length);
+    for (let start = 0; start < pixels.length; start += length) {
+      out.set(normalize(pixels.subarray(start, start + length), this.manifest.preprocess), start);
+    }
+    return out;
   }
 
   /**
