@@ -144,6 +144,7 @@ async function toggleCamera() {
   if (!hasCamera()) return page.capture.click(); // a phone's own camera program
   if (camera.isOn) {
     camera.stop();
+    tell("The camera is off.");
     return showCamera();
   }
   file = null;
