@@ -72,7 +72,7 @@ class Diagnosis(Shown):
         """The line that installs what is missing or out of range: by group, "core" first."""
         unfit = [lib for lib in self.libraries if not lib.fits or lib.problem]
         core = " ".join(f'"{lib.name}{lib.wanted}"' for lib in unfit if not lib.extra)
-        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra)
+        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra and lib.by_pip)
         again = "--force-reinstall " if any(lib.problem and not lib.extra for lib in unfit) else ""
         return ({"core": f"pip install {again}{core}"} if core else {}) | {
             name: install_line(name) for name in extras
