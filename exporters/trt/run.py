@@ -116,6 +116,10 @@ class Probed(Runner):
     def run(self, feeds: Arrays) -> Arrays:
         return self.inside.run(feeds) | self.engines.run(feeds)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return self.engines.remarks
+
     def close(self) -> None:
         self.engines.close()
         self.inside.close()

@@ -85,7 +85,12 @@ def build(
         raise BuildError(
             "--compute-capability is for --flavor rtx: TensorRT builds for the GPU that it runs on"
         )
-    head = {"format": RECORD_FORMAT, "flavor": flavor, "tensorrt": trt.__version__, "device": this_device()}
+    device = this_device()
+    if flavor == "rtx" and not capabilities:
+        refused = why_not_here(trt, device)
+        if refused:
+            raise BuildError(refused)
+    head = {"format": RECORD_FORMAT, "flavor": flavor, "tensorrt": trt.__version__, "device": device}
     tell({"event": "start", **head, "engines": [engine["name"] for engine in wanted]})
     records = _earlier(folder, head)
     for engine in wanted:
@@ -332,6 +337,26 @@ def _configure(
         config.num_compute_capabilities = len(capabilities)
         for index, name in enumerate(capabilities):
             config.set_compute_capability(_capability(trt, name), index)
+
+
+def why_not_here(trt: Any, device: dict[str, str] | None) -> str | None:
+    """Why TensorRT-RTX has no engines for this machine's GPU; None if it has, or if there is no GPU here."""
+    if device is None:
+        return None
+    own, known = "SM" + device["compute_capability"].replace(".", ""), capabilities_of(trt)
+    if own in known:
+        return None
+    return (
+        f"this GPU is {device['name']} ({own}), and {PRODUCT['rtx']} {trt.__version__} builds only for "
+        f"{', '.join(known)}: use --flavor tensorrt for this GPU, or name another one that will run the engines, as "
+        f"in --compute-capability {known[-1]}"
+    )
+
+
+def capabilities_of(trt: Any) -> list[str]:
+    """Names of the GPUs that TensorRT-RTX builds for, in ascending order."""
+    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    return sorted(names, key=lambda name: int(name[2:]))
 
 
 def _capability(trt: Any, name: str) -> Any:

@@ -143,6 +143,20 @@ def test_a_capability_that_rtx_does_not_know(copied_bundle: Path, events: list[d
         build(copied_bundle, events.append, flavor="rtx", capabilities=("SM87",))
 
 
+@pytest.mark.parametrize("capability", ["8.7", "9.0"])
+def test_a_gpu_that_rtx_does_not_build_for_is_named(
+    copied_bundle: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    """Without a named GPU the engines are for the one here, and RTX has none for Orin and Hopper."""
+    rtx()
+    monkeypatch.setattr(trt_build, "this_device", lambda: {"name": "A GPU", "compute_capability": capability})
+    write_recipe(copied_bundle, flavor="rtx")
+    own = "SM" + capability.replace(".", "")
+    with pytest.raises(BuildError, match=rf"this GPU is A GPU \({own}\), and .* SM89.*--flavor tensorrt"):
+        build(copied_bundle, events.append)
+    assert not events and not list(copied_bundle.glob("*.engine"))
+
+
 def test_the_script_alone_in_a_bundle(copied_bundle: Path) -> None:
     """As it is used: copied as build.py, run by path, one JSON object a line; the second time nothing is to do."""
     rtx()
