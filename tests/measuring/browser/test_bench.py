@@ -13,6 +13,7 @@ import pytest
 from bucket_plans import EXPERT, threshold_ladder
 from chromium import find_chromium
 from fake_page import CHROME, FakePage, Spoil, fetch
+from table_checks import problems
 from typer.testing import CliRunner
 
 import morvit_deploy as md
@@ -64,6 +65,7 @@ class TestPlayed:
         assert known["versions"]["onnxruntime-web"] == "1.30.0" and not result.warnings
         assert all(block.others_percent is None for block in one.blocks)
         json.dumps(result.as_dict(), allow_nan=False)
+        assert not [found for part in result.report().parts for found in problems(part, 80)]
         text = result.report().html()
         assert "Start of a new worker of the page" in text and "not readable" in text
         last = page.seen[-1]
