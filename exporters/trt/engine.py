@@ -27,9 +27,11 @@ class TrtEngine(engine.TrtEngine):
 
     needs_capture = False
 
-    def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
+    def __init__(
+        self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool, host_code: bool = False
+    ) -> None:
         with own_errors():
-            super().__init__(trt, cuda, content, name, graph=graph)
+            super().__init__(trt, cuda, content, name, graph=graph, host_code=host_code)
 
     def load(self, feeds: Arrays) -> list[NDArray[Any]]:
         with own_errors():

@@ -249,6 +249,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     """A module `tensorrt` that runs fake engines, a GPU, and its driver over host memory; the module."""
     trt: Any = ModuleType("tensorrt")
     trt.__version__, trt.driver, trt.refuses_to_run, trt.log = version, FakeDriver(), False, None
+    trt.runtimes = []
     severity = enum.IntEnum("Severity", ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"), start=0)
     trt.ILogger = type("ILogger", (), dict(severity.__members__))
     trt.TensorIOMode = enum.Enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT"))
@@ -258,6 +259,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     class Runtime:
         def __init__(self, log: Any) -> None:
             trt.log, self.engine_host_code_allowed = log, False
+            trt.runtimes.append(self)
 
         def deserialize_cuda_engine(self, content: bytes) -> Any:
             if not content.startswith(b"{"):
@@ -272,7 +274,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     return trt
 
 
-def put_engines(bundle: Path, version: str = "10.3.0", batch: Any = 1, **changes: Any) -> None:
+def put_engines(
+    bundle: Path,
+    version: str = "10.3.0",
+    batch: Any = 1,
+    version_compatible: bool = False,
+    **changes: Any,
+) -> None:
     """Fake engines and their record in a bundle, as the recipe names them."""
     build = bundle / "build"
     engines = []
@@ -288,7 +296,7 @@ def put_engines(bundle: Path, version: str = "10.3.0", batch: Any = 1, **changes
                 "seconds": 1.0,
                 "compute_capability": [],
                 "hardware_compatible": False,
-                "version_compatible": False,
+                "version_compatible": version_compatible,
                 "complaints": [],
             }
         )

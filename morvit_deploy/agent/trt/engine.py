@@ -42,18 +42,20 @@ class TrtEngine(Runner):
     """A deserialised engine. Raises Refused, with TensorRT's log, when it cannot be loaded.
 
     With `graph`, a run is captured once as a CUDA graph and launched from then on, for engines of fixed shapes
-    without conditionals. A batch larger than a dynamic engine's profile is run in parts.
+    without conditionals. A batch larger than a dynamic engine's profile is run in parts. With `host_code`, the engine
+    may bring code that runs on the CPU, as a version-compatible one does.
     """
 
     # raise where a run cannot be captured; else the engine is launched without a graph, and `remarks` say why
     needs_capture = True
 
-    def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
+    def __init__(
+        self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool, host_code: bool = False
+    ) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
         self._log = new_log(trt)
         self._runtime = trt.Runtime(self._log)
-        if hasattr(self._runtime, "engine_host_code_allowed"):
-            # version-compatible engines bring code of their own; their hashes were checked
+        if host_code:
             self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
