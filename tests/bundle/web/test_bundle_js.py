@@ -96,6 +96,8 @@ def test_bad_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     cases[changed(tiny_bundle, tmp_path / "other", format="morvit/1")] = (
         'has "morvit/1", expected "morvit-bundle/2"'
     )
+    later = changed(tiny_bundle, tmp_path / "later", target_form={"lowest_runtime": "99.1"})
+    cases[later] = "the bundle needs ONNX Runtime 99.1 or newer, and this is 1."
     escaping = [{"path": "../weights.bin", "bytes": 1, "sha256": "00"}]
     cases[changed(tiny_bundle, tmp_path / "escaping", files=escaping)] = 'the path "../weights.bin"'
     cases[changed(tiny_bundle, tmp_path / "planless", plan=None)] = "edited by hand: it has no plan"
