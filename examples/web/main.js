@@ -77,7 +77,7 @@ async function classify(picture, { again = false } = {}) {
   const isFirst = !bundle.wasRun;
   const result = await bundle.run(input);
   bundle.wasRun = true;
-  show(picture, result);
+  show(picture, isFirst ? { ...result, first: result.ms } : result);
   if (again && isFirst) show(picture, { ...(await bundle.run(input)), first: result.ms });
 }
 
