@@ -162,7 +162,6 @@ def find_target(name: str) -> Target:
 find_with(find_target)  # to read manifests with the form of their target
 
 
-@names_extra("open_bundle")
 @checks_keywords()
 def open_bundle(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
@@ -178,10 +177,11 @@ def open_bundle(
     ...     logits = session.logits(pixels)
     """
     session = open_session(folder, threads=threads, probes=probes, bucket=bucket)
-    issue_warnings(session, decorators=2)
+    issue_warnings(session, decorators=1)
     return session
 
 
+@names_extra("open_bundle")
 def open_session(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
 ) -> Session:

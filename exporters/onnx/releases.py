@@ -85,10 +85,9 @@ def lowest_of(folder: Path, manifest: Manifest) -> str | None:
     """
     if isinstance(manifest.target_form, OnnxForm) and manifest.target_form.lowest_runtime:
         return manifest.target_form.lowest_runtime
-    versions = [ir_version(folder / name) for name in graph_files(manifest.dispatch, manifest.plan).values()]
-    known = [
-        Held(ir, opset=1, norm_without_bias=ir > LAST_IR_OF_BIASES) for ir in versions if ir in KNOWN_IRS
-    ]
+    files = graph_files(manifest.dispatch, manifest.plan).values()
+    versions = [ir for name in files if (ir := ir_version(folder / name)) is not None and ir in KNOWN_IRS]
+    known = [Held(ir, opset=1, norm_without_bias=ir > LAST_IR_OF_BIASES) for ir in versions]
     return lowest_release(known) if known else None
 
 
