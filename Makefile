@@ -35,7 +35,7 @@ types: $(READY)
 	rm -rf build/types build/lib  # setuptools would package what was removed since
 	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py
 
 unit: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile

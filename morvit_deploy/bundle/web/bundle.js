@@ -42,6 +42,7 @@ export class ImageError extends Error {
  */
 export async function openBundle(read, ort, { backend = "wasm", threads, sessionOptions = {} } = {}) {
   const manifest = parseManifest(await readFile(read, "manifest.json"));
+  checkRuntime(manifest, ort);
   const warnings = setThreads(ort, threads);
   const files = new Map();
   for (const file of manifest.files) files.set(file.path, await readFile(read, file.path));
@@ -110,6 +111,25 @@ function parseManifest(bytes) {
     throw new BundleError(`manifest.json was edited by hand: it has ${found.join(", ")}; export the bundle again`);
   }
   return manifest;
+}
+
+/** Refuse a runtime that is older than the graphs allow; older manifests do not say. */
+function checkRuntime(manifest, ort) {
+  const lowest = manifest.target_form?.lowest_runtime;
+  const version = versionOf(ort);
+  if (!lowest || !version || !isOlder(version, lowest)) return;
+  throw new BundleError(`the bundle needs ONNX Runtime ${lowest} or newer, and this is ${version}; load a newer version`);
+}
+
+function versionOf(ort) {
+  const { web, node, common } = ort.env?.versions ?? {};
+  return web ?? node ?? common;
+}
+
+function isOlder(version, lowest) {
+  const [a, b] = [version, lowest].map((text) => text.split(".").map((part) => Number.parseInt(part, 10)));
+  const at = b.findIndex((part, index) => part !== (a[index] ?? 0));
+  return at >= 0 && (a[at] ?? 0) < b[at];
 }
 
 function staysInside(path) {
@@ -185,8 +205,7 @@ class Sessions {
   }
 
   get runtime() {
-    const { web, node, common } = this.ort.env?.versions ?? {};
-    return `ONNX Runtime ${web ?? node ?? common ?? ""} (${this.backend})`;
+    return `ONNX Runtime ${versionOf(this.ort) ?? ""} (${this.backend})`;
   }
 
   /** The session of a graph file. */
