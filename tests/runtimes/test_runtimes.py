@@ -1,0 +1,149 @@
+"""Bundles of a trained example in the oldest runtime and in this environment's, and how a cell is judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adaptive_plans import threshold_plan
+from bundles import EXAMPLES, FORMS, Expected, Reference, read_pictures
+from cells import Failed, how_it_ended, run
+from environments import environment, is_made
+from judging import judge
+from runtimes import NODE, OLDEST, RUNTIMES, Runtime, chosen
+
+from morvit_deploy.exporters.api import export
+from morvit_deploy.model.checkpoint import load_config
+
+MODEL = "digits-expert"
+IMAGES = 24  # the gates need 18
+THRESHOLDS, LADDER, BOUNDS = (
+    (0.5, 1.0, 0.9, 1.1),
+    [(24, 14, 11, 6)],
+    [24],
+)  # pictures in both buckets, one overflows
+HERE = Runtime(
+    "onnxruntime", "here", (0, 99)
+)  # this environment's own: the newest one that is tested everywhere
+QUICKLY: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "fp16": {"allow_worse": True, "limit": 1},
+    "int8": {"allow_worse": True, "limit": 1, "calibration_limit": 16},
+}
+Bundles = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference(MODEL, read_pictures(MODEL, IMAGES))
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """The bundle of a form, exported when it is first asked for. Depth is returned by all, which saves traces."""
+    config = load_config(EXAMPLES / MODEL)
+    plan = threshold_plan(config, THRESHOLDS, LADDER, BOUNDS)
+    folder = tmp_path_factory.mktemp("bundles")
+
+    def made(form: str) -> Path:
+        options = {**FORMS[form], **QUICKLY.get(form, {}), "with_depth": True}
+        if "plan" in options:
+            options["plan"] = plan
+        if not (folder / form).is_dir():
+            export(EXAMPLES / MODEL, folder / form, **options)
+        return folder / form
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def command() -> list[str]:
+    """The interpreter of the oldest runtime's environment."""
+    if not is_made(OLDEST):
+        pytest.skip("build/runtimes/ has no environment of the oldest runtime; `make test` makes it")
+    return environment(OLDEST)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "depth"])
+def test_every_form_runs_in_the_oldest_and_the_newest(
+    form: str, bundles: Bundles, reference: Reference, command: list[str]
+) -> None:
+    manifest, expected = reference.expected(bundles(form))
+    for runtime, interpreter in ((OLDEST, command), (HERE, [sys.executable])):
+        ran = run(runtime, interpreter, bundles(form), reference.pictures)
+        found = judge(manifest, expected, ran.outputs)
+        assert found.problems == () and found.images >= IMAGES / 2
+        assert runtime is HERE or ran.version == OLDEST.version
+
+
+def test_pictures_use_both_buckets_and_one_overflows(bundles: Bundles, reference: Reference) -> None:
+    """Otherwise the test above would not see a wrong dispatch."""
+    _, expected = reference.expected(bundles("graph"))
+    assert {*expected.bucket.tolist()} == {0, 1} and 0 < expected.overflow.sum() < IMAGES
+
+
+def right_outputs(expected: Expected) -> dict[str, Any]:
+    return {name: getattr(expected, name).copy() for name in ("logits", "depth", "bucket", "overflow")}
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("logits", "logits differ by"), ("depth", "depth of 1"), ("bucket", "bucket of 1"), ("overflow", "overflow of")],
+)  # fmt: skip
+def test_a_difference_in_fp32_is_found(
+    name: str, problem: str, bundles: Bundles, reference: Reference
+) -> None:
+    manifest, expected = reference.expected(bundles("graph"))
+    outputs = right_outputs(expected)
+    assert judge(manifest, expected, outputs).problems == ()
+    row = int(np.flatnonzero(expected.clear)[0])
+    outputs[name][row] = outputs[name][row] != 1 if name == "overflow" else outputs[name][row] + 1
+    assert any(problem in found for found in judge(manifest, expected, outputs).problems)
+    outputs["logits"] = outputs["logits"] * np.nan
+    assert judge(manifest, expected, outputs).max_abs == np.inf
+    del outputs["bucket"]
+    assert judge(manifest, expected, outputs).problems == ("no output 'bucket'",)
+
+
+def test_the_gate_judges_classes_tokens_and_logits_below_fp32(bundles: Bundles, reference: Reference) -> None:
+    manifest, expected = reference.expected(bundles("fp16"))
+    right = right_outputs(expected)
+    assert judge(manifest, expected, right).problems == ()
+    flipped = {**right, "logits": -right["logits"]}
+    assert len(judge(manifest, expected, flipped).problems) == 2  # classes, error
+    shallow = {**right, "depth": np.zeros_like(right["depth"])}
+    assert len(judge(manifest, expected, shallow).problems) == manifest.config.num_steps
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.abort()", "SIGABRT"),
+        ("import sys; print('Fail: unsupported IR version', file=sys.stderr); sys.exit(3)", "unsupported IR version"),
+        ("raise RuntimeError('no such operator')", "RuntimeError: no such operator"),
+        ("pass", "exit status 0, without results"),
+        ("import time; time.sleep(60)", "not done after 1 s"),
+    ],
+    ids=["abort", "status", "exception", "nothing", "hangs"],
+)  # fmt: skip
+def test_how_a_process_ends_is_the_cell(code: str, reason: str, tmp_path: Path) -> None:
+    patience_s = 1 if "sleep" in code else 60
+    with pytest.raises(Failed, match=reason):
+        run(OLDEST, [sys.executable, "-c", code], tmp_path, np.zeros((1, 8, 8, 3), np.uint8), patience_s)
+
+
+def test_a_signal_is_named_with_the_last_error() -> None:
+    assert how_it_ended(-6, "terminate called\nwhat(): an Error\nbye\n") == "SIGABRT: what(): an Error"
+    assert how_it_ended(-11, "") == "SIGSEGV"
+
+
+def test_runtimes_are_chosen_by_package_version_or_node() -> None:
+    assert chosen([], []) == RUNTIMES
+    assert chosen(["onnxruntime==1.16.3"], []) == (OLDEST,)
+    assert all(one.pythons for one in chosen([], [NODE])) and len(chosen([NODE], [])) == 4
+    with pytest.raises(ValueError, match=r"onnxruntime==1\.2\.3.*expected one of: .*openvino"):
+        chosen(["onnxruntime==1.2.3"], [])
