@@ -241,6 +241,16 @@ def test_partings_are_the_best_of_all(pieces: int, groups: int, seed: int) -> No
         assert paid(spans) == min(paid(every) for every in partings(pieces, groups) if len(every) == number)
 
 
+def test_schedules_that_are_not_cheaper_than_full_are_dropped() -> None:
+    images = gather(np.array([[8, 2], [4, 4]]), 8)
+    schedules = [np.array(schedule) for schedule in ([8, 2], [4, 4], [8, 2], [6, 1])]
+
+    def cost(table: Ints) -> Any:  # [8, 2] costs as much as full
+        return np.where(table[:, 0] == 8, 10.0, table.sum(axis=1))
+
+    assert search.in_order(images, schedules, cost) == [(6, 1), (4, 4), (8, 8)]
+
+
 @MANY
 @given(case=cases(), buckets=st.integers(1, 4))
 def test_the_dynamic_program_finds_the_best_parting(case: tuple[Ints, int], buckets: int) -> None:
