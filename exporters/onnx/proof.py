@@ -37,6 +37,7 @@ from morvit_deploy.exporters.onnx.proof_structure import (
     operator_violations,
     port_violations,
     probe_violations,
+    runtime_violations,
     shape_violations,
 )
 from morvit_deploy.exporters.onnx.proof_values import value_violations
@@ -97,6 +98,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         file_bytes=file_bytes,
         violations=[
             *operator_violations(nodes, manifest),
+            *runtime_violations(models, manifest),
             *(found for model in models for found in port_violations(model, manifest.batch == "dynamic")),
             *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),

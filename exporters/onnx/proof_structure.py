@@ -11,9 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
+from morvit_deploy.agent.core.releases import is_older
 from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
+from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import dense_macs, schedule_macs
 
@@ -32,6 +36,22 @@ def operator_violations(nodes: Iterable[onnx.NodeProto], manifest: Manifest) -> 
         f"node {node.name!r} is a {node.op_type}: its work depends on data"
         for node in nodes
         if node.op_type in FORBIDDEN and node.op_type not in allowed
+    ]
+
+
+def runtime_violations(models: Iterable[onnx.ModelProto], manifest: Manifest) -> list[str]:
+    """Every ONNX Runtime from the manifest's lowest on runs the graphs."""
+    form = manifest.target_form
+    if not isinstance(form, OnnxForm) or form.lowest_runtime is None:
+        return []
+    try:
+        lowest = lowest_release(map(held_by, models))
+    except StructureError as error:
+        return [str(error)]
+    if not is_older(form.lowest_runtime, lowest):
+        return []
+    return [
+        f"the manifest says that ONNX Runtime {form.lowest_runtime} runs the graphs, they require {lowest}"
     ]
 
 

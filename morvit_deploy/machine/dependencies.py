@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from morvit_deploy.agent.core.releases import installed as installed
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.extras import PACKAGE, install_line
 
@@ -66,14 +67,6 @@ def libraries() -> Iterator[Library]:
                 ranges = ",".join(sorted(map(str, requirement.specifier), reverse=True))  # lower bound first
                 fits = version is not None and within(version, ranges)
                 yield Library(requirement.name, ranges, extra, version, fits)
-
-
-def installed(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def within(version: str, ranges: str) -> bool:

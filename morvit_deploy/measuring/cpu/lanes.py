@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
+from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
@@ -137,8 +139,21 @@ def bench_here(request: BenchRequest) -> BenchResult:
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
-    warnings = (*warnings_about(conditions, measured), *_not_measured(lanes, device))
+    warnings = (
+        *warnings_about(conditions, measured),
+        *saturating(lanes, kernels_here()),
+        *_not_measured(lanes, device),
+    )
     return BenchResult(request.device, measured, conditions, warnings)
+
+
+def saturating(lanes: Sequence[BundleLane], kernels: IntegerKernels, place: str = "") -> list[str]:
+    """A warning for each bundle whose int8 products saturate on the processor that ran it."""
+    return [
+        f"{lane.name}{place}: {text}"
+        for lane in lanes
+        for text in kernel_warnings(lane.subject.manifest.lowering, kernels)
+    ]
 
 
 def _not_measured(lanes: Sequence[BundleLane], device: BundleProcesses) -> list[str]:

@@ -22,6 +22,7 @@ from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
+from morvit_deploy.exporters.onnx.run import check_installed
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.exporters.trt.form import TrtForm
@@ -168,6 +169,7 @@ class GpuBundle:
 
     def _opener(self, captured: bool) -> Callable[[str], GpuGraph]:
         if not isinstance(self.manifest.target_form, TrtForm):
+            check_installed(self.folder, self.manifest)
             return lambda name: CudaSession(
                 self.folder / self.files[name], self.folder, self.cuda, captured=captured
             )
