@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.images import open_images
@@ -71,21 +72,26 @@ def read_pictures(model: str, count: int | None = None) -> Pixels:
     return images if count is None else images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
-def make_bundle(model: str, form: str, folder: Path, **more: Any) -> Path:
+def make_bundle(model: str, form: str, folder: Path) -> Path:
     """Return the bundle of a form, which is exported unless one of the same sources and options is in `folder`."""
-    home, options = folder / model / form, {**FORMS[form], **more}
-    made_of = key_of(model, options)
+    home, made_of = folder / model / form, key_of(model, FORMS[form])
     marker = home.with_name(f"{form}.made-of.txt")
-    if home.is_dir() and marker.is_file() and marker.read_text() == made_of:
-        return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    marker.unlink(missing_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not (home.is_dir() and marker.is_file() and marker.read_text() == made_of):
+            marker.unlink(missing_ok=True)
+            _export(model, form, folder)
+            marker.write_text(made_of)
+    return home
+
+
+def _export(model: str, form: str, folder: Path) -> None:
+    options = dict(FORMS[form])
     if options.get("plan") is ADAPTIVE:
         options["plan"] = _plan(model, folder)
-    low = "precision" in options  # whether int8 is faster than fp32 here is no question of the table
-    export(EXAMPLES / model, home, force=True, **options, **({"allow_worse": True} if low else {}))
-    marker.write_text(made_of)
-    return home
+    if "precision" in options:  # whether int8 is faster than fp32 here is not asked
+        options["allow_worse"] = True
+    export(EXAMPLES / model, folder / model / form, force=True, **options)
 
 
 def key_of(model: str, options: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.pixels import Pixels
 
 HERE = Path(__file__).resolve().parent
-NODE_EXAMPLE = HERE.parents[1] / "examples" / "node" / "bundle.mjs"
+BUNDLE_JS = HERE.parents[1] / "morvit_deploy" / "bundle" / "web" / "bundle.js"
 PATIENCE_S = 300
 
 
@@ -63,8 +63,8 @@ def _worker(runtime: Runtime) -> list[str]:
     if runtime.pythons is not None:
         return [str(HERE / "worker.py"), runtime.package]
     home = FOLDER / runtime.folder
-    for script in (NODE_EXAMPLE, HERE / "worker.mjs"):
-        shutil.copy(script, home)
+    shutil.copy(BUNDLE_JS, home / "bundle.mjs")  # the extension says that it is a module
+    shutil.copy(HERE / "worker.mjs", home)
     return [str(home / "worker.mjs"), runtime.package]
 
 

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from adaptive_plans import threshold_plan
-from bundles import EXAMPLES, FORMS, Expected, Reference, read_pictures
+from bundles import EXAMPLES, FORMS, MODELS, Expected, Reference, read_pictures
 from cells import Failed, how_it_ended, run
 from environments import environment, is_made
 from judging import judge
+from matrix import PAGE
+from packaging.version import Version
+from page import title
 from runtimes import NODE, OLDEST, RUNTIMES, Runtime, chosen
 
+from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.onnx.releases import lowest_of
 from morvit_deploy.model.checkpoint import load_config
 
 MODEL = "digits-expert"
@@ -78,6 +83,26 @@ def test_every_form_runs_in_the_oldest_and_the_newest(
         found = judge(manifest, expected, ran.outputs)
         assert found.problems == () and found.images >= IMAGES / 2
         assert runtime is HERE or ran.version == OLDEST.version
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_page_has_every_runtime_and_is_green_from_the_lowest_on(form: str, bundles: Bundles) -> None:
+    """The manifest states the lowest release; the table shows a bundle of the form that runs there."""
+    tables = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    heads = [place for place, row in enumerate(tables) if row[0] == "| runtime"]
+    assert len(heads) == len(MODELS)
+    for head in heads:
+        rows = tables[head + 2 : head + 2 + len(RUNTIMES)]
+        assert [row[0].removeprefix("| ") for row in rows] == [title(runtime) for runtime in RUNTIMES]
+        column = [cell.rstrip(" |") for cell in tables[head]].index(form)
+        green = [
+            runtime.version
+            for runtime, row in zip(RUNTIMES, rows, strict=True)
+            if runtime.package == OLDEST.package and float(row[column].rstrip(" |")) < np.inf
+        ]
+        assert min(green, key=Version) == OLDEST.version
+    stated = lowest_of(bundles("fp32"), open_manifest(bundles("fp32")))
+    assert stated is not None and Version(OLDEST.version).release[:2] <= Version(stated).release
 
 
 def test_pictures_use_both_buckets_and_one_overflows(bundles: Bundles, reference: Reference) -> None:
