@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from environments import FOLDER, clean_environ
+from environments import FOLDER, WORKER_JS, clean_environ
 from runtimes import Runtime
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.pixels import Pixels
 
 HERE = Path(__file__).resolve().parent
-BUNDLE_JS = HERE.parents[1] / "morvit_deploy" / "bundle" / "web" / "bundle.js"
 PATIENCE_S = 300
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
+ERROR = re.compile("[Ee]rror|[Ee]xception")
 
 
 class Failed(Exception):
@@ -59,21 +60,16 @@ def run(
 
 
 def _worker(runtime: Runtime) -> list[str]:
-    """The script and what it is told of the runtime; that of node lies beside the packages that it imports."""
-    if runtime.pythons is not None:
-        return [str(HERE / "worker.py"), runtime.package]
-    home = FOLDER / runtime.folder
-    shutil.copy(BUNDLE_JS, home / "bundle.mjs")  # the extension says that it is a module
-    shutil.copy(HERE / "worker.mjs", home)
-    return [str(home / "worker.mjs"), runtime.package]
+    """The script and what it is told of the runtime."""
+    script = HERE / "worker.py" if runtime.pythons else FOLDER / runtime.folder / WORKER_JS.name
+    return [str(script), runtime.package]
 
 
 def how_it_ended(status: int, stderr: str) -> str:
-    """Return the name of the signal, or the last error that a worker printed."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = next(
-        (line for line in reversed(lines) if "rror" in line or "xception" in line), lines[-1] if lines else ""
-    )
+    """Return the name of the signal, or the last error that a worker printed, without colors and our folder."""
+    plain = COLOR.sub("", stderr).replace(f"{HERE.parents[1]}/", "")
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
+    last = next((line for line in reversed(lines) if ERROR.search(line)), lines[-1])
     if status < 0:
         name = signal.Signals(-status).name
         return f"{name}: {last}" if last else name

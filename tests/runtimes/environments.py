@@ -16,7 +16,10 @@ from pathlib import Path
 
 from runtimes import OLDEST, Runtime, chosen
 
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "runtimes"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FOLDER = ROOT / "build" / "runtimes"
+BUNDLE_JS, WORKER_JS = ROOT / "morvit_deploy" / "bundle" / "web" / "bundle.js", HERE / "worker.mjs"
 MADE_OF = "made-of.txt"  # the last file that is written: what the environment has
 PATIENCE_S = 600  # to install a package
 OLDEST_NODE = 18
@@ -43,7 +46,11 @@ def environment(runtime: Runtime, folder: Path = FOLDER) -> list[str]:
         home.mkdir(parents=True)
         _install(runtime, interpreter, home)
         (home / MADE_OF).write_text("\n".join(runtime.pins))
-    return [interpreter] if runtime.pythons is None else [str(home / "bin" / "python")]
+    if runtime.pythons is not None:
+        return [str(home / "bin" / "python")]
+    shutil.copy(WORKER_JS, home)
+    shutil.copy(BUNDLE_JS, home / "bundle.mjs")  # the extension says that it is a module
+    return [interpreter]
 
 
 def is_made(runtime: Runtime, folder: Path = FOLDER) -> bool:

@@ -13,27 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from bundles import FORMS, MODELS, ROOT, Expected, Reference, make_bundle, read_pictures
+from bundles import FORMS, MODELS, ROOT, Reference, make_bundle, read_pictures
 from cells import PATIENCE_S, Failed, run
 from environments import FOLDER, NotRun, environment
-from judging import judge
+from judging import Judged, judge
 from page import Cell, page, title
 from runtimes import RUNTIMES, Runtime, chosen
 
-from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.errors import MorvitError
 
 PAGE = ROOT / "docs" / "runtimes.md"
 BUNDLES = FOLDER / "bundles"
+Fill = Callable[[Runtime, list[str]], Judged]
 Commands = dict[Runtime, list[str] | NotRun]
 
 
@@ -50,52 +48,63 @@ def make_commands(runtimes: Sequence[Runtime]) -> Commands:
     return commands
 
 
-def cells_of(
-    model: str, forms: Sequence[str], commands: Commands, given: argparse.Namespace
-) -> Iterator[Cell]:
-    """Export each form of a model and yield its cells."""
-    pictures = read_pictures(model, given.pictures)
-    reference = Reference(model, pictures)
-    for form in forms:
-        print(f"exporting {model}, {form}", file=sys.stderr)
-        try:
-            bundle = make_bundle(model, form, BUNDLES)
-        except MorvitError as error:
-            text = f"FAILED: not exported: {str(error).splitlines()[0]}"
-            yield from (Cell(model, form, runtime, text, False) for runtime in commands)
-            continue
-        fill = partial(cell_of, model, form, bundle, pictures, *reference.expected(bundle), given.time_limit)
-        with ThreadPoolExecutor(given.jobs) as pool:
-            yield from pool.map(fill, commands, commands.values())
+def make_cells(given: argparse.Namespace, commands: Commands) -> list[Cell]:
+    """Export each form of each model, and run its cells while the next form is exported."""
+    made: list[Future[Cell]] = []
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for model in given.models:
+            pictures = read_pictures(model, given.pictures)
+            reference = Reference(model, pictures)
+            for form in given.forms:
+                print(f"bundle of {model}, {form}", file=sys.stderr)
+                fill = partial(cell_of, filler(model, form, reference, given.time_limit), model, form)
+                made += [pool.submit(fill, runtime, command) for runtime, command in commands.items()]
+        return [cell.result() for cell in made]
+
+
+def filler(model: str, form: str, reference: Reference, patience_s: float) -> Fill | Failed:
+    """Return a function that runs the bundle of a form and judges what a runtime returns, or why there is none."""
+    try:
+        bundle = make_bundle(model, form, BUNDLES)
+    except MorvitError as error:
+        return Failed(f"not exported: {str(error).splitlines()[0]}")
+    manifest, expected = reference.expected(bundle)
+
+    def fill(runtime: Runtime, command: list[str]) -> Judged:
+        ran = run(runtime, command, bundle, reference.pictures, patience_s)
+        found = judge(manifest, expected, ran.outputs)
+        more = [] if ran.version.startswith(runtime.version) else [f"ran in version {ran.version}"]
+        if found.problems and kernel_warnings(manifest.lowering):
+            more.append("int8 products saturate on this processor")
+        return replace(found, problems=(*found.problems, *more))
+
+    return fill
 
 
 def cell_of(
-    model: str,
-    form: str,
-    bundle: Path,
-    pictures: Pixels,
-    manifest: Manifest,
-    expected: Expected,
-    patience_s: float,
-    runtime: Runtime,
-    command: list[str] | NotRun,
+    fill: Fill | Failed, model: str, form: str, runtime: Runtime, command: list[str] | NotRun
 ) -> Cell:
-    """Run one bundle in one runtime and judge what it returned."""
+    """Return and print one cell of the table."""
     cell = partial(Cell, model, form, runtime)
-    if isinstance(command, NotRun):
-        return cell(f"not run: {command}", False)
     try:
-        ran = run(runtime, command, bundle, pictures, patience_s)
+        if isinstance(command, NotRun):
+            made = cell(f"not run: {command}", False)
+        elif isinstance(fill, Failed):
+            raise fill
+        else:
+            found = fill(runtime, command)
+            text = f"FAILED: {'; '.join(found.problems)}" if found.problems else scientific(found.max_abs)
+            made = cell(text, not found.problems, found.images)
     except Failed as reason:
-        return cell(f"FAILED: {reason}", False)
-    found = judge(manifest, expected, ran.outputs)
-    problems = list(found.problems)
-    if not ran.version.startswith(runtime.version):
-        problems.append(f"ran in version {ran.version}")
-    if problems and kernel_warnings(manifest.lowering):
-        problems.append("int8 products saturate on this processor")
-    text = f"FAILED: {'; '.join(problems)}" if problems else f"{found.max_abs:.1e}"
-    return cell(text, not problems, found.images)
+        made = cell(f"FAILED: {reason}", False)
+    print(f"{model:<14}{form:<9}{title(runtime):<31}{made.text}", flush=True)
+    return made
+
+
+def scientific(value: float) -> str:
+    """As in 2.8e-6."""
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits}e{int(power)}"
 
 
 def asked() -> argparse.Namespace:
@@ -141,11 +150,7 @@ def main() -> int:
     """Make, run, write; 0 if every cell is green."""
     given = asked()
     commands = make_commands(given.runtimes)
-    cells: list[Cell] = []
-    for model in given.models:
-        for cell in cells_of(model, given.forms, commands, given):
-            print(f"{cell.model:<14}{cell.form:<9}{title(cell.runtime):<31}{cell.text}", flush=True)
-            cells.append(cell)
+    cells = make_cells(given, commands)
     written = PAGE if is_whole(given) else FOLDER / "runtimes.md"
     words = "" if is_whole(given) else f' RUNTIMES="{" ".join(sys.argv[1:])}"'
     count = given.pictures or len(read_pictures(given.models[0]))

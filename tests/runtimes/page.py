@@ -49,19 +49,19 @@ def page(cells: Sequence[Cell], command: str, pictures: int) -> str:
 def _opening(command: str) -> str:
     kernels = kernels_here()
     made = ", ".join(f"{name} {found}" for name, found in versions(WORKED_WITH).items())
-    machine = f"{platform.system()} {platform.machine()} with {kernels.instruction_set}"
-    where = f"{machine}, Python {platform.python_version()}"
+    where = f"{platform.system()} {platform.machine()} ({kernels.instruction_set})"
     return f"""# Runtimes
 
-The bundles of both [trained examples](../examples/README.md) in the runtimes below, on the CPU. Each cell is a
-process of its own. It holds the largest difference between the runtime's logits and the float64 reference.
+The bundles of the [trained examples](../examples/README.md) in the runtimes below, on the CPU. Each cell is a
+process of its own. It holds the largest difference between the runtime's logits and those of the float64 reference.
 
 - **fp32:** classes, depths and buckets are equal, and logits are within 1e-4 × max(1, max |logit|).
 - **fp16 and int8** meet their [gates](verification.md#below-fp32): classes, tokens at each step, error of the logits.
-- **FAILED** is a cell that does not; below the tables is why. **not run** is one that this machine cannot run.
+- **FAILED** is a cell that does not, **not run** one that could not be run. The reasons are below the tables.
 
-`{command}` writes this page. Last run: {date.today()}, {where}; exported with {made}.
-int8 weights have {kernels.weight_bits} bits here; [Precision](onnx.md#precision) says when.
+Command: `{command}` · {date.today()} · {where}, Python {platform.python_version()}; exported with {made}
+
+int8 weights have {kernels.weight_bits} bits on this machine: see [Precision](onnx.md#precision).
 """
 
 
@@ -72,7 +72,10 @@ def _table(cells: Sequence[Cell], model: str, pictures: int) -> Table:
     texts = {(cell.runtime, cell.form): cell.text.partition(":")[0] for cell in own}
     rows = [(title(one), *(texts.get((one, form), "") for form in forms)) for one in runtimes]
     compared = min((cell.images for cell in own if cell.images), default=0)
-    caption = f"{pictures} pictures of `examples/digits-test`, of which at least {compared} are compared."
+    caption = (
+        f"{pictures} pictures of `examples/digits-test`. In fp32, those with a decision that round-off could "
+        f"change are set aside; at least {compared} are compared."
+    )
     return Table(model, ("runtime", *forms), rows, tuple(range(1, len(forms) + 1)), caption)
 
 
