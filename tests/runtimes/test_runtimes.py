@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adaptive_plans import threshold_plan
-from bundles import EXAMPLES, FORMS, MODELS, Expected, Reference, read_pictures
+from bundles import EXAMPLES, FORMS, MODELS, PICTURES, Expected, Reference, read_pictures
 from cells import Failed, how_it_ended, run
 from environments import environment, is_made
 from judging import judge
@@ -36,7 +36,7 @@ HERE = Runtime(
 )  # this environment's own: the newest one that is tested everywhere
 QUICKLY: dict[str, dict[str, Any]] = {
     "fp32": {},
-    "fp16": {"allow_worse": True, "limit": 1},
+    "fp16": {"allow_worse": True, "images": PICTURES, "limit": 1, "calibration_limit": 1},
     "int8": {"allow_worse": True, "limit": 1, "calibration_limit": 16},
 }
 Bundles = Callable[[str], Path]
