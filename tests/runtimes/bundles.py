@@ -116,11 +116,10 @@ def _plan(model: str, folder: Path) -> Plan:
 
 
 class Reference:
-    """The checkpoint in float64; pictures that several bundles route alike are run once."""
+    """A model in float64; pictures that several bundles route alike are run once."""
 
-    def __init__(self, model: str, pictures: Pixels) -> None:
-        self.model = load_checkpoint(EXAMPLES / model).double()
-        self.pictures = pictures
+    def __init__(self, model: MoRViT, pictures: Pixels) -> None:
+        self.model, self.pictures = model.double(), pictures
         self._known: dict[str, Expected] = {}
 
     def expected(self, bundle: Path) -> tuple[Manifest, Expected]:

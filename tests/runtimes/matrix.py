@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
-from bundles import FORMS, MODELS, ROOT, Reference, make_bundle, read_pictures
+from bundles import EXAMPLES, FORMS, MODELS, ROOT, Reference, make_bundle, read_pictures
 from cells import PATIENCE_S, Failed, run
 from environments import FOLDER, NotRun, environment
 from judging import Judged, judge
@@ -28,6 +28,7 @@ from runtimes import RUNTIMES, Runtime, chosen
 
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.errors import MorvitError
+from morvit_deploy.model.checkpoint import load_checkpoint
 
 PAGE = ROOT / "docs" / "runtimes.md"
 BUNDLES = FOLDER / "bundles"
@@ -54,7 +55,7 @@ def make_cells(given: argparse.Namespace, commands: Commands) -> list[Cell]:
     with ThreadPoolExecutor(given.jobs) as pool:
         for model in given.models:
             pictures = read_pictures(model, given.pictures)
-            reference = Reference(model, pictures)
+            reference = Reference(load_checkpoint(EXAMPLES / model), pictures)
             for form in given.forms:
                 print(f"bundle of {model}, {form}", file=sys.stderr)
                 fill = partial(cell_of, filler(model, form, reference, given.time_limit), model, form)
