@@ -28,7 +28,7 @@ from morvit_deploy.model.gates import GATES
 from morvit_deploy.verifying.gaps import LogitPairs
 
 IMAGES = 12
-PLAN = threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)])
+PLAN = threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)], [9])
 WIDE = make_config(embed_dim=64, mlp_dim=128, num_heads=4)  # of the int8 bundle
 BUNDLES: dict[str, dict[str, Any]] = {  # most are exported by other tests, too
     "fp32": {},
