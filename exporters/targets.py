@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.board import BoardFiles
 
 DEFAULT = "onnx"  # the first in every list
-BELOW_DECORATORS = 4  # stack level of whoever called a function with two decorators
 REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages, `module:name` with commas
 
 
@@ -163,7 +162,6 @@ def find_target(name: str) -> Target:
 find_with(find_target)  # to read manifests with the form of their target
 
 
-@names_extra("open_bundle")
 @checks_keywords()
 def open_bundle(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
@@ -179,11 +177,11 @@ def open_bundle(
     ...     logits = session.logits(pixels)
     """
     session = open_session(folder, threads=threads, probes=probes, bucket=bucket)
-    for text in session.warnings:
-        warnings.warn(text, MorvitWarning, stacklevel=BELOW_DECORATORS)
+    issue_warnings(session, decorators=1)
     return session
 
 
+@names_extra("open_bundle")
 def open_session(
     folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
 ) -> Session:
@@ -195,6 +193,12 @@ def open_session(
     return Session(
         folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
     )
+
+
+def issue_warnings(session: Session, decorators: int) -> None:
+    """Issue a session's `warnings`, at the line that called the function calling this, which has these decorators."""
+    for text in session.warnings:
+        warnings.warn(text, MorvitWarning, stacklevel=3 + decorators)
 
 
 def bundle_files(folder: Path, manifest: dict[str, Any]) -> list[str]:

@@ -31,11 +31,18 @@ export function refusal(name, bytes) {
   return `${name} is not an image that can be read here (${DECODED.join(", ")})${what}`;
 }
 
-/** The EXIF orientation, 1 … 8; 1 if there is none. */
-export function orientationOf(bytes) {
-  const format = formatOf(bytes);
-  const exif = { JPEG: exifOfJpeg, PNG: exifOfPng, WebP: exifOfWebp }[format]?.(bytes);
-  return (exif && orientationIn(exif)) ?? 1;
+/** Does the EXIF orientation say that it is not upright? */
+export function isTurned(bytes) {
+  const { value } = orientationOf(bytes) ?? {};
+  return value >= 2 && value <= 8;
+}
+
+/** The file with EXIF orientation 1, because browsers turn pictures even if they are asked not to. */
+export function unturned(bytes) {
+  const { at, little } = orientationOf(bytes);
+  const copy = bytes.slice();
+  view(copy).setUint16(at, 1, little);
+  return copy;
 }
 
 /** Does it have more frames than the first one? */
@@ -44,6 +51,13 @@ export function isAnimated(bytes) {
   if (format === "PNG") return chunksOfPng(bytes).some(({ type }) => type === "acTL");
   if (format === "WebP") return chunksOfWebp(bytes).some(({ type }) => type === "ANIM");
   return format === "GIF" && framesOfGif(bytes) > 1;
+}
+
+/** The EXIF orientation: its value, and where and in which byte order the file has it; null if there is none. */
+function orientationOf(bytes) {
+  const exif = { JPEG: exifOfJpeg, PNG: exifOfPng, WebP: exifOfWebp }[formatOf(bytes)]?.(bytes);
+  const found = exif && orientationIn(exif);
+  return found && { ...found, at: found.at + exif.byteOffset - bytes.byteOffset };
 }
 
 function latin(bytes, start, end) {
@@ -128,8 +142,7 @@ function orientationIn(exif) {
     const directory = data.getUint32(4, little);
     for (let entry = 0; entry < data.getUint16(directory, little); entry++) {
       const at = directory + 2 + entry * 12;
-      const value = data.getUint16(at + 8, little);
-      if (data.getUint16(at, little) === 0x0112) return value >= 1 && value <= 8 ? value : null;
+      if (data.getUint16(at, little) === 0x0112) return { value: data.getUint16(at + 8, little), at: at + 8, little };
     }
   } catch {
     // a damaged block counts as none

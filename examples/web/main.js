@@ -5,7 +5,7 @@ import { Camera, hasCamera } from "app/camera.js";
 import { described, draw, drawLegend } from "app/depth.js";
 import { besidePage, chosen, dropped, fromFolder, isBundle } from "app/files.js";
 import { decode } from "app/picture.js";
-import { about, percent, showResult } from "app/results.js";
+import { about, showResult } from "app/results.js";
 
 const RUNTIMES = {
   wasm: { module: "ort.wasm.min.mjs", start: "ort-wasm-simd-threaded" },
@@ -45,6 +45,7 @@ async function open() {
   bundle = await openBundle(read, ort, { backend, threads: threads ? Math.min(cores, MOST_THREADS) : 1 });
   page.about.textContent = about(bundle);
   page["no-depth"].hidden = bundle.hasDepth;
+  list(page.warnings, bundle.warnings);
   tell("Ready. Choose a picture.");
 }
 
@@ -65,9 +66,7 @@ async function reopen(source) {
 async function take(given) {
   file = given;
   const picture = await decode(given, { exif: page.exif.checked });
-  page.notes.replaceChildren(
-    ...picture.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
-  );
+  list(page.notes, picture.notes);
   await classify(picture, { again: true });
 }
 
@@ -78,15 +77,14 @@ async function classify(picture, { again = false } = {}) {
   const isFirst = !bundle.wasRun;
   const result = await bundle.run(input);
   bundle.wasRun = true;
-  show(picture, result);
+  show(picture, isFirst ? { ...result, first: result.ms } : result);
   if (again && isFirst) show(picture, { ...(await bundle.run(input)), first: result.ms });
 }
 
 function show(picture, result) {
   shown = { picture, result };
   showResult(result, bundle);
-  const [best] = result.top;
-  if (!camera.isOn) tell(`${picture.name}: ${page.label.textContent}, ${percent(best.probability)}`);
+  if (!camera.isOn) tell(picture.name);
   page.depth.hidden = !result.depth;
   if (result.depth) {
     page["depth-text"].textContent = described(result.depth, bundle.grid);
@@ -145,10 +143,11 @@ async function toggleCamera() {
   if (!hasCamera()) return page.capture.click(); // a phone's own camera program
   if (camera.isOn) {
     camera.stop();
+    tell("The camera is off.");
     return showCamera();
   }
   file = null;
-  page.notes.replaceChildren();
+  list(page.notes, []);
   tell("Starting the camera …");
   await camera.start((picture) => attempt(() => classify(picture)));
   tell("The camera is on.");
@@ -157,6 +156,7 @@ async function toggleCamera() {
 
 function showCamera() {
   page.camera.setAttribute("aria-pressed", camera.isOn);
+  page.label.setAttribute("aria-live", camera.isOn ? "off" : "polite"); // not every frame
   page.camera.textContent = camera.isOn ? "Stop the camera" : "Camera";
 }
 
@@ -166,10 +166,17 @@ function tell(text) {
   page.status.textContent = text;
 }
 
+function list(element, lines) {
+  element.replaceChildren(
+    ...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line[0].toUpperCase() + line.slice(1) })),
+  );
+}
+
 function clear() {
   page.problem.hidden = true;
-  page.result.hidden = page.depth.hidden = true;
-  page.notes.replaceChildren();
+  page.result.hidden = page.depth.hidden = page["no-depth"].hidden = true;
+  list(page.notes, []);
+  list(page.warnings, []);
   page.about.textContent = "";
   page.stage.dataset.empty = "";
   shown = null;
@@ -238,9 +245,9 @@ function keepOffline() {
 page.backends.hidden = !(features().webgpu && SITE.backends.includes("webgpu"));
 if (!("webkitdirectory" in page.folder)) page.open.hidden = true;
 listen();
-await listSamples();
 await attempt(async () => {
   await open();
   await takeFirstSample();
 });
+await attempt(listSamples);
 keepOffline();

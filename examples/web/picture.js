@@ -1,6 +1,6 @@
 /** Decodes picture files into the pixels that the model is given. */
 
-import { isAnimated, orientationOf, refusal } from "app/formats.js";
+import { isAnimated, isTurned, refusal, unturned } from "app/formats.js";
 
 /**
  * A picture: `pixels` RGBA (height, width, 4), `image` to draw it, its `name`, and remarks on how it was read.
@@ -21,15 +21,15 @@ export async function decode(file, { exif, name = file.name }) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const reason = refusal(name, bytes);
   if (reason) throw new Error(reason);
-  const orientation = orientationOf(bytes);
+  const keep = isTurned(bytes) && !exif;
   const notes = [];
-  if (orientation !== 1 && !exif) {
+  if (keep) {
     notes.push(
       "The EXIF orientation is not applied, as in training pipelines. Under Options, the picture can be turned upright.",
     );
   }
   if (isAnimated(bytes)) notes.push("Only the first frame of the animation is used.");
-  const image = await bitmapOf(file, exif, name);
+  const image = await bitmapOf(keep ? unturned(bytes) : bytes, name);
   return { ...pixelsOf(image, name), image, name, notes };
 }
 
@@ -38,13 +38,9 @@ export function frameOf(video) {
   return { ...pixelsOf(video, "the camera", video.videoWidth, video.videoHeight), name: "Camera", notes: [] };
 }
 
-async function bitmapOf(file, exif, name) {
+async function bitmapOf(bytes, name) {
   try {
-    return await createImageBitmap(file, {
-      colorSpaceConversion: "none",
-      premultiplyAlpha: "none",
-      imageOrientation: exif ? "from-image" : "none",
-    });
+    return await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch (error) {
     throw new Error(`${name} cannot be decoded: ${error.message}; the file may be damaged or cut off`);
   }

@@ -1,6 +1,6 @@
 /** Shows what the bundle returned. */
 
-const SHOWN = 10; // bars
+const SHOWN = 5; // bars, and more where a sigmoid head decides for more classes
 
 /**
  * @param {object} result As `bundle.run` returns it.
@@ -8,14 +8,15 @@ const SHOWN = 10; // bars
  */
 export function showResult(result, bundle) {
   const { top, present } = result;
-  byId("label").textContent = present ? present.map(({ label }) => label).join(", ") || "no class" : top[0].label;
-  byId("bars").replaceChildren(...top.slice(0, SHOWN).map((guess) => bar(guess, (present ?? [top[0]]).includes(guess))));
+  const decided = present ?? top.slice(0, 1);
+  byId("label").textContent = decided.map(({ label }) => label).join(", ") || "no class";
+  const shown = top.slice(0, Math.max(SHOWN, decided.length));
+  byId("bars").replaceChildren(...shown.map((guess) => bar(guess, decided.includes(guess))));
   showFacts(result, bundle);
   byId("result").hidden = false;
 }
 
-/** The probability as text, `98.2 %`. */
-export function percent(probability) {
+function percent(probability) {
   return `${(probability * 100).toFixed(1)} %`;
 }
 
@@ -46,6 +47,7 @@ function showFacts(result, bundle) {
 
 function milliseconds({ ms, first }) {
   const text = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+  if (ms === first) return `${text(ms)} (first run)`;
   return first === undefined ? text(ms) : `${text(ms)} (first run ${text(first)})`;
 }
 

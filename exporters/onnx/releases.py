@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morvit_deploy.agent.core.releases import is_older
+from morvit_deploy.agent.core.releases import release
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.onnx.form import OnnxForm
@@ -31,6 +31,7 @@ TESTED_FROM = "1.16"  # the oldest in which bundles of every precision and dispa
 # 1.18 aborts the process at a LayerNormalization without a bias; every release from this one on runs it
 NORM_WITHOUT_BIAS = "1.19"
 LAST_IR_OF_BIASES = 8  # bundles of a later IR version were written before each norm got a bias
+KNOWN_IRS = range(1, 1 + max(ir for ir, _ in READS.values()))
 _IR_FIELD = 0x08  # tag of ModelProto.ir_version, the first field of an ONNX file
 
 
@@ -47,22 +48,18 @@ def lowest_release(files: Iterable[Held]) -> str:
     """The oldest release that runs all these files; StructureError for one that no known release loads."""
     needed = [TESTED_FROM]
     for held in files:
-        needed.append(_first_to_read(held))
-        needed += [NORM_WITHOUT_BIAS] if held.norm_without_bias else []
-    lowest = needed[0]
-    for one in needed:
-        lowest = one if is_older(lowest, one) else lowest
-    return lowest
+        needed += [_first_to_read(held), *([NORM_WITHOUT_BIAS] if held.norm_without_bias else [])]
+    return max(needed, key=release)
 
 
 def _first_to_read(held: Held) -> str:
-    for release, (ir, opset) in READS.items():
+    for first, (ir, opset) in READS.items():
         if held.ir <= ir and held.opset <= opset:
-            return release
-    newest = [*READS][-1]
+            return first
+    newest, (ir, opset) = [*READS.items()][-1]
     raise StructureError(
-        f"a graph has IR version {held.ir} and opset {held.opset}, and ONNX Runtime {newest} loads IR version "
-        f"{READS[newest][0]} and opset {READS[newest][1]} at most; export it again"
+        f"a graph has IR version {held.ir} and opset {held.opset}, and ONNX Runtime {newest} loads IR version {ir} "
+        f"and opset {opset} at most; export it again"
     )
 
 
@@ -77,26 +74,30 @@ def held_by(model: onnx.ModelProto) -> Held:
         for node in graph.node
         if node.op_type == "LayerNormalization"
     )
-    return Held(model.ir_version, opset, any(len(norm.input) < 3 for norm in norms))
+    return Held(model.ir_version, opset, any(len(norm.input) < 3 or not norm.input[2] for norm in norms))
 
 
 def lowest_of(folder: Path, manifest: Manifest) -> str | None:
     """The oldest release that runs a bundle whose graphs are in `folder`.
 
     From the manifest, or from the IR version of its files where an older manifest does not state it; None where that
-    cannot be read.
+    is not known.
     """
     if isinstance(manifest.target_form, OnnxForm) and manifest.target_form.lowest_runtime:
         return manifest.target_form.lowest_runtime
-    versions = [ir_version(folder / name) for name in graph_files(manifest.dispatch, manifest.plan).values()]
-    known = [Held(ir, opset=1, norm_without_bias=ir > LAST_IR_OF_BIASES) for ir in versions if ir]
+    files = graph_files(manifest.dispatch, manifest.plan).values()
+    versions = [ir for name in files if (ir := ir_version(folder / name)) is not None and ir in KNOWN_IRS]
+    known = [Held(ir, opset=1, norm_without_bias=ir > LAST_IR_OF_BIASES) for ir in versions]
     return lowest_release(known) if known else None
 
 
 def ir_version(path: Path) -> int | None:
     """The IR version of an ONNX file, from its first bytes; None where they say none."""
-    with path.open("rb") as file:
-        start = file.read(2)
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return None
     return start[1] if len(start) == 2 and start[0] == _IR_FIELD and start[1] < 0x80 else None
 
 

@@ -55,8 +55,8 @@ class Session:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why results on this machine may be worse than where the bundle was exported."""
-        return warnings_here(self.manifest)
+        """Why results on this machine may be worse, or runs slower, than where the bundle was exported."""
+        return (*warnings_here(self.manifest), *self.runner.remarks)
 
     def __enter__(self) -> Session:
         return self

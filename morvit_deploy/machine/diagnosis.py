@@ -72,7 +72,7 @@ class Diagnosis(Shown):
         """The line that installs what is missing or out of range: by group, "core" first."""
         unfit = [lib for lib in self.libraries if not lib.fits or lib.problem]
         core = " ".join(f'"{lib.name}{lib.wanted}"' for lib in unfit if not lib.extra)
-        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra)
+        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra and lib.by_pip)
         again = "--force-reinstall " if any(lib.problem and not lib.extra for lib in unfit) else ""
         return ({"core": f"pip install {again}{core}"} if core else {}) | {
             name: install_line(name) for name in extras
@@ -104,7 +104,7 @@ def doctor(bundle: str | Path | None = None) -> Diagnosis:
     Raises TargetError when the package's own metadata cannot be read, BundleError for a damaged bundle.
 
     >>> md.doctor().install
-    >>> md.doctor("build/onnx").bundle.problems
+    >>> md.doctor("build/onnx").bundle
     """
     fit = None if bundle is None else _fit(bundle)  # its errors come before the imports, which take long
     listed = tuple(libraries())

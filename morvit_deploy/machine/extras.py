@@ -19,6 +19,7 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "torch": "export",
     "coremltools": "coreml",
     "ray": "ray",
+    "segno": "browser",
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
     "sklearn": "train",

@@ -17,6 +17,7 @@ from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle import session
 from morvit_deploy.bundle.session import HostDispatch, softmax
 from morvit_deploy.errors import ImageError
+from morvit_deploy.exporters.check import check_bundle
 from morvit_deploy.machine import diagnosis
 
 CLOSE = 1e-5  # the same float32 graph in another batch: only the order of sums differs
@@ -101,7 +102,8 @@ def test_what_makes_results_worse_is_said_once_at_open(
         predict(opened, image_files[0])  # warned of already
     with pytest.warns(MorvitWarning) as said:
         predict(tiny_bundle, image_files)
-    assert len(said) == 1
+    assert [warning.filename for warning in said] == [__file__]
+    assert check_bundle(tiny_bundle).warnings == ("int8 products saturate",)
     assert diagnosis._fit(tiny_bundle).warnings == ("int8 products saturate",)
 
 

@@ -11,14 +11,12 @@ import torch
 
 from morvit_deploy.bundle.manifest import Port
 from morvit_deploy.exporters.base import Written
-from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, separate
 from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, self_dispatching
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.graphs import computed_values
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
 from morvit_deploy.exporters.onnx.graphs.trace import trace
-from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.graph.pieces import EmptyResults, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
@@ -92,7 +90,6 @@ def _written(files: list[str], models: list[onnx.ModelProto], pieces: Pieces) ->
         outputs=tuple(_port(outputs[name]) for name in ORDER if name in outputs),
         carried=tuple(_port(value) for name, value in outputs.items() if name in carried),
         probes=tuple(name for name in pieces.probes if name in computed),
-        form=OnnxForm(lowest_runtime=lowest_release(map(held_by, models))),
     )
 
 
