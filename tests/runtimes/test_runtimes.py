@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adaptive_plans import threshold_plan
+from bucket_plans import threshold_ladder
 from bundles import FORMS, MODELS, Expected, Reference
 from cells import Failed, how_it_ended, run
 from environments import environment, is_made
@@ -28,14 +28,13 @@ from morvit_deploy.model.gates import GATES
 from morvit_deploy.verifying.gaps import LogitPairs
 
 IMAGES = 12
-PLAN = threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)], [9])
 WIDE = make_config(embed_dim=64, mlp_dim=128, num_heads=4)  # of the int8 bundle
-BUNDLES: dict[str, dict[str, Any]] = {  # most are exported by other tests, too
+BUNDLES: dict[str, dict[str, Any]] = {  # as other tests export them, which share theirs
     "fp32": {},
     "depth": {"with_depth": True},
     "dynamic": {"batch": "dynamic", "with_depth": True},
-    "graph": {"plan": PLAN, "dispatch": "graph", "with_depth": True},
-    "host": {"plan": PLAN, "dispatch": "host", "with_depth": True},
+    "graph": {"plan": threshold_ladder()},
+    "host": {"plan": threshold_ladder(), "dispatch": "host"},
     "fp16": {"precision": "fp16", "min_agreement": 0.9},
     "int8": {"precision": "int8", "allow_worse": True, "limit": 12},
 }
@@ -120,10 +119,10 @@ def test_the_page_has_every_runtime_and_is_green_from_the_lowest_on(form: str, b
     assert stated is not None and Version(OLDEST.version).release[:2] <= Version(stated).release
 
 
-def test_pictures_use_both_buckets_and_one_overflows(bundles: Bundles, reference: Reference) -> None:
+def test_pictures_use_every_bucket_and_one_overflows(bundles: Bundles, reference: Reference) -> None:
     """Otherwise the test above would not see a wrong dispatch."""
     _, expected = reference.expected(bundles("graph"))
-    assert {*expected.bucket.tolist()} == {0, 1} and 0 < expected.overflow.sum() < IMAGES
+    assert {*expected.bucket.tolist()} == {0, 1, 2} and 0 < expected.overflow.sum() < IMAGES
 
 
 def right_outputs(expected: Expected) -> dict[str, Any]:
