@@ -9,6 +9,7 @@ A package is installed without its dependencies, apart from those that it import
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ BUNDLE_JS, WORKER_JS = ROOT / "morvit_deploy" / "bundle" / "web" / "bundle.js", 
 MADE_OF = "made-of.txt"  # the last file that is written: what the environment has
 PATIENCE_S = 600  # to install a package
 OLDEST_NODE = 18
+ERROR = re.compile("error(?!.*complete log)", re.IGNORECASE)
 
 
 class NotRun(Exception):
@@ -109,9 +111,9 @@ def _run(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise NotRun(f"{Path(command[0]).name} took longer than {PATIENCE_S} s") from None
     if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        last = (complaints or done.stderr.splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise NotRun(f"cannot install {command[-1]}: {last.strip()}")
+        complaints = [line for line in done.stderr.splitlines() if ERROR.search(line)]
+        last = (complaints or [f"exit status {done.returncode}"])[-1].strip()
+        raise NotRun(f"its packages could not be installed, perhaps for want of a network: {last}")
 
 
 def clean_environ() -> dict[str, str]:
