@@ -20,6 +20,11 @@ TITLES = {
     "onnxruntime-web": "onnxruntime-web (wasm)",
     "openvino": "OpenVINO",
 }
+NOTES = (
+    "onnxruntime-node 1.20 ignores weights that are given as bytes. It was run in the bundle's folder, where it finds "
+    "`weights.bin`. From 1.21 on this is not needed.",
+    "OpenVINO was told to compute in float32 (`INFERENCE_PRECISION_HINT`); on processors with bfloat16 it would not.",
+)
 WORKED_WITH = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
@@ -92,4 +97,5 @@ def _forms(cells: Sequence[Cell]) -> str:
         for cell in cells
         if not cell.passed
     ]
+    lines += ["", "## Notes", "", *(f"- {note}" for note in NOTES)]
     return "\n".join([*lines, "", *(["## Not green", "", *bad, ""] if bad else [])])
