@@ -21,8 +21,8 @@ TITLES = {
     "openvino": "OpenVINO",
 }
 NOTES = (
-    "onnxruntime-node 1.20 ignores weights that are given as bytes. It was run in the bundle's folder, where it finds "
-    "`weights.bin`. From 1.21 on this is not needed.",
+    "onnxruntime-node 1.20 ignores weights that are given as bytes. It was run in the bundle's folder, where it "
+    "finds `weights.bin`. From 1.21 on this is not needed.",
     "OpenVINO was told to compute in float32 (`INFERENCE_PRECISION_HINT`); on processors with bfloat16 it would not.",
 )
 WORKED_WITH = ("torch", "onnx", "onnxscript", "onnxsim")
