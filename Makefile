@@ -57,7 +57,7 @@ runtimes: $(READY)
 
 arm: $(READY)
 	tests/arm/make-userland build/arm $(BIN)/python
-	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/run.py $(ARM)
+	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/emulated.py $(ARM)
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert
