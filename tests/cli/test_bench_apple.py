@@ -115,7 +115,7 @@ def test_wrong_bucket_exits_1(played: dict, bundle: Path, tmp_path: Path) -> Non
     wrong = "compute units 'cpu_ne' returns wrong logits for bucket 'b0'"
     assert wrong in " ".join(result.stderr.split()) and "Failed compute units" in result.stdout
     measured = json.loads((tmp_path / "r.json").read_text())["bundles"]
-    assert {one["units"] for one in measured} == {"all", "cpu_gpu", "cpu"}, "nothing wrong is timed"
+    assert {one["compute_units"] for one in measured} == {"all", "cpu_gpu", "cpu"}, "nothing wrong is timed"
 
 
 def test_lost_phone_keeps_what_was_measured(played: dict, bundle: Path, tmp_path: Path) -> None:
