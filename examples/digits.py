@@ -64,14 +64,14 @@ def _source(images: NDArray[Any], labels: NDArray[Any]) -> Source:
 
 def draw(source: Source, picks: Tensor, generator: Generator, elastic: float = 0.0) -> Batch:
     """One picture for each source digit in picks (batch,); `elastic` bends digits by so many pixels (training)."""
-    rand = _uniform(len(picks), generator)
+    rand = uniform(len(picks), generator)
     place = _poses(rand, size=(34.0, 58.0), turn=0.26, shear=0.15)
     ink = _stamp(source.ink[picks], place, _ripple(len(picks), elastic, generator) if elastic else None)
     images, base = _background(rand, generator)
     for _ in range(STROKES):
         stroke = _stamp(_curves(rand), _poses(rand, size=(11.0, 23.0), turn=math.pi, shear=0.0), None)
-        images = _paint(images, stroke, _ink_colour(rand, base))
-    images = _paint(images, ink, _ink_colour(rand, base, lighter=True))
+        images = _paint(images, stroke, ink_colour(rand, base))
+    images = _paint(images, ink, ink_colour(rand, base, lighter=True))
     return Batch(images.clamp(0, 1), source.labels[picks], ink[:, 0])
 
 
@@ -83,7 +83,7 @@ def random_picks(source: Source, count: int, generator: Generator) -> Tensor:
 Uniform = Callable[..., Tensor]
 
 
-def _uniform(batch: int, generator: Generator) -> Uniform:
+def uniform(batch: int, generator: Generator) -> Uniform:
     """rand(low, high, *shape) -> (batch, *shape), uniform."""
 
     def rand(low: float, high: float, *shape: int) -> Tensor:
@@ -137,7 +137,7 @@ def _background(rand: Uniform, generator: Generator) -> tuple[Tensor, Tensor]:
     return images, base
 
 
-def _ink_colour(rand: Uniform, base: Tensor, lighter: bool = False) -> Tensor:
+def ink_colour(rand: Uniform, base: Tensor, lighter: bool = False) -> Tensor:
     """Random colours (batch, 3) whose luminance is at least MIN_CONTRAST away from that of base (batch, 3).
 
     The target is uniform below and above the base, wherever there is room; `lighter` leaves out what is below.

@@ -24,15 +24,16 @@ def objective(config: Config, out: Pass, labels: Tensor) -> Tensor:
 
 def z_loss(out: Pass) -> Tensor:
     """Keeps router logits small: the mean squared logsumexp over depths, or z² for a router of one logit."""
-    zs = [z.float() if z.dim() == 2 else z.float().logsumexp(-1) for z in out.router_logits]
+    zs = [z.float() if z.dim() == 1 else z.float().logsumexp(-1) for z in out.router_logits]
     return torch.stack([z.square().mean() for z in zs]).mean()
 
 
 def expert_balance(config: Config, out: Pass) -> Tensor:
-    """Each step's mean keep probability should be the share that its capacity keeps."""
+    """The mean keep probability of a step's active tokens should be the share that its capacity keeps."""
     assert config.capacity is not None
+    images = len(out.logits)
     gaps = [
-        z.float().sigmoid().mean() - k / z.shape[1]
+        z.float().sigmoid().mean() - min(1.0, k * images / len(z))
         for z, k in zip(out.router_logits, config.capacity, strict=True)
     ]
     return torch.stack([gap.square() for gap in gaps]).mean()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from selection import OPEN, Choice, PerImage, Selection
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,47 +27,77 @@ class Pass:
 
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran
-    router_logits: list[Tensor]  # expert_choice: (batch, n) a step; token_choice: one (batch, N, layers)
+    router_logits: list[
+        Tensor
+    ]  # expert_choice: (active tokens,) a step; token_choice: one (batch, N, layers)
+    states: Tensor  # (batch, N, dim) in which the patch tokens left
 
 
-def forward(model: MoRViT, images: Tensor, noise: float = 0.0, dense: float = 0.0) -> Pass:
+def forward(
+    model: MoRViT,
+    images: Tensor,
+    noise: float = 0.0,
+    dense: float = 0.0,
+    select: Selection | None = None,
+    spare: int | None = None,
+) -> Pass:
     """Normalised images (batch, 3, height, width) through the model.
 
     `noise` scales Gumbel noise on the routers' choice; `dense` is the share of images that token_choice sends
     through every layer whatever the router says. With 0 and 0 the values are the reference's.
+    expert_choice: `select` says which tokens run a step, by default the config's capacity for each image. With
+    `spare`, only as many candidates of each image are computed as the fullest image keeps, and so many more: much
+    less compute, and dropped tokens far from the threshold teach nothing. Values are the same.
     """
     h = model.embed(images)
     if model.config.routing == "expert_choice":
-        return _expert_choice(model, h, noise)
+        assert model.config.capacity is not None
+        chosen = select or PerImage(model.config.capacity)
+        return _expert_choice(model, h, noise, chosen, model.config.num_patches if spare is None else spare)
     everywhere = torch.rand(len(h), 1) < dense if dense else torch.zeros(len(h), 1, dtype=torch.bool)
     return _token_choice(model, h, noise, everywhere)
 
 
-def _expert_choice(model: MoRViT, h: Tensor, noise: float) -> Pass:
+@dataclass(frozen=True)
+class Held:
+    """Patch tokens of a batch of images. Images keep different numbers, so some may be inactive: they have left."""
+
+    states: Tensor  # (batch, n, dim)
+    place: Tensor  # (batch, n) which patch each token is
+    active: Tensor  # (batch, n) bool
+
+    def at(self, index: Tensor) -> Held:
+        """The tokens at index (batch, k)."""
+        return Held(take(self.states, index), self.place.gather(1, index), self.active.gather(1, index))
+
+
+def _expert_choice(model: MoRViT, h: Tensor, noise: float, select: Selection, spare: int) -> Pass:
     """h (batch, N+1, dim) through first, R routed steps and last."""
-    assert model.config.capacity is not None
     if model.first is not None:
         h = model.first(h)
-    cls, active = h[:, :1], h[:, 1:]
-    place = torch.arange(active.shape[1]).expand(active.shape[:2])  # which patch each active token is
-    depth = torch.zeros(place.shape, dtype=torch.long)
-    left: list[Tensor] = []
+    cls, place = h[:, :1], torch.arange(h.shape[1] - 1).expand(len(h), -1)
+    held = Held(h[:, 1:], place, torch.ones_like(place, dtype=torch.bool))
+    depth = torch.zeros_like(place)
+    left: list[Held] = []
     zs: list[Tensor] = []
-    for step, capacity in enumerate(model.config.capacity):
-        h = torch.cat([cls, active], dim=1)
-        z = model.router(step)(h)[..., 0]  # (batch, 1 + active)
-        zs.append(z[:, 1:])
-        order = (z[:, 1:] + noise * gumbel(z[:, 1:])).argsort(dim=1, descending=True, stable=True)
-        mask = top_k_mask(z[:, 1:], order, capacity)
-        h = _gated_step(model, h, F.pad(mask, (1, 0), value=1.0), model.score(z), left)
-        cls, after = h[:, :1], h[:, 1:]
-        kept, dropped = order[:, :capacity], order[:, capacity:]
-        left.append(take(after, dropped))
-        active, place = take(after, kept), place.gather(1, kept)
-        depth.scatter_add_(1, place, torch.ones_like(place))
+    for step in range(model.config.num_recursions):
+        z = model.router(step)(torch.cat([cls, held.states], dim=1))[..., 0]  # (batch, 1 + n)
+        zs.append(z[:, 1:][held.active])
+        scores = z[:, 1:].detach() + noise * gumbel(z[:, 1:])
+        choice = select(step, z[:, 1:].detach(), scores, held.active)
+        depth = depth.scatter_add(1, held.place, choice.keep.long())
+        order = scores.masked_fill(~held.active, OPEN).argsort(dim=1, descending=True, stable=True)
+        computed = int(choice.keep.sum(dim=1).max()) + spare
+        near, far = order[:, :computed], order[:, computed:]
+        left.append(held.at(far))
+        mask = keep_mask(z[:, 1:], choice, held.active).gather(1, near)
+        z = torch.cat([z[:, :1], z[:, 1:].gather(1, near)], dim=1)
+        h = torch.cat([cls, take(held.states, near)], dim=1)
+        h = _gated_step(model, h, F.pad(mask, (1, 0), value=1.0), model.score(z), [x.states for x in left])
+        cls, held = h[:, :1], Held(h[:, 1:], held.place.gather(1, near), choice.keep.gather(1, near))
     if model.last is not None:  # only CLS feeds the head; the order of its keys is indifferent
-        cls = model.last(cls, torch.cat([cls, active, *left], dim=1))
-    return Pass(model.classify(cls[:, 0]), depth, zs)
+        cls = model.last(cls, torch.cat([cls, held.states, *[x.states for x in left]], dim=1))
+    return Pass(model.classify(cls[:, 0]), depth, zs, _in_place([held, *left]))
 
 
 def _gated_step(model: MoRViT, h: Tensor, mask: Tensor, g: Tensor, left: list[Tensor]) -> Tensor:
@@ -94,25 +125,20 @@ def _token_choice(model: MoRViT, h: Tensor, noise: float, everywhere: Tensor) ->
     reach = z.softmax(-1).flip(-1).cumsum(-1).flip(-1)  # P(depth >= s), (batch, N, layers)
     for layer, (_, block) in enumerate(model.layers(), start=1):
         if layer == model.config.num_layers and model.config.attention_scope == "all":
-            h = block(h[:, :1], h)  # only CLS feeds the head
+            h = torch.cat([block(h[:, :1], h), h[:, 1:]], dim=1)  # only CLS feeds the head
             break
         soft = reach[..., layer - 1]
         hard = ((depth >= layer) | everywhere).to(soft)
         mask = F.pad(hard + (soft - soft.detach()), (1, 0), value=1.0)
         new = block(h) if model.config.attention_scope == "all" else masked_block(block, h, mask)
         h = _mix(h, new, mask)
-    return Pass(model.classify(h[:, 0]), depth, [z])
+    return Pass(model.classify(h[:, 0]), depth, [z], h[:, 1:])
 
 
-def top_k_mask(z: Tensor, order: Tensor, k: int) -> Tensor:
-    """1 for the first k of order (batch, n), 0 for the others, with the gradient of a sigmoid about the threshold."""
-    hard = torch.zeros_like(z).scatter(1, order[:, :k], 1.0)
-    if k == z.shape[1]:
-        return hard
-    ranked = z.detach().sort(dim=1, descending=True).values
-    threshold = ranked[:, k - 1 : k + 1].mean(dim=1, keepdim=True)
-    soft = torch.sigmoid((z - threshold) / STEP_TEMPERATURE)
-    return hard + (soft - soft.detach())
+def keep_mask(z: Tensor, choice: Choice, active: Tensor) -> Tensor:
+    """1 for the kept, 0 for the others, with the gradient of a sigmoid about the threshold; z (batch, n)."""
+    soft = torch.sigmoid((z - choice.threshold) / STEP_TEMPERATURE) * active
+    return choice.keep.to(z) + (soft - soft.detach())
 
 
 def masked_block(block: Block, x: Tensor, mask: Tensor) -> Tensor:
@@ -132,6 +158,12 @@ def _masked_attention(attn: Attention, x: Tensor, mask: Tensor) -> Tensor:
     weights = weights / weights.sum(-1, keepdim=True)
     mixed: Tensor = attn.proj((weights @ v).transpose(1, 2).flatten(2))
     return mixed
+
+
+def _in_place(parts: list[Held]) -> Tensor:
+    """The states (batch, N, dim) of all tokens, each part's where its patches are."""
+    states, place = torch.cat([p.states for p in parts], dim=1), torch.cat([p.place for p in parts], dim=1)
+    return take(states, place.argsort(dim=1))
 
 
 def gumbel(like: Tensor) -> Tensor:

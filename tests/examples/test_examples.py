@@ -79,10 +79,13 @@ def test_every_parameter_learns(config: Config) -> None:
 
 
 def test_a_dropped_token_still_teaches_its_router() -> None:
+    import selection
     import trainable
 
     z = torch.tensor([[2.0, 0.5, -1.0]], requires_grad=True)
-    mask = trainable.top_k_mask(z, z.argsort(dim=1, descending=True), 1)
+    active = torch.ones(1, 3, dtype=torch.bool)
+    choice = selection.PerImage((1,))(0, z.detach(), z.detach(), active)
+    mask = trainable.keep_mask(z, choice, active)
     mask[0, 2].backward()
     assert mask.tolist() == [[1.0, 0.0, 0.0]]
     assert z.grad is not None and z.grad[0, 2] > 0

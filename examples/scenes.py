@@ -1,0 +1,92 @@
+"""Scenes: none to nine small handwritten digits on a textured 64×64 RGB canvas; the class is the largest digit.
+
+Every digit may be the largest, so all of them have to be read, and a full picture needs more tokens than an empty
+one. The digits are those of `digits.py`: nothing is downloaded, and train and test pictures share no source digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from digits import Source, Uniform, ink_colour, uniform
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+CELLS = 4  # a side; a cell holds one digit or none
+CELL = 16  # pixels a side: two by two patches
+CANVAS = CELLS * CELL
+MOST = 9  # digits in a picture
+SIZE = (13.0, 16.0)  # pixels
+TURN, SLANT = 0.25, 0.15
+NOTHING = -100  # the class of a patch without a digit, which torch's losses ignore
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures (batch, 3, 64, 64) in [0, 1], and what is in them."""
+
+    images: Tensor
+    labels: Tensor  # (batch,) the largest digit; 0 if there is none
+    objects: Tensor  # (batch,) number of digits
+    ink: Tensor  # (batch, 64, 64) in [0, 1]
+    digits: Tensor  # (batch, 16) the digit in each cell, or NOTHING
+
+
+def draw(source: Source, count: int, generator: Generator, objects: Tensor | None = None) -> Batch:
+    """`count` pictures with `objects` (count,) digits each, by default 0 … 9 at random; every digit equally often."""
+    if objects is None:
+        objects = torch.randint(MOST + 1, (count,), generator=generator)
+    filled = torch.rand(count, CELLS**2, generator=generator).argsort(dim=1).argsort(dim=1) < objects[:, None]
+    picks = torch.randint(len(source.labels), (int(filled.sum()),), generator=generator)
+    digits = torch.full(filled.shape, NOTHING)
+    digits[filled] = source.labels[picks]
+    images, base = _ground(uniform(count, generator))
+    rand = uniform(len(picks), generator)
+    ink = _cells(filled, _glyphs(source.ink[picks], rand))
+    colours = ink_colour(rand, base[filled.nonzero()[:, 0]], lighter=True)
+    paint = _cells(filled, colours[:, :, None, None].expand(-1, -1, CELL, CELL))
+    images = torch.lerp(images, paint, ink).clamp(0, 1)
+    return Batch(images, digits.amax(dim=1).clamp(min=0), objects, ink[:, 0], digits)
+
+
+def patch_digits(batch: Batch, patches: int, least: float = 0.03) -> Tensor:
+    """The digit of which each patch (batch, N), row by row, shows some ink, or NOTHING."""
+    side = round(patches**0.5)
+    grown = batch.digits.unflatten(1, (CELLS, CELLS)).repeat_interleave(side // CELLS, dim=1)
+    of_cell = grown.repeat_interleave(side // CELLS, dim=2).flatten(1)
+    inked = F.avg_pool2d(batch.ink[:, None], CANVAS // side).flatten(1) > least
+    return of_cell.masked_fill(~inked, NOTHING)
+
+
+def _ground(rand: Uniform) -> tuple[Tensor, Tensor]:
+    """Texture (batch, 3, 64, 64): a base colour (batch, 3) with two octaves of smooth noise."""
+    base = rand(0.05, 0.55, 3)
+    images = base[:, :, None, None].expand(-1, -1, CANVAS, CANVAS)
+    for cells, channels, strength in ((3, 3, 0.08), (12, 1, 0.06)):
+        noise = rand(-strength, strength, channels, cells, cells)
+        images = images + F.interpolate(noise, size=(CANVAS, CANVAS), mode="bilinear", align_corners=True)
+    return images, base
+
+
+def _glyphs(ink: Tensor, rand: Uniform) -> Tensor:
+    """Source digits (n, 1, GLYPH, GLYPH) at random size, place and angle in a cell: (n, 1, CELL, CELL)."""
+    pixels, angle, slant = rand(*SIZE), rand(-TURN, TURN), rand(-SLANT, SLANT)
+    zoom = CELL / pixels
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    linear = torch.stack([cos, sin + slant * cos, -sin, cos - slant * sin], dim=-1).view(-1, 2, 2)
+    centre = rand(-1, 1, 2) * (1 - pixels / CELL)[:, None]
+    poses = torch.cat([linear, -linear @ centre[..., None]], dim=-1)  # from cell to glyph coordinates
+    grid = F.affine_grid(poses, [len(ink), 1, CELL, CELL], align_corners=False)
+    return F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _cells(filled: Tensor, parts: Tensor) -> Tensor:
+    """Parts (n, channels, CELL, CELL) in the n cells where filled (batch, 16); zero in the others.
+
+    Returns (batch, channels, 64, 64).
+    """
+    grid = parts.new_zeros(*filled.shape, parts.shape[1], CELL, CELL)
+    grid[filled] = parts
+    grid = grid.unflatten(1, (CELLS, CELLS)).permute(0, 3, 1, 4, 2, 5)  # (batch, channels, row, y, column, x)
+    return grid.reshape(len(filled), parts.shape[1], CANVAS, CANVAS)

@@ -1,0 +1,112 @@
+"""Scenes, and the selections that a model may be trained with."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from places import EXAMPLES
+
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.presets import preset
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.trace import Routing
+
+TOLERANCE = 1e-9  # float64: what other orders of summation leave
+
+
+@pytest.fixture(autouse=True)
+def examples_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples are scripts, not a package."""
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+
+
+@pytest.fixture
+def model() -> MoRViT:
+    """Random weights large enough that images keep different numbers of tokens."""
+    small = {"image_size": 32, "embed_dim": 16, "mlp_dim": 32, "num_recursions": 3, "capacity": (12, 7, 3)}
+    torch.manual_seed(0)
+    config = Config.model_validate({**preset("morvit_tiny_digits").model_dump(), **small, "sharing": "cycle"})
+    model = MoRViT(config).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("spare", [None, 0, 2])
+def test_thresholds_route_as_the_reference(model: MoRViT, spare: int | None) -> None:
+    import selection
+    import trainable
+
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    thresholds = (-0.5, 0.0, 0.2)
+    with torch.no_grad():
+        expected = model(images, Routing(thresholds=thresholds))
+        got = trainable.forward(model, images, select=selection.ByThreshold(thresholds), spare=spare)
+    assert (expected.logits - got.logits).abs().max() <= TOLERANCE
+    assert torch.equal(expected.depth, got.depth)
+    assert len(expected.depth.sum(dim=1).unique()) > 1  # images differ, so padding took part
+
+
+def test_the_batch_shares_its_capacity() -> None:
+    import selection
+
+    z = torch.tensor([[5.0, 4.0, 3.0, 2.0], [1.0, 0.0, -1.0, -2.0]])
+    active = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    choice = selection.AcrossBatch((2,))(0, z, z, active)
+    assert choice.keep.tolist() == [[True, True, True, False], [True, False, False, False]]
+    assert choice.threshold.tolist() == [[0.5], [0.5]]
+    assert selection.ByThreshold((0.5,))(0, z, z, active).keep.equal(choice.keep)
+
+
+def test_a_capacity_beyond_the_active_tokens_keeps_them_all() -> None:
+    import selection
+
+    z = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
+    active = torch.tensor([[True, False], [True, True]])
+    for select in (selection.AcrossBatch((2,)), selection.PerImage((2,)), selection.everything):
+        choice = select(0, z, z, active)
+        assert choice.keep.equal(active) and choice.threshold.eq(selection.OPEN).all()
+
+
+def test_running_thresholds_follow_the_batches() -> None:
+    import selection
+
+    running = selection.Running((1,), momentum=0.5)
+    active = torch.ones(2, 2, dtype=torch.bool)
+    for high in (3.0, 5.0):
+        z = torch.tensor([[high, 1.0], [high, 1.0]])
+        running(0, z, z, active)
+    assert running.thresholds == [2.5]  # of 2.0, then 3.0
+
+
+def test_a_seed_fixes_the_scenes() -> None:
+    pytest.importorskip("sklearn", reason="the train extra")
+    import digits
+    import scenes
+
+    _, source = digits.load_sources()
+    first, again, other = (scenes.draw(source, 8, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first.images, again.images) and torch.equal(first.digits, again.digits)
+    assert not torch.equal(first.images, other.images)
+    assert first.images.min() >= 0 and first.images.max() <= 1
+
+
+def test_a_scene_holds_the_digits_it_says() -> None:
+    pytest.importorskip("sklearn", reason="the train extra")
+    import digits
+    import scenes
+
+    _, source = digits.load_sources()
+    asked = torch.arange(scenes.MOST + 1)
+    batch = scenes.draw(source, len(asked), torch.Generator().manual_seed(0), asked)
+    assert torch.equal((batch.digits >= 0).sum(dim=1), asked) and torch.equal(batch.objects, asked)
+    assert torch.equal(batch.labels, batch.digits.amax(dim=1).clamp(min=0)) and batch.labels[0] == 0
+    inked = (
+        batch.ink.unflatten(1, (4, 16)).unflatten(3, (4, 16)).amax(dim=(2, 4)).flatten(1)
+    )  # (batch, cells)
+    assert torch.equal(inked > 0.5, batch.digits >= 0)
+    patches = scenes.patch_digits(batch, 64)
+    assert patches[0].eq(scenes.NOTHING).all()
+    assert {*patches[9].tolist()} == {*batch.digits[9].tolist()}
