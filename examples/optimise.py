@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import digits
 import losses
 import torch
 import trainable
-from torch import Tensor, nn
+from resume import Run
+from torch import Generator, Tensor, nn
 
 from morvit_deploy.model.reference import MoRViT
 
 POSITION_SCALE = 0.3
 EMBEDDINGS = ("cls_token", "pos_embed")
+BLOCKS = {"first", "cycle", "last"}
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -58,38 +63,60 @@ def sine_positions(patches: int, dim: int) -> Tensor:
     return torch.cat([waves[rows], waves[columns]], dim=1)
 
 
+Objective = Callable[[float, Generator], Tensor]  # the loss when so much of the run is over, 0 … 1
+
+
 def train(
-    model: MoRViT, source: digits.Source, recipe: Recipe, seed: int, tick: Callable[[str], None]
-) -> MoRViT:
-    """Train `model` in place and return the averaged model; `tick(message)` is called after every step."""
-    generator = torch.Generator().manual_seed(seed)
+    model: Trained,
+    objective: Objective,
+    recipe: Recipe,
+    seed: int,
+    tick: Callable[[str, int], None],
+    state: Path | None = None,
+) -> Trained:
+    """Train `model` in place and return the averaged model; `tick(message, steps done)` is called after every step.
+
+    With `state`, the run is saved to that file now and then, and goes on from it if it exists.
+    """
     optimisers = _optimisers(model, recipe)
     averaged = copy.deepcopy(model).requires_grad_(False)
-    for step in range(recipe.steps):
+    generator = torch.Generator().manual_seed(seed)
+    settings = {**asdict(recipe), "seed": seed, "shapes": str([tuple(p.shape) for p in model.parameters()])}
+    run = Run([model, averaged, *optimisers], generator, settings, state)
+    for step in range(run.load(), recipe.steps):
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * _pace(step, recipe)
             optimiser.zero_grad()
-        picks = digits.random_picks(source, recipe.batch, generator)
-        batch = digits.draw(source, picks, generator, recipe.elastic)
-        loss = _loss(model, batch, recipe, step / recipe.steps)
+        loss = objective(step / recipe.steps, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
         _average(averaged, model, min(recipe.average, (1 + step) / (10 + step)))
-        tick(f"loss {loss.item():.3f}")
+        run.save(step + 1)
+        tick(f"loss {loss.item():.3f}", step + 1)
     return averaged
 
 
-def _loss(model: MoRViT, batch: digits.Batch, recipe: Recipe, done: float) -> Tensor:
-    """Scalar loss when `done` of the run is over."""
-    noise = recipe.noise * max(0.0, 1 - 1.5 * done)
-    # A depth router learns first what each layer brings to each token, then to choose among them.
-    dense = min(1.0, max(0.0, (0.6 - done) / 0.3))
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        out = trainable.forward(model, normalise(model, batch.images), noise, dense)
-    return losses.objective(model.config, out, batch.labels)
+def digits_objective(model: MoRViT, source: digits.Source, recipe: Recipe) -> Objective:
+    """The loss of cluttered digits."""
+
+    def loss(done: float, generator: Generator) -> Tensor:
+        picks = digits.random_picks(source, recipe.batch, generator)
+        batch = digits.draw(source, picks, generator, recipe.elastic)
+        # A depth router learns first what each layer brings to each token, then to choose among them.
+        dense = min(1.0, max(0.0, (0.6 - done) / 0.3))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            out = trainable.forward(model, normalise(model, batch.images), exploration(recipe, done), dense)
+        return losses.objective(model.config, out, batch.labels)
+
+    return loss
+
+
+def exploration(recipe: Recipe, done: float) -> float:
+    """The scale of the routers' noise when `done` of the run is over."""
+    return recipe.noise * max(0.0, 1 - 1.5 * done)
 
 
 def normalise(model: MoRViT, images: Tensor) -> Tensor:
@@ -99,10 +126,10 @@ def normalise(model: MoRViT, images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def _optimisers(model: MoRViT, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for all else: three times fewer steps here than AdamW alone."""
     named = dict(model.named_parameters())
-    inner = {n for n, p in named.items() if p.dim() == 2 and n.split(".")[0] in ("first", "cycle", "last")}
+    inner = {n for n, p in named.items() if p.dim() == 2 and BLOCKS & set(n.split("."))}
     matrices = [p for n, p in named.items() if n in inner]
     others = [p for n, p in named.items() if n not in inner]
     rate, decay = recipe.learning_rate, recipe.weight_decay
@@ -121,6 +148,6 @@ def _pace(step: int, recipe: Recipe) -> float:
 
 
 @torch.no_grad()
-def _average(averaged: MoRViT, model: MoRViT, decay: float) -> None:
+def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     for slow, fast in zip(averaged.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)

@@ -21,13 +21,15 @@ class Choice:
     """The tokens that run a step, and the router logit that separates them from the others."""
 
     keep: Tensor  # (batch, n) bool
-    threshold: Tensor  # (batch, 1); OPEN where all active tokens are kept
+    threshold: (
+        Tensor  # (batch, 1); OPEN where all active tokens are kept. It may have a gradient, see `neutral`.
+    )
 
 
 class Selection(Protocol):
     """Keeps the tokens with the highest scores (batch, n) among those where `active` (batch, n) is true.
 
-    Scores are the router logits z (batch, n), in training with noise. No gradient is needed of either.
+    Scores are the router logits z (batch, n), in training with noise.
     """
 
     def __call__(self, step: int, z: Tensor, scores: Tensor, active: Tensor) -> Choice: ...
@@ -38,6 +40,7 @@ class PerImage:
     """The `capacity[step]` best of each image; on a tie the first."""
 
     capacity: Sequence[int]
+    neutral: bool = False  # whether the threshold's gradient is that of `neutral`
 
     def __call__(self, step: int, z: Tensor, scores: Tensor, active: Tensor) -> Choice:
         count = self.capacity[step]
@@ -45,8 +48,9 @@ class PerImage:
         keep = torch.zeros_like(active).scatter(1, order[:, :count], True) & active
         if count >= z.shape[1]:
             return Choice(keep, z.new_full((len(z), 1), OPEN))
-        ranked = z.masked_fill(~active, OPEN).sort(dim=1, descending=True).values
-        return Choice(keep, ranked[:, count - 1 : count + 1].mean(dim=1, keepdim=True))
+        ranked = z.detach().masked_fill(~active, OPEN).sort(dim=1, descending=True).values
+        threshold = ranked[:, count - 1 : count + 1].mean(dim=1, keepdim=True)
+        return Choice(keep, neutral(threshold, z, active, dim=1) if self.neutral else threshold)
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class AcrossBatch:
     def __call__(self, step: int, z: Tensor, scores: Tensor, active: Tensor) -> Choice:
         ranked = scores[active].sort(descending=True).values
         count = max(1, round(self.capacity[step] * len(scores)))
-        threshold = ranked[count - 1 : count + 1].mean() if count < len(ranked) else scores.new_tensor(OPEN)
-        return Choice((scores >= threshold) & active, threshold.expand(len(scores), 1))
+        if count >= len(ranked):
+            return everything(step, z, scores, active)
+        threshold = ranked[count - 1 : count + 1].mean().expand(len(scores), 1)
+        return Choice((scores >= threshold) & active, neutral(threshold, z, active, dim=(0, 1)))
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,18 @@ class Running:
             self.thresholds.append(now)  # the first batch
         self.thresholds[step] += self.momentum * (now - self.thresholds[step])
         return choice
+
+
+def neutral(threshold: Tensor, z: Tensor, active: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The threshold (batch, 1), with the gradient of a percentile: it rises with the logits of the tokens near it.
+
+    So the selection's gradient raises some tokens and lowers others. With a constant threshold, all logits rise
+    together, which changes no selection, and what routers learn is what all tokens have in common: brightness.
+    """
+    near = torch.sigmoid(z - threshold).detach()
+    weight = near * (1 - near) * active + 1e-9 * active
+    centre = (weight * z).sum(dim=dim, keepdim=True) / weight.sum(dim=dim, keepdim=True)
+    return threshold + (centre - centre.detach())
 
 
 def everything(step: int, z: Tensor, scores: Tensor, active: Tensor) -> Choice:

@@ -12,6 +12,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch: spinning threads craw
 import digits
 import torch
 from evaluate import evaluate
-from optimise import Recipe, initialise, train
+from optimise import Recipe, digits_objective, initialise, train
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -105,14 +107,19 @@ def timed_training(config: Config, recipe: Recipe, seed: int) -> tuple[MoRViT, f
     source, _ = digits.load_sources()
     model = MoRViT(config)
     initialise(model)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("training", total=recipe.steps)
-        trained = train(
-            model, source, recipe, seed, lambda text: progress.update(bar, advance=1, description=text)
-        )
+    with bar(recipe.steps) as tick:
+        trained = train(model, digits_objective(model, source, recipe), recipe, seed, tick)
     return trained.eval(), (time.monotonic() - start) / 60
+
+
+@contextmanager
+def bar(steps: int) -> Iterator[Callable[[str, int], None]]:
+    """A progress bar on stderr; the function that it yields takes a message and the number of steps done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=steps)
+        yield lambda text, done: progress.update(task, completed=done, description=text)
 
 
 def versions() -> dict[str, str]:

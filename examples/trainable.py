@@ -40,6 +40,7 @@ def forward(
     dense: float = 0.0,
     select: Selection | None = None,
     spare: int | None = None,
+    gate_teaches: bool = True,
 ) -> Pass:
     """Normalised images (batch, 3, height, width) through the model.
 
@@ -47,13 +48,15 @@ def forward(
     through every layer whatever the router says. With 0 and 0 the values are the reference's.
     expert_choice: `select` says which tokens run a step, by default the config's capacity for each image. With
     `spare`, only as many candidates of each image are computed as the fullest image keeps, and so many more: much
-    less compute, and dropped tokens far from the threshold teach nothing. Values are the same.
+    less compute, and dropped tokens far from the threshold teach nothing. Values are the same. Unless
+    `gate_teaches`, routers learn from the selection alone and not from the factor g.
     """
     h = model.embed(images)
     if model.config.routing == "expert_choice":
         assert model.config.capacity is not None
         chosen = select or PerImage(model.config.capacity)
-        return _expert_choice(model, h, noise, chosen, model.config.num_patches if spare is None else spare)
+        computed = model.config.num_patches if spare is None else spare
+        return _expert_choice(model, h, noise, chosen, computed, gate_teaches)
     everywhere = torch.rand(len(h), 1) < dense if dense else torch.zeros(len(h), 1, dtype=torch.bool)
     return _token_choice(model, h, noise, everywhere)
 
@@ -71,7 +74,9 @@ class Held:
         return Held(take(self.states, index), self.place.gather(1, index), self.active.gather(1, index))
 
 
-def _expert_choice(model: MoRViT, h: Tensor, noise: float, select: Selection, spare: int) -> Pass:
+def _expert_choice(
+    model: MoRViT, h: Tensor, noise: float, select: Selection, spare: int, gate_teaches: bool
+) -> Pass:
     """h (batch, N+1, dim) through first, R routed steps and last."""
     if model.first is not None:
         h = model.first(h)
@@ -84,7 +89,7 @@ def _expert_choice(model: MoRViT, h: Tensor, noise: float, select: Selection, sp
         z = model.router(step)(torch.cat([cls, held.states], dim=1))[..., 0]  # (batch, 1 + n)
         zs.append(z[:, 1:][held.active])
         scores = z[:, 1:].detach() + noise * gumbel(z[:, 1:])
-        choice = select(step, z[:, 1:].detach(), scores, held.active)
+        choice = select(step, z[:, 1:], scores, held.active)
         depth = depth.scatter_add(1, held.place, choice.keep.long())
         order = scores.masked_fill(~held.active, OPEN).argsort(dim=1, descending=True, stable=True)
         computed = int(choice.keep.sum(dim=1).max()) + spare
@@ -93,7 +98,8 @@ def _expert_choice(model: MoRViT, h: Tensor, noise: float, select: Selection, sp
         mask = keep_mask(z[:, 1:], choice, held.active).gather(1, near)
         z = torch.cat([z[:, :1], z[:, 1:].gather(1, near)], dim=1)
         h = torch.cat([cls, take(held.states, near)], dim=1)
-        h = _gated_step(model, h, F.pad(mask, (1, 0), value=1.0), model.score(z), [x.states for x in left])
+        g = model.score(z if gate_teaches else z.detach())
+        h = _gated_step(model, h, F.pad(mask, (1, 0), value=1.0), g, [x.states for x in left])
         cls, held = h[:, :1], Held(h[:, 1:], held.place.gather(1, near), choice.keep.gather(1, near))
     if model.last is not None:  # only CLS feeds the head; the order of its keys is indifferent
         cls = model.last(cls, torch.cat([cls, held.states, *[x.states for x in left]], dim=1))
