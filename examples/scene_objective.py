@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from morvit_deploy.model.reference import MoRViT
 
 SPARE = 8  # candidates of an image beyond those that the fullest one keeps
-SETTLING = 100  # batches that the thresholds are averaged over after training
+SETTLING = 50  # batches that the thresholds are averaged over after training
 
 
 @dataclass(frozen=True)

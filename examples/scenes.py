@@ -1,7 +1,8 @@
-"""Scenes: none to nine small handwritten digits on a textured 64×64 RGB canvas; the class is the largest digit.
+"""Scenes: one to nine small handwritten digits on a textured 64×64 RGB canvas; the class is the largest digit.
 
-Every digit may be the largest, so all of them have to be read, and a full picture needs more tokens than an empty
-one. The digits are those of `digits.py`: nothing is downloaded, and train and test pictures share no source digit.
+Every digit may be the largest, so all of them have to be read, and a full picture needs more tokens than a sparse
+one. Few pictures are full: n digits have a probability in proportion to 1 / n. The digits are those of `digits.py`:
+nothing is downloaded, and train and test pictures share no source digit.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ class Batch:
 
 
 def draw(source: Source, count: int, generator: Generator, objects: Tensor | None = None) -> Batch:
-    """`count` pictures with `objects` (count,) digits each, by default 0 … 9 at random; every digit equally often."""
+    """`count` pictures with `objects` (count,) digits, at most MOST each; by default at random, few of them full."""
     if objects is None:
-        objects = torch.randint(MOST + 1, (count,), generator=generator)
+        likely = 1 / torch.arange(1.0, MOST + 1)
+        objects = 1 + torch.multinomial(likely, count, replacement=True, generator=generator)
     filled = torch.rand(count, CELLS**2, generator=generator).argsort(dim=1).argsort(dim=1) < objects[:, None]
     picks = torch.randint(len(source.labels), (int(filled.sum()),), generator=generator)
     digits = torch.full(filled.shape, NOTHING)

@@ -38,7 +38,7 @@ SHAPE: dict[str, Any] = {
     "mlp_dim": 128,
     "sharing": "cycle",
     "router": {"hidden": [32], "activation": "sigmoid", "bias": True, "shared": False, "alpha": 1.0},
-    "capacity": [20, 18, 16, 12],
+    "capacity": [14, 13, 12, 9],
 }
 TOKEN_CHOICE: dict[str, Any] = {
     "routing": "token_choice",

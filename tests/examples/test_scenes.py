@@ -91,6 +91,9 @@ def test_a_seed_fixes_the_scenes() -> None:
     assert torch.equal(first.images, again.images) and torch.equal(first.digits, again.digits)
     assert not torch.equal(first.images, other.images)
     assert first.images.min() >= 0 and first.images.max() <= 1
+    many = scenes.draw(source, 1000, torch.Generator().manual_seed(1)).objects
+    assert many.min() == 1 and many.max() == scenes.MOST
+    assert (many == 1).sum() > 2 * (many == 3).sum() > 2 * (many == 9).sum()
 
 
 def test_a_scene_holds_the_digits_it_says() -> None:
