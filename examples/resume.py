@@ -53,11 +53,12 @@ class Run:
         if self.file is None or not self.file.exists():
             return 0
         state = _read(self.file)
-        if state["settings"] != self.settings:
-            raise MorvitError(
-                f"{self.file}: got the state of a run with the settings {state['settings']}, expected "
-                f"{self.settings}; give the same settings, or another --state"
-            )
+        for name, value in self.settings.items():
+            if (got := state["settings"].get(name)) != value:
+                raise MorvitError(
+                    f"{self.file}: got {name} {got}, expected {value}: a run goes on with the settings that it began "
+                    "with; give those, or another --state"
+                )
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         own, torchs = state["generators"]
