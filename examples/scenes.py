@@ -58,7 +58,8 @@ def patch_digits(batch: Batch, patches: int, least: float = 0.03) -> Tensor:
     grown = batch.digits.unflatten(1, (CELLS, CELLS)).repeat_interleave(side // CELLS, dim=1)
     of_cell = grown.repeat_interleave(side // CELLS, dim=2).flatten(1)
     inked = F.avg_pool2d(batch.ink[:, None], CANVAS // side).flatten(1) > least
-    return of_cell.masked_fill(~inked, NOTHING)
+    seen: Tensor = of_cell.masked_fill(~inked, NOTHING)
+    return seen
 
 
 def _ground(rand: Uniform) -> tuple[Tensor, Tensor]:
@@ -90,5 +91,6 @@ def _cells(filled: Tensor, parts: Tensor) -> Tensor:
     """
     grid = parts.new_zeros(*filled.shape, parts.shape[1], CELL, CELL)
     grid[filled] = parts
-    grid = grid.unflatten(1, (CELLS, CELLS)).permute(0, 3, 1, 4, 2, 5)  # (batch, channels, row, y, column, x)
-    return grid.reshape(len(filled), parts.shape[1], CANVAS, CANVAS)
+    rows: Tensor = grid.unflatten(1, (CELLS, CELLS))
+    rows = rows.permute(0, 3, 1, 4, 2, 5)  # (batch, channels, row, y, column, x)
+    return rows.reshape(len(filled), parts.shape[1], CANVAS, CANVAS)

@@ -27,18 +27,15 @@ class Interrupted(Exception):
 
 
 def trained(state: Path | None, stop: int | None = None, steps: int = 6) -> Tensor:
-    """The weights after a run of six steps, whose loss draws from both generators."""
+    """The weights of a block after a run of six steps, whose loss draws from both generators."""
     from optimise import Recipe, train
 
     torch.manual_seed(0)
     model = nn.ModuleDict({"cycle": nn.Linear(3, 3), "head": nn.Linear(3, 1)})  # for Muon, for AdamW
 
     def objective(done: float, generator: Generator) -> Tensor:
-        return (
-            (model["head"](model["cycle"](torch.randn(4, 3, generator=generator))) + torch.randn(4, 1))
-            .square()
-            .mean()
-        )
+        hidden = model["cycle"](torch.randn(4, 3, generator=generator))
+        return (model["head"](hidden) + torch.randn(4, 1)).square().mean()
 
     def tick(_text: str, done: int) -> None:
         if done == stop:

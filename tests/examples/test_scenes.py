@@ -70,6 +70,23 @@ def test_a_capacity_beyond_the_active_tokens_keeps_them_all() -> None:
         assert choice.keep.equal(active) and choice.threshold.eq(selection.OPEN).all()
 
 
+@pytest.mark.parametrize("select", ["batch", "image"])
+def test_routers_learn_no_more_from_what_all_tokens_share(select: str) -> None:
+    import selection
+    import trainable
+
+    rule = selection.AcrossBatch((1.5,)) if select == "batch" else selection.PerImage((2,), neutral=True)
+    z = torch.tensor([[2.0, 0.5, -1.0], [1.0, 0.2, -0.3]], dtype=torch.float64, requires_grad=True)
+    active = torch.ones(2, 3, dtype=torch.bool)
+    mask = trainable.keep_mask(z, rule(0, z, z.detach(), active), active)
+    mask.sum().backward()  # as if every token were worth the same
+    assert z.grad is not None and abs(z.grad.sum().item()) <= TOLERANCE
+    z.grad = None
+    mask = trainable.keep_mask(z, rule(0, z, z.detach(), active), active)
+    mask[0, 2].backward()  # a dropped token is worth having
+    assert z.grad[0, 2] > 0 > z.grad[0, 1]
+
+
 def test_running_thresholds_follow_the_batches() -> None:
     import selection
 
