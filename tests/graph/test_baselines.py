@@ -47,6 +47,13 @@ def test_gather_scatter(changes: dict[str, Any], batch: int) -> None:
 
 
 @pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
+def test_no_rewrite_makes_a_baseline_cheaper(variant: Variant) -> None:
+    config = make_config()
+    options = build_graph(variant, random_model(config), own_bucket(config), Options()).options
+    assert not options.cls_only and not options.frozen_keys
+
+
+@pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_float_input(variant: Variant, batch: int) -> None:
     assert_same(make_config(), variant, Options(input="float", style=style_for_batch(batch)), batch)

@@ -28,6 +28,7 @@ def test_equals_the_second_statement(changes: dict[str, Any]) -> None:
     model = random_model(config, seed=3, dtype=torch.float64)
     images = embedded(config)
     outcome = model(images)
+    assert not outcome.depth.is_floating_point()
     for image, logits, depth in zip(images, outcome.logits, outcome.depth, strict=True):
         expected, steps = Oracle(model)(image.numpy())
         assert depth.tolist() == steps
