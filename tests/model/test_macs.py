@@ -21,13 +21,13 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
     applications,
     dense_macs,
-    last_step_decides,
     schedule_macs,
 )
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import block_macs, layer_names
+from morvit_deploy.model.routings.schedules import last_step_decides
 
 GIGA = 1e9
 
