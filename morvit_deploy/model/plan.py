@@ -163,13 +163,13 @@ def own_plan(config: Config) -> Plan:
     bucket = Bucket(
         name=FULL, capacity=everyone, macs=bucket_macs(config, everyone, config.thresholds), upto=upto
     )
-    return Plan(format=FORMAT, mode=config.own_mode, thresholds=config.thresholds, buckets=(bucket,))
+    return Plan(format="morvit-plan/1", mode=config.own_mode, thresholds=config.thresholds, buckets=(bucket,))
 
 
 def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
     """Return a plan of one bucket that selects the top k by the given schedule."""
     bucket = Bucket(name="topk", capacity=capacity, macs=schedule_macs(config, capacity))
-    return Plan(format=FORMAT, mode="topk", thresholds=None, buckets=(bucket,))
+    return Plan(format="morvit-plan/1", mode="topk", thresholds=None, buckets=(bucket,))
 
 
 def is_own(plan: Plan, config: Config) -> bool:
