@@ -100,7 +100,11 @@ def _remark(exported: Exported, options: Mapping[str, Any]) -> None:
     manifest = exported.manifest
     warn(exported.warnings)
     if manifest.config.ragged and manifest.form == "unrolled" and "plan" not in options:
-        what = "a checkpoint with thresholds of its own" if manifest.config.thresholds else manifest.config.routing
+        what = (
+            "a checkpoint with thresholds of its own"
+            if manifest.config.thresholds
+            else manifest.config.routing
+        )
         note(
             f"without a plan, {what} exports the `full` bucket: exact, but every token runs every layer, so no "
             "compute is saved; `morvit-deploy calibrate` fits a plan"

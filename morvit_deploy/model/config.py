@@ -280,7 +280,7 @@ class Config(Strict):
         if "threshold" not in self.record.modes:
             fitting = " or ".join(repr(name) for name, one in ROUTINGS.items() if "threshold" in one.modes)
             return [
-                f"thresholds: got {_short(list(thresholds))} with routing {self.routing!r}, expected null: only "
+                f"thresholds: got {_cut(json.dumps(thresholds))} with routing {self.routing!r}, expected null: only "
                 f"{fitting} routes by thresholds"
             ]
         if problems := threshold_problems(thresholds, self):
@@ -353,5 +353,8 @@ def explain(error: ValidationError) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -236,8 +237,8 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
     if plan.thresholds is not None:
         if config.thresholds not in (None, plan.thresholds):
             return [
-                f"thresholds: got {list(plan.thresholds)}, expected the checkpoint's own, {list(config.thresholds)}; "
-                "fit buckets to these with `morvit-deploy calibrate`"
+                f"thresholds: got {json.dumps(plan.thresholds)}, expected the checkpoint's own, "
+                f"{json.dumps(config.thresholds)}; fit buckets to these with `morvit-deploy calibrate`"
             ]
         problems = threshold_problems(plan.thresholds, config)
         if len(plan.thresholds) != steps:
