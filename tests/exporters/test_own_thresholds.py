@@ -24,7 +24,7 @@ from morvit_deploy.verifying.gaps import EXACT_TOLERANCE
 
 TAUS, MEANS = (0.0, 0.0, 0.1), (8, 5, 2)
 CONFIG = make_config(thresholds=TAUS, capacity=MEANS)
-PLAN = threshold_plan(CONFIG, TAUS, [(4, 4, 1), (8, 6, 2)], upto=(4, 8))
+PLAN = threshold_plan(CONFIG, TAUS, [(6, 5, 2)], upto=(6,))
 TARGETS: dict[str, dict[str, Any]] = {
     "onnx": {"with_depth": True},
     "trt": {"target": "trt", "precision": "fp32", "flavor": "tensorrt"},
@@ -45,13 +45,18 @@ def checkpoint(bundle: Path) -> Path:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_routing_gap_is_exact(exported: Exported, target: str) -> None:
-    bundle = exported(CONFIG, plan=PLAN, **TARGETS[target])
-    found = verify(bundle, bundle.parent / "checkpoint")
-    assert found.passed and found.unrolling_gap is None and found.routing_change is None
-    assert found.routing_gap.tolerance <= EXACT_TOLERANCE * 100 and found.routing_gap.top1_agreement == 1.0
-    assert [bucket.judged > 0 for bucket in found.buckets] == [True] * 3
-    manifest = open_manifest(bundle)
+    manifest = open_manifest(exported(CONFIG, plan=PLAN, **TARGETS[target]))
     assert manifest.config.thresholds == manifest.plan.thresholds == TAUS
+    found = manifest.parity
+    assert found is not None and found["passed"] and found["unrolling_gap"] is None
+    assert found["routing_gap"]["tolerance"] <= 100 * EXACT_TOLERANCE  # that of logits below 100
+    assert found["routing_gap"]["top1_agreement"] == 1.0 and "decision_agreement" not in found["routing_gap"]
+    assert [bucket["judged"] > 0 for bucket in found["buckets"]] == [True] * 2
+
+
+def test_verify(bundle: Path, checkpoint: Path) -> None:
+    found = verify(bundle, checkpoint)
+    assert found.passed and found.routing_gap.passed and found.routing_change is None
 
 
 def test_answers_are_the_references(bundle: Path) -> None:
@@ -72,7 +77,7 @@ def test_int8_is_calibrated_in_its_buckets(
     monkeypatch.setattr(lower, "measure_speed", lambda *_: speeds)
     bundle = exported(CONFIG, plan=PLAN, precision="int8", images=calibration_folder, allow_worse=True)
     manifest = open_manifest(bundle)
-    assert manifest.lowering is not None and {*manifest.lowering.buckets} == {"stem", "b0", "b1", "full"}
+    assert manifest.lowering is not None and {*manifest.lowering.buckets} == {"stem", "b0", "full"}
     assert manifest.plan.thresholds == TAUS
 
 
@@ -125,7 +130,7 @@ def test_the_masked_form_is_exact_and_gather_scatter_needs_a_schedule(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     done = md.export(checkpoint, tmp_path / "masked", form="masked")
-    assert done.verification.passed and verify(tmp_path / "masked", checkpoint).passed
+    assert done.verification.passed and done.verification.unrolling_gap is None
     with pytest.raises(TargetError, match="got routing 'expert_choice' by thresholds"):
         md.export(checkpoint, tmp_path / "gathered", form="gather_scatter")
 
