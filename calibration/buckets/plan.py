@@ -30,8 +30,8 @@ def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Pl
     }
     if chosen.kind == "topk":
         scale = chosen.scale or OWN
-        schedule = config.capacity if scale == OWN and config.capacity else scaled(config, scale)
-        plan = topk_plan(config, schedule)
+        own = config.capacity if scale == OWN else None
+        plan = topk_plan(config, own or scaled(config, scale))
         return plan.model_copy(update={"checkpoint": last.run.checkpoint, "calibration": record})
     assert last.counts is not None
     i = _number(last, chosen)
@@ -83,10 +83,8 @@ def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
         if after in (0, before) and 0 < wanted < before:
             what = "keeps every token" if after else "keeps no token"
             why = "because the router's logits are nearly equal"
-            if chosen.is_fitted:
-                why = (
-                    f"where it kept {config.capacity[step]} on average in training" if config.capacity else ""
-                )
+            if chosen.is_fitted and config.capacity:
+                why = f"while it kept {config.capacity[step]} on average in training"
             remarks.append(
                 f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, {why} "
                 "(`inspect --images` shows the depths)"

@@ -174,9 +174,8 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
 def _tried(fit: Callable[[int], Ladder], buckets: int | None) -> tuple[list[Ladder], Ladder]:
     """Return the ladders of 1, 2, … buckets, and the preferred one of them."""
     fits = _fits(fit, buckets or MAX_BUCKETS)
-    return [*dict.fromkeys(fits)], fits[-1] if buckets else choose_buckets(
-        fits
-    )  # another bucket may not help
+    preferred = fits[-1] if buckets else choose_buckets(fits)
+    return [*dict.fromkeys(fits)], preferred  # another bucket may not help
 
 
 def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:

@@ -124,7 +124,7 @@ def test_a_threshold_without_effect_is_remarked_on(images: Path, tmp_path: Path)
     found = calibrate(model, images, buckets=2)
     assert [remark.split(" on these images, ") for remark in found.remarks] == [
         ["step 1: the threshold -1e+30 keeps every token",
-         "where it kept 14 on average in training (`inspect --images` shows the depths)"],
+         "while it kept 14 on average in training (`inspect --images` shows the depths)"],
         ["step 3: the threshold 1e+30 keeps no token",
-         "where it kept 2 on average in training (`inspect --images` shows the depths)"],
+         "while it kept 2 on average in training (`inspect --images` shows the depths)"],
     ]  # fmt: skip
