@@ -317,6 +317,14 @@ def parse_config(text: str | bytes, source: str = "config.json") -> Config:
         raise ConfigError(f"{source} is not a {FORMAT} configuration:\n{explain(error)}") from None
 
 
+def checked(config: Config) -> Config:
+    """Return a configuration that training may have changed as it would be read; ConfigError if it could not be."""
+    try:
+        return Config.model_validate(dict(config), strict=False)  # lists become tuples
+    except ValidationError as error:
+        raise ConfigError(f"the model's configuration is not one of {FORMAT}:\n{explain(error)}") from None
+
+
 def load_config(folder: Path) -> Config:
     """Read `folder/config.json`; ConfigError if it is missing or wrong."""
     path = folder / "config.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from adaptive_plans import threshold_plan
 from tiny_models import EXACT, make_config, make_fields, random_model, zero
 
 from morvit_deploy.errors import ConfigError, PlanError
+from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from morvit_deploy.model.config import Config, parse_config
 from morvit_deploy.model.plan import check_plan, is_own, own_plan, plan_problems, topk_plan
 from morvit_deploy.model.reference import MoRViT
@@ -143,6 +145,19 @@ def test_impossible_thresholds_are_refused(changes: dict[str, Any], said: str) -
 def test_thresholds_are_finite(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a morvit/1 configuration"):
         parse_config(CONFIG.to_json().replace("0.5,\n    null", f"{text},\n    null"))
+
+
+@pytest.mark.parametrize("taus", [(math.nan, None, 0.5), (0.5, math.inf, 0.5), (0.5, 0.5)], ids=str)
+def test_what_training_makes_of_them_is_checked_before_it_is_written(taus: Any, tmp_path: Path) -> None:
+    """A NaN would be written as null: another routing."""
+    model = random_model(CONFIG)
+    model.config = CONFIG.model_copy(update={"thresholds": taus})
+    with pytest.raises(ConfigError, match=r"the model's configuration is not one of morvit/1:\n.*thresholds"):
+        save_checkpoint(model, tmp_path / "checkpoint")
+    assert not list(tmp_path.iterdir())
+    model.config = CONFIG.model_copy(update={"thresholds": TAUS})  # a list
+    save_checkpoint(model, tmp_path / "checkpoint")
+    assert load_checkpoint(tmp_path / "checkpoint").config == CONFIG
 
 
 # plans ------------------------------------------------------------------------------------------------------------
