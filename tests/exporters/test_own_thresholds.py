@@ -128,6 +128,7 @@ def test_an_edited_manifest_is_refused(bundle: Path, tmp_path: Path) -> None:
         open_manifest(tmp_path)
 
 
+@pytest.mark.slow  # tests/graph/test_baselines.py compares the graphs
 def test_the_masked_form_is_exact_and_gather_scatter_needs_a_schedule(
     checkpoint: Path, tmp_path: Path
 ) -> None:
