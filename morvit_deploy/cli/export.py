@@ -99,9 +99,14 @@ def _remark(exported: Exported, options: Mapping[str, Any]) -> None:
     """What the user should know beside the report."""
     manifest = exported.manifest
     warn(exported.warnings)
-    if manifest.config.record.depth_upfront and manifest.form == "unrolled" and "plan" not in options:
+    if manifest.config.ragged and manifest.form == "unrolled" and "plan" not in options:
+        what = (
+            "a checkpoint with thresholds of its own"
+            if manifest.config.thresholds
+            else manifest.config.routing
+        )
         note(
-            "without a plan, token_choice exports the `full` bucket: exact, but every token runs every layer, so no "
+            f"without a plan, {what} exports the `full` bucket: exact, but every token runs every layer, so no "
             "compute is saved; `morvit-deploy calibrate` fits a plan"
         )
     if "dispatch" in options and manifest.dispatch == "single":

@@ -35,17 +35,18 @@ def adaptivity_pays(found: Calibrated) -> bool | None:
     best = found.recommended
     if best is None or all(point.kind == "topk" for point in found.points):
         return None
-    if best.kind == "depth":
+    if best.is_fitted:
         return best.ladder is not None and len(best.ladder.schedules) > 1
     return best.kind == "threshold"
 
 
 def named(point: Point) -> str:
     """A point in words."""
-    if point.kind == "depth":
+    if point.is_fitted:
         assert point.ladder is not None
-        return f"{numbered(len(point.ladder.schedules), 'bucket')} fitted to the depths of tokens"
-    if point.kind == "topk" and point.scale == OWN:
+        to = "the depths of tokens" if point.kind == "depth" else "the checkpoint's own thresholds"
+        return f"{numbered(len(point.ladder.schedules), 'bucket')} fitted to {to}"
+    if point.kind == "topk" and point.scale == OWN and not point.replaces_thresholds:
         return "top-k at the trained capacities, which `export` gives without a plan"
     kind = {"topk": "top-k", "threshold": "thresholds"}[point.kind]
     return f"{kind} at {point.scale:g} × the trained capacities"
@@ -82,7 +83,7 @@ def _adaptivity(found: Calibrated) -> str:
     best, pays = found.recommended, adaptivity_pays(found)
     if best is None or pays is None:
         return ""
-    if best.kind == "depth":
+    if best.is_fitted:
         cheaper = (
             f"{found.dense / best.expected:.2f}× cheaper than `full`, which runs every token in every layer"
         )
