@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.adaptivity.spread import Spread, spread_of
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost, expand
 from morvit_deploy.calibration.buckets.exact import fit_exact
 from morvit_deploy.calibration.buckets.ladders import (
@@ -41,6 +42,7 @@ class Point:
     overflow: float = 0.0
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
+    spread: Spread | None = None  # of token counts between images; None if all images have the same
 
     @property
     def accuracy(self) -> float:
@@ -100,6 +102,7 @@ def _threshold_point(
     cost, again = cost_by(costs)
     ladder = _fitted(lambda number: fit_predicted(counts, 0, number, cost, again, everyone), buckets)
     assert ladder.upto is not None
+    spread = spread_of(counts, cost)
     macs = evaluate_predicted(counts, 0, ladder.schedules, ladder.upto, *cost_by(MacCost(config)))
     return Point(
         "threshold",
@@ -109,10 +112,11 @@ def _threshold_point(
         agreement=last.agreement("threshold", i),
         top1=last.top1("threshold", i),
         preferred=last.run.scales[i] == OWN,
-        unpadded=float(cost(counts).mean()),
+        unpadded=spread.each,
         overflow=ladder.overflow,
         thresholds=thresholds,
         ladder=ladder,
+        spread=spread,
     )
 
 
@@ -129,6 +133,7 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
         lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets or MAX_BUCKETS
     )
     preferred = fits[-1] if buckets else choose_buckets(fits)
+    spread = spread_of(counts, costs.of)
     return [
         Point(
             "depth",
@@ -138,8 +143,9 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
             agreement=last.agreement("depth"),
             top1=last.top1("depth"),
             preferred=ladder == preferred,
-            unpadded=float(costs.of(counts).mean()),
+            unpadded=spread.each,
             ladder=ladder,
+            spread=spread,
         )
         for ladder in dict.fromkeys(fits)  # another bucket may not help
     ]
