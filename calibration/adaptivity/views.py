@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from morvit_deploy.calibration.adaptivity.depth_effect import DepthEffect
 from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.adaptivity.spread import Spread
 from morvit_deploy.model.accuracy import Interval
@@ -16,7 +15,7 @@ CAPTION = (
 
 def adaptivity_table(found: Adaptivity) -> Table:
     """Return how accuracy depends on depth, how counts vary, and what follows."""
-    rows = [*_depth_rows(found.depth), *_spread_rows(found)]
+    rows = [*_depth_rows(found), *_spread_rows(found)]
     if found.topk is not None:
         rows.append(("cheapest top-k", f"{cost_in(found.topk, found.unit)}, of those that keep accuracy"))
     if found.rival is not None and found.saving is not None:
@@ -26,9 +25,14 @@ def adaptivity_table(found: Adaptivity) -> Table:
     return Table("Adaptive depth", ("what", "value"), rows, caption=CAPTION)
 
 
-def _depth_rows(depth: DepthEffect | None) -> list[tuple[str, str]]:
-    if depth is None:
-        return [("depth", "not measured: there is no smaller budget to compare with")]
+def _depth_rows(found: Adaptivity) -> list[tuple[str, str]]:
+    if (depth := found.depth) is None:
+        why = (
+            "`inspect` with images measures it"
+            if found.full is not None
+            else "no smaller budget was compared"
+        )
+        return [("depth", f"not measured: {why}")]
     at = f"{share(depth.smaller)} at {depth.scale:g} × the tokens, {share(depth.trained)} as trained"
     slope = f"{100 * depth.slope:.1f} points ({_points(depth.slope_interval)})"
     return [
@@ -41,7 +45,8 @@ def _depth_rows(depth: DepthEffect | None) -> list[tuple[str, str]]:
 def _spread_rows(found: Adaptivity) -> list[tuple[str, str]]:
     spread = found.spread
     if spread is None:
-        return [("token counts", "the same for every image" if found.one_number else "not measured")]
+        why = "the same for every image" if found.one_number else "not measured: only top-k was compared"
+        return [("token counts", why)]
     return [
         ("tokens per step", _tokens(spread, found.estimated)),
         ("one bucket for all", cost_in(spread.one, found.unit)),
