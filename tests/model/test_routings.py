@@ -121,6 +121,13 @@ def test_what_a_record_says(name: str) -> None:
     assert all(getattr(config, field) == value for field, value in record.fixed.items())
 
 
+@pytest.mark.parametrize("name", ["expert_choice", "expert_choice_flat"])
+def test_the_description_names_the_schedule(name: str) -> None:
+    config = make_config(routing=name)
+    assert config.capacity is not None
+    assert f": {', '.join(map(str, config.capacity))} of " in config.record.describe(config)
+
+
 @pytest.mark.parametrize(
     ("step", "changes", "read"),
     [
