@@ -64,7 +64,7 @@ class SmallerBudget:
         return Adaptivity(
             depth=self._effect(images) if self.fewer else None,
             spread=spread,
-            full=float(self._macs(everyone)[0]) if record.depth_upfront else None,
+            full=float(self._macs(everyone)[0]) if exact else None,
             one_number=not record.nested,
             estimated=not exact,
         )

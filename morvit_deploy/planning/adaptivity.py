@@ -30,7 +30,7 @@ def adaptivity_of(points: Sequence[Point], floor: Floor, unit: str, dense: float
         topk=None if topk is None else topk.expected,
         keeps=bool(keeping),
         unit=unit,
-        full=dense if best is not None and best.kind == "depth" else None,
+        full=dense if best is not None and best.scale is None else None,  # fitted to the trained routing
     )
 
 
@@ -43,11 +43,10 @@ def depth_effect_of(points: Sequence[Point], floor: Floor) -> DepthEffect | None
     own, least = topk.get(OWN), min(topk.values(), key=lambda point: point.expected_macs, default=None)
     if own is None or least is None or least.scale is None or least.expected_macs >= own.expected_macs:
         return None
+    changed = min(1.0, (1 - own.agreement) + (1 - least.agreement))
     if own.top1 is None or least.top1 is None:
-        return DepthEffect(
-            floor.images, "agreement", least.scale, own.agreement, least.agreement, 1 - least.agreement
-        )
-    return DepthEffect(floor.images, "top-1", least.scale, own.top1, least.top1, 1 - least.agreement)
+        return DepthEffect(floor.images, "agreement", least.scale, own.agreement, least.agreement, changed)
+    return DepthEffect(floor.images, "top-1", least.scale, own.top1, least.top1, changed)
 
 
 def _each(point: Point) -> float:
