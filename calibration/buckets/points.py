@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.adaptivity.spread import Spread, spread_of
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost, expand
 from morvit_deploy.calibration.buckets.exact import fit_exact
 from morvit_deploy.calibration.buckets.ladders import (
@@ -42,6 +43,7 @@ class Point:
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
     replaces_thresholds: bool = False  # top-k in place of the thresholds that the checkpoint owns
+    spread: Spread | None = None  # of token counts between images; None if all images have the same
 
     @property
     def is_fitted(self) -> bool:
@@ -112,7 +114,7 @@ class _Counted:
     def point(self, ladder: Ladder, scale: float | None, *, preferred: bool) -> Point:
         """Return the point of a ladder."""
         assert ladder.upto is not None
-        of_macs = self._priced(MacCost(self.config))
+        of_macs, spread = self._priced(MacCost(self.config)), spread_of(self.counts, self.cost)
         return Point(
             "threshold",
             scale,
@@ -123,10 +125,11 @@ class _Counted:
             agreement=self.last.agreement("threshold", self.i),
             top1=self.last.top1("threshold", self.i),
             preferred=preferred,
-            unpadded=float(self.cost(self.counts).mean()),
+            unpadded=spread.each,
             overflow=ladder.overflow,
             thresholds=self.thresholds,
             ladder=ladder,
+            spread=spread,
         )
 
     def _priced(self, costs: Costs) -> tuple[Cost, float]:
@@ -155,6 +158,7 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
     assert last.counts is not None
     counts = _held(last.counts[:, 0])
     fits, preferred = _tried(lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets)
+    spread = spread_of(counts, costs.of)
     return [
         Point(
             "depth",
@@ -164,8 +168,9 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
             agreement=last.agreement("depth"),
             top1=last.top1("depth"),
             preferred=ladder == preferred,
-            unpadded=float(costs.of(counts).mean()),
+            unpadded=spread.each,
             ladder=ladder,
+            spread=spread,
         )
         for ladder in fits
     ]

@@ -29,6 +29,7 @@ from morvit_deploy.inspecting.anatomy import (
     untied_parameters,
 )
 from morvit_deploy.inspecting.baseline import compare
+from morvit_deploy.inspecting.budget import SmallerBudget
 from morvit_deploy.inspecting.degeneracy import assess
 from morvit_deploy.inspecting.survey import DepthMaps, Seen, Survey, draw_survey
 from morvit_deploy.keywords import checks_keywords
@@ -111,10 +112,11 @@ def inspect(
 ) -> Inspection:
     """Parameters, ties and MACs of a checkpoint folder; with a folder of `images`, also what its routers do.
 
-    The reference runs in float32 on at most `limit` of the images, a seeded choice, and once more with random
-    selection of as many tokens, a baseline for the routers. With `out`, and if the model routes, writes a folder with
-    heat maps of the first `draw` images, `overview.png` and the record. `called` replaces the checkpoint's name in
-    reports, for a converted checkpoint. `tell` is called with each stage, `progress` with the share of images done.
+    The reference runs in float32 on at most `limit` of the images, a seeded choice. It runs again with random
+    selection of as many tokens, a baseline for the routers, and with fewer tokens in each routed step, which shows
+    how much depth matters. With `out`, and if the model routes, writes a folder with heat maps of the first `draw`
+    images, `overview.png` and the record. `called` replaces the checkpoint's name in reports, for a converted
+    checkpoint. `tell` is called with each stage, `progress` with the share of images done.
 
     Raises ConfigError, CheckpointError, ImageError or OutputError.
 
@@ -206,6 +208,7 @@ class _Run:
         self.pixels: list[Pixels] = []
         self.distinct: dict[str, int] = {}  # digest of pixels -> index of the first image
         self.shuffle = torch.Generator().manual_seed(0)
+        self.budget = SmallerBudget(model)
 
     def over_folder(self, progress: Callable[[float], None]) -> None:
         with fitting_threads(self.model.config):
@@ -218,6 +221,8 @@ class _Run:
         with torch.inference_mode():
             outcome = self.model(normalised)
             at_random = self._at_random(normalised, outcome.traces)
+            if self.model.config.record.routes:
+                self.budget.add(normalised, outcome, [entry.label for entry in entries])
         check_finite(outcome.logits.numpy(), "logits of the checkpoint")
         depths, guesses = outcome.depth.numpy().astype(np.uint16), outcome.logits.argmax(dim=1).tolist()
         for entry, shown, depth, guess, chance, trace in zip(
@@ -247,7 +252,7 @@ class _Run:
 
     def survey(self) -> Survey:
         config, depth = self.model.config, np.stack(self.depths)
-        assessment = baseline = None
+        assessment = baseline = adaptivity = None
         if config.record.routes:
             seen = [self.seen[i] for i in self.distinct.values()]
             baseline = compare(
@@ -258,12 +263,14 @@ class _Run:
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
             assessment = assess(different, config.num_steps, spread, config.schedule, baseline)
+            adaptivity = self.budget.adaptivity(list(self.distinct.values()))
         return Survey(
             images=tuple(self.seen),
             mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
             assessment=assessment,
             baseline=baseline,
+            adaptivity=adaptivity,
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from morvit_deploy.calibration.adaptivity.views import adaptivity_table
 from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name, survey_png
 from morvit_deploy.model.config import Config, RouterConfig
 from morvit_deploy.report import Picture, Report, Table, count, share
@@ -49,7 +50,10 @@ def _result(found: Inspection) -> str:
         return f"{cost}."
     images, baseline = found.survey.assessment.images, found.survey.baseline
     chance = "" if baseline is None else f" At the same MACs, {baseline}; 95 % interval in brackets."
-    return f"Routing on {images:,} different images: {found.survey.assessment.summary}.{chance} {cost}."
+    adaptivity = found.survey.adaptivity
+    prospect = f" {adaptivity.sentence}" if adaptivity is not None and adaptivity.sentence else ""
+    summary = found.survey.assessment.summary
+    return f"Routing on {images:,} different images: {summary}.{chance}{prospect} {cost}."
 
 
 def _picture(found: Inspection) -> Picture | None:
@@ -68,6 +72,8 @@ def survey_tables(survey: Survey, config: Config) -> list[Table]:
     tables = [survey_table(survey, config), image_table(survey, config)]
     if survey.assessment is not None:
         tables[1:1] = [check_table(survey.assessment), depth_table(survey, config)]
+    if survey.adaptivity is not None:
+        tables[2:2] = [adaptivity_table(survey.adaptivity)]
     return tables
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from morvit_deploy.calibration.buckets.choice import recommend
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.calibration.routing.sequence import OWN
-from morvit_deploy.report import count, numbered, share
+from morvit_deploy.report import cost_in, numbered, share
 
 if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated
@@ -17,8 +17,8 @@ FEW = 100  # images: with fewer, one image is more than 1 %
 
 
 def conclusion(found: Calibrated) -> str:
-    """The recommendation in a sentence, whether adaptivity pays, and what was chosen if that is another point."""
-    sentences = [_recommendation(found), _adaptivity(found)]
+    """The recommendation, whether adaptivity pays and can pay, and what was chosen if that is another point."""
+    sentences = [_recommendation(found), _adaptivity(found), _prospect(found)]
     if found.chosen != found.recommended:
         row = found.rows.index(found.chosen) + 1
         keeps = found.floor.keeps(found.chosen.agreement, found.chosen.top1)
@@ -50,11 +50,6 @@ def named(point: Point) -> str:
         return "top-k at the trained capacities, which `export` gives without a plan"
     kind = {"topk": "top-k", "threshold": "thresholds"}[point.kind]
     return f"{kind} at {point.scale:g} × the trained capacities"
-
-
-def cost_in(value: float, unit: str) -> str:
-    """A cost with its unit."""
-    return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
 
 
 def _recommendation(found: Calibrated) -> str:
@@ -95,6 +90,12 @@ def _adaptivity(found: Calibrated) -> str:
         return f"Adaptivity pays here: {_lead(found, other, 'top-k', 'costs')}."
     other = _cheapest(found, "threshold")
     return f"Adaptivity does not pay here: {_lead(found, other, 'thresholds', 'cost')}."
+
+
+def _prospect(found: Calibrated) -> str:
+    """Whether adaptive depth can pay, and why not; empty if the sentence before says it."""
+    adaptivity = found.adaptivity
+    return "" if adaptivity.outcome == "no thresholds keep accuracy" else adaptivity.sentence
 
 
 def _lead(found: Calibrated, other: Point | None, kind: str, verb: str) -> str:
