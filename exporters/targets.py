@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,9 @@ def register(place: str) -> Target:
 @cache
 def _own_targets() -> dict[str, Target]:
     folders = [
-        module.name for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__) if module.ispkg
+        module.name
+        for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__)
+        if module.ispkg and find_spec(f"morvit_deploy.exporters.{module.name}.target")  # others are shared
     ]
     found: list[Target] = [_load(f"morvit_deploy.exporters.{name}.target:TARGET") for name in folders]
     return {target.name: target for target in sorted(found, key=lambda target: target.name != DEFAULT)}

@@ -13,7 +13,7 @@ import numpy as np
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.mil.constexpr import Weights
 from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
@@ -47,6 +47,7 @@ from morvit_deploy.exporters.coreml.proving.values import (
     value_violations,
 )
 from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
+from morvit_deploy.exporters.functions.names import MAIN, STEM
 from morvit_deploy.exporters.structure import (
     Structure,
     block_applications,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from morvit_deploy.bundle.forms import TargetForm
-from morvit_deploy.exporters.coreml.contract.names import MAIN, STEM, Weights
+from morvit_deploy.exporters.coreml.contract.names import Weights
+from morvit_deploy.exporters.functions.rules import function_problems
 from morvit_deploy.model.choices import Attention, Layout, Select
 
 if TYPE_CHECKING:
@@ -33,8 +34,4 @@ class CoremlForm(TargetForm):
         return self.weights == "float"
 
     def problems(self, manifest: Manifest) -> list[str]:
-        buckets = tuple(bucket.name for bucket in manifest.plan.buckets)
-        expected = (STEM, *buckets) if manifest.plan.adaptive else (MAIN,)
-        if self.functions == expected:
-            return []
-        return [f"functions: {list(self.functions)}, the plan has {list(expected)}"]
+        return function_problems(self.functions, manifest)

@@ -21,7 +21,7 @@ from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.kit.vectors import describe_preprocessing, test_vectors
 from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.exporters.functions.names import plain_name
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
@@ -101,7 +101,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
             "buckets": [bucket.model_dump(mode="json") for bucket in plan.buckets],
         },
         "functions": list(form.functions),
-        "carried": [mil_name(port.name) for port in manifest.carried],
+        "carried": [plain_name(port.name) for port in manifest.carried],
         "steps": config.num_steps,
         "answersDepth": any(port.name == "depth" for port in manifest.outputs),
     }

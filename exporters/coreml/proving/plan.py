@@ -10,7 +10,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.structure import Macs
 from morvit_deploy.exporters.coreml.mil.types import Array
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.macs import schedule_macs, selection_macs
 from morvit_deploy.model.plan import Plan
@@ -40,10 +40,10 @@ def probe_violations(
     functions: Iterable[Function], bucket: str, probes: Iterable[str], manifest: Manifest
 ) -> list[str]:
     """The manifest lists the static graph's probes that a bucket's functions compute, and no others."""
-    named = {mil_name(name) for name in probes}
+    named = {plain_name(name) for name in probes}
     inside = {name for function in functions for name in function.types}
-    listed = {mil_name(name) for name in manifest.probes_of(bucket)}
-    listed |= {mil_name(port.name) for port in manifest.carried} & named
+    listed = {plain_name(name) for name in manifest.probes_of(bucket)}
+    listed |= {plain_name(port.name) for port in manifest.carried} & named
     differing = sorted((named & inside) ^ listed)
     return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.strict_json import read_json
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
@@ -143,7 +143,7 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
         std=tuple(known["preprocess"]["std"]),
         ios=form["ios"],
         functions=tuple(form["functions"]),
-        carried=tuple(mil_name(port["name"]) for port in known["carried"]),
+        carried=tuple(plain_name(port["name"]) for port in known["carried"]),
         plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),
         file_bytes=sum(file["bytes"] for file in known["files"]),
     )

@@ -31,6 +31,7 @@ CARRIED = (
     "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
+    *("morvit_deploy.exporters.functions", "morvit_deploy.exporters.functions.names"),
     "morvit_deploy.exporters.coreml.sdk",
     *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",
