@@ -1,0 +1,100 @@
+"""From torch modules to one Core AI program of several functions."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.functions.names import plain_name
+from morvit_deploy.exporters.functions.tracing import IMAGE, Outputs
+from morvit_deploy.graph.pieces import Named
+
+PIXEL_SCALE = 2.0**-8  # of raw pixels: exact in fp16, and what a convolutional stem takes
+HALF = torch.float16
+
+
+class Program:
+    """Collects functions, and writes them as one asset whose weights are stored once."""
+
+    def __init__(self, precision: str, *, pixels: bool) -> None:
+        with quiet():
+            import coreai_torch
+        self._half, self._pixels, self._torch = precision == "fp16", pixels, coreai_torch
+        mode = coreai_torch.TorchConverter.Mode.RELEASE  # no stack traces: they name files of this machine
+        self._converter = coreai_torch.TorchConverter(mode=mode)
+
+    def add(self, function: str, part: Named, example: Sequence[Tensor]) -> None:
+        """Add a function that returns `part.results`; TargetError names an operation that is refused."""
+        adapted = _Adapted(part, half=self._half, pixels=self._pixels)
+        inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
+        with quiet():
+            program = _exported(adapted, inputs, self._torch.get_decomp_table())
+            try:
+                self._converter.add_exported_program(
+                    program,
+                    entrypoint_name=function,
+                    input_names=[plain_name(name) for name in part.inputs],
+                    output_names=[plain_name(name) for name in part.results],
+                )
+            except ValueError as error:
+                raise refused(function, error) from error
+
+    def save(self, path: Path) -> None:
+        """Convert all functions and write the asset; TargetError for what the converter refuses."""
+        with quiet():
+            try:
+                self._converter.to_coreai().save_asset(path)
+            except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
+                raise refused("the program", error) from error
+
+    def _input(self, name: str, value: Tensor) -> Tensor:
+        if name == IMAGE and self._pixels:
+            height, width = value.shape[-2:]
+            return torch.zeros(1, height, width, 3, dtype=torch.uint8)
+        half = self._half and name != IMAGE and value.is_floating_point()
+        return value.to(HALF) if half else value
+
+
+class _Adapted(Outputs):
+    """A function as an app calls it: pixels in, logits in float32."""
+
+    def __init__(self, module: Named, *, half: bool, pixels: bool) -> None:
+        super().__init__(module, module.results)
+        self._pixels, self._half = pixels, half
+        self._takes_image = module.inputs == (IMAGE,)
+
+    def named(self, *inputs: Tensor) -> dict[str, Tensor]:
+        if self._takes_image and self._pixels:
+            (image,) = inputs
+            scaled = image.permute(0, 3, 1, 2).to(HALF if self._half else torch.float32) * PIXEL_SCALE
+            inputs = (scaled,)
+        out = super().named(*inputs)
+        return out | {"logits": out["logits"].float()} if "logits" in out else out
+
+
+def refused(where: str, error: Exception) -> TargetError:
+    """What the converter did not take, and where."""
+    (*_, reason) = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return TargetError(f"coreai-torch refuses {where}: {reason}")
+
+
+def _exported(module: Outputs, example: Sequence[Tensor], table: Any) -> ExportedProgram:
+    program: ExportedProgram = torch.export.export(module.eval(), tuple(example)).run_decompositions(table)
+    return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither warnings about versions nor progress bars while the block runs."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

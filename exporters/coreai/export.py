@@ -1,0 +1,85 @@
+"""Static graphs to Core AI: one asset, of one function or of a stem and a function for each bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.base import Exporter, Tell, Written
+from morvit_deploy.exporters.coreai import proof as coreai_proof
+from morvit_deploy.exporters.coreai.convert import HALF, Program
+from morvit_deploy.exporters.coreai.form import CoreaiForm
+from morvit_deploy.exporters.coreai.names import ASSET, TESTED
+from morvit_deploy.exporters.coreai.options import CoreaiOptions
+from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions
+from morvit_deploy.exporters.request import Request
+from morvit_deploy.graph.style.styles import Options, style_of
+from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.machine.dependencies import within
+from morvit_deploy.machine.this import versions
+from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.precision import Lowering
+
+
+class CoreaiExporter(Exporter):
+    """Target `coreai`: an asset whose functions share weights."""
+
+    remedies = "--precision fp32 may help"
+
+    def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
+        form = CoreaiOptions.of(source) if isinstance(source, Request) else CoreaiForm.of(source)
+        return Options(source.input, with_depth, style_of("bsd", form.select))
+
+    def restore(self, graphs: dict[str, StaticMoRViT], manifest: Manifest) -> None:
+        if manifest.precision == "fp16":
+            halve(graphs)
+
+    def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        options, ports = CoreaiOptions.of(request), Ports(request)
+        parts = list(functions(graphs, plan))
+        for _, part, example in parts:
+            ports.add(part, example)
+        if request.precision == "fp16":
+            halve(graphs)
+        program = Program(request.precision, pixels=request.input == "uint8")
+        for function, part, example in parts:
+            tell(f"tracing {function}")
+            program.add(function, part, example)
+        tell("converting to Core AI")
+        asset = folder / ASSET
+        program.save(asset)
+        return Written(
+            files=sorted(path.relative_to(folder).as_posix() for path in asset.rglob("*") if path.is_file()),
+            inputs=(ports.inputs[IMAGE],),
+            outputs=ports.results,
+            carried=ports.carried,
+            lowering=None if request.exact else Lowering(),
+            remarks=untested(),
+            form=CoreaiForm(
+                select=options.select,
+                weights=options.weights,
+                functions=tuple(name for name, *_ in parts),
+            ),
+        )
+
+    def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
+        return coreai_proof.prove(folder, manifest, graphs).as_dict()
+
+
+def halve(graphs: dict[str, StaticMoRViT]) -> None:
+    """Convert the buckets' modules, which share their weights, to fp16 throughout, in place."""
+    for graph in graphs.values():
+        graph.to(HALF)
+
+
+def untested() -> tuple[str, ...]:
+    """A remark for each installed library whose version is outside the tested range."""
+    return tuple(
+        f"{name} {version} is outside the tested range ({TESTED[name]}); test the asset on a device before you "
+        "ship it"
+        for name, version in versions(tuple(TESTED)).items()
+        if not within(version, TESTED[name])
+    )

@@ -1,0 +1,38 @@
+"""Runs a Core AI asset with Apple's own runtime, on macOS and Linux. No torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from morvit_deploy.agent.core.running import Runner
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreai.form import CoreaiForm
+from morvit_deploy.exporters.coreai.names import ASSET
+from morvit_deploy.exporters.coreai.runtime import Executable
+from morvit_deploy.exporters.functions.running import Function, open_functions
+
+NOT_THE_DEVICE = "Apple's Core AI runtime on the CPU: the runtime is Apple's, the device is not"
+
+
+def open_coreai(
+    folder: Path, manifest: Manifest, threads: int | None, probes: bool = False, bucket: str | None = None
+) -> Runner:
+    """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket."""
+    if not any(Path(file.path).is_relative_to(ASSET) for file in manifest.files):
+        raise BundleError(f"{folder / 'manifest.json'} does not list {ASSET}; export it again")
+    form, executable = CoreaiForm.of(manifest), Executable(folder / ASSET)
+
+    def function(name: str) -> Function:
+        return Function(
+            manifest,
+            executable.load(name),
+            [],
+            layout="bsd",
+            select=form.select,
+            runtime="Core AI" if sys.platform == "darwin" else NOT_THE_DEVICE,
+            free=executable.free,
+        )
+
+    return open_functions(folder, manifest, form.functions, bucket, function)

@@ -1,0 +1,101 @@
+"""Apple's Core AI runtime behind plain functions: one background event loop for each asset that is open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from morvit_deploy.agent.core.running import Arrays
+from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.functions.running import Predict
+
+Result = TypeVar("Result")
+STDERR = 2
+
+
+class Executable:
+    """An asset that is loaded; it is freed when the last of its functions is closed.
+
+    The runtime's calls are coroutines, so that a thread of this object runs an event loop for them.
+    """
+
+    def __init__(self, asset: Path) -> None:
+        from coreai.authoring import AIModelAsset
+
+        self.asset, self._open, self._model, self._stack = asset, 0, None, AsyncExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="Core AI", daemon=True)
+        self._thread.start()
+        try:
+            with native_quiet():
+                executable = AIModelAsset.load(str(asset)).executable()
+                self._model = self._wait(self._stack.enter_async_context(executable))
+        except RuntimeError as error:
+            self._end()
+            raise BundleError(f"Core AI cannot load {asset}: {error}; export it again") from error
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Their names, in the asset's order."""
+        return tuple(self._model.function_names)
+
+    def load(self, function: str) -> Predict:
+        """A function, from arrays by name to arrays by name; BundleError for one that the asset does not have."""
+        if function not in self.functions:
+            raise BundleError(f"{self.asset} has no function {function!r}; export it again")
+        from coreai.runtime import NDArray
+
+        with native_quiet():
+            call = self._model.load_function(function)
+        self._open += 1
+
+        async def answer(feeds: Arrays) -> Arrays:
+            found = await call({name: NDArray(np.ascontiguousarray(value)) for name, value in feeds.items()})
+            return {
+                name: np.array(value.numpy()) for name, value in found.items()
+            }  # the runtime's own memory
+
+        return lambda feeds, probes: self._wait(answer(feeds))
+
+    def free(self) -> None:
+        """One of its functions is closed."""
+        self._open -= 1
+        if self._open <= 0 and self._model is not None:
+            self._model = None
+            try:
+                self._wait(self._stack.aclose())
+            finally:
+                self._end()
+
+    def _wait(self, task: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(task, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@contextmanager
+def native_quiet() -> Iterator[None]:
+    """Hide what the native library writes to the process's standard error."""
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
