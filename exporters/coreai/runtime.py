@@ -93,7 +93,7 @@ def native_quiet() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(STDERR)
     try:
-        with open(os.devnull, "wb") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), STDERR)
         yield
     finally:
