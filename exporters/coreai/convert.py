@@ -37,7 +37,7 @@ class Program:
         adapted = _Adapted(part, half=self._half, pixels=self._pixels)
         inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
         with quiet():
-            program = _exported(adapted, inputs, self._torch.get_decomp_table())
+            program = _exported(adapted, inputs, {**self._torch.get_decomp_table(), **SORTS})
             try:
                 self._converter.add_exported_program(
                     program,
@@ -46,7 +46,7 @@ class Program:
                     output_names=[plain_name(name) for name in part.results],
                 )
             except ValueError as error:
-                raise refused(function, error) from error
+                raise refused(f"function {function}", error, program) from error
 
     def save(self, path: Path) -> None:
         """Convert all functions and write the asset; TargetError for what the converter refuses."""
@@ -62,6 +62,15 @@ class Program:
             return torch.zeros(1, height, width, 3, dtype=torch.uint8)
         half = self._half and name != IMAGE and value.is_floating_point()
         return value.to(HALF) if half else value
+
+
+def _sorted(values: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """A sort as the top-k of all values, which the converter takes, and lowers to a stable sort."""
+    best, order = torch.topk(values, values.shape[dim], dim, largest=descending, sorted=True)
+    return best, order
+
+
+SORTS = {torch.ops.aten.sort.default: _sorted}  # in the table of decompositions
 
 
 class _Adapted(Outputs):
@@ -81,10 +90,31 @@ class _Adapted(Outputs):
         return out | {"logits": out["logits"].float()} if "logits" in out else out
 
 
-def refused(where: str, error: Exception) -> TargetError:
-    """What the converter did not take, and where."""
-    (*_, reason) = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return TargetError(f"coreai-torch refuses {where}: {reason}")
+def refused(where: str, error: Exception, program: ExportedProgram | None = None) -> TargetError:
+    """What the converter did not take, in which function, and from which line of code it comes."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    nodes = program.graph.nodes if program is not None else ()
+    sources = [
+        f"{node.target} comes from {line}"
+        for node in nodes
+        if node.op == "call_function" and str(node.target) in str(error) and (line := _source(node))
+    ]
+    found = "".join(f"; {source}" for source in dict.fromkeys(sources))
+    return TargetError(
+        f"coreai-torch refuses {where}: {reason}{found}. Export to target coreml or onnx instead"
+    )
+
+
+def _source(node: torch.fx.Node) -> str:
+    """The innermost line of code that made a node, as "selection.py, line 133, in sort_by: …"."""
+    lines = str(node.meta.get("stack_trace", "")).strip().splitlines()
+    frames = [n for n, line in enumerate(lines) if line.lstrip().startswith("File ")]
+    if not frames:
+        return ""
+    place = lines[frames[-1]].strip().removeprefix("File ")
+    path, _, rest = place.partition(", ")
+    code = " ".join(line.strip() for line in lines[frames[-1] + 1 :])
+    return f"{Path(path.strip(chr(34))).name}, {rest}: {code}"
 
 
 def _exported(module: Outputs, example: Sequence[Tensor], table: Any) -> ExportedProgram:

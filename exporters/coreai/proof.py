@@ -45,7 +45,7 @@ from morvit_deploy.model.plan import Plan
 LARGE = 4096  # elements: a factor of this size or more must be a weight of the model
 # Bytes of an asset against those of its weights. An operation takes about 150 bytes; a table of shapes is shared.
 STORED, PER_OPERATION = 1.02, 600
-THRESHOLDS, TABLE = ("greater_equal", "broadcasting_greater_equal"), ("greater", "broadcasting_greater")
+GREATER = ("greater", "broadcasting_greater")
 
 
 @dataclass
@@ -99,12 +99,9 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     structure.violations += _size_violations(structure, weights)
     if plan.thresholds is not None:
         kind = np.float16 if manifest.precision == "fp16" else np.float32
-        numbers = {
-            float(one) for array in _compared(program, every, THRESHOLDS) for one in array.reshape(-1)[:1]
-        }
-        structure.violations += threshold_violations(numbers, manifest, kind)
+        structure.violations += threshold_violations(_thresholds(program), manifest, kind)
     if plan.adaptive:
-        tables = _compared(program, [written[STEM]], TABLE)
+        tables = [program.array(constant) for constant in _compared([written[STEM]], read=1)]
         structure.violations += table_violations(tables, plan, "the stem")
     return structure
 
@@ -240,11 +237,16 @@ def _size_violations(structure: AssetStructure, weights: Iterable[Weight]) -> li
     return [f"the asset takes {structure.file_bytes:,} bytes, at most {limit:,} expected"]
 
 
-def _compared(
-    program: ProgramText, graphs: Iterable[Graph], kinds: tuple[str, ...]
-) -> list[np.ndarray[Any, Any]]:
-    """The constants that comparisons of one kind compare with."""
-    constants = (
-        graph.constant(op.reads[1]) for graph in graphs for op in graph.operations if op.kind in kinds
+def _thresholds(program: ProgramText) -> set[float]:
+    """The numbers that router logits are compared with: `z >= t` is written as `not (t > z)`."""
+    constants = _compared(program.graphs.values(), read=0)
+    values = (program.array(constant) for constant in constants if constant.makes[0].dtype.startswith("f"))
+    return {float(value.reshape(-1)[0]) for value in values if value.size == 1}
+
+
+def _compared(graphs: Iterable[Graph], read: int) -> list[Operation]:
+    """The constants that comparisons read as their first or second operand."""
+    found = (
+        graph.constant(op.reads[read]) for graph in graphs for op in graph.operations if op.kind in GREATER
     )
-    return [program.array(constant) for constant in constants if constant is not None]
+    return [constant for constant in found if constant is not None]
