@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ class Program:
         adapted = _Adapted(part, half=self._half, pixels=self._pixels)
         inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
         with quiet():
-            program = _exported(adapted, inputs, {**self._torch.get_decomp_table(), **SORTS})
+            program = _traced(adapted, inputs).run_decompositions({**self._torch.get_decomp_table(), **SORTS})
             try:
                 self._converter.add_exported_program(
                     program,
@@ -117,9 +116,8 @@ def _source(node: torch.fx.Node) -> str:
     return f"{Path(path.strip(chr(34))).name}, {rest}: {code}"
 
 
-def _exported(module: Outputs, example: Sequence[Tensor], table: Any) -> ExportedProgram:
-    program: ExportedProgram = torch.export.export(module.eval(), tuple(example)).run_decompositions(table)
-    return program
+def _traced(module: Outputs, example: Sequence[Tensor]) -> ExportedProgram:
+    return torch.export.export(module.eval(), tuple(example))
 
 
 @contextmanager
