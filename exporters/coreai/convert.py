@@ -24,16 +24,20 @@ HALF = torch.float16
 class Program:
     """Collects functions, and writes them as one asset whose weights are stored once."""
 
-    def __init__(self, precision: str, *, pixels: bool) -> None:
+    def __init__(self, precision: str, *, pixels: bool, probing: bool = False) -> None:
         with quiet():
             import coreai_torch
         self._half, self._pixels, self._torch = precision == "fp16", pixels, coreai_torch
+        self._probing = probing
+        self.probes: dict[str, list[str]] = {}  # function -> the values inside that it returns
         mode = coreai_torch.TorchConverter.Mode.RELEASE  # no stack traces: they name files of this machine
         self._converter = coreai_torch.TorchConverter(mode=mode)
 
     def add(self, function: str, part: Named, example: Sequence[Tensor]) -> None:
-        """Add a function that returns `part.results`; TargetError names an operation that is refused."""
-        adapted = _Adapted(part, half=self._half, pixels=self._pixels)
+        """Add a function; TargetError names an operation that is refused."""
+        probes = self._probes_of(part, example) if self._probing else []
+        adapted = _Adapted(part, probes, half=self._half, pixels=self._pixels)
+        self.probes[function] = probes
         inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
         with quiet():
             program = _traced(adapted, inputs).run_decompositions({**self._torch.get_decomp_table(), **SORTS})
@@ -42,18 +46,25 @@ class Program:
                     program,
                     entrypoint_name=function,
                     input_names=[plain_name(name) for name in part.inputs],
-                    output_names=[plain_name(name) for name in part.results],
+                    output_names=[plain_name(name) for name in adapted.names],
                 )
             except ValueError as error:
                 raise refused(f"function {function}", error, program) from error
 
     def save(self, path: Path) -> None:
         """Convert all functions and write the asset; TargetError for what the converter refuses."""
-        with quiet():
-            try:
-                self._converter.to_coreai().save_asset(path)
-            except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
-                raise refused("the program", error) from error
+        with quiet(), _refusing("the program"):
+            self._converter.to_coreai().save_asset(path)
+
+    def text(self) -> str:
+        """Convert all functions; returns the program as Core AI prints it."""
+        with quiet(), _refusing("the program"):
+            return str(self._converter.to_coreai())
+
+    def _probes_of(self, part: Named, example: Sequence[Tensor]) -> list[str]:
+        halves = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
+        inputs = example if part.inputs == (IMAGE,) else halves
+        return [name for name in part(*inputs) if name not in part.results]
 
     def _input(self, name: str, value: Tensor) -> Tensor:
         if name == IMAGE and self._pixels:
@@ -75,8 +86,8 @@ SORTS = {torch.ops.aten.sort.default: _sorted}  # in the table of decompositions
 class _Adapted(Outputs):
     """A function as an app calls it: pixels in, logits in float32."""
 
-    def __init__(self, module: Named, *, half: bool, pixels: bool) -> None:
-        super().__init__(module, module.results)
+    def __init__(self, module: Named, probes: Sequence[str], *, half: bool, pixels: bool) -> None:
+        super().__init__(module, [*module.results, *probes])
         self._pixels, self._half = pixels, half
         self._takes_image = module.inputs == (IMAGE,)
 
@@ -102,6 +113,15 @@ def refused(where: str, error: Exception, program: ExportedProgram | None = None
     return TargetError(
         f"coreai-torch refuses {where}: {reason}{found}. Export to target coreml or onnx instead"
     )
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turn what the converter raises into a TargetError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
+        raise refused(where, error) from error
 
 
 def _source(node: torch.fx.Node) -> str:

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 
 class CoreaiForm(TargetForm):
-    """The asset's form. `functions` are in order: `stem` and one for each bucket; or the only one, `main`."""
+    """The asset's form. `functions` are in order: `stem` and one for each bucket; or the only one, `main`.
+
+    `inside` maps a function and a probe to the value of the program that `verify` compares.
+    """
 
     select: Select
     weights: Weights = "float"
     functions: Annotated[tuple[str, ...], Field(min_length=1)]
+    inside: dict[str, dict[str, Annotated[str, Field(pattern=r"^%\w+(#\d+)?$")]]] = Field(
+        default_factory=dict
+    )
 
     @property
     def exact(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from morvit_deploy.exporters.coreai.program import CONSTANT, Graph, Operation
+from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation
 from morvit_deploy.exporters.functions.macs import Macs
 
 PRODUCTS = ("batch_matmul", "broadcasting_batch_matmul", "conv2d")
@@ -57,7 +57,7 @@ def static_violations(graph: Graph) -> list[str]:
 
 def computed(graph: Graph) -> Iterator[Operation]:
     """What runs for each image: no constants."""
-    return (operation for operation in graph.operations if operation.kind not in (CONSTANT, "output"))
+    return (operation for operation in graph.operations if operation.kind not in (CONSTANT, OUTPUT))
 
 
 def _macs(operation: Operation) -> int:

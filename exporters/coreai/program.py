@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
 
-CONSTANT, CALL, OUTPUT = "constant", "invoke", "output"
+CONSTANT, OUTPUT = "constant", "output"
 NUMPY = {"f32": "float32", "f16": "float16", "si32": "int32", "ui32": "uint32", "ui8": "uint8", "i1": "bool"}
 NUMPY |= {
     "si8": "int8",
@@ -32,7 +33,6 @@ _OPERATION = re.compile(r"^\s*(?:%(\w+)(?::\d+)? = )?coreai\.([\w.]+) ?(.*)$")
 _TYPE = re.compile(r"tensor<([^>]*)>")
 _PORT = re.compile(r'tensor<([^>]*)> \{coreai\.name = "([^"]*)"')
 _VALUE = re.compile(r"%(\w+)(?:#\d+)?")
-_CALLED = re.compile(r"@(\w+)")
 _RESOURCE = re.compile(r'^\s*(\w+): "0x([0-9A-Fa-f]*)"')
 
 
@@ -62,7 +62,7 @@ class Operation:
     reads: tuple[str, ...]
     takes: tuple[Type, ...]
     makes: tuple[Type, ...]
-    text: str  # what the operation is written with; of a constant: its value
+    head: str  # what stands before the types; of a constant: its value
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class ProgramText:
         found = (_RESOURCE.match(line) for line in end.splitlines())
         self._resources = {match[1]: match[2] for match in found if match}
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._digests: dict[str, str] = {}
 
     @property
     def functions(self) -> tuple[Graph, ...]:
@@ -106,18 +107,27 @@ class ProgramText:
     def array(self, constant: Operation) -> NDArray[Any]:
         """The values of a constant; BundleError for one that is written in another way."""
         (kind,) = constant.makes
-        key = f"{constant.text} {kind}"
+        key = f"{constant.head} {kind}"
         if key not in self._arrays:
-            self._arrays[key] = self._read(constant.text, kind)
+            self._arrays[key] = self._read(constant.head, kind)
         return self._arrays[key]
 
     def place(self, constant: Operation) -> str:
         """Where a constant is stored: the same for constants that share it."""
         return (
-            constant.text
-            if constant.text.startswith("dense_resource")
-            else f"{constant.text} {constant.makes}"
+            constant.head
+            if constant.head.startswith("dense_resource")
+            else f"{constant.head} {constant.makes}"
         )
+
+    def content(self, constant: Operation) -> str:
+        """The same for constants of the same values, whatever a program calls them."""
+        if not constant.head.startswith("dense_resource"):
+            return constant.head
+        name = constant.head[constant.head.index("<") + 1 : constant.head.rindex(">")]
+        if name not in self._digests:
+            self._digests[name] = hashlib.sha256(self._resources[name].encode()).hexdigest()
+        return self._digests[name]
 
     def _read(self, text: str, kind: Type) -> NDArray[Any]:
         dtype = np.dtype(NUMPY.get(kind.dtype, "void"))
@@ -174,9 +184,8 @@ def _operation(match: re.Match[str]) -> Operation:
     if not arrow:
         before, arrow, after = signature.rpartition(" to ")
     takes, makes = ([_type(one) for one in _TYPE.findall(part)] for part in (before, after))
-    text = head if kind == CONSTANT else " ".join(_CALLED.findall(head))
     reads = () if kind == CONSTANT else tuple(_VALUE.findall(head))
-    return Operation(kind, name, reads, tuple(takes), tuple(makes), text)
+    return Operation(kind, name, reads, tuple(takes), tuple(makes), head)
 
 
 def _type(text: str) -> Type:
