@@ -64,8 +64,8 @@ class Request:
         Precision,
         Help(
             "onnx: fp32 (default), fp16 (for GPUs) or int8 (a quarter of the size, requires --images); routers stay "
-            "in fp32. coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. trt: fp16 (default), fp32, int8 or "
-            "bf16.",
+            "in fp32. coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. "
+            "trt: fp16 (default), fp32, int8 or bf16.",
             panel=PRECISION,
             also=PRECISION_WORDS,
         ),
