@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from morvit_deploy.exporters.coreai.asset import open_asset
 from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
 from morvit_deploy.exporters.functions.names import plain_name
 
@@ -82,9 +83,9 @@ class _Digests:
 def write_probing(asset: Path, values: Mapping[str, Mapping[str, str]], copy: Path) -> None:
     """Write a copy of an asset whose functions also return these values, by the names of `plain_name`."""
     from coreai._compiler.ir import Module
-    from coreai.authoring import AIModelAsset, AIProgram, Context
+    from coreai.authoring import AIProgram, Context
 
-    text = str(AIModelAsset.load(str(asset)).program)
+    text = str(open_asset(asset).program)
     kinds = ProgramText(text).graphs
     for function, probes in values.items():
         if probes:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreai.asset import open_asset
 
 CONSTANT, OUTPUT = "constant", "output"
 NUMPY = {"f32": "float32", "f16": "float16", "si32": "int32", "ui32": "uint32", "ui8": "uint8", "i1": "bool"}
@@ -151,10 +152,9 @@ class ProgramText:
 
 def read_program(asset: Path) -> ProgramText:
     """The program of an asset; BundleError for one that Core AI cannot read."""
-    from coreai.authoring import AIModelAsset
-
+    opened = open_asset(asset)
     try:
-        return ProgramText(str(AIModelAsset.load(str(asset)).program))
+        return ProgramText(str(opened.program))
     except RuntimeError as error:
         raise BundleError(f"Core AI cannot read {asset}: {error}; export it again") from error
 

@@ -21,7 +21,7 @@ from morvit_deploy.exporters.coreai.macs import (
     products,
     static_violations,
 )
-from morvit_deploy.exporters.coreai.names import ASSET, DIGEST, PROGRAM
+from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
 from morvit_deploy.exporters.coreai.program import (
     CONSTANT,
     NUMPY,
@@ -62,14 +62,13 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     For each bucket, stem included: every weight is multiplied by as often as its block is applied, and MACs are the
     plan's. For each function: its inputs and outputs are the manifest's; numbers have the manifest's precision; no
     operation's work depends on data; every dimension is known; with one-hot selection there is no top-k, sort or
-    gather. For the asset: its own digest fits; each weight is stored once, however many functions read it;
+    gather. For the asset: each weight is stored once, however many functions read it;
     thresholds and dispatch table are the plan's; the file is little larger than the weights.
     """
     asset, plan, form = folder / ASSET, manifest.plan, CoreaiForm.of(manifest)
     program = read_program(asset)
     written = {graph.name: graph for graph in program.functions}
     structure = _read_off(asset, program)
-    structure.violations += _digest_violations(asset)
     if tuple(written) != form.functions:
         structure.violations.append(
             f"the asset has the functions {list(written)}, expected {list(form.functions)}"
@@ -126,12 +125,6 @@ def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
         },
         program_sha256=hashlib.sha256((asset / PROGRAM).read_bytes()).hexdigest(),
     )
-
-
-def _digest_violations(asset: Path) -> list[str]:
-    """Core AI stores the program's digest beside it."""
-    fits = (asset / DIGEST).read_bytes() == hashlib.sha256((asset / PROGRAM).read_bytes()).digest()
-    return [] if fits else [f"{DIGEST} is not the digest of {PROGRAM}"]
 
 
 def _precision_violations(graph: Graph, precision: str) -> list[str]:

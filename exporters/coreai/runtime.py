@@ -16,6 +16,7 @@ import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreai.asset import open_asset
 from morvit_deploy.exporters.coreai.probes import write_probing
 from morvit_deploy.exporters.functions.running import Predict
 from morvit_deploy.files import temporary
@@ -32,8 +33,7 @@ class Executable:
 
     def __init__(self, asset: Path, keep: ExitStack | None = None) -> None:
         """`keep` is closed with it. Raises BundleError for an asset that the runtime does not load."""
-        from coreai.authoring import AIModelAsset
-
+        opened = open_asset(asset)
         self.asset, self._open, self._keep = asset, 0, keep or ExitStack()
         self._model: Any = None  # Core AI's own class
         self._stack = AsyncExitStack()
@@ -42,7 +42,7 @@ class Executable:
         self._thread.start()
         try:
             with native_quiet():
-                executable = AIModelAsset.load(str(asset)).executable()
+                executable = opened.executable()
                 self._model = self._wait(self._stack.enter_async_context(executable))
         except RuntimeError as error:
             self._end()

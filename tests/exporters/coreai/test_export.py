@@ -26,6 +26,7 @@ from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
 from morvit_deploy.exporters.coreai.program import ProgramText
 from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE
+from morvit_deploy.exporters.coreai.runtime import Executable
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -139,11 +140,24 @@ def test_an_edited_asset_is_refused(ladder: Path, tmp_path: Path) -> None:
         open_bundle(copy)
 
 
-def test_an_unreadable_asset_is_one_message(ladder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: b"short", "main.mlirb is no program"),
+        (lambda data: data[:-9] + b"\0" * 9, "main.mlirb was changed: its sha256 is not that in main.hash"),
+    ],
+    ids=["short", "changed"],
+)
+def test_a_damaged_asset_never_reaches_core_ai(
+    ladder: Path, tmp_path: Path, change: Callable[[bytes], bytes], says: str
+) -> None:
+    """Its reader would abort the process."""
     copy = shutil.copytree(ladder / ASSET, tmp_path / ASSET)
-    (copy / PROGRAM).write_bytes(b"short")
-    with pytest.raises(BundleError, match="Core AI cannot read"):
+    (copy / PROGRAM).write_bytes(change((copy / PROGRAM).read_bytes()))
+    with pytest.raises(BundleError, match=says):
         proof.read_program(copy)
+    with pytest.raises(BundleError, match=says):
+        Executable(copy)
 
 
 def test_a_manifest_without_the_asset_is_refused(ladder: Path, tmp_path: Path) -> None:
