@@ -16,6 +16,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,8 +55,10 @@ def main() -> int:
     options = _options()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
-        measure = _size if options.what == "size" else _opinion
-        table, data, missed = measure(Path(scratch), status.update)
+        if options.what == "size":
+            table, data, missed = _size(Path(scratch), status.update)
+        else:
+            table, data, missed = _opinion(Path(scratch), status.update, options.precision)
     print(table.markdown())
     for line in missed:
         console.print(f"missed: {line}", markup=False)
@@ -102,11 +105,10 @@ def _ladder(config: Config) -> Plan:
     return ladder(config, capacities)
 
 
-def _opinion(folder: Path, tell: Any) -> Measured:
+def _opinion(folder: Path, tell: Any, precisions: Sequence[Literal["fp32", "fp16"]]) -> Measured:
     rows, data, missed = [], {}, []
     checkpoint = EXAMPLES / "digits-expert"
     model = load_checkpoint(checkpoint)
-    precisions: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
     selects: tuple[Select, ...] = ("topk", "onehot")
     for precision in precisions:
         pixels = synthetic_images(IMAGES[precision], model.config.image_size, seed=0)
@@ -142,6 +144,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("size", "opinion"))
+    parser.add_argument("--precision", nargs="+", choices=tuple(IMAGES), default=tuple(IMAGES))
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write")
     return parser.parse_args()
 

@@ -73,9 +73,8 @@ class Executable:
 
         async def answer(feeds: Arrays) -> Arrays:
             found = await call({name: NDArray(np.ascontiguousarray(value)) for name, value in feeds.items()})
-            return {
-                name: np.array(value.numpy()) for name, value in found.items()
-            }  # the runtime's own memory
+            # copies: the arrays are the runtime's own memory
+            return {name: np.array(value.numpy()) for name, value in found.items()}
 
         return lambda feeds, probes: self._wait(answer(feeds))
 
@@ -109,16 +108,24 @@ def open_executable(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Exe
     key = (changed, bool(values))
     executable = _OPEN.get(key)
     if executable is None or executable.is_closed:
-        if not values:
-            executable = Executable(asset)
-        else:
-            keep = ExitStack()
-            copy = keep.enter_context(temporary("coreai")) / asset.name
+        executable = _OPEN[key] = _returning(asset, values) if values else Executable(asset)
+    return executable
+
+
+def _returning(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Executable:
+    """A copy of the asset, which also returns values inside."""
+    with ExitStack() as stack:
+        copy = stack.enter_context(temporary("coreai")) / asset.name
+        try:
             with native_quiet():
                 write_probing(asset, values, copy)
-            executable = Executable(copy, keep)
-        _OPEN[key] = executable
-    return executable
+        except BundleError:
+            raise
+        except Exception as error:  # the parser raises types of its own
+            raise BundleError(
+                f"{asset} has not the values that its manifest lists: {str(error).splitlines()[0]}; export it again"
+            ) from error
+        return Executable(copy, stack.pop_all())
 
 
 _OPEN: WeakValueDictionary[object, Executable] = WeakValueDictionary()
