@@ -87,10 +87,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
     owners = Owners(weights, half=manifest.precision == "fp16", compressed=False)
-    for bucket, graph in graphs.items():
+    for bucket, static in graphs.items():
         of_bucket = [written[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
         found = _bucket_violations(
-            program, of_bucket, bucket, graph, promises[bucket], owners, plan, structure
+            program, of_bucket, bucket, static, promises[bucket], owners, plan, structure
         )
         where = f"bucket {bucket}: " if plan.adaptive else ""
         structure.violations += [where + violation for violation in found]

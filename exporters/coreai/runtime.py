@@ -33,8 +33,10 @@ class Executable:
 
     def __init__(self, asset: Path, keep: ExitStack | None = None) -> None:
         """`keep` is closed with it. Raises BundleError for an asset that the runtime does not load."""
-        opened = open_asset(asset)
         self.asset, self._open, self._keep = asset, 0, keep or ExitStack()
+        with self._keep:  # closed if the asset is refused
+            opened = open_asset(asset)
+            self._keep = self._keep.pop_all()
         self._model: Any = None  # Core AI's own class
         self._stack = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
@@ -122,8 +124,9 @@ def _returning(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Executab
         except BundleError:
             raise
         except Exception as error:  # the parser raises types of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BundleError(
-                f"{asset} has not the values that its manifest lists: {str(error).splitlines()[0]}; export it again"
+                f"{asset} has not the values that its manifest lists: {reason}; export it again"
             ) from error
         return Executable(copy, stack.pop_all())
 
