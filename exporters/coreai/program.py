@@ -140,11 +140,13 @@ class ProgramText:
                 )
             if inside.startswith('"0x'):
                 values = np.frombuffer(bytes.fromhex(inside[3:-1]), dtype)
-                return np.broadcast_to(values if values.size == 1 else values.reshape(kind.sizes), kind.sizes)
+                return np.broadcast_to(
+                    values[0] if values.size == 1 else values.reshape(kind.sizes), kind.sizes
+                )
             literal = inside.replace("true", "True").replace("false", "False")
             if special := re.fullmatch(r"0x([0-9A-F]+)", literal):  # an infinity or NaN
                 bits = int(special[1], 16).to_bytes(dtype.itemsize, "little")
-                return np.broadcast_to(np.frombuffer(bits, dtype), kind.sizes)
+                return np.broadcast_to(np.frombuffer(bits, dtype)[0], kind.sizes)
             return np.broadcast_to(np.array(ast.literal_eval(literal)).astype(dtype), kind.sizes)
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
             raise BundleError(f"a constant of the program is written in an unknown way: {error}") from error

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from absent import COMMAND, without
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from config_matrix import named
-from faster_export import traced_anew
 from tiny_models import make_config, normalised, random_model, random_pixels
+from torch import Tensor
 
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, TargetError
@@ -29,6 +30,7 @@ from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE
 from morvit_deploy.exporters.coreai.runtime import Executable
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.graph.baselines import build_graphs
+from morvit_deploy.graph.pieces import Named
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.extras import is_missing
 from morvit_deploy.model.config import Config
@@ -170,25 +172,28 @@ def test_a_manifest_without_the_asset_is_refused(ladder: Path, tmp_path: Path) -
 
 
 def test_without_the_runtime_opening_names_the_extra(ladder: Path, tmp_path: Path) -> None:
-    done = without(["coreai", "coreai_torch"], tmp_path, COMMAND, "verify", ladder)
+    words = ("verify", ladder, "--checkpoint", ladder.parent / "checkpoint")
+    done = without(["coreai", "coreai_torch"], tmp_path, COMMAND, *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
         'requires coreai, which is not installed; run `pip install "morvit-deploy[coreai]"`'
     )
 
 
-def test_a_refused_operation_is_named_with_its_function(
-    ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(convert, "SORTS", {})
-    with (
-        traced_anew(),
-        pytest.raises(TargetError, match=r"refuses function b0: .*aten\.sort\.default.*rewrites|selection"),
-    ):
-        export(
-            ladder.parent / "checkpoint", tmp_path / "out", target="coreai", plan=ladder.parent / "plan.json"
-        )
-    assert list(tmp_path.iterdir()) == []
+class Bessel(Named):
+    inputs, results = ("image",), ("logits",)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return {"logits": torch.special.bessel_j0(inputs[0])}
+
+
+def test_a_refused_operation_is_named_with_its_function_and_line() -> None:
+    program = convert.Program("fp32", pixels=False)
+    with pytest.raises(TargetError) as refused:
+        program.add("b0", Bessel(), [torch.zeros(1, 3, 4, 4)])
+    message = str(refused.value)
+    assert message.startswith("coreai-torch refuses function b0: ")
+    assert "aten.special_bessel_j0.default comes from test_export.py, line " in message
 
 
 def test_other_versions_get_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,42 +220,40 @@ def test_bad_input_is_one_message(tmp_path: Path, options: dict[str, Any], says:
         export(tmp_path / "checkpoint", tmp_path / "out", target="coreai", **options)
 
 
-class TestProof:
-    """Programs that differ from the static graph."""
+@pytest.fixture(scope="module")
+def graphs(ladder: Path) -> dict[str, StaticMoRViT]:
+    manifest = open_manifest(ladder)
+    options = CoreaiExporter().options(manifest, with_depth=True)
+    return build_graphs("unrolled", random_model(EXPERT), manifest.plan, options)
 
-    @pytest.fixture(scope="class")
-    def graphs(self, ladder: Path) -> dict[str, StaticMoRViT]:
-        manifest = open_manifest(ladder)
-        options = CoreaiExporter().options(manifest, with_depth=True)
-        return build_graphs("unrolled", random_model(EXPERT), manifest.plan, options)
 
-    @pytest.fixture(scope="class")
-    def text(self, ladder: Path) -> str:
-        from coreai.authoring import AIModelAsset
+@pytest.fixture(scope="module")
+def text(ladder: Path) -> str:
+    from coreai.authoring import AIModelAsset
 
-        return str(AIModelAsset.load(str(ladder / ASSET)).program)
+    return str(AIModelAsset.load(str(ladder / ASSET)).program)
 
-    @pytest.mark.parametrize(
-        ("written", "edited", "says"),
-        [
-            ("@b1(", "@other(", "the asset has the functions"),
-            ("coreai.gelu", "coreai.non_zero", "operation non_zero"),
-            ('coreai.name = "logits"', 'coreai.name = "scores"', "no function has logits"),
-            ("dense<[4, 8]> : tensor<2xsi32>", "dense<[4, 9]> : tensor<2xsi32>", "the plan says [4, 8]"),
-            ("coreai.conv2d", "coreai.conv3d", "'patch_embed.proj' is applied 0 times|is applied 0 times"),
-        ],
-    )
-    def test_an_edited_program_is_found(
-        self,
-        ladder: Path,
-        graphs: dict[str, StaticMoRViT],
-        text: str,
-        monkeypatch: pytest.MonkeyPatch,
-        written: str,
-        edited: str,
-        says: str,
-    ) -> None:
-        assert written in text
-        monkeypatch.setattr(proof, "read_program", lambda asset: ProgramText(text.replace(written, edited)))
-        found = proof.prove(ladder, open_manifest(ladder), graphs).violations
-        assert any(part in violation for violation in found for part in says.split("|")), found
+
+@pytest.mark.parametrize(
+    ("written", "edited", "says"),
+    [
+        ("@b1(", "@other(", "the asset has the functions"),
+        ("coreai.gelu", "coreai.non_zero", "operation non_zero"),
+        ('coreai.name = "logits"', 'coreai.name = "scores"', "no function has logits"),
+        ("dense<[4, 8]> : tensor<2xsi32>", "dense<[4, 9]> : tensor<2xsi32>", "the plan says [4, 8]"),
+        ("coreai.conv2d", "coreai.conv3d", "'patch_embed.proj' is applied 0 times|is applied 0 times"),
+    ],
+)
+def test_an_edited_program_is_found(
+    ladder: Path,
+    graphs: dict[str, StaticMoRViT],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    edited: str,
+    says: str,
+) -> None:
+    assert written in text
+    monkeypatch.setattr(proof, "read_program", lambda asset: ProgramText(text.replace(written, edited)))
+    found = proof.prove(ladder, open_manifest(ladder), graphs).violations
+    assert any(part in violation for violation in found for part in says.split("|")), found
