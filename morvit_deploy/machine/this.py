@@ -13,17 +13,8 @@ from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.machine.dependencies import installed
 
 LIBRARIES = (
-    *(
-        "morvit-deploy",
-        "torch",
-        "onnx",
-        "onnxscript",
-        "onnxsim",
-        "onnxruntime",
-        "coreai-core",
-        "coreai-torch",
-    ),
-    *("numpy", "pillow"),
+    *("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+    *("coreai-core", "coreai-torch", "numpy", "pillow"),
 )
 
 
