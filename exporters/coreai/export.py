@@ -13,6 +13,7 @@ from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, TESTED
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions
+from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -20,6 +21,7 @@ from morvit_deploy.machine.dependencies import within
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
+from morvit_deploy.model.reference import MoRViT
 
 
 class CoreaiExporter(Exporter):
@@ -64,6 +66,12 @@ class CoreaiExporter(Exporter):
                 functions=tuple(name for name, *_ in parts),
             ),
         )
+
+    def accompany(
+        self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
+    ) -> list[str]:
+        tell("writing the Swift package")
+        return accompany(model, manifest, request.pictures.verifying, folder)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreai_proof.prove(folder, manifest, graphs).as_dict()

@@ -16,7 +16,7 @@ from places import EXAMPLES
 from swift import syntax_problems
 
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import DESCRIPTION, TEMPLATE
+from morvit_deploy.exporters.kit.write import DESCRIPTION, TEMPLATE
 
 IOS = EXAMPLES / "ios"
 PROJECT = IOS / "MoRViTCamera.xcodeproj" / "project.pbxproj"

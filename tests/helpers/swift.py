@@ -15,7 +15,7 @@ from tree_sitter import Language, Node, Parser
 import morvit_deploy.exporters.targets  # noqa: F401 -- manifests name a target
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.kit.write import Golden
+from morvit_deploy.exporters.kit.write import Golden
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 

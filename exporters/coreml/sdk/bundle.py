@@ -19,11 +19,6 @@ MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
 FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its name
 STEM = "stem"
 _CHUNK = 1 << 20
-# Largest |Δlogit| that rounding explains, as a part of max(1, max |logit|).
-# fp32: sums in another order. fp16: the Neural Engine also accumulates in fp16; wrong attention moves logits by their
-# own size. A token whose routing is a tie may flip and move one picture; wrong arithmetic moves them all. So the
-# median picture is compared.
-TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -119,11 +114,6 @@ def check_target(folder: Path, target: str) -> None:
             f"{folder} is a bundle of target {target!r}; a Mac and an iPhone measure target 'coreml': "
             "make one with `morvit-deploy export CHECKPOINT --target coreml -o OTHER`"
         )
-
-
-def oldest_macos(ios: int) -> int:
-    """The macOS of the same year: 14 for iOS 17, 15 for iOS 18, 26 for iOS 26."""
-    return ios - 3 if ios <= 18 else ios
 
 
 def _package(folder: Path, known: Mapping[str, Any]) -> Package:

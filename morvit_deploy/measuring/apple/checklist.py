@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import INSTALL, quiet
+from morvit_deploy.exporters.functions.devices import oldest_macos
 
 XCODE = (
     "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"

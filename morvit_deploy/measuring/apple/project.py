@@ -11,7 +11,7 @@ from pathlib import Path
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
+from morvit_deploy.exporters.functions.devices import oldest_macos
 from morvit_deploy.files import files_in, new_folder
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.machine.extras import PACKAGE
@@ -31,7 +31,8 @@ CARRIED = (
     "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
-    *("morvit_deploy.exporters.functions", "morvit_deploy.exporters.functions.names"),
+    "morvit_deploy.exporters.functions",
+    *(f"morvit_deploy.exporters.functions.{name}" for name in ("devices", "names")),
     "morvit_deploy.exporters.coreml.sdk",
     *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",

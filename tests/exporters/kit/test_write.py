@@ -22,8 +22,9 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.kit.vectors import geometry_case
-from morvit_deploy.exporters.coreml.kit.write import (
+from morvit_deploy.exporters.functions.devices import oldest_macos
+from morvit_deploy.exporters.kit.vectors import geometry_case
+from morvit_deploy.exporters.kit.write import (
     CORE_TESTS,
     DESCRIPTION,
     GOLDEN,
@@ -34,7 +35,6 @@ from morvit_deploy.exporters.coreml.kit.write import (
     write_description,
     write_swift_package,
 )
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 
 DENSE = make_config(routing="none", labels=None, preprocess={"resize": None, "interpolation": "bilinear"})
 MODELS: dict[str, Callable[[], Manifest]] = {
