@@ -86,6 +86,10 @@ It prints tables and writes every raw sample to `result.json` (`morvit-bench/1`)
 - mix of the timed stream: {mix}
 """
 ON_A_PHONE = {
+    "coreml": ".venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode\n",
+    "coreai": "",
+}
+PHONE = {
     "coreml": """\
 An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
 builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
