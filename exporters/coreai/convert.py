@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,36 +24,47 @@ HALF = torch.float16
 class Program:
     """Collects functions, and writes them as one asset whose weights are stored once."""
 
-    def __init__(self, precision: str, *, pixels: bool) -> None:
+    def __init__(self, precision: str, *, pixels: bool, probing: bool = False) -> None:
         with quiet():
             import coreai_torch
         self._half, self._pixels, self._torch = precision == "fp16", pixels, coreai_torch
+        self._probing = probing
+        self.probes: dict[str, list[str]] = {}  # function -> the values inside that it returns
         mode = coreai_torch.TorchConverter.Mode.RELEASE  # no stack traces: they name files of this machine
         self._converter = coreai_torch.TorchConverter(mode=mode)
 
     def add(self, function: str, part: Named, example: Sequence[Tensor]) -> None:
-        """Add a function that returns `part.results`; TargetError names an operation that is refused."""
-        adapted = _Adapted(part, half=self._half, pixels=self._pixels)
+        """Add a function; TargetError names an operation that is refused."""
+        probes = self._probes_of(part, example) if self._probing else []
+        adapted = _Adapted(part, probes, half=self._half, pixels=self._pixels)
+        self.probes[function] = probes
         inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
         with quiet():
-            program = _exported(adapted, inputs, self._torch.get_decomp_table())
+            program = _traced(adapted, inputs).run_decompositions({**self._torch.get_decomp_table(), **SORTS})
             try:
                 self._converter.add_exported_program(
                     program,
                     entrypoint_name=function,
                     input_names=[plain_name(name) for name in part.inputs],
-                    output_names=[plain_name(name) for name in part.results],
+                    output_names=[plain_name(name) for name in adapted.names],
                 )
             except ValueError as error:
-                raise refused(function, error) from error
+                raise refused(f"function {function}", error, program) from error
 
     def save(self, path: Path) -> None:
         """Convert all functions and write the asset; TargetError for what the converter refuses."""
-        with quiet():
-            try:
-                self._converter.to_coreai().save_asset(path)
-            except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
-                raise refused("the program", error) from error
+        with quiet(), _refusing("the program"):
+            self._converter.to_coreai().save_asset(path)
+
+    def text(self) -> str:
+        """Convert all functions; returns the program as Core AI prints it."""
+        with quiet(), _refusing("the program"):
+            return str(self._converter.to_coreai())
+
+    def _probes_of(self, part: Named, example: Sequence[Tensor]) -> list[str]:
+        halves = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
+        inputs = example if part.inputs == (IMAGE,) else halves
+        return [name for name in part(*inputs) if name not in part.results]
 
     def _input(self, name: str, value: Tensor) -> Tensor:
         if name == IMAGE and self._pixels:
@@ -64,11 +74,20 @@ class Program:
         return value.to(HALF) if half else value
 
 
+def _sorted(values: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """A sort as the top-k of all values, which the converter takes, and lowers to a stable sort."""
+    best, order = torch.topk(values, values.shape[dim], dim, largest=descending, sorted=True)
+    return best, order
+
+
+SORTS = {torch.ops.aten.sort.default: _sorted}  # in the table of decompositions
+
+
 class _Adapted(Outputs):
     """A function as an app calls it: pixels in, logits in float32."""
 
-    def __init__(self, module: Named, *, half: bool, pixels: bool) -> None:
-        super().__init__(module, module.results)
+    def __init__(self, module: Named, probes: Sequence[str], *, half: bool, pixels: bool) -> None:
+        super().__init__(module, [*module.results, *probes])
         self._pixels, self._half = pixels, half
         self._takes_image = module.inputs == (IMAGE,)
 
@@ -81,15 +100,44 @@ class _Adapted(Outputs):
         return out | {"logits": out["logits"].float()} if "logits" in out else out
 
 
-def refused(where: str, error: Exception) -> TargetError:
-    """What the converter did not take, and where."""
-    (*_, reason) = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return TargetError(f"coreai-torch refuses {where}: {reason}")
+def refused(where: str, error: Exception, program: ExportedProgram | None = None) -> TargetError:
+    """What the converter did not take, in which function, and from which line of code it comes."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    nodes = program.graph.nodes if program is not None else ()
+    sources = [
+        f"{node.target} comes from {line}"
+        for node in nodes
+        if node.op == "call_function" and str(node.target) in str(error) and (line := _source(node))
+    ]
+    found = "".join(f"; {source}" for source in dict.fromkeys(sources))
+    return TargetError(
+        f"coreai-torch refuses {where}: {reason}{found}. Export to target coreml or onnx instead"
+    )
 
 
-def _exported(module: Outputs, example: Sequence[Tensor], table: Any) -> ExportedProgram:
-    program: ExportedProgram = torch.export.export(module.eval(), tuple(example)).run_decompositions(table)
-    return program
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turn what the converter raises into a TargetError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
+        raise refused(where, error) from error
+
+
+def _source(node: torch.fx.Node) -> str:
+    """The innermost line of code that made a node, as "selection.py, line 133, in sort_by: …"."""
+    lines = str(node.meta.get("stack_trace", "")).strip().splitlines()
+    frames = [n for n, line in enumerate(lines) if line.lstrip().startswith("File ")]
+    if not frames:
+        return ""
+    place = lines[frames[-1]].strip().removeprefix("File ")
+    path, _, rest = place.partition(", ")
+    code = " ".join(line.strip() for line in lines[frames[-1] + 1 :])
+    return f"{Path(path.strip(chr(34))).name}, {rest}: {code}"
+
+
+def _traced(module: Outputs, example: Sequence[Tensor]) -> ExportedProgram:
+    return torch.export.export(module.eval(), tuple(example))
 
 
 @contextmanager

@@ -12,7 +12,9 @@ from morvit_deploy.exporters.coreai.convert import HALF, Program
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, TESTED
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
-from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions
+from morvit_deploy.exporters.coreai.probes import find_values
+from morvit_deploy.exporters.coreai.program import ProgramText, read_program
+from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
 from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
@@ -46,24 +48,32 @@ class CoreaiExporter(Exporter):
             ports.add(part, example)
         if request.precision == "fp16":
             halve(graphs)
-        program = Program(request.precision, pixels=request.input == "uint8")
+        pixels, asset = request.input == "uint8", folder / ASSET
+        program, probing = (
+            Program(request.precision, pixels=pixels, probing=probing) for probing in (False, True)
+        )
         for function, part, example in parts:
             tell(f"tracing {function}")
             program.add(function, part, example)
+            probing.add(function, part, example)
         tell("converting to Core AI")
-        asset = folder / ASSET
         program.save(asset)
+        inside = find_values(read_program(asset), ProgramText(probing.text()), probing.probes)
         return Written(
             files=sorted(path.relative_to(folder).as_posix() for path in asset.rglob("*") if path.is_file()),
             inputs=(ports.inputs[IMAGE],),
             outputs=ports.results,
             carried=ports.carried,
+            probes=tuple(
+                name for function, found in inside.items() for name in probe_names(function, list(found))
+            ),
             lowering=None if request.exact else Lowering(),
             remarks=untested(),
             form=CoreaiForm(
                 select=options.select,
                 weights=options.weights,
                 functions=tuple(name for name, *_ in parts),
+                inside=inside,
             ),
         )
 

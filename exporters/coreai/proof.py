@@ -1,15 +1,252 @@
-"""The structure proof of a Core AI asset."""
+"""The structure proof of a Core AI asset: checks the saved program against the static graphs it was written from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.exporters.structure import Structure
+import numpy as np
+
+from morvit_deploy.bundle.manifest import Manifest, Port
+from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreai.form import CoreaiForm
+from morvit_deploy.exporters.coreai.macs import (
+    BY_INDEX,
+    computed,
+    count_macs,
+    products,
+    static_violations,
+)
+from morvit_deploy.exporters.coreai.names import ASSET, DIGEST, PROGRAM
+from morvit_deploy.exporters.coreai.program import (
+    CONSTANT,
+    NUMPY,
+    Graph,
+    Operation,
+    ProgramText,
+    read_program,
+)
+from morvit_deploy.exporters.functions.macs import Macs, mac_violations
+from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
+from morvit_deploy.exporters.functions.weights import Owners, Promise, Weight, promise_of, use_violations
+from morvit_deploy.exporters.structure import (
+    Structure,
+    block_applications,
+    table_violations,
+    threshold_violations,
+)
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.plan import Plan
+
+LARGE = 4096  # elements: a factor of this size or more must be a weight of the model
+# Bytes of an asset against those of its weights. An operation takes about 150 bytes; a table of shapes is shared.
+STORED, PER_OPERATION = 1.02, 600
+GREATER = ("greater", "broadcasting_greater")
 
 
-def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> Structure:
-    """Check an asset against the static graphs that it was written from."""
-    return Structure({bucket.name: bucket.macs for bucket in manifest.plan.buckets})
+@dataclass
+class AssetStructure(Structure):
+    """The structure of an asset and of its functions."""
+
+    functions: dict[str, dict[str, Any]] = field(default_factory=dict)  # number of operations
+    program_sha256: str = ""
+
+
+def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> AssetStructure:
+    """Check an asset's functions against the static graphs that they were written from.
+
+    For each bucket, stem included: every weight is multiplied by as often as its block is applied, and MACs are the
+    plan's. For each function: its inputs and outputs are the manifest's; numbers have the manifest's precision; no
+    operation's work depends on data; every dimension is known; with one-hot selection there is no top-k, sort or
+    gather. For the asset: its own digest fits; each weight is stored once, however many functions read it;
+    thresholds and dispatch table are the plan's; the file is little larger than the weights.
+    """
+    asset, plan, form = folder / ASSET, manifest.plan, CoreaiForm.of(manifest)
+    program = read_program(asset)
+    written = {graph.name: graph for graph in program.functions}
+    structure = _read_off(asset, program)
+    structure.violations += _digest_violations(asset)
+    if tuple(written) != form.functions:
+        structure.violations.append(
+            f"the asset has the functions {list(written)}, expected {list(form.functions)}"
+        )
+        return structure
+    every = program.graphs.values()
+    structure.violations += [problem for graph in every for problem in static_violations(graph)]
+    if structure.violations:
+        return structure  # nothing can be counted where a dimension is not known
+    for graph in every:
+        structure.violations += [
+            *_precision_violations(graph, manifest.precision),
+            *_index_violations(graph, form),
+        ]
+    structure.violations += _port_violations(written, manifest)
+    promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
+    weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
+    owners = Owners(weights, half=manifest.precision == "fp16", compressed=False)
+    for bucket, graph in graphs.items():
+        of_bucket = [written[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
+        found = _bucket_violations(
+            program, of_bucket, bucket, graph, promises[bucket], owners, plan, structure
+        )
+        where = f"bucket {bucket}: " if plan.adaptive else ""
+        structure.violations += [where + violation for violation in found]
+    structure.violations += _storage_violations(program, owners)
+    structure.violations += _size_violations(structure, weights)
+    if plan.thresholds is not None:
+        kind = np.float16 if manifest.precision == "fp16" else np.float32
+        structure.violations += threshold_violations(_thresholds(program), manifest, kind)
+    if plan.adaptive:
+        tables = [program.array(constant) for constant in _compared([written[STEM]], read=1)]
+        structure.violations += table_violations(tables, plan, "the stem")
+    return structure
+
+
+def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
+    """Counts that need no knowledge of the plan."""
+    operations = [op for graph in program.graphs.values() for op in computed(graph)]
+    places = {
+        program.place(op): program.array(op).nbytes
+        for graph in program.graphs.values()
+        for op in graph.operations
+        if op.kind == CONSTANT and op.makes[0].dtype.startswith("f")
+    }
+    return AssetStructure(
+        nodes=len(operations),
+        operators=dict(Counter(op.kind for op in operations).most_common()),
+        macs={},
+        weight_bytes=sum(places.values()),
+        file_bytes=sum(path.stat().st_size for path in asset.rglob("*") if path.is_file()),
+        functions={
+            graph.name: {"operations": sum(1 for _ in computed(graph))} for graph in program.functions
+        },
+        program_sha256=hashlib.sha256((asset / PROGRAM).read_bytes()).hexdigest(),
+    )
+
+
+def _digest_violations(asset: Path) -> list[str]:
+    """Core AI stores the program's digest beside it."""
+    fits = (asset / DIGEST).read_bytes() == hashlib.sha256((asset / PROGRAM).read_bytes()).digest()
+    return [] if fits else [f"{DIGEST} is not the digest of {PROGRAM}"]
+
+
+def _precision_violations(graph: Graph, precision: str) -> list[str]:
+    """Numbers have one floating-point type, but for pixels and logits at the ends."""
+    own, other = ("f16", "f32") if precision == "fp16" else ("f32", "f16")
+    ends = {"cast", CONSTANT}
+    found = {
+        op.kind for op in graph.operations for kind in op.makes if kind.dtype == other and op.kind not in ends
+    }
+    return [f"{graph.name}: {kind} computes in {other}, expected {own}" for kind in sorted(found)]
+
+
+def _index_violations(graph: Graph, form: CoreaiForm) -> list[str]:
+    """With `onehot` no operation takes tokens by index."""
+    if form.select != "onehot":
+        return []
+    kinds = sorted({op.kind for op in graph.operations if op.kind in BY_INDEX})
+    return [f"{graph.name}: {kind}, where tokens are selected by products" for kind in kinds]
+
+
+def _port_violations(written: Mapping[str, Graph], manifest: Manifest) -> list[str]:
+    """Inputs and outputs of the functions are the manifest's, in name, type and shape."""
+    ports = {plain_name(p.name): p for p in (*manifest.inputs, *manifest.outputs, *manifest.carried)}
+    ports |= {"bucket": Port(name="bucket", dtype="int32", shape=(1,))} if manifest.plan.adaptive else {}
+    problems = []
+    for graph in written.values():
+        for name, kind in (*graph.inputs.items(), *graph.outputs.items()):
+            found = (NUMPY.get(kind.dtype, kind.dtype), kind.sizes)
+            expected = (ports[name].dtype, tuple(ports[name].shape)) if name in ports else None
+            if found != expected:
+                problems.append(f"{graph.name}: {name} is {found}, the manifest says {expected}")
+    named = {name for graph in written.values() for name in (*graph.inputs, *graph.outputs)}
+    return problems + [
+        f"no function has {name}, which the manifest lists" for name in ports if name not in named
+    ]
+
+
+def _bucket_violations(
+    program: ProgramText,
+    parts: list[Graph],
+    bucket: str,
+    graph: StaticMoRViT,
+    promise: Promise,
+    owners: Owners,
+    plan: Plan,
+    structure: AssetStructure,
+) -> list[str]:
+    """Check the functions that run for one bucket; records its MACs and block applications in `structure`."""
+    uses, found = _count_uses(program, parts, owners)
+    structure.block_applications = block_applications(uses)
+    macs = sum((count_macs(part) for part in parts), Macs())
+    structure.macs[bucket] = macs.products
+    return [*found, *use_violations(uses, promise.weights), *mac_violations(macs, graph, plan)]
+
+
+def _count_uses(
+    program: ProgramText, parts: Iterable[Graph], owners: Owners
+) -> tuple[Counter[str], list[str]]:
+    """How often functions multiply by each weight; and violations: large factors that are no weight."""
+    uses: Counter[str] = Counter()
+    violations = []
+    for graph in parts:
+        for operation, constant in _factors(graph):
+            values = program.array(constant)
+            owner = owners.owner(values)
+            if owner is not None:
+                uses[owner] += 1
+            elif values.size >= LARGE:
+                violations.append(
+                    f"{operation.kind} %{operation.name} multiplies by {list(values.shape)}, which is not a weight "
+                    "of the model"
+                )
+    return uses, violations
+
+
+def _factors(graph: Graph) -> Iterable[tuple[Operation, Operation]]:
+    """Each product by a constant, and the constant."""
+    for operation in products(graph):
+        for name in operation.reads[:2]:
+            if (constant := graph.constant(name)) is not None:
+                yield operation, constant
+
+
+def _storage_violations(program: ProgramText, owners: Owners) -> list[str]:
+    """Weights that are stored more than once."""
+    places: dict[str, set[str]] = {}
+    for graph in program.graphs.values():
+        for _, constant in _factors(graph):
+            if owner := owners.owner(program.array(constant)):
+                places.setdefault(owner, set()).add(program.place(constant))
+    return [
+        f"weight {name!r} is stored {len(where)} times, expected once"
+        for name, where in places.items()
+        if len(where) > 1
+    ]
+
+
+def _size_violations(structure: AssetStructure, weights: Iterable[Weight]) -> list[str]:
+    """The asset holds little more than the weights."""
+    limit = int(STORED * structure.weight_bytes) + PER_OPERATION * structure.nodes
+    if structure.file_bytes <= limit:
+        return []
+    return [f"the asset takes {structure.file_bytes:,} bytes, at most {limit:,} expected"]
+
+
+def _thresholds(program: ProgramText) -> set[float]:
+    """The numbers that router logits are compared with: `z >= t` is written as `not (t > z)`."""
+    constants = _compared(program.graphs.values(), read=0)
+    values = (program.array(constant) for constant in constants if constant.makes[0].dtype.startswith("f"))
+    return {float(value.reshape(-1)[0]) for value in values if value.size == 1}
+
+
+def _compared(graphs: Iterable[Graph], read: int) -> list[Operation]:
+    """The constants that comparisons read as their first or second operand."""
+    found = (
+        graph.constant(op.reads[read]) for graph in graphs for op in graph.operations if op.kind in GREATER
+    )
+    return [constant for constant in found if constant is not None]

@@ -10,7 +10,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET
-from morvit_deploy.exporters.coreai.runtime import Executable
+from morvit_deploy.exporters.coreai.runtime import open_executable
 from morvit_deploy.exporters.functions.running import Function, open_functions
 
 NOT_THE_DEVICE = "Apple's Core AI runtime on the CPU: the runtime is Apple's, the device is not"
@@ -22,17 +22,22 @@ def open_coreai(
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket."""
     if not any(Path(file.path).is_relative_to(ASSET) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {ASSET}; export it again")
-    form, executable = CoreaiForm.of(manifest), Executable(folder / ASSET)
+    form = CoreaiForm.of(manifest)
+    executable = open_executable(folder / ASSET, form.inside if probes else {})
 
     def function(name: str) -> Function:
         return Function(
             manifest,
             executable.load(name),
-            [],
+            list(form.inside.get(name, {})) if probes else [],
             layout="bsd",
             select=form.select,
             runtime="Core AI" if sys.platform == "darwin" else NOT_THE_DEVICE,
             free=executable.free,
         )
 
-    return open_functions(folder, manifest, form.functions, bucket, function)
+    try:
+        return open_functions(folder, manifest, form.functions, bucket, function)
+    except BaseException:
+        executable.close_unused()
+        raise

@@ -6,16 +6,19 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
+from morvit_deploy.exporters.coreai.probes import write_probing
 from morvit_deploy.exporters.functions.running import Predict
+from morvit_deploy.files import temporary
 
 Result = TypeVar("Result")
 STDERR = 2
@@ -27,10 +30,13 @@ class Executable:
     The runtime's calls are coroutines, so that a thread of this object runs an event loop for them.
     """
 
-    def __init__(self, asset: Path) -> None:
+    def __init__(self, asset: Path, keep: ExitStack | None = None) -> None:
+        """`keep` is closed with it. Raises BundleError for an asset that the runtime does not load."""
         from coreai.authoring import AIModelAsset
 
-        self.asset, self._open, self._model, self._stack = asset, 0, None, AsyncExitStack()
+        self.asset, self._open, self._keep = asset, 0, keep or ExitStack()
+        self._model: Any = None  # Core AI's own class
+        self._stack = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="Core AI", daemon=True)
         self._thread.start()
@@ -44,6 +50,11 @@ class Executable:
         except BaseException:
             self._end()
             raise
+
+    @property
+    def is_closed(self) -> bool:
+        """Were all of its functions closed?"""
+        return self._model is None
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -71,6 +82,10 @@ class Executable:
     def free(self) -> None:
         """One of its functions is closed."""
         self._open -= 1
+        self.close_unused()
+
+    def close_unused(self) -> None:
+        """End it unless one of its functions is open."""
         if self._open <= 0 and self._model is not None:
             self._model = None
             try:
@@ -85,6 +100,28 @@ class Executable:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._keep.close()
+
+
+def open_executable(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Executable:
+    """An asset whose functions also return values inside; shared while it is open: `verify` opens every bucket."""
+    changed = tuple((file, file.stat().st_mtime_ns) for file in sorted(asset.rglob("*")))
+    key = (changed, bool(values))
+    executable = _OPEN.get(key)
+    if executable is None or executable.is_closed:
+        if not values:
+            executable = Executable(asset)
+        else:
+            keep = ExitStack()
+            copy = keep.enter_context(temporary("coreai")) / asset.name
+            with native_quiet():
+                write_probing(asset, values, copy)
+            executable = Executable(copy, keep)
+        _OPEN[key] = executable
+    return executable
+
+
+_OPEN: WeakValueDictionary[object, Executable] = WeakValueDictionary()
 
 
 @contextmanager
@@ -93,7 +130,7 @@ def native_quiet() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(STDERR)
     try:
-        with open(os.devnull, "wb") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), STDERR)
         yield
     finally:

@@ -24,6 +24,7 @@ import torch.onnx._internal.exporter._registration as registration
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.base import YOUNG
+from morvit_deploy.exporters.coreai import convert as coreai
 from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
 from morvit_deploy.exporters.onnx.graphs import assembly
 from morvit_deploy.exporters.onnx.graphs import trace as tracing
@@ -45,6 +46,7 @@ def speed_up() -> None:
     table = registration.ONNXRegistry.from_torchlib
     registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))
     tracing.trace = assembly.trace = _kept(tracing.trace, _pickled, _unpickled)
+    coreai._traced = _kept(coreai._traced, torch.export.save, torch.export.load)
     coreml._exported = _kept(_unchecked(coreml._exported), torch.export.save, torch.export.load)
 
 

@@ -17,13 +17,13 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.proving.products import Part
-from morvit_deploy.exporters.coreml.proving.weights import (
+from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
+from morvit_deploy.exporters.functions.weights import (
     Owners,
     in_orientation,
     weight_of,
     weights_of,
 )
-from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.verifying.constructed import Script, answers, chosen_bucket, counts_at_bounds
 from morvit_deploy.verifying.replay import Values, exact_copies, first_violation

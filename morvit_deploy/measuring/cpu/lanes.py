@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.this import checked_threads
@@ -137,8 +138,18 @@ def bench_here(request: BenchRequest) -> BenchResult:
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
-    warnings = (*warnings_about(conditions, measured), *_not_measured(lanes, device))
+    warnings = (*warnings_about(conditions, measured), *_not_measured(lanes, device), *_runtimes(lanes))
     return BenchResult(request.device, measured, conditions, warnings)
+
+
+def _runtimes(lanes: Sequence[BundleLane]) -> list[str]:
+    """A warning for each bundle whose target has another runtime on its own devices."""
+    found = ((lane.name, find_target(lane.subject.manifest.target)) for lane in lanes)
+    return [
+        f"{name} was run by {target.runs_here(set(), False)}; threads are its own, and times on its devices differ"
+        for name, target in found
+        if target.names_runtime
+    ]
 
 
 def _not_measured(lanes: Sequence[BundleLane], device: BundleProcesses) -> list[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.graph.style.stems import ConvStem
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.graph.weights import weight_name
+
+Array: TypeAlias = NDArray[Any]
 
 # Part of a weight's energy. A compressed copy within it is closest to its own weight; int4 leaves 0.1.
 COMPRESSION_ERROR = 0.3
@@ -52,6 +54,16 @@ def promise_of(graph: StaticMoRViT, image: Tensor) -> Promise:
         Weight(name, weight_of(module).numpy(), uses[name]) for name, module in modules.items() if uses[name]
     )
     return Promise(weights, frozenset(values) - set(RESULTS))
+
+
+def use_violations(uses: Mapping[str, int], weights: Iterable[Weight]) -> list[str]:
+    """Weights that are not multiplied by as often as the static graph does."""
+    promised = {weight.name: weight.uses for weight in weights}
+    return [
+        f"weight {name!r} is applied {uses.get(name, 0)} times, expected {promised.get(name, 0)}"
+        for name in dict.fromkeys([*promised, *uses])
+        if uses.get(name, 0) != promised.get(name, 0)
+    ]
 
 
 def weights_of(graph: StaticMoRViT) -> dict[str, nn.Module]:

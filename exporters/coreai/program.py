@@ -1,0 +1,193 @@
+"""Reads a Core AI program: its functions, operations and constants, from the text that Core AI prints of an asset."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.errors import BundleError
+
+CONSTANT, OUTPUT = "constant", "output"
+NUMPY = {"f32": "float32", "f16": "float16", "si32": "int32", "ui32": "uint32", "ui8": "uint8", "i1": "bool"}
+NUMPY |= {
+    "si8": "int8",
+    "si16": "int16",
+    "ui16": "uint16",
+    "si64": "int64",
+    "ui64": "uint64",
+    "f64": "float64",
+}
+ALIGNMENT = 8  # hex digits before a resource's bytes: how they are aligned
+
+_GRAPH = re.compile(r"^\s*coreai\.graph (?:(private) )?(?:noinline )?@(\S+?)\((.*)$")
+_OPERATION = re.compile(r"^\s*(?:%(\w+)(?::\d+)? = )?coreai\.([\w.]+) ?(.*)$")
+_TYPE = re.compile(r"tensor<([^>]*)>")
+_PORT = re.compile(r'tensor<([^>]*)> \{coreai\.name = "([^"]*)"')
+_VALUE = re.compile(r"%(\w+)(?:#\d+)?")
+_RESOURCE = re.compile(r'^\s*(\w+): "0x([0-9A-Fa-f]*)"')
+
+
+@dataclass(frozen=True)
+class Type:
+    """Shape and element type; a dimension that is not known is None."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def is_static(self) -> bool:
+        return None not in self.shape
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape of a static type."""
+        return tuple(size for size in self.shape if size is not None)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: what it reads, the types of that, and what it makes."""
+
+    kind: str  # without the prefix "decomposable."
+    name: str  # of its first result
+    reads: tuple[str, ...]
+    takes: tuple[Type, ...]
+    makes: tuple[Type, ...]
+    head: str  # what stands before the types; of a constant: its value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One function, or a part that functions call."""
+
+    name: str
+    private: bool
+    inputs: Mapping[str, Type]
+    outputs: Mapping[str, Type]
+    operations: tuple[Operation, ...]
+
+    @cached_property
+    def makers(self) -> dict[str, Operation]:
+        """The operation that makes each value."""
+        return {operation.name: operation for operation in self.operations}
+
+    def constant(self, name: str) -> Operation | None:
+        """The constant that a value is, perhaps turned or reshaped; None for a value that is computed."""
+        operation = self.makers.get(name)
+        while operation is not None and operation.kind in ("transpose", "reshape"):
+            operation = self.makers.get(operation.reads[0])
+        return operation if operation is not None and operation.kind == CONSTANT else None
+
+
+class ProgramText:
+    """A program as Core AI prints it."""
+
+    def __init__(self, text: str) -> None:
+        body, _, end = text.partition("\n{-#")
+        self.graphs = {graph.name: graph for graph in _graphs(body)}
+        found = (_RESOURCE.match(line) for line in end.splitlines())
+        self._resources = {match[1]: match[2] for match in found if match}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._digests: dict[str, str] = {}
+
+    @property
+    def functions(self) -> tuple[Graph, ...]:
+        """What an app can call, in order."""
+        return tuple(graph for graph in self.graphs.values() if not graph.private)
+
+    def array(self, constant: Operation) -> NDArray[Any]:
+        """The values of a constant; BundleError for one that is written in another way."""
+        (kind,) = constant.makes
+        key = f"{constant.head} {kind}"
+        if key not in self._arrays:
+            self._arrays[key] = self._read(constant.head, kind)
+        return self._arrays[key]
+
+    def place(self, constant: Operation) -> str:
+        """Where a constant is stored: the same for constants that share it."""
+        return (
+            constant.head
+            if constant.head.startswith("dense_resource")
+            else f"{constant.head} {constant.makes}"
+        )
+
+    def content(self, constant: Operation) -> str:
+        """The same for constants of the same values, whatever a program calls them."""
+        if not constant.head.startswith("dense_resource"):
+            return constant.head
+        name = constant.head[constant.head.index("<") + 1 : constant.head.rindex(">")]
+        if name not in self._digests:
+            self._digests[name] = hashlib.sha256(self._resources[name].encode()).hexdigest()
+        return self._digests[name]
+
+    def _read(self, text: str, kind: Type) -> NDArray[Any]:
+        dtype = np.dtype(NUMPY.get(kind.dtype, "void"))
+        inside = text[text.index("<") + 1 : text.rindex(">")]
+        try:
+            if text.startswith("dense_resource"):
+                return np.frombuffer(bytes.fromhex(self._resources[inside][ALIGNMENT:]), dtype).reshape(
+                    kind.sizes
+                )
+            if inside.startswith('"0x'):
+                values = np.frombuffer(bytes.fromhex(inside[3:-1]), dtype)
+                return np.broadcast_to(values if values.size == 1 else values.reshape(kind.sizes), kind.sizes)
+            literal = inside.replace("true", "True").replace("false", "False")
+            if special := re.fullmatch(r"0x([0-9A-F]+)", literal):  # an infinity or NaN
+                bits = int(special[1], 16).to_bytes(dtype.itemsize, "little")
+                return np.broadcast_to(np.frombuffer(bits, dtype), kind.sizes)
+            return np.broadcast_to(np.array(ast.literal_eval(literal)).astype(dtype), kind.sizes)
+        except (KeyError, TypeError, ValueError, SyntaxError) as error:
+            raise BundleError(f"a constant of the program is written in an unknown way: {error}") from error
+
+
+def read_program(asset: Path) -> ProgramText:
+    """The program of an asset; BundleError for one that Core AI cannot read."""
+    from coreai.authoring import AIModelAsset
+
+    try:
+        return ProgramText(str(AIModelAsset.load(str(asset)).program))
+    except RuntimeError as error:
+        raise BundleError(f"Core AI cannot read {asset}: {error}; export it again") from error
+
+
+def _graphs(text: str) -> Iterator[Graph]:
+    begun: re.Match[str] | None = None
+    operations: list[Operation] = []
+    for line in text.splitlines():
+        if match := _GRAPH.match(line):
+            begun, operations = match, []
+        elif begun is not None and line == "  }":
+            inputs, _, outputs = begun[3].partition(") -> ")
+            yield Graph(begun[2], begun[1] is not None, _ports(inputs), _ports(outputs), tuple(operations))
+            begun = None
+        elif begun is not None and (match := _OPERATION.match(line)):
+            operations.append(_operation(match))
+
+
+def _ports(text: str) -> dict[str, Type]:
+    return {name: _type(kind) for kind, name in _PORT.findall(text)}
+
+
+def _operation(match: re.Match[str]) -> Operation:
+    name, kind, rest = match[1] or "", match[2].removeprefix("decomposable."), match[3]
+    head, _, signature = rest.rpartition(" : ")
+    before, arrow, after = signature.rpartition("->")
+    if not arrow:
+        before, arrow, after = signature.rpartition(" to ")
+    takes, makes = ([_type(one) for one in _TYPE.findall(part)] for part in (before, after))
+    reads = () if kind == CONSTANT else tuple(_VALUE.findall(head))
+    return Operation(kind, name, reads, tuple(takes), tuple(makes), head)
+
+
+def _type(text: str) -> Type:
+    *sizes, dtype = text.split(",")[0].split("x")
+    return Type(tuple(None if size == "?" else int(size) for size in sizes), dtype)
