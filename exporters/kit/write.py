@@ -54,9 +54,11 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
         for source in sorted(TEMPLATE.rglob("*"))
         if source.is_file()
     }
-    files["Package.swift"] = _for_systems(
-        files["Package.swift"].decode(), app_form(manifest).oldest_ios
-    ).encode()
+    form = app_form(manifest)
+    if (
+        form.runtime == "coreml"
+    ):  # of Core AI the sources ask, so that the package also serves apps for older systems
+        files["Package.swift"] = _for_systems(files["Package.swift"].decode(), form.oldest_ios).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
     files[f"{CORE_TESTS}/{DESCRIPTION}"] = description
     files[VECTORS] = _json(test_vectors(manifest, golden.bucket))

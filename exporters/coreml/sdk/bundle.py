@@ -1,4 +1,4 @@
-"""A Core ML or Core AI bundle as its manifest describes it. numpy and the standard library alone: bench projects carry it."""
+"""A Core ML or Core AI bundle as its manifest describes it. numpy and the standard library: projects carry it."""
 
 from __future__ import annotations
 
