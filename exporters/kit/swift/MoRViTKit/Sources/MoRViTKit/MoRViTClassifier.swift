@@ -34,13 +34,12 @@ public actor MoRViTClassifier {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
     private init(
-        _ place: ModelPlace, description: ModelDescription, computeUnits: ComputeUnits, allowsUpscaling: Bool
-    ) async throws {
+        _ model: any PixelClassifying, description: ModelDescription, computeUnits: ComputeUnits, allowsUpscaling: Bool
+    ) {
+        self.model = model
         self.description = description
         self.computeUnits = computeUnits
         self.allowsUpscaling = allowsUpscaling
-        model = try await place.open(description, computeUnits: computeUnits)
-        try model.load(description.functions[0])
     }
 
     /// Loads a model that is in the app.
@@ -58,7 +57,7 @@ public actor MoRViTClassifier {
         named name: String = ModelDescription.defaultName, in bundle: Bundle = .main,
         computeUnits: ComputeUnits = .all, allowsUpscaling: Bool = false
     ) async throws -> MoRViTClassifier {
-        try await MoRViTClassifier(
+        try await load(
             .named(name, in: bundle), description: ModelDescription(named: name, in: bundle),
             computeUnits: computeUnits, allowsUpscaling: allowsUpscaling
         )
@@ -83,10 +82,25 @@ public actor MoRViTClassifier {
             throw MoRViTError.modelNotFound(place: url.path)
         }
         let beside = url.deletingPathExtension().appendingPathExtension("json")
-        return try await MoRViTClassifier(
+        return try await load(
             .url(url), description: description ?? ModelDescription(contentsOf: beside),
             computeUnits: computeUnits, allowsUpscaling: allowsUpscaling
         )
+    }
+
+    private static func load(
+        _ place: ModelPlace, description: ModelDescription, computeUnits: ComputeUnits, allowsUpscaling: Bool
+    ) async throws -> MoRViTClassifier {
+        let classifier = MoRViTClassifier(
+            try await place.open(description, computeUnits: computeUnits), description: description,
+            computeUnits: computeUnits, allowsUpscaling: allowsUpscaling
+        )
+        try await classifier.loadEntry()
+        return classifier
+    }
+
+    private func loadEntry() throws {
+        try model.load(description.functions[0])
     }
 
     /// Loads all functions, so that no later prediction waits for it.
