@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # --no-compile saves about 165 MiB: Python then writes .pyc files of the modules that it imports, and of no others
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: help demo test lint types unit package fuzz mutants train clean
+.PHONY: help demo test lint types unit package fuzz mutants arm train clean
 
 help:
 	@echo "make demo    install what it needs, then run every step on the trained digits models (about a minute)"
@@ -17,6 +17,7 @@ help:
 	@echo "make package build the wheel and the sdist, and try both in environments of their own"
 	@echo "make fuzz    try 10,000 mutated inputs of every kind; FUZZ=\"--seconds 60\" ends it sooner, --help lists the options"
 	@echo "make mutants change 240 conditions and numbers one by one, and count how many changes the quick tests notice"
+	@echo "make arm     run bundles and the agent on emulated Arm processors: correctness, no speed (needs qemu-user-static, mmdebstrap)"
 	@echo "make train   train the two digits models again (about 40 minutes on two cores)"
 	@echo "make clean   remove the environment and everything built"
 
@@ -47,6 +48,10 @@ fuzz: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/mutants.py $(MUTANTS)
+
+arm: $(READY)
+	tests/arm/make-userland build/arm $(BIN)/python
+	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/run.py $(ARM)
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert

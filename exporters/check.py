@@ -12,7 +12,7 @@ import numpy as np
 from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import synthetic_images
-from morvit_deploy.bundle.session import Session
+from morvit_deploy.bundle.session import Session, warnings_here
 from morvit_deploy.errors import BundleError, MissingExtraError
 from morvit_deploy.exporters.targets import open_runner
 from morvit_deploy.report import Report, Table, size
@@ -31,6 +31,7 @@ class BundleCheck:
     bundle: Path
     checked: Mapping[str, str]
     not_checked: tuple[str, ...]
+    warnings: tuple[str, ...] = ()  # why its results may be worse here
 
     def as_dict(self) -> dict[str, Any]:
         """For programs. It has no `passed`: that is said of a bundle that was compared with its checkpoint."""
@@ -38,6 +39,7 @@ class BundleCheck:
             "bundle": str(self.bundle),
             "checked": dict(self.checked),
             "not_checked": list(self.not_checked),
+            "warnings": list(self.warnings),
         }
 
     def report(self) -> Report:
@@ -65,11 +67,12 @@ def check_bundle(bundle: str | Path, *, threads: int | None = None) -> BundleChe
         "manifest": f"{manifest.format}, target {manifest.target}, {manifest.precision}; fits its config and plan",
         "files": f"{len(manifest.files)}, {total}; size and sha256 of each as listed",
     }
+    warnings = warnings_here(manifest)
     try:
         checked |= _run(folder, manifest, threads)
     except MissingExtraError as error:
-        return BundleCheck(folder, checked, (f"whether it runs: {error}", *AGAINST_CHECKPOINT))
-    return BundleCheck(folder, checked, AGAINST_CHECKPOINT)
+        return BundleCheck(folder, checked, (f"whether it runs: {error}", *AGAINST_CHECKPOINT), warnings)
+    return BundleCheck(folder, checked, AGAINST_CHECKPOINT, warnings)
 
 
 def _run(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ from morvit_deploy.bundle.pixels import Pixels, read_image
 from morvit_deploy.bundle.session import Guess, Session, guesses_of
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
-from morvit_deploy.exporters.targets import open_bundle
+from morvit_deploy.exporters.targets import issue_warnings, open_session
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.heads import SIGMOID
 from morvit_deploy.report import Picture, Report, Shown, numbered
@@ -163,7 +163,9 @@ def predict(
     >>> for one in md.predict("build/onnx", "photos", top=3):
     ...     print(one.image, one.label, one.probability)
     """
-    opened = nullcontext(bundle) if isinstance(bundle, Session) else open_bundle(bundle, threads=threads)
+    opened = nullcontext(bundle) if isinstance(bundle, Session) else open_session(bundle, threads=threads)
+    if isinstance(opened, Session):
+        issue_warnings(opened, decorators=1)
     paths, _ = pictures_in([images] if isinstance(images, (str, Path)) else images)
     found: list[Prediction] = []
     failures: list[Failure] = []

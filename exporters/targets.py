@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import morvit_deploy.exporters
+from morvit_deploy.agent.core.releases import not_importable
 from morvit_deploy.bundle.known import find_with
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import MorvitWarning, TargetError
 from morvit_deploy.exporters.options import TargetOptions
 from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
@@ -56,6 +58,8 @@ class Target:
     needs: Needs
     exporter: str  # place of its Exporter
     runner: str  # place of `open(folder, manifest, threads, probes, bucket) -> Runner`
+    # place of `required(folder, manifest) -> dict`: library to the oldest release that runs the bundle
+    required: str | None = None
     board_files: str | None = None  # place of `board_files(bundle, manifest) -> BoardFiles`, if boards run it
     devices: tuple[str, ...] = ()  # names of `bench --device` that can measure it
     options: type[TargetOptions] = TargetOptions
@@ -99,8 +103,20 @@ class Target:
     def load_runner(self) -> Callable[..., Runner]:
         """`open(folder, manifest, threads, probes, bucket) -> Runner`."""
         require(self.needs.run, f"running a bundle of target {self.name}", self.needs.extra)
-        runner: Callable[..., Runner] = _load(self.runner)
+        try:
+            runner: Callable[..., Runner] = _load(self.runner)
+        except ModuleNotFoundError:
+            raise
+        except ImportError as error:  # it is there and broken
+            library = (error.name or self.needs.run[0]).partition(".")[0]
+            raise TargetError(
+                f"{not_importable(library, error)}; `morvit-deploy doctor` lists what works here"
+            ) from error
         return runner
+
+    def required_by(self, folder: Path, manifest: Manifest) -> dict[str, str]:
+        """Library to the oldest release that runs a bundle; empty where nothing is known of it."""
+        return dict(_load(self.required)(folder, manifest)) if self.required else {}
 
     def load_board_files(self) -> Callable[[Path, Manifest], BoardFiles]:
         """The function that lists a board's files; TargetError when no board runs this target."""
@@ -158,11 +174,21 @@ def open_bundle(
 
     `threads` is the number of compute threads (default: all cores this process may use). With `bucket` every image
     runs in that bucket. With `probes` the graph of that bucket (or of the only one) also returns the values inside
-    that `verify` compares. Raises BundleError, PlanError or TargetError.
+    that `verify` compares. Raises BundleError, PlanError or TargetError, also for a runtime that is too old. Issues a
+    MorvitWarning for each of the session's `warnings`.
 
     >>> with md.open_bundle("build/onnx", threads=4) as session:
     ...     logits = session.logits(pixels)
     """
+    session = open_session(folder, threads=threads, probes=probes, bucket=bucket)
+    issue_warnings(session, decorators=2)
+    return session
+
+
+def open_session(
+    folder: str | Path, *, threads: int | None = None, probes: bool = False, bucket: str | None = None
+) -> Session:
+    """As `open_bundle`, for callers that report the session's `warnings` themselves."""
     from morvit_deploy.bundle.links import open_linked
     from morvit_deploy.bundle.session import Session
 
@@ -170,6 +196,12 @@ def open_bundle(
     return Session(
         folder, manifest, open_runner(folder, manifest, threads=threads, probes=probes, bucket=bucket)
     )
+
+
+def issue_warnings(session: Session, decorators: int) -> None:
+    """Issue a session's `warnings`, at the line that called the function calling this, which has these decorators."""
+    for text in session.warnings:
+        warnings.warn(text, MorvitWarning, stacklevel=3 + decorators)
 
 
 def bundle_files(folder: Path, manifest: dict[str, Any]) -> list[str]:

@@ -43,7 +43,8 @@ def bundle_table(folder: Path, manifest: Manifest) -> Table:
     rows = [
         (
             "target",
-            f"{manifest.target}, {manifest.precision}, form {manifest.form}, batch {manifest.batch}"
+            ", ".join(filter(None, (manifest.target, manifest.target_form.said, manifest.precision)))
+            + f", form {manifest.form}, batch {manifest.batch}"
             + (f", dispatch {manifest.dispatch}" if manifest.plan.adaptive else ""),
         ),
         ("files", ", ".join(_files(manifest))),

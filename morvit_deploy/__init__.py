@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         LostError,
         MissingExtraError,
         MorvitError,
+        MorvitWarning,
         OutputError,
         ParityError,
         PlanError,
@@ -63,6 +64,7 @@ __all__ = [
     "LostError",
     "MissingExtraError",
     "MorvitError",
+    "MorvitWarning",
     "OutputError",
     "ParityError",
     "PlanError",
@@ -103,7 +105,7 @@ _HOMES = {
     "predict": "exporters.prediction",
     "save_checkpoint": "model.checkpoint",
     "verify": "exporters.verification",
-} | {name: "errors" for name in __all__ if name.endswith("Error") or name == "CheckFailed"}
+} | {name: "errors" for name in __all__ if name.endswith(("Error", "Warning")) or name == "CheckFailed"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,8 @@ MorvitError                  exit status 2: bad usage or input
     ├── ParityError          the bundle does not compute what the checkpoint computes
     ├── PrecisionError       a bundle below fp32 misses its gate, or is not faster
     └── AccuracyError        a plan ruins the model
+
+MorvitWarning                a UserWarning: an opened bundle may answer worse than where it was exported
 """
 
 from __future__ import annotations
@@ -105,6 +107,10 @@ class PrecisionError(CheckFailed):
 
 class AccuracyError(CheckFailed):
     """A plan surely keeps less than nine tenths of the trained model's accuracy."""
+
+
+class MorvitWarning(UserWarning):
+    """An opened bundle may answer worse here than where it was exported; the message has the reason."""
 
 
 def listed(problems: Sequence[str], most: int | None = None) -> str:

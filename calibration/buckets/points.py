@@ -125,10 +125,9 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
     """Return a point for each number of buckets; the logits are the same, and only the cost differs."""
     assert last.counts is not None
     counts = _held(last.counts[:, 0])
-    fits = [
-        fit_exact(counts, number, costs.of, config.num_patches)
-        for number in range(1, (buckets or MAX_BUCKETS) + 1)
-    ]
+    fits = _fits(
+        lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets or MAX_BUCKETS
+    )
     preferred = fits[-1] if buckets else choose_buckets(fits)
     return [
         Point(
@@ -148,4 +147,9 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
 
 def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:
     """Fit at most `buckets`, or as many as reduce the cost noticeably."""
-    return fit(buckets) if buckets else choose_buckets([fit(number) for number in range(1, MAX_BUCKETS + 1)])
+    return fit(buckets) if buckets else choose_buckets(_fits(fit, MAX_BUCKETS))
+
+
+def _fits(fit: Callable[[int], Ladder], most: int) -> list[Ladder]:
+    """Fit 1, 2, … `most` buckets."""
+    return [fit(number) for number in range(1, most + 1)]

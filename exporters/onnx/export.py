@@ -9,7 +9,10 @@ from typing import Any
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
+from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
+from morvit_deploy.exporters.onnx.graphs.plain import read_graph
+from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.lowering import lower
@@ -22,6 +25,13 @@ class OnnxExporter(Exporter):
     """Target `onnx`: a portable graph, one initializer for each unique weight."""
 
     def write(
+        self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
+    ) -> Written:
+        written = self._write(graphs, plan, request, folder, tell)
+        models = [read_graph(folder / name) for name in written.files if name.endswith(".onnx")]
+        return replace(written, form=OnnxForm(lowest_runtime=lowest_release(map(held_by, models))))
+
+    def _write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
         flavor = request.int8_flavor or find_target(request.target).int8_flavor

@@ -33,10 +33,12 @@ from morvit_deploy.exporters.onnx.proof_storage import (
 from morvit_deploy.exporters.onnx.proof_structure import (
     compared_numbers,
     dispatch_table,
+    limit_violations,
     mac_violations,
     operator_violations,
     port_violations,
     probe_violations,
+    runtime_violations,
     shape_violations,
 )
 from morvit_deploy.exporters.onnx.proof_values import value_violations
@@ -52,6 +54,7 @@ from morvit_deploy.exporters.structure import (
     table_violations,
     threshold_violations,
 )
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.verifying.replay import exact_copies
@@ -74,7 +77,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
 
     Checked for each bucket: every weight is read as often as its block is applied; no operator whose work
     depends on data; no dynamic dimension but the batch; MACs equal the plan's. Checked for all: each weight is stored
-    once, however many buckets read it; the only Ifs are those that choose the bucket; file size.
+    once, however many buckets read it; the only Ifs are those that choose the bucket; the target's limits; file size.
 
     Raises StructureError for files that are not valid ONNX, or that take other inputs than the manifest says.
     """
@@ -88,6 +91,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         name: prove_bucket(folder, manifest, name, graph, exact[name]) for name, graph in graphs.items()
     }
     file_bytes = sum(file.bytes for file in manifest.files)
+    limits = find_target(manifest.target).limits
     return Structure(
         nodes=len(nodes),
         operators=dict(Counter(node.op_type for node in nodes).most_common()),
@@ -97,6 +101,8 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         file_bytes=file_bytes,
         violations=[
             *operator_violations(nodes, manifest),
+            *runtime_violations(models, manifest),
+            *(found for model in models for found in limit_violations(model, folder, limits)),
             *(found for model in models for found in port_violations(model, manifest.batch == "dynamic")),
             *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),

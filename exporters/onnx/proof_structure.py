@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
+from morvit_deploy.agent.core.releases import is_older
 from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.errors import StructureError
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.onnx.form import OnnxForm
+from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
+from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import dense_macs, schedule_macs
 
@@ -33,6 +38,40 @@ def operator_violations(nodes: Iterable[onnx.NodeProto], manifest: Manifest) -> 
         for node in nodes
         if node.op_type in FORBIDDEN and node.op_type not in allowed
     ]
+
+
+def runtime_violations(models: Iterable[onnx.ModelProto], manifest: Manifest) -> list[str]:
+    """Every ONNX Runtime from the manifest's lowest on runs the graphs."""
+    form = manifest.target_form
+    if not isinstance(form, OnnxForm) or form.lowest_runtime is None:
+        return []
+    try:
+        lowest = lowest_release(map(held_by, models))
+    except StructureError as error:
+        return [str(error)]
+    if not is_older(form.lowest_runtime, lowest):
+        return []
+    return [
+        f"the manifest says that ONNX Runtime {form.lowest_runtime} runs the graphs, they require {lowest}"
+    ]
+
+
+def limit_violations(model: onnx.ModelProto, folder: Path, limits: Mapping[str, int]) -> list[str]:
+    """No TopK, in a branch or outside, ranks more values than the target's limit `topk`."""
+    most = limits.get("topk")
+    if most is None:
+        return []
+    violations, held = [], dict[str, onnx.TensorProto]()
+    for graph in every_graph(model.graph):  # outer graphs first: a branch reads their constants
+        held |= {initializer.name: initializer for initializer in graph.initializer}
+        held |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+        for node in (node for node in graph.node if node.op_type == "TopK"):
+            k = held.get(node.input[1])
+            ranked = None if k is None else int(numpy_helper.to_array(k, str(folder)).item())
+            if ranked is None or ranked > most:
+                found = "a number known only at run time" if ranked is None else f"{ranked:,}"
+                violations.append(f"node {node.name!r} ranks {found}, and the target's TopK at most {most:,}")
+    return violations
 
 
 def port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:

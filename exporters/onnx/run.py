@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.running import Runner
-from morvit_deploy.agent.run_ort import OrtRunner
+from morvit_deploy.agent.run_ort import OrtRunner, check_onnxruntime
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, WEIGHTS, graph_files
+from morvit_deploy.exporters.onnx.releases import lowest_of
 from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.machine.this import checked_threads
 
@@ -23,12 +24,13 @@ def open_onnx(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone.
 
-    With `probes` the graph of one bucket also returns the values inside it.
+    With `probes` the graph of one bucket also returns the values inside it. TargetError if ONNX Runtime is too old.
     """
     files = graph_files(manifest.dispatch, manifest.plan)
     unlisted = {*files.values(), WEIGHTS} - {file.path for file in manifest.files}
     if unlisted:  # what is not listed was not checked
         raise BundleError(f"{folder / 'manifest.json'} does not list {sorted(unlisted)}; export it again")
+    check_installed(folder, manifest)
     settings = (folder, threads, manifest.versions.get("onnxruntime"))
     integers = multiplies_integers(manifest)
     if bucket or (probes and not manifest.plan.adaptive):
@@ -49,6 +51,12 @@ def open_onnx(
         return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
 
     return HostDispatch(manifest, stem, trunk)
+
+
+def check_installed(folder: Path, manifest: Manifest) -> None:
+    """TargetError if the ONNX Runtime here is older than the bundle's lowest."""
+    with own_errors():
+        check_onnxruntime(lowest_of(folder, manifest), str(folder))
 
 
 def multiplies_integers(manifest: Manifest) -> bool:

@@ -14,6 +14,8 @@ TARGET = Target(
     ),
     exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
     runner="morvit_deploy.exporters.onnx.run:open_onnx",
+    form="morvit_deploy.exporters.onnx.form:OnnxForm",
+    required="morvit_deploy.exporters.onnx.releases:required",
     board_files="morvit_deploy.exporters.onnx.board:board_files",
     devices=("cpu", "cuda", "jetson", "ssh"),
     precisions=("fp32", "fp16", "int8"),

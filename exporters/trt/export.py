@@ -14,7 +14,7 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.build import build_engines
 from morvit_deploy.exporters.trt.flavors import EVERY, Here, choose, form_of
 from morvit_deploy.exporters.trt.form import TrtForm
-from morvit_deploy.exporters.trt.names import BUILD
+from morvit_deploy.exporters.trt.names import BUILD, Flavor
 from morvit_deploy.exporters.trt.options import TrtOptions
 from morvit_deploy.exporters.trt.proof import prove_engines
 from morvit_deploy.exporters.trt.recipe import write_recipe
@@ -68,9 +68,17 @@ class TrtExporter(OnnxExporter):
         return structure | {"proved": not structure["violations"], **engines}
 
 
+# where --flavor is not given; another flavor also builds the same graphs: `morvit-deploy build --flavor …`
+_CHOSEN: dict[Flavor, str] = {
+    "rtx": "flavor rtx was chosen, because {product} is installed here and TensorRT is not; its engines run on RTX "
+    "GPUs, not on a Jetson: for TensorRT export with --flavor tensorrt",
+    "tensorrt": "flavor tensorrt was chosen ({product}); for TensorRT-RTX export with --flavor rtx",
+}
+
+
 def _remarks(here: Here, form: TrtForm, request: Request, dispatch: str) -> tuple[str, ...]:
     """How the engines were built or are to be built, and what runs them."""
-    found = []
+    found = [] if TrtOptions.of(request).flavor else [_CHOSEN[here.flavor].format(product=here.product)]
     if here.builds:
         gpus = ", ".join(form.compute_capability) or (EVERY if here.flavor == "rtx" else "this GPU")
         found.append(f"engines were built with {here.product}, for {gpus}")

@@ -78,7 +78,7 @@ def look(flavor: Flavor) -> Here:
 def choose(options: TrtOptions) -> Here:
     """The chosen flavor, else the installed one, TensorRT first; without either, TensorRT.
 
-    ConfigError for an option that the flavor does not support.
+    ConfigError for an option that the flavor does not support, TargetError for a GPU that it does not build for.
     """
     installed = [flavor for flavor in get_args(Flavor) if is_installed(flavor)]
     flavor: Flavor = options.flavor or (installed or ["tensorrt"])[0]
@@ -90,6 +90,10 @@ def choose(options: TrtOptions) -> Here:
             f"compute_capability: got {', '.join(sorted(unknown))}; {here.product} builds for "
             f"{', '.join(capabilities(here))}"
         )
+    if flavor == "rtx" and here.version is not None and not options.compute_capability:
+        refused = trt_build.why_not_here(load("rtx"), here.device)
+        if refused is not None:
+            raise TargetError(refused)
     return here
 
 
@@ -97,16 +101,14 @@ def capabilities(here: Here) -> list[str]:
     """Names of the GPUs that RTX can build for."""
     if here.flavor != "rtx" or here.version is None:
         return []
-    members = load("rtx").ComputeCapability.__members__
-    return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
+    return trt_build.capabilities_of(load("rtx"))
 
 
 def form_of(options: TrtOptions, here: Here, dynamic: bool) -> TrtForm:
     """The recipe's settings; without a named GPU, rtx builds for this machine's, or for all from Ampere on."""
     named = options.compute_capability
-    if here.flavor == "rtx" and not named and here.device is not None:
-        own = "SM" + here.device["compute_capability"].replace(".", "")
-        named = (own,) if own in capabilities(here) else ()
+    if here.runs and here.flavor == "rtx" and not named and here.device is not None:
+        named = ("SM" + here.device["compute_capability"].replace(".", ""),)  # `choose` has checked it
     return TrtForm(
         flavor=here.flavor,
         compute_capability=named,

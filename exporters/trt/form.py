@@ -18,3 +18,7 @@ class TrtForm(TargetForm):
     hardware_compatible: bool = False
     version_compatible: bool = False
     max_batch: Annotated[int, Field(ge=1)] | None = None  # of a dynamic batch
+
+    @property
+    def said(self) -> str:
+        return f"flavor {self.flavor}"

@@ -87,7 +87,8 @@ def open_engines(
             content = trt_engines.read_engine(build, record, name)
         except trt_engines.EngineError as error:
             raise BundleError(str(error)) from None
-        engine = TrtEngine(trt, cuda, content, name, graph=graphs)
+        host_code = trt_engines.has_host_code(record, name)
+        engine = TrtEngine(trt, cuda, content, name, graph=graphs, host_code=host_code)
         engine.runtime = f"{here.product} on {here.device['name']}" if here.device else here.product
         return engine
 
@@ -114,6 +115,10 @@ class Probed(Runner):
 
     def run(self, feeds: Arrays) -> Arrays:
         return self.inside.run(feeds) | self.engines.run(feeds)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return self.engines.remarks
 
     def close(self) -> None:
         self.engines.close()

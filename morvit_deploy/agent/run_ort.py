@@ -8,6 +8,7 @@ import onnxruntime as ort
 
 from morvit_deploy.agent.core.faults import Refused
 from morvit_deploy.agent.core.recipe import Recipe
+from morvit_deploy.agent.core.releases import check_release
 from morvit_deploy.agent.core.running import Arrays, HostDispatch, Runner
 
 _STOP_SPINNING = "session.force_spinning_stop"
@@ -62,8 +63,15 @@ class OrtRunner(Runner):
         del self.session
 
 
+def check_onnxruntime(lowest: str | None, what: str) -> None:
+    """Lacking if `what` requires a newer ONNX Runtime: an older one may end the process when it loads a graph."""
+    if lowest is not None:
+        check_release("onnxruntime", ort.__version__, lowest, what)
+
+
 def open_recipe(folder: Path, recipe: Recipe, threads: int, bucket: str | None) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, of that bucket's graph alone."""
+    check_onnxruntime(recipe.more.get("lowest"), recipe.name)
     written_with, integers = recipe.written_with.get("onnxruntime"), recipe.more.get("integers", True)
     if bucket is not None:
         return OrtRunner(folder / recipe.alone[bucket], folder, threads, written_with, integers=integers)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.faults import AgentError, Lacking
+from morvit_deploy.agent.core.releases import is_older, not_importable
 
 if TYPE_CHECKING:  # these need numpy, which `check_runtime` looks for
     from morvit_deploy.agent.core.recipe import Recipe
@@ -29,17 +30,17 @@ class Runtime:
 
     module: str  # of its runner
     imports: str | None  # the library's module; None: `check_builder` looks for it
-    least: tuple[int, ...]  # oldest version that reads exported bundles
+    least: str  # oldest release that reads exported bundles
     install: str  # command for the device
 
 
 RUNTIMES = {
-    "trt": Runtime("morvit_deploy.agent.trt.run", None, (), "sudo apt-get install python3-numpy"),
+    "trt": Runtime("morvit_deploy.agent.trt.run", None, "", "sudo apt-get install python3-numpy"),
     "onnx": Runtime(
         "morvit_deploy.agent.run_ort",
         "onnxruntime",
-        (1, 16),  # the oldest that exported graphs were run in; they are opset 18, IR version 8
-        '{python} -m pip install numpy "onnxruntime>=1.16"',
+        "1.16",  # a bundle may require a newer one
+        '{python} -m pip install numpy "onnxruntime>={least}"',
     ),
 }
 
@@ -52,11 +53,15 @@ def load_runner(target: str) -> Callable[[Path, Recipe, int, str | None], Runner
     return opener
 
 
-def check_runtime(target: str) -> dict[str, str]:
-    """Versions of Python, numpy and the target's runtime here; Lacking names what to install."""
+def check_runtime(target: str, required: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions of Python, numpy and the target's runtime here; Lacking names what to install.
+
+    `required` is what the bundles require: module to its oldest release.
+    """
     runtime = _known(target)
+    least = (required or {}).get(runtime.imports or "", runtime.least)
     fix = (
-        f"; on the device run `{runtime.install.format(python=sys.executable)}`, "
+        f"; on the device run `{runtime.install.format(python=sys.executable, least=least)}`, "
         "or name an interpreter that has it with --python"
     )
     found = {"python": platform.python_version()}
@@ -64,11 +69,10 @@ def check_runtime(target: str) -> dict[str, str]:
         try:
             found[name] = str(import_module(name).__version__)
         except ImportError as error:
-            raise Lacking(f"{sys.executable} on the device cannot import {name}: {error}{fix}") from None
+            raise Lacking(f"{sys.executable} on the device {not_importable(name, error)}{fix}") from None
     version = found[runtime.imports or "numpy"]
-    if _numbers(version) < runtime.least:
-        wanted = ".".join(map(str, runtime.least))
-        raise Lacking(f"the device has {runtime.imports} {version}, expected {wanted} or newer{fix}")
+    if is_older(version, least):
+        raise Lacking(f"the device has {runtime.imports} {version}, expected {least} or newer{fix}")
     return found
 
 
@@ -85,8 +89,3 @@ def _known(target: str) -> Runtime:
     if target not in RUNTIMES:
         raise AgentError(f"got target {target!r}; the agent runs: {', '.join(RUNTIMES)}")
     return RUNTIMES[target]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+")[0].split(".")
-    return tuple(int(part) for part in parts[:3] if part.isdigit())

@@ -43,7 +43,7 @@ class Supervisor:
         self._builder = Builder(command, self._say)  # its events have a key of their own
         self._heard, self._leaving = time.monotonic(), threading.Lock()
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "check": lambda request: check_runtime(request["target"]),
+            "check": lambda request: check_runtime(request["target"], request.get("required")),
             "threads": lambda request: {"threads": checked_threads(request["threads"], available_cores())},
             "check_builder": lambda request: check_builder(request["flavor"], strict=request["strict"]),
             "build": self._build,

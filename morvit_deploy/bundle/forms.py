@@ -25,6 +25,11 @@ class TargetForm(Strict):
         """Are the stored weights those of the checkpoint?"""
         return True
 
+    @property
+    def said(self) -> str:
+        """What a table says of the target beside its name."""
+        return ""
+
     def problems(self, manifest: Manifest) -> list[str]:
         """What in the manifest contradicts this entry."""
         return []

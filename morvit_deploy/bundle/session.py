@@ -17,6 +17,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetError
 from morvit_deploy.machine import integer_kernels
+from morvit_deploy.machine.integer_kernels import IntegerKernels
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.heads import SIGMOID, probabilities
 from morvit_deploy.model.precision import Lowering
@@ -54,8 +55,8 @@ class Session:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why results on this machine may be worse than where the bundle was exported."""
-        return (*kernel_warnings(self.manifest.lowering), *head_warnings(self.manifest.config))
+        """Why results on this machine may be worse, or runs slower, than where the bundle was exported."""
+        return (*warnings_here(self.manifest), *self.runner.remarks)
 
     def __enter__(self) -> Session:
         return self
@@ -144,6 +145,11 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return probabilities(logits)
 
 
+def warnings_here(manifest: Manifest) -> tuple[str, ...]:
+    """Why a bundle's results on this machine may be worse than where it was exported."""
+    return (*kernel_warnings(manifest.lowering), *head_warnings(manifest.config))
+
+
 def head_warnings(config: Config) -> tuple[str, ...]:
     """A sentence for a softmax of one logit, which is always 1; none for other heads."""
     if config.num_classes > 1 or config.head_activation == SIGMOID:
@@ -154,15 +160,16 @@ def head_warnings(config: Config) -> tuple[str, ...]:
     )
 
 
-def kernel_warnings(lowering: Lowering | None) -> tuple[str, ...]:
-    """A sentence where a bundle's int8 products saturate on this machine; none elsewhere."""
+def kernel_warnings(lowering: Lowering | None, kernels: IntegerKernels | None = None) -> tuple[str, ...]:
+    """A sentence where a bundle's int8 products saturate, none elsewhere; `kernels` are those of another machine."""
     if lowering is None or lowering.flavor != "cpu" or lowering.weight_bits == 7:
         return ()
-    here = integer_kernels.kernels_here()
+    here = kernels or integer_kernels.kernels_here()
     if not here.saturating:
         return ()
     return (
         f"int8 products saturate on this processor ({here.instruction_set}, no VNNI) and the bundle has 8-bit "
         "weights, so its results can be much worse here than where it was exported. Export it on a machine like "
-        "this one, for 7-bit weights, or run it with session.disable_quant_qdq=1, at the speed of float",
+        "this one, for 7-bit weights, or in fp32. A program of your own can set the session option "
+        "session.disable_quant_qdq to 1, at the speed of float",
     )

@@ -134,7 +134,14 @@ def _on_gpu(words: BenchWords) -> tuple[CudaResult, Report]:
 
     batches = None if words.measured.batch is None else [words.measured.batch]
     with working("opening the bundle") as (tell, progress):
-        result = bench_cuda(words.folders, batches=batches, tell=tell, progress=progress, **words.settings)
+        result = bench_cuda(
+            words.folders,
+            batches=batches,
+            tf32=words.measured.tf32,
+            tell=tell,
+            progress=progress,
+            **words.settings,
+        )
     return result, cuda_report(result)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_apple(words: BenchWords) -> None:
-    """Measure, or write the project; raises typer.Exit when a measurement ended early."""
+    """Measure, or write the project; raises typer.Exit when a measurement ended early or a unit failed."""
     words.check_apple()
     if words.apple.emit_project is not None:
         _write(words, words.apple.emit_project)
@@ -28,7 +28,7 @@ def run_apple(words: BenchWords) -> None:
 def _measure(words: BenchWords) -> None:
     from morvit_deploy.measuring.apple.bench import bench_apple, check_system
     from morvit_deploy.measuring.apple.dispatching import chosen_units
-    from morvit_deploy.measuring.apple.running import CUT, Wish
+    from morvit_deploy.measuring.apple.running import Wish, exit_status
     from morvit_deploy.measuring.apple.views import apple_report
 
     timing, apple = words.timing, words.apple
@@ -50,8 +50,8 @@ def _measure(words: BenchWords) -> None:
         )
     words.keep(result)
     emit(apple_report(result), result.as_dict(), words.output.json)
-    if cut := result.conditions.get(CUT):
-        raise typer.Exit(cut["exit_status"])
+    if status := exit_status(result):
+        raise typer.Exit(status)
 
 
 def _write(words: BenchWords, project: Path) -> None:

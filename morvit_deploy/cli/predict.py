@@ -77,13 +77,13 @@ def predict(
             check_outside(shown.depth_map, path)
     from morvit_deploy.bundle.views import prediction_table
     from morvit_deploy.exporters.prediction import why_incomplete
-    from morvit_deploy.exporters.targets import find_target, open_bundle
+    from morvit_deploy.exporters.targets import find_target, open_session
     from morvit_deploy.report import Report
 
     images, said = say_listed(given, exif=shown.exif)
     warning = ""
     with working("opening the bundle") as (tell, progress):
-        with open_bundle(bundle, threads=shown.threads) as session:
+        with open_session(bundle, threads=shown.threads) as session:
             has_depth = any(port.name == "depth" for port in session.manifest.outputs)
             if shown.depth_map is not None and not has_depth:
                 raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")

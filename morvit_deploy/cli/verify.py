@@ -70,4 +70,5 @@ def _check_alone(folder: Path, threads: int | None, as_json: bool) -> None:
 
     found = check_bundle(folder, threads=threads)
     emit(found.report(), found.as_dict(), as_json)
+    warn(found.warnings)
     note(f"not compared with a checkpoint; run `{install_line('export')}` and give --checkpoint")

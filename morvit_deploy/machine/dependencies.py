@@ -6,8 +6,14 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from morvit_deploy.agent.core.releases import installed as installed
 from morvit_deploy.errors import TargetError
 from morvit_deploy.machine.extras import PACKAGE, install_line
+
+WITH_ALL_WHEELS = {
+    "sys_platform": "linux",
+    "platform_machine": "x86_64",
+}  # where no marker excludes a library
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Library:
     installed: str | None
     fits: bool
     problem: str | None = None  # why it cannot be imported, "" if it can; None: it was not tried
+    by_pip: bool = True  # does its extra install it on this machine?
 
     @property
     def state(self) -> str:
@@ -47,7 +54,10 @@ def own() -> importlib.metadata.Distribution:
 
 
 def libraries() -> Iterator[Library]:
-    """The package's own requirements that apply on this machine, core first; an extra that another includes once."""
+    """The package's own requirements, core first; an extra that another includes once.
+
+    Those that do not apply on this machine are left out, unless they are there: a Jetson has TensorRT without pip.
+    """
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
@@ -61,19 +71,15 @@ def libraries() -> Iterator[Library]:
         for requirement in wanted:
             marker = requirement.marker
             optional = marker is not None and not marker.evaluate({"extra": ""})
-            if optional == bool(extra) and (marker is None or marker.evaluate({"extra": extra})):
-                version = installed(requirement.name)
+            here = marker is None or marker.evaluate({"extra": extra})
+            version = installed(requirement.name)
+            brought = version is not None and (
+                marker is None or marker.evaluate({"extra": extra, **WITH_ALL_WHEELS})
+            )
+            if optional == bool(extra) and (here or brought):
                 ranges = ",".join(sorted(map(str, requirement.specifier), reverse=True))  # lower bound first
                 fits = version is not None and within(version, ranges)
-                yield Library(requirement.name, ranges, extra, version, fits)
-
-
-def installed(name: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+                yield Library(requirement.name, ranges, extra, version, fits, by_pip=here)
 
 
 def within(version: str, ranges: str) -> bool:

@@ -12,13 +12,16 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.dependencies import Library, libraries, own, within
 from morvit_deploy.machine.extras import install_line
 from morvit_deploy.machine.importing import try_imports
 from morvit_deploy.report import Report, Shown
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.fit import BundleFit
 
 BUSY_SHARE = (
     0.5  # of the cores in use by others: medians of a latency measurement then drift by tens of percent
@@ -52,6 +55,7 @@ class Diagnosis(Shown):
     conditions: dict[str, str]  # of a measurement made now
     libraries: tuple[Library, ...]
     targets: tuple[TargetState, ...]
+    bundle: BundleFit | None = None  # of the bundle that was given
 
     @property
     def missing(self) -> tuple[Library, ...]:
@@ -68,7 +72,7 @@ class Diagnosis(Shown):
         """The line that installs what is missing or out of range: by group, "core" first."""
         unfit = [lib for lib in self.libraries if not lib.fits or lib.problem]
         core = " ".join(f'"{lib.name}{lib.wanted}"' for lib in unfit if not lib.extra)
-        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra)
+        extras = dict.fromkeys(lib.extra for lib in unfit if lib.extra and lib.by_pip)
         again = "--force-reinstall " if any(lib.problem and not lib.extra for lib in unfit) else ""
         return ({"core": f"pip install {again}{core}"} if core else {}) | {
             name: install_line(name) for name in extras
@@ -88,17 +92,21 @@ class Diagnosis(Shown):
 
     def as_dict(self) -> dict[str, Any]:
         states = [{**asdict(lib), "state": lib.state} for lib in self.libraries]
-        return {**asdict(self), "libraries": states, "install": self.install}
+        bundle = self.bundle and self.bundle.as_dict()
+        return {**asdict(self), "libraries": states, "install": self.install, "bundle": bundle}
 
 
 @checks_keywords()
-def doctor() -> Diagnosis:
+def doctor(bundle: str | Path | None = None) -> Diagnosis:
     """What this machine can export, run and measure; each installed library is imported in a child process.
 
-    Raises TargetError when the package's own metadata cannot be read.
+    With `bundle` also whether it runs here: its runtime, the oldest version that it requires, and its int8 kernels.
+    Raises TargetError when the package's own metadata cannot be read, BundleError for a damaged bundle.
 
     >>> md.doctor().install
+    >>> md.doctor("build/onnx").bundle
     """
+    fit = None if bundle is None else _fit(bundle)  # its errors come before the imports, which take long
     listed = tuple(libraries())
     load = (
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -107,6 +115,7 @@ def doctor() -> Diagnosis:
     found = tuple(replace(lib, problem=problems.get(lib.name)) for lib in listed)
     have, gpus = {lib.name for lib in found if lib.works}, _gpus()
     machine = _machine() if "psutil" in have else None
+    states = tuple(_targets(have, bool(gpus)))
     return Diagnosis(
         version=own().version,
         python=platform.python_version(),
@@ -116,7 +125,8 @@ def doctor() -> Diagnosis:
         measures=_measures(),
         conditions=_conditions(machine["cores"] if machine else None, load),
         libraries=found,
-        targets=tuple(_targets(have, bool(gpus))),
+        targets=states,
+        bundle=fit and fit.with_runtime({state.name: state.runs_here for state in states}),
     )
 
 
@@ -136,6 +146,12 @@ def _targets(have: set[str], gpu: bool) -> Iterator[TargetState]:
         needs = target.needs
         here = target.runs_here(have, gpu) if have.issuperset(needs.run) else ""
         yield TargetState(name, target.runs_on, have.issuperset(needs.export), bool(here), here)
+
+
+def _fit(bundle: str | Path) -> BundleFit:
+    from morvit_deploy.exporters.fit import fit_here
+
+    return fit_here(bundle)
 
 
 def _gpus() -> tuple[str, ...] | None:

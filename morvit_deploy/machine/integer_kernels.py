@@ -8,9 +8,9 @@ ARM widen before they add (`umull`, `udot`, `ummla`), and the portable ones are 
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from morvit_deploy.agent.host import machine
 
@@ -41,6 +41,11 @@ def integer_kernels(architecture: str, flags: Collection[str]) -> IntegerKernels
     architecture = architecture.lower()
     best = next((name for name in (*IN_32_BITS, *OTHERS) if name in flags), architecture or "unknown")
     return IntegerKernels(best, architecture in X86 and not {*IN_32_BITS} & {*flags})
+
+
+def kernels_of(machine: Mapping[str, Any]) -> IntegerKernels:
+    """The kernels of a machine, perhaps another one, that `agent.host.machine` described."""
+    return integer_kernels(machine["system"].split()[-1], machine["instruction_sets"])
 
 
 def kernels_here() -> IntegerKernels:

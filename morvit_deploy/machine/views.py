@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from morvit_deploy.machine.dependencies import Library
 from morvit_deploy.machine.diagnosis import Diagnosis
 from morvit_deploy.report import Report, Table
+
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.fit import BundleFit
 
 TESTS = "dev"  # an extra that no user of the package installs
 
 
 def doctor_report(found: Diagnosis) -> Report:
     """Machine, measuring, libraries, targets, and what to install."""
-    parts = [target_table(found), machine_table(found), library_table(found)]
+    parts = [] if found.bundle is None else [bundle_table(found.bundle)]
+    parts += [target_table(found), machine_table(found), library_table(found)]
     if rows := [(group, line) for group, line in found.install.items() if group != TESTS]:
         parts.append(Table("To install", ("for", "line"), rows))
     return Report(f"morvit-deploy {found.version}", [*parts], _result(found))
@@ -56,6 +62,18 @@ def library_table(found: Diagnosis) -> Table:
     ]
     caption = "ok: imported here, and of a tested version; untested: imported, and of another version"
     return Table("Libraries", ("library", "installed", "required", "for", "state"), rows, caption=caption)
+
+
+def bundle_table(fit: BundleFit) -> Table:
+    """What a bundle requires, and whether this machine has it."""
+    rows = [("bundle", fit.described), ("runs here on", fit.runs_here or "nothing")]
+    rows += [
+        (one.library, f"{one.lowest} or newer required, {one.installed or 'none'} installed")
+        for one in fit.required
+    ]
+    rows += [("problem", problem) for problem in fit.problems]
+    rows += [("warning", warning) for warning in fit.warnings]
+    return Table(f"Bundle {fit.bundle}", ("what", "found"), rows, caption="its graphs were not loaded")
 
 
 def _state(library: Library) -> str:

@@ -40,6 +40,7 @@ class BenchKeywords(TypedDict, total=False):
     blocks: int | None
     warmup: int | None
     starts: int | None
+    tf32: bool
     compute_units: Sequence[Units]
     phone: str | None
     team: str | None
@@ -72,6 +73,7 @@ def bench(
     blocks: int | None = None,
     warmup: int | None = None,
     starts: int | None = None,
+    tf32: bool = False,
     compute_units: Sequence[Units] = (),
     phone: str | None = None,
     team: str | None = None,
@@ -86,7 +88,8 @@ def bench(
 
     `images` is a folder of pictures (default: synthetic ones); `threads` defaults to all cores; `batch` is for
     bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
-    runs before each block are not counted; `starts` new processes are timed for each bundle. Of a bundle that
+    runs before each block are not counted; `starts` new processes are timed for each bundle; on "cuda", `tf32` lets
+    ONNX Runtime round the products of fp32 bundles to TF32, which is off otherwise. Of a bundle that
     chooses a bucket for each image, the buckets are measured too: see `Mix`. On Apple devices one Core ML bundle is
     measured for each of `compute_units` (default: all); `phone` and `team` say which iPhone, and who signs the app.
     `tell` is called with each stage, `progress` with the share done.
@@ -100,8 +103,8 @@ def bench(
     """
     found = find_device(device, host=host is not None)
     local: Mapping[str, object] = {
-        "against": against, "threads": threads, "batch": batch, "starts": starts, "compute_units": compute_units,
-        "phone": phone, "team": team,
+        "against": against, "threads": threads, "batch": batch, "starts": starts, "tf32": tf32 or None,
+        "compute_units": compute_units, "phone": phone, "team": team,
     }  # fmt: skip  # a list of names
     _check_keywords(device, found, local)
     folders = (*folders_of(bundles), *(folders_of(against) if against else ()))
@@ -121,7 +124,8 @@ def bench(
 
         return bench_cuda(
             folders, images=images, upscale=upscale, exif=exif, batches=None if batch is None else [batch],
-            runs=runs, blocks=amount.blocks, warmup=amount.warmup, tell=tell, progress=progress,
+            runs=runs, blocks=amount.blocks, warmup=amount.warmup, tf32=tf32, tell=tell,
+            progress=progress,
         )  # fmt: skip  # two lines read better than nine
     stages = Stages(tell, progress, parts_of(len(folders), amount))
     request = BenchRequest(folders, device, Source(images, upscale, batch, exif), amount, threads, stages)

@@ -31,6 +31,7 @@ from morvit_deploy.strict_json import parse_json
 FORMAT = "morvit/1"
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 MAX_SIZE = 1_000_000  # a larger size is a typing error
+MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, those of 0 … 255 near 120
 MAX_PATCHES = 65_536  # 256 × 256: one head's attention matrix is then 17 GB
 
 Count = Annotated[int, Field(ge=1)]
@@ -43,6 +44,18 @@ def _known(routing: str) -> str:
     if routing not in ROUTINGS:
         raise ValueError(f"routing: got {routing!r}, expected one of {', '.join(map(repr, ROUTINGS))}")
     return routing
+
+
+def _of_unit_images(value: float) -> float:
+    if abs(value) > MAX_COLOR:
+        raise PydanticCustomError(
+            "color",
+            f"expected a value for images in [0, 1], at most {MAX_COLOR:g}; divide one for 0 … 255 by 255",
+        )
+    return value
+
+
+Color = AfterValidator(_of_unit_images)
 
 
 class Strict(BaseModel):
@@ -83,8 +96,8 @@ class Preprocess(Strict):
     even pixel, as torchvision and timm do, or down, as Transformers does. mean and std apply to RGB in [0, 1].
     """
 
-    mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
-    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
+    mean: Annotated[tuple[Annotated[Finite, Color], ...], Field(min_length=3, max_length=3)]
+    std: Annotated[tuple[Annotated[Positive, Color], ...], Field(min_length=3, max_length=3)]
     resize: Annotated[Size | tuple[Size, Size] | None, WrapValidator(_resize)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
     crop_rounding: Literal["even", "down"] = "even"

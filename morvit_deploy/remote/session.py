@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +34,9 @@ Act = Callable[["Session"], None]
 class Session:
     """The agent on `host`, with the files of `shipment` in its folder; a context manager that leaves nothing there.
 
-    Every agent, including one set up after a drop, is checked for the runtimes of `targets`; then `settle` is called,
-    which may add to the shipment, and `prepare` once the files are there. `hear` is called with the agent's events.
+    Every agent, including one set up after a drop, is checked for the runtimes of `targets`, of the releases in
+    `required` or newer; then `settle` is called, which may add to the shipment, and `prepare` once the files are
+    there. `hear` is called with the agent's events.
     Raises TargetError when the device cannot be used, LostError when it is lost during its work.
     """
 
@@ -49,8 +50,10 @@ class Session:
         settle: Settle = lambda session: {},
         prepare: Act = lambda session: None,
         hear: Callable[[dict[str, Any]], None] = lambda event: None,
+        required: Mapping[str, str] | None = None,
     ) -> None:
         self.host, self._own, self._targets, self._tell = host, shipment, tuple(targets), tell
+        self._required = dict(required or {})
         self._shipment, self._settle, self._prepare, self._hear = shipment, settle, prepare, hear
         self.versions: dict[str, str] = {}
         self.generation = 0  # of the agent: a new one has no workers
@@ -155,7 +158,8 @@ class Session:
         self.folder, self.swept = hello["hello"], self.swept + hello["swept"]
         self._boots = (*getattr(self, "_boots", ()), hello["boot"])
         for target in self._targets:
-            self.versions |= self.ask({"do": "check", "target": target}, "checking versions")
+            check = {"do": "check", "target": target, "required": self._required}
+            self.versions |= self.ask(check, "checking versions")
         self._shipment = {**self._own, **self._settle(self)}
         self._upload()
         self._prepares = True

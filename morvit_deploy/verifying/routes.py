@@ -109,7 +109,7 @@ class Routes:
         steps = []
         for step, (numbers, threshold) in enumerate(zip(held, self.thresholds, strict=True), start=1):
             order = outputs.get(f"step{step}.order")
-            if threshold is not None and going.shape[1]:
+            if threshold is not None:
                 going = going & (outputs[f"step{step}.router_logits"][:, 1:, 0] >= threshold)
             wanted = going.sum(axis=1)
             if order is not None:

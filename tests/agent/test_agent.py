@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from shipped_bundles import gone, unpacked
 import morvit_deploy.agent as agent_package
 from morvit_deploy.agent import conditions, runtimes
 from morvit_deploy.agent.core.faults import AgentError, Lacking, Refused
-from morvit_deploy.agent.core.recipe import RECIPE, read_recipe
+from morvit_deploy.agent.core.recipe import RECIPE, Recipe, read_recipe
 from morvit_deploy.agent.folder import MARK, boot_id, sweep
 from morvit_deploy.agent.host import processor
 from morvit_deploy.agent.host.machine import memory_mib
@@ -316,6 +317,12 @@ class TestRuntimes:
             Lacking, match=r'onnxruntime 1\.9\.2, expected 1\.16 .*pip install numpy "onnxruntime'
         ):
             runtimes.check_runtime("onnx")
+
+    def test_a_bundle_that_requires_a_newer_one(self, shipped: Path) -> None:
+        assert Recipe.of(shipped).more["lowest"] == "1.16"
+        newer = replace(Recipe.of(shipped), more={"lowest": "99.0"})
+        with pytest.raises(Lacking, match=r"tiny requires onnxruntime 99\.0 or newer, got "):
+            runtimes.load_runner("onnx")(shipped, newer, 1, None)
 
     def test_a_runtime_that_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)

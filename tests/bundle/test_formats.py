@@ -13,6 +13,7 @@ from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
+from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.targets import targets
 from morvit_deploy.exporters.trt.form import TrtForm
 
@@ -57,7 +58,7 @@ COREML = """
   {"name": "depth", "dtype": "int32", "shape": [1, 16]}]}
 """
 FORMS = {
-    "onnx": TargetForm(),
+    "onnx": OnnxForm(),  # the lowest runtime is not stated
     "trt": TrtForm(flavor="rtx", compute_capability=("SM89",)),
     "coreml": CoremlForm(
         ios=17, layout="bc1s", select="topk", weights="float", classifier=False, functions=("main",)

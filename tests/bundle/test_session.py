@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from tiny_models import make_config, random_pixels
 
-from morvit_deploy import open_bundle
+from morvit_deploy import MorvitWarning, open_bundle, predict
 from morvit_deploy.agent.core.running import Arrays, Runner
+from morvit_deploy.bundle import session
 from morvit_deploy.bundle.session import HostDispatch, softmax
 from morvit_deploy.errors import ImageError
+from morvit_deploy.exporters.check import check_bundle
+from morvit_deploy.machine import diagnosis
 
 CLOSE = 1e-5  # the same float32 graph in another batch: only the order of sums differs
 
@@ -86,6 +89,22 @@ def test_guesses_are_the_most_probable_classes(tiny_bundle: Path) -> None:
     assert [guess.index for guess in guesses] == [1, 3, 2]
     assert [guess.label for guess in guesses] == ["1", "3", "2"]
     assert guesses[0].probability == pytest.approx(np.exp(3) / np.exp(logits.astype(float)).sum())
+
+
+def test_what_makes_results_worse_is_said_once_at_open(
+    tiny_bundle: Path, image_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "kernel_warnings", lambda lowering: ("int8 products saturate",))
+    with pytest.warns(MorvitWarning, match="int8 products saturate") as said:
+        opened = open_bundle(tiny_bundle)
+    assert [warning.filename for warning in said] == [__file__], "the line that opened it"
+    with opened:
+        predict(opened, image_files[0])  # warned of already
+    with pytest.warns(MorvitWarning) as said:
+        predict(tiny_bundle, image_files)
+    assert [warning.filename for warning in said] == [__file__]
+    assert check_bundle(tiny_bundle).warnings == ("int8 products saturate",)
+    assert diagnosis._fit(tiny_bundle).warnings == ("int8 products saturate",)
 
 
 def test_softmax_of_large_logits() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.cli import app
@@ -112,6 +116,45 @@ def test_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     result = _doctor("--json")
     assert result.exit_code == 0
     assert list(json.loads(result.stdout)["install"]) == ["train"]
+
+
+@pytest.mark.parametrize(("machine", "wheel"), [("x86_64", True), ("aarch64", False)])
+def test_pip_is_not_asked_for_tensorrt_on_a_jetson(machine: str, wheel: bool) -> None:
+    """NVIDIA's package on the index fetches a library for x86-64; a Jetson has it from JetPack."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    (line,) = re.findall(r'"(tensorrt>=.+)"', text)
+    marker = Requirement(line).marker
+    assert marker is not None
+    assert marker.evaluate({"sys_platform": "linux", "platform_machine": machine}) is wheel
+
+
+@pytest.mark.parametrize(("version", "state"), [("10.3.0", "ok"), ("8.5.2", "untested"), (None, None)])
+def test_tensorrt_that_came_with_the_system(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, state: str | None
+) -> None:
+    """The extra excludes this machine: what is installed counts all the same, and no pip line is shown for it."""
+    line = "tensorrt<12,>=10.3; sys_platform == 'linux' and platform_machine == 'x86_64' and extra == 'trt'"
+    here = default_environment()
+    monkeypatch.setattr(
+        "packaging.markers.default_environment", lambda: here | {"platform_machine": "aarch64"}
+    )
+    monkeypatch.setattr(dependencies, "own", lambda: Jetson([line]))
+    monkeypatch.setattr(diagnosis, "own", lambda: Jetson([line]))
+    _pretend(monkeypatch, tensorrt=version)
+    found = diagnosis.doctor()
+    assert [library.state for library in found.libraries] == ([] if state is None else [state])
+    assert found.install == {}
+
+
+class Jetson:
+    """The package's metadata on a Jetson."""
+
+    version = "0"
+
+    def __init__(self, requires: list[str]) -> None:
+        self.requires = requires
+        self.metadata = Message()
+        self.metadata["Provides-Extra"], self.metadata["Requires-Python"] = "trt", ">=3.10"
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,19 @@ from table_checks import problems, rendered
 from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.manifest import open_manifest
+from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
 from morvit_deploy.exporters import views as exporting
 from morvit_deploy.exporters.check import check_bundle
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
+from morvit_deploy.exporters.fit import BundleFit, Required
 from morvit_deploy.exporters.trt.building import engines_report
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.inspecting.views import inspection_report
 from morvit_deploy.machine.diagnosis import doctor
+from morvit_deploy.machine.integer_kernels import IntegerKernels
 from morvit_deploy.machine.views import doctor_report
 from morvit_deploy.measuring.apple.bench import find_goldens
 from morvit_deploy.measuring.apple.measure import CoreMl
@@ -45,6 +48,7 @@ from morvit_deploy.measuring.payoff.result import Contender, Match
 from morvit_deploy.measuring.payoff.views import match_table, payoff_table
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.model.precision import Lowering
 from morvit_deploy.planning.front import calibration_report
 from morvit_deploy.report import Report, Table
 from morvit_deploy.sources.conversion import read_model
@@ -127,14 +131,20 @@ def apple(ladder: Path, tmp_path: Path, exported: Callable[..., Path]) -> Made:
     bundle = coreml_bundle(source, tmp_path / "bundle")
     package = read_package(bundle)
     goldens = find_goldens(open_manifest(bundle), Source(), answers_of(source))
-    wish = Wish("mac", ("all", "cpu"), runs=10, blocks=1, warmup=0)
-    device = CoreMl(package, Played(source, package), goldens, Stages())
+    wish = Wish("mac", ("all", "cpu_ne", "cpu"), runs=10, blocks=1, warmup=0)
+    why = "Core ML cannot load stem for cpu_ne: this system is too old for the package"
+    backend = Played(source, package, refuses=lambda units, run: why if units == "cpu_ne" else "")
+    device = CoreMl(package, backend, goldens, Stages())
     yield apple_report(measure_on(device, wish, None, inputs="synthetic pictures"))
 
 
 def others(tiny_checkpoint: Path, image_files: list[Path], tmp_path: Path) -> Made:
     found = replace(doctor(), conditions={"load": "9.2 on 2 cores: others compute"})
     yield doctor_report(found)
+    warned = kernel_warnings(Lowering(flavor="cpu"), IntegerKernels("avx2", True))
+    needs = (Required("onnxruntime", "1.31", "1.16.3"),)
+    fit = BundleFit("build/my-model-onnx", "onnx", "target='onnx', int8, 3 buckets", needs, warned)
+    yield doctor_report(replace(found, bundle=fit))
     why = "ImportError: /usr/lib/python3/site-packages/onnx/onnx_cpp2py_export.abi3.so: undefined symbol: _ZN4onnx"
     broken = tuple(replace(lib, problem=why) for lib in found.libraries)
     yield doctor_report(replace(found, libraries=broken))

@@ -98,11 +98,12 @@ class PlayedFunction:
 
     bench: Played
     name: str
+    units: str = ""
     load_ms: float = 40.0
     closed: bool = False
 
     def run(self, feeds: Mapping[str, Any]) -> Reply:
-        return Reply(self.bench.run(self.name, feeds), self.bench.tick(self.name))
+        return Reply(self.bench.run(self.name, feeds, self.units), self.bench.tick(self.name, self.units))
 
     def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
         return [self.run(feeds).ms for _ in range(runs)]
@@ -124,6 +125,9 @@ class Played:
     together: bool = True
     spoil: Callable[[str, str, Arrays], Arrays] = lambda units, name, outputs: outputs
     lost_after: int | None = None
+    refuses: Callable[[str, int], str] = lambda units, runs: (
+        ""
+    )  # why these units fail at a run, or at loading (0)
     no_plan: str = ""
     log: list[str] = field(default_factory=list)
     opened: list[PlayedFunction] = field(default_factory=list)
@@ -131,12 +135,13 @@ class Played:
 
     def __post_init__(self) -> None:
         self.session = open_bundle(self.source, threads=1)
-        self.units = ""
+        self.runs_of: dict[str, int] = {}
 
     def open(self, function: str, units: str) -> PlayedFunction:
-        self.units = units
         self.log.append(f"{units}/{function}")
-        self.opened.append(PlayedFunction(self, function))
+        if why := self.refuses(units, 0):
+            raise TargetError(why)
+        self.opened.append(PlayedFunction(self, function, units))
         return self.opened[-1]
 
     def picture(self, pixels: np.ndarray) -> Any:
@@ -148,13 +153,16 @@ class Played:
         ops = [PlacedOp("linear", "a", NE, (NE, CPU), 0.75), PlacedOp("topk", "b", CPU, (CPU,), 0.25)]
         return ops if units in ("all", "cpu_ne") else [PlacedOp("linear", "a", CPU, (CPU,), 1.0)]
 
-    def tick(self, name: str) -> float:
+    def tick(self, name: str, units: str = "") -> float:
         self.runs += 1
+        self.runs_of[units] = self.runs_of.get(units, 0) + 1
+        if why := self.refuses(units, self.runs_of[units]):
+            raise TargetError(why)
         if self.lost_after is not None and self.runs > self.lost_after:
             raise TargetError("the phone stopped; unlock it, and measure again")
         return {STEM: 1.0, "full": 4.0}.get(name, 2.0) + 0.001 * (self.runs % 7)
 
-    def run(self, name: str, feeds: Mapping[str, Any]) -> Arrays:
+    def run(self, name: str, feeds: Mapping[str, Any], units: str) -> Arrays:
         runner = self.session.runner
         ports = [port.name for port in self.session.manifest.carried]
         named = {plain_name(port): port for port in (*ports, "image")}
@@ -163,4 +171,4 @@ class Played:
         if isinstance(runner, HostDispatch):
             part = runner.stem if name == STEM else runner.trunk(name)
         outputs = {plain_name(key): value for key, value in part.run(own).items()}
-        return self.spoil(self.units, name, outputs)
+        return self.spoil(units, name, outputs)

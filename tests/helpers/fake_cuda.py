@@ -24,8 +24,12 @@ from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.agent.trt import driver as cuda_driver
 
 GPU = {"name": "Fake 4090", "compute_capability": "8.9"}
-OUT_OF_MEMORY, INVALID_VALUE = 2, 1  # CUresult of cuda.h
-NAMES = {INVALID_VALUE: b"CUDA_ERROR_INVALID_VALUE", OUT_OF_MEMORY: b"CUDA_ERROR_OUT_OF_MEMORY"}
+OUT_OF_MEMORY, INVALID_VALUE, CAPTURE_INVALIDATED = 2, 1, 901  # CUresult of cuda.h
+NAMES = {
+    INVALID_VALUE: b"CUDA_ERROR_INVALID_VALUE",
+    OUT_OF_MEMORY: b"CUDA_ERROR_OUT_OF_MEMORY",
+    CAPTURE_INVALIDATED: b"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+}
 
 
 class FakeDriver:
@@ -35,6 +39,7 @@ class FakeDriver:
         self.memory: dict[int, Any] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.work: dict[int, Any] = {}  # graphs, graphs that are ready, and events, by handle
+        self.uncapturable = False
         self.launches, self.streams, self.devices, self.room = 0, set[int](), 1, 1 << 30
 
     def cuInit(self, flags: Any) -> int:
@@ -103,6 +108,9 @@ class FakeDriver:
         return 0
 
     def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        if self.uncapturable:
+            del self.recording[stream.value]
+            return CAPTURE_INVALIDATED
         graph._obj.value = self._keep(self.recording.pop(stream.value))
         return 0
 
@@ -124,6 +132,10 @@ class FakeDriver:
 
     def cuEventCreate(self, event: Any, flags: Any) -> int:
         event._obj.value = self._keep(None)
+        return 0
+
+    def cuEventDestroy_v2(self, event: Any) -> int:
+        del self.work[event.value]
         return 0
 
     def cuEventRecord(self, event: Any, stream: Any) -> int:
@@ -237,6 +249,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     """A module `tensorrt` that runs fake engines, a GPU, and its driver over host memory; the module."""
     trt: Any = ModuleType("tensorrt")
     trt.__version__, trt.driver, trt.refuses_to_run, trt.log = version, FakeDriver(), False, None
+    trt.runtimes = []
     severity = enum.IntEnum("Severity", ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"), start=0)
     trt.ILogger = type("ILogger", (), dict(severity.__members__))
     trt.TensorIOMode = enum.Enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT"))
@@ -246,6 +259,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     class Runtime:
         def __init__(self, log: Any) -> None:
             trt.log, self.engine_host_code_allowed = log, False
+            trt.runtimes.append(self)
 
         def deserialize_cuda_engine(self, content: bytes) -> Any:
             if not content.startswith(b"{"):
@@ -260,7 +274,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0") -> Any:
     return trt
 
 
-def put_engines(bundle: Path, version: str = "10.3.0", batch: Any = 1, **changes: Any) -> None:
+def put_engines(
+    bundle: Path,
+    version: str = "10.3.0",
+    batch: Any = 1,
+    version_compatible: bool = False,
+    **changes: Any,
+) -> None:
     """Fake engines and their record in a bundle, as the recipe names them."""
     build = bundle / "build"
     engines = []
@@ -276,7 +296,7 @@ def put_engines(bundle: Path, version: str = "10.3.0", batch: Any = 1, **changes
                 "seconds": 1.0,
                 "compute_capability": [],
                 "hardware_compatible": False,
-                "version_compatible": False,
+                "version_compatible": version_compatible,
                 "complaints": [],
             }
         )

@@ -49,18 +49,21 @@ class Config:
         self.profiles.append(profile)
         return len(self.profiles) - 1
 
-    def create_timing_cache(self, content: bytes) -> bytes:
-        return content
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return content if self.trt.caches and not content.startswith(b"torn") else None
 
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: bytes | None, ignore_mismatch: bool) -> bool:
         assert ignore_mismatch is False
+        if cache is None:
+            raise TypeError("set_timing_cache(): incompatible function arguments")
         if b"other" in cache:
             return False
         self.cache = cache
         return True
 
     def get_timing_cache(self) -> Any:
-        return type("Cache", (), {"serialize": lambda _: (self.cache or b"") + b"timed"})()
+        written = (self.cache or b"") + b"timed" if self.trt.caches else None
+        return type("Cache", (), {"serialize": lambda _: written})()
 
 
 class Builder:
@@ -115,6 +118,7 @@ def fake_tensorrt(monkeypatch: pytest.MonkeyPatch, version: str) -> Any:
     trt: Any = ModuleType("tensorrt")
     trt.__version__ = version
     trt.shape, trt.refuses, trt.no_gpu, trt.built, trt.broken = (1, 32, 32, 3), False, False, [], False
+    trt.caches = True
     creation = ("STRONGLY_TYPED",) if major >= 11 else ("EXPLICIT_BATCH", "STRONGLY_TYPED")
     trt.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", creation, start=0)
     flags = ALWAYS if major >= 11 else (*WEAK, *ALWAYS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -12,8 +15,9 @@ from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.exporters.onnx.low.observe import open_session
 from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
 from morvit_deploy.machine import integer_kernels
-from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
+from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here, kernels_of
 from morvit_deploy.machine.integer_kernels import integer_kernels as judged
+from morvit_deploy.measuring.cpu.lanes import saturating
 from morvit_deploy.model.precision import Lowering
 
 # architecture, flags of /proc/cpuinfo, the instruction set, do its sums saturate
@@ -44,6 +48,12 @@ def test_a_processor_is_known_by_its_flags(name: str) -> None:
 def test_this_machine_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2", "avx_vnni"))
     assert kernels_here().instruction_set == "avx_vnni"
+
+
+def test_a_board_is_known_by_what_its_agent_reports() -> None:
+    board = {"system": "Linux 5.15.148-tegra aarch64", "instruction_sets": ["asimd", "asimddp"]}
+    assert kernels_of(board) == IntegerKernels("asimddp", False)
+    assert kernels_of(machine.machine()) == kernels_here()
 
 
 def product(weight: int) -> onnx.ModelProto:
@@ -110,3 +120,14 @@ def test_eight_bits_on_a_saturating_processor_are_warned_of(
     found = kernel_warnings(lowering)
     assert bool(found) is warned
     assert not warned or "int8 products saturate on this processor (avx2, no VNNI)" in found[0]
+    assert kernel_warnings(lowering, here) == found
+
+
+def test_bench_warns_of_the_processor_that_ran_the_bundle() -> None:
+    lanes: Any = [
+        SimpleNamespace(name=name, subject=SimpleNamespace(manifest=SimpleNamespace(lowering=lowering)))
+        for name, lowering in (("fp32", None), ("int8", Lowering(flavor="cpu", weight_bits=8)))
+    ]
+    (warning,) = saturating(lanes, SATURATING, " on pi@board")
+    assert warning.startswith("int8 on pi@board: int8 products saturate on this processor (avx2, no VNNI)")
+    assert saturating(lanes, EXACT) == []

@@ -93,6 +93,21 @@ def test_pictures_that_round_off_could_change_are_not_taken() -> None:
     assert pool.find(Edge(0, 0, int(pool.counts[0][0]), (16, 16, 16))) == []
 
 
+def test_the_search_goes_on_after_a_picture_that_is_not_clear() -> None:
+    met = []
+
+    def unclear_at_first(pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        counts, clear = tokens_of(pictures)
+        if len(pictures) == 1 and counts[0, 0] == 7 and not met:
+            met.append(pictures)
+            clear[:] = False
+        return counts, clear
+
+    pool = Pool(unclear_at_first, budget=200)
+    pool.add(np.stack([noise(1)[0], np.zeros((16, 8, 3), np.uint8), np.full((16, 8, 3), 255, np.uint8)]))
+    assert pool.find(Edge(0, 0, 7, (16, 16, 16))) and met
+
+
 def flat(*levels: int) -> Pixels:
     """Pictures of one gray level each."""
     return np.array(levels, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)

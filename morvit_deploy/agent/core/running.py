@@ -25,6 +25,11 @@ class Runner(ABC):
 
     runtime = ""  # what ran the graph, for reports
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why runs so far were slower than asked for."""
+        return ()
+
     @abstractmethod
     def run(self, feeds: Arrays) -> Arrays:
         """Named inputs to named outputs."""
@@ -79,6 +84,10 @@ class HostDispatch(Runner):
             self._trunks[name] = self._open_trunk(name)
         return self._trunks[name]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(one for runner in (self.stem, *self._trunks.values()) for one in runner.remarks)
+
     def close(self) -> None:
         for runner in (self.stem, *self._trunks.values()):
             runner.close()
@@ -107,6 +116,10 @@ class Chained(Runner):
         begun = self.stem.run(feeds)
         found = {**begun, **self.trunk.run({name: begun[name] for name in self.carried})}
         return {name: value for name, value in found.items() if name not in (*self.carried, "bucket")}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return (*self.stem.remarks, *self.trunk.remarks)
 
     def close(self) -> None:
         self.stem.close()

@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ RECIPE_FORMAT, RECORD_FORMAT = "morvit-build/1", "morvit-engines/1"
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 VERSIONS = {"tensorrt": ((10, 3), (12,)), "rtx": ((1, 3), (2,))}  # from, and below
 PRODUCT = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+ENDED = {  # chips that no JetPack with TensorRT 10.3 supports: their boards, the last JetPack, its TensorRT
+    "tegra194": ("Jetson Xavier", "5", "8.5"),
+    "tegra186": ("Jetson TX2", "4", "8.2"),
+    "tegra210": ("Jetson Nano and TX1", "4", "8.2"),
+}
+INSTEAD = "export the checkpoint with `--target onnx`, and run that bundle with ONNX Runtime"
 MIB = 2**20
 LAST_LINES = 20  # of TensorRT's log, shown with an error
 STEP_PERCENT = (
@@ -78,7 +85,12 @@ def build(
         raise BuildError(
             "--compute-capability is for --flavor rtx: TensorRT builds for the GPU that it runs on"
         )
-    head = {"format": RECORD_FORMAT, "flavor": flavor, "tensorrt": trt.__version__, "device": this_device()}
+    device = this_device()
+    if flavor == "rtx" and not capabilities:
+        refused = why_not_here(trt, device)
+        if refused:
+            raise BuildError(refused)
+    head = {"format": RECORD_FORMAT, "flavor": flavor, "tensorrt": trt.__version__, "device": device}
     tell({"event": "start", **head, "engines": [engine["name"] for engine in wanted]})
     records = _earlier(folder, head)
     for engine in wanted:
@@ -155,7 +167,7 @@ def load_tensorrt(flavor: str | None) -> tuple[str, Any]:
         try:
             trt = importlib.import_module(MODULES[name])
         except ImportError as error:
-            problems.append(f"{PRODUCT[name]}: {error}; install it with: {install_line(name)}")
+            problems.append(f"{PRODUCT[name]}: {error}; {remedy(name)}")
             continue
         check_version(name, str(trt.__version__))
         return name, trt
@@ -168,14 +180,29 @@ def check_version(flavor: str, version: str) -> None:
     lowest, beyond = VERSIONS[flavor]
     known = f"{'.'.join(map(str, lowest))} or newer and below {'.'.join(map(str, beyond))}"
     if numbers < lowest:
-        fix = install_line(flavor)
-        if _on_jetson():  # TensorRT comes with the system there
-            fix = "update the board to JetPack 6.1 or newer, which ships 10.3 (developer.nvidia.com/embedded/jetpack)"
+        fix = update(flavor)
         raise BuildError(f"{PRODUCT[flavor]} {version} is too old, expected {known}; {fix}")
     if numbers >= beyond:
         raise BuildError(
             f"{PRODUCT[flavor]} {version} is newer than this recipe knows, expected {known}; export again"
         )
+
+
+def remedy(flavor: str) -> str:
+    """How to get a flavor on this machine, as the end of a message."""
+    ended = _ended() if flavor == "tensorrt" else None
+    return ended or f"install it with: {install_line(flavor)}"
+
+
+def update(flavor: str) -> str:
+    """How to get a newer version on this machine, as the end of a message: a Jetson has it from JetPack."""
+    if flavor == "rtx" or not _on_jetson():
+        return f"update it with: {install_line(flavor)} --upgrade"
+    newer = (
+        "update the board to JetPack 6.1 or newer, which ships 10.3 (developer.nvidia.com/embedded/jetpack)"
+    )
+    older = "" if _chip() else ". A Jetson older than Orin has no such JetPack: " + INSTEAD
+    return _ended() or newer + older
 
 
 def install_line(flavor: str) -> str:
@@ -312,6 +339,26 @@ def _configure(
             config.set_compute_capability(_capability(trt, name), index)
 
 
+def why_not_here(trt: Any, device: dict[str, str] | None) -> str | None:
+    """Why TensorRT-RTX has no engines for this machine's GPU; None if it has, or if there is no GPU here."""
+    if device is None:
+        return None
+    own, known = "SM" + device["compute_capability"].replace(".", ""), capabilities_of(trt)
+    if own in known:
+        return None
+    return (
+        f"this GPU is {device['name']} ({own}), and {PRODUCT['rtx']} {trt.__version__} builds only for "
+        f"{', '.join(known)}: use --flavor tensorrt for this GPU, or name another one that will run the engines, as "
+        f"in --compute-capability {known[-1]}"
+    )
+
+
+def capabilities_of(trt: Any) -> list[str]:
+    """Names of the GPUs that TensorRT-RTX builds for, in ascending order."""
+    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    return sorted(names, key=lambda name: int(name[2:]))
+
+
 def _capability(trt: Any, name: str) -> Any:
     known = sorted(trt.ComputeCapability.__members__)
     if name not in known:
@@ -357,16 +404,24 @@ class _TimingCache:
         if self.path is None:
             return
         earlier = self.path.read_bytes() if self.path.is_file() else b""
-        if not config.set_timing_cache(config.create_timing_cache(earlier), False):
-            tell(
-                {"event": "note", "message": f"{self.path.name} is from another TensorRT or GPU: begun anew"}
-            )
-            config.set_timing_cache(config.create_timing_cache(b""), False)
+        if not self._set(config, earlier):
+            if earlier:
+                note = f"{self.path.name} is from another TensorRT or GPU, or damaged: begun anew"
+                tell({"event": "note", "message": note})
+            self._set(config, b"")
+
+    @staticmethod
+    def _set(config: Any, content: bytes) -> bool:
+        """Create and use a cache; False where TensorRT takes none of these bytes: None for a cache is a TypeError."""
+        cache = config.create_timing_cache(content)
+        return cache is not None and bool(config.set_timing_cache(cache, False))
 
     def save(self, config: Any) -> None:
+        """Write what was measured, if TensorRT has it: the engine is complete without."""
         cache = None if self.path is None else config.get_timing_cache()
-        if self.path is not None and cache is not None:
-            write_whole(self.path, memoryview(cache.serialize()))
+        content = None if cache is None else cache.serialize()
+        if self.path is not None and content is not None:
+            write_whole(self.path, memoryview(content))
 
 
 def new_log(trt: Any) -> Any:
@@ -503,6 +558,26 @@ def _check_names(names: list[str | None]) -> None:
 
 def _on_jetson() -> bool:
     return Path("/etc/nv_tegra_release").exists()
+
+
+def _chip() -> str | None:
+    """The Tegra chip in the device tree, as `tegra234`; None where there is none."""
+    try:
+        compatible = Path("/proc/device-tree/compatible").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"tegra\d+", compatible)
+    return found.group().decode() if found else None
+
+
+def _ended() -> str | None:
+    """What to do on a board that no JetPack with a fit TensorRT supports; None on another machine."""
+    if _chip() not in ENDED:
+        return None
+    boards, jetpack, version = ENDED[str(_chip())]
+    return (
+        f"JetPack {jetpack} with TensorRT {version} is the last for {boards}, so no update helps: {INSTEAD}"
+    )
 
 
 # --- command line -------------------------------------------------------------------------------------------------

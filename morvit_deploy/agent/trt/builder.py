@@ -86,7 +86,7 @@ def check_builder(flavor: str | None, *, strict: bool) -> dict[str, Any]:
     except BuildError as error:
         others = [name for name in MODULES if strict and name != flavor and _is_installed(name)]
         also = "; or build with what is installed: " + " or ".join(f"--flavor {name}" for name in others)
-        raise Lacking(f"{error}{also if others else ''}, or --python") from None
+        raise Lacking(f"{error}{also if others else ''}; --python names another interpreter") from None
     return {
         "flavor": used,
         "tensorrt": str(trt.__version__),

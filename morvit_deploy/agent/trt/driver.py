@@ -7,8 +7,9 @@ is set for the thread that makes a `Cuda`.
 from __future__ import annotations
 
 import ctypes
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from morvit_deploy.agent.core.faults import Lacking
 
@@ -28,6 +29,8 @@ _HINTS = {  # CUresult of cuda.h whose name does not suggest what to do
 
 class Cuda:
     """The first GPU. Lacking when the driver is missing or too old, or a call fails."""
+
+    failure: type[Exception] = Lacking  # what a failed call raises
 
     def __init__(self) -> None:
         self._api = library()
@@ -70,17 +73,23 @@ class Cuda:
         """Wait for all work on a stream."""
         self._call("cuStreamSynchronize", c_void_p(stream))
 
-    def begin_capture(self, stream: int) -> None:
-        """Record further work on the stream instead of running it."""
-        self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_THREAD_LOCAL))
+    def captured(self, stream: int, work: Callable[[], object]) -> int:
+        """What `work` puts on the stream, recorded instead of run, ready to launch.
 
-    def end_capture(self, stream: int) -> int:
-        """The recorded work, ready to launch. Lacking when something on the stream could not be recorded."""
-        graph, ready = c_void_p(), c_void_p()
+        Raises what `work` raises, or `failure` when something cannot be recorded. The stream works afterwards.
+        """
+        graph = c_void_p()
+        self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_THREAD_LOCAL))
+        try:
+            work()
+        except BaseException:
+            self._abandon(stream)
+            raise
         self._call("cuStreamEndCapture", c_void_p(stream), byref(graph))
-        self._call("cuGraphInstantiateWithFlags", byref(ready), graph, c_uint64(0))
-        self._call("cuGraphDestroy", graph)  # what is ready is a copy
-        return int(ready.value or 0)
+        try:
+            return self._made("cuGraphInstantiateWithFlags", graph, c_uint64(0))
+        finally:
+            self._call("cuGraphDestroy", graph)  # what is ready is a copy
 
     def launch(self, graph: int, stream: int) -> None:
         """Run recorded work."""
@@ -90,9 +99,14 @@ class Cuda:
         """Free recorded work."""
         self._call("cuGraphExecDestroy", c_void_p(graph))
 
-    def new_event(self) -> int:
-        """A point in time of a stream."""
-        return self._made("cuEventCreate", c_uint(0))
+    @contextmanager
+    def event(self) -> Iterator[int]:
+        """A point in time of a stream, destroyed on leaving."""
+        event = self._made("cuEventCreate", c_uint(0))
+        try:
+            yield event
+        finally:
+            self._call("cuEventDestroy_v2", c_void_p(event))
 
     def record(self, event: int, stream: int) -> None:
         """Record the event after the work on the stream."""
@@ -109,10 +123,16 @@ class Cuda:
         """Destroy a stream."""
         self._call("cuStreamDestroy_v2", c_void_p(stream))
 
-    def _made(self, name: str, flags: Any) -> int:
+    def _abandon(self, stream: int) -> None:
+        """End a recording and drop what it holds; one that has become invalid ends without a graph."""
+        graph = c_void_p()
+        if not self._api.cuStreamEndCapture(c_void_p(stream), byref(graph)):
+            self._api.cuGraphDestroy(graph)
+
+    def _made(self, name: str, *arguments: Any) -> int:
         """The handle that a function of creation writes to its first argument."""
         handle = c_void_p()
-        self._call(name, byref(handle), flags)
+        self._call(name, byref(handle), *arguments)
         return int(handle.value or 0)
 
     def _call(self, name: str, *arguments: Any) -> None:
@@ -120,10 +140,12 @@ class Cuda:
         try:
             function = getattr(self._api, name)
         except AttributeError:
-            raise Lacking(f"the NVIDIA driver has no {name}: it is older than CUDA 11.4; update it") from None
+            raise self.failure(
+                f"the NVIDIA driver has no {name}: it is older than CUDA 11.4; update it"
+            ) from None
         status = int(function(*arguments))
         if status:
-            raise Lacking(f"{name} failed: {self._name_of(status)}{_HINTS.get(status, '')}")
+            raise self.failure(f"{name} failed: {self._name_of(status)}{_HINTS.get(status, '')}")
 
     def _name_of(self, status: int) -> str:
         name = c_char_p()

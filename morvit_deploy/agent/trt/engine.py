@@ -42,15 +42,20 @@ class TrtEngine(Runner):
     """A deserialised engine. Raises Refused, with TensorRT's log, when it cannot be loaded.
 
     With `graph`, a run is captured once as a CUDA graph and launched from then on, for engines of fixed shapes
-    without conditionals. A batch larger than a dynamic engine's profile is run in parts.
+    without conditionals. A batch larger than a dynamic engine's profile is run in parts. With `host_code`, the engine
+    may bring code that runs on the CPU, as a version-compatible one does.
     """
 
-    def __init__(self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool) -> None:
+    # raise where a run cannot be captured; else the engine is launched without a graph, and `remarks` say why
+    needs_capture = True
+
+    def __init__(
+        self, trt: Any, cuda: Cuda, content: bytes, name: str, *, graph: bool, host_code: bool = False
+    ) -> None:
         self.trt, self.cuda, self.name = trt, cuda, name
         self._log = new_log(trt)
         self._runtime = trt.Runtime(self._log)
-        if hasattr(self._runtime, "engine_host_code_allowed"):
-            # version-compatible engines bring code of their own; their hashes were checked
+        if host_code:
             self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
@@ -70,6 +75,7 @@ class TrtEngine(Runner):
         self.dynamic = any(-1 in tensor.shape for tensor in self.tensors)
         self._wants_graph = graph and not self.dynamic
         self._graph: Any = None
+        self.uncaptured: str | None = None
         self._batch = 0
 
     @property
@@ -112,8 +118,8 @@ class TrtEngine(Runner):
         """Put one run on the stream, over what is in the buffers."""
         if self._graph is None:
             self._execute()
-            if self._wants_graph and self._capturable():  # not the first: it may still load kernels
-                self._graph = self._captured()
+            if self._wants_graph:  # not the first: it may still load kernels
+                self._capture()
             return
         self.cuda.launch(self._graph, self.stream)
 
@@ -133,6 +139,12 @@ class TrtEngine(Runner):
         self.addresses, self._graph = {}, None
         self.cuda.close(self.stream)
         del self._context, self.engine, self._runtime
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        if self.uncaptured is None:
+            return ()
+        return (f"{self.name} runs without a CUDA graph, which is slower: {self.uncaptured}",)
 
     @property
     def captured(self) -> bool:
@@ -158,18 +170,25 @@ class TrtEngine(Runner):
         if not self._context.execute_async_v3(self.stream):
             raise AgentError(f"{self.name} did not run: {self._said()}")
 
+    def _capture(self) -> None:
+        """Capture a run; if that fails, no later one is captured."""
+        if not self._capturable():  # yet: it is asked again at the next run
+            self.uncaptured = "the runtime reports that its run cannot be captured"
+            return
+        self.cuda.synchronise(self.stream)
+        try:
+            self._graph, self.uncaptured = self.cuda.captured(self.stream, self._execute), None
+        except (AgentError, self.cuda.failure) as error:
+            if self.needs_capture:
+                raise
+            self._wants_graph, self.uncaptured = False, str(error)
+            return
+        self.cuda.launch(self._graph, self.stream)  # what was recorded has not run; the buffers are as before
+
     def _capturable(self) -> bool:
         """RTX reports whether a run can be captured now; TensorRT's fixed engines always can be."""
         tells = getattr(self._context, "is_stream_capturable", None)
         return tells is None or bool(tells(self.stream))
-
-    def _captured(self) -> Any:
-        self.cuda.synchronise(self.stream)
-        self.cuda.begin_capture(self.stream)
-        self._execute()
-        graph = self.cuda.end_capture(self.stream)
-        self.cuda.launch(graph, self.stream)  # what was recorded has not run; the buffers are as before
-        return graph
 
     def _tensor(self, number: int) -> Tensor:
         name = self.engine.get_tensor_name(number)

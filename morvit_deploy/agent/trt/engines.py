@@ -31,10 +31,7 @@ def read_engines(folder: Path) -> dict[str, Any]:
 
 def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
     """An engine's bytes, compared with their hash."""
-    found = next((engine for engine in record["engines"] if engine["name"] == name), None)
-    if found is None:
-        built = ", ".join(engine["name"] for engine in record["engines"]) or "none"
-        raise EngineError(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
+    found = _entry(record, name)
     path = folder / str(found["engine"])
     try:
         content = path.read_bytes()
@@ -43,6 +40,11 @@ def read_engine(folder: Path, record: dict[str, Any], name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != found["sha256"]:
         raise EngineError(f"{path} is not what was built (sha256 differs); {AGAIN}")
     return content
+
+
+def has_host_code(record: dict[str, Any], name: str) -> bool:
+    """Does the engine bring code for the CPU? A version-compatible one holds the runtime that it was built with."""
+    return bool(_entry(record, name)["version_compatible"])
 
 
 def why_refused(record: dict[str, Any], flavor: str, version: str, capability: str | None) -> str | None:
@@ -58,6 +60,14 @@ def why_refused(record: dict[str, Any], flavor: str, version: str, capability: s
         if reason is not None:
             return f"{engine['engine']}: {reason}; {AGAIN}"
     return None
+
+
+def _entry(record: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] | None = next((one for one in record["engines"] if one["name"] == name), None)
+    if found is None:
+        built = ", ".join(engine["name"] for engine in record["engines"]) or "none"
+        raise EngineError(f"engine {name!r} was not built, there is: {built}; {AGAIN}")
+    return found
 
 
 def _version(record: dict[str, Any], engine: dict[str, Any], version: str) -> str | None:

@@ -11,7 +11,7 @@ from morvit_deploy.agent.core.running import Chained, HostDispatch, Runner
 from morvit_deploy.agent.trt.build import MODULES, PRODUCT, BuildError, load_tensorrt, this_device
 from morvit_deploy.agent.trt.driver import Cuda
 from morvit_deploy.agent.trt.engine import TrtEngine
-from morvit_deploy.agent.trt.engines import EngineError, read_engine, read_engines, why_refused
+from morvit_deploy.agent.trt.engines import EngineError, has_host_code, read_engine, read_engines, why_refused
 
 BUILD, ALONE = (
     "build",
@@ -69,6 +69,7 @@ class Engines:
             content = read_engine(self._folder, self._record, name)
         except EngineError as error:
             raise AgentError(str(error)) from None
-        engine = TrtEngine(self._trt, self._cuda, content, name, graph=self._graphs)
+        host_code = has_host_code(self._record, name)
+        engine = TrtEngine(self._trt, self._cuda, content, name, graph=self._graphs, host_code=host_code)
         engine.runtime = self._runtime
         return engine

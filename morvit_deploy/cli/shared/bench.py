@@ -57,6 +57,9 @@ class Measured(Group):
     batch: Annotated[
         int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
     ] = None
+    tf32: Annotated[
+        bool, Help("For cuda: let ONNX Runtime round the products of fp32 bundles to TF32 (default: off).")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,8 @@ class BenchWords:
     def check_local(self) -> None:
         """ConfigError for options that the device does not have."""
         apple = self.apple
+        if self.measured.tf32 and self.device != "cuda":
+            raise ConfigError(f"--tf32: for --device cuda; got device {self.device!r}")
         if said := given(
             {"--compute-units": apple.compute_units, "--phone": apple.phone, "--team": apple.team}
         ):
@@ -186,6 +191,7 @@ class BenchWords:
             "--threads": self.timing.threads,
             "--batch": self.measured.batch,
             "--starts": self.timing.starts,
+            "--tf32": self.measured.tf32,
             "--verdict": self.verdict.verdict,
         }
         if said := given(others):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import MorvitError, TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import Package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
 from morvit_deploy.measuring.apple.dispatching import UNITS, Reply
@@ -25,23 +26,38 @@ NS_PER_MS = 1e6
 DEVICES = {"MLNeuralEngineComputeDevice": NE, "MLGPUComputeDevice": GPU, "MLCPUComputeDevice": CPU}
 
 
+@contextmanager
+def core_ml(doing: str) -> Iterator[None]:
+    """Raise what coremltools raises as TargetError."""
+    try:
+        yield
+    except MorvitError:
+        raise
+    except Exception as error:  # RuntimeError mostly; its types are not documented
+        raise TargetError(f"Core ML failed at {doing}: {error}") from error
+
+
 class MacFunction:
     """A function that Core ML has loaded here."""
 
     def __init__(self, ct: Any, path: Path, function: str | None, units: str) -> None:
         self._ct, self._function = ct, function
-        self._units = ct.ComputeUnit[UNITS[units]]
-        with warnings.catch_warnings(record=True) as said:  # coremltools warns instead of raising
+        self._units, self._name = ct.ComputeUnit[UNITS[units]], f"{function or path.name} for {units}"
+        with (
+            core_ml(f"loading {self._name}"),
+            warnings.catch_warnings(record=True) as said,  # coremltools warns instead of raising
+        ):
             warnings.simplefilter("always")
             model = ct.models.MLModel(str(path), compute_units=self._units, function_name=function)
         if model.__proxy__ is None:  # then its times raise AttributeError
             why = "; ".join(str(one.message) for one in said) or "this system is too old for the package"
-            raise TargetError(f"Core ML cannot load {function or path.name} for {units}: {why}")
+            raise TargetError(f"Core ML cannot load {self._name}: {why}")
         self._model: Any = model
         self.load_ms = model.load_duration_in_nano_seconds / NS_PER_MS
 
     def run(self, feeds: Mapping[str, Any]) -> Reply:
-        outputs = self._model.predict(dict(feeds))
+        with core_ml(f"running {self._name}"):
+            outputs = self._model.predict(dict(feeds))
         return Reply(outputs, self._model.last_predict_duration_in_nano_seconds / NS_PER_MS)
 
     def times(self, feeds: Mapping[str, Any], runs: int) -> list[float]:
@@ -49,7 +65,8 @@ class MacFunction:
 
     def reload(self) -> float:
         path, compiled = self._model.get_compiled_model_path(), self._ct.models.CompiledMLModel
-        return ms_of(lambda: compiled(path, compute_units=self._units, function_name=self._function))
+        with core_ml(f"loading {self._name} again"):
+            return ms_of(lambda: compiled(path, compute_units=self._units, function_name=self._function))
 
     def close(self) -> None:
         self._model = None

@@ -38,6 +38,11 @@ class UnitsLane(Lane):
     not_placed: str = ""
     fed: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)  # inputs of each function
 
+    def restart(self) -> None:
+        """Forget what was measured; the functions stay loaded."""
+        for held in (self.blocks, self.alone, self.placements, self.fed):
+            held.clear()
+
     def close(self) -> None:
         """Free the functions."""
         for function in self.functions.values():
@@ -52,14 +57,17 @@ class CoreMl(Measurer[UnitsLane]):
     backend: Backend
     goldens: Goldens
     stages: Stages
+    current: UnitsLane | None = None  # that is being loaded, compared or timed
 
     def conditions(self) -> dict[str, Any]:
         return {}  # `measure_on` reads them
 
     def prepare(self, lane: UnitsLane) -> None:
+        self.current = lane
         for name in self.package.functions:
-            self.stages.stage(f"{lane.units}: loading {name}")
-            lane.functions[name] = self.backend.open(name, lane.units)
+            if name not in lane.functions:  # after a restart they are loaded
+                self.stages.stage(f"{lane.units}: loading {name}")
+                lane.functions[name] = self.backend.open(name, lane.units)
 
     def returns(self, lane: UnitsLane) -> UnitsParity:
         """Compare each bucket's logits with those expected; stores the inputs of every function."""
@@ -78,6 +86,7 @@ class CoreMl(Measurer[UnitsLane]):
         return found
 
     def settle(self, lane: UnitsLane, runs: int, warmup: int) -> None:
+        self.current = lane
         for name, function in lane.functions.items():
             self.stages.stage(f"{lane.units}: loading {name} again")
             lane.reload_ms[name] = function.reload()
@@ -85,6 +94,7 @@ class CoreMl(Measurer[UnitsLane]):
 
     def run(self, lane: UnitsLane, runs: int, warmup: int) -> Block:
         """A pass of the mix, then each function in a row; a package of one bucket has only its function."""
+        self.current = lane
         stream = self._pass(lane, runs, warmup) if self.package.adaptive else None
         taken = {name: _in_a_row(lane, name, runs, warmup) for name in lane.functions}
         for name, block in taken.items():  # only complete blocks count
@@ -163,37 +173,71 @@ class CoreMl(Measurer[UnitsLane]):
         return HostMix(self.package.plan, 1, kinds, tuple(lane.blocks), alone, {}, None)
 
 
-def measure_units(
-    device: CoreMl, units: Sequence[str], amount: Amount, inputs_digest: str
-) -> tuple[tuple[AppleMeasured, ...], MorvitError | None]:
-    """The measurements for each choice of compute units, and the error that ended them early, if any.
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured, the choices of compute units that failed, and the error that ended it early, if any."""
 
-    The error is a ParityError when a bucket returns wrong logits, a TargetError when the device is lost; it is raised
-    if nothing was measured before.
+    measured: tuple[AppleMeasured, ...]
+    failed: dict[str, MorvitError]  # by units
+    cut: MorvitError | None
+
+
+def measure_units(device: CoreMl, units: Sequence[str], amount: Amount, inputs_digest: str) -> Measurements:
+    """Measure each choice of compute units.
+
+    A choice that cannot be loaded, fails or returns wrong logits is left out, and the others go on. A device of one
+    choice at a time may be lost, which ends the measurement. If nothing was measured, the errors are raised as one.
     """
     groups = [list(units)] if device.backend.together else [[one] for one in units]
     measured: list[AppleMeasured] = []
+    failed: dict[str, MorvitError] = {}
+    cut: MorvitError | None = None
     for group in groups:
         lanes = [UnitsLane(name=f"{device.package.folder} [{one}]", units=one) for one in group]
-        cut = _group(device, lanes, amount)
+        try:
+            cut = _group(device, lanes, amount, failed)
+        finally:
+            for lane in lanes:
+                lane.close()
         measured += [device.measured(lane, inputs_digest) for lane in lanes if lane.blocks]
         if cut is not None:
-            if not measured:
-                raise cut
-            return tuple(measured), cut
-    return tuple(measured), None
+            break
+    if not measured:
+        raise _of_all([*failed.values(), *([cut] if cut else [])])
+    return Measurements(tuple(measured), failed, cut)
 
 
-def _group(device: CoreMl, lanes: Sequence[UnitsLane], amount: Amount) -> MorvitError | None:
-    """Measure some choices in turn; returns the error that ended it, so that complete blocks are kept."""
-    try:
-        measure(device, lanes, amount, device.stages)
-    except (TargetError, ParityError) as error:
-        return error
-    finally:
-        for lane in lanes:
-            lane.close()
+def _group(
+    device: CoreMl, lanes: Sequence[UnitsLane], amount: Amount, failed: dict[str, MorvitError]
+) -> MorvitError | None:
+    """Measure some choices in turn, without those that fail; returns the error that lost the device.
+
+    Complete blocks are kept then.
+    """
+    left, done = [*lanes], device.stages.done
+    while left:
+        try:
+            measure(device, left, amount, device.stages)
+            return None
+        except (TargetError, ParityError) as error:
+            lane = device.current
+            if lane is None or not (device.backend.together or isinstance(error, ParityError)):
+                return error
+            failed[lane.units] = error
+            left.remove(lane)
+            for one in lanes:
+                one.restart()
+            device.stages.done = done
     return None
+
+
+def _of_all(errors: Sequence[MorvitError]) -> MorvitError:
+    """The only error, or one that says all; wrong logits count most."""
+    if len(errors) == 1:
+        return errors[0]
+    wrong = any(isinstance(error, ParityError) for error in errors)
+    listed = "\n".join(f"  - {error}" for error in errors)
+    return (ParityError if wrong else TargetError)(f"no choice of compute units could be measured:\n{listed}")
 
 
 def _in_a_row(lane: UnitsLane, name: str, runs: int, warmup: int) -> Block:

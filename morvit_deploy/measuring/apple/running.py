@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import MorvitError, ParityError, TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import Package
 from morvit_deploy.files import temporary
 from morvit_deploy.measuring.apple.checklist import (
@@ -32,7 +33,8 @@ DEVICES = ("mac", "iphone")
 # fewer on a phone, where each run takes a second to transfer
 AMOUNTS = {"mac": Amount(50, 10, 3, starts=1), "iphone": Amount(10, 3, 1, starts=1)}
 NEWEST_IOS = 18  # that a package can ask for
-CUT = "ended_early"  # in the conditions: why, and the exit status
+# in the conditions: why, and the exit status; of failed units, by their name
+CUT, FAILED = "ended_early", "failed_units"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ def run_bench(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
-    """Measure. ParityError when a bucket returns wrong logits; the conditions record a device that is lost midway."""
+    """Measure. ParityError when all compute units return wrong logits, TargetError when all fail.
+
+    The conditions record those that failed, and a device that is lost midway.
+    """
     stages = Stages(tell, progress, parts_of(len(wish.units), wish.amount))
     with backend_for(package, wish, phone) as backend:
         return measure_on(CoreMl(package, backend, goldens, stages), wish, phone, inputs=inputs)
@@ -105,12 +110,28 @@ def measure_on(device: CoreMl, wish: Wish, phone: Phone | None, *, inputs: str) 
         "compute_units": list(wish.units),
         **({"phone": asdict(phone)} if phone else {}),
     }
-    measured, cut = measure_units(device, wish.units, amount, inputs_digest(goldens))
-    warnings = warnings_about(conditions, measured)
-    if cut is not None:
-        conditions[CUT] = {"why": str(cut), "exit_status": cut.exit_status}
-        warnings = (f"the measurement ended early, the results are incomplete: {cut}", *warnings)
-    return AppleResult(wish.device, measured, conditions, warnings)
+    found = measure_units(device, wish.units, amount, inputs_digest(goldens))
+    warnings = warnings_about(conditions, found.measured)
+    if found.failed:
+        conditions[FAILED] = {units: _recorded(error) for units, error in found.failed.items()}
+        failures = (f"compute units {units} failed: {error}" for units, error in found.failed.items())
+        warnings = (*failures, *warnings)
+    if found.cut is not None:
+        conditions[CUT] = _recorded(found.cut)
+        warnings = (f"the measurement ended early, the results are incomplete: {found.cut}", *warnings)
+    return AppleResult(wish.device, found.measured, conditions, warnings)
+
+
+def exit_status(result: BenchResult) -> int:
+    """Of a measurement that ended early; else 1 if some compute units return wrong logits, and 0."""
+    if cut := result.conditions.get(CUT):
+        return int(cut["exit_status"])
+    statuses = [one["exit_status"] for one in result.conditions.get(FAILED, {}).values()]
+    return int(ParityError.exit_status in statuses)  # units that this device lacks are no failed check
+
+
+def _recorded(error: MorvitError) -> dict[str, Any]:
+    return {"why": str(error), "exit_status": error.exit_status}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from morvit_deploy.exporters.coreml.sdk.bundle import read_package
 from morvit_deploy.files import check_files, no_file, of_format, write_text
 from morvit_deploy.measuring.apple.dispatching import COMPARE, UNITS, chosen_units
 from morvit_deploy.measuring.apple.goldens import Goldens, read_golden
-from morvit_deploy.measuring.apple.running import CUT, DEVICES, Wish, look, run_bench
+from morvit_deploy.measuring.apple.running import DEVICES, Wish, exit_status, look, run_bench
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.strict_json import read_json
 
@@ -62,7 +62,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"every raw sample is in {out}", file=sys.stderr)
-    return int(result.conditions.get(CUT, {"exit_status": 0})["exit_status"])
+    return exit_status(result)
 
 
 def read_goldens(project: Path) -> Goldens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from morvit_deploy.measuring.apple.dispatching import NEURAL_ENGINE
@@ -23,9 +23,17 @@ def apple_report(result: BenchResult) -> Report:
         tables.append(mix_table(measured))
     if any(one.placements for one in measured):
         tables += [placement_table(measured), leavers_table(measured)]
+    if failed := result.conditions.get("failed_units"):
+        tables.append(failed_table(failed))
     best = min(measured, key=lambda one: one.latency_ms["p50"])
     outcome = f"Fastest on {best.units}: {three_digits(best.latency_ms['p50'])} ms an image (median)."
     return Report("Measurement", [*tables, parity_table(measured), conditions_table(result)], outcome)
+
+
+def failed_table(failed: Mapping[str, Mapping[str, object]]) -> Table:
+    """Compute units that could not be measured, with their errors."""
+    rows = [(units, str(one["why"])) for units, one in failed.items()]
+    return Table("Failed compute units", ("units", "error"), rows)
 
 
 def latency_table(measured: Sequence[AppleMeasured]) -> Table:

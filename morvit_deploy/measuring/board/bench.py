@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from morvit_deploy.agent.core.releases import is_older
 from morvit_deploy.errors import LostError, TargetError
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.dependencies import installed
+from morvit_deploy.machine.integer_kernels import kernels_of
 from morvit_deploy.measuring.board.engines import DeviceEngines
 from morvit_deploy.measuring.board.jetson import check_jetson, jetson_warnings, with_energy
 from morvit_deploy.measuring.board.shipping import pack
@@ -19,7 +22,7 @@ from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.measuring.core.parity import LogitParity
 from morvit_deploy.measuring.core.request import TIMED, BenchRequest, settings
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
-from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities
+from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses, parities, saturating
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.remote.session import Session
@@ -48,7 +51,7 @@ def bench_remote(request: BenchRequest, host: Host, readers: Sequence[str]) -> B
         lost = error if isinstance(error, LostError) else LostError(str(error))
         lost.partial = board.partial(str(lost))
         raise lost from None
-    return BenchResult(request.device, measured, board.known, _warnings(board.known, measured))
+    return BenchResult(request.device, measured, board.known, board.warnings(measured))
 
 
 class Board:
@@ -79,8 +82,15 @@ class Board:
         for lane in self.lanes:
             lane.keep_whole()
         measured = tuple(lane.measured({}) for lane in self.lanes if lane.blocks)
-        warnings = _warnings(self.known, measured)
-        return BenchResult(self.request.device, measured, self.known, warnings, partial=why)
+        return BenchResult(self.request.device, measured, self.known, self.warnings(measured), partial=why)
+
+    def warnings(self, measured: Sequence[MeasuredBundle]) -> tuple[str, ...]:
+        """What makes figures or answers on this device doubtful."""
+        if "machine" not in self.known:
+            return _warnings(self.known, measured)
+        kernels = kernels_of(self.known["machine"])
+        own = saturating(self.lanes, kernels, f" on {self.host.address}")
+        return (*_warnings(self.known, measured), *own)
 
     def _session(self, places: dict[str, Subject], engines: DeviceEngines) -> Session:
         shipment: dict[str, Path | bytes] = {}
@@ -94,6 +104,7 @@ class Board:
             settle=engines.settle,
             prepare=engines.prepare,
             hear=engines.hear,
+            required=_required(places.values()),
         )
 
     def _read_before(self, session: Session, engines: DeviceEngines) -> None:
@@ -153,6 +164,17 @@ class RemoteProcesses(BundleProcesses):
         assert isinstance(lane.worker, RemoteWorker)
         with lane.worker.counting():  # only these runs count for the energy
             return super().run(lane, runs, warmup)
+
+
+def _required(subjects: Iterable[Subject]) -> dict[str, str]:
+    """Library to the oldest release that runs all bundles."""
+    required: dict[str, str] = {}
+    for subject in subjects:
+        manifest = subject.manifest
+        for library, lowest in find_target(manifest.target).required_by(subject.bundle, manifest).items():
+            if is_older(required.get(library, ""), lowest):
+                required[library] = lowest
+    return required
 
 
 def _read(session: Session, readers: list[str]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.measuring.core.inputs import Subject
 
 ONLY_APPLE = ("compute_units", "phone", "team")
-NOT_APPLE = ("against", "threads", "batch", "starts")
+ONLY_CUDA = ("tf32",)
+NOT_APPLE = ("against", "threads", "batch", "starts", *ONLY_CUDA)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Device:
     is_here: Callable[[], bool] = lambda: False  # is this machine such a device, so that --host is optional?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
     measured_by: str | None = None  # the function that measures it, if not `bench`
-    lacks: tuple[str, ...] = ONLY_APPLE  # keywords of `bench` that mean nothing there
+    lacks: tuple[str, ...] = (*ONLY_APPLE, *ONLY_CUDA)  # keywords of `bench` that mean nothing there
     synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.exporters.targets import open_bundle
+from morvit_deploy.exporters.targets import open_session
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.model.gates import gate_for
 from morvit_deploy.model.heads import SIGMOID, SOFTMAX
@@ -102,5 +102,5 @@ def parity_rounds(subject: Subject) -> int:
 def expected_logits(subject: Subject, session: Session | None = None) -> NDArray[np.float32]:
     """(images, classes) of the first rounds, by the bundle's own runner in this process or by `session`."""
     pixels = np.load(subject.pixels, mmap_mode="r", allow_pickle=False)[: parity_rounds(subject)]
-    with session or open_bundle(subject.bundle) as opened:
+    with session or open_session(subject.bundle) as opened:
         return np.concatenate([opened.logits(np.ascontiguousarray(batch)) for batch in pixels])

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
+from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
@@ -138,7 +140,12 @@ def bench_here(request: BenchRequest) -> BenchResult:
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
-    warnings = (*warnings_about(conditions, measured), *_not_measured(lanes, device), *_runtimes(lanes))
+    warnings = (
+        *warnings_about(conditions, measured),
+        *saturating(lanes, kernels_here()),
+        *_not_measured(lanes, device),
+        *_runtimes(lanes),
+    )
     return BenchResult(request.device, measured, conditions, warnings)
 
 
@@ -149,6 +156,15 @@ def _runtimes(lanes: Sequence[BundleLane]) -> list[str]:
         f"{name} was run by {target.runs_here(set(), False)}; threads are its own, and times on its devices differ"
         for name, target in found
         if target.names_runtime
+    ]
+
+
+def saturating(lanes: Sequence[BundleLane], kernels: IntegerKernels, place: str = "") -> list[str]:
+    """A warning for each bundle whose int8 products saturate on the processor that ran it."""
+    return [
+        f"{lane.name}{place}: {text}"
+        for lane in lanes
+        for text in kernel_warnings(lane.subject.manifest.lowering, kernels)
     ]
 
 

@@ -17,7 +17,7 @@ from morvit_deploy.agent.core.child import own_stdout, say
 from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
-from morvit_deploy.exporters.targets import find_target, open_bundle
+from morvit_deploy.exporters.targets import find_target, open_session
 from morvit_deploy.machine.this import memory_mib
 from morvit_deploy.measuring.core.inputs import expected_file
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     replies, rounds = own_stdout(), Rounds(pixels)
 
     def open_model() -> Model:
-        session = open_bundle(bundle, threads=int(threads), bucket=bucket[0] if bucket else None)
+        session = open_session(bundle, threads=int(threads), bucket=bucket[0] if bucket else None)
         buckets = [own.name for own in session.manifest.plan.buckets]
         return Model(session.run, buckets, session.runner.close)
 

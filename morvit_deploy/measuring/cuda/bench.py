@@ -91,11 +91,11 @@ class Gpu(Measurer[PartLane]):
         return timed_block(lambda: self._on_device_ms(lane.part), runs, warmup)
 
     def _on_device_ms(self, part: Part) -> float:
-        before, after = self.cuda.new_event(), self.cuda.new_event()
-        self.cuda.record(before, part.graph.stream)
-        part.graph.enqueue()
-        self.cuda.record(after, part.graph.stream)
-        return self.cuda.elapsed_ms(before, after)
+        with self.cuda.event() as before, self.cuda.event() as after:
+            self.cuda.record(before, part.graph.stream)
+            part.graph.enqueue()
+            self.cuda.record(after, part.graph.stream)
+            return self.cuda.elapsed_ms(before, after)
 
 
 def bench_cuda(
@@ -108,32 +108,39 @@ def bench_cuda(
     runs: int | None = None,
     blocks: int = BLOCKS,
     warmup: int = WARMUP,
+    tf32: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
     cuda: Cuda | None = None,
 ) -> CudaResult:
     """Measure bundles of target `trt` or `onnx` on the first GPU; times in ms.
 
-    `batches` are for bundles of dynamic batch (default: 1, 8, 32, up to the engine's profile). The parts take turns
-    block by block. Raises ParityError when a part returns other logits than the same graph on the CPU, TargetError
-    without a GPU or a runtime for it, or when ONNX Runtime falls back to the CPU, BundleError for engines of another
-    machine.
+    `batches` are for bundles of dynamic batch (default: 1, 8, 32, up to the engine's profile). `tf32` lets ONNX
+    Runtime round the products of fp32 bundles to TF32. The parts take turns block by block. A part whose CUDA graph
+    cannot be captured is timed without one, and a warning says so.
+
+    Raises ParityError when a part returns other logits than the same graph on the CPU, TargetError without a GPU or a
+    runtime for it, or when ONNX Runtime falls back to the CPU, BundleError for engines of another machine.
     """
     amount = Amount(RUNS if runs is None else runs, blocks, warmup, starts=1)
     folders = folders_of(bundles)
     cuda = cuda or Cuda()
     with ExitStack() as stack:
         lanes: list[PartLane] = []
+        remarks: list[str] = []
         for folder in folders:
             tell(f"loading {folder}")
-            for part in open_parts(folder, cuda, Source(images, upscale, exif=exif), batches, stack):
-                lanes += [PartLane.of(part, transfers) for transfers in (False, True)]
+            source = Source(images, upscale, exif=exif)
+            parts, uncaptured = open_parts(folder, cuda, source, batches, stack, tf32=tf32)
+            lanes += [PartLane.of(part, transfers) for part in parts for transfers in (False, True)]
+            remarks += uncaptured
         conditions = measure(Gpu(cuda), lanes, amount, Stages(tell, progress, parts_of(len(lanes), amount)))
         timings = tuple(lane.timing() for lane in lanes)
     conditions |= {
         "blocks": amount.blocks,
         "warmup_runs_per_block": amount.warmup,
         "timed": TIMED,
+        "tf32": tf32,
         "parity": {lane.name: lane.parity.as_dict() for lane in lanes if lane.parity is not None},
     }
-    return CudaResult("cuda", timings, conditions, warnings_about(conditions, timings))
+    return CudaResult("cuda", timings, conditions, (*remarks, *warnings_about(conditions, timings)))

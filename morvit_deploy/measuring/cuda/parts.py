@@ -22,6 +22,7 @@ from morvit_deploy.bundle.pixels import Pixels, normalise
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
+from morvit_deploy.exporters.onnx.run import check_installed
 from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.exporters.trt.engine import Cuda
 from morvit_deploy.exporters.trt.form import TrtForm
@@ -29,11 +30,11 @@ from morvit_deploy.exporters.trt.names import LARGEST_BATCH
 from morvit_deploy.exporters.trt.run import look_for, on_cpu, open_engines
 from morvit_deploy.measuring.core.inputs import Source, draw, in_rounds
 from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
-from morvit_deploy.measuring.cuda.sessions import CudaSession
+from morvit_deploy.measuring.cuda.sessions import CudaSession, NotCaptured
 from morvit_deploy.model.heads import SOFTMAX
 
 SWEEP = (1, 8, 32)
-ROUNDS_TO = "fp16"  # the CUDA provider rounds fp32 products to TF32, whose mantissa is as short
+TF32_GATE = "fp16"  # the parity gate of products in TF32, whose mantissa is as short
 
 
 class GpuGraph(Protocol):
@@ -41,6 +42,7 @@ class GpuGraph(Protocol):
 
     runtime: str
     stream: int
+    uncaptured: str | None  # why a run is no CUDA graph, where one was asked for
 
     @property
     def captured(self) -> bool:
@@ -91,9 +93,15 @@ class Part:
 
 
 def open_parts(
-    folder: Path, cuda: Cuda, source: Source, batches: Sequence[int] | None, stack: ExitStack
-) -> list[Part]:
-    """Every part of a bundle at every batch size, with and without a CUDA graph where it can be captured.
+    folder: Path,
+    cuda: Cuda,
+    source: Source,
+    batches: Sequence[int] | None,
+    stack: ExitStack,
+    *,
+    tf32: bool = False,
+) -> tuple[list[Part], list[str]]:
+    """Every part of a bundle at every batch size, with and without a CUDA graph, and which could not be captured.
 
     `stack` closes them. Raises TargetError for a target that does not run on a GPU, or an unsupported batch.
     """
@@ -102,25 +110,40 @@ def open_parts(
         raise TargetError(
             f"{folder} is for {manifest.target}; --device cuda measures targets trt and onnx: export it again"
         )
+    if tf32 and isinstance(manifest.target_form, TrtForm):
+        raise TargetError(
+            f"got TF32 for {folder}, whose engines were built without it; leave it out, or measure a bundle of "
+            "target onnx with it"
+        )
     sizes = _sizes(folder, manifest, batches)
     pixels = draw(source, manifest.config, max(PARITY_IMAGES, *sizes))
-    bundle = GpuBundle(folder, manifest, cuda, pixels, stack)
+    bundle = GpuBundle(folder, manifest, cuda, pixels, stack, tf32=tf32)
     captures = manifest.dispatch != "graph" and manifest.batch != "dynamic"
-    return [
+    parts = [
         part
         for captured in ((False, True) if captures else (False,))
         for size in sizes
         for part in bundle.parts(size, captured)
+        if part.captured == captured
     ]
+    return parts, bundle.uncaptured
 
 
 class GpuBundle:
     """Opens a bundle's parts on the GPU, with expected logits from the same graphs on the CPU."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, cuda: Cuda, pixels: Pixels, stack: ExitStack
+        self,
+        folder: Path,
+        manifest: Manifest,
+        cuda: Cuda,
+        pixels: Pixels,
+        stack: ExitStack,
+        *,
+        tf32: bool = False,
     ) -> None:
-        self.folder, self.manifest, self.cuda, self.stack = folder, manifest, cuda, stack
+        self.folder, self.manifest, self.cuda, self.stack, self.tf32 = folder, manifest, cuda, stack, tf32
+        self.uncaptured: list[str] = []
         self.files = graph_files(manifest.dispatch, manifest.plan)
         self._pixels, self._logits = pixels, dict[tuple[str, int], NDArray[np.float32]]()
 
@@ -128,13 +151,12 @@ class GpuBundle:
         """The only graph, or the stem and every trunk."""
         names = [*self.files]
         rounds = [{"image": self._image(pixels)} for pixels in self._rounds(size)]
-        open_graph = self._opener(captured)
-        first = self._opened(open_graph, names[0], size, rounds[0])
+        first = self._opened(names[0], size, rounds[0], captured)
         if len(names) == 1:
             return [self._expecting(first, rounds)]
         carried = [port.name for port in self.manifest.carried]
         handed = [{name: outputs[name] for name in carried} for outputs in first.over(rounds)]
-        trunks = [self._opened(open_graph, name, size, handed[0]) for name in names[1:]]
+        trunks = [self._opened(name, size, handed[0], captured) for name in names[1:]]
         return [first, *(self._expecting(trunk, handed) for trunk in trunks)]
 
     def _rounds(self, size: int) -> Pixels:
@@ -143,13 +165,32 @@ class GpuBundle:
     def _image(self, pixels: Pixels) -> NDArray[Any]:
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
-    def _opened(self, open_graph: Callable[[str], GpuGraph], name: str, size: int, feeds: Arrays) -> Part:
-        graph = open_graph(name)
+    def _opened(self, name: str, size: int, feeds: Arrays, captured: bool) -> Part:
+        """A part with its inputs on the device, without a CUDA graph where none can be captured."""
+        graph = self._graph(name, feeds, captured)
+        if captured and not graph.captured:
+            self.uncaptured.append(
+                f"{name} of {self.folder} (batch {size}) has no CUDA graph and is timed without one alone: "
+                f"{graph.uncaptured}"
+            )
+        gate = TF32_GATE if self.tf32 and self.manifest.precision == "fp32" else self.manifest.precision
+        head = self.manifest.config.head_activation
+        return Part(str(self.folder), name, size, graph, graph.captured, feeds, gate, head)
+
+    def _graph(self, name: str, feeds: Arrays, captured: bool) -> GpuGraph:
+        """A graph that has run; the same graph without a capture where that fails."""
+        try:
+            return self._run_once(name, feeds, captured)
+        except NotCaptured as error:
+            graph = self._run_once(name, feeds, captured=False)
+            graph.uncaptured = str(error)
+            return graph
+
+    def _run_once(self, name: str, feeds: Arrays, captured: bool) -> GpuGraph:
+        graph = self._opener(captured)(name)
         self.stack.callback(graph.close)
         graph.run(feeds)  # fills the buffers, and captures
-        precision = ROUNDS_TO if isinstance(graph, CudaSession) else self.manifest.precision
-        head = self.manifest.config.head_activation
-        return Part(str(self.folder), name, size, graph, graph.captured, feeds, precision, head)
+        return graph
 
     def _expecting(self, part: Part, rounds: Sequence[Arrays]) -> Part:
         key = part.name, part.batch
@@ -168,8 +209,9 @@ class GpuBundle:
 
     def _opener(self, captured: bool) -> Callable[[str], GpuGraph]:
         if not isinstance(self.manifest.target_form, TrtForm):
+            check_installed(self.folder, self.manifest)
             return lambda name: CudaSession(
-                self.folder / self.files[name], self.folder, self.cuda, captured=captured
+                self.folder / self.files[name], self.folder, self.cuda, captured=captured, tf32=self.tf32
             )
         here = look_for(self.folder, self.manifest)
         if not here.runs:

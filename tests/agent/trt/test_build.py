@@ -143,6 +143,20 @@ def test_a_capability_that_rtx_does_not_know(copied_bundle: Path, events: list[d
         build(copied_bundle, events.append, flavor="rtx", capabilities=("SM87",))
 
 
+@pytest.mark.parametrize("capability", ["8.7", "9.0"])
+def test_a_gpu_that_rtx_does_not_build_for_is_named(
+    copied_bundle: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    """Without a named GPU the engines are for the one here, and RTX has none for Orin and Hopper."""
+    rtx()
+    monkeypatch.setattr(trt_build, "this_device", lambda: {"name": "A GPU", "compute_capability": capability})
+    write_recipe(copied_bundle, flavor="rtx")
+    own = "SM" + capability.replace(".", "")
+    with pytest.raises(BuildError, match=rf"this GPU is A GPU \({own}\), and .* SM89.*--flavor tensorrt"):
+        build(copied_bundle, events.append)
+    assert not events and not list(copied_bundle.glob("*.engine"))
+
+
 def test_the_script_alone_in_a_bundle(copied_bundle: Path) -> None:
     """As it is used: copied as build.py, run by path, one JSON object a line; the second time nothing is to do."""
     rtx()
@@ -216,6 +230,31 @@ def test_the_timing_cache_is_loaded_and_one_from_elsewhere_begun_anew(
     build(small, events.append, rebuild=True)
     assert trt.built[1].config.cache == b""
     assert any("timing.cache is from another" in event.get("message", "") for event in events)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "cached", "noted"),
+    [(b"torn", b"timed", 1), (None, b"timed", 0), (b"torn, and none is made", None, 1)],
+    ids=["damaged", "absent", "none at all"],
+)
+def test_a_timing_cache_that_tensorrt_does_not_make(
+    small: Path,
+    events: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    earlier: bytes | None,
+    cached: bytes | None,
+    noted: int,
+) -> None:
+    """None in its place is a TypeError of pybind11's; without a cache the build only takes longer."""
+    trt = fake_tensorrt(monkeypatch, "10.3.0")
+    trt.caches = cached is not None
+    if earlier is not None:
+        (small / "timing.cache").write_bytes(earlier)
+    build(small, events.append)
+    assert trt.built[0].config.cache == (b"" if cached else None)
+    assert (small / "timing.cache").read_bytes() == (cached or earlier)
+    assert sum("begun anew" in event.get("message", "") for event in events) == noted
+    assert (small / "model.engine").read_bytes() == b"engine 1"
 
 
 def test_a_dynamic_batch_gets_a_profile(
@@ -305,11 +344,60 @@ def test_versions_that_fit(version: str) -> None:
     trt_build.check_version("tensorrt", version)
 
 
-def test_an_old_jetson_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(version: str, flavor: str = "tensorrt") -> str:
+    with pytest.raises(BuildError) as caught:
+        trt_build.check_version(flavor, version)
+    return str(caught.value)
+
+
+def test_an_old_orin_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt_build, "_on_jetson", lambda: True)
-    with pytest.raises(BuildError, match=r"JetPack 6\.1 or newer"):
-        trt_build.check_version("tensorrt", "8.5.2.2")
+    monkeypatch.setattr(trt_build, "_chip", lambda: "tegra234")
+    said = refused("8.5.2.2")
+    assert "update the board to JetPack 6.1 or newer" in said and "--target onnx" not in said
     assert trt_build.install_line("tensorrt") == "sudo apt-get install python3-libnvinfer"
+
+
+@pytest.mark.parametrize(
+    ("chip", "last"),
+    [
+        ("tegra194", "JetPack 5 with TensorRT 8.5 is the last for Jetson Xavier"),
+        ("tegra186", "JetPack 4 with TensorRT 8.2 is the last for Jetson TX2"),
+        ("tegra210", "JetPack 4 with TensorRT 8.2 is the last for Jetson Nano and TX1"),
+    ],
+)
+def test_a_board_without_a_newer_jetpack_is_not_told_to_update(
+    monkeypatch: pytest.MonkeyPatch, chip: str, last: str
+) -> None:
+    monkeypatch.setattr(trt_build, "_on_jetson", lambda: True)
+    monkeypatch.setattr(trt_build, "_chip", lambda: chip)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    said = refused("8.5.2.2")
+    assert last in said and "`--target onnx`" in said
+    assert "6.1" not in said and "apt-get" not in said
+    with pytest.raises(BuildError) as absent:
+        trt_build.load_tensorrt("tensorrt")
+    assert last in str(absent.value) and "apt-get" not in str(absent.value)
+
+
+def test_a_jetson_of_an_unknown_chip_is_told_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_build, "_on_jetson", lambda: True)
+    monkeypatch.setattr(trt_build, "_chip", lambda: None)
+    said = refused("8.5.2.2")
+    assert "JetPack 6.1 or newer" in said and "older than Orin" in said and "--target onnx" in said
+
+
+def test_an_old_version_of_pip_is_told_to_upgrade() -> None:
+    """`pip install` leaves an installed version as it is."""
+    assert "python3 -m pip install tensorrt --upgrade" in refused("8.6.1")
+    assert "python3 -m pip install tensorrt-rtx --upgrade" in refused("1.2.0", "rtx")
+
+
+def test_the_chip_is_read_from_the_device_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trt_build._chip() is None  # no Jetson runs these tests
+    tree = b"nvidia,p3668-0000\0nvidia,p3509-0000+p3668-0000\0nvidia,tegra194\0"
+    monkeypatch.setattr(Path, "read_bytes", lambda path: tree)
+    assert trt_build._chip() == "tegra194"
 
 
 def test_no_tensorrt_at_all(

@@ -26,7 +26,7 @@ static thing make(int kind) { thing it = calloc(1, sizeof *it); it->kind = kind;
 static CUresult end(thing it, int kind) {
   if (!it || it->kind != kind) return 400; made[kind]--; it->kind = 0; return 0; }
 static CUresult is(thing it, int kind) { return it && it->kind == kind ? 0 : 400; }
-int left(void) { return made[STREAM] + made[GRAPH] + made[READY]; }
+int left(void) { return made[STREAM] + made[EVENT] + made[GRAPH] + made[READY]; }
 CUresult cuInit(unsigned flags) { return flags; }
 CUresult cuDeviceGetCount(int *count) { *count = 1; return 0; }
 CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = 5; return ordinal; }
@@ -53,6 +53,7 @@ CUresult cuGraphDestroy(thing graph) { return end(graph, GRAPH); }
 CUresult cuGraphLaunch(thing ready, thing stream) { return is(ready, READY) || is(stream, STREAM); }
 CUresult cuGraphExecDestroy(thing ready) { return end(ready, READY); }
 CUresult cuEventCreate(thing *event, unsigned flags) { *event = make(EVENT); return flags; }
+CUresult cuEventDestroy_v2(thing event) { return end(event, EVENT); }
 CUresult cuEventRecord(thing event, thing stream) { event->ran = 1; return is(event, EVENT) || is(stream, STREAM); }
 CUresult cuEventSynchronize(thing event) { return is(event, EVENT); }
 CUresult cuEventElapsedTime(float *ms, thing before, thing after) {
@@ -82,13 +83,12 @@ def test_every_function_as_c_sees_it(stand_in: ctypes.CDLL) -> None:
     cuda.copy_out(came, address, stream)
     cuda.synchronise(stream)
     np.testing.assert_array_equal(came, sent)
-    cuda.begin_capture(stream)
-    graph = cuda.end_capture(stream)
-    before, after = cuda.new_event(), cuda.new_event()
-    cuda.record(before, stream)
-    cuda.launch(graph, stream)
-    cuda.record(after, stream)
-    assert cuda.elapsed_ms(before, after) == 1.5
+    graph = cuda.captured(stream, lambda: None)
+    with cuda.event() as before, cuda.event() as after:
+        cuda.record(before, stream)
+        cuda.launch(graph, stream)
+        cuda.record(after, stream)
+        assert cuda.elapsed_ms(before, after) == 1.5
     cuda.forget(graph)
     cuda.free(address)
     cuda.close(stream)
@@ -103,3 +103,13 @@ def test_failures_have_names(stand_in: ctypes.CDLL) -> None:
         cuda.allocate(1 << 40)
     with pytest.raises(Lacking, match="cuStreamSynchronize failed: 400"):
         cuda.synchronise(0)
+
+
+def test_a_failed_recording_ends_and_leaves_nothing(stand_in: ctypes.CDLL) -> None:
+    cuda = cuda_driver.Cuda()
+    stream = cuda.new_stream()
+    with pytest.raises(ZeroDivisionError):
+        cuda.captured(stream, lambda: 1 // 0)
+    cuda.forget(cuda.captured(stream, lambda: None))
+    cuda.close(stream)
+    assert stand_in.left() == 0

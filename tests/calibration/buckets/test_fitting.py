@@ -241,6 +241,22 @@ def test_partings_are_the_best_of_all(pieces: int, groups: int, seed: int) -> No
         assert paid(spans) == min(paid(every) for every in partings(pieces, groups) if len(every) == number)
 
 
+def test_buckets_without_images_are_dropped_but_not_full() -> None:
+    ladder = Ladder(((1,), (2,), (4,)), (1, 2, 4), 1.5, (0.0, 1.0, 0.0), 0.0)
+    assert search.without_idle(ladder) == Ladder(((2,), (4,)), (2, 4), 1.5, (1.0, 0.0), 0.0)
+    assert search.without_idle(replace(ladder, upto=None)).upto is None
+
+
+def test_schedules_that_are_not_cheaper_than_full_are_dropped() -> None:
+    images = gather(np.array([[8, 2], [4, 4]]), 8)
+    schedules = [np.array(schedule) for schedule in ([8, 2], [4, 4], [8, 2], [6, 1])]
+
+    def cost(table: Ints) -> Any:  # [8, 2] costs as much as full
+        return np.where(table[:, 0] == 8, 10.0, table.sum(axis=1))
+
+    assert search.in_order(images, schedules, cost) == [(6, 1), (4, 4), (8, 8)]
+
+
 @MANY
 @given(case=cases(), buckets=st.integers(1, 4))
 def test_the_dynamic_program_finds_the_best_parting(case: tuple[Ints, int], buckets: int) -> None:
@@ -383,6 +399,14 @@ def test_a_rare_image_overflows_when_that_is_cheaper() -> None:
     assert ladder.expected == 5 + 20 / 100
     dear = fit_predicted(counts, 0, 2, steps, 1e6, 10)
     assert dear.schedules == ((4, 4), (10, 10)) and dear.overflow == 0
+
+
+def test_descent_finds_what_the_table_alone_does_not() -> None:
+    """The optimal table of the first schedules has two buckets, [7, 5, 4] among them, and costs 274."""
+    counts = np.asarray([[5, 3, 2], [6, 5, 4], [8, 6, 4], [7, 3, 2], [8, 8, 5], [6, 5, 4]])
+    ladder = fit_predicted(counts, 0, 4, macs, again_of(counts, 8), 8)
+    assert ladder.schedules == ((5, 3, 2), (6, 5, 4), (8, 8, 5), (8, 8, 8))
+    assert ladder.upto == (5, 6, 8, 8) and ladder.expected == pytest.approx(267 + 1 / 3)
 
 
 def test_what_overflows_holds_no_capacity_up() -> None:

@@ -68,6 +68,15 @@ def test_a_threshold_point_is_its_ladder(buckets: int | None) -> None:
     assert buckets != 1 or point.expected == full
 
 
+def test_without_a_number_up_to_max_buckets_are_tried() -> None:
+    config = make_config(routing="token_choice", num_recursions=1)
+    varied = [[16, count, count] for count in range(1, 17)]
+    run = run_of("depth", scales=(OWN,))
+    points = front(config, varied, run=run, thresholds=((),))
+    numbers = [len(point.ladder.schedules) for point in points if point.ladder]
+    assert numbers == list(range(1, MAX_BUCKETS + 1))
+
+
 def test_unrouted_steps_are_not_fitted() -> None:
     config = make_config(capacity=[16, 6, 6])
     taus = ((None, 0.2, None),) * len(SCALES)

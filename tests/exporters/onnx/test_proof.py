@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from onnx import helper, numpy_helper
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.proof import prove
+from morvit_deploy.exporters.onnx.proof_structure import limit_violations
 from morvit_deploy.exporters.structure import Structure
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint
@@ -324,3 +328,29 @@ def test_a_plan_that_is_not_the_files_is_named(written_ladder: Written, tmp_path
         (tmp_path / path.name).write_bytes(path.read_bytes())
     violations = prove(tmp_path, manifest, graphs).violations
     assert len(violations) == 1 and violations[0].startswith("bucket b0: the graph does")
+
+
+@pytest.mark.parametrize(
+    ("most", "named"), [(16, []), (15, ["ranks 16, and the target's TopK at most 15"]), (None, [])]
+)
+def test_a_topk_beyond_the_targets_limit_is_named(
+    written: Written, most: int | None, named: list[str]
+) -> None:
+    model = onnx.load(written.bundle / "model.onnx")
+    limits = {} if most is None else {"topk": most}
+    found = limit_violations(model, written.bundle, limits)
+    assert [one.partition("' ")[2] for one in found] == named
+
+
+def test_a_topk_in_a_branch_is_limited_too(written_ladder: Written) -> None:
+    model = onnx.load(written_ladder.bundle / "model.onnx")
+    inside = [node for graph in every_graph(model.graph) for node in graph.node if node.op_type == "TopK"]
+    assert len(limit_violations(model, written_ladder.bundle, {"topk": 0})) == len(inside) > 1
+
+
+def test_the_proof_reads_the_targets_limits(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = replace(find_target("onnx"), limits={"topk": 15})
+    monkeypatch.setattr(proof, "find_target", lambda name: limited)
+    assert any("at most 15" in found for found in written.prove(tmp_path, lambda model: None).violations)

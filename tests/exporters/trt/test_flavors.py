@@ -101,11 +101,26 @@ def test_gpus_to_build_for(installed: dict[str, str]) -> None:
     for device, asked, expected in (
         (None, (), ()),  # RTX's own default: every GPU from Ampere on
         (GPU, (), ("SM89",)),
-        (ORIN, (), ()),  # it does not know SM87 by name
+        (ORIN, ("SM89",), ("SM89",)),
         (GPU, ("SM75",), ("SM75",)),
     ):
         form = form_of(TrtOptions(compute_capability=asked), Here("rtx", "1.7.1", device), dynamic=False)
         assert (form.compute_capability, form.max_batch) == (expected, None)
+
+
+@pytest.mark.parametrize("capability", ["8.7", "9.0"])
+def test_rtx_is_refused_on_a_gpu_that_it_does_not_build_for(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    installed["rtx"] = "1.7.1"
+    here = {"name": "Orin", "compute_capability": capability}
+    monkeypatch.setattr(trt_build, "this_device", lambda: here)
+    own = "SM" + capability.replace(".", "")
+    with pytest.raises(
+        TargetError, match=rf"this GPU is Orin \({own}\), and TensorRT-RTX .* only for .*--flavor tensorrt"
+    ):
+        choose(TrtOptions())
+    assert choose(TrtOptions(compute_capability=("SM89",))).device == here, "for another machine"
 
 
 @pytest.mark.parametrize(("asked", "largest"), [(None, 32), (8, 8)])

@@ -16,6 +16,7 @@ from tiny_models import make_config, random_pixels
 
 from morvit_deploy.agent.trt import build as trt_build
 from morvit_deploy.agent.trt import driver as agent_driver
+from morvit_deploy.agent.trt import run as agent_run
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.trt.engine import Cuda
@@ -149,6 +150,21 @@ def test_a_gpu_without_engines_or_runtime(
     fake_gpu(monkeypatch, "10.0.1")
     with pytest.raises(TargetError, match=r"10.0.1 is too old, expected 10.3 or newer"):
         open_bundle(bundle)
+
+
+@pytest.mark.parametrize("compatible", [False, True], ids=["of one version", "version-compatible"])
+def test_only_a_version_compatible_engine_may_run_code_on_the_cpu(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, compatible: bool
+) -> None:
+    """Both of the package's runners: here, and the agent's on a device."""
+    bundle = recipe()
+    trt = fake_gpu(monkeypatch)
+    put_engines(bundle, version_compatible=compatible)
+    monkeypatch.setattr(agent_run, "this_device", lambda: GPU)
+    with open_bundle(bundle):
+        pass
+    agent_run.Engines(bundle / "build", graphs=True).open("model").close()
+    assert [runtime.engine_host_code_allowed for runtime in trt.runtimes] == [compatible] * 2
 
 
 def test_what_tensorrt_says_is_told(recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from morvit_deploy.measuring.apple.goldens import (
 from morvit_deploy.measuring.apple.measure import CoreMl
 from morvit_deploy.measuring.apple.outcome import AppleMeasured
 from morvit_deploy.measuring.apple.placement import CPU, GPU, NE, NOT_TOLD, PlacedOp, place
-from morvit_deploy.measuring.apple.running import CUT, Wish, measure_on
+from morvit_deploy.measuring.apple.running import CUT, FAILED, Wish, exit_status, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
@@ -315,23 +315,50 @@ def test_expected_logits_are_the_interpreters(exported: Callable[..., Path], tmp
     np.testing.assert_allclose(golden.logits, np.repeat(mean[:, None], 10, axis=1), rtol=1e-2)
 
 
-def test_wrong_answers_stop_before_anything_is_timed(
+def wrong_on_the_neural_engine(units: str, name: str, outputs: dict) -> dict:
+    """As attention on the Neural Engine has been wrong."""
+    wrong = units == "cpu_ne" and name == "full"
+    return outputs | {"logits": -outputs["logits"]} if wrong else outputs
+
+
+def test_units_that_return_wrong_logits_are_reported_and_the_others_measured(
     source: Path, package: Package, goldens: Goldens
 ) -> None:
-    """As attention on the Neural Engine has been wrong: the bucket and the units are named."""
+    """The bucket and the units are named, nothing wrong is timed, and the exit status is that of a failed check."""
+    backend = Played(source, package, spoil=wrong_on_the_neural_engine)
+    result = measure(backend, goldens, "all", "cpu_ne", "cpu")
+    assert [one.units for one in result.measured if isinstance(one, AppleMeasured)] == ["all", "cpu"]
+    assert all(len(one.blocks) == 2 for one in result.measured)
+    (failed,) = result.conditions[FAILED].items()
+    assert failed[0] == "cpu_ne" and "returns wrong logits for bucket 'full'" in failed[1]["why"]
+    assert exit_status(result) == 1 and "compute units cpu_ne failed" in result.warnings[0]
+    assert "| cpu_ne |" in apple_report(result).markdown()
+    assert all(function.closed for function in backend.opened)
+    assert json.dumps(result.as_dict(), allow_nan=False)
 
-    def spoil(units: str, name: str, outputs: dict) -> dict:
-        wrong = units == "cpu_ne" and name == "full"
-        return outputs | {"logits": -outputs["logits"]} if wrong else outputs
 
-    backend = Played(source, package, spoil=spoil)
+@pytest.mark.parametrize("run", [0, 20, 60], ids=["loading", "compared", "timed"])
+def test_units_that_fail_are_reported_and_the_others_measured(
+    source: Path, package: Package, goldens: Goldens, run: int
+) -> None:
+    why = "Core ML failed: Error computing NN outputs"
+    backend = Played(source, package, refuses=lambda units, at: why if (units, at) == ("cpu_ne", run) else "")
+    result = measure(backend, goldens, "all", "cpu_ne", "cpu")
+    assert [one.units for one in result.measured if isinstance(one, AppleMeasured)] == ["all", "cpu"]
+    assert all(len(one.blocks) == 2 for one in result.measured)
+    assert result.conditions[FAILED] == {"cpu_ne": {"why": why, "exit_status": 2}}
+    assert exit_status(result) == 0, "a Mac without a Neural Engine is measured"
+
+
+def test_an_error_if_all_units_fail(source: Path, package: Package, goldens: Goldens) -> None:
+    with pytest.raises(TargetError, match=r"no choice .* could be measured:\n  - no all\n  - no cpu"):
+        measure(Played(source, package, refuses=lambda units, at: f"no {units}"), goldens, "all", "cpu")
+    backend = Played(source, package, spoil=wrong_on_the_neural_engine)
     with pytest.raises(
         ParityError, match=r"compute units 'cpu_ne' returns wrong logits for bucket 'full'"
     ) as raised:
-        measure(backend, goldens, "all", "cpu_ne", "cpu")
+        measure(backend, goldens, "cpu_ne")
     assert raised.value.exit_status == 1
-    assert not any(entry.startswith("cpu/") for entry in backend.log)
-    assert all(function.closed for function in backend.opened)
 
 
 def test_phone_takes_one_choice_at_a_time_and_keeps_what_it_has(
@@ -377,7 +404,8 @@ def test_wrong_answers_after_a_measurement_keep_it(source: Path, package: Packag
 
     backend = Played(source, package, together=False, spoil=spoil)
     result = measure(backend, goldens, "all", "cpu")
-    assert len(result.measured) == 1 and result.conditions[CUT]["exit_status"] == 1
+    assert len(result.measured) == 1 and exit_status(result) == 1
+    assert CUT not in result.conditions and [*result.conditions[FAILED]] == ["cpu"]
 
 
 def test_no_plan_is_a_warning(source: Path, package: Package, goldens: Goldens) -> None:

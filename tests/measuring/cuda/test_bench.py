@@ -14,10 +14,11 @@ import pytest
 from bucket_plans import threshold_ladder
 from commands import refused
 from fake_cuda import fake_gpu, put_engines
-from tiny_models import make_config
+from tiny_models import make_config, random_pixels
 
 from morvit_deploy.agent.trt import build
 from morvit_deploy.errors import BundleError, ConfigError, TargetError
+from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.cuda import sessions
 from morvit_deploy.measuring.cuda.bench import bench_cuda
@@ -68,9 +69,51 @@ def test_every_part_is_timed_both_ways(
         assert all(ms > 0 for ms in timing.samples_ms) and timing.images_per_s > 0
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert not trt.driver.memory and not trt.driver.streams, "nothing is left on the device"
+    assert not trt.driver.work, "no event and no graph is left"
     data = json.loads(json.dumps(result.as_dict()))
     assert data["device"] == "cuda" and "transfers excluded" in data["conditions"]["timed"]
     assert repr(result).startswith("CudaResult('cuda', ") and "<table>" in result._repr_html_()
+
+
+def test_a_graph_that_cannot_be_captured_is_timed_without_one(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(exported, tmp_path, plan=threshold_ladder(), dispatch="host")
+    trt = fake_gpu(monkeypatch)
+    put_engines(bundle)
+    trt.driver.uncapturable = True
+    result = bench_cuda(bundle, **FEW)
+    assert {timing.part for timing in result.measured} == {"stem", "b0", "b1", "full"}
+    assert not any(timing.cuda_graph for timing in result.measured)
+    said = [warning for warning in result.warnings if "has no CUDA graph" in warning]
+    assert len(said) == 4 and all("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" in warning for warning in said)
+    with open_bundle(bundle) as session:
+        pixels = random_pixels(CONFIG, 2)
+        session.run(pixels), session.run(pixels)
+        assert any("runs without a CUDA graph" in warning for warning in session.warnings)
+
+
+def test_fp32_is_not_rounded_to_tf32_unless_asked(
+    exported: Exported, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpu(monkeypatch)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [sessions.PROVIDER])
+    given: list[dict[str, str]] = []
+
+    def refuse(graph: str, options: Any, providers: Any) -> Any:
+        given.append(providers[0][1])
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    for tf32 in (False, True):
+        with pytest.raises(BundleError, match="no GPU"):
+            bench_cuda(tiny_bundle, tf32=tf32)
+    assert [settings["use_tf32"] for settings in given] == ["0", "1"]
+    with pytest.raises(TargetError, match=r"got TF32 for .*, whose engines were built without it"):
+        bench_cuda(bundle_of(exported, tmp_path), tf32=True)
+    with pytest.raises(ConfigError, match="tf32: device 'cpu' does not have this"):
+        bench(tiny_bundle, tf32=True)
+    assert "--tf32: for --device cuda; got device 'cpu'" in refused("bench", tiny_bundle, "--tf32")
 
 
 def test_a_report_says_how_each_was_run() -> None:

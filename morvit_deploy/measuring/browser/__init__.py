@@ -1,0 +1,1 @@
+"""Measuring in a browser, on this machine or on a phone."""
