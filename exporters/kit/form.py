@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from morvit_deploy.bundle.manifest import Manifest
 
 Runtime = Literal["coreml", "coreai"]  # as `ModelDescription.swift` decodes it
+DEFAULT_RUNTIME: Runtime = "coreml"  # of a description that names none
 
 
 class AppForm(TargetForm):

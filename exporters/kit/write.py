@@ -19,7 +19,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.functions.devices import oldest_macos
 from morvit_deploy.exporters.functions.names import plain_name
-from morvit_deploy.exporters.kit.form import AppForm
+from morvit_deploy.exporters.kit.form import DEFAULT_RUNTIME, AppForm
 from morvit_deploy.exporters.kit.vectors import describe_preprocessing, test_vectors
 
 FORMAT = "morvit-kit/1"
@@ -56,7 +56,7 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
     }
     form = app_form(manifest)
     if (
-        form.runtime == "coreml"
+        form.runtime == DEFAULT_RUNTIME
     ):  # of Core AI the sources ask, so that the package also serves apps for older systems
         files["Package.swift"] = _for_systems(files["Package.swift"].decode(), form.oldest_ios).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
@@ -104,7 +104,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "carried": [plain_name(port.name) for port in manifest.carried],
         "steps": config.num_steps,
         "answersDepth": any(port.name == "depth" for port in manifest.outputs),
-        **({} if form.runtime == "coreml" else {"runtime": form.runtime}),
+        **({} if form.runtime == DEFAULT_RUNTIME else {"runtime": form.runtime}),
     }
 
 

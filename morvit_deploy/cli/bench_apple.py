@@ -67,6 +67,7 @@ def _write(words: BenchWords, project: Path) -> None:
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"
         )
     from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.exporters.targets import find_target
     from morvit_deploy.measuring.apple.bench import emit_project
 
     folder = bundle_folder(words.bundle)
@@ -85,7 +86,9 @@ def _write(words: BenchWords, project: Path) -> None:
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),
     ]
-    if open_manifest(folder).target == "coreml":  # no tool sends a Core AI asset to a phone
+    if (
+        "iphone" in find_target(open_manifest(folder).target).devices
+    ):  # no tool sends a Core AI asset to a phone
         steps.append(("an iPhone", ".venv/bin/python bench.py --device iphone"))
     data = {"project": str(project), "bundle": str(folder), "run": [line for _, line in steps]}
     caption = (

@@ -67,6 +67,11 @@ class Package:
     target: str = "coreml"
 
     @property
+    def core_ai(self) -> bool:
+        """Is it an asset of Core AI?"""
+        return self.path.suffix == ".aimodel"
+
+    @property
     def adaptive(self) -> bool:
         """Is a bucket chosen for each image?"""
         return STEM in self.functions
@@ -135,7 +140,7 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
         image_size=config["image_size"],
         mean=tuple(known["preprocess"]["mean"]),
         std=tuple(known["preprocess"]["std"]),
-        ios=form["ios"] if target == "coreml" else CORE_AI_IOS,
+        ios=form.get("ios", CORE_AI_IOS),
         functions=tuple(form["functions"]),
         carried=tuple(plain_name(port["name"]) for port in known["carried"]),
         plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),

@@ -15,7 +15,7 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import OVERFLOWING, Session
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
-from morvit_deploy.exporters.targets import open_runner
+from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
 from morvit_deploy.measuring.apple.project import check_place, write_project
 from morvit_deploy.measuring.apple.running import Wish, look, run_bench
@@ -106,7 +106,7 @@ def interpreted(folder: Path, manifest: Manifest) -> Predict:
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
         runner = (
             open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
-            if manifest.target == "coreml"
+            if "iphone" in find_target(manifest.target).devices  # Core ML
             else open_runner(folder, manifest, bucket=bucket)
         )
         with Session(folder, manifest, runner) as session:

@@ -64,7 +64,7 @@ def look(package: Package | None, wish: Wish, way_out: str) -> Phone | None:
     Without a package, before one is opened: what the newest one needs.
     """
     state = read_state(phone=wish.device == "iphone")
-    if package is not None and package.target == "coreai":
+    if package is not None and package.core_ai:
         demand(coreai_items(state, wish.device), wish.device, way_out)
         return None
     ios, pictures = (NEWEST_IOS, True) if package is None else (package.ios, package.input == "uint8")
@@ -137,7 +137,7 @@ def _recorded(error: MorvitError) -> dict[str, Any]:
 @contextmanager
 def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
     """Core ML here or on the phone, or Core AI here; imports coremltools, or coreai.runtime."""
-    if package.target == "coreai":
+    if package.core_ai:
         from morvit_deploy.measuring.apple.mac_coreai import CoreaiMac
 
         asset = CoreaiMac(package)
