@@ -20,7 +20,6 @@ from typing import Any
 from morvit_deploy.bundle.listing import list_pictures
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, open_manifest
 from morvit_deploy.errors import BundleError, MorvitError
-from morvit_deploy.exporters import targets as _  # a manifest names a target
 from morvit_deploy.files import check_free, new_folder
 from morvit_deploy.measuring.browser.runtime import Runtime, find_runtime
 
@@ -43,7 +42,11 @@ def main() -> int:
         manifest = checked_manifest(args.bundle)
         runtime = find_runtime(args.runtime, "wasm", say)
         with new_folder(args.out, **place) as folder:
-            contents = {**page_files(runtime), **bundle_files(args.bundle, manifest), **samples(args.pictures)}
+            contents = {
+                **page_files(runtime),
+                **bundle_files(args.bundle, manifest),
+                **samples(args.pictures),
+            }
             write_site(folder, contents, runtime)
     except MorvitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,9 +60,15 @@ def parse_arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("bundle", type=Path, help="bundle of target onnx")
-    parser.add_argument("-o", "--out", type=Path, default=Path("build/web"), help="folder to write (build/web)")
-    parser.add_argument("--pictures", type=Path, help=f"folder of sample pictures; the first {SAMPLES} are used")
-    parser.add_argument("--runtime", type=Path, help="folder of the npm package onnxruntime-web (default: download)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("build/web"), help="folder to write (build/web)"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, help=f"folder of sample pictures; the first {SAMPLES} are used"
+    )
+    parser.add_argument(
+        "--runtime", type=Path, help="folder of the npm package onnxruntime-web (default: download)"
+    )
     parser.add_argument("--force", action="store_true", help="replace a folder that this script wrote")
     return parser.parse_args()
 
@@ -83,7 +92,11 @@ def page_files(runtime: Runtime) -> dict[str, bytes]:
     """The page's own files and those of onnxruntime-web, by path in the folder."""
     code = resources.files("morvit_deploy.bundle").joinpath("web/bundle.js").read_bytes()
     own = {name: (PAGE / name).read_bytes() for name in (*PARTS, *MODULES)}
-    return {**own, "bundle.js": code, **{f"ort/{name}": path.read_bytes() for name, path in runtime.files().items()}}
+    return {
+        **own,
+        "bundle.js": code,
+        **{f"ort/{name}": path.read_bytes() for name, path in runtime.files().items()},
+    }
 
 
 def bundle_files(bundle: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -122,7 +135,10 @@ def described(contents: Mapping[str, bytes], runtime: Runtime, *, embedded: bool
         "modules": ["bundle.js", *MODULES],
         "samples": [path for path in contents if path.startswith("samples/")],
         "embedded": embedded,
-        "files": [*(path for path in contents if Path(path).name not in (*LATER, "sw.js", "index.html")), SITE],
+        "files": [
+            *(path for path in contents if Path(path).name not in (*LATER, "sw.js", "index.html")),
+            SITE,
+        ],
         "version": hash_of(contents),
     }
 
@@ -137,7 +153,9 @@ def hash_of(contents: Mapping[str, bytes]) -> str:
 
 def embedded_copies(contents: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files that scripts load, as classic scripts: modules and fetch are blocked in a page opened as a file."""
-    named: Iterable[tuple[str, bytes]] = ((path, content) for path, content in contents.items() if path not in PARTS)
+    named: Iterable[tuple[str, bytes]] = (
+        (path, content) for path, content in contents.items() if path not in PARTS
+    )
     return {f"embedded/{path}.js": embedded_copy(path, content) for path, content in named}
 
 

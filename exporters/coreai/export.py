@@ -15,6 +15,7 @@ from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.coreai.probes import find_values
 from morvit_deploy.exporters.coreai.program import ProgramText, read_program
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
+from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -22,6 +23,7 @@ from morvit_deploy.machine.dependencies import within
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
+from morvit_deploy.model.reference import MoRViT
 
 
 class CoreaiExporter(Exporter):
@@ -74,6 +76,12 @@ class CoreaiExporter(Exporter):
                 inside=inside,
             ),
         )
+
+    def accompany(
+        self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
+    ) -> list[str]:
+        tell("writing the Swift package")
+        return accompany(model, manifest, request.pictures.verifying, folder)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreai_proof.prove(folder, manifest, graphs).as_dict()

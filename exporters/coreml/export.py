@@ -6,28 +6,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.base import Exporter, Tell, Written
 from morvit_deploy.exporters.coreml import proof as coreml_proof
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import PACKAGE, SEVERAL_FUNCTIONS, SWIFT, SYSTEMS
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE, SEVERAL_FUNCTIONS, SYSTEMS
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
-from morvit_deploy.exporters.coreml.kit.golden import golden_of
-from morvit_deploy.exporters.coreml.kit.write import write_description, write_swift_package
 from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
 from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
-from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.load import coremltools
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
+from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -137,14 +130,7 @@ class CoremlExporter(Exporter):
         self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
     ) -> list[str]:
         tell("writing the Swift package")
-
-        def package_logits(pixels: Pixels) -> NDArray[np.float32]:
-            with Session(folder, manifest, open_coreml(folder, manifest, None)) as session:
-                return session.logits(pixels)
-
-        golden = golden_of(model, manifest, request.pictures.verifying, package_logits)
-        kit = write_swift_package(folder / SWIFT, manifest, golden)
-        return [*(f"{SWIFT}/{name}" for name in kit), write_description(folder, manifest)]
+        return accompany(model, manifest, request.pictures.verifying, folder)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreml_proof.prove(folder, manifest, graphs).as_dict()

@@ -66,6 +66,8 @@ def _write(words: BenchWords, project: Path) -> None:
         raise ConfigError(
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"
         )
+    from morvit_deploy.bundle.manifest import open_manifest
+    from morvit_deploy.exporters.targets import find_target
     from morvit_deploy.measuring.apple.bench import emit_project
 
     folder = bundle_folder(words.bundle)
@@ -83,8 +85,11 @@ def _write(words: BenchWords, project: Path) -> None:
     steps = [
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),
-        ("an iPhone", ".venv/bin/python bench.py --device iphone"),
     ]
+    if (
+        "iphone" in find_target(open_manifest(folder).target).devices
+    ):  # no tool sends a Core AI asset to a phone
+        steps.append(("an iPhone", ".venv/bin/python bench.py --device iphone"))
     data = {"project": str(project), "bundle": str(folder), "run": [line for _, line in steps]}
     caption = (
         f"{project} is complete: copy it to a Mac and type these lines in it; result.json is the measurement"

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from chromium import Tab, browser, find_chromium
 from node import web_runtime
-from places import EXAMPLES
 from PIL import Image
+from places import EXAMPLES
 
 from morvit_deploy import open_bundle
-from morvit_deploy.bundle.pixels import read_image
 from morvit_deploy.bundle.manifest import open_manifest
+from morvit_deploy.bundle.pixels import read_image
 
 WEB = EXAMPLES / "web"
 ANSWERED = "document.body?.dataset.answered && document.getElementById('status').textContent === {name}"

@@ -22,7 +22,7 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import describe_files, open_manifest
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import CORE_TESTS, DESCRIPTION, GOLDEN, VECTORS
+from morvit_deploy.exporters.kit.write import CORE_TESTS, DESCRIPTION, GOLDEN, VECTORS
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_graphs

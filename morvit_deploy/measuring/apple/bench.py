@@ -15,6 +15,7 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import OVERFLOWING, Session
 from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
+from morvit_deploy.exporters.targets import find_target, open_runner
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
 from morvit_deploy.measuring.apple.project import check_place, write_project
 from morvit_deploy.measuring.apple.running import Wish, look, run_bench
@@ -27,9 +28,10 @@ WAY_OUT = (
     "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
     "run that on a Mac that has what is missing."
 )
-EXPECTED = (
-    "computed by an interpreter of Core ML's operators with fp16 rounding, where the project was written"
-)
+EXPECTED = {
+    "coreml": "computed by an interpreter of Core ML's operators with fp16 rounding, where the project was written",
+    "coreai": "computed by Core AI's Python runtime on the CPU, where the project was written",
+}
 
 Predict = Callable[
     [Pixels, str | None], Arrays
@@ -47,7 +49,7 @@ def bench_apple(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
-    """Measure a Core ML bundle on this Mac, or on an iPhone from it.
+    """Measure a Core ML bundle on this Mac, or on an iPhone from it; or a Core AI bundle on this Mac.
 
     `predict` computes the expected logits (default: the interpreter). Raises TargetError with a checklist of what is
     missing, ParityError when the device returns wrong logits, BundleError, ImageError.
@@ -85,15 +87,28 @@ def emit_project(
     source = Source(images, upscale, exif=exif)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
     return write_project(
-        folder, manifest, goldens, Path(project), inputs=source.named, expected=EXPECTED, force=force
+        folder,
+        manifest,
+        goldens,
+        Path(project),
+        inputs=source.named,
+        expected=EXPECTED[manifest.target],
+        force=force,
     )
 
 
 def interpreted(folder: Path, manifest: Manifest) -> Predict:
-    """Outputs of the interpreter, also on a Mac, so that Core ML is not compared with itself."""
+    """Outputs of the interpreter, also on a Mac, so that Core ML is not compared with itself.
+
+    Of a Core AI asset: of its own runtime, which has no interpreter beside it.
+    """
 
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
-        runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
+        runner = (
+            open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
+            if "iphone" in find_target(manifest.target).devices  # Core ML
+            else open_runner(folder, manifest, bucket=bucket)
+        )
         with Session(folder, manifest, runner) as session:
             return session.run(pixels)
 

@@ -15,9 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import INSTALL, quiet
+from morvit_deploy.exporters.functions.devices import oldest_macos
 
+CORE_AI_MACOS = 27  # the first with Core AI
+INSTALL_COREAI = 'python -m pip install "coreai-core==1.0.0b3"'
+IN_AN_APP = (
+    "measure it in an app with MoRViTKit, such as examples/ios of morvit-deploy; --device mac measures here"
+)
 XCODE = (
     "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"
 )
@@ -43,6 +48,7 @@ class MacState:
     coremltools: str | None
     bridge: bool  # coremltools' extension that calls Core ML
     pillow: bool = True
+    coreai: str | None = None
     xcodebuild: str | None = None
     devicectl: str | None = None
     phones: tuple[Phone, ...] | None = None  # None: could not be listed
@@ -68,16 +74,14 @@ class Item:
 def read_state(phone: bool) -> MacState:
     """Look for everything, for Xcode's tools only with `phone`. Starts and changes nothing."""
     macos = platform.mac_ver()[0] or None
-    try:
-        version: str | None = importlib.metadata.version("coremltools")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
+    version = _version("coremltools")
     state = MacState(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         macos=macos,
         coremltools=version,
         bridge=version is not None and _has_bridge(),
         pillow=importlib.util.find_spec("PIL") is not None,
+        coreai=_version("coreai-core"),
     )
     if not phone:
         return state
@@ -108,6 +112,19 @@ def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
     if pictures:
         found = "installed" if state.pillow else "not installed"
         items.append(Item("Pillow, for picture inputs", found, state.pillow, "python -m pip install pillow"))
+    return items
+
+
+def coreai_items(state: MacState, device: str) -> list[Item]:
+    """What measuring a Core AI asset needs. An iPhone runs it only in an app: no tool sends one to it."""
+    here = state.macos or f"this is {state.system}"
+    new = state.macos is not None and int(state.macos.split(".")[0]) >= CORE_AI_MACOS
+    items = [
+        Item(f"macOS {CORE_AI_MACOS} or newer, for Core AI", here, new, _older(state, CORE_AI_MACOS)),
+        Item("coreai-core", state.coreai or "not installed", state.coreai is not None, INSTALL_COREAI),
+    ]
+    if device == "iphone":
+        items.append(Item("a runner of Core AI assets for iPhones", "there is none", False, IN_AN_APP))
     return items
 
 
@@ -176,6 +193,13 @@ def _older(state: MacState, oldest: int) -> str:
     if state.macos is None:
         return "run this on a Mac"
     return f"update it to {oldest} or newer" + (", or export again with --ios 17" if oldest == 15 else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _has_bridge() -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
-from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
+from morvit_deploy.exporters.functions.devices import oldest_macos
+from morvit_deploy.exporters.kit.write import app_form
 from morvit_deploy.files import files_in, new_folder
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.machine.extras import PACKAGE
@@ -31,7 +31,8 @@ CARRIED = (
     "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
-    *("morvit_deploy.exporters.functions", "morvit_deploy.exporters.functions.names"),
+    "morvit_deploy.exporters.functions",
+    *(f"morvit_deploy.exporters.functions.{name}" for name in ("devices", "names")),
     "morvit_deploy.exporters.coreml.sdk",
     *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",
@@ -45,13 +46,13 @@ CARRIED = (
     *(
         f"morvit_deploy.measuring.apple.{name}"
         for name in (
-            *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome"),
+            *("checklist", "conditions", "dispatching", "goldens", "mac", "mac_coreai", "measure", "outcome"),
             *("phone", "placement", "running", "script", "views"),
         )
     ),
 )
 BENCH = '''#!/usr/bin/env python3
-"""Measures the Core ML bundle of this folder; see `python bench.py --help`."""
+"""Measures the bundle of this folder; see `python bench.py --help`."""
 
 import sys
 from pathlib import Path
@@ -71,23 +72,37 @@ On a Mac with macOS {macos} or newer and Python 3.10 or newer, in this folder:
 ```
 python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 .venv/bin/python bench.py                    # this Mac, every choice of compute units
-.venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode
-```
+{on_a_phone}```
 
 `bench.py` first runs the pictures of `golden/` in every bucket and compares the logits with the expected ones; a
 device that returns others is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
 It prints tables and writes every raw sample to `result.json` (`morvit-bench/1`), the only file to bring back.
 
-An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
-builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
-the screen on.
+{phone}
 
 - `bundle/`: the bundle, unchanged; the sha256 of its files is checked before anything runs
 - `golden/`: pictures and expected logits for each bucket, {source}; never unpickled
 - `morvit_deploy/`: the measuring modules of morvit-deploy {version}, unchanged
 - mix of the timed stream: {mix}
 """
-REQUIREMENTS = "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}"
+ON_A_PHONE = {
+    "coreml": ".venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode\n",
+    "coreai": "",
+}
+PHONE = {
+    "coreml": """\
+An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
+builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
+the screen on.""",
+    "coreai": """\
+Compute units other than `cpu` are preferences: Core AI may run parts elsewhere and does not report where; the Core AI
+instrument of Xcode shows it. Times include the conversion of arrays. No tool sends a Core AI asset to an iPhone:
+measure it there in an app, as `docs/coreai.md` of morvit-deploy describes.""",
+}
+REQUIREMENTS = {
+    "coreml": "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}",
+    "coreai": "coreai-core==1.0.0b3\nnumpy>=1.26\n{pillow}",
+}
 PILLOW = "pillow>=10.3  # the package takes pictures\n"
 
 
@@ -124,7 +139,9 @@ def write_project(
         }
         readme = README.format(
             name=bundle.resolve().name,
-            macos=oldest_macos(CoremlForm.of(manifest).ios),
+            macos=oldest_macos(app_form(manifest).oldest_ios),
+            on_a_phone=ON_A_PHONE[manifest.target],
+            phone=PHONE[manifest.target],
             source=expected,
             version=version,
             mix=goldens.shares_from,
@@ -133,7 +150,7 @@ def write_project(
         for file, text in {
             "bench.py": BENCH,
             "README.md": readme,
-            "requirements.txt": REQUIREMENTS.format(pillow=pillow),
+            "requirements.txt": REQUIREMENTS[manifest.target].format(pillow=pillow),
         }.items():
             (partial / file).write_text(text, encoding="utf-8")
         known["files"] = files_in(partial)

@@ -14,6 +14,7 @@ from morvit_deploy.files import temporary
 from morvit_deploy.measuring.apple.checklist import (
     MacState,
     Phone,
+    coreai_items,
     demand,
     mac_items,
     phone_items,
@@ -63,6 +64,9 @@ def look(package: Package | None, wish: Wish, way_out: str) -> Phone | None:
     Without a package, before one is opened: what the newest one needs.
     """
     state = read_state(phone=wish.device == "iphone")
+    if package is not None and package.core_ai:
+        demand(coreai_items(state, wish.device), wish.device, way_out)
+        return None
     ios, pictures = (NEWEST_IOS, True) if package is None else (package.ios, package.input == "uint8")
     if wish.device == "mac":
         demand(mac_items(state, ios, pictures), "mac", way_out)
@@ -132,7 +136,16 @@ def _recorded(error: MorvitError) -> dict[str, Any]:
 
 @contextmanager
 def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
-    """Core ML here or on the phone; imports coremltools."""
+    """Core ML here or on the phone, or Core AI here; imports coremltools, or coreai.runtime."""
+    if package.core_ai:
+        from morvit_deploy.measuring.apple.mac_coreai import CoreaiMac
+
+        asset = CoreaiMac(package)
+        try:
+            yield asset
+        finally:
+            asset.close()
+        return
     with temporary("bench") as work:
         if phone is None:
             from morvit_deploy.measuring.apple.mac import Mac

@@ -88,8 +88,8 @@ def _known(project: Path) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench.py",
-        description="Measure the Core ML bundle of this folder on this Mac or on an iPhone: parity first, then load "
-        "and latency of every function under every choice of compute units.",
+        description="Measure the bundle of this folder on this Mac, or one of target coreml on an iPhone: parity "
+        "first, then load and latency of every function under every choice of compute units.",
     )
     parser.add_argument("--device", choices=DEVICES, default="mac")
     parser.add_argument(

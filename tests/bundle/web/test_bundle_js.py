@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from node import node_module, run_node
 from places import ROOT
@@ -93,14 +92,17 @@ def test_bad_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     for target in ("trt", "coreml"):
         copy = changed(tiny_bundle, tmp_path / target, target=target)
         cases[copy] = f'got a bundle of target "{target}", expected "onnx"'
-    cases[changed(tiny_bundle, tmp_path / "other", format="morvit/1")] = 'has "morvit/1", expected "morvit-bundle/2"'
+    cases[changed(tiny_bundle, tmp_path / "other", format="morvit/1")] = (
+        'has "morvit/1", expected "morvit-bundle/2"'
+    )
     escaping = [{"path": "../weights.bin", "bytes": 1, "sha256": "00"}]
     cases[changed(tiny_bundle, tmp_path / "escaping", files=escaping)] = 'the path "../weights.bin"'
     cases[changed(tiny_bundle, tmp_path / "planless", plan=None)] = "edited by hand: it has no plan"
     (tmp_path / "empty").mkdir()
     cases[tmp_path / "empty"] = "cannot read manifest.json"
     damaged, short, torn, partial = (
-        Path(shutil.copytree(tiny_bundle, tmp_path / name)) for name in ("damaged", "short", "torn", "partial")
+        Path(shutil.copytree(tiny_bundle, tmp_path / name))
+        for name in ("damaged", "short", "torn", "partial")
     )
     weights = bytearray((tiny_bundle / "weights.bin").read_bytes())
     weights[len(weights) // 2] ^= 1

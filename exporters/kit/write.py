@@ -1,15 +1,15 @@
-"""MoRViTKit, the Swift package that runs a Core ML bundle's model in an app, and the model's description. No torch.
+"""MoRViTKit, the Swift package that runs a bundle's model in an app, and the model's description. No torch.
 
 The package's Swift sources are in `swift/` and the same for every model: an app adds one package and any number of
-models. What differs by model is data: the description beside the `.mlpackage`, the README's figures, the oldest
-system in `Package.swift`, and the expected values of the unit tests.
+models, of Core ML and of Core AI. What differs by model is data: the description beside it, the README's figures, the
+oldest system in `Package.swift`, and the expected values of the unit tests.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.vectors import describe_preprocessing, test_vectors
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
+from morvit_deploy.exporters.functions.devices import oldest_macos
 from morvit_deploy.exporters.functions.names import plain_name
+from morvit_deploy.exporters.kit.form import DEFAULT_RUNTIME, AppForm
+from morvit_deploy.exporters.kit.vectors import describe_preprocessing, test_vectors
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
-DESCRIPTION = PurePath(PACKAGE).with_suffix(".json").name  # beside the model, which the app renames with it
+SWIFT = "MoRViTKit"  # its folder in a bundle
+DESCRIPTION = "MoRViT.json"  # beside the model, which the app renames with it
 CORE_TESTS = "Tests/MoRViTCoreTests/Resources"
 VECTORS = f"{CORE_TESTS}/vectors.json"
 GOLDEN = "Tests/MoRViTKitTests/Resources"
@@ -43,7 +43,7 @@ class Golden:
 
 
 def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> list[str]:
-    """Write MoRViTKit into `folder` (beside the bundle's MoRViT.mlpackage); returns the names of its files, sorted.
+    """Write MoRViTKit into `folder` (beside the bundle's model); returns the names of its files, sorted.
 
     The same manifest and golden images give the same bytes. TargetError for a manifest of another target.
     """
@@ -54,9 +54,11 @@ def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> lis
         for source in sorted(TEMPLATE.rglob("*"))
         if source.is_file()
     }
-    files["Package.swift"] = _for_systems(
-        files["Package.swift"].decode(), CoremlForm.of(manifest).ios
-    ).encode()
+    form = app_form(manifest)
+    if (
+        form.runtime == DEFAULT_RUNTIME
+    ):  # of Core AI the sources ask, so that the package also serves apps for older systems
+        files["Package.swift"] = _for_systems(files["Package.swift"].decode(), form.oldest_ios).encode()
     files["README.md"] = _filled_in(files["README.md"].decode(), manifest).encode()
     files[f"{CORE_TESTS}/{DESCRIPTION}"] = description
     files[VECTORS] = _json(test_vectors(manifest, golden.bucket))
@@ -79,15 +81,13 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
 
     TargetError for a manifest of another target.
     """
-    if not isinstance(manifest.target_form, CoremlForm):
-        raise TargetError(f"got a manifest of target {manifest.target!r}; MoRViTKit runs Core ML packages")
-    config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
+    config, plan, form = manifest.config, manifest.plan, app_form(manifest)
     return {
         "format": FORMAT,
         "checkpoint": manifest.checkpoint.sha256,
         "precision": manifest.precision,
         "weights": form.weights,
-        "minimumIOS": form.ios,
+        "minimumIOS": form.oldest_ios,
         "input": "image" if manifest.input == "uint8" else "normalised",
         "imageSize": config.image_size,
         "patchSize": config.patch_size,
@@ -104,7 +104,17 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "carried": [plain_name(port.name) for port in manifest.carried],
         "steps": config.num_steps,
         "answersDepth": any(port.name == "depth" for port in manifest.outputs),
+        **({} if form.runtime == DEFAULT_RUNTIME else {"runtime": form.runtime}),
     }
+
+
+def app_form(manifest: Manifest) -> AppForm:
+    """The entry of a target that apps load; TargetError for another target's."""
+    if not isinstance(manifest.target_form, AppForm):
+        raise TargetError(
+            f"got a manifest of target {manifest.target!r}; MoRViTKit runs models of targets 'coreml' and 'coreai'"
+        )
+    return manifest.target_form
 
 
 def choose_golden(golden: Golden) -> Golden:
@@ -144,16 +154,16 @@ def _for_systems(text: str, ios: int) -> str:
 
 
 def _filled_in(text: str, manifest: Manifest) -> str:
-    form, plan, config = CoremlForm.of(manifest), manifest.plan, manifest.config
+    form, plan, config = app_form(manifest), manifest.plan, manifest.config
     rows = [
         f"| `{name}` | {', '.join(map(str, bucket.capacity))} | {bucket.macs:,} |"
         for name, bucket in zip(form.functions[-len(plan.buckets) :], plan.buckets, strict=True)
     ]
     size = config.image_size
     figures = {
-        "{{MODEL}}": PACKAGE,
+        "{{MODEL}}": form.file,
         "{{DESCRIPTION}}": DESCRIPTION,
-        "{{SYSTEMS}}": f"iOS {form.ios} or macOS {oldest_macos(form.ios)}",
+        "{{SYSTEMS}}": f"iOS {form.oldest_ios} or macOS {oldest_macos(form.oldest_ios)}",
         "{{IMAGE}}": f"{size}×{size}",
         "{{CLASSES}}": f"{config.num_classes:,}",
         "{{PRECISION}}": f"{manifest.precision}, weights {form.weights}",

@@ -12,7 +12,7 @@ let package = Package(
     targets: [
         // Arithmetic and the model's description: Foundation only, builds and tests on Linux too.
         .target(name: "MoRViTCore"),
-        // The classifier and its images: Core ML, Core Image, Image I/O and vImage.
+        // The classifier and its images: Core ML, Core AI where the SDK has it, Core Image, Image I/O and vImage.
         .target(name: "MoRViTKit", dependencies: ["MoRViTCore"]),
         .testTarget(
             name: "MoRViTCoreTests", dependencies: ["MoRViTCore"], resources: [.process("Resources")]

@@ -16,32 +16,34 @@ import pytest
 from adaptive_plans import answered_by
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from places import ROOT
-from swift import coreml_manifest, declared_names, made_up_golden, renamed, syntax_problems
+from swift import coreai_manifest, coreml_manifest, declared_names, made_up_golden, renamed, syntax_problems
 from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.kit.vectors import geometry_case
-from morvit_deploy.exporters.coreml.kit.write import (
+from morvit_deploy.exporters.functions.devices import oldest_macos
+from morvit_deploy.exporters.kit.vectors import geometry_case
+from morvit_deploy.exporters.kit.write import (
     CORE_TESTS,
     DESCRIPTION,
     GOLDEN,
     MOST_BYTES,
     TEMPLATE,
     VECTORS,
+    app_form,
     choose_golden,
     write_description,
     write_swift_package,
 )
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 
+LINUX = Path(__file__).parent / "linux"  # stands in for Apple's frameworks
 DENSE = make_config(routing="none", labels=None, preprocess={"resize": None, "interpolation": "bilinear"})
 MODELS: dict[str, Callable[[], Manifest]] = {
     "threshold": lambda: coreml_manifest(EXPERT, threshold_ladder()),
     "depth": lambda: coreml_manifest(TOKEN, depth_ladder()),
     "single": lambda: coreml_manifest(make_config(), ios=17),
     "dense, float input": lambda: float_input(coreml_manifest(DENSE)),
+    "Core AI": lambda: coreai_manifest(EXPERT, threshold_ladder()),
 }
 
 
@@ -85,9 +87,10 @@ def test_the_parser_sees_mistakes(tmp_path: Path) -> None:
 def test_the_description_is_the_manifest(written: tuple[Path, Manifest]) -> None:
     folder, manifest = written
     model = read(folder.parent / DESCRIPTION)
-    config, plan, form = manifest.config, manifest.plan, CoremlForm.of(manifest)
+    config, plan, form = manifest.config, manifest.plan, app_form(manifest)
     assert model["functions"] == list(form.functions)
-    assert model["minimumIOS"] == form.ios
+    assert model["minimumIOS"] == form.oldest_ios
+    assert model.get("runtime", "coreml") == manifest.target
     assert model["carried"] == [port.name.replace(".", "_") for port in manifest.carried]
     assert (model["imageSize"], model["patchSize"]) == (config.image_size, config.patch_size)
     assert model["labels"] == (list(config.labels) if config.labels else None)
@@ -109,7 +112,7 @@ def test_the_swift_type_has_every_field(written: tuple[Path, Manifest]) -> None:
     """Decoding ignores what it does not know: a field that Swift lacks would be lost unseen."""
     source = (written[0] / "Sources/MoRViTCore/ModelDescription.swift").read_text(encoding="utf-8")
     fields = set(re.findall(r"^    public let (\w+):", source, re.MULTILINE))
-    assert fields == set(read(written[0].parent / DESCRIPTION))
+    assert fields == {"runtime"} | set(read(written[0].parent / DESCRIPTION))  # nil: Core ML
 
 
 def test_no_depth_is_said(tmp_path: Path) -> None:
@@ -214,11 +217,24 @@ def test_file_and_module_names_are_unique(written: tuple[Path, Manifest]) -> Non
 
 def test_systems_follow_the_exported_package(written: tuple[Path, Manifest]) -> None:
     folder, manifest = written
-    several = len(CoremlForm.of(manifest).functions) > 1
-    ios = CoremlForm.of(manifest).ios
+    several = len(app_form(manifest).functions) > 1
+    ios = app_form(manifest).oldest_ios
     assert ios >= 18 or not several
+    ios = 17 if manifest.target == "coreai" else ios  # its sources ask for the system
     expected = f'platforms: [.iOS("{ios}.0"), .macOS("{oldest_macos(ios)}.0")]'
     assert expected in (folder / "Package.swift").read_text()
+
+
+def test_core_ai_is_guarded() -> None:
+    """One package serves SDKs and systems without Core AI, too."""
+    found = [path for path in sorted((TEMPLATE / "Sources").rglob("*.swift")) if "CoreAI" in path.read_text()]
+    assert [path.stem for path in found] == ["ComputeUnits", "CoreAIFunctions", "ModelPlace"]
+    for source in found:
+        text = source.read_text(encoding="utf-8")
+        assert text.index("#if canImport(CoreAI)") < text.index(
+            "CoreAI", text.index("#if canImport(CoreAI)") + 21
+        )
+        assert "available(iOS 27, macOS 27, tvOS 27, watchOS 27, visionOS 27, *)" in text
 
 
 def test_newer_interfaces_are_guarded() -> None:
@@ -282,7 +298,8 @@ def test_the_oldest_systems_are_the_packages(ios: int, macos: int, tmp_path: Pat
 def test_nothing_is_left_to_fill_in(written: tuple[Path, Manifest]) -> None:
     readme = (written[0] / "README.md").read_text(encoding="utf-8")
     assert "{{" not in readme and "}}" not in readme
-    assert all(f"| `{name}` |" in readme for name in CoremlForm.of(written[1]).functions if name != "stem")
+    assert all(f"| `{name}` |" in readme for name in app_form(written[1]).functions if name != "stem")
+    assert app_form(written[1]).file in readme
 
 
 def test_another_target_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -318,11 +335,35 @@ def test_the_wheel_has_the_template() -> None:
     assert len(files) > 20 and files <= found
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one package after the other: Swift compiles the sources, which they share, once."""
+    return tmp_path_factory.mktemp("swift")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("swift") is None, reason="needs a Swift toolchain on PATH")
-def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], tmp_path: Path) -> None:
-    command = ["swift", "test", "--scratch-path", str(tmp_path)]
-    run = subprocess.run(command, cwd=written[0], capture_output=True, text=True, timeout=600, check=False)
+def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], built: Path) -> None:
+    """With the Core AI engine over a stand-in for Apple's framework."""
+    package = built / "MoRViTKit"
+    shutil.copytree(written[0], package, dirs_exist_ok=True)
+    add_core_ai(package)
+    command = ["swift", "test", "--scratch-path", str(built / "build")]
+    run = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=1200, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     executed = re.findall(r"Executed (\d+) tests?, with 0 failures", run.stdout + run.stderr)
-    assert max(map(int, executed), default=0) >= 20
+    assert max(map(int, executed), default=0) >= 38
+
+
+def add_core_ai(package: Path) -> None:
+    """Make Core AI importable on Linux, and add the tests of MoRViTKit's engine for it."""
+    shutil.copytree(LINUX / "CoreAI", package / "Sources/CoreAI", dirs_exist_ok=True)
+    shutil.copy(LINUX / "CoreAIFunctionsTests.swift", package / "Tests/MoRViTKitTests")
+    manifest = package / "Package.swift"
+    kit = '.target(name: "MoRViTKit", dependencies: ["MoRViTCore"]),'
+    text = manifest.read_text(encoding="utf-8")
+    assert kit in text
+    with_stand_in = (
+        '.target(name: "CoreAI"), .target(name: "MoRViTKit", dependencies: ["MoRViTCore", "CoreAI"]),'
+    )
+    manifest.write_text(text.replace(kit, with_stand_in), encoding="utf-8")

@@ -8,7 +8,7 @@ public enum MoRViTError: Error, Equatable, Sendable {
     case modelNotFound(place: String)
     /// The model is not the one that the description belongs to.
     case modelMismatch(reason: String)
-    /// The model has several functions, and this system opens only one.
+    /// This system does not open the model, or the app was built for older systems than the model's.
     case needsNewerSystem(minimumIOS: Int)
     /// The picture is smaller than the square that the model looks at.
     case imageTooSmall(width: Int, height: Int, needed: Int)
@@ -34,7 +34,7 @@ extension MoRViTError: LocalizedError {
         case .modelMismatch(let reason):
             return "The model is not the one that its description belongs to: \(reason)."
         case .needsNewerSystem(let minimumIOS):
-            return "The model chooses among several functions, which needs iOS \(minimumIOS) or newer."
+            return "The model needs iOS \(minimumIOS) or newer, and an app that was built with that system's SDK."
         case .imageTooSmall(let width, let height, let needed):
             return "The picture is \(width)×\(height) pixels, smaller than the model's \(needed)×\(needed)."
         case .wrongSize(let width, let height, let expected):
@@ -53,11 +53,11 @@ extension MoRViTError: LocalizedError {
     public var recoverySuggestion: String? {
         switch self {
         case .unreadableDescription, .modelMismatch:
-            return "Add MoRViT.mlpackage and MoRViT.json of the same bundle to the app's target; rename both alike."
+            return "Add the model and MoRViT.json of the same bundle to the app's target; rename both alike."
         case .modelNotFound:
-            return "Add MoRViT.mlpackage to the app's target, pass the name that it has there, or pass its URL."
+            return "Add the model to the app's target, pass the name that it has there, or pass its URL."
         case .needsNewerSystem:
-            return "Update the system, or export with --ios 17 for a model of one function."
+            return "Update the system, or export for an older one: --target coreml, with --ios 17 for one function."
         case .imageTooSmall:
             return "Give a larger picture, or set allowsUpscaling."
         case .wrongSize:

@@ -2,16 +2,18 @@ import Foundation
 
 /// What an app must know of an exported model: image size, preprocessing, buckets, labels.
 ///
-/// `morvit-deploy export` writes it beside the model, as `MoRViT.json` for `MoRViT.mlpackage`. The two belong together:
-/// rename both alike, and add both to the app's target.
+/// `morvit-deploy export` writes it beside the model, as `MoRViT.json` for `MoRViT.mlpackage` or
+/// `MoRViT.aimodel`. The two belong together: rename both alike, and add both to the app's target.
 public struct ModelDescription: Codable, Sendable, Hashable {
     /// The version of this file's format.
     public static let format = "morvit-kit/1"
-    /// The name under which models are exported: that of `MoRViT.mlpackage` and `MoRViT.json`.
+    /// The name under which models are exported: that of `MoRViT.mlpackage` or `MoRViT.aimodel`, and `MoRViT.json`.
     public static let defaultName = "MoRViT"
 
     /// ``ModelDescription/format`` of the file that was read.
     public let format: String
+    /// The framework that runs the model; nil: Core ML.
+    public let runtime: Runtime?
     /// sha256 of the checkpoint that the model was made from.
     public let checkpoint: String
     /// Precision of activations: `fp32` or `fp16`.
@@ -45,6 +47,14 @@ public struct ModelDescription: Codable, Sendable, Hashable {
     /// Does the model return how many steps each patch ran?
     public let answersDepth: Bool
 
+    /// A framework that runs models.
+    public enum Runtime: String, Codable, Sendable {
+        /// Core ML: an `.mlpackage`, which Xcode compiles into the app.
+        case coreML = "coreml"
+        /// Core AI: an `.aimodel`.
+        case coreAI = "coreai"
+    }
+
     /// How the model takes its image.
     public enum Input: String, Codable, Sendable {
         /// An RGB image; normalization is inside the model.
@@ -67,7 +77,7 @@ public struct ModelDescription: Codable, Sendable, Hashable {
     /// Reads the description of a model that was added to an app or a package.
     ///
     /// - Parameters:
-    ///   - name: Name of the file without `.json`: `Dogs` for a model added as `Dogs.mlpackage`.
+    ///   - name: Name of the file without `.json`: `Dogs` for a model added as `Dogs.mlpackage` or `Dogs.aimodel`.
     ///   - bundle: The bundle of the target that the file was added to.
     /// - Throws: ``MoRViTError/unreadableDescription(reason:)`` when the file is missing or altered.
     public init(named name: String = defaultName, in bundle: Bundle = .main) throws {
@@ -110,9 +120,10 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         input: Input = .image, imageSize: Int, patchSize: Int, classes: Int, labels: [String]? = nil,
         preprocessing: Preprocessing, dispatch: DispatchTable, functions: [String] = ["main"],
         carried: [String] = [], steps: Int, answersDepth: Bool = false,
-        headActivation: HeadActivation? = nil
+        headActivation: HeadActivation? = nil, runtime: Runtime? = nil
     ) {
         format = Self.format
+        self.runtime = runtime
         self.checkpoint = checkpoint
         self.precision = precision
         self.weights = weights

@@ -1,4 +1,4 @@
-"""Images and the logits that a Core ML package must return for them on a phone, for the Swift package's tests."""
+"""Images and the logits that a model must return for them on a phone, for the Swift package's tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, synthetic_images
-from morvit_deploy.exporters.coreml.kit.write import Golden
-from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
+from morvit_deploy.exporters.functions.devices import TOLERANCE
+from morvit_deploy.exporters.kit.write import Golden
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Routing
@@ -23,10 +23,10 @@ CLEAR = {"fp32": 1e-3, "fp16": 2e-2}  # routing margin that rounding does not cr
 Logits = Callable[[Pixels], NDArray[np.float32]]  # (n, classes) of n images
 
 
-def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, package_logits: Logits) -> Golden:
+def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, written_logits: Logits) -> Golden:
     """Logits of the plan's model in float64, for images whose routing is clear; the clearest where none is.
 
-    With compressed weights the package is another model than the checkpoint: the phone must repeat `package_logits`.
+    With compressed weights the file is another model than the checkpoint: the phone must repeat `written_logits`.
     """
     config, plan = manifest.config, manifest.plan
     pixels = synthetic_images(CANDIDATES, config.image_size) if images is None else images[:CANDIDATES]
@@ -39,7 +39,7 @@ def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, package_
     chosen = clear if len(clear) else np.argsort(-margins, kind="stable")[:1]
     logits = outcome.logits.numpy()[chosen].astype(np.float32)
     if not manifest.target_form.exact:  # another model than the checkpoint
-        logits = package_logits(pixels[chosen])
+        logits = written_logits(pixels[chosen])
     bucket = np.zeros(len(chosen), dtype=np.int32)
     if plan.adaptive:
         counts = np.array([outcome.traces[number].counts for number in chosen])

@@ -10,16 +10,17 @@ import XCTest
 
 /// The exported model itself, on the machine that runs the tests.
 final class MoRViTClassifierTests: XCTestCase {
-    /// `MORVIT_MODEL`, or the package that lies beside MoRViTKit in its bundle.
+    /// `MORVIT_MODEL`, or the model that lies beside MoRViTKit in its bundle.
     private func model() throws -> URL {
         if let path = ProcessInfo.processInfo.environment["MORVIT_MODEL"] {
             return URL(fileURLWithPath: path)
         }
         let package = URL(fileURLWithPath: #filePath)
             .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        let url = package.deletingLastPathComponent().appending(path: "MoRViT.mlpackage")
-        guard FileManager.default.fileExists(atPath: url.path) else {
-            throw XCTSkip("no \(url.path); set MORVIT_MODEL to the bundle's MoRViT.mlpackage")
+        let bundle = package.deletingLastPathComponent()
+        let models = ["MoRViT.mlpackage", "MoRViT.aimodel"].map { bundle.appending(path: $0) }
+        guard let url = models.first(where: { FileManager.default.fileExists(atPath: $0.path) }) else {
+            throw XCTSkip("no model in \(bundle.path); set MORVIT_MODEL to the bundle's model")
         }
         return url
     }
@@ -32,8 +33,16 @@ final class MoRViTClassifierTests: XCTestCase {
         try await compareGolden(classifier(.cpuOnly))
     }
 
-    func testGoldenImagesWhereCoreMLChooses() async throws {
+    func testGoldenImagesWhereTheRuntimeChooses() async throws {
         try await compareGolden(classifier(.all))
+    }
+
+    func testGoldenImagesOnTheGPU() async throws {
+        try await compareGolden(classifier(.cpuAndGPU))
+    }
+
+    func testGoldenImagesOnTheNeuralEngine() async throws {
+        try await compareGolden(classifier(.cpuAndNeuralEngine))
     }
 
     private func compareGolden(_ classifier: MoRViTClassifier) async throws {

@@ -1,31 +1,29 @@
-#if canImport(CoreML)
-import CoreML
-import MoRViTCore
-
-/// What one function of the package returned, read by name.
-struct FunctionOutput {
+/// What one function of the model returned, read by name.
+struct FunctionOutput<Functions: ModelFunctions> {
     let function: String
-    let features: MLFeatureProvider
+    let values: [String: Functions.Value]
+    let functions: Functions
 
     /// The value itself, to hand on.
-    func value(_ name: String) throws -> MLFeatureValue {
-        guard let value = features.featureValue(for: name) else {
+    func value(_ name: String) throws -> Functions.Value {
+        guard let value = values[name] else {
             throw MoRViTError.unexpectedOutput(reason: "\(function) returns no \(name)")
         }
         return value
     }
 
     func floats(_ name: String) throws -> [Float] {
-        guard let array = try value(name).multiArrayValue else {
-            throw MoRViTError.unexpectedOutput(reason: "\(name) of \(function) is not an array")
-        }
-        return MLShapedArray<Float>(converting: array).scalars
+        try functions.numbers(value(name))
     }
 
     /// nil where the function does not return it.
     func integers(_ name: String) throws -> [Int]? {
-        guard features.featureValue(for: name) != nil else { return nil }
-        return try floats(name).map { Int($0) }
+        guard values[name] != nil else { return nil }
+        let numbers = try floats(name)
+        guard numbers.allSatisfy({ $0.isFinite && abs($0) < 1e9 }) else {
+            throw MoRViTError.unexpectedOutput(reason: "\(name) of \(function) is not a number")
+        }
+        return numbers.map { Int($0) }
     }
 
     func number(_ name: String) throws -> Int {
@@ -40,4 +38,3 @@ struct FunctionOutput {
         try integers(name)?.first.map { $0 != 0 } ?? false
     }
 }
-#endif

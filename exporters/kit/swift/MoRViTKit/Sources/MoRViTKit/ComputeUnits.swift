@@ -1,9 +1,16 @@
+#if canImport(CoreAI)
+import CoreAI
+#endif
 #if canImport(CoreML)
 import CoreML
+#endif
 
-/// Where Core ML may run the model. It may run parts elsewhere; `MLComputePlan` reports where.
+/// Where the runtime may run the model.
+///
+/// Core ML keeps to the choice; `MLComputePlan` reports where each operation is placed. Core AI takes a choice other
+/// than ``cpuOnly`` as a preference and may use every unit; Instruments shows which ones it used.
 public enum ComputeUnits: String, CaseIterable, Sendable, Identifiable {
-    /// Whatever Core ML chooses.
+    /// Whatever the runtime chooses.
     case all
     /// The Neural Engine, and the CPU for what it cannot run.
     case cpuAndNeuralEngine
@@ -25,6 +32,7 @@ public enum ComputeUnits: String, CaseIterable, Sendable, Identifiable {
         }
     }
 
+    #if canImport(CoreML)
     var coreML: MLComputeUnits {
         switch self {
         case .all: return .all
@@ -33,5 +41,17 @@ public enum ComputeUnits: String, CaseIterable, Sendable, Identifiable {
         case .cpuOnly: return .cpuOnly
         }
     }
+    #endif
+
+    #if canImport(CoreAI)
+    @available(iOS 27, macOS 27, tvOS 27, watchOS 27, visionOS 27, *)
+    var coreAI: SpecializationOptions {
+        switch self {
+        case .all: return .default
+        case .cpuAndNeuralEngine: return SpecializationOptions(preferredComputeUnitKind: .neuralEngine)
+        case .cpuAndGPU: return SpecializationOptions(preferredComputeUnitKind: .gpu)
+        case .cpuOnly: return .cpuOnly
+        }
+    }
+    #endif
 }
-#endif
