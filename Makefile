@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # --no-compile saves about 165 MiB: Python then writes .pyc files of the modules that it imports, and of no others
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: help demo test lint types unit package fuzz mutants arm train clean
+.PHONY: help demo test lint types unit package fuzz mutants runtimes arm train clean
 
 help:
 	@echo "make demo    install what it needs, then run every step on the trained digits models (about a minute)"
@@ -17,6 +17,7 @@ help:
 	@echo "make package build the wheel and the sdist, and try both in environments of their own"
 	@echo "make fuzz    try 10,000 mutated inputs of every kind; FUZZ=\"--seconds 60\" ends it sooner, --help lists the options"
 	@echo "make mutants change 240 conditions and numbers one by one, and count how many changes the quick tests notice"
+	@echo "make runtimes run the bundles in eleven runtimes and write docs/runtimes.md; RUNTIMES=\"--help\" lists the options"
 	@echo "make arm     run bundles and the agent on emulated Arm processors: correctness, no speed (needs qemu-user-static, mmdebstrap)"
 	@echo "make train   train the two digits models again (about 40 minutes on two cores)"
 	@echo "make clean   remove the environment and everything built"
@@ -35,9 +36,11 @@ types: $(READY)
 	rm -rf build/types build/lib  # setuptools would package what was removed since
 	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py
 
+# the bundles also run in the oldest runtime, which has an environment of its own
 unit: $(READY)
+	$(BIN)/python tests/runtimes/environments.py
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 package: $(READY)
@@ -49,9 +52,12 @@ fuzz: $(READY)
 mutants: $(READY)
 	$(BIN)/python tests/mutants/mutants.py $(MUTANTS)
 
+runtimes: $(READY)
+	$(BIN)/python tests/runtimes/matrix.py $(RUNTIMES)
+
 arm: $(READY)
 	tests/arm/make-userland build/arm $(BIN)/python
-	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/run.py $(ARM)
+	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/emulated.py $(ARM)
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert

@@ -28,7 +28,8 @@ def driver(save: Callable[[str, dict[str, Any]], None]) -> None:
     try:
         cuda = Cuda()
     except Lacking as error:
-        return save("a driver", {"ok": False, "found": str(error)})
+        save("a driver", {"ok": False, "found": str(error)})
+        return
     for name, check in CHECKS.items():
         try:
             save(name, {"ok": True, "found": check(cuda)})

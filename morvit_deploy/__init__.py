@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from morvit_deploy.inspecting.inspection import inspect
     from morvit_deploy.machine.diagnosis import doctor
     from morvit_deploy.measuring.bench import bench
+    from morvit_deploy.measuring.browser.options import Browser
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.planning.rounds import calibrate, calibrate_shard, merge_shards
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccuracyError",
     "AnswerError",
+    "Browser",
     "BundleError",
     "CheckFailed",
     "CheckpointError",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Browser": "measuring.browser.options",
     "Host": "remote.host",
     "bench": "measuring.bench",
     "build": "exporters.trt.building",

@@ -45,6 +45,7 @@ async function open() {
   bundle = await openBundle(read, ort, { backend, threads: threads ? Math.min(cores, MOST_THREADS) : 1 });
   page.about.textContent = about(bundle);
   page["no-depth"].hidden = bundle.hasDepth;
+  list(page.warnings, bundle.warnings);
   tell("Ready. Choose a picture.");
 }
 
@@ -65,9 +66,7 @@ async function reopen(source) {
 async function take(given) {
   file = given;
   const picture = await decode(given, { exif: page.exif.checked });
-  page.notes.replaceChildren(
-    ...picture.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
-  );
+  list(page.notes, picture.notes);
   await classify(picture, { again: true });
 }
 
@@ -78,7 +77,7 @@ async function classify(picture, { again = false } = {}) {
   const isFirst = !bundle.wasRun;
   const result = await bundle.run(input);
   bundle.wasRun = true;
-  show(picture, result);
+  show(picture, isFirst ? { ...result, first: result.ms } : result);
   if (again && isFirst) show(picture, { ...(await bundle.run(input)), first: result.ms });
 }
 
@@ -148,7 +147,7 @@ async function toggleCamera() {
     return showCamera();
   }
   file = null;
-  page.notes.replaceChildren();
+  list(page.notes, []);
   tell("Starting the camera …");
   await camera.start((picture) => attempt(() => classify(picture)));
   tell("The camera is on.");
@@ -167,10 +166,17 @@ function tell(text) {
   page.status.textContent = text;
 }
 
+function list(element, lines) {
+  element.replaceChildren(
+    ...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line[0].toUpperCase() + line.slice(1) })),
+  );
+}
+
 function clear() {
   page.problem.hidden = true;
-  page.result.hidden = page.depth.hidden = true;
-  page.notes.replaceChildren();
+  page.result.hidden = page.depth.hidden = page["no-depth"].hidden = true;
+  list(page.notes, []);
+  list(page.warnings, []);
   page.about.textContent = "";
   page.stage.dataset.empty = "";
   shown = null;

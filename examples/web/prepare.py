@@ -17,10 +17,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import morvit_deploy.exporters.targets  # noqa: F401  # manifests name a target
 from morvit_deploy.bundle.listing import list_pictures
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, open_manifest
 from morvit_deploy.errors import BundleError, MorvitError
-from morvit_deploy.files import check_free, new_folder
+from morvit_deploy.files import Place, check_free, new_folder, own_list
 from morvit_deploy.measuring.browser.runtime import Runtime, find_runtime
 
 PAGE = Path(__file__).parent
@@ -36,7 +37,12 @@ SHOWN_WHOLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")  # that browser
 def main() -> int:
     """Write the folder; the exit status."""
     args = parse_arguments()
-    place = {"marker": MARKER, "force": args.force}
+    place: Place = {
+        "marker": MARKER,
+        "lists": own_list,
+        "force": args.force,
+        "inputs": (args.bundle, args.pictures),
+    }
     try:
         check_free(args.out, **place)
         manifest = checked_manifest(args.bundle)

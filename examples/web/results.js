@@ -47,6 +47,7 @@ function showFacts(result, bundle) {
 
 function milliseconds({ ms, first }) {
   const text = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+  if (ms === first) return `${text(ms)} (first run)`;
   return first === undefined ? text(ms) : `${text(ms)} (first run ${text(first)})`;
 }
 

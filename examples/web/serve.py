@@ -37,6 +37,14 @@ class Handler(SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing where a browser closes its connection early."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def main() -> int:
     """Serve until interrupted; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -48,7 +56,7 @@ def main() -> int:
         print(f"error: {args.folder} has no index.html; write the folder with prepare.py", file=sys.stderr)
         return 2
     try:
-        server = ThreadingHTTPServer((args.address, args.port), partial(Handler, directory=str(args.folder)))
+        server = Server((args.address, args.port), partial(Handler, directory=str(args.folder)))
     except OSError as error:
         print(f"error: port {args.port}: {error.strerror}; choose another with --port", file=sys.stderr)
         return 2

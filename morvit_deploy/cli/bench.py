@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
-from morvit_deploy.cli.shared.bench import Apple, BenchWords, Measured, Timing, Verdict
+from morvit_deploy.cli.shared.bench import Apple, BenchWords, Browsing, Measured, Timing, Verdict, Written
+from morvit_deploy.cli.shared.browser import browser_of
 from morvit_deploy.cli.shared.console import emit, note, working
-from morvit_deploy.cli.shared.groups import OUTPUT, Bundle, Output
+from morvit_deploy.cli.shared.groups import Bundle
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, numbers, opened
 from morvit_deploy.cli.shared.ssh import Ssh
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     "bench",
     "morvit-deploy bench build/my-model-onnx --against build/baseline --images photos",
     "morvit-deploy bench build/my-model-trt --device jetson --host user@jetson -o bench.json",
+    "morvit-deploy bench build/my-model-onnx --device browser --listen",
 )
 def bench(
     bundle: Bundle = None,
@@ -36,8 +38,8 @@ def bench(
     device: Annotated[
         str,
         Help(
-            "Where to measure: cpu, cuda (the first GPU), mac, iphone, jetson (this one, or with --host), or ssh (a "
-            "Linux board, with --host).",
+            "Where to measure: cpu, cuda (the first GPU), mac, iphone, jetson (this one, or with --host), ssh (a "
+            "Linux board, with --host), or browser (here, or with --listen on a phone).",
             "NAME",
             show_default=True,
             panel=Measured.panel,
@@ -48,10 +50,8 @@ def bench(
     verdict: Verdict,
     ssh: Ssh,
     apple: Apple,
-    out: Annotated[
-        Path | None, Help("JSON file to write, with every raw sample.", "FILE", short="-o", panel=OUTPUT)
-    ] = None,
-    output: Output,
+    browsing: Browsing,
+    output: Written,
     foreign: AlsoForeign,
 ) -> None:
     """Measure bundles: cold start, load, warm latency, throughput and memory.
@@ -60,11 +60,12 @@ def bench(
     each image, bench also reports per-bucket latency, latency over the bucket mix, and dispatch overhead.
 
     On jetson the engines are built on it first, and power mode, clocks, temperature and energy are reported. On mac
-    and iphone every function of a Core ML bundle is measured under every choice of compute units.
+    and iphone every function of a Core ML bundle is measured under every choice of compute units. On browser a page
+    runs the bundle with onnxruntime-web: open the printed URL on this machine, or with --listen on any phone.
     """
     words = BenchWords(
-        bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple, out=out,
-        output=output, foreign=foreign,
+        bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple,
+        browsing=browsing, output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
     words.check_out()
     words.check_verdict()
@@ -108,10 +109,11 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
         with working("opening the bundle") as (tell, progress):
             result = measure(
                 folders, device=device, host=host, threads=timing.threads, batch=batch, starts=starts,
-                tell=tell, progress=progress, **words.settings,
+                browser=browser_of(words), tell=tell, progress=progress, **words.settings,
             )  # fmt: skip  # two lines read better than nine
     except LostError as lost:
-        _keep(lost.partial, words)
+        if host is not None:
+            _keep(lost.partial, words)
         raise
     return result, result.report()
 

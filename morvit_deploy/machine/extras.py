@@ -21,6 +21,7 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "coreai_torch": "coreai",
     "coremltools": "coreml",
     "ray": "ray",
+    "segno": "browser",
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
     "sklearn": "train",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, overload
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.measuring.board.bench import bench_remote
-from morvit_deploy.measuring.core.devices import APPLE, CUDA, Device, find_device
+from morvit_deploy.measuring.core.devices import APPLE, BROWSER, CUDA, Device, find_device
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import BenchRequest
 from morvit_deploy.measuring.core.results import BenchResult
@@ -20,6 +20,7 @@ from morvit_deploy.timing.loop import BLOCKS, STARTS, WARMUP, Amount, Stages, pa
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from morvit_deploy.measuring.browser.options import Browser
     from morvit_deploy.measuring.cuda.results import CudaResult
 
 Bundles = str | Path | Sequence[str | Path]
@@ -44,6 +45,7 @@ class BenchKeywords(TypedDict, total=False):
     compute_units: Sequence[Units]
     phone: str | None
     team: str | None
+    browser: str | Browser | None
     tell: Callable[[str], None]
     progress: Callable[[float], None]
 
@@ -54,7 +56,7 @@ def bench(bundles: Bundles, *, device: Literal["cuda"], **how: Unpack[BenchKeywo
 def bench(
     bundles: Bundles,
     *,
-    device: Literal["cpu", "mac", "iphone", "jetson", "ssh"] = "cpu",
+    device: Literal["cpu", "mac", "iphone", "jetson", "ssh", "browser"] = "cpu",
     **how: Unpack[BenchKeywords],
 ) -> BenchResult: ...
 @checks_keywords()
@@ -77,14 +79,15 @@ def bench(
     compute_units: Sequence[Units] = (),
     phone: str | None = None,
     team: str | None = None,
+    browser: str | Browser | None = None,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult | CudaResult:
     """Measure one or several bundles in one call; times in ms, memory in MiB.
 
-    `device` is "cpu" (this machine), "cuda" (its first GPU), "mac", "iphone", "jetson" (this one, or with `host`) or
-    "ssh" (a Linux board, with `host`). `host` is a destination as ssh takes it, or a `Host` with options. The first
-    bundle is compared with the others and with those of `against`.
+    `device` is "cpu" (this machine), "cuda" (its first GPU), "mac", "iphone", "jetson" (this one, or with `host`),
+    "ssh" (a Linux board, with `host`) or "browser". `host` is a destination as ssh takes it, or a `Host` with
+    options. The first bundle is compared with the others and with those of `against`.
 
     `images` is a folder of pictures (default: synthetic ones); `threads` defaults to all cores; `batch` is for
     bundles of dynamic batch; `runs` are those of a block (default: half a second's worth, at least 10); the `warmup`
@@ -92,6 +95,7 @@ def bench(
     ONNX Runtime round the products of fp32 bundles to TF32, which is off otherwise. Of a bundle that
     chooses a bucket for each image, the buckets are measured too: see `Mix`. On Apple devices one Core ML bundle is
     measured for each of `compute_units` (default: all); `phone` and `team` say which iPhone, and who signs the app.
+    `browser` is the program to start, or a `Browser` with options (default: the one that opens the printed URL).
     `tell` is called with each stage, `progress` with the share done.
 
     Raises ParityError where the device returns other logits than expected, ConfigError for a keyword that the device
@@ -104,7 +108,7 @@ def bench(
     found = find_device(device, host=host is not None)
     local: Mapping[str, object] = {
         "against": against, "threads": threads, "batch": batch, "starts": starts, "tf32": tf32 or None,
-        "compute_units": compute_units, "phone": phone, "team": team,
+        "compute_units": compute_units, "phone": phone, "team": team, "browser": browser,
     }  # fmt: skip  # a list of names
     _check_keywords(device, found, local)
     folders = (*folders_of(bundles), *(folders_of(against) if against else ()))
@@ -129,6 +133,11 @@ def bench(
         )  # fmt: skip  # two lines read better than nine
     stages = Stages(tell, progress, parts_of(len(folders), amount))
     request = BenchRequest(folders, device, Source(images, upscale, batch, exif), amount, threads, stages)
+    if found.measured_by == BROWSER:
+        from morvit_deploy.measuring.browser.bench import bench_browser
+        from morvit_deploy.measuring.browser.options import Browser
+
+        return bench_browser(request, browser if isinstance(browser, Browser) else Browser(browser))
     if not found.remote:
         return bench_here(request)
     place = (

@@ -8,9 +8,12 @@ from typing import Any
 
 from morvit_deploy.bars import bars
 from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
+from morvit_deploy.measuring.browser.views import browser_rows
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
+
+_MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly"}  # kind to its column
 
 
 def bench_report(result: BenchResult) -> Report:
@@ -80,40 +83,56 @@ def start_table(result: BenchResult) -> Table:
         for name, one in zip(short_names(result), result.measured, strict=True)
     ]
     columns = ("bundle", "cold start ms", "load ms", "first run ms")
-    caption = f"medians of {result.conditions['starts']}; a cold start includes interpreter and imports"
-    return Table("Start of a new process", columns, rows, numeric=(1, 2, 3), caption=caption)
+    in_page = "browser" in result.conditions
+    caption = f"medians of {result.conditions['starts']}; a cold start includes " + (
+        "the runtime's modules and the compilation of its WebAssembly"
+        if in_page
+        else "interpreter and imports"
+    )
+    title = f"Start of a new {'worker of the page' if in_page else 'process'}"
+    return Table(
+        title,
+        columns,
+        rows,
+        numeric=(1, 2, 3),
+        caption=caption,
+    )
 
 
 def cost_table(result: BenchResult) -> Table:
     """MACs of an image, MACs per second, file size, and memory after the warm runs."""
+    kinds = ("webassembly",) if "browser" in result.conditions else ("peak", "anonymous")
     rows = [
         (
             name,
             _macs(one),
             "" if one.gmacs_per_s is None else three_digits(one.gmacs_per_s),
             size(one.file_bytes),
-            *(
-                f"{one.memory_mib[kind]:.0f}" if kind in one.memory_mib else ""
-                for kind in ("peak", "anonymous")
-            ),
+            *(f"{one.memory_mib[kind]:.0f}" if kind in one.memory_mib else "" for kind in kinds),
         )
         for name, one in zip(short_names(result), result.measured, strict=True)
     ]
-    columns = ("bundle", "MACs", "GMAC/s", "files", "peak MiB", "anonymous MiB")
-    caption = "anonymous: in use after the warm runs, without mapped files"
-    return Table("Work and memory", columns, rows, numeric=(1, 2, 3, 4, 5), caption=caption)
+    columns = ("bundle", "MACs", "GMAC/s", "files", *(f"{_MEMORY[kind]} MiB" for kind in kinds))
+    caption = (
+        "WebAssembly: the runtime's memory, without the page's copy of the files"
+        if "browser" in result.conditions
+        else "anonymous: in use after the warm runs, without mapped files"
+    )
+    return Table("Work and memory", columns, rows, numeric=tuple(range(1, len(columns))), caption=caption)
 
 
 def conditions_table(device: str, known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> Table:
     """The conditions for reproducing the figures."""
     machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]
+    used = known["cpu_used_before_percent"]
+    others = [b.others_percent for m in measured for b in m.blocks if b.others_percent is not None]
     rows = [
         (
             "device",
-            f"{device}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+            f"{device}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib'] or 'unknown'} GiB",
         ),
-        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("system", machine["system"] + (f", Python {machine['python']}" if machine["python"] else "")),
         ("instruction sets", ", ".join(machine["instruction_sets"]) or "unknown"),
         ("threads", str(known["threads"])),
         ("libraries", ", ".join(f"{name} {version}" for name, version in known["versions"].items())),
@@ -123,15 +142,12 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
         (
             "busy before",
             (f"load average {load[0]:.2f}, " if load else "")
-            + f"{known['cpu_used_before_percent']:.0f} % in use",
+            + ("not readable" if used is None else f"{used:.0f} % in use"),
         ),
-        (
-            "others meanwhile",
-            f"{spread([b.others_percent for m in measured for b in m.blocks])} % in use",
-        ),
+        ("others meanwhile", f"{spread(others)} % in use" if others else "not readable"),
         ("date", known["date"]),
     ]
-    rows[1:1] = [*_there(known), *jetson_rows(known)]
+    rows[1:1] = [*_there(known), *jetson_rows(known), *browser_rows(known)]
     return Table("Conditions", ("what", "value"), rows)
 
 

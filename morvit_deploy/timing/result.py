@@ -146,7 +146,8 @@ def _busy_before(conditions: Mapping[str, Any]) -> list[str]:
 
 
 def _busy_meanwhile(measured: Sequence[Measured]) -> list[str]:
-    shares = [block.others_percent for one in measured for block in one.blocks]
+    read = [block.others_percent for one in measured for block in one.blocks]
+    shares = [share for share in read if share is not None]
     if not shares or median(shares) <= BUSY_PERCENT:
         return []
     what = "of the processor during the warm runs (median over the blocks)"

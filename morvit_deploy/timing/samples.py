@@ -37,7 +37,7 @@ class Block:
 
     ms: tuple[float, ...]
     warmup_ms: tuple[float, ...] = ()
-    others_percent: float = 0.0  # of all cores, used by other processes meanwhile
+    others_percent: float | None = 0.0  # of all cores, used by other processes meanwhile; None: not readable
     bucket: tuple[tuple[str, ...], ...] = ()  # that ran last, for each run and image of an adaptive bundle
     overflow: tuple[tuple[bool, ...], ...] = ()  # of the predicted bucket, where one is predicted
 

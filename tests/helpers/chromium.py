@@ -110,18 +110,13 @@ class Tab:
         return reply
 
     def _note(self, reply: dict[str, Any]) -> None:
-        params = reply.get("params", {})
-        if reply.get("method") == "Runtime.consoleAPICalled" and params["type"] in (
-            "error",
-            "warning",
-            "assert",
-        ):
-            self.complaints.append(
-                " ".join(str(one.get("value") or one.get("description")) for one in params["args"])
-            )
-        if reply.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+        method, params = reply.get("method"), reply.get("params", {})
+        if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            values = (str(one.get("value") or one.get("description")) for one in params["args"])
+            self.complaints.append(" ".join(values))
+        if method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
-        if reply.get("method") == "Runtime.exceptionThrown":
+        if method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(params["exceptionDetails"]))
 
 

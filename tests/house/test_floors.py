@@ -173,6 +173,13 @@ def test_every_module_has_a_floor() -> None:
     assert {name.split(".")[0] for name in sources()} - {""} == set(floors())
 
 
+def test_helpers_of_tests_have_names_of_their_own(pytestconfig: pytest.Config) -> None:
+    """Of two modules of one name in the folders on the path, the tests of one would import the other's."""
+    folders = [pytestconfig.rootpath / folder for folder in pytestconfig.getini("pythonpath")]
+    names = [path.name for folder in folders for path in folder.glob("*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_the_built_package_has_every_folder() -> None:
     listed = re.search(
         r"^packages = \[(.*?)\]",

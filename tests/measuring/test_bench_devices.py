@@ -11,7 +11,15 @@ import morvit_deploy as md
 from morvit_deploy.measuring import bench as measuring
 from morvit_deploy.measuring.apple import bench as apple
 from morvit_deploy.measuring.apple.dispatching import UNITS
-from morvit_deploy.measuring.core.devices import DEVICES, NOT_APPLE, ONLY_APPLE, Device
+from morvit_deploy.measuring.browser import bench as browser
+from morvit_deploy.measuring.core.devices import (
+    DEVICES,
+    NOT_APPLE,
+    ONLY_APPLE,
+    ONLY_BROWSER,
+    ONLY_CUDA,
+    Device,
+)
 from morvit_deploy.measuring.cuda import bench as cuda
 from morvit_deploy.remote.host import Host
 from morvit_deploy.timing.loop import BLOCKS, STARTS, WARMUP
@@ -24,6 +32,8 @@ GIVEN: dict[str, Any] = {
     "compute_units": ["cpu"],
     "phone": "mine",
     "team": "TEAM",
+    "browser": "chromium",
+    "tf32": True,
 }
 
 
@@ -38,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module, name in (
         *((measuring, "bench_here"), (measuring, "bench_remote")),
-        *((apple, "bench_apple"), (cuda, "bench_cuda")),
+        *((apple, "bench_apple"), (cuda, "bench_cuda"), (browser, "bench_browser")),
     ):
         monkeypatch.setattr(module, name, record)
 
@@ -76,6 +86,13 @@ def test_the_gpu() -> None:
 
 
 @pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("given", ["chromium", md.Browser("chromium"), None], ids=["text", "Browser", "any"])
+def test_a_browser(given: Any) -> None:
+    (request, place), _ = called("a", device="browser", browser=given, threads=2)
+    assert place == (md.Browser() if given is None else md.Browser("chromium")) and request.threads == 2
+
+
+@pytest.mark.usefixtures("calls")
 def test_apple() -> None:
     (folder, wish), _ = called("a", device="iphone", phone="mine", team="TEAM", compute_units=["cpu"])
     assert folder == Path("a") and (wish.phone, wish.team, wish.units) == ("mine", "TEAM", ("cpu",))
@@ -86,7 +103,7 @@ def test_apple() -> None:
 
 @pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("name", GIVEN)
-@pytest.mark.parametrize("device", ["cpu", "cuda", "mac", "iphone", "ssh"])
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mac", "iphone", "ssh", "browser"])
 def test_keywords_that_a_device_does_not_have(device: Any, name: str) -> None:
     keywords: dict[str, Any] = {name: GIVEN[name]} | ({"host": "user@board"} if device == "ssh" else {})
     if name not in DEVICES[device].lacks:
@@ -97,4 +114,5 @@ def test_keywords_that_a_device_does_not_have(device: Any, name: str) -> None:
 
 
 def test_what_devices_lack_are_keywords() -> None:
-    assert {*ONLY_APPLE, *NOT_APPLE} == {*GIVEN} and Device().lacks == ONLY_APPLE
+    assert {*ONLY_APPLE, *ONLY_BROWSER, *NOT_APPLE} == {*GIVEN}
+    assert Device().lacks == (*ONLY_APPLE, *ONLY_CUDA, *ONLY_BROWSER)

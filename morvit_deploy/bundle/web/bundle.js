@@ -42,6 +42,7 @@ export class ImageError extends Error {
  */
 export async function openBundle(read, ort, { backend = "wasm", threads, sessionOptions = {} } = {}) {
   const manifest = parseManifest(await readFile(read, "manifest.json"));
+  checkRuntime(manifest, ort);
   const warnings = setThreads(ort, threads);
   const files = new Map();
   for (const file of manifest.files) files.set(file.path, await readFile(read, file.path));
@@ -110,6 +111,25 @@ function parseManifest(bytes) {
     throw new BundleError(`manifest.json was edited by hand: it has ${found.join(", ")}; export the bundle again`);
   }
   return manifest;
+}
+
+/** Refuse a runtime that is older than the graphs allow; older manifests do not say. */
+function checkRuntime(manifest, ort) {
+  const lowest = manifest.target_form?.lowest_runtime;
+  const version = versionOf(ort);
+  if (!lowest || !version || !isOlder(version, lowest)) return;
+  throw new BundleError(`the bundle needs ONNX Runtime ${lowest} or newer, and this is ${version}; load a newer version`);
+}
+
+function versionOf(ort) {
+  const { web, node, common } = ort.env?.versions ?? {};
+  return web ?? node ?? common;
+}
+
+function isOlder(version, lowest) {
+  const [a, b] = [version, lowest].map((text) => text.split(".").map((part) => Number.parseInt(part, 10)));
+  const at = b.findIndex((part, index) => part !== (a[index] ?? 0));
+  return at >= 0 && (a[at] ?? 0) < b[at];
 }
 
 function staysInside(path) {
@@ -185,8 +205,7 @@ class Sessions {
   }
 
   get runtime() {
-    const { web, node, common } = this.ort.env?.versions ?? {};
-    return `ONNX Runtime ${web ?? node ?? common ?? ""} (${this.backend})`;
+    return `ONNX Runtime ${versionOf(this.ort) ?? ""} (${this.backend})`;
   }
 
   /** The session of a graph file. */
@@ -326,6 +345,17 @@ export class Bundle {
     const [across, down] = [width / to[0], height / to[1]];
     const [left, top] = to.map((length) => margin(length - this.size, rounding));
     return { x: left * across, y: top * down, width: this.size * across, height: this.size * down };
+  }
+
+  /** The graph's input for pixels uint8 (n, size, size, 3): themselves, or normalized floats (n, 3, size, size). */
+  feed(pixels) {
+    if (this.manifest.input === "uint8") return pixels;
+    const length = this.size * this.size * 3;
+    const out = new Float32Array(pixels.length);
+    for (let start = 0; start < pixels.length; start += length) {
+      out.set(normalize(pixels.subarray(start, start + length), this.manifest.preprocess), start);
+    }
+    return out;
   }
 
   /**

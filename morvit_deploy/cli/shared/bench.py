@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import Exif, Output, Threads, Upscale
+from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
 from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from morvit_deploy.timing.result import Result
 
 
+Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
 IS_RESULT = of_format("morvit-bench/")
 
 
@@ -122,6 +123,53 @@ class Apple(Group):
     ] = None
 
 
+@dataclass(frozen=True)
+class Browsing(Group):
+    """In a browser, here or on a phone."""
+
+    panel = "A browser"
+    browser: Annotated[
+        str | None,
+        Help(
+            "Start this browser without a window: chromium, chrome, edge, or a path (default: open the printed URL "
+            "in any browser).",
+            "PROGRAM",
+        ),
+    ] = None
+    listen: Annotated[
+        bool, Help("Serve the page on the local network, for a phone; the URL is also shown as a QR code.")
+    ] = False
+    port: Annotated[int | None, Help("Port of the page (default: a free one).", least=1, most=65535)] = None
+    backend: Annotated[Backend | None, Help("What runs the graph (default: wasm).")] = None
+    certificate: Annotated[
+        Path | None,
+        Help(
+            "PEM file with a certificate and its key: serve over https://, which threads and WebGPU require on "
+            "another device.",
+            "FILE",
+        ),
+    ] = None
+    web_runtime: Annotated[
+        Path | None,
+        Help("Folder of the npm package onnxruntime-web (default: downloaded once into your cache).", "DIR"),
+    ] = None
+
+    @property
+    def typed(self) -> str:
+        """Names of the options that were given."""
+        return given({f"--{one.name.replace('_', '-')}": getattr(self, one.name) for one in fields(self)})
+
+
+@dataclass(frozen=True)
+class Written(Group):
+    """How the result is shown, and the file that keeps it."""
+
+    panel = OUTPUT
+    out: Annotated[Path | None, Help("JSON file to write, with every raw sample.", "FILE", short="-o")] = None
+    force: Force = False
+    json: Json = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchWords:
     """Everything that was typed after `morvit-deploy bench`."""
@@ -132,9 +180,14 @@ class BenchWords:
     timing: Timing
     verdict: Verdict
     apple: Apple
-    out: Path | None
-    output: Output
+    browsing: Browsing
+    output: Written
     foreign: Foreign  # how to read --checkpoint
+
+    @property
+    def out(self) -> Path | None:
+        """The file to write."""
+        return self.output.out
 
     @property
     def folders(self) -> list[Path]:
@@ -179,6 +232,8 @@ class BenchWords:
             {"--compute-units": apple.compute_units, "--phone": apple.phone, "--team": apple.team}
         ):
             raise ConfigError(f"{said}: for --device mac or iphone; got device {self.device!r}")
+        if self.device != "browser" and (said := self.browsing.typed):
+            raise ConfigError(f"{said}: for --device browser; got device {self.device!r}")
         if self.device == "cuda" and (self.verdict.verdict or self.timing.threads is not None):
             raise ConfigError(
                 "--verdict and --threads are for --device cpu; leave them out with --device cuda"
@@ -199,6 +254,8 @@ class BenchWords:
                 f"{said} have no meaning on a Mac or an iphone, where one bundle of batch 1 is measured under "
                 "several compute units; leave them out"
             )
+        if said := self.browsing.typed:
+            raise ConfigError(f"{said}: for --device browser; got device {self.device!r}")
         of_phone = {"--phone": self.apple.phone, "--team": self.apple.team}
         if self.device != "iphone" and (said := given(of_phone)):
             raise ConfigError(f"{said}: for --device iphone; got device {self.device!r}")

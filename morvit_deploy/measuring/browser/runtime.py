@@ -86,8 +86,8 @@ def download() -> bytes:
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise TargetError(
-            f"cannot download {url}: {reason}. Where there is a network, run `{INSTALL}`, and give "
-            f"--web-runtime DIR or set {FOLDER_VARIABLE}=DIR"
+            f"cannot download {url}: {reason}. Where there is a network, run `{INSTALL}`, and set "
+            f"{FOLDER_VARIABLE}=DIR"
         ) from None
     check_integrity(archive, url)
     return archive
@@ -99,7 +99,7 @@ def check_integrity(archive: bytes, url: str) -> None:
     if found != INTEGRITY:
         raise TargetError(
             f"{url} sent another file than {PACKAGE} {VERSION}: its hash is {found}, expected {INTEGRITY}; nothing "
-            "was kept. Check the proxy or the registry, or give a folder of the package with --web-runtime"
+            f"was kept. Check the proxy or the registry, or set {FOLDER_VARIABLE} to a folder of the package"
         )
 
 
@@ -131,7 +131,7 @@ def _checked(folder: Path, backend: str) -> Runtime:
     if not isinstance(about, dict) or about.get("name", "") != PACKAGE:
         raise TargetError(
             f"{folder} is not a folder of the npm package {PACKAGE} (its {MANIFEST} does not say so); make one with "
-            f"`{INSTALL}` and give --web-runtime DIR"
+            f"`{INSTALL}` and set {FOLDER_VARIABLE}=DIR"
         )
     runtime = Runtime(folder, str(about.get("version")))
     if MODULES[backend] not in runtime.files():

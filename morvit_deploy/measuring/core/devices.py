@@ -14,6 +14,7 @@ from morvit_deploy.measuring.core.inputs import Subject
 
 ONLY_APPLE = ("compute_units", "phone", "team")
 ONLY_CUDA = ("tf32",)
+ONLY_BROWSER = ("browser",)
 NOT_APPLE = ("against", "threads", "batch", "starts", *ONLY_CUDA)
 
 
@@ -25,7 +26,11 @@ class Device:
     is_here: Callable[[], bool] = lambda: False  # is this machine such a device, so that --host is optional?
     readers: tuple[str, ...] = ()  # names in `agent.conditions.READERS`, read before and after
     measured_by: str | None = None  # the function that measures it, if not `bench`
-    lacks: tuple[str, ...] = (*ONLY_APPLE, *ONLY_CUDA)  # keywords of `bench` that mean nothing there
+    lacks: tuple[str, ...] = (
+        *ONLY_APPLE,
+        *ONLY_CUDA,
+        *ONLY_BROWSER,
+    )  # keywords of `bench` that mean nothing there
     synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
 
 
@@ -34,20 +39,30 @@ def _on_jetson() -> bool:
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
+BROWSER = "morvit_deploy.measuring.browser.bench.bench_browser"
 CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
 DEVICES = {
     "cpu": Device(),
     "cuda": Device(
-        measured_by=CUDA, lacks=(*ONLY_APPLE, "threads", "starts"), synonyms=("gpu", "nvidia", "tensorrt")
+        measured_by=CUDA,
+        lacks=(*ONLY_APPLE, *ONLY_BROWSER, "threads", "starts"),
+        synonyms=("gpu", "nvidia", "tensorrt"),
     ),
     "mac": Device(
-        measured_by=APPLE, lacks=(*NOT_APPLE, "phone", "team"), synonyms=("macos", "macbook", "mps")
+        measured_by=APPLE,
+        lacks=(*NOT_APPLE, *ONLY_BROWSER, "phone", "team"),
+        synonyms=("macos", "macbook", "mps"),
     ),
-    "iphone": Device(measured_by=APPLE, lacks=NOT_APPLE, synonyms=("ios", "phone")),
+    "iphone": Device(measured_by=APPLE, lacks=(*NOT_APPLE, *ONLY_BROWSER), synonyms=("ios", "phone")),
     "jetson": Device(
         remote=True, is_here=_on_jetson, readers=("linux", "jetson"), synonyms=("orin", "tegra")
     ),
     "ssh": Device(remote=True, readers=("linux",), synonyms=("board", "remote", "raspberrypi")),
+    "browser": Device(
+        measured_by=BROWSER,
+        lacks=(*ONLY_APPLE, *ONLY_CUDA),
+        synonyms=("web", "wasm", "webgpu", "android", "chromium", "chrome", "firefox", "safari"),
+    ),
 }
 
 
@@ -55,6 +70,12 @@ _SAY_HOST = {
     "jetson": "this machine is no Jetson (it has no /etc/nv_tegra_release, and its device tree names none); give "
     "the Jetson's ssh destination, as in `morvit-deploy bench --device jetson --host user@jetson`, or type it there "
     "without --host"
+}
+
+
+_NO_HOST = {
+    "browser": "--device browser is not reached over SSH; leave out --host, and open the printed URL on the device "
+    "(--listen)"
 }
 
 
@@ -70,7 +91,8 @@ def find_device(name: str, *, host: bool = False) -> Device:
     device = DEVICES[name]
     if host and not device.remote:
         raise ConfigError(
-            f"--device {name} is this machine; leave out --host, or measure the other one with --device ssh"
+            _NO_HOST.get(name)
+            or f"--device {name} is this machine; leave out --host, or measure the other one with --device ssh"
         )
     if device.remote and not host and not device.is_here():
         raise ConfigError(

@@ -143,7 +143,7 @@ def bench_here(request: BenchRequest) -> BenchResult:
     warnings = (
         *warnings_about(conditions, measured),
         *saturating(lanes, kernels_here()),
-        *_not_measured(lanes, device),
+        *not_measured(lanes, device),
         *_runtimes(lanes),
     )
     return BenchResult(request.device, measured, conditions, warnings)
@@ -168,7 +168,7 @@ def saturating(lanes: Sequence[BundleLane], kernels: IntegerKernels, place: str 
     ]
 
 
-def _not_measured(lanes: Sequence[BundleLane], device: BundleProcesses) -> list[str]:
+def not_measured(lanes: Sequence[BundleLane], device: BundleProcesses) -> list[str]:
     """A warning for each bundle whose buckets could not be taken out of its graph."""
     return [
         f"{lane.name}: its buckets were not measured alone, which requires onnx; run `{install_line('export')}`"

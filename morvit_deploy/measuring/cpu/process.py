@@ -101,7 +101,7 @@ def run_request(
     return request, "running", ANSWER_TIMEOUT_S + SLACK * expected_s
 
 
-def block_of(reply: dict[str, Any], others_percent: float) -> Block:
+def block_of(reply: dict[str, Any], others_percent: float | None) -> Block:
     """A block from the reply to `run_request`."""
     bucket, overflow = (tuple(map(tuple, reply[name])) for name in ("bucket", "overflow"))
     return Block(tuple(reply["ms"]), tuple(reply["warmup_ms"]), others_percent, bucket, overflow)

@@ -3,8 +3,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const { module, ort: path, bundles } = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const ort = await import(pathToFileURL(path));
+const { module, ort: path, bundles, fails } = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const create = () => Promise.reject(new Error(fails));
+const ort = fails ? { InferenceSession: { create } } : await import(pathToFileURL(path));
 const { openBundle } = await import(pathToFileURL(module));
 
 async function run({ folder, pixels }) {

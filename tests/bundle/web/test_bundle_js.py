@@ -1,4 +1,4 @@
-"""bundle.js in Node with onnxruntime-web: every form of bundle returns what Python returns, and bad ones are refused."""
+"""bundle.js in Node with onnxruntime-web: every form of bundle returns what Python returns; bad ones are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
-from node import node_module, run_node
+from node import node_module, require, run_node
 from places import ROOT
 from tiny_models import make_config, random_pixels
 
@@ -33,10 +33,10 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def open_in_node(bundles: list[Path], folder: Path) -> list[dict[str, Any]]:
-    """What bundle.js returns for PIXELS, for each bundle."""
+def open_in_node(bundles: list[Path], folder: Path, fails: str = "") -> list[dict[str, Any]]:
+    """What bundle.js returns for PIXELS, for each bundle; with `fails`, in a runtime that fails with this message."""
     (folder / "pixels").write_bytes(PIXELS.tobytes())
-    request = {"module": str(MODULE), "ort": str(node_module())}
+    request = {"module": str(MODULE), "ort": "" if fails else str(node_module()), "fails": fails}
     given = [{"folder": str(bundle), "pixels": str(folder / "pixels")} for bundle in bundles]
     results: list[dict[str, Any]] = run_node(PROGRAM, {**request, "bundles": given}, folder)
     return results
@@ -95,6 +95,8 @@ def test_bad_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     cases[changed(tiny_bundle, tmp_path / "other", format="morvit/1")] = (
         'has "morvit/1", expected "morvit-bundle/2"'
     )
+    later = changed(tiny_bundle, tmp_path / "later", target_form={"lowest_runtime": "99.1"})
+    cases[later] = "the bundle needs ONNX Runtime 99.1 or newer, and this is 1."
     escaping = [{"path": "../weights.bin", "bytes": 1, "sha256": "00"}]
     cases[changed(tiny_bundle, tmp_path / "escaping", files=escaping)] = 'the path "../weights.bin"'
     cases[changed(tiny_bundle, tmp_path / "planless", plan=None)] = "edited by hand: it has no plan"
@@ -117,3 +119,24 @@ def test_bad_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     for found, (folder, expected) in zip(open_in_node(list(cases), tmp_path), cases.items(), strict=True):
         assert expected in found.get("error", "it was opened"), folder.name
         assert found["name"] == "BundleError"
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected"),
+    [
+        (
+            "std::bad_alloc",
+            ["ran out of memory while loading model.onnx", "MB and is too large", "--precision int8"],
+        ),
+        (
+            "opset 99",
+            ["cannot load model.onnx: opset 99", "was written with onnxruntime", "newer ONNX Runtime"],
+        ),
+    ],
+)
+def test_runtimes_that_fail_are_explained(
+    tiny_bundle: Path, tmp_path: Path, fails: str, expected: list[str]
+) -> None:
+    require("node")
+    (found,) = open_in_node([tiny_bundle], tmp_path, fails)
+    assert all(part in found["error"] for part in expected), found["error"]
