@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from node import node_module, require, run_node
 from places import ROOT
