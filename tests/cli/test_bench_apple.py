@@ -111,9 +111,12 @@ def test_wrong_bucket_exits_1(played: dict, bundle: Path, tmp_path: Path) -> Non
     played["spoil"] = lambda units, name, outputs: (
         outputs | {"logits": outputs["logits"] * 0 + 9} if name == "b0" and units == "cpu_ne" else outputs
     )
-    message = refused("bench", bundle, "--device", "iphone", "-o", tmp_path / "r.json", status=1)
-    assert "compute units 'cpu_ne' returns wrong logits for bucket 'b0'" in message
-    assert not (tmp_path / "r.json").exists()
+    result = run("bench", bundle, "--device", "iphone", "-o", tmp_path / "r.json")
+    assert result.exit_code == 1, result.output
+    wrong = "compute units 'cpu_ne' returns wrong logits for bucket 'b0'"
+    assert wrong in " ".join(result.stderr.split()) and "Failed compute units" in result.stdout
+    measured = json.loads((tmp_path / "r.json").read_text())["bundles"]
+    assert {one["compute_units"] for one in measured} == {"all", "cpu_gpu", "cpu"}, "nothing wrong is timed"
 
 
 def test_lost_phone_keeps_what_was_measured(played: dict, bundle: Path, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ import torch.onnx._internal.exporter._registration as registration
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.base import YOUNG
-from morvit_deploy.exporters.coreai import convert as coreai
 from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
 from morvit_deploy.exporters.onnx.graphs import assembly
 from morvit_deploy.exporters.onnx.graphs import trace as tracing
@@ -34,20 +33,20 @@ _anew = False
 
 
 def speed_up() -> None:
-    """Collect less often, keep the exporter's table of operators, keep traces, and check programs less often.
+    """Collect less often, keep the exporter's table of operators, keep ONNX traces, and check programs less often.
 
     `torch.onnx.export` makes that table anew each time, which is a tenth of exporting a tiny model; nothing here adds
-    an operator to it. coremltools checks its whole program after each of 90 passes; the package that results is
-    read and run by the tests.
+    an operator to it. Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
+    coremltools checks its whole program after each of 90 passes; the package that results is read and run by the
+    tests.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
     table = registration.ONNXRegistry.from_torchlib
     registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))
-    tracing.trace = assembly.trace = _kept(tracing.trace, _pickled, _unpickled)
-    coreai._traced = _kept(coreai._traced, torch.export.save, torch.export.load)
-    coreml._exported = _kept(_unchecked(coreml._exported), torch.export.save, torch.export.load)
+    tracing.trace = assembly.trace = _kept(tracing.trace)
+    coreml._exported = _unchecked(coreml._exported)
 
 
 @contextmanager
@@ -61,9 +60,7 @@ def traced_anew() -> Iterator[None]:
         _anew = before
 
 
-def _kept(
-    trace: Callable[..., Any], save: Callable[[Any, io.BytesIO], None], load: Callable[[io.BytesIO], Any]
-) -> Callable[..., Any]:
+def _kept(trace: Callable[..., Any]) -> Callable[..., Any]:
     """`trace`, with results kept as files that are named by what was traced."""
 
     @functools.wraps(trace)
@@ -73,12 +70,10 @@ def _kept(
             return trace(module, example, **options)
         path = Path(folder) / f"{trace.__name__}-{_key(module, example, options)}"
         if path.exists():
-            return load(io.BytesIO(path.read_bytes()))
+            return pickle.loads(path.read_bytes())
         result = trace(module, example, **options)
-        data = io.BytesIO()
-        save(result, data)
         part = path.with_suffix(f".{os.getpid()}")
-        part.write_bytes(data.getvalue())
+        part.write_bytes(pickle.dumps(result))
         part.rename(path)
         return result
 
@@ -95,14 +90,6 @@ def _key(module: nn.Module, example: Sequence[Tensor], options: dict[str, Any]) 
         for name in sorted(archive.namelist()):
             digest.update(archive.read(name))
     return digest.hexdigest()[:32]
-
-
-def _pickled(result: Any, data: io.BytesIO) -> None:
-    pickle.dump(result, data)
-
-
-def _unpickled(data: io.BytesIO) -> Any:
-    return pickle.load(data)
 
 
 def _unchecked(trace: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from bucket_plans import threshold_ladder
 from bundles import FORMS, MODELS, Expected, Reference
 from cells import Failed, how_it_ended, run
 from environments import environment, is_made
+from exported_cases import exported_cases
 from judging import judge
 from matrix import PAGE
 from packaging.version import Version
@@ -21,14 +22,11 @@ from runtimes import NODE, OLDEST, RUNTIMES, Runtime, chosen
 from tiny_models import make_config, random_model, random_pixels
 
 from morvit_deploy.bundle.manifest import open_manifest
-from morvit_deploy.exporters.onnx.low import lower
-from morvit_deploy.exporters.onnx.low.speed import Speed
 from morvit_deploy.exporters.onnx.releases import lowest_of
 from morvit_deploy.model.gates import GATES
 from morvit_deploy.verifying.gaps import LogitPairs
 
 IMAGES = 12
-WIDE = make_config(embed_dim=64, mlp_dim=128, num_heads=4)  # of the int8 bundle
 BUNDLES: dict[str, dict[str, Any]] = {  # as other tests export them, which share theirs
     "fp32": {},
     "depth": {"with_depth": True},
@@ -46,13 +44,7 @@ Bundles = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def bundles(exported: Callable[..., Path], calibration_folder: Path) -> Iterator[Bundles]:
-    def bundle(form: str) -> Path:
-        images = {"images": calibration_folder} if form == "int8" else {}
-        return exported(WIDE if images else make_config(), **BUNDLES[form], **images)
-
-    with pytest.MonkeyPatch.context() as patch:  # timings have no place in tests
-        speed = {"topk": Speed(2.0, 1.0, 0.5)}
-        patch.setattr(lower, "measure_speed", lambda *_: speed)
+    with exported_cases(BUNDLES, exported, calibration_folder) as bundle:
         yield bundle
 
 

@@ -82,7 +82,7 @@ class Cuda:
         self._call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(_THREAD_LOCAL))
         try:
             work()
-        except BaseException:
+        except BaseException:  # an interrupt, too: a stream that still records runs nothing
             self._abandon(stream)
             raise
         self._call("cuStreamEndCapture", c_void_p(stream), byref(graph))

@@ -347,17 +347,6 @@ export class Bundle {
     return { x: left * across, y: top * down, width: this.size * across, height: this.size * down };
   }
 
-  /** The graph's input for pixels uint8 (n, size, size, 3): themselves, or normalized floats (n, 3, size, size). */
-  feed(pixels) {
-    if (this.manifest.input === "uint8") return pixels;
-    const length = this.size * this.size * 3;
-    const out = new Float32Array(pixels.length);
-    for (let start = 0; start < pixels.length; start += length) {
-      out.set(normalize(pixels.subarray(start, start + length), this.manifest.preprocess), start);
-    }
-    return out;
-  }
-
   /**
    * Classify one image.
    *

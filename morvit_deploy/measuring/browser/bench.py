@@ -72,7 +72,7 @@ def _told(page: Page) -> Iterator[None]:
     """Show on the page why the measurement ended early."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # an interrupt, too
         said = str(error) or "The measurement was interrupted in the terminal."
         page.finish({"do": "end", "good": False, "text": said, "rows": []})
         raise

@@ -40,7 +40,7 @@ class CudaSession:
         self.cuda, self.stream = cuda, cuda.new_stream()
         try:
             self.session = self._session(folder, tf32)
-        except BaseException:
+        except BaseException:  # an interrupt, too
             cuda.close(self.stream)
             raise
         self.runtime = f"ONNX Runtime {ort.__version__}, CUDA provider, TF32 {'on' if tf32 else 'off'}"
@@ -73,7 +73,7 @@ class CudaSession:
         """One run over what is bound."""
         try:
             self.session.run_with_iobinding(self._binding)
-        except Exception as error:
+        except Exception as error:  # onnxruntime raises types of its own
             kind = NotCaptured if self.captured else TargetError
             raise kind(f"ONNX Runtime {ort.__version__} cannot run {self.graph}: {error}") from error
 

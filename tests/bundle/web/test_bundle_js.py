@@ -23,7 +23,7 @@ MODULE = ROOT / "morvit_deploy" / "bundle" / "web" / "bundle.js"
 PROGRAM = Path(__file__).parent / "run.mjs"
 CLOSE = 1e-4  # × max(1, max |logit|): float32 in another build of the runtime
 IMAGES = 9  # more than any fixed batch
-PIXELS = random_pixels(EXPERT, IMAGES, seed=3)
+PIXELS = random_pixels(EXPERT, IMAGES, seed=7)  # four of them overflow
 Exported = Callable[..., Path]
 FORMS: dict[str, dict[str, Any]] = {
     "batch of 4, depth": {"config": make_config(attention_scope="active"), "batch": 4, "with_depth": True},

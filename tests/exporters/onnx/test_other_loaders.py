@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from adaptive_plans import threshold_plan
+from exported_cases import exported_cases
 from places import EXAMPLES
 from tiny_models import make_config, normalised, random_model, random_pixels
 
@@ -22,8 +23,6 @@ from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.bundle.session import HostDispatch, Session
 from morvit_deploy.exporters.onnx.graphs.names import WEIGHTS, graph_files
-from morvit_deploy.exporters.onnx.low import lower
-from morvit_deploy.exporters.onnx.low.speed import Speed
 
 TOLERANCE = 1e-4  # float32 against float64, as of the runtimes in `make runtimes`
 SAME = 1e-5  # one graph in one runtime, optimized at another time
@@ -35,7 +34,6 @@ CASES: dict[str, dict[str, Any]] = {
     "adaptive, graph": {"plan": PLAN, "dispatch": "graph", "with_depth": True},
     "adaptive, host": {"plan": PLAN, "dispatch": "host", "with_depth": True},
 }
-WIDE = make_config(embed_dim=64, mlp_dim=128, num_heads=4)  # a bundle that test_low_precision.py makes, too
 PIXELS = random_pixels(make_config(), 12, seed=5)
 
 
@@ -52,13 +50,7 @@ class Loaded(Runner):
 
 @pytest.fixture(scope="module")
 def bundles(exported: Callable[..., Path], calibration_folder: Path) -> Iterator[Callable[[str], Path]]:
-    def bundle(case: str) -> Path:
-        images = {"images": calibration_folder} if case == "int8" else {}
-        return exported(WIDE if images else make_config(), **CASES[case], **images)
-
-    with pytest.MonkeyPatch.context() as patch:  # timings have no place in tests
-        speed = {"topk": Speed(2.0, 1.0, 0.5)}
-        patch.setattr(lower, "measure_speed", lambda *_: speed)
+    with exported_cases(CASES, exported, calibration_folder) as bundle:
         yield bundle
 
 

@@ -57,7 +57,7 @@ def other_target(copied_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MORVIT_TARGETS", "other_target:OTHER")
     place = copied_bundle / "manifest.json"
     manifest = json.loads(place.read_text())
-    place.write_text(json.dumps(manifest | {"target": "other"}))
+    place.write_text(json.dumps(manifest | {"target": "other", "target_form": {}}))
     return copied_bundle
 
 
