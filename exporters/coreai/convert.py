@@ -80,7 +80,14 @@ def _sorted(values: Tensor, dim: int = -1, descending: bool = False) -> tuple[Te
     return best, order
 
 
-SORTS = {torch.ops.aten.sort.default: _sorted}  # in the table of decompositions
+def _lowest(values: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """The position of the lowest value, as a top-k of one: the converter takes no argmin."""
+    order = torch.topk(values, 1, dim, largest=False)[1]
+    return order if keepdim else order.squeeze(dim)
+
+
+# in the table of decompositions
+SORTS = {torch.ops.aten.sort.default: _sorted, torch.ops.aten.argmin.default: _lowest}
 
 
 class _Adapted(Outputs):

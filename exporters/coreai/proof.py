@@ -25,6 +25,7 @@ from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
 from morvit_deploy.exporters.coreai.program import (
     CONSTANT,
     NUMPY,
+    OUTPUT,
     Graph,
     Operation,
     ProgramText,
@@ -42,6 +43,7 @@ from morvit_deploy.exporters.structure import (
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
 
+NORM = ("broadcasting_add", "broadcasting_mul", "broadcasting_sub", "reduce_mean", "rsqrt")
 LARGE = 4096  # elements: a factor of this size or more must be a weight of the model
 # Bytes of an asset against those of its weights. An operation takes about 150 bytes; a table of shapes is shared.
 STORED, PER_OPERATION = 1.02, 600
@@ -128,11 +130,18 @@ def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
 
 
 def _precision_violations(graph: Graph, precision: str) -> list[str]:
-    """Numbers have one floating-point type, but for pixels and logits at the ends."""
+    """Numbers have one floating-point type, but for pixels and logits at the ends, and inside a layer norm.
+
+    coreai-torch writes a norm as a part of its own, which casts to float32 and back.
+    """
     own, other = ("f16", "f32") if precision == "fp16" else ("f32", "f16")
-    ends = {"cast", CONSTANT}
+    norm = graph.private and graph.name.startswith("layer_norm")
+    allowed = {"cast", CONSTANT, OUTPUT, *(NORM if norm and other == "f32" else ())}
     found = {
-        op.kind for op in graph.operations for kind in op.makes if kind.dtype == other and op.kind not in ends
+        op.kind
+        for op in graph.operations
+        for kind in op.makes
+        if kind.dtype == other and op.kind not in allowed
     }
     return [f"{graph.name}: {kind} computes in {other}, expected {own}" for kind in sorted(found)]
 
