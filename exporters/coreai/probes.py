@@ -14,6 +14,7 @@ from pathlib import Path
 
 from morvit_deploy.exporters.coreai.asset import open_asset
 from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
+from morvit_deploy.exporters.coreai.wide import with_wide_products
 from morvit_deploy.exporters.functions.names import plain_name
 
 _VALUE = re.compile(r"%\w+(?:#\d+)?")
@@ -80,8 +81,11 @@ class _Digests:
         return self._graphs[name]
 
 
-def write_probing(asset: Path, values: Mapping[str, Mapping[str, str]], copy: Path) -> None:
-    """Write a copy of an asset whose functions also return these values, by the names of `plain_name`."""
+def write_copy(asset: Path, values: Mapping[str, Mapping[str, str]], copy: Path, *, wide: bool) -> None:
+    """Write a copy of an asset whose functions also return these values, by the names of `plain_name`.
+
+    With `wide`, fp16 products are summed in float32.
+    """
     from coreai._compiler.ir import Module
     from coreai.authoring import AIProgram, Context
 
@@ -90,6 +94,7 @@ def write_probing(asset: Path, values: Mapping[str, Mapping[str, str]], copy: Pa
     for function, probes in values.items():
         if probes:
             text = _returning(text, kinds[function], probes)
+    text = with_wide_products(text) if wide else text
     AIProgram._from_mlir_module(Module.parse(text, Context()._mlir_context)).save_asset(copy)
 
 

@@ -14,6 +14,7 @@ from morvit_deploy.exporters.coreai.runtime import open_executable
 from morvit_deploy.exporters.functions.running import Function, open_functions
 
 NOT_THE_DEVICE = "Apple's Core AI runtime on the CPU: the runtime is Apple's, the device is not"
+SUMMED_WIDE = f"{NOT_THE_DEVICE}; fp16 products are summed in float32"
 
 
 def open_coreai(
@@ -23,7 +24,9 @@ def open_coreai(
     if not any(Path(file.path).is_relative_to(ASSET) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {ASSET}; export it again")
     form = CoreaiForm.of(manifest)
-    executable = open_executable(folder / ASSET, form.inside if probes else {})
+    apple = sys.platform == "darwin"
+    wide = manifest.precision == "fp16" and not apple
+    executable = open_executable(folder / ASSET, form.inside if probes else {}, wide=wide)
 
     def function(name: str) -> Function:
         return Function(
@@ -32,7 +35,7 @@ def open_coreai(
             list(form.inside.get(name, {})) if probes else [],
             layout="bsd",
             select=form.select,
-            runtime="Core AI" if sys.platform == "darwin" else NOT_THE_DEVICE,
+            runtime="Core AI" if apple else SUMMED_WIDE if wide else NOT_THE_DEVICE,
             free=executable.free,
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreai.asset import open_asset
-from morvit_deploy.exporters.coreai.probes import write_probing
+from morvit_deploy.exporters.coreai.probes import write_copy
 from morvit_deploy.exporters.functions.running import Predict
 from morvit_deploy.files import temporary
 
@@ -104,23 +104,28 @@ class Executable:
         self._keep.close()
 
 
-def open_executable(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Executable:
-    """An asset whose functions also return values inside; shared while it is open: `verify` opens every bucket."""
+def open_executable(
+    asset: Path, values: Mapping[str, Mapping[str, str]], *, wide: bool = False
+) -> Executable:
+    """An asset whose functions also return values inside; shared while it is open: `verify` opens every bucket.
+
+    With `wide`, fp16 products are summed in float32.
+    """
     changed = tuple((file, file.stat().st_mtime_ns) for file in sorted(asset.rglob("*")))
-    key = (changed, bool(values))
+    key = (changed, bool(values), wide)
     executable = _OPEN.get(key)
     if executable is None or executable.is_closed:
-        executable = _OPEN[key] = _returning(asset, values) if values else Executable(asset)
+        executable = _OPEN[key] = _copied(asset, values, wide) if values or wide else Executable(asset)
     return executable
 
 
-def _returning(asset: Path, values: Mapping[str, Mapping[str, str]]) -> Executable:
-    """A copy of the asset, which also returns values inside."""
+def _copied(asset: Path, values: Mapping[str, Mapping[str, str]], wide: bool) -> Executable:
+    """A copy of the asset, which also returns values inside, or sums in float32."""
     with ExitStack() as stack:
         copy = stack.enter_context(temporary("coreai")) / asset.name
         try:
             with native_quiet():
-                write_probing(asset, values, copy)
+                write_copy(asset, values, copy, wide=wide)
         except BundleError:
             raise
         except Exception as error:  # the parser raises types of its own

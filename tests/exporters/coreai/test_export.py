@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from morvit_deploy.exporters.coreai.export import CoreaiExporter, untested
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
 from morvit_deploy.exporters.coreai.program import ProgramText
-from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE
+from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE, SUMMED_WIDE
 from morvit_deploy.exporters.coreai.runtime import Executable
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.graph.baselines import build_graphs
@@ -120,6 +121,7 @@ def test_half_precision_meets_its_gate(exported: Exported) -> None:
     types = {port.name: port.dtype for port in manifest.outputs}
     assert manifest.structure["proved"] and types["logits"] == "float32"
     assert manifest.parity is not None and manifest.parity["fidelity"][0]["snr_db"] > 35
+    assert manifest.parity["runtime"] == (SUMMED_WIDE if sys.platform != "darwin" else "Core AI")
 
 
 def test_closing_a_session_ends_its_event_loop(ladder: Path) -> None:
