@@ -276,3 +276,9 @@ def test_derived_numbers_by_hand(
     config = make_config(**changes)
     found = (config.num_patches, config.num_tokens, config.num_layers, config.num_steps, config.routed_tokens)
     assert found == (patches, tokens, layers, steps, routed)
+
+
+@pytest.mark.parametrize(("characters", "cut"), [(58, False), (59, True)])
+def test_a_long_value_is_cut_at_60_characters(characters: int, cut: bool) -> None:
+    told = refusal(make_fields(sharing="x" * characters))  # with its quotes two more
+    assert ("xxx..." in told) == cut

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morvit_deploy.model import decisions
+from morvit_deploy.model.trace import Decision, Trace
 
 logits = st.lists(st.integers(-4, 4), min_size=1, max_size=20)  # small integers: many ties
 
@@ -38,6 +39,16 @@ def test_nothing_below_half_the_margin_changes_the_decision(z: list[float], data
         shift = data.draw(st.lists(st.floats(-0.49, 0.49), min_size=len(z), max_size=len(z)))
         moved = tensor + margin * torch.tensor(shift, dtype=torch.float64)
         assert torch.equal(decisions.top_k(moved, k), decisions.top_k(tensor, k))
+
+
+@pytest.mark.parametrize(("wanted", "overflow"), [(2, False), (3, False), (4, True)])
+def test_overflow_is_a_token_that_its_capacity_excludes(wanted: int, overflow: bool) -> None:
+    everyone = torch.arange(5)
+    fits = Decision(everyone, everyone, torch.zeros(5), 0.0, 5)
+    assert (
+        Trace(decisions=[fits, Decision(everyone, everyone[:3], torch.zeros(5), 0.0, wanted)]).overflow
+        == overflow
+    )
 
 
 @pytest.mark.parametrize("k", [0, 3])
