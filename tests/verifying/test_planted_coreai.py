@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adaptive_plans import threshold_plan
-from bucket_plans import EXPERT
+from bucket_plans import EXPERT, stepped_ladder
 from planted import FALSE_COPIES, FALSE_LABELS, edited, found, name_of
 
 from morvit_deploy.exporters.coreai import proof
@@ -31,16 +30,13 @@ if not is_missing("coreai"):
 else:
     AssetEdit = Any  # type: ignore[misc]
 
-THRESHOLDS = (0.3, 0.0, -0.2)
-
 Change = Callable[["AssetEdit"], Any]
 
 
 @pytest.fixture(scope="module")
 def ladder(exported: Callable[..., Path]) -> Path:
     """Thresholds and three buckets."""
-    plan = threshold_plan(EXPERT, THRESHOLDS, [(4, 4, 1), (8, 6, 2)], upto=(4, 8))
-    return exported(EXPERT, plan=plan, target="coreai", with_depth=True)
+    return exported(EXPERT, plan=stepped_ladder(), target="coreai", with_depth=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from absent import COMMAND, without
-from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
+from bucket_plans import EXPERT, TOKEN, depth_ladder, stepped_ladder, threshold_ladder
 from config_matrix import named
 from tiny_models import make_config, normalised, random_model, random_pixels
 from torch import Tensor
@@ -59,7 +59,7 @@ Exported = Callable[..., Path]
 @pytest.fixture(scope="module")
 def ladder(exported: Exported) -> Path:
     """Thresholds and three buckets in fp32."""
-    return exported(EXPERT, plan=threshold_ladder(), target="coreai", with_depth=True)
+    return exported(EXPERT, plan=stepped_ladder(), target="coreai", with_depth=True)
 
 
 def assert_parity(bundle: Path) -> Manifest:
