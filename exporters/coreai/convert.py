@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -56,8 +57,9 @@ class Program:
         with quiet(), _refusing("the program"):
             self._converter.to_coreai().save_asset(path)
 
+    @cached_property
     def text(self) -> str:
-        """Convert all functions; returns the program as Core AI prints it."""
+        """The program of all functions as Core AI prints it."""
         with quiet(), _refusing("the program"):
             return str(self._converter.to_coreai())
 
@@ -72,6 +74,22 @@ class Program:
             return torch.zeros(1, height, width, 3, dtype=torch.uint8)
         half = self._half and name != IMAGE and value.is_floating_point()
         return value.to(HALF) if half else value
+
+
+def converted(
+    parts: Iterable[tuple[str, Named, Sequence[Tensor]]],
+    precision: str,
+    *,
+    pixels: bool,
+    probing: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> Program:
+    """The program of all functions: name, module, and inputs to trace it with."""
+    program = Program(precision, pixels=pixels, probing=probing)
+    for function, part, example in parts:
+        tell(f"tracing {function}")
+        program.add(function, part, example)
+    return program
 
 
 def _sorted(values: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:

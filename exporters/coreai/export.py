@@ -8,9 +8,9 @@ from typing import Any
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import Exporter, Tell, Written
 from morvit_deploy.exporters.coreai import proof as coreai_proof
-from morvit_deploy.exporters.coreai.convert import HALF, Program
+from morvit_deploy.exporters.coreai.convert import HALF, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, TESTED
+from morvit_deploy.exporters.coreai.names import ASSET
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.coreai.probes import find_values
 from morvit_deploy.exporters.coreai.program import ProgramText, read_program
@@ -19,8 +19,6 @@ from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.machine.dependencies import within
-from morvit_deploy.machine.this import versions
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
@@ -30,6 +28,7 @@ class CoreaiExporter(Exporter):
     """Target `coreai`: an asset whose functions share weights."""
 
     remedies = "--precision fp32 may help"
+    _has_written = False  # has this object converted the graphs that `prove` takes?
 
     def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
         form = CoreaiOptions.of(source) if isinstance(source, Request) else CoreaiForm.of(source)
@@ -49,16 +48,13 @@ class CoreaiExporter(Exporter):
         if request.precision == "fp16":
             halve(graphs)
         pixels, asset = request.input == "uint8", folder / ASSET
-        program, probing = (
-            Program(request.precision, pixels=pixels, probing=probing) for probing in (False, True)
-        )
-        for function, part, example in parts:
-            tell(f"tracing {function}")
-            program.add(function, part, example)
-            probing.add(function, part, example)
+        program = converted(parts, request.precision, pixels=pixels, tell=tell)
         tell("converting to Core AI")
         program.save(asset)
-        inside = find_values(read_program(asset), ProgramText(probing.text()), probing.probes)
+        tell("finding values inside")
+        probing = converted(parts, request.precision, pixels=pixels, probing=True)
+        self._has_written = True
+        inside = find_values(read_program(asset), ProgramText(probing.text), probing.probes)
         return Written(
             files=sorted(path.relative_to(folder).as_posix() for path in asset.rglob("*") if path.is_file()),
             inputs=(ports.inputs[IMAGE],),
@@ -68,7 +64,6 @@ class CoreaiExporter(Exporter):
                 name for function, found in inside.items() for name in probe_names(function, list(found))
             ),
             lowering=None if request.exact else Lowering(),
-            remarks=untested(),
             form=CoreaiForm(
                 select=options.select,
                 weights=options.weights,
@@ -84,20 +79,10 @@ class CoreaiExporter(Exporter):
         return accompany(model, manifest, request.pictures.verifying, folder)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
-        return coreai_proof.prove(folder, manifest, graphs).as_dict()
+        return coreai_proof.prove(folder, manifest, graphs, just_written=self._has_written).as_dict()
 
 
 def halve(graphs: dict[str, StaticMoRViT]) -> None:
     """Convert the buckets' modules, which share their weights, to fp16 throughout, in place."""
     for graph in graphs.values():
         graph.to(HALF)
-
-
-def untested() -> tuple[str, ...]:
-    """A remark for each installed library whose version is outside the tested range."""
-    return tuple(
-        f"{name} {version} is outside the tested range ({TESTED[name]}); test the asset on a device before you "
-        "ship it"
-        for name, version in versions(tuple(TESTED)).items()
-        if not within(version, TESTED[name])
-    )

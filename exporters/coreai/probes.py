@@ -1,4 +1,4 @@
-"""Values inside a Core AI program: where they are, and a copy of the program that also returns them.
+"""Compares computations of Core AI programs, finds values inside one, and writes a copy that also returns them.
 
 A program has no names for them. At export a second program is converted that returns the probes too; a value of the
 shipped program that is computed in the same way, from the same inputs and constants, is the probe. To return it, the
@@ -26,7 +26,7 @@ def find_values(
 ) -> dict[str, dict[str, str]]:
     """Function -> probe -> the value of the shipped program, for probes that it computes."""
     found: dict[str, dict[str, str]] = {}
-    of_shipped, of_probing = _Digests(shipped), _Digests(probing)
+    of_shipped, of_probing = Digests(shipped), Digests(probing)
     for function, wanted in names.items():
         places = {digest: value for value, digest in of_shipped.values(shipped.graphs[function]).items()}
         sought = _returned(probing.graphs[function], of_probing)
@@ -38,7 +38,7 @@ def find_values(
     return found
 
 
-def _returned(graph: Graph, digests: _Digests) -> dict[str, list[str]]:
+def _returned(graph: Graph, digests: Digests) -> dict[str, list[str]]:
     """Digests of each output; of one that is only cast for the output, of what is cast, too."""
     known = digests.values(graph)
     (output,) = (op for op in graph.operations if op.kind == OUTPUT)
@@ -50,7 +50,7 @@ def _returned(graph: Graph, digests: _Digests) -> dict[str, list[str]]:
     return found
 
 
-class _Digests:
+class Digests:
     """A digest for each value of a program's functions: the same for the same computation."""
 
     def __init__(self, program: ProgramText) -> None:
@@ -62,6 +62,7 @@ class _Digests:
         found = {f"%arg{number}": name for number, name in enumerate(graph.inputs)}
         for op in graph.operations:
             text = f"{op.kind} {self._head(op, found)} {op.takes} {op.makes}"
+            text += graph.declared if op.kind == OUTPUT else ""
             digest = hashlib.sha256(text.encode()).hexdigest()
             found[f"%{op.name}"] = digest
             found |= {f"%{op.name}#{number}": f"{digest}#{number}" for number in range(len(op.makes))}
@@ -79,6 +80,27 @@ class _Digests:
             graph = self._program.graphs[name]
             self._graphs[name] = self.values(graph)["%"]  # that of its output
         return self._graphs[name]
+
+
+def program_violations(written: ProgramText, probing: ProgramText) -> list[str]:
+    """The first operation of each function, or the output, that a conversion of the static graphs does not have.
+
+    That conversion may return values inside, too.
+    """
+    ours, theirs = Digests(written), Digests(probing)
+    violations = []
+    for graph in written.functions:
+        again = probing.graphs[graph.name]
+        known, digests = {*theirs.values(again).values()}, ours.values(graph)
+        operations = [op for op in graph.operations if op.kind != OUTPUT]
+        wrong = [f"{op.kind} %{op.name}" for op in operations if digests[f"%{op.name}"] not in known]
+        found, expected = _returned(graph, ours), _returned(again, theirs)
+        wrong += [f"output {name}" for name in graph.outputs if found[name] != expected[name]]
+        violations += [
+            f"{graph.name}: {one} differs from what coreai-torch writes of the static graph"
+            for one in wrong[:1]
+        ]
+    return violations
 
 
 def write_copy(asset: Path, values: Mapping[str, Mapping[str, str]], copy: Path, *, wide: bool) -> None:

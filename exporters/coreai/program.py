@@ -34,6 +34,7 @@ _OPERATION = re.compile(r"^\s*(?:%(\w+)(?::\d+)? = )?coreai\.([\w.]+) ?(.*)$")
 _TYPE = re.compile(r"tensor<([^>]*)>")
 _PORT = re.compile(r'tensor<([^>]*)> \{coreai\.name = "([^"]*)"')
 _VALUE = re.compile(r"%(\w+)(?:#\d+)?")
+_DECLARED = re.compile(r"composite_declaration<.*}>")
 _RESOURCE = re.compile(r'^\s*(\w+): "0x([0-9A-Fa-f]*)"')
 
 
@@ -75,6 +76,9 @@ class Graph:
     inputs: Mapping[str, Type]
     outputs: Mapping[str, Type]
     operations: tuple[Operation, ...]
+    declared: str = (
+        ""  # of a part: what it is, with its parameters; a device may run that instead of its operations
+    )
 
     @cached_property
     def makers(self) -> dict[str, Operation]:
@@ -168,8 +172,11 @@ def _graphs(text: str) -> Iterator[Graph]:
         if match := _GRAPH.match(line):
             begun, operations = match, []
         elif begun is not None and line == "  }":
-            inputs, _, outputs = begun[3].partition(") -> ")
-            yield Graph(begun[2], begun[1] is not None, _ports(inputs), _ports(outputs), tuple(operations))
+            inputs, _, behind = begun[3].partition(") -> ")
+            outputs, _, attributes = behind.partition(" attributes ")
+            ports = _ports(inputs), _ports(outputs)
+            declared = "".join(_DECLARED.findall(attributes))  # others are gone from a saved program
+            yield Graph(begun[2], begun[1] is not None, *ports, tuple(operations), declared)
             begun = None
         elif begun is not None and (match := _OPERATION.match(line)):
             operations.append(_operation(match))

@@ -13,6 +13,7 @@ import numpy as np
 
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreai.convert import PIXEL_SCALE, Program, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.macs import (
     BY_INDEX,
@@ -21,7 +22,8 @@ from morvit_deploy.exporters.coreai.macs import (
     products,
     static_violations,
 )
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
+from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
+from morvit_deploy.exporters.coreai.probes import find_values, program_violations
 from morvit_deploy.exporters.coreai.program import (
     CONSTANT,
     NUMPY,
@@ -33,7 +35,9 @@ from morvit_deploy.exporters.coreai.program import (
 )
 from morvit_deploy.exporters.functions.macs import Macs, mac_violations
 from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
+from morvit_deploy.exporters.functions.tracing import functions
 from morvit_deploy.exporters.functions.weights import Owners, Promise, Weight, promise_of, use_violations
+from morvit_deploy.exporters.kit.proof import kit_violations
 from morvit_deploy.exporters.structure import (
     Structure,
     block_applications,
@@ -41,12 +45,18 @@ from morvit_deploy.exporters.structure import (
     threshold_violations,
 )
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.machine.this import versions
 from morvit_deploy.model.plan import Plan
+from morvit_deploy.verifying.replay import exact_copies
 
 NORM = ("broadcasting_add", "broadcasting_mul", "broadcasting_sub", "reduce_mean", "rsqrt")
 LARGE = 4096  # elements: a factor of this size or more must be a weight of the model
 # Bytes of an asset against those of its weights. An operation takes about 150 bytes; a table of shapes is shared.
 STORED, PER_OPERATION = 1.02, 600
+SCALE = {
+    "uint8": 1 / PIXEL_SCALE,
+    "float": 1.0,
+}  # what an image is divided by before the static graph takes it
 GREATER = ("greater", "broadcasting_greater")
 
 
@@ -54,23 +64,28 @@ GREATER = ("greater", "broadcasting_greater")
 class AssetStructure(Structure):
     """The structure of an asset and of its functions."""
 
-    functions: dict[str, dict[str, Any]] = field(default_factory=dict)  # number of operations
+    operations_by_function: dict[str, int] = field(default_factory=dict)
     program_sha256: str = ""
+    same_as_converted_again: bool | None = None  # None: not compared
 
 
-def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) -> AssetStructure:
+def prove(
+    folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT], *, just_written: bool = False
+) -> AssetStructure:
     """Check an asset's functions against the static graphs that they were written from.
 
     For each bucket, stem included: every weight is multiplied by as often as its block is applied, and MACs are the
     plan's. For each function: its inputs and outputs are the manifest's; numbers have the manifest's precision; no
     operation's work depends on data; every dimension is known; with one-hot selection there is no top-k, sort or
-    gather. For the asset: each weight is stored once, however many functions read it;
-    thresholds and dispatch table are the plan's; the file is little larger than the weights.
+    gather. For the asset: each weight is stored once, however many functions read it; thresholds and dispatch table
+    are the plan's; the file is little larger than the weights. Beside it: the description and MoRViTKit's data are
+    the model's. Where the libraries are those that wrote the asset: every operation is that of a new conversion,
+    unless the asset was `just_written`.
     """
-    asset, plan, form = folder / ASSET, manifest.plan, CoreaiForm.of(manifest)
-    program = read_program(asset)
+    form = CoreaiForm.of(manifest)
+    program = read_program(folder / ASSET)
     written = {graph.name: graph for graph in program.functions}
-    structure = _read_off(asset, program)
+    structure = _read_off(folder / ASSET, program)
     if tuple(written) != form.functions:
         structure.violations.append(
             f"the asset has the functions {list(written)}, expected {list(form.functions)}"
@@ -86,25 +101,72 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
             *_index_violations(graph, form),
         ]
     structure.violations += _port_violations(written, manifest)
+    structure.violations += _weight_violations(program, manifest, graphs, structure)
+    structure.violations += _plan_violations(program, manifest)
+    if not structure.violations:
+        exact = exact_copies(graphs, _kind(manifest))
+        structure.violations += kit_violations(folder, manifest, exact, SCALE[manifest.input])
+    again = None if just_written or structure.violations else _converted_again(graphs, manifest)
+    if again is not None:
+        differing = _differences(program, form, again)
+        structure.same_as_converted_again = not differing
+        structure.violations += differing
+    return structure
+
+
+def _weight_violations(
+    program: ProgramText, manifest: Manifest, graphs: Mapping[str, StaticMoRViT], structure: AssetStructure
+) -> list[str]:
+    """How often each bucket multiplies by each weight, its MACs, and how the weights are stored."""
+    plan = manifest.plan
+    violations: list[str] = []
     promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
     owners = Owners(weights, half=manifest.precision == "fp16", compressed=False)
-    for bucket, static in graphs.items():
-        of_bucket = [written[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
+    for bucket, graph in graphs.items():
+        of_bucket = [program.graphs[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
         found = _bucket_violations(
-            program, of_bucket, bucket, static, promises[bucket], owners, plan, structure
+            program, of_bucket, bucket, graph, promises[bucket], owners, plan, structure
         )
         where = f"bucket {bucket}: " if plan.adaptive else ""
-        structure.violations += [where + violation for violation in found]
-    structure.violations += _storage_violations(program, owners)
-    structure.violations += _size_violations(structure, weights)
+        violations += [where + violation for violation in found]
+    return [*violations, *_storage_violations(program, owners), *_size_violations(structure, weights)]
+
+
+def _plan_violations(program: ProgramText, manifest: Manifest) -> list[str]:
+    """Thresholds and dispatch table are the plan's."""
+    plan = manifest.plan
+    violations: list[str] = []
     if plan.thresholds is not None:
-        kind = np.float16 if manifest.precision == "fp16" else np.float32
-        structure.violations += threshold_violations(_thresholds(program), manifest, kind)
+        violations += threshold_violations(_thresholds(program), manifest, _kind(manifest))
     if plan.adaptive:
-        tables = [program.array(constant) for constant in _compared([written[STEM]], read=1)]
-        structure.violations += table_violations(tables, plan, "the stem")
-    return structure
+        tables = [program.array(constant) for constant in _compared([program.graphs[STEM]], read=1)]
+        violations += table_violations(tables, plan, "the stem")
+    return violations
+
+
+def _kind(manifest: Manifest) -> type[np.floating[Any]]:
+    """The type of the program's floating-point constants."""
+    return np.float16 if manifest.precision == "fp16" else np.float32
+
+
+def _differences(program: ProgramText, form: CoreaiForm, again: Program) -> list[str]:
+    """What differs from a new conversion in the program, and in where the manifest says that values inside are."""
+    probing = ProgramText(again.text)
+    if differing := program_violations(program, probing):
+        return differing
+    inside = find_values(program, probing, again.probes)
+    wrong = sorted(name for name in inside | form.inside if inside.get(name) != form.inside.get(name))
+    return [f"{name}: the manifest's places of values inside are others than the program's" for name in wrong]
+
+
+def _converted_again(graphs: Mapping[str, StaticMoRViT], manifest: Manifest) -> Program | None:
+    """What coreai-torch writes of the static graphs; None where other versions wrote the asset."""
+    names = tuple(TESTED)
+    if versions(names) != {name: manifest.versions.get(name) for name in names}:
+        return None
+    parts = functions(dict(graphs), manifest.plan)
+    return converted(parts, manifest.precision, pixels=manifest.input == "uint8", probing=True)
 
 
 def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
@@ -122,9 +184,7 @@ def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
         macs={},
         weight_bytes=sum(places.values()),
         file_bytes=sum(path.stat().st_size for path in asset.rglob("*") if path.is_file()),
-        functions={
-            graph.name: {"operations": sum(1 for _ in computed(graph))} for graph in program.functions
-        },
+        operations_by_function={graph.name: sum(1 for _ in computed(graph)) for graph in program.functions},
         program_sha256=hashlib.sha256((asset / PROGRAM).read_bytes()).hexdigest(),
     )
 

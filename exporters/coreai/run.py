@@ -44,3 +44,8 @@ def open_coreai(
     except BaseException:
         executable.close_unused()
         raise
+
+
+def open_bucket(folder: Path, manifest: Manifest, bucket: str | None) -> Runner:
+    """What a device is compared with: this runtime on the CPU, which has no interpreter beside it."""
+    return open_coreai(folder, manifest, None, bucket=bucket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
+from morvit_deploy.exporters.coreai.names import TESTED
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.targets import Needs, Target
 from morvit_deploy.model.gates import ALL_FP16, GATES
@@ -22,6 +23,7 @@ TARGET = Target(
         export=("torch", "safetensors", "coreai-torch", "coreai-core"),
         run=("coreai-core", "numpy", "pillow", "pydantic"),
         extra="coreai",
+        tested=TESTED,
     ),
     exporter="morvit_deploy.exporters.coreai.export:CoreaiExporter",
     runner="morvit_deploy.exporters.coreai.run:open_coreai",

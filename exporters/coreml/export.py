@@ -24,14 +24,10 @@ from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.machine.dependencies import within
-from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
-
-TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # versions that packages were checked with
 
 
 class CoremlExporter(Exporter):
@@ -122,7 +118,6 @@ class CoremlExporter(Exporter):
             carried=ports.carried,
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
-            remarks=untested(),
             form=form,
         )
 
@@ -140,13 +135,3 @@ def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Pl
     """Does the package return a class? If it has one function, and several classes that have names."""
     named = labels is not None and len(labels) > 1
     return options.classifier is not False and named and not plan.adaptive
-
-
-def untested() -> tuple[str, ...]:
-    """A remark for each installed library whose version is outside the tested range."""
-    return tuple(
-        f"{name} {version} is outside the tested range ({TESTED[name]}); test the package on a device before you "
-        "ship it"
-        for name, version in versions(tuple(TESTED)).items()
-        if not within(version, TESTED[name])
-    )

@@ -54,6 +54,11 @@ def open_coreml(
     return open_functions(folder, manifest, form.functions, bucket, function)
 
 
+def open_interpreted(folder: Path, manifest: Manifest, bucket: str | None) -> Runner:
+    """The interpreter, also on a Mac, so that Core ML is not compared with itself."""
+    return open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
+
+
 def native() -> bool:
     """Is Core ML available? Only on macOS."""
     return sys.platform == "darwin"

@@ -12,10 +12,7 @@ from morvit_deploy.agent.host.machine import available_cores
 from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.machine.dependencies import installed
 
-LIBRARIES = (
-    *("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
-    *("coreai-core", "coreai-torch", "numpy", "pillow"),
-)
+LIBRARIES = ("morvit-deploy", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
 def this_machine() -> dict[str, Any]:

@@ -25,8 +25,7 @@ def neural_engine_tables(functions: dict[str, Any] | None) -> list[Table]:
     if not functions:
         return []
     leaving = {
-        name: {one["what"]: one for one in of.get("leave_neural_engine", ())}
-        for name, of in functions.items()
+        name: {one["what"]: one for one in of["leave_neural_engine"]} for name, of in functions.items()
     }
     often = Counter[str]()
     for of_one in leaving.values():

@@ -1,4 +1,4 @@
-"""A Core ML or Core AI bundle as its manifest describes it. numpy and the standard library: projects carry it."""
+"""A bundle for Apple's runtimes as its manifest describes it. numpy and the standard library: projects carry it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
+from morvit_deploy.exporters.functions.devices import MODELS
 from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.strict_json import read_json
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
 FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its name
 STEM = "stem"
-MODELS = {"coreml": ".mlpackage", "coreai": ".aimodel"}  # by target: how the model's name ends
-CORE_AI_IOS = 27  # the oldest system with Core AI
 _CHUNK = 1 << 20
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,7 +51,7 @@ class Package:
     """A bundle for Apple's devices: one model, its functions, and what they take."""
 
     folder: Path
-    path: Path  # the .mlpackage or .aimodel
+    path: Path  # the model
     precision: str
     form: str
     input: str  # uint8: an RGB picture; float: normalised float32 (1, 3, height, width)
@@ -65,11 +64,6 @@ class Package:
     plan: PlanShape
     file_bytes: int
     target: str = "coreml"
-
-    @property
-    def core_ai(self) -> bool:
-        """Is it an asset of Core AI?"""
-        return self.path.suffix == ".aimodel"
 
     @property
     def adaptive(self) -> bool:
@@ -116,7 +110,7 @@ def read_package(folder: Path) -> Package:
 
 
 def check_target(folder: Path, target: str) -> None:
-    """TargetError for a bundle that neither Core ML nor Core AI runs, with the line that makes one."""
+    """TargetError for a bundle that no runtime of Apple's runs, with the line that makes one."""
     if target not in MODELS:
         raise TargetError(
             f"{folder} is a bundle of target {target!r}; a Mac and an iPhone measure target 'coreml': "
@@ -130,7 +124,7 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
     buckets = [BucketShape(b["name"], known["macs"][b["name"]], b.get("share")) for b in plan["buckets"]]
     tops = (Path(file["path"]).parts[0] for file in known["files"])
     target = known["target"]
-    package = next(top for top in tops if top.endswith(MODELS[target]))
+    package = next(top for top in tops if top.endswith(MODELS[target].suffix))
     return Package(
         folder=folder,
         path=folder / package,
@@ -140,7 +134,7 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
         image_size=config["image_size"],
         mean=tuple(known["preprocess"]["mean"]),
         std=tuple(known["preprocess"]["std"]),
-        ios=form.get("ios", CORE_AI_IOS),
+        ios=MODELS[target].ios or form["ios"],
         functions=tuple(form["functions"]),
         carried=tuple(plain_name(port["name"]) for port in known["carried"]),
         plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),

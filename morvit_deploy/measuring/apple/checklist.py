@@ -16,13 +16,8 @@ from dataclasses import dataclass, replace
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.load import INSTALL, quiet
-from morvit_deploy.exporters.functions.devices import oldest_macos
+from morvit_deploy.exporters.functions.devices import Item, macos_item, oldest_macos
 
-CORE_AI_MACOS = 27  # the first with Core AI
-INSTALL_COREAI = 'python -m pip install "coreai-core==1.0.0b3"'
-IN_AN_APP = (
-    "measure it in an app with MoRViTKit, such as examples/ios of morvit-deploy; --device mac measures here"
-)
 XCODE = (
     "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"
 )
@@ -48,40 +43,25 @@ class MacState:
     coremltools: str | None
     bridge: bool  # coremltools' extension that calls Core ML
     pillow: bool = True
-    coreai: str | None = None
     xcodebuild: str | None = None
     devicectl: str | None = None
     phones: tuple[Phone, ...] | None = None  # None: could not be listed
     phones_problem: str = ""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One requirement and what was found."""
-
-    what: str
-    found: str
-    fits: bool
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        mark = "found  " if self.fits else "MISSING"
-        return f"  {mark} {self.what}: {self.found}" + (
-            "" if self.fits or not self.remedy else f"; {self.remedy}"
-        )
-
-
 def read_state(phone: bool) -> MacState:
     """Look for everything, for Xcode's tools only with `phone`. Starts and changes nothing."""
     macos = platform.mac_ver()[0] or None
-    version = _version("coremltools")
+    try:
+        version: str | None = importlib.metadata.version("coremltools")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
     state = MacState(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         macos=macos,
         coremltools=version,
         bridge=version is not None and _has_bridge(),
         pillow=importlib.util.find_spec("PIL") is not None,
-        coreai=_version("coreai-core"),
     )
     if not phone:
         return state
@@ -92,10 +72,9 @@ def read_state(phone: bool) -> MacState:
 def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
     """What `--device mac` needs for a package for this iOS, which takes pictures or arrays."""
     oldest = oldest_macos(ios)
-    here = state.macos or f"this is {state.system}"
-    new = state.macos is not None and int(state.macos.split(".")[0]) >= oldest
+    otherwise = ", or export again with --ios 17" if oldest == 15 else ""
     items = [
-        Item(f"macOS {oldest} or newer, for a package of iOS {ios}", here, new, _older(state, oldest)),
+        macos_item(oldest, f"a package of iOS {ios}", state.macos, state.system, otherwise),
         Item(
             "coremltools 9",
             state.coremltools or "not installed",
@@ -112,19 +91,6 @@ def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
     if pictures:
         found = "installed" if state.pillow else "not installed"
         items.append(Item("Pillow, for picture inputs", found, state.pillow, "python -m pip install pillow"))
-    return items
-
-
-def coreai_items(state: MacState, device: str) -> list[Item]:
-    """What measuring a Core AI asset needs. An iPhone runs it only in an app: no tool sends one to it."""
-    here = state.macos or f"this is {state.system}"
-    new = state.macos is not None and int(state.macos.split(".")[0]) >= CORE_AI_MACOS
-    items = [
-        Item(f"macOS {CORE_AI_MACOS} or newer, for Core AI", here, new, _older(state, CORE_AI_MACOS)),
-        Item("coreai-core", state.coreai or "not installed", state.coreai is not None, INSTALL_COREAI),
-    ]
-    if device == "iphone":
-        items.append(Item("a runner of Core AI assets for iPhones", "there is none", False, IN_AN_APP))
     return items
 
 
@@ -187,19 +153,6 @@ def _phone_item(state: MacState, ios: int, wanted: str | None) -> Item:
             what, f"{phone.name} has iOS {phone.system}, the package requires iOS {ios}", False, remedy
         )
     return Item(what, f"{phone.name}, iOS {phone.system}", True)
-
-
-def _older(state: MacState, oldest: int) -> str:
-    if state.macos is None:
-        return "run this on a Mac"
-    return f"update it to {oldest} or newer" + (", or export again with --ios 17" if oldest == 15 else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _has_bridge() -> bool:

@@ -16,6 +16,7 @@ from morvit_deploy.files import files_in, new_folder
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.machine.extras import PACKAGE
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
+from morvit_deploy.measuring.apple.running import runtime_of
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
 
 # the measuring modules, which are copied; they import numpy, coremltools and one another
@@ -46,8 +47,8 @@ CARRIED = (
     *(
         f"morvit_deploy.measuring.apple.{name}"
         for name in (
-            *("checklist", "conditions", "dispatching", "goldens", "mac", "mac_coreai", "measure", "outcome"),
-            *("phone", "placement", "running", "script", "views"),
+            *("checklist", "conditions", "core_ml", "dispatching", "goldens", "mac", "measure"),
+            *("outcome", "phone", "placement", "running", "script", "views"),
         )
     ),
 )
@@ -78,31 +79,14 @@ python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 device that returns others is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
 It prints tables and writes every raw sample to `result.json` (`morvit-bench/1`), the only file to bring back.
 
-{phone}
+{note}
 
 - `bundle/`: the bundle, unchanged; the sha256 of its files is checked before anything runs
 - `golden/`: pictures and expected logits for each bucket, {source}; never unpickled
 - `morvit_deploy/`: the measuring modules of morvit-deploy {version}, unchanged
 - mix of the timed stream: {mix}
 """
-ON_A_PHONE = {
-    "coreml": ".venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode\n",
-    "coreai": "",
-}
-PHONE = {
-    "coreml": """\
-An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
-builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
-the screen on.""",
-    "coreai": """\
-Compute units other than `cpu` are preferences: Core AI may run parts elsewhere and does not report where; the Core AI
-instrument of Xcode shows it. Times include the conversion of arrays. No tool sends a Core AI asset to an iPhone:
-measure it there in an app, as `docs/coreai.md` of morvit-deploy describes.""",
-}
-REQUIREMENTS = {
-    "coreml": "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}",
-    "coreai": "coreai-core==1.0.0b3\nnumpy>=1.26\n{pillow}",
-}
+NUMPY = "numpy>=1.26\n"
 PILLOW = "pillow>=10.3  # the package takes pictures\n"
 
 
@@ -113,20 +97,20 @@ def write_project(
     folder: Path,
     *,
     inputs: str,
-    expected: str,
     force: bool = False,
 ) -> Path:
     """Write `folder`, whole or not at all; OutputError when it cannot be written.
 
-    `bundle` has been checked. `inputs` and `expected` describe where pictures and logits come from.
+    `bundle` has been checked. `inputs` describes where pictures come from.
     """
     check_place(bundle, folder)
+    texts = runtime_of(manifest.target).project
     with new_folder(folder, marker=PROJECT, force=force) as partial:
         for name in (MANIFEST, *(file.path for file in manifest.files)):
             (partial / BUNDLE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, partial / BUNDLE / name)  # follows links
         write_goldens(goldens, partial / GOLDEN)
-        carry(CARRIED, partial)
+        carry((*CARRIED, *texts.carried), partial)
         version = installed(PACKAGE) or ""
         known = {
             "format": PROJECT_FORMAT,
@@ -135,22 +119,21 @@ def write_project(
             "shares": dict(goldens.shares),
             "mix": goldens.shares_from,
             "inputs": inputs,
-            "expected": expected,
+            "expected": texts.expected,
         }
         readme = README.format(
             name=bundle.resolve().name,
             macos=oldest_macos(app_form(manifest).oldest_ios),
-            on_a_phone=ON_A_PHONE[manifest.target],
-            phone=PHONE[manifest.target],
-            source=expected,
+            on_a_phone=f"{texts.on_a_phone}    # a connected iPhone; needs Xcode\n" * bool(texts.on_a_phone),
+            note=texts.note,
+            source=texts.expected,
             version=version,
             mix=goldens.shares_from,
         )
-        pillow = PILLOW if manifest.input == "uint8" else ""
         for file, text in {
             "bench.py": BENCH,
             "README.md": readme,
-            "requirements.txt": REQUIREMENTS[manifest.target].format(pillow=pillow),
+            "requirements.txt": texts.requirements + NUMPY + PILLOW * (manifest.input == "uint8"),
         }.items():
             (partial / file).write_text(text, encoding="utf-8")
         known["files"] = files_in(partial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
-from morvit_deploy.machine.this import checked_threads
+from morvit_deploy.machine.this import checked_threads, versions
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
 from morvit_deploy.measuring.core.request import BenchRequest, settings
@@ -140,23 +140,26 @@ def bench_here(request: BenchRequest) -> BenchResult:
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
+    conditions["versions"] |= versions(
+        tuple(name for lane in lanes for name in find_target(lane.subject.manifest.target).needs.tested)
+    )
     warnings = (
         *warnings_about(conditions, measured),
         *saturating(lanes, kernels_here()),
         *not_measured(lanes, device),
-        *_runtimes(lanes),
+        *_about_runtimes(lanes),
     )
     return BenchResult(request.device, measured, conditions, warnings)
 
 
-def _runtimes(lanes: Sequence[BundleLane]) -> list[str]:
-    """A warning for each bundle whose target has another runtime on its own devices."""
-    found = ((lane.name, find_target(lane.subject.manifest.target)) for lane in lanes)
-    return [
-        f"{name} was run by {target.runs_here(set(), False)}; threads are its own, and times on its devices differ"
-        for name, target in found
-        if target.names_runtime
-    ]
+def _about_runtimes(lanes: Sequence[BundleLane]) -> Iterator[str]:
+    """For each bundle: a runtime of an untested version, and one that runs otherwise on the target's own devices."""
+    for lane in lanes:
+        target = find_target(lane.subject.manifest.target)
+        yield from (f"{lane.name}: {text}" for text in target.untested_here(lane.subject.manifest.versions))
+        if target.names_runtime:
+            runs = target.runs_here(set(), False)
+            yield f"{lane.name} was run by {runs}; threads are its own, and times on its devices differ"
 
 
 def saturating(lanes: Sequence[BundleLane], kernels: IntegerKernels, place: str = "") -> list[str]:

@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 import torch
 from absent import COMMAND, without
-from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
+from bucket_plans import EXPERT, TOKEN, depth_ladder, stepped_ladder, threshold_ladder
 from config_matrix import named
 from tiny_models import make_config, normalised, random_model, random_pixels
 from torch import Tensor
 
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
-from morvit_deploy.errors import BundleError, ConfigError, TargetError
+from morvit_deploy.errors import BundleError, ConfigError, MorvitWarning, TargetError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreai import convert, proof
-from morvit_deploy.exporters.coreai.export import CoreaiExporter, untested
+from morvit_deploy.exporters.coreai.export import CoreaiExporter
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
+from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
 from morvit_deploy.exporters.coreai.program import ProgramText
 from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE, SUMMED_WIDE
 from morvit_deploy.exporters.coreai.runtime import Executable
+from morvit_deploy.exporters.coreai.target import TARGET
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.pieces import Named
@@ -59,7 +60,7 @@ Exported = Callable[..., Path]
 @pytest.fixture(scope="module")
 def ladder(exported: Exported) -> Path:
     """Thresholds and three buckets in fp32."""
-    return exported(EXPERT, plan=threshold_ladder(), target="coreai", with_depth=True)
+    return exported(EXPERT, plan=stepped_ladder(), target="coreai", with_depth=True)
 
 
 def assert_parity(bundle: Path) -> Manifest:
@@ -198,13 +199,20 @@ def test_a_refused_operation_is_named_with_its_function_and_line() -> None:
     assert "aten.special_bessel_j0.default comes from test_export.py, line " in message
 
 
-def test_other_versions_get_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert untested() == ()
-    monkeypatch.setattr(
-        "morvit_deploy.exporters.coreai.export.versions", lambda names: {"coreai-core": "1.0.0b9"}
-    )
-    (remark,) = untested()
-    assert "coreai-core 1.0.0b9" in remark and "==1.0.0b3" in remark
+def test_another_version_is_named_beside_the_tested_one(
+    ladder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At export and when a bundle is opened, which also says what it was written with."""
+    assert TARGET.needs.untested(TARGET.needs.export) == ()
+    other = {"coreai-core": "1.0.0b9", "coreai-torch": "0.5.0"}
+    monkeypatch.setattr("morvit_deploy.exporters.targets.installed", lambda name: other.get(name, "9"))
+    found = " ".join(TARGET.needs.untested(TARGET.needs.export))
+    for name, version in other.items():
+        assert f"{name} {version} is outside the tested range ({TESTED[name]}); test the bundle" in found
+    with pytest.warns(
+        MorvitWarning, match="coreai-core 1.0.0b9 is outside .*==1.0.0b3.* written with 1.0.0b3"
+    ):
+        open_bundle(ladder).runner.close()
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from absent import without
 from bucket_plans import EXPERT, threshold_ladder
 from swift import coreai_manifest
 
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, describe_files
 from morvit_deploy.errors import TargetError
+from morvit_deploy.exporters.coreai.mac import RUNTIME, CoreaiMac, needed_items
 from morvit_deploy.exporters.coreml.sdk.bundle import Package, read_package
-from morvit_deploy.measuring.apple.checklist import MacState, coreai_items
 from morvit_deploy.measuring.apple.dispatching import UNITS, predict
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
-from morvit_deploy.measuring.apple.mac_coreai import CoreaiMac
 from morvit_deploy.measuring.apple.project import write_project
 from morvit_deploy.measuring.apple.running import Wish, look
-
-READY = MacState("Darwin 27", "27.0", None, bridge=False, coreai="1.0.0b3")
 
 
 class Options:
@@ -157,11 +155,10 @@ def test_what_core_ai_refuses_is_named(runtime: None, package: Package) -> None:
 
 
 def test_what_a_mac_needs() -> None:
-    assert all(item.fits for item in coreai_items(READY, "mac"))
-    bare = MacState("Linux 6", None, None, bridge=False)
-    missing = "\n".join(map(str, coreai_items(bare, "mac")))
+    assert all(item.fits for item in needed_items("mac", "27.0", "1.0.0b3"))
+    missing = "\n".join(map(str, needed_items("mac", None, None)))
     assert "MISSING macOS 27" in missing and 'pip install "coreai-core==1.0.0b3"' in missing
-    assert "in an app with MoRViTKit" in str(coreai_items(READY, "iphone")[-1])
+    assert "in an app with MoRViTKit" in str(needed_items("iphone", "27.0", "1.0.0b3")[-1])
 
 
 def test_look_lists_what_core_ai_needs(package: Package) -> None:
@@ -170,16 +167,34 @@ def test_look_lists_what_core_ai_needs(package: Package) -> None:
             look(package, Wish(device, ("cpu",)), "elsewhere")
 
 
-def test_the_project_of_an_asset(bundle: tuple[Path, Manifest], tmp_path: Path) -> None:
+@pytest.fixture
+def project(bundle: tuple[Path, Manifest], tmp_path: Path) -> Path:
     folder, manifest = bundle
     pixels = np.zeros((1, EXPERT.image_size, EXPERT.image_size, 3), np.uint8)
     golden = Golden(pixels, np.zeros((1, 10), np.float32), chosen=True)
     names = [bucket.name for bucket in manifest.plan.buckets]
     goldens = Goldens(dict.fromkeys(names, golden), dict.fromkeys(names, 1.0), "equal parts")
-    project = write_project(folder, manifest, goldens, tmp_path / "p", inputs="none", expected="by hand")
+    return write_project(folder, manifest, goldens, tmp_path / "p", inputs="none")
+
+
+def test_the_project_of_an_asset(project: Path) -> None:
     assert "coreai-core==" in (project / "requirements.txt").read_text()
     readme = (project / "README.md").read_text()
     assert "macOS 27" in readme and "--device iphone" not in readme and "{" not in readme
     assert read_package(project / "bundle").target == "coreai"
-    assert json.loads((project / "project.json").read_text())["buckets"] == names
-    assert (project / "morvit_deploy/measuring/apple/mac_coreai.py").is_file()
+    known = json.loads((project / "project.json").read_text())
+    assert known["buckets"] == [bucket.name for bucket in threshold_ladder().buckets]
+    assert known["expected"] == RUNTIME.project.expected
+    assert (project / "morvit_deploy/exporters/coreai/mac.py").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there nothing may be missing")
+def test_the_projects_script_says_what_it_does_and_what_is_missing(project: Path, tmp_path: Path) -> None:
+    """Before it imports coremltools or Core AI, which take long to load."""
+    program = f"import runpy; runpy.run_path({str(project / 'bench.py')!r}, run_name='__main__')"
+    done = without(["coremltools", "coreai"], tmp_path, program)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "… checking the bundle\n… looking at this machine\nerror: --device mac cannot measure here."
+    )
+    assert "MISSING macOS 27 or newer, for Core AI: this is Linux" in done.stderr

@@ -1,4 +1,4 @@
-"""Core AI on this Mac through `coreai.runtime`: the backend of `measure.py` for assets. No torch.
+"""Core AI on this Mac through `coreai.runtime`, as `bench` measures it. No torch: benchmark projects carry this file.
 
 Times are taken around the awaited call, with the conversion of arrays: the runtime reports none of its own. Units
 other than `cpu` are preferences, which Core AI does not have to follow.
@@ -7,18 +7,27 @@ other than `cpu` are preferences, which Core AI does not have to follow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+import importlib.metadata
+import platform
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import Package
-from morvit_deploy.measuring.apple.dispatching import Reply
-from morvit_deploy.measuring.apple.placement import PlacedOp
+from morvit_deploy.exporters.coreai.names import OLDEST_IOS, TESTED
+from morvit_deploy.exporters.functions.devices import Item, ProjectTexts, Reply, macos_item
 
+if TYPE_CHECKING:
+    from morvit_deploy.exporters.coreml.sdk.bundle import Package
+
+CORE = "coreai-core"
+IN_AN_APP = (
+    "measure it in an app with MoRViTKit, such as examples/ios of morvit-deploy; --device mac measures here"
+)
 NS_PER_MS = 1e6
 PREFERRED = {"cpu_ne": "neural_engine", "cpu_gpu": "gpu"}  # names of coreai.runtime.ComputeUnitKind
 NO_PLACEMENT = (
@@ -87,7 +96,7 @@ class CoreaiMac:
     def picture(self, pixels: NDArray[np.uint8]) -> Any:
         return pixels[None] if self.package.input == "uint8" else self.package.array(pixels)
 
-    def placement(self, function: str, units: str) -> Sequence[PlacedOp]:
+    def placement(self, function: str, units: str) -> NoReturn:
         raise TargetError(NO_PLACEMENT)
 
     def wait(self, task: Coroutine[Any, Any, Result], what: str) -> Result:
@@ -109,3 +118,55 @@ class CoreaiMac:
             return options.default()
         kind = getattr(self.runtime.ComputeUnitKind, PREFERRED[units])()
         return options.from_preferred_compute_unit_kind(kind)
+
+
+class CoreAiRuntime:
+    """The `AppleRuntime` of assets."""
+
+    expected = "morvit_deploy.exporters.coreai.run:open_bucket"
+    project = ProjectTexts(
+        expected="computed by Core AI's Python runtime on the CPU, where the project was written",
+        requirements=f"{CORE}{TESTED[CORE]}\n",
+        note="""\
+Compute units other than `cpu` are preferences: Core AI may run parts elsewhere and does not report where; the Core AI
+instrument of Xcode shows it. Times include the conversion of arrays. No tool sends a Core AI asset to an iPhone:
+measure it there in an app, as `docs/coreai.md` of morvit-deploy describes.""",
+        carried=tuple(f"morvit_deploy.exporters.coreai{name}" for name in ("", ".mac", ".names")),
+    )
+
+    def needed(self, package: Package | None, device: str, wanted: str | None) -> tuple[list[Item], None]:
+        """What measuring an asset needs; a phone runs it only in an app."""
+        return needed_items(device, platform.mac_ver()[0] or None, _installed()), None
+
+    @contextmanager
+    def opened(self, package: Package, phone: object, team: str | None) -> Iterator[CoreaiMac]:
+        """Core AI here; imports `coreai.runtime`."""
+        mac = CoreaiMac(package)
+        try:
+            yield mac
+        finally:
+            mac.close()
+
+
+def needed_items(device: str, macos: str | None, core: str | None) -> list[Item]:
+    """Of a system with this macOS and this `coreai-core`; None: it has none."""
+    install = f'python -m pip install "{CORE}{TESTED[CORE]}"'
+    items = [
+        macos_item(OLDEST_IOS, "Core AI", macos, f"{platform.system()} {platform.release()}"),
+        Item(
+            CORE, f"{core}; {TESTED[CORE]} is tested" if core else "not installed", core is not None, install
+        ),
+    ]
+    if device == "iphone":
+        items.append(Item("a runner of Core AI assets for iPhones", "there is none", False, IN_AN_APP))
+    return items
+
+
+def _installed() -> str | None:
+    try:
+        return importlib.metadata.version(CORE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+RUNTIME = CoreAiRuntime()
