@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import Exporter, Tell, Written
 from morvit_deploy.exporters.coreai import proof as coreai_proof
+from morvit_deploy.exporters.coreai.compress import compress
 from morvit_deploy.exporters.coreai.convert import HALF, Program
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, TESTED
+from morvit_deploy.exporters.coreai.names import ASSET, COMPRESSOR, TESTED
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.coreai.probes import find_values
 from morvit_deploy.exporters.coreai.program import ProgramText, read_program
@@ -20,6 +22,7 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.dependencies import within
+from morvit_deploy.machine.extras import require
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
@@ -29,7 +32,11 @@ from morvit_deploy.model.reference import MoRViT
 class CoreaiExporter(Exporter):
     """Target `coreai`: an asset whose functions share weights."""
 
-    remedies = "--precision fp32 may help"
+    remedies = "--precision fp32, or --weights with more bits, may help"
+
+    def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
+        if (weights := CoreaiOptions.of(request).weights) != "float":
+            require(COMPRESSOR, f"weights {weights!r}", "coreai")
 
     def options(self, source: Request | Manifest, *, with_depth: bool) -> Options:
         form = CoreaiOptions.of(source) if isinstance(source, Request) else CoreaiForm.of(source)
@@ -59,6 +66,11 @@ class CoreaiExporter(Exporter):
         tell("converting to Core AI")
         program.save(asset)
         inside = find_values(read_program(asset), ProgramText(probing.text()), probing.probes)
+        remarks = untested(TESTED)
+        if options.weights != "float":
+            tell(f"compressing weights to {options.weights}")
+            compressed = compress(asset, options.weights, next(iter(graphs.values())), inside)
+            inside, remarks = compressed.inside, remarks + untested(COMPRESSOR) + compressed.remarks
         return Written(
             files=sorted(path.relative_to(folder).as_posix() for path in asset.rglob("*") if path.is_file()),
             inputs=(ports.inputs[IMAGE],),
@@ -68,7 +80,7 @@ class CoreaiExporter(Exporter):
                 name for function, found in inside.items() for name in probe_names(function, list(found))
             ),
             lowering=None if request.exact else Lowering(),
-            remarks=untested(),
+            remarks=remarks,
             form=CoreaiForm(
                 select=options.select,
                 weights=options.weights,
@@ -93,11 +105,11 @@ def halve(graphs: dict[str, StaticMoRViT]) -> None:
         graph.to(HALF)
 
 
-def untested() -> tuple[str, ...]:
+def untested(tested: Mapping[str, str] = TESTED) -> tuple[str, ...]:
     """A remark for each installed library whose version is outside the tested range."""
     return tuple(
-        f"{name} {version} is outside the tested range ({TESTED[name]}); test the asset on a device before you "
+        f"{name} {version} is outside the tested range ({tested[name]}); test the asset on a device before you "
         "ship it"
-        for name, version in versions(tuple(TESTED)).items()
-        if not within(version, TESTED[name])
+        for name, version in versions(tuple(tested)).items()
+        if not within(version, tested[name])
     )

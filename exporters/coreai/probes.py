@@ -11,10 +11,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from morvit_deploy.exporters.coreai.asset import open_asset
 from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
+from morvit_deploy.exporters.coreai.unpack import UNPACK
 from morvit_deploy.exporters.functions.names import plain_name
+
+Values: TypeAlias = dict[str, str]  # probe -> the value of a program, as it is printed
 
 _VALUE = re.compile(r"%\w+(?:#\d+)?")
 _CALLED = re.compile(r"@(\w+)")
@@ -34,6 +38,22 @@ def find_values(
             for name in wanted
         }
         found[function] = {name: values[0] for name, values in matches.items() if values}
+    return found
+
+
+def renumbered(
+    inside: Mapping[str, Values], plain: ProgramText, compressed: ProgramText
+) -> dict[str, Values]:
+    """The same values of a program whose weights were compressed: what it computes stays in order."""
+    found = {}
+    for function, values in inside.items():
+        before, after = (
+            [op for op in program.graphs[function].operations if op.kind not in (CONSTANT, *UNPACK)]
+            for program in (plain, compressed)
+        )
+        names = {f"%{old.name}": f"%{new.name}" for old, new in zip(before, after, strict=True)}
+        cut = {probe: value.partition("#") for probe, value in values.items()}
+        found[function] = {probe: names[name] + mark + part for probe, (name, mark, part) in cut.items()}
     return found
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.unpack import SUB_BYTE, UNPACK, split_bytes
 
 CONSTANT, OUTPUT = "constant", "output"
 NUMPY = {"f32": "float32", "f16": "float16", "si32": "int32", "ui32": "uint32", "ui8": "uint8", "i1": "bool"}
@@ -26,6 +28,9 @@ NUMPY |= {
     "si64": "int64",
     "ui64": "uint64",
     "f64": "float64",
+    "si4": "int8",
+    "ui4": "uint8",
+    "ui6": "uint8",
 }
 ALIGNMENT = 8  # hex digits before a resource's bytes: how they are aligned
 
@@ -64,6 +69,7 @@ class Operation:
     takes: tuple[Type, ...]
     makes: tuple[Type, ...]
     head: str  # what stands before the types; of a constant: its value
+    parts: tuple[Operation, ...] = ()  # of one that unpacks a weight: the constants that it reads
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,16 @@ class Graph:
         return {operation.name: operation for operation in self.operations}
 
     def constant(self, name: str) -> Operation | None:
-        """The constant that a value is, perhaps turned or reshaped; None for a value that is computed."""
+        """The constant that a value is, perhaps turned, reshaped or compressed; None for a value that is computed.
+
+        Of a compressed weight: the operation that unpacks it.
+        """
         operation = self.makers.get(name)
         while operation is not None and operation.kind in ("transpose", "reshape"):
             operation = self.makers.get(operation.reads[0])
-        return operation if operation is not None and operation.kind == CONSTANT else None
+        return (
+            operation if operation is not None and (operation.kind == CONSTANT or operation.parts) else None
+        )
 
 
 class ProgramText:
@@ -106,20 +117,34 @@ class ProgramText:
         return tuple(graph for graph in self.graphs.values() if not graph.private)
 
     def array(self, constant: Operation) -> NDArray[Any]:
-        """The values of a constant; BundleError for one that is written in another way."""
+        """The values of a constant, unpacked if it is compressed; BundleError for one that is written otherwise."""
         (kind,) = constant.makes
-        key = f"{constant.head} {kind}"
+        key = f"{self.place(constant)} {kind}"
         if key not in self._arrays:
-            self._arrays[key] = self._read(constant.head, kind)
+            self._arrays[key] = (
+                self._unpacked(constant, kind) if constant.parts else self._read(constant.head, kind)
+            )
         return self._arrays[key]
 
     def place(self, constant: Operation) -> str:
         """Where a constant is stored: the same for constants that share it."""
+        if constant.parts:
+            return " ".join([constant.kind, *map(self.place, constant.parts)])
         return (
             constant.head
             if constant.head.startswith("dense_resource")
             else f"{constant.head} {constant.makes}"
         )
+
+    def is_one(self, constant: Operation) -> bool:
+        """Is it stored as a single value, whatever its shape?"""
+        return not any(self.array(constant).strides)
+
+    def stored_bytes(self, constant: Operation) -> int:
+        """What the values of a constant take in the file if each is stored."""
+        (kind,) = constant.makes
+        bits = SUB_BYTE.get(kind.dtype) or 8 * self.array(constant).itemsize
+        return -(-bits * self.array(constant).size // 8)
 
     def content(self, constant: Operation) -> str:
         """The same for constants of the same values, whatever a program calls them."""
@@ -130,14 +155,26 @@ class ProgramText:
             self._digests[name] = hashlib.sha256(self._resources[name].encode()).hexdigest()
         return self._digests[name]
 
+    def _unpacked(self, operation: Operation, kind: Type) -> NDArray[Any]:
+        try:
+            values = UNPACK[operation.kind](*map(self.array, operation.parts))
+        except (IndexError, TypeError, ValueError) as error:
+            raise BundleError(f"{operation.kind} %{operation.name} cannot be read: {error}") from error
+        if values.shape != kind.sizes or values.dtype != NUMPY.get(kind.dtype):
+            raise BundleError(
+                f"{operation.kind} %{operation.name} unpacks to {values.dtype} {values.shape}, expected {kind}"
+            )
+        return values
+
     def _read(self, text: str, kind: Type) -> NDArray[Any]:
         dtype = np.dtype(NUMPY.get(kind.dtype, "void"))
         inside = text[text.index("<") + 1 : text.rindex(">")]
         try:
             if text.startswith("dense_resource"):
-                return np.frombuffer(bytes.fromhex(self._resources[inside][ALIGNMENT:]), dtype).reshape(
-                    kind.sizes
-                )
+                stored = bytes.fromhex(self._resources[inside][ALIGNMENT:])
+                if kind.dtype in SUB_BYTE:
+                    return split_bytes(stored, kind.dtype, math.prod(kind.sizes)).reshape(kind.sizes)
+                return np.frombuffer(stored, dtype).reshape(kind.sizes)
             if inside.startswith('"0x'):
                 values = np.frombuffer(bytes.fromhex(inside[3:-1]), dtype)
                 return np.broadcast_to(
@@ -164,15 +201,18 @@ def read_program(asset: Path) -> ProgramText:
 def _graphs(text: str) -> Iterator[Graph]:
     begun: re.Match[str] | None = None
     operations: list[Operation] = []
+    constants: dict[str, Operation] = {}
     for line in text.splitlines():
         if match := _GRAPH.match(line):
-            begun, operations = match, []
+            begun, operations, constants = match, [], {}
         elif begun is not None and line == "  }":
             inputs, _, outputs = begun[3].partition(") -> ")
             yield Graph(begun[2], begun[1] is not None, _ports(inputs), _ports(outputs), tuple(operations))
             begun = None
         elif begun is not None and (match := _OPERATION.match(line)):
-            operations.append(_operation(match))
+            operations.append(_with_parts(_operation(match), constants))
+            if operations[-1].kind == CONSTANT:
+                constants[operations[-1].name] = operations[-1]
 
 
 def _ports(text: str) -> dict[str, Type]:
@@ -188,6 +228,13 @@ def _operation(match: re.Match[str]) -> Operation:
     takes, makes = ([_type(one) for one in _TYPE.findall(part)] for part in (before, after))
     reads = () if kind == CONSTANT else tuple(_VALUE.findall(head))
     return Operation(kind, name, reads, tuple(takes), tuple(makes), head)
+
+
+def _with_parts(operation: Operation, constants: Mapping[str, Operation]) -> Operation:
+    """An operation that unpacks constants, with these; any other as it is."""
+    if operation.kind not in UNPACK or not all(name in constants for name in operation.reads):
+        return operation
+    return replace(operation, parts=tuple(constants[name] for name in operation.reads))
 
 
 def _type(text: str) -> Type:

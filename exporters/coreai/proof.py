@@ -13,6 +13,8 @@ import numpy as np
 
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreai.compress import router_names
+from morvit_deploy.exporters.coreai.compressed import Stored, compression_violations
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.macs import (
     BY_INDEX,
@@ -32,7 +34,7 @@ from morvit_deploy.exporters.coreai.program import (
 )
 from morvit_deploy.exporters.functions.macs import Macs, mac_violations
 from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
-from morvit_deploy.exporters.functions.weights import Owners, Promise, Weight, promise_of, use_violations
+from morvit_deploy.exporters.functions.weights import Promise, Weight, promise_of, use_violations
 from morvit_deploy.exporters.structure import (
     Structure,
     block_applications,
@@ -62,7 +64,8 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     For each bucket, stem included: every weight is multiplied by as often as its block is applied, and MACs are the
     plan's. For each function: its inputs and outputs are the manifest's; numbers have the manifest's precision; no
     operation's work depends on data; every dimension is known; with one-hot selection there is no top-k, sort or
-    gather. For the asset: each weight is stored once, however many functions read it;
+    gather. For the asset: each weight is stored once, however many functions read it, and in the manifest's way:
+    a compressed one is the model's within half a step, and no router's is compressed;
     thresholds and dispatch table are the plan's; the file is little larger than the weights.
     """
     asset, plan, form = folder / ASSET, manifest.plan, CoreaiForm.of(manifest)
@@ -86,7 +89,7 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     structure.violations += _port_violations(written, manifest)
     promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
     weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
-    owners = Owners(weights, half=manifest.precision == "fp16", compressed=False)
+    owners = Stored(weights, half=manifest.precision == "fp16")
     for bucket, static in graphs.items():
         of_bucket = [written[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
         found = _bucket_violations(
@@ -94,6 +97,14 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
         )
         where = f"bucket {bucket}: " if plan.adaptive else ""
         structure.violations += [where + violation for violation in found]
+    structure.violations += compression_violations(
+        program,
+        [constant for graph in every for _, constant in _factors(graph)],
+        owners,
+        weights,
+        router_names(next(iter(graphs.values()))),
+        form.weights,
+    )
     structure.violations += _storage_violations(program, owners)
     structure.violations += _size_violations(structure, weights)
     if plan.thresholds is not None:
@@ -108,12 +119,11 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
 def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
     """Counts that need no knowledge of the plan."""
     operations = [op for graph in program.graphs.values() for op in computed(graph)]
-    places = {
-        program.place(op): program.array(op).nbytes
-        for graph in program.graphs.values()
-        for op in graph.operations
-        if op.kind == CONSTANT and op.makes[0].dtype.startswith("f")
-    }
+    every = [op for graph in program.graphs.values() for op in graph.operations]
+    parts = [part for op in every for part in op.parts]
+    floats = [op for op in every if op.kind == CONSTANT and op.makes[0].dtype.startswith("f")]
+    held = [*(op for op in floats if op not in parts), *(part for part in parts if not program.is_one(part))]
+    places = {program.place(op): program.stored_bytes(op) for op in held}
     return AssetStructure(
         nodes=len(operations),
         operators=dict(Counter(op.kind for op in operations).most_common()),
@@ -168,7 +178,7 @@ def _bucket_violations(
     bucket: str,
     graph: StaticMoRViT,
     promise: Promise,
-    owners: Owners,
+    owners: Stored,
     plan: Plan,
     structure: AssetStructure,
 ) -> list[str]:
@@ -181,7 +191,7 @@ def _bucket_violations(
 
 
 def _count_uses(
-    program: ProgramText, parts: Iterable[Graph], owners: Owners
+    program: ProgramText, parts: Iterable[Graph], owners: Stored
 ) -> tuple[Counter[str], list[str]]:
     """How often functions multiply by each weight; and violations: large factors that are no weight."""
     uses: Counter[str] = Counter()
@@ -189,7 +199,7 @@ def _count_uses(
     for graph in parts:
         for operation, constant in _factors(graph):
             values = program.array(constant)
-            owner = owners.owner(values)
+            owner = owners.owner(constant, values)
             if owner is not None:
                 uses[owner] += 1
             elif values.size >= LARGE:
@@ -208,12 +218,12 @@ def _factors(graph: Graph) -> Iterable[tuple[Operation, Operation]]:
                 yield operation, constant
 
 
-def _storage_violations(program: ProgramText, owners: Owners) -> list[str]:
+def _storage_violations(program: ProgramText, owners: Stored) -> list[str]:
     """Weights that are stored more than once."""
     places: dict[str, set[str]] = {}
     for graph in program.graphs.values():
         for _, constant in _factors(graph):
-            if owner := owners.owner(program.array(constant)):
+            if owner := owners.owner(constant, program.array(constant)):
                 places.setdefault(owner, set()).add(program.place(constant))
     return [
         f"weight {name!r} is stored {len(where)} times, expected once"
