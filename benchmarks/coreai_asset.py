@@ -7,8 +7,8 @@ parameters. Weights are random; the plan has made-up thresholds and a ladder fro
 and as a Core AI asset, run by Apple's runtime: the difference between the two, and of each from the float64
 reference. Apple's runtime takes about a second for an image in fp16 on Linux.
 
-`weights`: both trained digits models in each of `--weights`, in fp32, with the checkpoint's own schedule: bytes, and the
-answers on the test pictures by Apple's runtime against the float64 reference.
+`weights`: both trained digits models in each of `--weights`, in fp32, with the checkpoint's own schedule: bytes, and
+the answers on the test pictures by Apple's runtime against the float64 reference.
 
 Exit status 1 when a bar is missed.
 """
@@ -160,14 +160,16 @@ def _weights(folder: Path, tell: Any) -> Measured:
         program = Program("fp32", pixels=True)
         for function, part, example in functions(graphs, own_plan(model.config)):
             program.add(function, part, example)
-        program.save(folder / name)
+        program.save(folder / f"{name}.aimodel")
         config = model.config
         paths = sorted((EXAMPLES / "digits-test").glob("*.png"))
-        pictures = np.stack([read_image(path, config.preprocess, config.image_size) for path in paths])
+        pictures = np.stack(
+            [read_image(path, config.preprocess, config.image_size, upscale=True) for path in paths]
+        )
         expected = _expected(model, pictures)
         for weights in get_args(Weights):
             tell(f"{name}: {weights}")
-            asset = shutil.copytree(folder / name, folder / f"{name}-{weights}")
+            asset = shutil.copytree(folder / f"{name}.aimodel", folder / f"{name}-{weights}.aimodel")
             if weights != "float":
                 compress(asset, weights, graph, {})
             seen = {"bytes": sum(path.stat().st_size for path in asset.rglob("*") if path.is_file())}

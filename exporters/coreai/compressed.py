@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.exporters.coreai.compress import is_compressed, scales_of
 from morvit_deploy.exporters.coreai.names import PALETTES, Weights
+from morvit_deploy.exporters.coreai.printed.unpack import spread
 from morvit_deploy.exporters.coreai.program import Operation, ProgramText
-from morvit_deploy.exporters.coreai.unpack import spread
 from morvit_deploy.exporters.functions.weights import Owners, Weight
 
 Array: TypeAlias = NDArray[Any]

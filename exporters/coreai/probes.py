@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.unpack import UNPACK
 from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
-from morvit_deploy.exporters.coreai.unpack import UNPACK
 from morvit_deploy.exporters.functions.names import plain_name
 
 Values: TypeAlias = dict[str, str]  # probe -> the value of a program, as it is printed

@@ -16,14 +16,14 @@ from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreai.compress import router_names
 from morvit_deploy.exporters.coreai.compressed import Stored, compression_violations
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.macs import (
+from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
+from morvit_deploy.exporters.coreai.printed.macs import (
     BY_INDEX,
     computed,
     count_macs,
     products,
     static_violations,
 )
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
 from morvit_deploy.exporters.coreai.program import (
     CONSTANT,
     NUMPY,
