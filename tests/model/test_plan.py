@@ -79,6 +79,7 @@ def test_a_plan_round_trips() -> None:
         {"thresholds": [float("nan"), 0.5]},
         {"thresholds": [float("inf"), 0.5]},
         {"thresholds": [1e39, 0.5]},
+        {"thresholds": [-1e39, 0.5]},
         {"thresholds": ["0.5", 0.5]},
         {"buckets": []},
         {"buckets": [B0, B0]},

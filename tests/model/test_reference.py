@@ -189,6 +189,15 @@ def test_token_choice_depths_count_layers_and_cls_sees_them_all(layer: int) -> N
         assert not torch.equal(before[0], after[0])
 
 
+def test_token_choice_records_who_could_run_a_layer_and_who_did() -> None:
+    config = make_config(routing="token_choice")
+    outcome = random_model(config).double()(normalised(config, random_pixels(config, 1)))
+    depth, (trace,) = outcome.depth[0], outcome.traces
+    for layer, decision in enumerate(trace.decisions, start=1):
+        assert decision.candidates.tolist() == torch.nonzero(depth >= layer - 1).ravel().tolist()
+        assert decision.kept.tolist() == torch.nonzero(depth >= layer).ravel().tolist()
+
+
 def test_images_of_a_batch_do_not_see_each_other() -> None:
     config = make_config()
     model = random_model(config, dtype=torch.float64)

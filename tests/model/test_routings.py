@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.reference import FORWARD, MoRViT
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.counting import GraphShape, block_macs
+from morvit_deploy.model.routings.expert_choice import scores_read
 from morvit_deploy.model.routings.none import NONE
 from morvit_deploy.model.trace import Routing, Trace
 
@@ -118,6 +119,34 @@ def test_what_a_record_says(name: str) -> None:
     assert config.num_steps == len(plan.buckets[0].capacity)
     assert record.has_schedule == (config.capacity is not None)
     assert all(getattr(config, field) == value for field, value in record.fixed.items())
+
+
+@pytest.mark.parametrize("name", ["expert_choice", "expert_choice_flat"])
+def test_the_description_names_the_schedule(name: str) -> None:
+    config = make_config(routing=name)
+    assert config.capacity is not None
+    assert f": {', '.join(map(str, config.capacity))} of " in config.record.describe(config)
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "read"),
+    [
+        ({}, {"gate": "hard"}, False),
+        ({}, {"gate": "delta"}, True),
+        ({"by_threshold": True}, {"gate": "hard"}, True),
+        ({"final": True}, {"gate": "delta"}, False),
+        ({"final": True}, {"gate": "delta", "sharing": "middle_cycle"}, True),
+        ({"final": True, "cls_only": False}, {"gate": "delta"}, True),
+        ({"final": True, "by_threshold": True}, {}, True),
+        ({"final": True, "by_threshold": True}, {"attention_scope": "all"}, False),
+        ({"final": True, "by_threshold": True}, {"attention_scope": "all", "cycle_depth": 2}, True),
+        ({"final": True, "by_threshold": True, "with_depth": True}, {"attention_scope": "all"}, True),
+    ],
+)
+def test_which_scores_a_graph_keeps(step: dict[str, bool], changes: dict[str, Any], read: bool) -> None:
+    config = make_config(**{"sharing": "cycle", "cycle_depth": 1, "attention_scope": "active", **changes})
+    usual = {"final": False, "by_threshold": False, "with_depth": False, "cls_only": True}
+    assert scores_read(config, **{**usual, **step}) is read
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name != "none"])

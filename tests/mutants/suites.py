@@ -11,6 +11,7 @@ SELECTION = "tests/graph/style/test_selection_macs.py"
 ROUTES = (
     "tests/graph/test_unroll.py", "tests/graph/test_baselines.py", "tests/model/test_routings.py",
     "tests/graph/test_thresholds.py",
+    "tests/model/test_macs.py::test_the_unrolled_graph_does_what_is_counted", f"{SELECTION}::test_one_bucket",
 )  # fmt: skip  # a list
 STYLE = (
     "tests/graph/maths", "tests/graph/style/test_selection.py", "tests/graph/test_unroll.py",
