@@ -9,32 +9,50 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.unpack import UNPACK
+from morvit_deploy.exporters.coreai.printed.wide import with_wide_products
 from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
-from morvit_deploy.exporters.coreai.wide import with_wide_products
 from morvit_deploy.exporters.functions.names import plain_name
+
+Values: TypeAlias = dict[str, str]  # probe -> the value of a program, as it is printed
 
 _VALUE = re.compile(r"%\w+(?:#\d+)?")
 _CALLED = re.compile(r"@(\w+)")
 
 
-def find_values(
-    shipped: ProgramText, probing: ProgramText, names: Mapping[str, list[str]]
-) -> dict[str, dict[str, str]]:
+def find_values(shipped: Digests, probing: Digests, names: Mapping[str, list[str]]) -> dict[str, Values]:
     """Function -> probe -> the value of the shipped program, for probes that it computes."""
-    found: dict[str, dict[str, str]] = {}
-    of_shipped, of_probing = Digests(shipped), Digests(probing)
+    found: dict[str, Values] = {}
     for function, wanted in names.items():
-        places = {digest: value for value, digest in of_shipped.values(shipped.graphs[function]).items()}
-        sought = _returned(probing.graphs[function], of_probing)
+        graph = shipped.program.graphs[function]
+        places = {digest: value for value, digest in shipped.values(graph).items()}
+        sought = _returned(probing.program.graphs[function], probing)
         matches = {
             name: [places[digest] for digest in sought[plain_name(name)] if digest in places]
             for name in wanted
         }
         found[function] = {name: values[0] for name, values in matches.items() if values}
+    return found
+
+
+def renumbered(
+    inside: Mapping[str, Values], plain: ProgramText, compressed: ProgramText
+) -> dict[str, Values]:
+    """The same values of a program whose weights were compressed: what it computes stays in order."""
+    found = {}
+    for function, values in inside.items():
+        before, after = (
+            [op for op in program.graphs[function].operations if op.kind not in (CONSTANT, *UNPACK)]
+            for program in (plain, compressed)
+        )
+        names = {f"%{old.name}": f"%{new.name}" for old, new in zip(before, after, strict=True)}
+        cut = {probe: value.partition("#") for probe, value in values.items()}
+        found[function] = {probe: names[name] + mark + part for probe, (name, mark, part) in cut.items()}
     return found
 
 
@@ -51,17 +69,25 @@ def _returned(graph: Graph, digests: Digests) -> dict[str, list[str]]:
 
 
 class Digests:
-    """A digest for each value of a program's functions: the same for the same computation."""
+    """A digest for each value of a program's functions: the same for the same computation.
 
-    def __init__(self, program: ProgramText) -> None:
-        self._program = program
+    `named` gives the names of weights, which then stand for their values.
+    """
+
+    def __init__(
+        self, program: ProgramText, named: Callable[[Operation], str | None] = lambda operation: None
+    ) -> None:
+        self.program, self._named = program, named
         self._graphs: dict[str, str] = {}
 
     def values(self, graph: Graph) -> dict[str, str]:
         """Name of each value, as it is read, to its digest."""
         found = {f"%arg{number}": name for number, name in enumerate(graph.inputs)}
         for op in graph.operations:
-            text = f"{op.kind} {self._head(op, found)} {op.takes} {op.makes}"
+            if weight := self._named(op):
+                text = f"weight {weight} {op.makes}"
+            else:
+                text = f"{op.kind} {self._head(op, found)} {op.takes} {op.makes}"
             text += graph.declared if op.kind == OUTPUT else ""
             digest = hashlib.sha256(text.encode()).hexdigest()
             found[f"%{op.name}"] = digest
@@ -70,29 +96,29 @@ class Digests:
 
     def _head(self, op: Operation, found: Mapping[str, str]) -> str:
         if op.kind == CONSTANT:
-            return self._program.content(op)
+            return self.program.content(op)
         called = _CALLED.sub(lambda match: self._graph(match[1]), op.head)
         return _VALUE.sub(lambda match: found[match[0]], called)
 
     def _graph(self, name: str) -> str:
         """Digest of a part that functions call: its name is random."""
         if name not in self._graphs:
-            graph = self._program.graphs[name]
+            graph = self.program.graphs[name]
             self._graphs[name] = self.values(graph)["%"]  # that of its output
         return self._graphs[name]
 
 
-def program_violations(written: ProgramText, probing: ProgramText) -> list[str]:
+def program_violations(ours: Digests, theirs: Digests) -> list[str]:
     """The first operation of each function, or the output, that a conversion of the static graphs does not have.
 
     That conversion may return values inside, too.
     """
-    ours, theirs = Digests(written), Digests(probing)
     violations = []
-    for graph in written.functions:
-        again = probing.graphs[graph.name]
+    for graph in ours.program.functions:
+        again = theirs.program.graphs[graph.name]
+        packed = {part.name for op in graph.operations for part in op.parts}
         known, digests = {*theirs.values(again).values()}, ours.values(graph)
-        operations = [op for op in graph.operations if op.kind != OUTPUT]
+        operations = [op for op in graph.operations if op.kind != OUTPUT and op.name not in packed]
         wrong = [f"{op.kind} %{op.name}" for op in operations if digests[f"%{op.name}"] not in known]
         found, expected = _returned(graph, ours), _returned(again, theirs)
         wrong += [f"output {name}" for name in graph.outputs if found[name] != expected[name]]

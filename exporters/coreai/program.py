@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.records import CONSTANT as CONSTANT
+from morvit_deploy.exporters.coreai.printed.records import NUMPY as NUMPY
+from morvit_deploy.exporters.coreai.printed.records import OUTPUT as OUTPUT
+from morvit_deploy.exporters.coreai.printed.records import Graph as Graph
+from morvit_deploy.exporters.coreai.printed.records import Operation as Operation
+from morvit_deploy.exporters.coreai.printed.records import Type as Type
+from morvit_deploy.exporters.coreai.printed.unpack import SUB_BYTE, UNPACK, split_bytes
 
-CONSTANT, OUTPUT = "constant", "output"
-NUMPY = {"f32": "float32", "f16": "float16", "si32": "int32", "ui32": "uint32", "ui8": "uint8", "i1": "bool"}
-NUMPY |= {
-    "si8": "int8",
-    "si16": "int16",
-    "ui16": "uint16",
-    "si64": "int64",
-    "ui64": "uint64",
-    "f64": "float64",
-}
 ALIGNMENT = 8  # hex digits before a resource's bytes: how they are aligned
 
 _GRAPH = re.compile(r"^\s*coreai\.graph (?:(private) )?(?:noinline )?@(\S+?)\((.*)$")
@@ -36,61 +33,6 @@ _PORT = re.compile(r'tensor<([^>]*)> \{coreai\.name = "([^"]*)"')
 _VALUE = re.compile(r"%(\w+)(?:#\d+)?")
 _DECLARED = re.compile(r"composite_declaration<.*}>")
 _RESOURCE = re.compile(r'^\s*(\w+): "0x([0-9A-Fa-f]*)"')
-
-
-@dataclass(frozen=True)
-class Type:
-    """Shape and element type; a dimension that is not known is None."""
-
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    @property
-    def is_static(self) -> bool:
-        return None not in self.shape
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The shape of a static type."""
-        return tuple(size for size in self.shape if size is not None)
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation: what it reads, the types of that, and what it makes."""
-
-    kind: str  # without the prefix "decomposable."
-    name: str  # of its first result
-    reads: tuple[str, ...]
-    takes: tuple[Type, ...]
-    makes: tuple[Type, ...]
-    head: str  # what stands before the types; of a constant: its value
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One function, or a part that functions call."""
-
-    name: str
-    private: bool
-    inputs: Mapping[str, Type]
-    outputs: Mapping[str, Type]
-    operations: tuple[Operation, ...]
-    declared: str = (
-        ""  # of a part: what it is, with its parameters; a device may run that instead of its operations
-    )
-
-    @cached_property
-    def makers(self) -> dict[str, Operation]:
-        """The operation that makes each value."""
-        return {operation.name: operation for operation in self.operations}
-
-    def constant(self, name: str) -> Operation | None:
-        """The constant that a value is, perhaps turned or reshaped; None for a value that is computed."""
-        operation = self.makers.get(name)
-        while operation is not None and operation.kind in ("transpose", "reshape"):
-            operation = self.makers.get(operation.reads[0])
-        return operation if operation is not None and operation.kind == CONSTANT else None
 
 
 class ProgramText:
@@ -110,20 +52,34 @@ class ProgramText:
         return tuple(graph for graph in self.graphs.values() if not graph.private)
 
     def array(self, constant: Operation) -> NDArray[Any]:
-        """The values of a constant; BundleError for one that is written in another way."""
+        """The values of a constant, unpacked if it is compressed; BundleError for one that is written otherwise."""
         (kind,) = constant.makes
-        key = f"{constant.head} {kind}"
+        key = f"{self.place(constant)} {kind}"
         if key not in self._arrays:
-            self._arrays[key] = self._read(constant.head, kind)
+            self._arrays[key] = (
+                self._unpacked(constant, kind) if constant.parts else self._read(constant.head, kind)
+            )
         return self._arrays[key]
 
     def place(self, constant: Operation) -> str:
         """Where a constant is stored: the same for constants that share it."""
+        if constant.parts:
+            return " ".join([constant.kind, *map(self.place, constant.parts)])
         return (
             constant.head
             if constant.head.startswith("dense_resource")
             else f"{constant.head} {constant.makes}"
         )
+
+    def is_one(self, constant: Operation) -> bool:
+        """Is it stored as a single value, whatever its shape?"""
+        return not any(self.array(constant).strides)
+
+    def stored_bytes(self, constant: Operation) -> int:
+        """What the values of a constant take in the file if each is stored."""
+        (kind,) = constant.makes
+        bits = SUB_BYTE.get(kind.dtype) or 8 * self.array(constant).itemsize
+        return -(-bits * self.array(constant).size // 8)
 
     def content(self, constant: Operation) -> str:
         """The same for constants of the same values, whatever a program calls them."""
@@ -134,14 +90,26 @@ class ProgramText:
             self._digests[name] = hashlib.sha256(self._resources[name].encode()).hexdigest()
         return self._digests[name]
 
+    def _unpacked(self, operation: Operation, kind: Type) -> NDArray[Any]:
+        try:
+            values = UNPACK[operation.kind](*map(self.array, operation.parts))
+        except (IndexError, TypeError, ValueError) as error:
+            raise BundleError(f"{operation.kind} %{operation.name} cannot be read: {error}") from error
+        if values.shape != kind.sizes or values.dtype != NUMPY.get(kind.dtype):
+            raise BundleError(
+                f"{operation.kind} %{operation.name} unpacks to {values.dtype} {values.shape}, expected {kind}"
+            )
+        return values
+
     def _read(self, text: str, kind: Type) -> NDArray[Any]:
         dtype = np.dtype(NUMPY.get(kind.dtype, "void"))
         inside = text[text.index("<") + 1 : text.rindex(">")]
         try:
             if text.startswith("dense_resource"):
-                return np.frombuffer(bytes.fromhex(self._resources[inside][ALIGNMENT:]), dtype).reshape(
-                    kind.sizes
-                )
+                stored = bytes.fromhex(self._resources[inside][ALIGNMENT:])
+                if kind.dtype in SUB_BYTE:
+                    return split_bytes(stored, kind.dtype, math.prod(kind.sizes)).reshape(kind.sizes)
+                return np.frombuffer(stored, dtype).reshape(kind.sizes)
             if inside.startswith('"0x'):
                 values = np.frombuffer(bytes.fromhex(inside[3:-1]), dtype)
                 return np.broadcast_to(
@@ -168,9 +136,10 @@ def read_program(asset: Path) -> ProgramText:
 def _graphs(text: str) -> Iterator[Graph]:
     begun: re.Match[str] | None = None
     operations: list[Operation] = []
+    constants: dict[str, Operation] = {}
     for line in text.splitlines():
         if match := _GRAPH.match(line):
-            begun, operations = match, []
+            begun, operations, constants = match, [], {}
         elif begun is not None and line == "  }":
             inputs, _, behind = begun[3].partition(") -> ")
             outputs, _, attributes = behind.partition(" attributes ")
@@ -179,7 +148,9 @@ def _graphs(text: str) -> Iterator[Graph]:
             yield Graph(begun[2], begun[1] is not None, *ports, tuple(operations), declared)
             begun = None
         elif begun is not None and (match := _OPERATION.match(line)):
-            operations.append(_operation(match))
+            operations.append(_with_parts(_operation(match), constants))
+            if operations[-1].kind == CONSTANT:
+                constants[operations[-1].name] = operations[-1]
 
 
 def _ports(text: str) -> dict[str, Type]:
@@ -195,6 +166,13 @@ def _operation(match: re.Match[str]) -> Operation:
     takes, makes = ([_type(one) for one in _TYPE.findall(part)] for part in (before, after))
     reads = () if kind == CONSTANT else tuple(_VALUE.findall(head))
     return Operation(kind, name, reads, tuple(takes), tuple(makes), head)
+
+
+def _with_parts(operation: Operation, constants: Mapping[str, Operation]) -> Operation:
+    """An operation that unpacks constants, with these; any other as it is."""
+    if operation.kind not in UNPACK or not all(name in constants for name in operation.reads):
+        return operation
+    return replace(operation, parts=tuple(constants[name] for name in operation.reads))
 
 
 def _type(text: str) -> Type:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import numpy as np
 
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreai.compress import router_names
+from morvit_deploy.exporters.coreai.compressed import Stored, as_stored, compression_violations
 from morvit_deploy.exporters.coreai.convert import PIXEL_SCALE, Program, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.macs import (
+from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
+from morvit_deploy.exporters.coreai.printed.macs import (
     BY_INDEX,
     computed,
     count_macs,
     products,
     static_violations,
 )
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
-from morvit_deploy.exporters.coreai.probes import find_values, program_violations
+from morvit_deploy.exporters.coreai.probes import Digests, find_values, program_violations
 from morvit_deploy.exporters.coreai.program import (
     CONSTANT,
     NUMPY,
@@ -36,7 +39,7 @@ from morvit_deploy.exporters.coreai.program import (
 from morvit_deploy.exporters.functions.macs import Macs, mac_violations
 from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
 from morvit_deploy.exporters.functions.tracing import functions
-from morvit_deploy.exporters.functions.weights import Owners, Promise, Weight, promise_of, use_violations
+from morvit_deploy.exporters.functions.weights import Promise, Weight, promise_of, use_violations
 from morvit_deploy.exporters.kit.proof import kit_violations
 from morvit_deploy.exporters.structure import (
     Structure,
@@ -77,7 +80,8 @@ def prove(
     For each bucket, stem included: every weight is multiplied by as often as its block is applied, and MACs are the
     plan's. For each function: its inputs and outputs are the manifest's; numbers have the manifest's precision; no
     operation's work depends on data; every dimension is known; with one-hot selection there is no top-k, sort or
-    gather. For the asset: each weight is stored once, however many functions read it; thresholds and dispatch table
+    gather. For the asset: each weight is stored once, however many functions read it, and in the manifest's way: a
+    compressed one is the model's within half a step, and no router's is compressed; thresholds and dispatch table
     are the plan's; the file is little larger than the weights. Beside it: the description and MoRViTKit's data are
     the model's. Where the libraries are those that wrote the asset: every operation is that of a new conversion,
     unless the asset was `just_written`.
@@ -101,36 +105,50 @@ def prove(
             *_index_violations(graph, form),
         ]
     structure.violations += _port_violations(written, manifest)
-    structure.violations += _weight_violations(program, manifest, graphs, structure)
+    promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
+    stored = Stored(
+        (weight for promise in promises.values() for weight in promise.weights),
+        half=manifest.precision == "fp16",
+    )
+    structure.violations += _weight_violations(program, manifest, graphs, promises, stored, structure)
     structure.violations += _plan_violations(program, manifest)
     if not structure.violations:
-        exact = exact_copies(graphs, _kind(manifest))
+        exact = as_stored(exact_copies(graphs, _kind(manifest)), program, stored)
         structure.violations += kit_violations(folder, manifest, exact, SCALE[manifest.input])
     again = None if just_written or structure.violations else _converted_again(graphs, manifest)
     if again is not None:
-        differing = _differences(program, form, again)
+        differing = _differences(program, form, again, stored)
         structure.same_as_converted_again = not differing
         structure.violations += differing
     return structure
 
 
 def _weight_violations(
-    program: ProgramText, manifest: Manifest, graphs: Mapping[str, StaticMoRViT], structure: AssetStructure
+    program: ProgramText,
+    manifest: Manifest,
+    graphs: Mapping[str, StaticMoRViT],
+    promises: Mapping[str, Promise],
+    stored: Stored,
+    structure: AssetStructure,
 ) -> list[str]:
     """How often each bucket multiplies by each weight, its MACs, and how the weights are stored."""
     plan = manifest.plan
     violations: list[str] = []
-    promises = {bucket: promise_of(graph, example_image(graph, 1)) for bucket, graph in graphs.items()}
-    weights = {weight.name: weight for promise in promises.values() for weight in promise.weights}.values()
-    owners = Owners(weights, half=manifest.precision == "fp16", compressed=False)
     for bucket, graph in graphs.items():
         of_bucket = [program.graphs[name] for name in ([STEM, bucket] if plan.adaptive else [MAIN])]
         found = _bucket_violations(
-            program, of_bucket, bucket, graph, promises[bucket], owners, plan, structure
+            program, of_bucket, bucket, graph, promises[bucket], stored, plan, structure
         )
         where = f"bucket {bucket}: " if plan.adaptive else ""
         violations += [where + violation for violation in found]
-    return [*violations, *_storage_violations(program, owners), *_size_violations(structure, weights)]
+    factors = [constant for graph in program.graphs.values() for _, constant in _factors(graph)]
+    routers, how = router_names(next(iter(graphs.values()))), CoreaiForm.of(manifest).weights
+    return [
+        *violations,
+        *compression_violations(program, factors, stored, routers, how),
+        *_storage_violations(program, stored),
+        *_size_violations(structure, stored.weights),
+    ]
 
 
 def _plan_violations(program: ProgramText, manifest: Manifest) -> list[str]:
@@ -150,12 +168,16 @@ def _kind(manifest: Manifest) -> type[np.floating[Any]]:
     return np.float16 if manifest.precision == "fp16" else np.float32
 
 
-def _differences(program: ProgramText, form: CoreaiForm, again: Program) -> list[str]:
-    """What differs from a new conversion in the program, and in where the manifest says that values inside are."""
-    probing = ProgramText(again.text)
-    if differing := program_violations(program, probing):
+def _differences(program: ProgramText, form: CoreaiForm, again: Program, stored: Stored) -> list[str]:
+    """What differs from a new conversion in the program, and in where the manifest says that values inside are.
+
+    Of a weight in an asset of compressed ones its name is compared: its values are checked elsewhere.
+    """
+    both = program, ProgramText(again.text)
+    ours, theirs = (Digests(one) if form.exact else Digests(one, partial(stored.named, one)) for one in both)
+    if differing := program_violations(ours, theirs):
         return differing
-    inside = find_values(program, probing, again.probes)
+    inside = find_values(ours, theirs, again.probes)
     wrong = sorted(name for name in inside | form.inside if inside.get(name) != form.inside.get(name))
     return [f"{name}: the manifest's places of values inside are others than the program's" for name in wrong]
 
@@ -172,12 +194,11 @@ def _converted_again(graphs: Mapping[str, StaticMoRViT], manifest: Manifest) -> 
 def _read_off(asset: Path, program: ProgramText) -> AssetStructure:
     """Counts that need no knowledge of the plan."""
     operations = [op for graph in program.graphs.values() for op in computed(graph)]
-    places = {
-        program.place(op): program.array(op).nbytes
-        for graph in program.graphs.values()
-        for op in graph.operations
-        if op.kind == CONSTANT and op.makes[0].dtype.startswith("f")
-    }
+    every = [op for graph in program.graphs.values() for op in graph.operations]
+    parts = [part for op in every for part in op.parts]
+    floats = [op for op in every if op.kind == CONSTANT and op.makes[0].dtype.startswith("f")]
+    held = [*(op for op in floats if op not in parts), *(part for part in parts if not program.is_one(part))]
+    places = {program.place(op): program.stored_bytes(op) for op in held}
     return AssetStructure(
         nodes=len(operations),
         operators=dict(Counter(op.kind for op in operations).most_common()),
@@ -237,7 +258,7 @@ def _bucket_violations(
     bucket: str,
     graph: StaticMoRViT,
     promise: Promise,
-    owners: Owners,
+    owners: Stored,
     plan: Plan,
     structure: AssetStructure,
 ) -> list[str]:
@@ -250,7 +271,7 @@ def _bucket_violations(
 
 
 def _count_uses(
-    program: ProgramText, parts: Iterable[Graph], owners: Owners
+    program: ProgramText, parts: Iterable[Graph], owners: Stored
 ) -> tuple[Counter[str], list[str]]:
     """How often functions multiply by each weight; and violations: large factors that are no weight."""
     uses: Counter[str] = Counter()
@@ -258,7 +279,7 @@ def _count_uses(
     for graph in parts:
         for operation, constant in _factors(graph):
             values = program.array(constant)
-            owner = owners.owner(values)
+            owner = owners.owner(constant, values)
             if owner is not None:
                 uses[owner] += 1
             elif values.size >= LARGE:
@@ -277,12 +298,12 @@ def _factors(graph: Graph) -> Iterable[tuple[Operation, Operation]]:
                 yield operation, constant
 
 
-def _storage_violations(program: ProgramText, owners: Owners) -> list[str]:
+def _storage_violations(program: ProgramText, owners: Stored) -> list[str]:
     """Weights that are stored more than once."""
     places: dict[str, set[str]] = {}
     for graph in program.graphs.values():
         for _, constant in _factors(graph):
-            if owner := owners.owner(program.array(constant)):
+            if owner := owners.owner(constant, program.array(constant)):
                 places.setdefault(owner, set()).add(program.place(constant))
     return [
         f"weight {name!r} is stored {len(where)} times, expected once"

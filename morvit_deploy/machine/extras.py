@@ -18,6 +18,7 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "safetensors": "export",
     "torch": "export",
     "coreai": "coreai",
+    "coreai_opt": "coreai",
     "coreai_torch": "coreai",
     "coremltools": "coreml",
     "ray": "ray",

@@ -22,6 +22,7 @@ from morvit_deploy.machine.extras import EXTRAS, is_missing, names_extra
 
 DISTRIBUTIONS = {
     "coreai": "coreai-core",
+    "coreai_opt": "coreai-opt",
     "coreai_torch": "coreai-torch",
     "PIL": "pillow",
     "sklearn": "scikit-learn",

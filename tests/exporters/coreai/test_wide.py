@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from morvit_deploy.exporters.coreai.wide import with_wide_products
+from morvit_deploy.exporters.coreai.printed.wide import with_wide_products
 
 BOTH = "(tensor<2x4xf16>, tensor<4x2xf16>) -> tensor<2x2xf16>"
 WIDE = "(tensor<2x4xf32>, tensor<4x2xf32>) -> tensor<2x2xf32>"

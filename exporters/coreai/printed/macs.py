@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation
+from morvit_deploy.exporters.coreai.printed.records import CONSTANT, OUTPUT, Graph, Operation
 from morvit_deploy.exporters.functions.macs import Macs
 
 PRODUCTS = ("batch_matmul", "broadcasting_batch_matmul", "conv2d")
