@@ -60,6 +60,9 @@ class Graph:
     inputs: Mapping[str, Type]
     outputs: Mapping[str, Type]
     operations: tuple[Operation, ...]
+    declared: str = (
+        ""  # of a part: what it is, with its parameters; a device may run that instead of its operations
+    )
 
     @cached_property
     def makers(self) -> dict[str, Operation]:
