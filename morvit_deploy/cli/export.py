@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,8 +32,17 @@ def _options() -> Iterable[Option]:
     found = {option.name: option for option in shown(options_of(Request), WHAT)}
     for target in targets().values():
         for option in shown(options_of(target.options), f"Target {target.name}"):
-            found.setdefault(option.name, option)
+            found[option.name] = _shared(found.get(option.name), option)
     return found.values()
+
+
+def _shared(known: Option | None, option: Option) -> Option:
+    """One option of two targets: the values of both, under both names; each target checks its own values."""
+    if known is None or known.help is None or option.help is None:
+        return known or option
+    panel = f"{known.help.panel}, {(option.help.panel or '').removeprefix('Target ')}"
+    choices = tuple(dict.fromkeys((*known.choices, *option.choices)))
+    return replace(known, choices=choices, help=replace(known.help, panel=panel))
 
 
 @command(
