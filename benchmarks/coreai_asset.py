@@ -172,8 +172,9 @@ def _weights(folder: Path, tell: Any) -> Measured:
             asset = shutil.copytree(folder / f"{name}.aimodel", folder / f"{name}-{weights}.aimodel")
             if weights != "float":
                 compress(asset, weights, graph, {})
-            seen = {"bytes": sum(path.stat().st_size for path in asset.rglob("*") if path.is_file())}
-            data[f"{name} {weights}"] = seen = seen | _seen(asset, pictures, *expected)
+            size_of_all = sum(path.stat().st_size for path in asset.rglob("*") if path.is_file())
+            seen = {"bytes": size_of_all, **_seen(asset, pictures, *expected)}
+            data[f"{name} {weights}"] = seen
             cells = (f"{seen['bytes'] / 1e6:.2f} MB", f"{seen['max_abs']:.2g}", f"{seen['snr_db']:.1f} dB")
             rows.append((name, weights, *cells, f"{seen['same_class']:.1%}", f"{seen['same_depth']:.2%}"))
             if weights == "float" and seen["max_abs"] > FP32_BAR * seen["scale"]:

@@ -100,10 +100,10 @@ def _how(weights: Weights) -> Callable[[Any], Any]:  # from a coreai.authoring.A
     with quiet(), native_quiet():  # torchao writes to both while it is imported
         from coreai_opt import coreai_utils as opt
     if weights in PALETTES:
-        bits = {"lut_dtype": None, "n_bits": PALETTES[weights], "num_kmeans_workers": 1}
+        bits: dict[str, Any] = {"lut_dtype": None, "n_bits": PALETTES[weights], "num_kmeans_workers": 1}
         return partial(opt.palettize_weights, **bits, weight_num_threshold=SMALL[weights])
     by = opt.CompressionGranularity
-    how = {"dtype": opt.DType.INT8, "granularity": by.PER_CHANNEL}
+    how: dict[str, Any] = {"dtype": opt.DType.INT8, "granularity": by.PER_CHANNEL}
     if weights == "int4":
         how = {"dtype": opt.DType.INT4, "granularity": by.PER_BLOCK, "block_size": BLOCK}
     return partial(opt.quantize_weights, **how, weight_num_threshold=SMALL[weights])
