@@ -25,9 +25,9 @@ from rich.console import Console
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.contract.options import coreml_options
-from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
+from morvit_deploy.exporters.functions.tracing import functions
 from morvit_deploy.files import any_file, write_text
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint

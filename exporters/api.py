@@ -117,8 +117,16 @@ def own_options(target: Target, given: Mapping[str, object]) -> TargetOptions:
     """The target's own options from keywords; ConfigError for one that is another target's."""
     known = [option.name for option in options_of(target.options)]
     foreign = {name for name in given if name not in known}
-    for other in targets().values():
-        if theirs := {option.name for option in options_of(other.options)} & foreign:
-            listed = ", ".join(sorted(theirs))
-            raise ConfigError(f"{listed}: only target {other.name} has this; target is {target.name!r}")
+    having = {
+        name: [
+            other.name
+            for other in targets().values()
+            if name in {one.name for one in options_of(other.options)}
+        ]
+        for name in sorted(foreign)
+    }
+    for owners in filter(None, having.values()):
+        listed = ", ".join(name for name, others in having.items() if others == owners)
+        have = f"target {owners[0]} has" if len(owners) == 1 else f"targets {' and '.join(owners)} have"
+        raise ConfigError(f"{listed}: only {have} this; target is {target.name!r}")
     return target.options(**given)

@@ -25,7 +25,7 @@ from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.machine.this import versions
+from morvit_deploy.machine.this import LIBRARIES, versions
 from morvit_deploy.model.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.choices import Dispatch
@@ -188,7 +188,9 @@ class Exporter(ABC):
                 update={"files": (*manifest.files, *describe_files(folder, beside))}
             )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        return Exported(request.out, manifest, verification, (*written.remarks, *let_through))
+        needs = find_target(request.target).needs
+        remarks = (*needs.untested(needs.export), *written.remarks, *let_through)
+        return Exported(request.out, manifest, verification, remarks)
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
         """Where the bucket is chosen: single, graph or host."""
@@ -225,7 +227,7 @@ class Exporter(ABC):
             macs={},
             structure={},
             parity=None,
-            versions=versions(),
+            versions=versions((*LIBRARIES, *find_target(request.target).needs.export)),
         )
 
     def _verify(

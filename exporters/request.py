@@ -44,7 +44,7 @@ class Request:
         Literal["graph", "host"] | None,
         Help(
             "For a plan of several buckets. graph: one graph that chooses the bucket itself (onnx: default); host: a "
-            "stem and a trunk per bucket, chosen by the caller (coreml: the only one).",
+            "stem and a trunk per bucket, chosen by the caller (coreml, coreai: the only one).",
             panel=PLAN,
         ),
     ] = None
@@ -64,7 +64,8 @@ class Request:
         Precision,
         Help(
             "onnx: fp32 (default), fp16 (for GPUs) or int8 (a quarter of the size, requires --images); routers stay "
-            "in fp32. coreml: fp16 (default) or fp32. trt: fp16 (default), fp32, int8 or bf16.",
+            "in fp32. coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. "
+            "trt: fp16 (default), fp32, int8 or bf16.",
             panel=PRECISION,
             also=PRECISION_WORDS,
         ),

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.model.macs import last_step_is_cls_alone
 from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.routings.schedules import last_step_is_cls_alone
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from morvit_deploy.errors import MorvitWarning, TargetError
 from morvit_deploy.exporters.options import TargetOptions
 from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
+from morvit_deploy.machine.dependencies import installed, within
 from morvit_deploy.machine.extras import names_extra, require
 from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from morvit_deploy.exporters.board import BoardFiles
 
 DEFAULT = "onnx"  # the first in every list
+COMPARE = "compare it with its checkpoint (`morvit-deploy verify`)"
 REGISTERED = "MORVIT_TARGETS"  # environment variable: targets of other packages, `module:name` with commas
 
 
@@ -46,6 +49,18 @@ class Needs:
     export: tuple[str, ...]  # includes running, which verifies the bundle
     run: tuple[str, ...] = ("numpy", "pillow", "pydantic")
     extra: str = "export"
+    tested: Mapping[str, str] = field(default_factory=dict)  # version ranges that bundles were checked with
+
+    def untested(
+        self, used: Collection[str], written_with: Mapping[str, str] | None = None
+    ) -> tuple[str, ...]:
+        """A sentence for each of the `used` distributions of another version, with both versions.
+
+        `written_with` are the versions in a bundle's manifest; None where one is being written.
+        """
+        known = {name: ranges for name, ranges in self.tested.items() if name in used}
+        found = (_untested(name, ranges, written_with) for name, ranges in known.items())
+        return tuple(sentence for sentence in found if sentence)
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,10 @@ class Target:
         """The class of its manifest entry."""
         form: type[TargetForm] = _load(self.form)
         return form
+
+    def untested_here(self, written_with: Mapping[str, str]) -> tuple[str, ...]:
+        """As `Needs.untested`, of what runs a bundle; `written_with` are the versions in its manifest."""
+        return self.needs.untested(self.needs.run, written_with)
 
     def check_export(self) -> None:
         """MissingExtraError where something is not installed that exporting requires."""
@@ -143,7 +162,9 @@ def register(place: str) -> Target:
 @cache
 def _own_targets() -> dict[str, Target]:
     folders = [
-        module.name for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__) if module.ispkg
+        module.name
+        for module in pkgutil.iter_modules(morvit_deploy.exporters.__path__)
+        if module.ispkg and find_spec(f"morvit_deploy.exporters.{module.name}.target")  # others are shared
     ]
     found: list[Target] = [_load(f"morvit_deploy.exporters.{name}.target:TARGET") for name in folders]
     return {target.name: target for target in sorted(found, key=lambda target: target.name != DEFAULT)}
@@ -222,6 +243,19 @@ def open_runner(
     if bucket is not None:
         manifest.plan.bucket(bucket)  # PlanError for a name that it does not have
     return find_target(manifest.target).load_runner()(folder, manifest, threads, probes, bucket)
+
+
+def _untested(name: str, ranges: str, written_with: Mapping[str, str] | None) -> str:
+    """A sentence if a library is here, or wrote a bundle, in a version outside `ranges`; else an empty one."""
+    here, there = installed(name), (written_with or {}).get(name)
+    if here and not within(here, ranges):
+        written = f"the bundle was written with {there or 'an unknown version'}; {COMPARE}"
+        advice = "test the bundle on a device before you ship it" if written_with is None else written
+        return f"{name} {here} is outside the tested range ({ranges}); {advice}"
+    if there and not within(there, ranges):
+        now = f"{here} is installed" if here else "it is not installed"
+        return f"the bundle was written with {name} {there}, outside the tested range ({ranges}); {now}; {COMPARE}"
+    return ""
 
 
 def _load(place: str) -> Any:

@@ -120,9 +120,9 @@ def _differences(bundled: Config, own: Config) -> list[str]:
     """Fields that differ, apart from the provenance, which does not affect results."""
     a, b = (config.model_dump(mode="json", exclude={"provenance"}) for config in (bundled, own))
     return [
-        f"{field}: the bundle has {a[field]!r}, the checkpoint {b[field]!r}"
-        for field in a
-        if a[field] != b[field]
+        f"{field}: the bundle has {a.get(field)!r}, the checkpoint {b.get(field)!r}"
+        for field in a | b
+        if a.get(field) != b.get(field)
     ]
 
 

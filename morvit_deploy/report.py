@@ -220,6 +220,11 @@ def count(number: float) -> str:
     return f"{number:g}"
 
 
+def cost_in(value: float, unit: str) -> str:
+    """A cost in "MACs" or "ms", with its unit."""
+    return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
+
+
 def numbered(number: int, what: str) -> str:
     """1 bucket; 3 buckets."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

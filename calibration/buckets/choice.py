@@ -36,7 +36,7 @@ def cheapest_first(points: Sequence[Point]) -> list[Point]:
 def is_dominated(point: Point, points: Sequence[Point]) -> bool:
     """Whether another point is as cheap and as accurate, and better in one of them.
 
-    Ladders for chosen depths compute the same logits: they trade cost for their number of buckets.
+    Ladders for the trained routing compute the same logits: they trade cost for their number of buckets.
     """
     return any(
         all(a <= b for a, b in zip(_price(other), _price(point), strict=True))
@@ -48,9 +48,9 @@ def is_dominated(point: Point, points: Sequence[Point]) -> bool:
 def recommend(points: Sequence[Point], floor: Floor) -> Point | None:
     """Return the cheapest point that is not dominated and keeps the floor; None if no point does.
 
-    For chosen depths it is the preferred ladder: another bucket would save less than 2 %.
+    For the trained routing it is the preferred ladder: another bucket would save less than 2 %.
     """
-    if points and points[0].kind == "depth":
+    if points and points[0].is_fitted:
         return next((point for point in points if point.preferred), None)
     keeping = [point for point in points if floor.keeps(point.agreement, point.top1)]
     best = [point for point in keeping if not is_dominated(point, points)]
@@ -74,7 +74,7 @@ def choose(points: Sequence[Point], floor: Floor, asked: Asked = NOTHING) -> Poi
 
 
 def _price(point: Point) -> tuple[float, float, int]:
-    buckets = len(point.ladder.schedules) if point.kind == "depth" and point.ladder else 0
+    buckets = len(point.ladder.schedules) if point.is_fitted and point.ladder else 0
     return point.expected, -point.accuracy, buckets
 
 
@@ -98,12 +98,12 @@ def _scaled(points: Sequence[Point], scale: float) -> Point:
         raise PlanError(f"scale: got {scale:g}, which {kinds} points have; give mode too, or pick a row")
     known = sorted({point.scale for point in points if point.scale is not None})
     if not known:
-        raise PlanError(f"scale: got {scale:g}, but depths are chosen by the tokens and have no scale")
+        raise PlanError(f"scale: got {scale:g}, but the routing is the checkpoint's own and has no scale")
     raise PlanError(f"scale: got {scale:g}, expected one of {', '.join(f'{one:g}' for one in known)}")
 
 
 def _within(own: Sequence[Point], asked: Asked) -> Point:
-    """Return the most accurate point within a budget; for chosen depths the preferred ladder or the next."""
+    """Return the most accurate point within a budget; for the trained routing the preferred ladder or the next."""
     limit = asked.budget_ms if asked.budget_macs is None else asked.budget_macs
     assert limit is not None
 
@@ -111,7 +111,7 @@ def _within(own: Sequence[Point], asked: Asked) -> Point:
         return point.expected if asked.budget_macs is None else point.expected_macs
 
     within = [point for point in own if price(point) <= limit]
-    if within and within[0].kind == "depth":
+    if within and within[0].is_fitted:
         return max(within, key=lambda point: (point.preferred, price(point)))
     if within:
         return max(within, key=lambda point: (point.accuracy, -price(point)))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from morvit_deploy.calibration.routing.statistics import Thresholds
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs, stem_macs
-from morvit_deploy.model.plan import bucket_macs, routed_by
+from morvit_deploy.model.plan import bucket_macs
+from morvit_deploy.model.routings.schedules import routed_by
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled, target
 from morvit_deploy.calibration.routing.statistics import Statistics
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs, own_plan, topk_plan
+from morvit_deploy.model.plan import FULL, Bucket, Plan, bucket_macs, topk_plan
 
 
 def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Plan:
@@ -30,7 +30,8 @@ def draft_plan(config: Config, last: Statistics, chosen: Point, cost: str) -> Pl
     }
     if chosen.kind == "topk":
         scale = chosen.scale or OWN
-        plan = own_plan(config) if scale == OWN else topk_plan(config, scaled(config, scale))
+        own = config.capacity if scale == OWN else None
+        plan = topk_plan(config, own or scaled(config, scale))
         return plan.model_copy(update={"checkpoint": last.run.checkpoint, "calibration": record})
     assert last.counts is not None
     i = _number(last, chosen)
@@ -81,9 +82,12 @@ def remarks_on(config: Config, last: Statistics, chosen: Point) -> list[str]:
         wanted = target(config, last.run.scales[i], step, last.images)
         if after in (0, before) and 0 < wanted < before:
             what = "keeps every token" if after else "keeps no token"
+            why = "because the router's logits are nearly equal"
+            if chosen.is_fitted and config.capacity:
+                why = f"while it kept {config.capacity[step]} on average in training"
             remarks.append(
-                f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, because the "
-                "router's logits are nearly equal (`inspect --images` shows the depths)"
+                f"step {step + 1}: the threshold {chosen.thresholds[step]:.4g} {what} on these images, {why} "
+                "(`inspect --images` shows the depths)"
             )
     return remarks
 

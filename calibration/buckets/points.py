@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.adaptivity.spread import Spread, spread_of
 from morvit_deploy.calibration.buckets.costs import Costs, MacCost, expand
 from morvit_deploy.calibration.buckets.exact import fit_exact
 from morvit_deploy.calibration.buckets.ladders import (
@@ -19,7 +20,7 @@ from morvit_deploy.calibration.buckets.ladders import (
     evaluate_predicted,
 )
 from morvit_deploy.calibration.buckets.predicted import fit_predicted
-from morvit_deploy.calibration.routing.sequence import OWN, routed, scaled
+from morvit_deploy.calibration.routing.sequence import OWN, is_fitted, routed, scaled
 from morvit_deploy.calibration.routing.statistics import Statistics, Thresholds
 from morvit_deploy.model.config import Config
 
@@ -31,7 +32,7 @@ class Point:
     """One way to route: expected cost per image, and accuracy on the calibration images."""
 
     kind: str  # "topk", "threshold" or "depth": the mode of a plan
-    scale: float | None  # relative to the checkpoint's capacities
+    scale: float | None  # relative to the checkpoint's capacities; None: the routing is the checkpoint's own
     expected: float  # in MACs or ms
     expected_macs: float
     agreement: float  # top-1 agreement with the trained model
@@ -41,6 +42,13 @@ class Point:
     overflow: float = 0.0
     thresholds: Thresholds | None = None
     ladder: Ladder | None = None
+    replaces_thresholds: bool = False  # top-k in place of the thresholds that the checkpoint owns
+    spread: Spread | None = None  # of token counts between images; None if all images have the same
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is a ladder for the trained routing: such points differ only in cost and number of buckets."""
+        return self.scale is None
 
     @property
     def accuracy(self) -> float:
@@ -61,10 +69,14 @@ def points_of(
     """
     if last.run.mode == "depth":
         return _depth_points(config, last, costs, buckets)
+    if is_fitted(config, last.run.mode):
+        return _own_threshold_points(_Counted(config, last, 0, thresholds[0], costs), buckets)
     points = [_topk_point(config, last, i, costs) for i in range(len(last.run.scales))]
     if last.run.mode == "threshold":
         for i, own in enumerate(thresholds):
-            points.append(_threshold_point(config, last, i, own, costs, buckets))
+            counted = _Counted(config, last, i, own, costs)
+            scale = last.run.scales[i]
+            points.append(counted.point(_fitted(counted.fit, buckets), scale, preferred=scale == OWN))
     return points
 
 
@@ -79,41 +91,61 @@ def _topk_point(config: Config, last: Statistics, i: int, costs: Costs) -> Point
         agreement=last.agreement("topk", i),
         top1=last.top1("topk", i),
         preferred=scale == OWN,
+        replaces_thresholds=config.thresholds is not None,
     )
 
 
-def _threshold_point(
-    config: Config, last: Statistics, i: int, thresholds: Thresholds, costs: Costs, buckets: int | None
-) -> Point:
-    assert last.counts is not None
-    steps, everyone = routed(config), config.num_patches
-    counts = _held(last.counts[:, i, list(steps)])
+class _Counted:
+    """The token counts of one scale's thresholds, and the ladders fitted to them."""
 
-    def cost_by(costs: Costs) -> tuple[Cost, float]:
+    def __init__(
+        self, config: Config, last: Statistics, i: int, thresholds: Thresholds, costs: Costs
+    ) -> None:
+        assert last.counts is not None
+        self.config, self.last, self.i, self.thresholds = config, last, i, thresholds
+        self.steps = routed(config)
+        self.counts = _held(last.counts[:, i, list(self.steps)])
+        self.cost, self.again = self._priced(costs)
+
+    def fit(self, buckets: int) -> Ladder:
+        """Return the ladder of at most `buckets`."""
+        return fit_predicted(self.counts, 0, buckets, self.cost, self.again, self.config.num_patches)
+
+    def point(self, ladder: Ladder, scale: float | None, *, preferred: bool) -> Point:
+        """Return the point of a ladder."""
+        assert ladder.upto is not None
+        of_macs, spread = self._priced(MacCost(self.config)), spread_of(self.counts, self.cost)
+        return Point(
+            "threshold",
+            scale,
+            expected=ladder.expected,
+            expected_macs=evaluate_predicted(
+                self.counts, 0, ladder.schedules, ladder.upto, *of_macs
+            ).expected,
+            agreement=self.last.agreement("threshold", self.i),
+            top1=self.last.top1("threshold", self.i),
+            preferred=preferred,
+            unpadded=spread.each,
+            overflow=ladder.overflow,
+            thresholds=self.thresholds,
+            ladder=ladder,
+            spread=spread,
+        )
+
+    def _priced(self, costs: Costs) -> tuple[Cost, float]:
         """Return the cost function of schedules of the routed steps, and the cost of a second run in full."""
+        steps, everyone = self.steps, self.config.num_patches
 
         def cost(schedules: NDArray[np.int64]) -> NDArray[np.float64]:
-            return costs.of(expand(schedules, steps, config.num_steps, everyone), thresholds)
+            return costs.of(expand(schedules, steps, self.config.num_steps, everyone), self.thresholds)
 
         return cost, float(cost(np.full((1, len(steps)), everyone))[0]) - costs.stem(steps[0])
 
-    cost, again = cost_by(costs)
-    ladder = _fitted(lambda number: fit_predicted(counts, 0, number, cost, again, everyone), buckets)
-    assert ladder.upto is not None
-    macs = evaluate_predicted(counts, 0, ladder.schedules, ladder.upto, *cost_by(MacCost(config)))
-    return Point(
-        "threshold",
-        last.run.scales[i],
-        expected=ladder.expected,
-        expected_macs=macs.expected,
-        agreement=last.agreement("threshold", i),
-        top1=last.top1("threshold", i),
-        preferred=last.run.scales[i] == OWN,
-        unpadded=float(cost(counts).mean()),
-        overflow=ladder.overflow,
-        thresholds=thresholds,
-        ladder=ladder,
-    )
+
+def _own_threshold_points(counted: _Counted, buckets: int | None) -> list[Point]:
+    """Return a point for each number of buckets; the logits are the same, and only the cost differs."""
+    fits, preferred = _tried(counted.fit, buckets)
+    return [counted.point(ladder, None, preferred=ladder == preferred) for ladder in fits]
 
 
 def _held(counts: NDArray[Any]) -> NDArray[np.int64]:
@@ -125,10 +157,8 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
     """Return a point for each number of buckets; the logits are the same, and only the cost differs."""
     assert last.counts is not None
     counts = _held(last.counts[:, 0])
-    fits = _fits(
-        lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets or MAX_BUCKETS
-    )
-    preferred = fits[-1] if buckets else choose_buckets(fits)
+    fits, preferred = _tried(lambda number: fit_exact(counts, number, costs.of, config.num_patches), buckets)
+    spread = spread_of(counts, costs.of)
     return [
         Point(
             "depth",
@@ -138,11 +168,19 @@ def _depth_points(config: Config, last: Statistics, costs: Costs, buckets: int |
             agreement=last.agreement("depth"),
             top1=last.top1("depth"),
             preferred=ladder == preferred,
-            unpadded=float(costs.of(counts).mean()),
+            unpadded=spread.each,
             ladder=ladder,
+            spread=spread,
         )
-        for ladder in dict.fromkeys(fits)  # another bucket may not help
+        for ladder in fits
     ]
+
+
+def _tried(fit: Callable[[int], Ladder], buckets: int | None) -> tuple[list[Ladder], Ladder]:
+    """Return the ladders of 1, 2, … buckets, and the preferred one of them."""
+    fits = _fits(fit, buckets or MAX_BUCKETS)
+    preferred = fits[-1] if buckets else choose_buckets(fits)
+    return [*dict.fromkeys(fits)], preferred  # another bucket may not help
 
 
 def _fitted(fit: Callable[[int], Ladder], buckets: int | None) -> Ladder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.calibration.routing.sequence import rounds_of, routed, scales_of
+from morvit_deploy.calibration.routing.sequence import kinds_of, rounds_of, routed, scales_of
 from morvit_deploy.calibration.routing.statistics import Statistics
 from morvit_deploy.model.config import Config
 
@@ -28,12 +28,12 @@ def problems_of(found: Statistics, config: Config) -> list[str]:
     run = found.run
     if run.mode not in config.record.modes:
         return [f"mode: got {run.mode!r}, expected {' or '.join(map(repr, config.record.modes))}"]
-    if run.scales != scales_of(config):
-        return [f"scales: got {list(run.scales)}, expected {list(scales_of(config))}"]
+    if run.scales != (scales := scales_of(config, run.mode)):
+        return [f"scales: got {list(run.scales)}, expected {list(scales)}"]
     if found.round >= (rounds := rounds_of(config, run.mode)):
         return [f"round: got {found.round + 1}, expected 1 … {rounds}"]
     is_last = found.round + 1 == rounds
-    problems = [*_of_images(found), *_of_arrays(found, is_last)]
+    problems = [*_of_images(found), *_of_arrays(found, config, is_last)]
     if not problems:
         problems = [*(_of_results(found, config) if is_last else _of_histograms(found, config))]
     return problems
@@ -73,14 +73,14 @@ def _of_images(found: Statistics) -> Iterator[str]:
         yield f"thresholds: got {len(found.thresholds)}, expected one for each of {len(found.run.scales)} scales"
 
 
-def _of_arrays(found: Statistics, is_last: bool) -> Iterator[str]:
+def _of_arrays(found: Statistics, config: Config, is_last: bool) -> Iterator[str]:
     """Arrays that are missing, or that this round does not have."""
     has_results = is_last and found.images > 0
     expected = {
         "histograms": not is_last,
         "counts": has_results and found.run.mode != "topk",
         **dict.fromkeys(found.tallies, False),
-        **dict.fromkeys(tally_shapes(found.run.mode, 1, 1), has_results),
+        **dict.fromkeys(tally_shapes(kinds_of(config, found.run.mode), 1, 1), has_results),
     }
     present = {*found.tallies} | {name for name in ("histograms", "counts") if _has(found, name)}
     for name, wanted in expected.items():
@@ -92,12 +92,11 @@ def _has(found: Statistics, name: str) -> bool:
     return bool(found.histograms) if name == "histograms" else found.counts is not None
 
 
-def tally_shapes(mode: str, scales: int, steps: int) -> dict[str, tuple[int, ...]]:
-    """The tallies of a mode and their shapes."""
-    kinds = {"depth": ["depth"], "topk": ["topk"], "threshold": ["topk", "threshold"]}[mode]
+def tally_shapes(kinds: Sequence[str], scales: int, steps: int) -> dict[str, tuple[int, ...]]:
+    """The tallies of a mode that compares these kinds, and their shapes."""
     shapes: dict[str, tuple[int, ...]] = {"labelled": (), "right": ()}
     shapes |= {f"{kind}.{what}": (scales,) for kind in kinds for what in ("alike", "right")}
-    return shapes | ({"threshold.decisions": (scales, steps)} if mode == "threshold" else {})
+    return shapes | ({"threshold.decisions": (scales, steps)} if "threshold" in kinds else {})
 
 
 def _of_histograms(found: Statistics, config: Config) -> Iterator[str]:
@@ -138,7 +137,8 @@ def _of_counts(found: Statistics, config: Config) -> Iterator[str]:
 
 def _of_tallies(found: Statistics, config: Config) -> Iterator[str]:
     """Tallies of another type or shape, or outside 0 … images."""
-    shapes = tally_shapes(found.run.mode, len(found.run.scales), config.num_steps)
+    kinds = kinds_of(config, found.run.mode)
+    shapes = tally_shapes(kinds, len(found.run.scales), config.num_steps)
     for name, shape in shapes.items():
         tally = np.asarray(found.tallies[name])
         most = found.images * (config.num_patches if name == "threshold.decisions" else 1)

@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.calibration.routing.histograms import Histogram
 from morvit_deploy.calibration.routing.scout import Scout, Scouted
-from morvit_deploy.calibration.routing.sequence import rounds_of, scaled
+from morvit_deploy.calibration.routing.sequence import kinds_of, rounds_of, scaled
 from morvit_deploy.calibration.routing.statistics import (
     DIGESTS,
     WHOLE,
@@ -211,14 +212,17 @@ def _results(
         trained = scout.by_depth(pixels)
         found = {"depth": [trained]}
     else:
-        assert config.capacity is not None
-        h = scout.start(pixels)
-        schedules = [scaled(config, scale) for scale in run.scales]
-        topk = {schedule: scout.by_top_k(h, schedule) for schedule in {config.capacity, *schedules}}
-        trained = topk[config.capacity]
-        found = {"topk": [topk[schedule] for schedule in schedules]}
-        if run.mode == "threshold":
-            found["threshold"] = [scout.by_thresholds(h, thresholds) for thresholds in task.thresholds]
+        h, kinds, found = scout.start(pixels), kinds_of(config, run.mode), {}
+        trained = _as_trained(scout, h)
+        if "topk" in kinds:
+            schedules = [scaled(config, scale) for scale in run.scales]
+            others = {one: scout.by_top_k(h, one) for one in {*schedules} if one != config.schedule}
+            found["topk"] = [others.get(schedule, trained) for schedule in schedules]
+        if "threshold" in kinds:
+            found["threshold"] = [
+                trained if thresholds == config.thresholds else scout.by_thresholds(h, thresholds)
+                for thresholds in task.thresholds
+            ]
     if by_sign(config.num_classes, config.head_activation):
         labels = np.full_like(labels, NO_LABEL)  # an image may have several classes, or none
     tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
@@ -234,6 +238,15 @@ def _results(
     if run.mode == "topk":
         return None, tallies
     return np.stack([one.counts for one in found[run.mode]], axis=1), tallies
+
+
+def _as_trained(scout: Scout, h: Tensor) -> Scouted:
+    """Run states (batch, N+1, dim) as the checkpoint was trained: by its thresholds, or by its schedule."""
+    config = scout.config
+    if config.thresholds is not None:
+        return scout.by_thresholds(h, config.thresholds)
+    assert config.schedule is not None
+    return scout.by_top_k(h, config.schedule)
 
 
 def _decisions_alike(trained: Scouted, planned: Scouted, steps: int) -> NDArray[np.int64]:

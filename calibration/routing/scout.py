@@ -23,9 +23,10 @@ from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.heads import decided
-from morvit_deploy.model.plan import FULL, Bucket, routed_by
+from morvit_deploy.model.plan import FULL, Bucket
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import routed_steps
+from morvit_deploy.model.routings.schedules import routed_by
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Scout:
     def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Scouted:
         """Run every step with a fixed number of tokens, the paper's percentile."""
         graph = copy.copy(self.graph)
+        graph.thresholds = None
         graph.capacity, graph.routed = capacity, routed_steps(self.config, capacity)
         steps = _WideSteps(graph)
         return self._finished(steps, steps.after(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))

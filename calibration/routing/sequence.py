@@ -12,7 +12,7 @@ from morvit_deploy.calibration.routing.histograms import Histogram, threshold_fo
 from morvit_deploy.calibration.routing.statistics import Run, Statistics, Thresholds, shard_names
 from morvit_deploy.errors import ImageError, PlanError
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import last_step_decides
+from morvit_deploy.model.routings.schedules import last_step_decides
 
 OWN = 1.0
 # factors of the checkpoint's capacities: the points of the Pareto front
@@ -20,13 +20,26 @@ SCALES = (0.35, 0.5, 0.7, 0.85, OWN, 1.25, 1.6)
 NOBODY = 0.0  # an arbitrary threshold for a step without candidates
 
 
-def scales_of(config: Config) -> tuple[float, ...]:
+def is_fitted(config: Config, mode: str) -> bool:
+    """Whether a calibration in this mode only fits buckets, to the counts of the checkpoint's own routing."""
+    return config.ragged and mode == config.own_mode
+
+
+def scales_of(config: Config, mode: str) -> tuple[float, ...]:
     """Return the scales that a calibration of this checkpoint counts."""
-    return SCALES if config.record.has_schedule else (OWN,)
+    return (OWN,) if is_fitted(config, mode) else SCALES
+
+
+def kinds_of(config: Config, mode: str) -> tuple[str, ...]:
+    """Return the ways to route, modes of a plan, that a calibration compares with the trained model."""
+    compares = mode == "threshold" and not is_fitted(config, mode)
+    return ("topk", "threshold") if compares else (mode,)
 
 
 def routed(config: Config) -> tuple[int, ...]:
-    """Return the steps (from 0) at which tokens leave by the checkpoint's schedule, if this has an effect."""
+    """Return the steps (from 0) at which tokens leave as the checkpoint was trained, if this has an effect."""
+    if config.thresholds is not None:
+        return tuple(step for step, threshold in enumerate(config.thresholds) if threshold is not None)
     assert config.capacity is not None
     before = (config.num_patches, *config.capacity)
     deciding = config.num_recursions if last_step_decides(config) else config.num_recursions - 1
@@ -52,17 +65,20 @@ def target(config: Config, scale: float, step: int, images: int) -> int:
 
 def rounds_of(config: Config, mode: str) -> int:
     """Return the number of passes over the images: one for each threshold, and one for counts."""
-    return len(routed(config)) + 1 if mode == "threshold" else 1
+    searches = mode == "threshold" and not is_fitted(config, mode)
+    return len(routed(config)) + 1 if searches else 1
 
 
 def thresholds_after(config: Config, run: Run, done: Sequence[Statistics]) -> tuple[Thresholds, ...]:
     """Return the thresholds of each scale before the step of the next round; for the last round, all of them.
 
     `done` are the joined statistics of the previous rounds, in order. The threshold is None at a step that is not
-    routed. Modes other than `threshold` have no thresholds.
+    routed. Modes other than `threshold` have no thresholds. Those that the checkpoint owns are known from the start.
     """
     if run.mode != "threshold":
         return ((),) * len(run.scales)
+    if config.thresholds is not None:
+        return (config.thresholds,) * len(run.scales)
     steps = routed(config)
     known = steps[: len(done)]
     end = steps[len(done)] if len(done) < len(steps) else config.num_recursions

@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from morvit_deploy.agent.core.running import RESULTS
-from morvit_deploy.bundle.manifest import Manifest, Port
-from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.bundle.session import Session
+from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
+from morvit_deploy.exporters.base import Exporter, Tell, Written
 from morvit_deploy.exporters.coreml import proof as coreml_proof
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import (
-    MAIN,
-    PACKAGE,
-    SEVERAL_FUNCTIONS,
-    STEM,
-    SWIFT,
-    SYSTEMS,
-)
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE, SEVERAL_FUNCTIONS, SYSTEMS
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions, coreml_options
-from morvit_deploy.exporters.coreml.kit.golden import golden_of
-from morvit_deploy.exporters.coreml.kit.write import write_description, write_swift_package
 from morvit_deploy.exporters.coreml.mlpackage.card import Subject, model_card
 from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
-from morvit_deploy.exporters.coreml.mlpackage.convert import IMAGE, Wanted, convert, is_whole
+from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
-from morvit_deploy.exporters.coreml.run import open_coreml
 from morvit_deploy.exporters.coreml.sdk.load import coremltools
+from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
+from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
-from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.machine.dependencies import within
-from morvit_deploy.machine.this import versions
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
-
-TESTED = {"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"}  # versions that packages were checked with
 
 
 class CoremlExporter(Exporter):
@@ -99,23 +78,16 @@ class CoremlExporter(Exporter):
         wanted = Wanted(options.ios, request.precision, request.input == "uint8", head)
         models: dict[str, Any] = {}
         probes: list[str] = []
-        inputs: dict[str, Port] = {}
-        outputs: dict[str, Port] = {}
+        ports = Ports(request)
         for function, part, example in functions(graphs, plan):
             tell(f"converting {function}")
             converted = convert(part, example, wanted)
             model = compress(converted, options.weights, next(iter(graphs.values())))
             models[function] = classify(model, labels) if labels else model
             inside = [name for name in converted.probes if name not in part.results]
-            probes += [name if function in (MAIN, STEM) else f"{function}/{name}" for name in inside]
-            inputs |= {
-                name: _port(name, value, request) for name, value in zip(part.inputs, example, strict=True)
-            }
-            out = part(*example)
-            outputs |= {name: _port(name, out[name], request) for name in part.results}
+            probes += probe_names(function, inside)
+            ports.add(part, example)
         tell("joining the functions")
-        carried = tuple(port for name, port in outputs.items() if name not in RESULTS)
-        results = tuple(outputs[name] for name in RESULTS if name in outputs)
         form = CoremlForm(
             ios=options.ios,
             layout=options.layout,
@@ -132,7 +104,7 @@ class CoremlExporter(Exporter):
             request.precision,
             request.input,
             fingerprint(request.checkpoint),
-            tuple(port.name for port in carried),
+            tuple(port.name for port in ports.carried),
         )
         package = folder / PACKAGE
         save_package(models, package)
@@ -141,12 +113,11 @@ class CoremlExporter(Exporter):
             files=sorted(
                 path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file()
             ),
-            inputs=(inputs[IMAGE],),
-            outputs=results,
-            carried=carried,
+            inputs=(ports.inputs[IMAGE],),
+            outputs=ports.results,
+            carried=ports.carried,
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
-            remarks=untested(),
             form=form,
         )
 
@@ -154,53 +125,13 @@ class CoremlExporter(Exporter):
         self, model: MoRViT, manifest: Manifest, request: Request, folder: Path, tell: Tell
     ) -> list[str]:
         tell("writing the Swift package")
-
-        def package_logits(pixels: Pixels) -> NDArray[np.float32]:
-            with Session(folder, manifest, open_coreml(folder, manifest, None)) as session:
-                return session.logits(pixels)
-
-        golden = golden_of(model, manifest, request.pictures.verifying, package_logits)
-        kit = write_swift_package(folder / SWIFT, manifest, golden)
-        return [*(f"{SWIFT}/{name}" for name in kit), write_description(folder, manifest)]
+        return accompany(model, manifest, request.pictures.verifying, folder)
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return coreml_proof.prove(folder, manifest, graphs).as_dict()
-
-
-def functions(graphs: dict[str, StaticMoRViT], plan: Plan) -> Iterator[tuple[str, Named, list[Tensor]]]:
-    """Each function of a package: name, module, and inputs to trace it with."""
-    first = next(iter(graphs.values()))
-    image = example_image(first, 1)
-    if not plan.adaptive:
-        yield MAIN, Whole(first), [image]
-        return
-    carried, examples = name_carried(first, image)
-    yield STEM, StemPart(first, plan, carried), [image]
-    for bucket, graph in graphs.items():
-        yield bucket, TrunkPart(graph, carried, inside=True), examples
 
 
 def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
     """Does the package return a class? If it has one function, and several classes that have names."""
     named = labels is not None and len(labels) > 1
     return options.classifier is not False and named and not plan.adaptive
-
-
-def _port(name: str, value: Tensor, request: Request) -> Port:
-    """A function's input or output as an app sees it; an image is RGB pixels (1, height, width, 3)."""
-    if name == IMAGE and request.input == "uint8":
-        height, width = value.shape[-2:]
-        return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
-    half = request.precision == "fp16" and name not in (IMAGE, "logits")
-    dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
-    return Port(name=name, dtype=dtype, shape=tuple(value.shape))
-
-
-def untested() -> tuple[str, ...]:
-    """A remark for each installed library whose version is outside the tested range."""
-    return tuple(
-        f"{name} {version} is outside the tested range ({TESTED[name]}); test the package on a device before you "
-        "ship it"
-        for name, version in versions(tuple(TESTED)).items()
-        if not within(version, TESTED[name])
-    )

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -17,10 +16,8 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
+from morvit_deploy.exporters.functions.running import Predict
 from morvit_deploy.files import temporary
-
-# from inputs and names of values inside to return too, to the outputs, by their names in the package
-Predict: TypeAlias = Callable[[Arrays, list[str]], Arrays]
 
 # types that an output array can have; MIL and descriptions have the same names for them
 TYPES = ("FLOAT16", "FLOAT32", "INT32")

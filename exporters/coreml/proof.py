@@ -13,12 +13,12 @@ import numpy as np
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import MAIN, PACKAGE, STEM
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.mil.constexpr import Weights
 from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.neural_engine import leaving
-from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
+from morvit_deploy.exporters.coreml.mil.structure import count_macs, violations
 from morvit_deploy.exporters.coreml.mlpackage.save import WEIGHTS
 from morvit_deploy.exporters.coreml.proving.copies import copy_violations
 from morvit_deploy.exporters.coreml.proving.form import (
@@ -30,7 +30,6 @@ from morvit_deploy.exporters.coreml.proving.form import (
 from morvit_deploy.exporters.coreml.proving.plan import (
     compared,
     compared_numbers,
-    mac_violations,
     probe_violations,
 )
 from morvit_deploy.exporters.coreml.proving.products import (
@@ -39,14 +38,15 @@ from morvit_deploy.exporters.coreml.proving.products import (
     part_of,
     size_violations,
     storage_violations,
-    use_violations,
 )
 from morvit_deploy.exporters.coreml.proving.values import (
     as_stored,
     choice_violations,
     value_violations,
 )
-from morvit_deploy.exporters.coreml.proving.weights import Owners, Promise, promise_of
+from morvit_deploy.exporters.functions.macs import Macs, mac_violations
+from morvit_deploy.exporters.functions.names import MAIN, STEM
+from morvit_deploy.exporters.functions.weights import Owners, Promise, promise_of, use_violations
 from morvit_deploy.exporters.structure import (
     Structure,
     block_applications,
@@ -168,7 +168,7 @@ def _bucket_violations(
     uses, found = count_uses(parts, owners)
     structure.block_applications = block_applications(uses)
     counted = [count_macs(function) for function in functions]
-    macs = Macs(sum(one.products for one in counted), sum(one.selection for one in counted))
+    macs = sum(counted, Macs())
     structure.macs[bucket] = macs.products
     return [
         *found,

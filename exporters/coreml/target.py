@@ -24,6 +24,7 @@ TARGET = Target(
         export=("torch", "safetensors", "coremltools"),
         run=("coremltools", "numpy", "pillow", "pydantic", *INTERPRETER),
         extra="coreml",
+        tested={"coremltools": ">=9.0,<9.1", "torch": ">=2.13,<2.14"},
     ),
     exporter="morvit_deploy.exporters.coreml.export:CoremlExporter",
     runner="morvit_deploy.exporters.coreml.run:open_coreml",

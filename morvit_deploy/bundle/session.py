@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from morvit_deploy.agent.core import running
 from morvit_deploy.agent.core.running import Arrays, Runner
 from morvit_deploy.bundle.answers import check_finite
+from morvit_deploy.bundle.known import known_target
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetError
@@ -147,7 +148,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 def warnings_here(manifest: Manifest) -> tuple[str, ...]:
     """Why a bundle's results on this machine may be worse than where it was exported."""
-    return (*kernel_warnings(manifest.lowering), *head_warnings(manifest.config))
+    untested = known_target(manifest.target).untested_here(manifest.versions)
+    return (*kernel_warnings(manifest.lowering), *head_warnings(manifest.config), *untested)
 
 
 def head_warnings(config: Config) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def _measure(words: BenchWords) -> None:
         words.device, chosen_units(apple.compute_units), runs=timing.runs, blocks=timing.blocks,
         warmup=timing.warmup, phone=apple.phone, team=apple.team,
     )  # fmt: skip  # two lines read better than seven
-    check_system(wish)
+    check_system(wish, words.bundle or Path())
     folder = bundle_folder(words.bundle)
     with working("opening the bundle") as (tell, progress):
         result = bench_apple(
@@ -66,7 +66,9 @@ def _write(words: BenchWords, project: Path) -> None:
         raise ConfigError(
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"
         )
+    from morvit_deploy.bundle.manifest import open_manifest
     from morvit_deploy.measuring.apple.bench import emit_project
+    from morvit_deploy.measuring.apple.running import runtime_of
 
     folder = bundle_folder(words.bundle)
     with working("opening the bundle") as (tell, _):
@@ -83,8 +85,9 @@ def _write(words: BenchWords, project: Path) -> None:
     steps = [
         ("on the Mac", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
         ("this Mac", ".venv/bin/python bench.py"),
-        ("an iPhone", ".venv/bin/python bench.py --device iphone"),
     ]
+    if on_a_phone := runtime_of(open_manifest(folder).target).project.on_a_phone:
+        steps.append(("an iPhone", on_a_phone))
     data = {"project": str(project), "bundle": str(folder), "run": [line for _, line in steps]}
     caption = (
         f"{project} is complete: copy it to a Mac and type these lines in it; result.json is the measurement"

@@ -71,7 +71,8 @@ class Wanted(Group):
         Literal["threshold", "topk"] | None,
         Help(
             "threshold: easy images take fewer tokens; topk: the same number for every image (default: whichever is "
-            "cheaper at the same accuracy). Ignored by token_choice, which has its own mode."
+            "cheaper at the same accuracy). Ignored by token_choice, which has its own mode. For a checkpoint with "
+            "thresholds of its own, buckets are fitted to these, unless topk is given."
         ),
     ] = None
     buckets: Annotated[

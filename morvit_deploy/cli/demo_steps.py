@@ -208,7 +208,7 @@ def _run_model(
     tell(f"{name}: exporting")
     images = open_images(pictures, load_checkpoint(checkpoint).config)
     manifest = export(checkpoint, folder / name, with_depth=True).manifest
-    if manifest.config.record.has_schedule:
+    if manifest.config.schedule is not None:
         tell(f"{name}: exporting as without this tool")
         export(checkpoint, folder / f"{name}-naive", form="masked")
     tell(f"{name}: verifying")

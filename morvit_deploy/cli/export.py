@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,8 +32,17 @@ def _options() -> Iterable[Option]:
     found = {option.name: option for option in shown(options_of(Request), WHAT)}
     for target in targets().values():
         for option in shown(options_of(target.options), f"Target {target.name}"):
-            found.setdefault(option.name, option)
+            found[option.name] = _shared(found.get(option.name), option)
     return found.values()
+
+
+def _shared(known: Option | None, option: Option) -> Option:
+    """One option of two targets: the values of both, under both names; each target checks its own values."""
+    if known is None or known.help is None or option.help is None:
+        return known or option
+    panel = f"{known.help.panel}, {(option.help.panel or '').removeprefix('Target ')}"
+    choices = tuple(dict.fromkeys((*known.choices, *option.choices)))
+    return replace(known, choices=choices, help=replace(known.help, panel=panel))
 
 
 @command(
@@ -99,9 +109,14 @@ def _remark(exported: Exported, options: Mapping[str, Any]) -> None:
     """What the user should know beside the report."""
     manifest = exported.manifest
     warn(exported.warnings)
-    if manifest.config.record.depth_upfront and manifest.form == "unrolled" and "plan" not in options:
+    if manifest.config.ragged and manifest.form == "unrolled" and "plan" not in options:
+        what = (
+            "a checkpoint with thresholds of its own"
+            if manifest.config.thresholds
+            else manifest.config.routing
+        )
         note(
-            "without a plan, token_choice exports the `full` bucket: exact, but every token runs every layer, so no "
+            f"without a plan, {what} exports the `full` bucket: exact, but every token runs every layer, so no "
             "compute is saved; `morvit-deploy calibrate` fits a plan"
         )
     if "dispatch" in options and manifest.dispatch == "single":

@@ -111,12 +111,13 @@ def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Option
         return unroll(model, bucket, options)
     if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
-        routing = None if model.config.capacity is None else Masked  # without a schedule no token leaves
+        routing = None if model.config.schedule is None else Masked  # otherwise the bucket holds every token
         return StaticMoRViT(model, bucket, plain, routing=routing).eval()
-    if model.config.capacity is None or options.with_depth:
+    if model.config.schedule is None or options.with_depth:
+        by = "" if model.config.thresholds is None else " by thresholds"
         raise TargetError(
-            f"form {variant!r}: got routing {model.config.routing!r}, depth output {options.with_depth}; expected "
-            "routing 'expert_choice' or 'expert_choice_flat' with a capacity, and no depth output"
+            f"form {variant!r}: got routing {model.config.routing!r}{by}, depth output {options.with_depth}; "
+            "expected routing 'expert_choice' or 'expert_choice_flat' by a capacity, and no depth output"
         )
     plain = replace(options, cls_only=False, frozen_keys=False)
     return StaticMoRViT(model, bucket, plain, routing=GatherScatter).eval()

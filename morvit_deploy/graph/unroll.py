@@ -103,7 +103,7 @@ def unroll(
 ) -> StaticMoRViT:
     """Return the static graph of one bucket, which equals `model` under that bucket's schedule.
 
-    `plan` is the plan of the bucket; without it, the graph routes by top-k.
+    `plan` is the plan of the bucket; without it, the graph routes as the checkpoint does.
     """
     return StaticMoRViT(model, bucket, options, plan).eval()
 

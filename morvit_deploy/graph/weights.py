@@ -9,9 +9,10 @@ from torch import nn
 from morvit_deploy.graph.style.blocks import StaticBlock
 from morvit_deploy.graph.style.ends import Classifier, StaticRouter
 from morvit_deploy.graph.style.styles import Options
-from morvit_deploy.model.plan import Bucket, Plan, routed_by
+from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import layer_names, routed_steps
+from morvit_deploy.model.routings.schedules import routed_by
 
 if TYPE_CHECKING:
     from morvit_deploy.graph.step import StaticRouting
@@ -30,7 +31,7 @@ class StaticWeights(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.capacity, self.options = model.config, bucket.capacity, options
-        self.thresholds = None if plan is None else plan.thresholds
+        self.thresholds = model.config.thresholds if plan is None else plan.thresholds
         self.lead = 0 if plan is None else plan.lead
         self.names = layer_names(model.config)
         self.routed = (

@@ -9,6 +9,7 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import applications, dense_macs, schedule_macs
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.routings.counting import block_macs
+from morvit_deploy.model.routings.schedules import routed_by
 
 _PARTS = {  # first component of a tensor's name -> part
     "patch_embed": "stem",
@@ -84,20 +85,21 @@ def untied_parameters(parts: Mapping[str, int], ties: tuple[Tie, ...]) -> int:
 
 def mac_counts(config: Config) -> Macs:
     """Return the MACs of one image with the checkpoint's own schedule, or with every token in every layer."""
-    tokens, capacity = config.num_tokens, own_plan(config).buckets[0].capacity
+    tokens, (bucket,) = config.num_tokens, own_plan(config).buckets
+    routed = None if config.thresholds is None else routed_by(config, config.thresholds)
     everything = config.num_layers * block_macs(config, tokens, tokens, tokens)
     return Macs(
         plain=_ends(config) + everything,
         masked=dense_macs(config),
-        gathered=schedule_macs(config, capacity, cls_only=False),
-        static=schedule_macs(config, capacity),
+        gathered=schedule_macs(config, bucket.capacity, cls_only=False, routed=routed),
+        static=bucket.macs,
     )
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """Return the stages of the static graph of a schedule; their MACs add up to `mac_counts(config).static`."""
-    assert config.capacity is not None
-    tokens, capacity = config.num_patches + 1, config.capacity
+    assert config.schedule is not None
+    tokens, capacity = config.num_patches + 1, config.schedule
     middle = config.sharing == "middle_cycle"
     upto = [schedule_macs(config, capacity[:r], cls_only=False) for r in range(len(capacity))]
     # without `last`, the final step is CLS only
@@ -123,5 +125,5 @@ def depths_of(config: Config) -> tuple[AtDepth, ...]:
 def _ends(config: Config) -> int:
     """MACs of the patch projection and the head."""
     tokens = config.num_tokens
-    bare = config.model_copy(update={"routing": "none", "router": None, "capacity": None})
+    bare = config.model_copy(update={"routing": "none", "router": None, "capacity": None, "thresholds": None})
     return dense_macs(bare) - config.num_layers * block_macs(config, tokens, tokens, tokens)

@@ -6,12 +6,11 @@ the MACs are equal; only which tokens run is left to chance. CLS is routed as le
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from morvit_deploy.model.accuracy import Interval, Z, wilson
+from morvit_deploy.model.accuracy import Interval, paired_interval, wilson
 from morvit_deploy.report import share
 
 
@@ -31,7 +30,7 @@ class Baseline:
         """The 95 % interval of the gain in top-1; without labels, of the agreement."""
         if self.top1 is None:
             return wilson(self.agreement, self.images)
-        return gain_interval(self.won, self.lost, self.images)
+        return paired_interval(self.won, self.lost, self.images)
 
     @property
     def gain(self) -> float | None:
@@ -63,14 +62,3 @@ def compare(learned: Sequence[int], at_random: Sequence[int], labels: Sequence[i
     lost = sum(b == label != a for a, b, label in pairs)
     right = sum(a == label for a, _, label in pairs)
     return Baseline(images, agreement, (right - won + lost) / images, right / images, won, lost)
-
-
-def gain_interval(won: int, lost: int, images: int) -> Interval:
-    """Return the 95 % interval of (won - lost) / images, a difference of paired shares.
-
-    Half an image is added to each of the four counts (A. Agresti and Y. Min, Statistics in Medicine 24, 2005).
-    """
-    total, difference = images + 2, won - lost
-    half = Z * math.sqrt(won + lost + 1 - difference**2 / total) / total
-    middle = difference / total
-    return Interval(middle - half, middle + half)

@@ -29,12 +29,13 @@ from morvit_deploy.inspecting.anatomy import (
     untied_parameters,
 )
 from morvit_deploy.inspecting.baseline import compare
+from morvit_deploy.inspecting.budget import SmallerBudget
 from morvit_deploy.inspecting.degeneracy import assess
 from morvit_deploy.inspecting.survey import DepthMaps, Seen, Survey, draw_survey
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import schedule_macs
+from morvit_deploy.model.plan import bucket_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Routing, Trace
@@ -111,10 +112,11 @@ def inspect(
 ) -> Inspection:
     """Parameters, ties and MACs of a checkpoint folder; with a folder of `images`, also what its routers do.
 
-    The reference runs in float32 on at most `limit` of the images, a seeded choice, and once more with random
-    selection of as many tokens, a baseline for the routers. With `out`, and if the model routes, writes a folder with
-    heat maps of the first `draw` images, `overview.png` and the record. `called` replaces the checkpoint's name in
-    reports, for a converted checkpoint. `tell` is called with each stage, `progress` with the share of images done.
+    The reference runs in float32 on at most `limit` of the images, a seeded choice. It runs again with random
+    selection of as many tokens, a baseline for the routers, and with fewer tokens in each routed step, which shows
+    how much depth matters. With `out`, and if the model routes, writes a folder with heat maps of the first `draw`
+    images, `overview.png` and the record. `called` replaces the checkpoint's name in reports, for a converted
+    checkpoint. `tell` is called with each stage, `progress` with the share of images done.
 
     Raises ConfigError, CheckpointError, ImageError or OutputError.
 
@@ -178,7 +180,7 @@ def _static(checkpoint: Path, model: MoRViT) -> Inspection:
         untied_parameters=untied_parameters(parts, ties),
         twins=_twins(model, [tie.block for tie in ties]),
         macs=mac_counts(config),
-        stages=() if config.capacity is None else stages_of(config),
+        stages=() if config.schedule is None else stages_of(config),
         by_depth=depths_of(config) if config.record.depth_upfront else (),
     )
 
@@ -206,6 +208,7 @@ class _Run:
         self.pixels: list[Pixels] = []
         self.distinct: dict[str, int] = {}  # digest of pixels -> index of the first image
         self.shuffle = torch.Generator().manual_seed(0)
+        self.budget = SmallerBudget(model)
 
     def over_folder(self, progress: Callable[[float], None]) -> None:
         with fitting_threads(self.model.config):
@@ -217,7 +220,9 @@ class _Run:
         normalised = torch.from_numpy(normalise(pixels, self.model.config.preprocess))
         with torch.inference_mode():
             outcome = self.model(normalised)
-            at_random = self._at_random(normalised)
+            at_random = self._at_random(normalised, outcome.traces)
+            if self.model.config.record.routes:
+                self.budget.add(normalised, outcome, [entry.label for entry in entries])
         check_finite(outcome.logits.numpy(), "logits of the checkpoint")
         depths, guesses = outcome.depth.numpy().astype(np.uint16), outcome.logits.argmax(dim=1).tolist()
         for entry, shown, depth, guess, chance, trace in zip(
@@ -233,21 +238,21 @@ class _Run:
             name = entry.path.relative_to(self.folder.folder).as_posix()
             everyone = (self.model.config.num_patches,) * self.model.config.num_steps
             self.counts.append(trace.counts or everyone)  # without routing there are no decisions
-            macs = schedule_macs(self.model.config, self.counts[-1])
+            macs = bucket_macs(self.model.config, self.counts[-1], self.model.config.thresholds)
             self.seen.append(Seen(name, entry.label, guess, float(depth.mean()), macs, chance))
 
-    def _at_random(self, normalised: torch.Tensor) -> list[int] | list[None]:
-        """Return the classes if tokens are selected at random; None for each image without routing."""
-        config = self.model.config
-        if not config.record.routes:
+    def _at_random(self, normalised: torch.Tensor, traces: list[Trace]) -> list[int] | list[None]:
+        """Return the classes if as many tokens are selected at random; None for each image without routing."""
+        if not self.model.config.record.routes:
             return [None] * len(normalised)
-        outcome = self.model(normalised, Routing(capacity=config.capacity, shuffle=self.shuffle))
-        classes: list[int] = outcome.logits.argmax(dim=1).tolist()
-        return classes
+        return [
+            int(self.model(image[None], Routing(capacity=trace.counts, shuffle=self.shuffle)).logits.argmax())
+            for image, trace in zip(normalised, traces, strict=True)
+        ]
 
     def survey(self) -> Survey:
         config, depth = self.model.config, np.stack(self.depths)
-        assessment = baseline = None
+        assessment = baseline = adaptivity = None
         if config.record.routes:
             seen = [self.seen[i] for i in self.distinct.values()]
             baseline = compare(
@@ -257,13 +262,15 @@ class _Run:
             )
             spread = [_mean(column) for column in np.array(self.spreads).T]
             different = depth[list(self.distinct.values())]
-            assessment = assess(different, config.num_steps, spread, config.capacity, baseline)
+            assessment = assess(different, config.num_steps, spread, config.schedule, baseline)
+            adaptivity = self.budget.adaptivity(list(self.distinct.values()))
         return Survey(
             images=tuple(self.seen),
             mean_tokens=tuple(np.mean(self.counts, axis=0).tolist()),
             histogram=tuple(np.bincount(depth.ravel(), minlength=config.num_steps + 1) / depth.size),
             assessment=assessment,
             baseline=baseline,
+            adaptivity=adaptivity,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.files import is_own_png, write_bytes
 from morvit_deploy.inspecting.baseline import Baseline
 from morvit_deploy.inspecting.degeneracy import Assessment, Depth
@@ -41,6 +42,7 @@ class Survey:
     assessment: Assessment | None  # None without routing
     pictures: tuple[str, ...] = ()
     baseline: Baseline | None = None  # learned routing against random selection; None without routing
+    adaptivity: Adaptivity | None = None  # whether adaptive depth can pay; None without routing
 
     def __repr__(self) -> str:
         top1 = "" if self.top1 is None else f", top-1 {self.top1:.1%}"
@@ -70,6 +72,7 @@ class Survey:
             "histogram": list(self.histogram),
             "judgement": self.assessment and self.assessment.as_dict(),
             "baseline": self.baseline and self.baseline.as_dict(),
+            "adaptivity": self.adaptivity and self.adaptivity.as_dict(),
             "pictures": list(self.pictures),
             "images": [asdict(seen) for seen in self.images],
         }

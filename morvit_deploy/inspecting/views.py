@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from morvit_deploy.calibration.adaptivity.views import adaptivity_table
 from morvit_deploy.inspecting.survey import OVERVIEW, Survey, class_name, survey_png
 from morvit_deploy.model.config import Config, RouterConfig
 from morvit_deploy.report import Picture, Report, Table, count, share
@@ -49,7 +50,10 @@ def _result(found: Inspection) -> str:
         return f"{cost}."
     images, baseline = found.survey.assessment.images, found.survey.baseline
     chance = "" if baseline is None else f" At the same MACs, {baseline}; 95 % interval in brackets."
-    return f"Routing on {images:,} different images: {found.survey.assessment.summary}.{chance} {cost}."
+    adaptivity = found.survey.adaptivity
+    prospect = f" {adaptivity.sentence}" if adaptivity is not None and adaptivity.sentence else ""
+    summary = found.survey.assessment.summary
+    return f"Routing on {images:,} different images: {summary}.{chance}{prospect} {cost}."
 
 
 def _picture(found: Inspection) -> Picture | None:
@@ -68,6 +72,8 @@ def survey_tables(survey: Survey, config: Config) -> list[Table]:
     tables = [survey_table(survey, config), image_table(survey, config)]
     if survey.assessment is not None:
         tables[1:1] = [check_table(survey.assessment), depth_table(survey, config)]
+    if survey.adaptivity is not None:
+        tables[2:2] = [adaptivity_table(survey.adaptivity)]
     return tables
 
 
@@ -134,13 +140,13 @@ def mac_table(found: Inspection) -> Table:
     rows = [("plain ViT with the same number of layers", macs.plain)]
     if config.record.routes:
         rows.append(("tokens that leave are masked, as in eager code", macs.masked))
-    if config.capacity is not None:
+    if config.schedule is not None:
         rows.append(("only active tokens in each step", macs.gathered))
     rows.append(("static graph, after the exact rewrites", macs.static))
     caption = ""
-    if config.record.depth_upfront:
+    if config.ragged:
         caption = "without a plan every token runs every layer, which saves nothing"
-    if config.record.depth_upfront and found.survey is not None:
+    if config.ragged and found.survey is not None:
         mean = float(np.mean([seen.macs for seen in found.survey.images]))
         rows.append((f"static graph fitted to each image, mean of {len(found.survey.images)}", round(mean)))
     body = [(name, count(value), f"{macs.plain / value:.2f}×") for name, value in rows]
@@ -184,7 +190,7 @@ def survey_table(survey: Survey, config: Config) -> Table:
         return Table("Results on images (reference, float32)", ("what", "value"), rows)
     found = survey.assessment
     rows.append(("mean depth", f"{survey.mean_depth:.2f} of {config.num_steps} steps"))
-    if config.capacity is None:  # a capacity determines the mean
+    if config.schedule is None:  # a schedule determines the mean
         rows.append(("per image", f"{min(depths):.2f} to {max(depths):.2f}"))
     rows.append(("most common depth", f"{found.common_depth}: {share(found.common_share)} of patch tokens"))
     if found.image_share is not None:
@@ -235,6 +241,9 @@ def _routing_rows(config: Config) -> list[tuple[str, str]]:
     rows = [("routing", config.record.describe(config))]
     if config.router is None:
         return rows
+    if config.thresholds is not None:
+        taus = ", ".join("–" if threshold is None else f"{threshold:.4g}" for threshold in config.thresholds)
+        rows.append(("thresholds", f"{taus} (router logits per step; – if every token continues)"))
     return [
         *rows,
         ("router", _router(config.router, config)),

@@ -17,6 +17,9 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "onnxsim": "export",
     "safetensors": "export",
     "torch": "export",
+    "coreai": "coreai",
+    "coreai_opt": "coreai",
+    "coreai_torch": "coreai",
     "coremltools": "coreml",
     "ray": "ray",
     "segno": "browser",
@@ -30,6 +33,14 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "psutil": "",
     "pydantic": "",
 }
+
+# distribution -> import name, where they differ by more than a hyphen
+MODULES = {"coreai-core": "coreai", "pillow": "PIL", "pytest-xdist": "xdist", "scikit-learn": "sklearn"}
+
+
+def module_of(distribution: str) -> str:
+    """The import name of a distribution."""
+    return MODULES.get(distribution, distribution.replace("-", "_"))
 
 
 def install_line(extra: str) -> str:
@@ -53,8 +64,9 @@ def names_extra(what: str) -> Iterator[None]:
         raise _missing([error.name], what, EXTRAS[error.name]) from error
 
 
-def require(modules: Iterable[str], what: str, extra: str) -> None:
-    """MissingExtraError for those of `modules` that are optional and not installed; `extra` installs all of them."""
+def require(distributions: Iterable[str], what: str, extra: str) -> None:
+    """MissingExtraError for those that are optional and not installed; `extra` installs all of them."""
+    modules = [module_of(name) for name in distributions]
     if absent := [module for module in modules if EXTRAS.get(module) and is_missing(module)]:
         raise _missing(absent, what, extra)
 

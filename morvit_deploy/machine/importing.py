@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from morvit_deploy.agent.core.child import Child, own_stdout, say
 from morvit_deploy.agent.core.faults import AgentError
+from morvit_deploy.machine.extras import module_of
 
-MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}  # distribution -> module
 TIMEOUT_S = 120.0  # for one library: PyTorch from a cold, slow disk takes half a minute
 SHOWN = 120  # characters of an error
 START = (  # not from the current folder, in which a user may have a file torch.py
@@ -30,7 +30,7 @@ def try_imports(names: Iterable[str], timeout_s: float = TIMEOUT_S) -> dict[str,
         child = _child(timeout_s)
         try:
             while waiting:
-                found[waiting[0]] = child.ask({"module": _module(waiting[0])}, "importing", timeout_s)[
+                found[waiting[0]] = child.ask({"module": module_of(waiting[0])}, "importing", timeout_s)[
                     "problem"
                 ]
                 del waiting[0]
@@ -56,10 +56,6 @@ def _problem(module: str) -> str:
         text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
         return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
     return ""
-
-
-def _module(name: str) -> str:
-    return MODULES.get(name, name.replace("-", "_"))
 
 
 def _child(timeout_s: float) -> Child:

@@ -38,6 +38,17 @@ def wilson(part: float, images: int) -> Interval:
     return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
+def paired_interval(won: float, lost: float, images: int) -> Interval:
+    """Return the 95 % interval of (won - lost) / images, a difference of paired shares.
+
+    Half an image is added to each of the four counts (A. Agresti and Y. Min, Statistics in Medicine 24, 2005).
+    """
+    total, difference = images + 2, won - lost
+    half = Z * math.sqrt(won + lost + 1 - difference**2 / total) / total
+    middle = difference / total
+    return Interval(middle - half, middle + half)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A plan's accuracy on some images, and that of the trained model on the same images."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from morvit_deploy.errors import CheckpointError, OutputError, listed
 from morvit_deploy.files import make_readable, new_folder
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.config import Config, load_config
+from morvit_deploy.model.config import Config, checked, load_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.strict_json import parse_json
 
@@ -56,12 +56,14 @@ def build_model(config: Config, tensors: dict[str, Tensor], source: Path) -> MoR
 def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> None:
     """Write the configuration and the weights to a folder, atomically; loading returns identical tensors.
 
-    Raises OutputError where `folder` exists, unless `force`, or cannot be written.
+    Raises OutputError where `folder` exists, unless `force`, or cannot be written, and ConfigError for a
+    configuration that could not be loaded, such as one with a threshold that is NaN.
 
     >>> md.save_checkpoint(model, "checkpoint", force=True)
     """
+    config = checked(model.config)
     with new_folder(Path(folder), marker="config.json", lists=checkpoint_files, force=force) as partial:
-        (partial / "config.json").write_text(model.config.to_json(), encoding="utf-8")
+        (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
         tensors = {  # copies: safetensors rejects tensors that share memory
             name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in model.state_dict().items()

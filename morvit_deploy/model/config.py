@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,7 +26,12 @@ from pydantic_core import PydanticCustomError
 
 from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.routings import ROUTINGS
-from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.model.routings.record import Mode, RoutingRecord
+from morvit_deploy.model.routings.schedules import (
+    schedule_problems,
+    threshold_problems,
+    unthresholded_problems,
+)
 from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit/1"
@@ -33,11 +39,13 @@ MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 MAX_SIZE = 1_000_000  # a larger size is a typing error
 MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, those of 0 … 255 near 120
 MAX_PATCHES = 65_536  # 256 × 256: one head's attention matrix is then 17 GB
+FURTHEST = float(np.finfo(np.float32).max)
 
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit: float32 in the graph
 
 
 def _known(routing: str) -> str:
@@ -137,6 +145,8 @@ class Config(Strict):
     labels: tuple[str, ...] | None
     head_activation: Literal["softmax", "sigmoid"] = "softmax"
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
+    # on router logits, one for each step (null: not routed); `capacity` then holds the mean counts of training
+    thresholds: tuple[Threshold | None, ...] | None = None
     provenance: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -151,6 +161,25 @@ class Config(Strict):
     def record(self) -> RoutingRecord:
         """Properties of the routing. Code outside `model/` and `graph/` reads them and never compares the name."""
         return ROUTINGS[self.routing]
+
+    @property
+    def schedule(self) -> tuple[int, ...] | None:
+        """The number of tokens that run each step of every image; None if it depends on the image, or is always N."""
+        return self.capacity if self.thresholds is None else None
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the trained model runs as many tokens as an image needs, by depths or by its own thresholds.
+
+        Without a plan such a checkpoint is exported as one bucket that holds every token; calibration fits smaller
+        ones to the counts, and every plan that routes as it was trained gives the same logits.
+        """
+        return self.record.routes and self.schedule is None
+
+    @property
+    def own_mode(self) -> Mode:
+        """The plan mode that routes as the model was trained."""
+        return self.record.own_mode if self.thresholds is None else "threshold"
 
     @property
     def num_patches(self) -> int:
@@ -242,7 +271,33 @@ class Config(Strict):
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")
         if record.has_schedule:
             problems += schedule_problems(self.capacity, self)
+        if self.thresholds is not None:
+            problems += self._threshold_problems(self.thresholds)
         return problems
+
+    def _threshold_problems(self, thresholds: tuple[float | None, ...]) -> list[str]:
+        """Reasons why these are not the thresholds of a trained model."""
+        if "threshold" not in self.record.modes:
+            fitting = " or ".join(repr(name) for name, one in ROUTINGS.items() if "threshold" in one.modes)
+            return [
+                f"thresholds: got {_cut(json.dumps(thresholds))} with routing {self.routing!r}, expected null: only "
+                f"{fitting} routes by thresholds"
+            ]
+        if problems := threshold_problems(thresholds, self):
+            return problems
+        if all(threshold is None for threshold in thresholds):
+            return [
+                "thresholds: got only null, expected a number for at least one step; omit the field if tokens are "
+                "selected by top-k"
+            ]
+        return unthresholded_problems(self.capacity or (), thresholds, self)
+
+    @model_serializer(mode="wrap")
+    def _without_thresholds(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = fields(self)
+        if self.thresholds is None:  # as before the field existed: digests of older checkpoints stay the same
+            written.pop("thresholds", None)
+        return written
 
     def to_json(self) -> str:
         """Return the text of `config.json`; `parse_config` restores an equal object."""
@@ -253,28 +308,6 @@ class Config(Strict):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[str]:
-    """Return the reasons why `capacity` is not a valid schedule for `config`; empty if it is valid."""
-    steps, most = config.num_steps, config.routed_tokens
-    if capacity is None:
-        return [f"capacity: got null, expected {steps} numbers (one for each step)"]
-    problems = []
-    if len(capacity) != steps:
-        problems.append(f"capacity: got {len(capacity)} numbers, expected {steps} (one for each step)")
-    if max(capacity, default=0) > most:
-        counted = "the patch tokens and CLS" if config.record.routes_cls else "the patch tokens"
-        problems.append(f"capacity: got {max(capacity)}, expected at most {most} ({counted})")
-    rises = (
-        [r for r in range(1, len(capacity)) if capacity[r] > capacity[r - 1]] if config.record.nested else []
-    )
-    problems += [
-        f"capacity[{r}]: got {capacity[r]} after {capacity[r - 1]}; a token that has left does "
-        "not return, so capacities must not increase"
-        for r in rises
-    ]
-    return problems
-
-
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
     """Parse the text of a `config.json`; ConfigError lists every wrong field."""
     parse_json(text, source, what=f"a {FORMAT} configuration")
@@ -282,6 +315,14 @@ def parse_config(text: str | bytes, source: str = "config.json") -> Config:
         return Config.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{source} is not a {FORMAT} configuration:\n{explain(error)}") from None
+
+
+def checked(config: Config) -> Config:
+    """Return a configuration that training may have changed as it would be read; ConfigError if it could not be."""
+    try:
+        return Config.model_validate(dict(config), strict=False)  # lists become tuples
+    except ValidationError as error:
+        raise ConfigError(f"the model's configuration is not one of {FORMAT}:\n{explain(error)}") from None
 
 
 def load_config(folder: Path) -> Config:
@@ -320,5 +361,8 @@ def explain(error: ValidationError) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

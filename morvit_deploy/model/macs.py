@@ -18,14 +18,18 @@ from morvit_deploy.model.routings.counting import (
     routed_steps,
     router_macs,
 )
+from morvit_deploy.model.routings.schedules import routed_by
 
 
 def dense_macs(config: Config) -> int:
     """Return the MACs of every token in every layer and every router, as in eager code that masks tokens."""
     tokens = config.num_tokens
-    routed = router_macs(config) * tokens
-    if config.capacity is not None:
-        routed *= sum(routed_steps(config, config.capacity))
+    routers = 1
+    if config.thresholds is not None:
+        routers = sum(routed_by(config, config.thresholds))
+    elif config.capacity is not None:
+        routers = sum(routed_steps(config, config.capacity))
+    routed = routers * router_macs(config) * tokens
     return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
 
 
@@ -84,17 +88,6 @@ def _ends(config: Config) -> int:
 
 def _patch_macs(config: Config) -> int:
     return config.num_patches * config.in_channels * config.patch_size**2 * config.embed_dim
-
-
-def last_step_is_cls_alone(config: Config) -> bool:
-    """Whether the last step updates CLS alone, with all tokens as keys, so that its routing has no effect."""
-    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1
-    return alone and config.attention_scope == "all"
-
-
-def last_step_decides(config: Config) -> bool:
-    """Whether the last step's router affects the logits, through the gate's score or through the routing."""
-    return config.gate != "hard" or not last_step_is_cls_alone(config)
 
 
 def applications(config: Config) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,15 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from morvit_deploy.errors import PlanError, listed
-from morvit_deploy.model.config import Config, Count, Strict, explain, schedule_problems
-from morvit_deploy.model.macs import last_step_decides, schedule_macs
+from morvit_deploy.model.config import Config, Count, Strict, Threshold, explain
+from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.routings.record import Mode
+from morvit_deploy.model.routings.schedules import (
+    routed_by,
+    schedule_problems,
+    threshold_problems,
+    unthresholded_problems,
+)
 from morvit_deploy.report import count, numbered
 from morvit_deploy.strict_json import parse_json
 
@@ -22,8 +29,6 @@ TAKEN = ("stem", "none", "keep")  # names of other graphs and branches; so is `k
 FULL = "full"  # the last bucket of a ladder: every token in every step, so it fits every image
 
 Share = Annotated[float, Field(ge=0, le=1)]
-FURTHEST = float(np.finfo(np.float32).max)
-Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit: float32 in the graph
 
 
 class Bucket(Strict):
@@ -152,22 +157,27 @@ def own_plan(config: Config) -> Plan:
 
     Without a schedule the bucket is `full`, every token in every step, which saves no compute.
     """
-    if config.capacity is not None:
-        return topk_plan(config, config.capacity)
+    if config.schedule is not None:
+        return topk_plan(config, config.schedule)
     everyone = (config.num_patches,) * config.num_steps
-    return _one_bucket(config, config.record.own_mode, FULL, everyone)
+    upto = None if config.thresholds is None else config.num_patches
+    bucket = Bucket(
+        name=FULL, capacity=everyone, macs=bucket_macs(config, everyone, config.thresholds), upto=upto
+    )
+    return Plan(format="morvit-plan/1", mode=config.own_mode, thresholds=config.thresholds, buckets=(bucket,))
 
 
 def topk_plan(config: Config, capacity: tuple[int, ...]) -> Plan:
     """Return a plan of one bucket that selects the top k by the given schedule."""
-    return _one_bucket(config, "topk", "topk", capacity)
+    bucket = Bucket(name="topk", capacity=capacity, macs=schedule_macs(config, capacity))
+    return Plan(format="morvit-plan/1", mode="topk", thresholds=None, buckets=(bucket,))
 
 
 def is_own(plan: Plan, config: Config) -> bool:
     """Whether the plan routes exactly as the checkpoint was trained, so that the exported graph is exact."""
-    if plan.mode == "threshold":
+    if plan.thresholds != config.thresholds:
         return False
-    return not config.record.has_schedule or plan.buckets[0].capacity == config.capacity
+    return config.schedule is None or plan.buckets[0].capacity == config.schedule
 
 
 def bucket_macs(
@@ -176,11 +186,6 @@ def bucket_macs(
     """Return the MACs of one image in a bucket, including the stem."""
     routed = None if thresholds is None else routed_by(config, thresholds)
     return schedule_macs(config, capacity, routed=routed)
-
-
-def routed_by(config: Config, thresholds: tuple[float | None, ...]) -> tuple[bool, ...]:
-    """Return, for each step of a threshold graph, whether the router is evaluated."""
-    return tuple(config.gate != "hard" or threshold is not None for threshold in thresholds)
 
 
 def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) -> Plan:
@@ -229,16 +234,18 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
     if plan.mode not in wanted:
         return [f"mode: got {plan.mode!r}, expected {' or '.join(wanted)} with routing {config.routing!r}"]
     problems = []
-    if plan.thresholds is not None and len(plan.thresholds) != steps:
-        return [f"thresholds: got {len(plan.thresholds)}, expected {steps} (one for each step)"]
+    if plan.thresholds is not None:
+        if config.thresholds not in (None, plan.thresholds):
+            return [
+                f"thresholds: got {json.dumps(plan.thresholds)}, expected the checkpoint's own, "
+                f"{json.dumps(config.thresholds)}; fit buckets to these with `morvit-deploy calibrate`"
+            ]
+        problems = threshold_problems(plan.thresholds, config)
+        if len(plan.thresholds) != steps:
+            return problems
     if plan.mode == "threshold" and plan.adaptive and all(t is None for t in plan.thresholds or ()):
         problems.append(
             "thresholds: got only null, expected at least one number: several buckets require a routed step"
-        )
-    if plan.thresholds and plan.thresholds[-1] is not None and not last_step_decides(config):
-        problems.append(
-            f"thresholds[{steps - 1}]: got {plan.thresholds[-1]}, expected null: only CLS is used after the last "
-            "step, so its router has no effect"
         )
     for bucket in plan.buckets:
         found = schedule_problems(bucket.capacity, config)
@@ -253,13 +260,8 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
             problems.append(
                 f"buckets.{bucket.name}.capacity[0]: expected {patches}: every token runs the first layer"
             )
-        before = (patches, *bucket.capacity)
-        problems += [
-            f"buckets.{bucket.name}.capacity[{step}]: got {before[step + 1]} after {before[step]}, expected "
-            f"{before[step]}: no token leaves at a step without a threshold"
-            for step, threshold in enumerate(plan.thresholds or ())
-            if threshold is None and before[step + 1] != before[step]
-        ]
+        fallen = unthresholded_problems(bucket.capacity, plan.thresholds or (), config)
+        problems += [f"buckets.{bucket.name}.{problem}" for problem in fallen]
         if (macs := bucket_macs(config, bucket.capacity, plan.thresholds)) != bucket.macs:
             problems.append(
                 f"buckets.{bucket.name}.macs: got {bucket.macs:,}, expected {macs:,} for this capacity"
@@ -274,8 +276,3 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
         if plan.mode == "threshold" and last.upto != patches:
             problems.append(f"buckets.{last.name}.upto: got {last.upto}, expected {patches}")
     return problems
-
-
-def _one_bucket(config: Config, mode: Mode, name: str, capacity: tuple[int, ...]) -> Plan:
-    bucket = Bucket(name=name, capacity=capacity, macs=schedule_macs(config, capacity))
-    return Plan(format="morvit-plan/1", mode=mode, thresholds=None, buckets=(bucket,))

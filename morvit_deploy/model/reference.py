@@ -104,9 +104,10 @@ class MoRViT(nn.Module):
     def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
         """Run normalised images (batch, 3, height, width); returns logits, token depths and traces.
 
-        Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2).
+        Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2), or by its
+        own thresholds (paper §5.3).
         """
-        chosen = route or Routing(capacity=self.config.capacity)
+        chosen = route or Routing.of(self.config)
         logits, depths, traces = [], [], []
         for h in self.embed(images):
             trace = Trace(states={"embed": h})

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from morvit_deploy.model.config import Config
+
 CONSTANT = 0.01  # router logits that differ by less than this share of their size hardly tell tokens apart
 
 
@@ -68,7 +70,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Routing:
-    """How to select tokens instead of by the checkpoint's own schedule.
+    """How to select tokens.
 
     expert_choice: with `thresholds`, a token continues if its router logit reaches the step's threshold (None: all
     continue), so the number of tokens depends on the image (paper §5.3). With `capacity`, at most that many tokens
@@ -83,6 +85,11 @@ class Routing:
     thresholds: Sequence[float | None] | None = None
     capacity: Sequence[int] | None = None
     shuffle: torch.Generator | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Routing:
+        """The routing that a checkpoint was trained with: its own thresholds, or its schedule."""
+        return cls(config.thresholds, config.schedule)
 
 
 @dataclass(frozen=True)

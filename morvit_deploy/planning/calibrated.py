@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.buckets.choice import cheapest_first, is_dominated
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import OutputError
@@ -63,8 +64,15 @@ class Calibrated(Shown):
         return adaptivity_pays(self)
 
     @property
+    def adaptivity(self) -> Adaptivity:
+        """How much accuracy depends on depth, how much token counts vary, and what follows."""
+        from morvit_deploy.planning.adaptivity import adaptivity_of
+
+        return adaptivity_of(self.points, self.floor, self.unit, self.dense)
+
+    @property
     def conclusion(self) -> str:
-        """The recommendation in a sentence, and whether adaptivity pays in another."""
+        """The recommendation, whether adaptivity pays, and whether it can, in a sentence each."""
         from morvit_deploy.planning.conclusion import conclusion
 
         return conclusion(self)
@@ -99,6 +107,7 @@ class Calibrated(Shown):
             "floor": self.floor.as_dict(),
             "recommended": None if self.recommended is None else self._named(self.recommended),
             "adaptivity_pays": self.adaptivity_pays,
+            "adaptivity": self.adaptivity.as_dict(),
             "chosen": self._named(self.chosen),
             "points": [self._judged(point) for point in self.points],
             "unreadable": [reason for _, reason in self.bad],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from morvit_deploy.calibration.buckets.choice import recommend
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.calibration.routing.sequence import OWN
-from morvit_deploy.report import count, numbered, share
+from morvit_deploy.report import cost_in, numbered, share
 
 if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated
@@ -17,8 +17,8 @@ FEW = 100  # images: with fewer, one image is more than 1 %
 
 
 def conclusion(found: Calibrated) -> str:
-    """The recommendation in a sentence, whether adaptivity pays, and what was chosen if that is another point."""
-    sentences = [_recommendation(found), _adaptivity(found)]
+    """The recommendation, whether adaptivity pays and can pay, and what was chosen if that is another point."""
+    sentences = [_recommendation(found), _adaptivity(found), _prospect(found)]
     if found.chosen != found.recommended:
         row = found.rows.index(found.chosen) + 1
         keeps = found.floor.keeps(found.chosen.agreement, found.chosen.top1)
@@ -35,25 +35,21 @@ def adaptivity_pays(found: Calibrated) -> bool | None:
     best = found.recommended
     if best is None or all(point.kind == "topk" for point in found.points):
         return None
-    if best.kind == "depth":
+    if best.is_fitted:
         return best.ladder is not None and len(best.ladder.schedules) > 1
     return best.kind == "threshold"
 
 
 def named(point: Point) -> str:
     """A point in words."""
-    if point.kind == "depth":
+    if point.is_fitted:
         assert point.ladder is not None
-        return f"{numbered(len(point.ladder.schedules), 'bucket')} fitted to the depths of tokens"
-    if point.kind == "topk" and point.scale == OWN:
+        to = "the depths of tokens" if point.kind == "depth" else "the checkpoint's own thresholds"
+        return f"{numbered(len(point.ladder.schedules), 'bucket')} fitted to {to}"
+    if point.kind == "topk" and point.scale == OWN and not point.replaces_thresholds:
         return "top-k at the trained capacities, which `export` gives without a plan"
     kind = {"topk": "top-k", "threshold": "thresholds"}[point.kind]
     return f"{kind} at {point.scale:g} × the trained capacities"
-
-
-def cost_in(value: float, unit: str) -> str:
-    """A cost with its unit."""
-    return f"{count(value)}MACs" if unit == "MACs" else f"{value:#.3g} ms"
 
 
 def _recommendation(found: Calibrated) -> str:
@@ -82,7 +78,7 @@ def _adaptivity(found: Calibrated) -> str:
     best, pays = found.recommended, adaptivity_pays(found)
     if best is None or pays is None:
         return ""
-    if best.kind == "depth":
+    if best.is_fitted:
         cheaper = (
             f"{found.dense / best.expected:.2f}× cheaper than `full`, which runs every token in every layer"
         )
@@ -94,6 +90,12 @@ def _adaptivity(found: Calibrated) -> str:
         return f"Adaptivity pays here: {_lead(found, other, 'top-k', 'costs')}."
     other = _cheapest(found, "threshold")
     return f"Adaptivity does not pay here: {_lead(found, other, 'thresholds', 'cost')}."
+
+
+def _prospect(found: Calibrated) -> str:
+    """Whether adaptive depth can pay, and why not; empty if the sentence before says it."""
+    adaptivity = found.adaptivity
+    return "" if adaptivity.outcome == "no thresholds keep accuracy" else adaptivity.sentence
 
 
 def _lead(found: Calibrated, other: Point | None, kind: str, verb: str) -> str:

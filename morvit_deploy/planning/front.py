@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from morvit_deploy.calibration.adaptivity.views import adaptivity_table
 from morvit_deploy.calibration.buckets.choice import is_dominated
 from morvit_deploy.files import OWN_PNG
-from morvit_deploy.planning.conclusion import cost_in
-from morvit_deploy.report import Picture, Report, Table, count, share
+from morvit_deploy.report import Picture, Report, Table, cost_in, count, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,11 @@ def calibration_report(
     """The conclusion, the front and the plan; the picture of the front is drawn where it is in no file."""
     drawn = None if picture else draw(calibrated)
     front = Picture("Pareto front", picture or Path("pareto.png"), content=drawn, chart=True)
-    parts: list[Table | Picture] = [front, front_table(calibrated), _plan_table(calibrated, plan_file)]
+    adaptivity = adaptivity_table(calibrated.adaptivity)
+    parts: list[Table | Picture] = [
+        *(front, front_table(calibrated), adaptivity),
+        _plan_table(calibrated, plan_file),
+    ]
     if calibrated.plan.mode != "topk":
         parts.append(_bucket_table(calibrated))
     title = "Calibration" if plan_file is None else f"Calibration: {plan_file}"

@@ -76,7 +76,8 @@ def calibrate(
     The plan is the cheapest that keeps the trained model's accuracy on the images: top-1 not below its 95 % interval
     or, without labels, agreement not below the interval of 99 %. `min_agreement` replaces this floor. `mode`
     "threshold" makes easy images cheap, "topk" runs the same number of tokens for every image (default: whichever
-    is cheaper); token_choice has a mode of its own. `buckets` counts `full` too (default: as many as gain 2 % each,
+    is cheaper); token_choice has a mode of its own. Where the checkpoint owns its thresholds, buckets are fitted to
+    these, unless `mode` is "topk". `buckets` counts `full` too (default: as many as gain 2 % each,
     at most 6). They are fitted to MACs or, with `cost` "measured", to milliseconds on this machine with `threads`
     threads.
 
@@ -253,7 +254,7 @@ def _begin(source: Source, wish: Wish) -> tuple[Config, Rounds]:
     """Return the configuration and the rounds, none of them done."""
     config = load_config(source.checkpoint)
     mode = mode_of(config, wish.mode or "threshold")  # which counts top-k too
-    return config, Rounds(config, source.run(mode, scales_of(config)), source.max_bad)
+    return config, Rounds(config, source.run(mode, scales_of(config, mode)), source.max_bad)
 
 
 def _next(source: Source, rounds: Rounds, shard: Shard = WHOLE) -> Task:

@@ -33,9 +33,10 @@ OFF_MAC = pytest.mark.skipif(platform.system() == "Darwin", reason="there nothin
 ALLOWED = {
     "numpy",
     "coremltools",
+    "coreai",
     "PIL",
     "rich",
-}  # Pillow for picture inputs; rich only to print on a terminal
+}  # coreai only for its assets; Pillow for picture inputs; rich only to print on a terminal
 
 
 @pytest.fixture(scope="module")

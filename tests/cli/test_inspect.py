@@ -141,6 +141,8 @@ def test_healthy_routing_is_drawn_without_a_warning(tmp_path: Path, image_files:
     assert survey["mean_depth"] == pytest.approx(21 / 16)
     assert survey["histogram"] == pytest.approx([4 / 16, 6 / 16, 3 / 16, 3 / 16])
     assert survey["top1"] is None
+    assert survey["adaptivity"]["outcome"] == "too few images", "a handful"
+    assert survey["adaptivity"]["sentence"] in " ".join(result.stdout.split())
 
 
 def test_degenerate_routing_is_warned_about(tmp_path: Path, image_files: list[Path]) -> None:
@@ -191,7 +193,10 @@ def test_better_than_chance_passes_in_ci(tmp_path: Path) -> None:
     command = (tmp_path / "model", "--images", images, "-o", tmp_path / "out", "--draw", "0")
     result = _inspect(*command, "--fail-on-degenerate")
     assert result.exit_code == 0, result.output
-    assert "passed: uniform, blind, undecided, random" in " ".join(result.stdout.split())
+    words = " ".join(result.stdout.split())
+    assert "passed: uniform, blind, undecided, random" in words
+    assert "Counts vary, depth matters: adaptive routing can save up to " in words
+    assert "one bucket for all images; `calibrate` compares it with top-k." in words
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,15 @@ import pytest
 from places import EXAMPLES
 from swift import syntax_problems
 
+from morvit_deploy.exporters.coreai.names import ASSET
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import DESCRIPTION, TEMPLATE
+from morvit_deploy.exporters.kit.write import DESCRIPTION, TEMPLATE
 
 IOS = EXAMPLES / "ios"
 PROJECT = IOS / "MoRViTCamera.xcodeproj" / "project.pbxproj"
 EXPORTED = (
-    f"Model/{PACKAGE}",
-    f"Model/{DESCRIPTION}",
-    "Model/MoRViTKit",
-)  # what prepare.sh puts beside the project
+    "Model/MoRViTKit"  # what the project names of the bundle; it follows MoRViTCamera/, where the model lies
+)
 TOKEN = re.compile(
     r'\s+|//[^\n]*|/\*.*?\*/|(?P<text>"(?:[^"\\]|\\.)*"|[\w./$]+)|(?P<sign>[{}()=;,])', re.DOTALL
 )
@@ -110,8 +109,8 @@ def test_files_exist_or_are_exported(objects: dict[str, dict[str, Any]]) -> None
     files = [each["path"] for each in of(objects, "PBXFileReference") if each["sourceTree"] == "<group>"]
     folders = [each["path"] for each in of(objects, "PBXFileSystemSynchronizedRootGroup")]
     packages = [each["relativePath"] for each in of(objects, "XCLocalSwiftPackageReference")]
-    assert sorted([*files, *packages]) == sorted(EXPORTED)
-    assert all((IOS / folder).is_dir() for folder in folders)
+    assert [*files, *packages] == [EXPORTED]
+    assert folders == ["MoRViTCamera"] and all((IOS / folder).is_dir() for folder in folders)
     assert '-o "$here/Model"' in (IOS / "prepare.sh").read_text()
     assert "Model/" in (IOS / ".gitignore").read_text().split()
 
@@ -122,9 +121,10 @@ def test_the_app_is_linked_with_the_library(objects: dict[str, dict[str, Any]]) 
     assert f'.library(name: "{product["productName"]}"' in (TEMPLATE / "Package.swift").read_text()
     assert objects[product["package"]]["relativePath"] == "Model/MoRViTKit"
     built = [objects[number] for phase in target["buildPhases"] for number in objects[phase]["files"]]
-    assert {each.get("fileRef") or each.get("productRef") for each in built} == {
-        number for number, each in objects.items() if each.get("path") in EXPORTED[:2] or each is product
-    }
+    assert [objects[each["productRef"]] for each in built] == [product]
+    assert target["fileSystemSynchronizedGroups"] == [
+        number for number, each in objects.items() if each["isa"] == "PBXFileSystemSynchronizedRootGroup"
+    ]
 
 
 def test_settings_are_those_of_an_app_with_a_camera(objects: dict[str, dict[str, Any]]) -> None:
@@ -167,14 +167,31 @@ def test_the_sample_is_in_the_app() -> None:
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
 def test_prepare_exports_to_where_the_project_looks(tmp_path: Path) -> None:
-    """With a stand-in for the command that writes down how it was called."""
+    """With a stand-in for the command that writes down how it was called, and a bundle."""
+    ios = tmp_path / "ios"
+    (ios / "MoRViTCamera").mkdir(parents=True)
+    shutil.copy(IOS / "prepare.sh", ios)
     stand_in = tmp_path / "morvit-deploy"
-    stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\n')
-    stand_in.chmod(0o755)
+    lines = [
+        "#!/bin/sh",
+        f'printf "%s\\n" "$@" > {tmp_path}/called',
+        f"rm -rf {ios}/Model",
+        f"mkdir {ios}/Model",
+    ]
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    for given in ([], ["some checkpoint", "--plan", "a plan.json"]):
-        subprocess.run(["sh", str(IOS / "prepare.sh"), *given], env={**os.environ, "PATH": path}, check=True)
+    core_ai = ["some checkpoint", "--plan", "a plan.json", "--target", "coreai"]
+    for given, model in ((list[str](), PACKAGE), (core_ai, ASSET)):
+        bundle = [
+            f"mkdir {ios}/Model/{model}",
+            f"touch {ios}/Model/{DESCRIPTION} {ios}/Model/{model}/weights",
+        ]
+        stand_in.write_text("\n".join([*lines, *bundle]) + "\n")
+        stand_in.chmod(0o755)
+        subprocess.run(["sh", str(ios / "prepare.sh"), *given], env={**os.environ, "PATH": path}, check=True)
         called = (tmp_path / "called").read_text().splitlines()
-        checkpoint, *options = given or [f"{IOS}/../digits-expert"]
-        fixed = ["--target", "coreml", "--with-depth", "--force", "-o", str(IOS / "Model")]
+        checkpoint, *options = given or [f"{ios}/../digits-expert"]
+        fixed = ["--target", "coreml", "--with-depth", "--force", "-o", str(ios / "Model")]
         assert called == ["export", checkpoint, *fixed, *options]
+        copied = ios / "MoRViTCamera" / "Model"
+        assert sorted(path.name for path in copied.iterdir()) == sorted([DESCRIPTION, model])
+        assert (copied / model / "weights").is_file()

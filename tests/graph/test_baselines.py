@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_matrix import DENSE, EVERY, EXPERT, FLAT, OPTIONS, TOKEN, named
+from config_matrix import DENSE, EVERY, EXPERT, FLAT, OPTIONS, OWNING, TOKEN, named
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
@@ -34,7 +34,7 @@ def assert_same(config: Config, variant: Variant, options: Options, batch: int, 
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_masked(changes: dict[str, Any], batch: int) -> None:
     options = Options(with_depth=changes.get("routing") != "none", style=style_for_batch(batch))
     assert_same(make_config(**changes), "masked", options, batch)
@@ -44,6 +44,13 @@ def test_masked(changes: dict[str, Any], batch: int) -> None:
 @pytest.mark.parametrize("changes", [*EXPERT, *FLAT, *ROUTED], ids=named)
 def test_gather_scatter(changes: dict[str, Any], batch: int) -> None:
     assert_same(make_config(**changes), "gather_scatter", Options(style=style_for_batch(batch)), batch)
+
+
+@pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
+def test_no_rewrite_makes_a_baseline_cheaper(variant: Variant) -> None:
+    config = make_config()
+    options = build_graph(variant, random_model(config), own_bucket(config), Options()).options
+    assert not options.cls_only and not options.frozen_keys
 
 
 @pytest.mark.parametrize("variant", ["masked", "gather_scatter"])
@@ -69,7 +76,7 @@ def test_random_schedules(variant: Variant, capacity: list[int], scope: str, gat
     assert_same(config, variant, Options(style=STYLES["rows"]), 2, seed)
 
 
-@pytest.mark.parametrize("changes", [*TOKEN, *DENSE], ids=named)
+@pytest.mark.parametrize("changes", [*TOKEN, *DENSE, *OWNING[:1]], ids=named)
 def test_gather_scatter_is_for_schedules(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     with pytest.raises(TargetError, match=f"got routing '{config.routing}'"):

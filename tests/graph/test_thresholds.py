@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
+from config_matrix import OWNING, named
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels
@@ -14,7 +15,7 @@ from tiny_models import EXACT, make_config, normalised, random_model, random_pix
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import unroll
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.plan import Plan, is_own, own_plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.trace import Outcome, Routing
 
@@ -98,6 +99,22 @@ def test_depth_buckets_are_the_ragged_model(changes: dict[str, Any]) -> None:
     falling = tuple(max(1, N - 4 * s) for s in range(steps))
     plan = depth_plan(config, [falling, (N, *(max(1, N - 2 * s) for s in range(1, steps)))])
     hold(random_model(config, dtype=torch.float64), plan)
+
+
+@pytest.mark.parametrize("changes", OWNING, ids=named)
+def test_buckets_of_a_checkpoint_with_thresholds_are_the_checkpoint(changes: dict[str, Any]) -> None:
+    config = make_config(**changes)
+    assert config.thresholds is not None and config.capacity is not None
+    model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 4)
+    plan = threshold_plan(config, config.thresholds, [config.capacity])
+    assert is_own(plan, config) and is_own(own_plan(config), config)
+    trained, ragged = (
+        model(normalised(config, pixels)),
+        model(normalised(config, pixels), Routing(config.thresholds)),
+    )
+    assert torch.equal(trained.logits, ragged.logits) and torch.equal(trained.depth, ragged.depth)
+    hold(model, plan)
+    hold(model, own_plan(config))
 
 
 def test_one_token_left() -> None:

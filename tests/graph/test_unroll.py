@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from config_matrix import EVERY, EXPERT, OPTIONS, named
+from config_matrix import EVERY, EXPERT, OPTIONS, OWNING, named
 from flat_models import CLS_RUNS, wandering_model
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ def assert_same(outcome: Outcome, answer: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_equals_the_reference(changes: dict[str, Any], batch: int) -> None:
     assert_same(*both(make_config(**changes), Options(style=style_for_batch(batch)), batch))
 

@@ -20,6 +20,14 @@ def threshold_ladder() -> Plan:
     return plan.model_copy(update={"buckets": buckets, "calibration": {"overflow": OVERFLOW}})
 
 
+STEPPED = (0.3, 0.0, -0.2)
+
+
+def stepped_ladder() -> Plan:
+    """One threshold for each step, so that two that changed places show."""
+    return threshold_plan(EXPERT, STEPPED, [(4, 4, 1), (8, 6, 2)], upto=(4, 8))
+
+
 def depth_ladder() -> Plan:
     """Of a token_choice model of three layers; it says nothing of its calibration."""
     return depth_plan(TOKEN, [(16, 9, 4)])

@@ -47,6 +47,14 @@ OPTIONS: list[dict[str, Any]] = [
     {"capacity": [1, 1, 1], "attention_scope": "all"},
 ]
 
+OWNING: list[dict[str, Any]] = [  # checkpoints with thresholds of their own
+    {"thresholds": [0.0, 0.0, 0.1], "capacity": [8, 5, 2]},
+    {"thresholds": [0.0, None, -0.2], "capacity": [8, 8, 4], "gate": "delta", "router": {"shared": True}},
+    {"thresholds": [None, 0.1, None], "capacity": [16, 7, 7], "gate": "hard", "sharing": "cycle",
+     "attention_scope": "all"},
+    {"thresholds": [-0.3, 0.0, 0.2], "capacity": [9, 6, 3], "gate": "hard", "sharing": "cycle", "cycle_depth": 2},
+]  # fmt: skip  # one checkpoint per entry
+
 
 def named(changes: dict[str, Any]) -> str:
     """A readable test id."""

@@ -16,7 +16,8 @@ from morvit_deploy.bundle.manifest import Manifest, describe_files, open_manifes
 from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Package
-from morvit_deploy.exporters.coreml.sdk.load import coremltools, mil_name, quiet
+from morvit_deploy.exporters.coreml.sdk.load import coremltools, quiet
+from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.measuring.apple.dispatching import Reply
 from morvit_deploy.measuring.apple.placement import CPU, NE, PlacedOp
@@ -164,10 +165,10 @@ class Played:
     def run(self, name: str, feeds: Mapping[str, Any], units: str) -> Arrays:
         runner = self.session.runner
         ports = [port.name for port in self.session.manifest.carried]
-        named = {mil_name(port): port for port in (*ports, "image")}
+        named = {plain_name(port): port for port in (*ports, "image")}
         own = {named[key]: value for key, value in feeds.items()}
         part = runner
         if isinstance(runner, HostDispatch):
             part = runner.stem if name == STEM else runner.trunk(name)
-        outputs = {mil_name(key): value for key, value in part.run(own).items()}
+        outputs = {plain_name(key): value for key, value in part.run(own).items()}
         return self.spoil(units, name, outputs)

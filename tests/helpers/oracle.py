@@ -105,13 +105,17 @@ class Oracle:
     def walk_expert_choice(self, h: list[Floats]) -> list[int]:
         config, router = self.config, self.config.router
         assert router is not None and config.capacity is not None
+        taus = config.thresholds
         depth = [0] * len(h)
         if config.sharing == "middle_cycle":
             h[:] = [self.block("first", x, h) for x in h]
         active = list(range(1, len(h)))
         for step, capacity in enumerate(config.capacity):
             z = {t: float(self.router(step, h[t])[0]) for t in [0, *active]}
-            active = sorted(sorted(active, key=lambda t: (-z[t], t))[:capacity])
+            if taus is None:
+                active = sorted(sorted(active, key=lambda t: (-z[t], t))[:capacity])
+            elif (tau := taus[step]) is not None:
+                active = [t for t in active if z[t] >= tau]
             running = [0, *active]
             new = list(h)
             for i in range(config.cycle_depth):

@@ -1,4 +1,4 @@
-"""Manifests of Core ML bundles without an export, and what reads Swift on any machine."""
+"""Manifests of bundles for Apple's runtimes without an export, and what reads Swift on any machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tree_sitter import Language, Node, Parser
 
 import morvit_deploy.exporters.targets  # noqa: F401 -- manifests name a target
 from morvit_deploy.bundle.manifest import Manifest, Port
+from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.kit.write import Golden
+from morvit_deploy.exporters.kit.write import Golden
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 
@@ -69,6 +70,17 @@ def coreml_manifest(config: Config, plan: Plan | None = None, *, ios: int = 18, 
         "versions": {},
     }
     return Manifest.model_validate(fields | changes)
+
+
+def coreai_manifest(config: Config, plan: Plan | None = None, **changes: Any) -> Manifest:
+    """The same of target `coreai`."""
+    functions = coreml_manifest(config, plan).target_form.model_dump()["functions"]
+    fields: dict[str, Any] = {
+        "target": "coreai",
+        "target_form": CoreaiForm(select="topk", functions=functions),
+        "files": ({"path": "MoRViT.aimodel/main.mlirb", "bytes": 1, "sha256": "cd" * 32},),
+    }
+    return coreml_manifest(config, plan, **(fields | changes))
 
 
 def made_up_golden(config: Config, buckets: list[int], tolerance: float = 1e-3) -> Golden:

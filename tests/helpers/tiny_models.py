@@ -90,7 +90,7 @@ def normalised(config: Config, pixels: NDArray[np.uint8]) -> Tensor:
 
 def own_bucket(config: Config, name: str = "own") -> Bucket:
     """The checkpoint's own schedule; every token in every step where it has none."""
-    return Bucket(name=name, capacity=config.capacity or (config.num_patches,) * config.num_steps, macs=1)
+    return Bucket(name=name, capacity=config.schedule or (config.num_patches,) * config.num_steps, macs=1)
 
 
 def zero(module: nn.Module) -> None:

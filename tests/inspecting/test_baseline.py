@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from morvit_deploy.inspecting.baseline import Baseline, compare, gain_interval
+from morvit_deploy.inspecting.baseline import Baseline, compare
 from morvit_deploy.inspecting.checks import ENOUGH, checks_of, outcome_of, summary
 from morvit_deploy.inspecting.degeneracy import assess
+from morvit_deploy.model.accuracy import paired_interval
 
 PUBLISHED = 5e-4
 
@@ -40,7 +41,7 @@ def test_the_interval_of_a_paired_difference(
     won: int, lost: int, images: int, low: float, high: float
 ) -> None:
     """Agresti and Min's formula by hand: ((b - c) ± 1.96 √(b + c + 1 - (b - c)²/(n + 2))) / (n + 2)."""
-    assert gain_interval(won, lost, images) == pytest.approx((low, high), abs=PUBLISHED)
+    assert paired_interval(won, lost, images) == pytest.approx((low, high), abs=PUBLISHED)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,14 @@ from morvit_deploy.errors import MissingExtraError, TargetError
 from morvit_deploy.machine import dependencies
 from morvit_deploy.machine.extras import EXTRAS, is_missing, names_extra
 
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "tensorrt_rtx": "tensorrt-rtx"}
+DISTRIBUTIONS = {
+    "coreai": "coreai-core",
+    "coreai_opt": "coreai-opt",
+    "coreai_torch": "coreai-torch",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
 EXPORT = [module for module, extra in EXTRAS.items() if extra == "export"]
 BASE = [module for module, extra in EXTRAS.items() if extra]  # what the base install lacks
 MODEL, IMAGES = EXAMPLES / "digits-expert", EXAMPLES / "digits-test"
@@ -33,6 +40,7 @@ COMMANDS = {  # words after the command -> what is missing, and the extra that i
     "calibrate": (("calibrate", MODEL, "--images", IMAGES), EXPORT, "export"),
     "export": (("export", MODEL), EXPORT, "export"),
     "export, onnx alone": (("export", MODEL), ["onnx"], "export"),
+    "export to Core AI": (("export", MODEL, "--target", "coreai"), ["coreai_torch", "coreai"], "coreai"),
     "export to Core ML": (("export", MODEL, "--target", "coreml"), ["coremltools"], "coreml"),
     "export to Core ML, nothing": (("export", MODEL, "--target", "coreml"), BASE, "coreml"),
     "export to TensorRT": (("export", MODEL, "--target", "trt"), EXPORT, "export"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_matrix import EVERY, OPTIONS, named
+from config_matrix import EVERY, OPTIONS, OWNING, named
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import make_config, random_model
@@ -49,7 +49,7 @@ def raw(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b""
 
 
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_saving_and_loading_gives_identical_bytes(changes: dict[str, Any], tmp_path: Path) -> None:
     model = random_model(make_config(**changes), seed=4)
     save_checkpoint(model, tmp_path / "a")

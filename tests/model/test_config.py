@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_matrix import EVERY, OPTIONS, named
+from config_matrix import EVERY, OPTIONS, OWNING, named
 from tiny_models import make_config, make_fields
 
 from morvit_deploy.errors import ConfigError
@@ -25,7 +25,7 @@ def refusal(fields: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_round_trip(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     assert parse_config(config.to_json()) == config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
-from config_matrix import EVERY, EXPERT, OPTIONS, TOKEN, named
+from config_matrix import EVERY, EXPERT, OPTIONS, OWNING, TOKEN, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_config, own_bucket, random_model
@@ -21,13 +21,13 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import (
     applications,
     dense_macs,
-    last_step_decides,
     schedule_macs,
 )
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import block_macs, layer_names
+from morvit_deploy.model.routings.schedules import last_step_decides, routed_by
 
 GIGA = 1e9
 
@@ -85,16 +85,17 @@ def test_vit_b16_is_17_564_giga_and_six_times_morvit_b16() -> None:
 
 
 @pytest.mark.parametrize("cls_only", [True, False], ids=["cls only", "all tokens"])
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_the_unrolled_graph_does_what_is_counted(changes: dict[str, Any], cls_only: bool) -> None:
     config = make_config(**changes)
     bucket = own_bucket(config)
-    expected = schedule_macs(config, bucket.capacity, cls_only=cls_only)
+    routed = None if config.thresholds is None else routed_by(config, config.thresholds)
+    expected = schedule_macs(config, bucket.capacity, cls_only=cls_only, routed=routed)
     assert counted(static(config, cls_only=cls_only)) == expected
     assert counted(static(config, cls_only=cls_only, style=STYLES["rows"]), batch=3) == expected
 
 
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_the_masked_graph_is_dense(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     assert counted(static(config, "masked")) == dense_macs(config)

@@ -18,7 +18,7 @@ from tiny_models import make_config
 
 from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import last_step_decides, schedule_macs
+from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.plan import (
     Bucket,
     Plan,
@@ -29,6 +29,7 @@ from morvit_deploy.model.plan import (
     plan_problems,
     topk_plan,
 )
+from morvit_deploy.model.routings.schedules import last_step_decides
 
 N, STEPS = 16, 3
 B0 = {"name": "b0", "capacity": [4, 2], "macs": 10, "share": 0.4, "upto": 4}

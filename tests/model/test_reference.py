@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_matrix import EVERY, OPTIONS, named
+from config_matrix import EVERY, OPTIONS, OWNING, named
 from flat_models import CLS_RUNS, wandering_model
 from oracle import Oracle
 from tiny_models import EXACT, make_config, normalised, random_model, random_pixels, zero
@@ -22,12 +22,13 @@ def embedded(config: Config, images: int = 2) -> Tensor:
     return normalised(config, random_pixels(config, images))
 
 
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_equals_the_second_statement(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     model = random_model(config, seed=3, dtype=torch.float64)
     images = embedded(config)
     outcome = model(images)
+    assert not outcome.depth.is_floating_point()
     for image, logits, depth in zip(images, outcome.logits, outcome.depth, strict=True):
         expected, steps = Oracle(model)(image.numpy())
         assert depth.tolist() == steps

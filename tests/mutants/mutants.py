@@ -103,8 +103,9 @@ def try_all(mutants: list[Mutant], processes: int, until: float, limit: float | 
     counts: dict[str, Counter[str]] = {}
     for trial, result in run(prepared(), processes):
         counts.setdefault(trial.module.partition(".")[0], Counter()).update(("tried", result))
-        if result == "survived" and trial.edit is not None:
-            print(described(trial.module, trial.edit), flush=True)
+        if result != "killed" and trial.edit is not None:
+            slow = "too slow: " if result == "timeout" else ""
+            print(slow + described(trial.module, trial.edit), flush=True)
     show(counts)
     return sum(count["survived"] for count in counts.values())
 

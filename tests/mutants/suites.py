@@ -31,15 +31,16 @@ def _model(*names: str) -> tuple[str, ...]:
 
 SUITES: dict[str, Sequence[str]] = {
     "model.accuracy": (*_model("accuracy"), BUCKETS.format("choice"), "tests/planning/test_conclusion.py"),
-    "model.config": _model("config", "routings", "reference", "macs"),
+    "model.config": _model("own_thresholds", "config", "routings", "reference", "macs"),
     "model.decisions": _model("decisions", "routings", "reference"),
     "model.gates": (*_model("gates"), *VERIFYING),
     "model.heads": (*_model("heads"), *VERIFYING),
     "model.layers": (*_model("layers", "reference"), "tests/graph/maths"),
     "model.macs": (*_model("macs", "plan", "registers"), SELECTION),
-    "model.plan": (*_model("plan", "macs"), BUCKETS.format("plan")),
+    "model.plan": (*_model("plan", "own_thresholds", "macs"), BUCKETS.format("plan")),
     "model.reference": _model("reference", "registers", "routings", "heads"),
     "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),
+    "model.routings.schedules": _model("own_thresholds", "config", "plan", "macs"),
     "model.routings.counting": (*_model("macs", "routings", "plan"), SELECTION),
     "model.routings.token_choice": (*_model("macs", "routings"), SELECTION),
     "model.routings.expert_choice": (*_model("macs", "routings"), SELECTION),

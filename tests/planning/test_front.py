@@ -116,9 +116,9 @@ def test_a_report(name: str) -> None:
     report = calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     titles = [part.title for part in report.parts]
     buckets = [] if name == "top-k" else ["Buckets"]
-    assert titles == ["Pareto front", "Accuracy/cost trade-off", "Plan", *buckets]
+    assert titles == ["Pareto front", "Accuracy/cost trade-off", "Adaptive depth", "Plan", *buckets]
     assert report.result == found.conclusion and report.markdown().index(report.result) < 40
-    plan = report.parts[2]
+    plan = report.parts[3]
     assert isinstance(plan, Table)
     facts = {row[0]: row[1] for row in plan.rows}
     assert facts["plan"] == "plan.json" and facts["images"] == "5"
@@ -132,5 +132,5 @@ def test_unreadable_images_are_counted() -> None:
     assert found.plan.calibration is not None
     facts = found.plan.calibration | {"unreadable": 1}
     found = replace(found, plan=found.plan.model_copy(update={"calibration": facts}))
-    plan = calibration_report(found, Path("plan.json"), Path("p.png")).parts[2]
+    plan = calibration_report(found, Path("plan.json"), Path("p.png")).parts[3]
     assert isinstance(plan, Table) and ("images", "5, 1 unreadable") in plan.rows

@@ -407,7 +407,7 @@ def test_it_shows_itself(one_pass: Calibrated) -> None:
     assert repr(one_pass).startswith("Calibrated(Plan('threshold', 2 buckets: b0 ")
     assert "\n" not in repr(one_pass) and len(repr(one_pass)) < 250
     page = one_pass._repr_html_()
-    assert page.count("<table>") == 3 and "data:image/png;base64," in page
+    assert page.count("<table>") == 4 and "data:image/png;base64," in page
 
 
 def test_a_shard_is_named_as_on_the_command_line(model: Path, images: Path, tmp_path: Path) -> None:

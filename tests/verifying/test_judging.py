@@ -206,6 +206,11 @@ def test_the_message_of_a_failure() -> None:
     assert few.failure == few.failed[0].message, "the bundle may be right"
 
 
+def test_routing_is_counted_in_integers() -> None:
+    change = RoutingChange.empty(2)
+    assert all(np.issubdtype(one.dtype, np.integer) for one in (change.alike, change.counts))
+
+
 def test_the_report_has_the_smallest_margins() -> None:
     told = made(margins=[0.5, 0.25, INF], clearances=[0.75, 0.125]).as_dict()
     assert (told["min_margin"], told["min_clearance"]) == (0.25, 0.125)

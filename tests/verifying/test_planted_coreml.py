@@ -6,8 +6,6 @@ model card, MoRViTKit. Hashes are made to fit.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,12 @@ import pytest
 from adaptive_plans import threshold_plan
 from bucket_plans import EXPERT
 from mil_edits import Edit
+from planted import FALSE_COPIES, FALSE_LABELS, edited, found, name_of
 from tiny_models import make_config
 
-from morvit_deploy.bundle.manifest import describe_files, open_manifest
-from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import CORE_TESTS, DESCRIPTION, GOLDEN, VECTORS
-from morvit_deploy.exporters.targets import find_target
-from morvit_deploy.exporters.verification import options_of, verify
-from morvit_deploy.graph.baselines import build_graphs
-from morvit_deploy.model.checkpoint import load_checkpoint
 
 THRESHOLDS = (0.3, 0.0, -0.2)
-KIT = "MoRViTKit"
 LABELS = tuple(f"class {number}" for number in range(10))
 
 Change = Callable[[Edit], Any]
@@ -47,33 +38,6 @@ def ladder(request: pytest.FixtureRequest, exported: Callable[..., Path]) -> Pat
 def classifier(exported: Callable[..., Path]) -> Path:
     """One function that returns a class."""
     return exported(make_config(labels=LABELS), target="coreml", precision="fp32")
-
-
-def edited(bundle: Path, folder: Path, change: Change) -> Path:
-    copy = Path(shutil.copytree(bundle, folder / "edited"))
-    edit = Edit(copy / PACKAGE)
-    change(edit)
-    edit.save()
-    manifest = open_manifest(bundle)
-    files = describe_files(copy, [file.path for file in manifest.files])
-    told = manifest.model_copy(update={"files": tuple(files)})
-    (copy / "manifest.json").write_text(told.to_json(), encoding="utf-8")
-    return copy
-
-
-def found(bundle: Path, checkpoint: Path) -> str:
-    """What `verify` finds; empty where it passes."""
-    try:
-        manifest, model = open_manifest(bundle), load_checkpoint(checkpoint)
-        exporter = find_target("coreml").load_exporter()
-        graphs = build_graphs(manifest.form, model, manifest.plan, options_of(exporter, manifest))
-        structure = exporter.prove(graphs, manifest, bundle)
-        if structure["violations"]:
-            return "\n".join(structure["violations"])
-        result = verify(bundle, checkpoint, threads=1, min_agreement=0.0)
-    except BundleError as error:
-        return str(error)
-    return "" if result.passed else result.failure
 
 
 def scalar(values: Any, kind: type[Any] = np.float16) -> Any:
@@ -228,48 +192,6 @@ def another_port_text(edit: Edit) -> None:
     edit.spec.description.input[0].shortDescription = "A BGR picture."
 
 
-def in_json(path: str, change: Callable[[dict[str, Any]], Any]) -> Change:
-    def plant(edit: Edit) -> None:
-        place = edit.package.parent / path
-        content = json.loads(place.read_bytes())
-        change(content)
-        place.write_text(json.dumps(content), encoding="utf-8")
-
-    plant.__name__ = Path(path).name + " " + getattr(change, "__name__", "")
-    return plant
-
-
-def swap_labels(content: dict[str, Any]) -> None:
-    content["labels"][:2] = content["labels"][1::-1]
-
-
-def swap_mean_and_std(content: dict[str, Any]) -> None:
-    place = content["preprocessing"]
-    place["mean"], place["std"] = place["std"], place["mean"]
-
-
-def another_input(content: dict[str, Any]) -> None:
-    content["input"] = "normalised"
-
-
-def larger_tolerance(content: dict[str, Any]) -> None:
-    content["tolerance"] = 1e6
-
-
-def another_dispatch(content: dict[str, Any]) -> None:
-    content["goldenBuckets"], content["guesses"] = [], content["guesses"][1:]
-
-
-def golden_logits(edit: Edit) -> None:
-    place = edit.package.parent / KIT / GOLDEN / "golden-logits.bin"
-    np.fromfile(place, "<f4")[::-1].tofile(place)
-
-
-def golden_pixels(edit: Edit) -> None:
-    place = edit.package.parent / KIT / GOLDEN / "golden-pixels.bin"
-    (255 - np.fromfile(place, np.uint8)).tofile(place)
-
-
 COPIES: list[Change] = [
     class_order,
     blue_first,
@@ -281,33 +203,26 @@ COPIES: list[Change] = [
     another_normalization_on_the_card,
     another_sentence,
     another_port_text,
-    in_json(DESCRIPTION, swap_labels),
-    in_json(DESCRIPTION, swap_mean_and_std),
-    in_json(DESCRIPTION, another_input),
-    in_json(f"{KIT}/{CORE_TESTS}/{DESCRIPTION}", swap_labels),
-    in_json(f"{KIT}/{VECTORS}", another_dispatch),
-    in_json(f"{KIT}/{GOLDEN}/golden.json", larger_tolerance),
-    golden_logits,
-    golden_pixels,
+    *FALSE_LABELS,
+    *FALSE_COPIES,
 ]
-
-
-def name_of(change: Any) -> str:
-    return str(change.__name__).replace("/", " ")
 
 
 def test_the_sound_packages_pass(ladder: Path, classifier: Path, tmp_path: Path) -> None:
     for number, bundle in enumerate((ladder, classifier)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        assert found(edited(bundle, folder, lambda edit: None), bundle.parent / "checkpoint") == ""
+        assert (
+            found(edited(bundle, folder, PACKAGE, Edit, lambda edit: None), bundle.parent / "checkpoint")
+            == ""
+        )
 
 
 @pytest.mark.parametrize("fault", PROGRAM, ids=name_of)
 def test_a_fault_in_the_program_is_found(ladder: Path, tmp_path: Path, fault: Change) -> None:
-    assert found(edited(ladder, tmp_path, fault), ladder.parent / "checkpoint") != ""
+    assert found(edited(ladder, tmp_path, PACKAGE, Edit, fault), ladder.parent / "checkpoint") != ""
 
 
 @pytest.mark.parametrize("fault", COPIES, ids=name_of)
 def test_a_false_copy_is_found(classifier: Path, tmp_path: Path, fault: Change) -> None:
-    assert found(edited(classifier, tmp_path, fault), classifier.parent / "checkpoint") != ""
+    assert found(edited(classifier, tmp_path, PACKAGE, Edit, fault), classifier.parent / "checkpoint") != ""

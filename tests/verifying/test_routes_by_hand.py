@@ -165,7 +165,9 @@ def test_decisions_are_counted_for_the_references_candidates() -> None:
     assert flips == [[0.25, 0.125], [], []], "of patches 0 and 3: distances to 0.5"
     assert lists(THRESHOLDS.decisions_alike(REFERENCE, PROBES, np.array([False]), flips)) == [[0, 0]] * 3
     assert lists(THRESHOLDS.decisions_alike(REFERENCE, PROBES, np.array([True]))) == [[2, 4], [2, 2], [0, 0]]
-    assert lists(THRESHOLDS.tokens_alike(REFERENCE, PROBES)) == [[2, 4], [3, 4], [4, 4]]
+    counted = THRESHOLDS.tokens_alike(REFERENCE, PROBES)
+    assert lists(counted) == [[2, 4], [3, 4], [4, 4]]
+    assert counted is not None and np.issubdtype(counted.dtype, np.integer)
 
 
 def test_the_margin_of_a_decision() -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from morvit_deploy.bundle.forms import TargetForm
-from morvit_deploy.exporters.coreml.contract.names import MAIN, STEM, Weights
+from morvit_deploy.exporters.coreml.contract.names import PACKAGE, Weights
+from morvit_deploy.exporters.kit.form import AppForm, Runtime
 from morvit_deploy.model.choices import Attention, Layout, Select
 
-if TYPE_CHECKING:
-    from morvit_deploy.bundle.manifest import Manifest
 
+class CoremlForm(AppForm):
+    """The package's form: what `verify` needs to build the same static graphs, and what an app must know."""
 
-class CoremlForm(TargetForm):
-    """The package's form: what `verify` needs to build the same static graphs, and what an app must know.
-
-    `functions` are those of the package in order: `stem` and one for each bucket; or the only one, `main`.
-    """
+    runtime: ClassVar[Runtime] = "coreml"
+    file: ClassVar[str] = PACKAGE
 
     ios: Annotated[int, Field(ge=17)]  # the oldest system that loads the package; iOS 18 is macOS 15
     layout: Layout
@@ -26,15 +23,7 @@ class CoremlForm(TargetForm):
     attention: Attention = "manual"
     weights: Weights
     classifier: bool  # labels are in the package: it returns classLabel and classLabel_probs
-    functions: Annotated[tuple[str, ...], Field(min_length=1)]
 
     @property
-    def exact(self) -> bool:
-        return self.weights == "float"
-
-    def problems(self, manifest: Manifest) -> list[str]:
-        buckets = tuple(bucket.name for bucket in manifest.plan.buckets)
-        expected = (STEM, *buckets) if manifest.plan.adaptive else (MAIN,)
-        if self.functions == expected:
-            return []
-        return [f"functions: {list(self.functions)}, the plan has {list(expected)}"]
+    def oldest_ios(self) -> int:
+        return self.ios

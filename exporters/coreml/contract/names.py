@@ -8,7 +8,5 @@ Weights = Literal["float", "int8", "int4", "palette8", "palette6", "palette4"]
 Ios = Literal[17, 18]
 
 PACKAGE = "MoRViT.mlpackage"
-SWIFT = "MoRViTKit"
-STEM, MAIN = "stem", "main"  # the function that runs before the bucket is known; the only one of a package
 SEVERAL_FUNCTIONS = 18  # the oldest iOS that loads a package of several functions
 SYSTEMS: dict[int, str] = {17: "iOS 17 and macOS 14", 18: "iOS 18 and macOS 15"}

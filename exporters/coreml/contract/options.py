@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.names import SEVERAL_FUNCTIONS, Ios, Weights
+from morvit_deploy.exporters.functions.rules import check_functions
 from morvit_deploy.exporters.options import Help, TargetOptions
 from morvit_deploy.model.choices import Attention, Input, Layout, Select
 
@@ -69,17 +70,7 @@ class CoremlOptions(TargetOptions):
         return self.weights == "float"
 
     def check(self, request: Request) -> None:
-        if request.dispatch == "graph":
-            raise ConfigError(
-                "dispatch: got 'graph'; in a Core ML package each bucket is a function, and the app or MoRViTKit "
-                "chooses it: use 'host'"
-            )
-        if request.batch != 1:
-            raise ConfigError(
-                f"batch: got {request.batch!r}; a Core ML package takes one image at a time; use batch 1"
-            )
-        if request.form != "unrolled":
-            raise ConfigError(f"form: got {request.form!r}; baselines are exported to target onnx only")
+        check_functions(request, "a Core ML package", "the app or MoRViTKit")
 
 
 class CoremlKeywords(TypedDict, total=False):

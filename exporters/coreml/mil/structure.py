@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
+from morvit_deploy.exporters.functions.macs import Macs
 
 SCATTERS = ("scatter", "scatter_nd", "scatter_along_axis")
 LISTS = ("make_list", "list_gather", "list_length", "list_read", "list_scatter", "list_write")
@@ -19,14 +19,6 @@ _PASSES_ON = (
     *("slice_by_index", "slice_by_size", "split"),
 )
 _OF_TWO = ("linear", "matmul", "einsum")  # products that may pick rows
-
-
-@dataclass(frozen=True)
-class Macs:
-    """MACs of one run; `selection` counts products with a one-hot matrix, which select rows."""
-
-    products: int
-    selection: int
 
 
 def count_macs(function: Function) -> Macs:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.contract.names import STEM
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.exporters.functions.names import STEM, plain_name
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.heads import SIGMOID
@@ -92,7 +91,7 @@ def _ports(about: Subject) -> dict[str, str]:
     else:
         image = f"A picture, {crop}, as (pixel / 255 − mean) / std, channels first."
     apart = ", independent of the others (sigmoid); a picture may have several classes above 0.5, or none."
-    handed = {mil_name(name): "Passed from the stem to a bucket's function." for name in about.carried}
+    handed = {plain_name(name): "Passed from the stem to a bucket's function." for name in about.carried}
     return {
         "image": image,
         "logits": f"One number for each of the {config.num_classes} classes, before {config.head_activation}.",

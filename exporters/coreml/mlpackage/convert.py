@@ -15,12 +15,12 @@ from torch.export import ExportedProgram
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
 from morvit_deploy.exporters.coreml.mlpackage.probes import hide
-from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, mil_name, quiet
+from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
+from morvit_deploy.exporters.functions.names import plain_name
+from morvit_deploy.exporters.functions.tracing import IMAGE, Outputs
 from morvit_deploy.graph.pieces import Named
 from morvit_deploy.model.heads import SIGMOID
 
-IMAGE = "image"
-COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
 # of an image input: exact in fp16, and the patch weights, which take the rest, stay normal numbers
 PIXEL_SCALE = 2.0**-8
 
@@ -49,8 +49,8 @@ class Wanted:
 def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Converted:
     """A function whose outputs are `module.results`; other values keep their names inside it.
 
-    Values are named by `mil_name`. As with ONNX, probes are traced as outputs and hidden again, so that the function
-    that ships is the one that is examined.
+    Values are named by `plain_name`. As with ONNX, probes are traced as outputs and hidden again, so that the
+    function that ships is the one that is examined.
     """
     ct = coremltools()
     named = module(*example)
@@ -68,34 +68,27 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
             skip_model_load=True,
         )
         held = _constants(model)
-        hidden = [mil_name(name) for name in names if name not in results]
+        hidden = [plain_name(name) for name in names if name not in results]
         spec = model.get_spec()
         alive = hide(spec, hidden)
         model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
     inside = (name for name in names if name not in results)
-    return Converted(model, tuple(name for name in inside if mil_name(name) in alive), held)
+    return Converted(model, tuple(name for name in inside if plain_name(name) in alive), held)
 
 
-class _Outputs(nn.Module):
-    """Named values as a tuple, whole numbers as int32: Core ML returns neither booleans nor bytes."""
+class _Outputs(Outputs):
+    """Values of a function, and the probabilities of a classifier."""
 
     def __init__(self, module: Named, names: list[str], head: str | None) -> None:
-        super().__init__()
-        self.module, self.names, self.head = module, names, head
+        super().__init__(module, names)
+        self.head = head
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        out = self.module(*inputs)
+    def named(self, *inputs: Tensor) -> dict[str, Tensor]:
+        out = super().named(*inputs)
         if self.head is not None:
             logits = out["logits"]
             out = out | {PROBABILITIES: logits.sigmoid() if self.head == SIGMOID else logits.softmax(dim=-1)}
-        return tuple(
-            out[name].to(torch.int32) if is_whole(name, out[name]) else out[name] for name in self.names
-        )
-
-
-def is_whole(name: str, value: Tensor) -> bool:
-    """Is it returned as int32? Core ML has no other whole numbers, and no booleans."""
-    return name in COUNTED or not value.is_floating_point()
+        return out
 
 
 def _exported(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
@@ -119,7 +112,7 @@ def _input(name: str, value: Tensor, wanted: Wanted) -> Any:
         )
     half = wanted.precision == "fp16" and name != IMAGE
     dtype = (np.float16 if half else np.float32) if value.is_floating_point() else np.int32
-    return ct.TensorType(name=mil_name(name), shape=tuple(value.shape), dtype=dtype)
+    return ct.TensorType(name=plain_name(name), shape=tuple(value.shape), dtype=dtype)
 
 
 def _output(name: str) -> Any:
@@ -127,7 +120,7 @@ def _output(name: str) -> Any:
     ct = coremltools()
     if name in ("logits", PROBABILITIES):
         return ct.TensorType(name=name, dtype=np.float32)
-    return ct.TensorType(name=mil_name(name))
+    return ct.TensorType(name=plain_name(name))
 
 
 def _system(wanted: Wanted) -> Any:

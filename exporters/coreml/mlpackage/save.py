@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from morvit_deploy.exporters.coreml.contract.names import MAIN
 from morvit_deploy.exporters.coreml.mlpackage.card import Card
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
+from morvit_deploy.exporters.functions.names import MAIN
 from morvit_deploy.files import temporary
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")

@@ -12,7 +12,7 @@ import numpy as np
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR, Weights
 from morvit_deploy.exporters.coreml.mil.function import Constant, Function, Operation
 from morvit_deploy.exporters.coreml.mil.types import Array
-from morvit_deploy.exporters.coreml.proving.weights import Owners, Weight
+from morvit_deploy.exporters.functions.weights import Owners, Weight
 
 FACTORS = {
     "linear": ("weight",),
@@ -89,16 +89,6 @@ def count_uses(parts: Iterable[Part], owners: Owners) -> tuple[Counter[str], lis
                 "weight of the model"
             )
     return uses, violations
-
-
-def use_violations(uses: Mapping[str, int], weights: Iterable[Weight]) -> list[str]:
-    """Weights that are not multiplied by as often as the static graph does."""
-    promised = {weight.name: weight.uses for weight in weights}
-    return [
-        f"weight {name!r} is applied {uses.get(name, 0)} times, expected {promised.get(name, 0)}"
-        for name in dict.fromkeys([*promised, *uses])
-        if uses.get(name, 0) != promised.get(name, 0)
-    ]
 
 
 def storage_violations(parts: Iterable[Part], owners: Owners) -> list[str]:

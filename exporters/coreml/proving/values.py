@@ -14,17 +14,16 @@ import torch
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import BundleError, TargetError
 from morvit_deploy.exporters.base import example_image
-from morvit_deploy.exporters.coreml.contract.names import MAIN, STEM
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.proving.products import Part
-from morvit_deploy.exporters.coreml.proving.weights import (
+from morvit_deploy.exporters.functions.names import MAIN, STEM, plain_name
+from morvit_deploy.exporters.functions.weights import (
     Owners,
     in_orientation,
     weight_of,
     weights_of,
 )
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.verifying.constructed import Script, answers, chosen_bucket, counts_at_bounds
 from morvit_deploy.verifying.replay import Values, exact_copies, first_violation
@@ -115,7 +114,7 @@ def _evaluated(
         return _named(package, MAIN, {"image": image}, names, given)
     carried = [port.name for port in manifest.carried]
     found = _stem(package, image, [*names, *carried], given)
-    handed = {mil_name(name): given.get(name, found[name]) for name in carried}
+    handed = {plain_name(name): given.get(name, found[name]) for name in carried}
     return found | _named(package, bucket, handed, names, given)
 
 
@@ -126,7 +125,7 @@ def _stem(package: MilPackage, image: Array, names: Iterable[str], given: Values
 def _named(package: MilPackage, function: str, feeds: Values, names: Iterable[str], given: Values) -> Values:
     """Values of one function, by their names in other targets."""
     types = package.function(function).types
-    plain = {mil_name(name): name for name in names if mil_name(name) in types}
+    plain = {plain_name(name): name for name in names if plain_name(name) in types}
     kept = [name for name in plain if name not in feeds]
-    found = package.evaluate(function, feeds, kept, {mil_name(name): z for name, z in given.items()})
+    found = package.evaluate(function, feeds, kept, {plain_name(name): z for name, z in given.items()})
     return {plain[name]: value for name, value in found.items() if name in plain}

@@ -1,4 +1,4 @@
-"""A Core ML bundle as its manifest describes it. numpy and the standard library alone: bench projects carry it."""
+"""A bundle for Apple's runtimes as its manifest describes it. numpy and the standard library: projects carry it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError, TargetError
-from morvit_deploy.exporters.coreml.sdk.load import mil_name
+from morvit_deploy.exporters.functions.devices import MODELS
+from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.strict_json import read_json
 
 MANIFEST, BUNDLE_FORMAT = "manifest.json", "morvit-bundle/2"
 FIRST_FORMAT = "morvit-bundle/1"  # has the entry of target coreml under its name
 STEM = "stem"
 _CHUNK = 1 << 20
-# Largest |Δlogit| that rounding explains, as a part of max(1, max |logit|).
-# fp32: sums in another order. fp16: the Neural Engine also accumulates in fp16; wrong attention moves logits by their
-# own size. A token whose routing is a tie may flip and move one picture; wrong arithmetic moves them all. So the
-# median picture is compared.
-TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,10 +48,10 @@ class PlanShape:
 
 @dataclass(frozen=True)
 class Package:
-    """A Core ML bundle: one package, its functions, and what they take."""
+    """A bundle for Apple's devices: one model, its functions, and what they take."""
 
     folder: Path
-    path: Path  # the .mlpackage
+    path: Path  # the model
     precision: str
     form: str
     input: str  # uint8: an RGB picture; float: normalised float32 (1, 3, height, width)
@@ -67,6 +63,7 @@ class Package:
     carried: tuple[str, ...]  # Core ML's names of what the stem hands to a trunk
     plan: PlanShape
     file_bytes: int
+    target: str = "coreml"
 
     @property
     def adaptive(self) -> bool:
@@ -113,17 +110,12 @@ def read_package(folder: Path) -> Package:
 
 
 def check_target(folder: Path, target: str) -> None:
-    """TargetError for a bundle that Core ML cannot run, with the line that makes one."""
-    if target != "coreml":
+    """TargetError for a bundle that no runtime of Apple's runs, with the line that makes one."""
+    if target not in MODELS:
         raise TargetError(
             f"{folder} is a bundle of target {target!r}; a Mac and an iPhone measure target 'coreml': "
             "make one with `morvit-deploy export CHECKPOINT --target coreml -o OTHER`"
         )
-
-
-def oldest_macos(ios: int) -> int:
-    """The macOS of the same year: 14 for iOS 17, 15 for iOS 18, 26 for iOS 26."""
-    return ios - 3 if ios <= 18 else ios
 
 
 def _package(folder: Path, known: Mapping[str, Any]) -> Package:
@@ -131,7 +123,8 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
     form = known["coreml" if known["format"] == FIRST_FORMAT else "target_form"]
     buckets = [BucketShape(b["name"], known["macs"][b["name"]], b.get("share")) for b in plan["buckets"]]
     tops = (Path(file["path"]).parts[0] for file in known["files"])
-    package = next(top for top in tops if top.endswith(".mlpackage"))
+    target = known["target"]
+    package = next(top for top in tops if top.endswith(MODELS[target].suffix))
     return Package(
         folder=folder,
         path=folder / package,
@@ -141,11 +134,12 @@ def _package(folder: Path, known: Mapping[str, Any]) -> Package:
         image_size=config["image_size"],
         mean=tuple(known["preprocess"]["mean"]),
         std=tuple(known["preprocess"]["std"]),
-        ios=form["ios"],
+        ios=MODELS[target].ios or form["ios"],
         functions=tuple(form["functions"]),
-        carried=tuple(mil_name(port["name"]) for port in known["carried"]),
+        carried=tuple(plain_name(port["name"]) for port in known["carried"]),
         plan=PlanShape(plan["mode"], tuple(buckets), plan.get("calibration")),
         file_bytes=sum(file["bytes"] for file in known["files"]),
+        target=target,
     )
 
 

@@ -41,8 +41,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def mil_name(name: str) -> str:
-    """A value's name inside a package: Core ML takes no dots."""
-    return name.replace(".", "_")

@@ -117,7 +117,7 @@ class Apple(Group):
     emit_project: Annotated[
         Path | None,
         Help(
-            "Measure nothing: write a folder whose bench.py measures a Core ML bundle on a Mac without this package.",
+            "Measure nothing: write a folder whose bench.py measures the bundle on a Mac without this package.",
             "DIR",
         ),
     ] = None

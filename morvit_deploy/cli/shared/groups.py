@@ -90,7 +90,7 @@ class Verification(Pictures):
         float | None,
         Help(
             "Minimum top-1 agreement of the plan's model with the trained one, 0 to 1 (default: reported only). "
-            "Below fp32 also the gate for decisions and classes (default: int8 0.99, fp16 0.999, coreml 0.995).",
+            "Below fp32 also the gate for decisions and classes (default: int8 0.99, fp16 0.999, Apple 0.995).",
             least=0,
             most=1,
         ),

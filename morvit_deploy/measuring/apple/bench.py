@@ -10,25 +10,23 @@ import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.answers import check_finite
-from morvit_deploy.bundle.manifest import Manifest, open_manifest
+from morvit_deploy.bundle.manifest import MANIFEST, Manifest, open_manifest
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import OVERFLOWING, Session
-from morvit_deploy.exporters.coreml.run import open_coreml
+from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreml.sdk.bundle import check_target, read_package
 from morvit_deploy.measuring.apple.goldens import Golden, Goldens
 from morvit_deploy.measuring.apple.project import check_place, write_project
-from morvit_deploy.measuring.apple.running import Wish, look, run_bench
+from morvit_deploy.measuring.apple.running import Wish, load, look, run_bench, runtime_of
 from morvit_deploy.measuring.core.inputs import Source, draw
 from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.strict_json import read_json
 
 PICTURES = 5  # of each bucket; the median picture is compared, so one flipped decision does not fail a device
 SURVEYED = 64  # pictures to search for some of each bucket
 WAY_OUT = (
     "`--emit-project DIR` writes, on any system, a folder with the bundle and a bench.py; "
     "run that on a Mac that has what is missing."
-)
-EXPECTED = (
-    "computed by an interpreter of Core ML's operators with fp16 rounding, where the project was written"
 )
 
 Predict = Callable[
@@ -47,13 +45,13 @@ def bench_apple(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult:
-    """Measure a Core ML bundle on this Mac, or on an iPhone from it.
+    """Measure a bundle on this Mac, or on an iPhone from it.
 
-    `predict` computes the expected logits (default: the interpreter). Raises TargetError with a checklist of what is
-    missing, ParityError when the device returns wrong logits, BundleError, ImageError.
+    `predict` computes the expected logits (default: what its runtime names). Raises TargetError with a checklist of
+    what is missing, ParityError when the device returns wrong logits, BundleError, ImageError.
     """
     assert wish.amount  # refused before anything is looked for
-    check_system(wish)
+    check_system(wish, bundle)
     folder, manifest = _opened(bundle)
     package = read_package(folder)
     phone = look(package, wish, WAY_OUT)
@@ -63,10 +61,19 @@ def bench_apple(
     return run_bench(package, goldens, wish, phone, inputs=source.named, tell=tell, progress=progress)
 
 
-def check_system(wish: Wish) -> None:
+def check_system(wish: Wish, bundle: str | Path) -> None:
     """TargetError, with what was looked for, on a system that is no Mac: before a bundle is opened."""
     if platform.system() != "Darwin":
-        look(None, wish, WAY_OUT)
+        look(_target_in(Path(bundle)), wish, WAY_OUT)
+
+
+def _target_in(bundle: Path) -> str | None:
+    """The target that a manifest names, which is checked later; None where it cannot be read."""
+    try:
+        known = read_json(bundle / MANIFEST, BundleError, advice="expected an exported bundle")
+    except (OSError, BundleError):
+        return None
+    return str(known.get("target")) if isinstance(known, dict) else None
 
 
 def emit_project(
@@ -84,17 +91,15 @@ def emit_project(
     check_place(folder, Path(project))
     source = Source(images, upscale, exif=exif)
     goldens = find_goldens(manifest, source, predict or interpreted(folder, manifest))
-    return write_project(
-        folder, manifest, goldens, Path(project), inputs=source.named, expected=EXPECTED, force=force
-    )
+    return write_project(folder, manifest, goldens, Path(project), inputs=source.named, force=force)
 
 
 def interpreted(folder: Path, manifest: Manifest) -> Predict:
-    """Outputs of the interpreter, also on a Mac, so that Core ML is not compared with itself."""
+    """What a device must return, computed on this machine by what the runtime names for it."""
 
     def run(pixels: Pixels, bucket: str | None) -> Arrays:
-        runner = open_coreml(folder, manifest, None, bucket=bucket, interpreted=True)
-        with Session(folder, manifest, runner) as session:
+        opened = load(runtime_of(manifest.target).expected)
+        with Session(folder, manifest, opened(folder, manifest, bucket)) as session:
             return session.run(pixels)
 
     return run

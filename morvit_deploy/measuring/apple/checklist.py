@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
 from morvit_deploy.exporters.coreml.sdk.load import INSTALL, quiet
+from morvit_deploy.exporters.functions.devices import Item, macos_item, oldest_macos
 
 XCODE = (
     "install Xcode from the App Store, open it once, and run `sudo xcode-select -s /Applications/Xcode.app`"
@@ -49,22 +49,6 @@ class MacState:
     phones_problem: str = ""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One requirement and what was found."""
-
-    what: str
-    found: str
-    fits: bool
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        mark = "found  " if self.fits else "MISSING"
-        return f"  {mark} {self.what}: {self.found}" + (
-            "" if self.fits or not self.remedy else f"; {self.remedy}"
-        )
-
-
 def read_state(phone: bool) -> MacState:
     """Look for everything, for Xcode's tools only with `phone`. Starts and changes nothing."""
     macos = platform.mac_ver()[0] or None
@@ -88,10 +72,9 @@ def read_state(phone: bool) -> MacState:
 def mac_items(state: MacState, ios: int, pictures: bool) -> list[Item]:
     """What `--device mac` needs for a package for this iOS, which takes pictures or arrays."""
     oldest = oldest_macos(ios)
-    here = state.macos or f"this is {state.system}"
-    new = state.macos is not None and int(state.macos.split(".")[0]) >= oldest
+    otherwise = ", or export again with --ios 17" if oldest == 15 else ""
     items = [
-        Item(f"macOS {oldest} or newer, for a package of iOS {ios}", here, new, _older(state, oldest)),
+        macos_item(oldest, f"a package of iOS {ios}", state.macos, state.system, otherwise),
         Item(
             "coremltools 9",
             state.coremltools or "not installed",
@@ -170,12 +153,6 @@ def _phone_item(state: MacState, ios: int, wanted: str | None) -> Item:
             what, f"{phone.name} has iOS {phone.system}, the package requires iOS {ios}", False, remedy
         )
     return Item(what, f"{phone.name}, iOS {phone.system}", True)
-
-
-def _older(state: MacState, oldest: int) -> str:
-    if state.macos is None:
-        return "run this on a Mac"
-    return f"update it to {oldest} or newer" + (", or export again with --ios 17" if oldest == 15 else "")
 
 
 def _has_bridge() -> bool:

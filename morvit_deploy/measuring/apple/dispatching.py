@@ -13,21 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Arrays, Package
+from morvit_deploy.exporters.coreml.sdk.bundle import STEM, Package
+from morvit_deploy.exporters.functions.devices import Reply as Reply
 from morvit_deploy.measuring.apple.placement import PlacedOp
 
 # the command line's names of compute units, and Core ML's
 UNITS = {"all": "ALL", "cpu_ne": "CPU_AND_NE", "cpu_gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}
 COMPARE = "compare"  # all of them, in turn
 NEURAL_ENGINE = ("all", "cpu_ne")  # units that include the Neural Engine
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A function's outputs by Core ML's names, and their prediction time, ms."""
-
-    outputs: Arrays
-    ms: float
 
 
 class Function(Protocol):

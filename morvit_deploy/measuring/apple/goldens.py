@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE
+from morvit_deploy.exporters.functions.devices import TOLERANCE
 from morvit_deploy.model.heads import same_decisions
 
 

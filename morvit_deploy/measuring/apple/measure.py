@@ -111,7 +111,7 @@ class CoreMl(Measurer[UnitsLane]):
             name=lane.name,
             batch=1,
             blocks=tuple(lane.blocks),
-            target="coreml",
+            target=package.target,
             precision=package.precision,
             form=package.form,
             macs=package.macs,

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest
 from morvit_deploy.errors import OutputError
-from morvit_deploy.exporters.coreml.contract.form import CoremlForm
-from morvit_deploy.exporters.coreml.sdk.bundle import oldest_macos
+from morvit_deploy.exporters.functions.devices import oldest_macos
+from morvit_deploy.exporters.kit.write import app_form
 from morvit_deploy.files import files_in, new_folder
 from morvit_deploy.machine.dependencies import installed
 from morvit_deploy.machine.extras import PACKAGE
 from morvit_deploy.measuring.apple.goldens import Goldens, write_goldens
+from morvit_deploy.measuring.apple.running import runtime_of
 from morvit_deploy.measuring.apple.script import BUNDLE, GOLDEN, PROJECT, PROJECT_FORMAT
 
 # the measuring modules, which are copied; they import numpy, coremltools and one another
@@ -31,6 +32,8 @@ CARRIED = (
     "morvit_deploy.strict_json",
     "morvit_deploy.exporters",
     "morvit_deploy.exporters.coreml",
+    "morvit_deploy.exporters.functions",
+    *(f"morvit_deploy.exporters.functions.{name}" for name in ("devices", "names")),
     "morvit_deploy.exporters.coreml.sdk",
     *(f"morvit_deploy.exporters.coreml.sdk.{name}" for name in ("bundle", "load")),
     "morvit_deploy.timing",
@@ -44,13 +47,13 @@ CARRIED = (
     *(
         f"morvit_deploy.measuring.apple.{name}"
         for name in (
-            *("checklist", "conditions", "dispatching", "goldens", "mac", "measure", "outcome"),
-            *("phone", "placement", "running", "script", "views"),
+            *("checklist", "conditions", "core_ml", "dispatching", "goldens", "mac", "measure"),
+            *("outcome", "phone", "placement", "running", "script", "views"),
         )
     ),
 )
 BENCH = '''#!/usr/bin/env python3
-"""Measures the Core ML bundle of this folder; see `python bench.py --help`."""
+"""Measures the bundle of this folder; see `python bench.py --help`."""
 
 import sys
 from pathlib import Path
@@ -70,23 +73,20 @@ On a Mac with macOS {macos} or newer and Python 3.10 or newer, in this folder:
 ```
 python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 .venv/bin/python bench.py                    # this Mac, every choice of compute units
-.venv/bin/python bench.py --device iphone    # a connected iPhone; needs Xcode
-```
+{on_a_phone}```
 
 `bench.py` first runs the pictures of `golden/` in every bucket and compares the logits with the expected ones; a
 device that returns others is not timed (exit status 1). Then it loads every function twice and times blocks of runs.
 It prints tables and writes every raw sample to `result.json` (`morvit-bench/1`), the only file to bring back.
 
-An iPhone must be connected by cable, unlocked, with Developer Mode on (Settings, Privacy & Security). coremltools
-builds and installs a small runner app on it; name the team that signs it with `--team ID` if Xcode asks for one. Keep
-the screen on.
+{note}
 
 - `bundle/`: the bundle, unchanged; the sha256 of its files is checked before anything runs
 - `golden/`: pictures and expected logits for each bucket, {source}; never unpickled
 - `morvit_deploy/`: the measuring modules of morvit-deploy {version}, unchanged
 - mix of the timed stream: {mix}
 """
-REQUIREMENTS = "coremltools>=9.0,<10\nnumpy>=1.26\n{pillow}"
+NUMPY = "numpy>=1.26\n"
 PILLOW = "pillow>=10.3  # the package takes pictures\n"
 
 
@@ -97,20 +97,20 @@ def write_project(
     folder: Path,
     *,
     inputs: str,
-    expected: str,
     force: bool = False,
 ) -> Path:
     """Write `folder`, whole or not at all; OutputError when it cannot be written.
 
-    `bundle` has been checked. `inputs` and `expected` describe where pictures and logits come from.
+    `bundle` has been checked. `inputs` describes where pictures come from.
     """
     check_place(bundle, folder)
+    texts = runtime_of(manifest.target).project
     with new_folder(folder, marker=PROJECT, force=force) as partial:
         for name in (MANIFEST, *(file.path for file in manifest.files)):
             (partial / BUNDLE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, partial / BUNDLE / name)  # follows links
         write_goldens(goldens, partial / GOLDEN)
-        carry(CARRIED, partial)
+        carry((*CARRIED, *texts.carried), partial)
         version = installed(PACKAGE) or ""
         known = {
             "format": PROJECT_FORMAT,
@@ -119,20 +119,21 @@ def write_project(
             "shares": dict(goldens.shares),
             "mix": goldens.shares_from,
             "inputs": inputs,
-            "expected": expected,
+            "expected": texts.expected,
         }
         readme = README.format(
             name=bundle.resolve().name,
-            macos=oldest_macos(CoremlForm.of(manifest).ios),
-            source=expected,
+            macos=oldest_macos(app_form(manifest).oldest_ios),
+            on_a_phone=f"{texts.on_a_phone}    # a connected iPhone; needs Xcode\n" * bool(texts.on_a_phone),
+            note=texts.note,
+            source=texts.expected,
             version=version,
             mix=goldens.shares_from,
         )
-        pillow = PILLOW if manifest.input == "uint8" else ""
         for file, text in {
             "bench.py": BENCH,
             "README.md": readme,
-            "requirements.txt": REQUIREMENTS.format(pillow=pillow),
+            "requirements.txt": texts.requirements + NUMPY + PILLOW * (manifest.input == "uint8"),
         }.items():
             (partial / file).write_text(text, encoding="utf-8")
         known["files"] = files_in(partial)

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol
 
-from morvit_deploy.errors import MorvitError, ParityError, TargetError
+from morvit_deploy.errors import MorvitError, ParityError
 from morvit_deploy.exporters.coreml.sdk.bundle import Package
-from morvit_deploy.files import temporary
-from morvit_deploy.measuring.apple.checklist import (
-    MacState,
-    Phone,
-    demand,
-    mac_items,
-    phone_items,
-    read_state,
-    the_phone,
-)
+from morvit_deploy.exporters.functions.devices import MODELS, Item, ProjectTexts
+from morvit_deploy.measuring.apple.checklist import Phone, demand
 from morvit_deploy.measuring.apple.conditions import read_conditions, warnings_about
 from morvit_deploy.measuring.apple.dispatching import Backend
 from morvit_deploy.measuring.apple.goldens import Goldens
@@ -31,7 +24,6 @@ from morvit_deploy.timing.loop import Amount, Stages, parts_of
 DEVICES = ("mac", "iphone")
 # fewer on a phone, where each run takes a second to transfer
 AMOUNTS = {"mac": Amount(50, 10, 3, starts=1), "iphone": Amount(10, 3, 1, starts=1)}
-NEWEST_IOS = 18  # that a package can ask for
 # in the conditions: why, and the exit status; of failed units, by their name
 CUT, FAILED = "ended_early", "failed_units"
 
@@ -57,21 +49,46 @@ class Wish:
         )
 
 
-def look(package: Package | None, wish: Wish, way_out: str) -> Phone | None:
+class AppleRuntime(Protocol):
+    """One of Apple's runtimes."""
+
+    project: ProjectTexts
+    expected: str  # place of `open(folder, manifest, bucket) -> Runner`: what a device is compared with
+
+    def needed(
+        self, package: Package | None, device: str, wanted: str | None
+    ) -> tuple[list[Item], Phone | None]:
+        """What `device` needs to measure a package, or without one, the newest; and the phone, if there is one."""
+
+    def opened(
+        self, package: Package, phone: Phone | None, team: str | None
+    ) -> AbstractContextManager[Backend]:
+        """Its functions, here or on a phone."""
+
+
+def runtime_of(target: str) -> AppleRuntime:
+    """The runtime of a target of MODELS."""
+    runtime: AppleRuntime = load(MODELS[target].runtime)
+    return runtime
+
+
+def load(place: str) -> Any:
+    """What `module:name` is, imported on use."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def look(package: Package | str | None, wish: Wish, way_out: str) -> Phone | None:
     """Check that the device can be measured from here; the TargetError lists every requirement.
 
-    Without a package, before one is opened: what the newest one needs.
+    With the name of a target instead of a package, before one is opened: what its newest needs.
     """
-    state = read_state(phone=wish.device == "iphone")
-    ios, pictures = (NEWEST_IOS, True) if package is None else (package.ios, package.input == "uint8")
-    if wish.device == "mac":
-        demand(mac_items(state, ios, pictures), "mac", way_out)
-        return None
-    state = _with_phones(state)
-    demand(phone_items(state, ios, wish.phone), "iphone", way_out)
-    found = the_phone(state.phones or (), wish.phone)
-    assert isinstance(found, Phone)
-    return found
+    known = package if isinstance(package, Package) else None
+    target = package.target if isinstance(package, Package) else package or ""
+    runtime = runtime_of(target if target in MODELS else next(iter(MODELS)))
+    items, phone = runtime.needed(known, wish.device, wish.phone)
+    demand(items, wish.device, way_out)
+    return phone
 
 
 def run_bench(
@@ -130,22 +147,9 @@ def _recorded(error: MorvitError) -> dict[str, Any]:
     return {"why": str(error), "exit_status": error.exit_status}
 
 
-@contextmanager
-def backend_for(package: Package, wish: Wish, phone: Phone | None) -> Iterator[Backend]:
-    """Core ML here or on the phone; imports coremltools."""
-    with temporary("bench") as work:
-        if phone is None:
-            from morvit_deploy.measuring.apple.mac import Mac
-
-            yield Mac(package, work)
-            return
-        from morvit_deploy.measuring.apple.phone import IPhone
-
-        device = IPhone(package, work, phone, wish.team)
-        try:
-            yield device
-        finally:
-            device.close()
+def backend_for(package: Package, wish: Wish, phone: Phone | None) -> AbstractContextManager[Backend]:
+    """The package's runtime, here or on the phone; imports its library."""
+    return runtime_of(package.target).opened(package, phone, wish.team)
 
 
 def inputs_digest(goldens: Goldens) -> str:
@@ -154,15 +158,3 @@ def inputs_digest(goldens: Goldens) -> str:
     for golden in goldens.buckets.values():
         digest.update(golden.pixels.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _with_phones(state: MacState) -> MacState:
-    """List the phones if the tools for it are installed."""
-    if state.devicectl is None or not state.bridge:
-        return state
-    from morvit_deploy.measuring.apple.phone import list_phones
-
-    try:
-        return replace(state, phones=list_phones(state.devicectl))
-    except TargetError as error:
-        return replace(state, phones_problem=str(error))

@@ -43,7 +43,9 @@ def _run(project: Path, options: argparse.Namespace) -> int:
     fields = {name: getattr(options, name) for name in ("runs", "blocks", "warmup", "phone", "team")}
     wish = Wish(options.device, chosen_units(options.compute_units), **fields)
     assert wish.amount  # before anything is loaded
+    tell("checking the bundle")
     package, goldens = read_package(project / BUNDLE), read_goldens(project)
+    tell("looking at this machine")
     phone = look(package, wish, WAY_OUT)
     result = run_bench(
         package,
@@ -51,7 +53,7 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         wish,
         phone,
         inputs=_known(project)["inputs"],
-        tell=lambda stage: print(f"… {stage}", file=sys.stderr, flush=True),
+        tell=tell,
     )
     write_text(
         out,
@@ -63,6 +65,11 @@ def _run(project: Path, options: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"every raw sample is in {out}", file=sys.stderr)
     return exit_status(result)
+
+
+def tell(stage: str) -> None:
+    """Print what happens now, for people."""
+    print(f"… {stage}", file=sys.stderr, flush=True)
 
 
 def read_goldens(project: Path) -> Goldens:
@@ -88,7 +95,7 @@ def _known(project: Path) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench.py",
-        description="Measure the Core ML bundle of this folder on this Mac or on an iPhone: parity first, then load "
+        description="Measure the bundle of this folder on this Mac or on an iPhone: parity first, then load "
         "and latency of every function under every choice of compute units.",
     )
     parser.add_argument("--device", choices=DEVICES, default="mac")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.bundle.session import kernel_warnings
+from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
 from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
-from morvit_deploy.machine.this import checked_threads
+from morvit_deploy.machine.this import checked_threads, versions
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
 from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
 from morvit_deploy.measuring.core.request import BenchRequest, settings
@@ -139,12 +140,26 @@ def bench_here(request: BenchRequest) -> BenchResult:
         conditions = measure(device, lanes, request.amount, request.stages)
         measured = tuple(lane.measured() for lane in lanes)
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
+    conditions["versions"] |= versions(
+        tuple(name for lane in lanes for name in find_target(lane.subject.manifest.target).needs.tested)
+    )
     warnings = (
         *warnings_about(conditions, measured),
         *saturating(lanes, kernels_here()),
         *not_measured(lanes, device),
+        *_about_runtimes(lanes),
     )
     return BenchResult(request.device, measured, conditions, warnings)
+
+
+def _about_runtimes(lanes: Sequence[BundleLane]) -> Iterator[str]:
+    """For each bundle: a runtime of an untested version, and one that runs otherwise on the target's own devices."""
+    for lane in lanes:
+        target = find_target(lane.subject.manifest.target)
+        yield from (f"{lane.name}: {text}" for text in target.untested_here(lane.subject.manifest.versions))
+        if target.names_runtime:
+            runs = target.runs_here(set(), False)
+            yield f"{lane.name} was run by {runs}; threads are its own, and times on its devices differ"
 
 
 def saturating(lanes: Sequence[BundleLane], kernels: IntegerKernels, place: str = "") -> list[str]:

@@ -32,12 +32,16 @@ class Form:
 
 
 def forms_of(plan: Plan, config: Config) -> list[Form]:
-    """Adaptive by this plan, the checkpoint's own schedule where it has one, and every token in every step."""
+    """Adaptive by this plan, top-k by the checkpoint's capacities if it has any, and every token in every step."""
     adaptive = [Form(ADAPTIVE, plan, "graph"), Form(ADAPTIVE, plan, "host")]
     if config.capacity is None:
         return [*adaptive, Form(DENSE, own_plan(config))]
     everyone = (config.routed_tokens,) * config.num_steps
-    return [*adaptive, Form(TOPK, own_plan(config)), Form(DENSE, topk_plan(config, everyone))]
+    return [
+        *adaptive,
+        Form(TOPK, topk_plan(config, config.capacity)),
+        Form(DENSE, topk_plan(config, everyone)),
+    ]
 
 
 def left_out(config: Config) -> list[str]:

@@ -46,6 +46,11 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
 
 def _describe(config: Config) -> str:
     kept = ", ".join(map(str, config.capacity or ()))
+    if config.thresholds is not None:
+        return (
+            "expert choice by the checkpoint's own thresholds: a token continues if its router logit reaches the "
+            f"step's; in training {kept} of {config.num_patches} patch tokens did on average"
+        )
     return f"expert choice: {kept} of {config.num_patches} patch tokens continue at each step"
 
 

@@ -151,7 +151,7 @@ def test_what_there_is_not(asked: Asked, message: str) -> None:
 
 
 def test_chosen_depths_have_no_scale() -> None:
-    with pytest.raises(PlanError, match="scale: got 1, but depths are chosen by the tokens"):
+    with pytest.raises(PlanError, match="scale: got 1, but the routing is the checkpoint's own"):
         choose(LADDERS, FLOOR, Asked(scale=1.0))
 
 

@@ -49,7 +49,7 @@ def config(source: Source) -> Config:
 def rounds_in(source: Source, mode: str) -> list[list[Statistics]]:
     """The two shards of each round."""
     config = load_config(source.checkpoint)
-    rounds = Rounds(config, source.run(mode, scales_of(config)), 0)
+    rounds = Rounds(config, source.run(mode, scales_of(config, mode)), 0)
     parts = []
     while not rounds.complete:
         task = Task(source, rounds.run, len(rounds.done), rounds.thresholds)

@@ -22,12 +22,12 @@ from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.export import untested
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.mil.package import read_package
 from morvit_deploy.exporters.coreml.mlpackage.save import MODEL, WEIGHTS
 from morvit_deploy.exporters.coreml.native import expose
 from morvit_deploy.exporters.coreml.run import INTERPRETED
+from morvit_deploy.exporters.coreml.target import TARGET
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
 from morvit_deploy.model.checkpoint import save_checkpoint
@@ -349,7 +349,7 @@ def test_sessions_of_one_bundle_read_it_once(exported: Exported) -> None:
 def test_versions_that_were_not_tested_are_named_beside_those_that_were(
     installed: dict[str, str], told: list[str]
 ) -> None:
-    with patch("morvit_deploy.exporters.coreml.export.versions", return_value=installed):
-        sentences = untested()
+    with patch("morvit_deploy.exporters.targets.installed", side_effect=installed.get):
+        sentences = TARGET.needs.untested(TARGET.needs.export)
     assert len(sentences) == bool(told)
     assert all(word in sentences[0] for word in told)

@@ -12,9 +12,9 @@ from tiny_models import make_config, random_pixels
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
-from morvit_deploy.exporters.coreml.kit.write import DESCRIPTION
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
 from morvit_deploy.exporters.coreml.proving.form import head_violations
+from morvit_deploy.exporters.kit.write import DESCRIPTION
 
 CONFIG = make_config(routing="none", sharing="cycle", num_recursions=1, head_activation="sigmoid")
 HALF = 2e-3  # fp16 has 11 bits

@@ -25,7 +25,7 @@ from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.coreml.contract.names import PACKAGE
 from morvit_deploy.exporters.coreml.export import CoremlExporter
 from morvit_deploy.exporters.coreml.mil.interpreter import MilPackage
-from morvit_deploy.exporters.coreml.proving.weights import content_key, promise_of
+from morvit_deploy.exporters.functions.weights import content_key, promise_of
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT

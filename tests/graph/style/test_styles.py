@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
-from config_matrix import EVERY, OPTIONS, named
+from config_matrix import EVERY, OPTIONS, OWNING, named
 from flat_models import wandering_model
 from graph_styles import FUSED, LAYOUTS, MANUAL, SELECTS
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
@@ -43,7 +43,7 @@ def as_image(pixels: Any) -> Tensor:
 
 @pytest.mark.parametrize("port", ["uint8", "float"])
 @pytest.mark.parametrize("style", MANUAL)
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS], ids=named)
+@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
 def test_equals_the_reference(changes: dict[str, Any], style: str, port: str) -> None:
     config = make_config(**changes)
     model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 1)

@@ -17,7 +17,8 @@ from tiny_models import make_config
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.errors import AnswerError, BundleError, MorvitError, ParityError, TargetError
-from morvit_deploy.exporters.coreml.sdk.bundle import TOLERANCE, Package, oldest_macos, read_package
+from morvit_deploy.exporters.coreml.sdk.bundle import Package, read_package
+from morvit_deploy.exporters.functions.devices import TOLERANCE, oldest_macos
 from morvit_deploy.measuring.apple.bench import PICTURES, _golden, find_goldens, interpreted
 from morvit_deploy.measuring.apple.checklist import MacState, Phone, demand, mac_items, phone_items, the_phone
 from morvit_deploy.measuring.apple.conditions import power

@@ -102,6 +102,13 @@ class TestForms:
         assert not any(plan_problems(form.plan, EXPERT) for form in forms)
         assert left_out(EXPERT) == []
 
+    def test_a_checkpoint_with_thresholds_is_compared_with_top_k_at_its_mean_counts(self) -> None:
+        config = make_config(thresholds=[0.0, 0.0, 0.0], capacity=[8, 5, 2])
+        forms = forms_of(PLAN, config)
+        assert [form.name for form in forms] == ["adaptive (graph)", "adaptive (host)", TOPK, DENSE]
+        assert (forms[2].plan.mode, forms[2].plan.buckets[0].capacity) == ("topk", (8, 5, 2))
+        assert not any(plan_problems(form.plan, config) for form in forms)
+
     def test_token_choice_has_no_top_k(self) -> None:
         forms = forms_of(depth_ladder(), TOKEN)
         assert [form.kind for form in forms] == [ADAPTIVE, ADAPTIVE, DENSE]

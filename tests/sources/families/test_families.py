@@ -596,6 +596,15 @@ def test_native_keeps_the_provenance_it_had() -> None:
     assert made.before == {"family": "timm_vit"} and "provenance" not in made.fields
 
 
+def test_native_keeps_its_thresholds_at_any_size() -> None:
+    owning = EXPERT | {"thresholds": [0.5, 0.25, None], "capacity": [12, 6, 6]}
+    given = Given(image_size=24, capacity=(27, 14, 14), preprocess="imagenet")
+    for told, capacity in ((Given(), [12, 6, 6]), (given, [27, 14, 14])):
+        fields = draft("native", rolled(), told, config=owning).fields
+        assert fields["thresholds"] == [0.5, 0.25, None] and fields["capacity"] == capacity
+    assert "thresholds" not in draft("native", rolled(), Given(), config=EXPERT).fields
+
+
 def test_native_at_another_size_asks_for_what_depends_on_it() -> None:
     message = refused("native", rolled(), Given(image_size=24), config=EXPERT)
     assert "[12, 6, 3] of 16 patch tokens; now there are 36" in message

@@ -12,12 +12,12 @@ from tiny_models import make_config, random_model
 
 from morvit_deploy.exporters.coreml.contract.names import Weights
 from morvit_deploy.exporters.coreml.contract.options import coreml_options
-from morvit_deploy.exporters.coreml.export import functions
 from morvit_deploy.exporters.coreml.mil.constexpr import CONSTEXPR
 from morvit_deploy.exporters.coreml.mil.operations import OPERATIONS
 from morvit_deploy.exporters.coreml.mlpackage.classify import classify
 from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
+from morvit_deploy.exporters.functions.tracing import functions
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.choices import Attention, Layout, Select
 from morvit_deploy.model.config import Config

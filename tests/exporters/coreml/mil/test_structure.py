@@ -14,8 +14,9 @@ from mil_programs import mb, save_program
 from morvit_deploy.exporters.coreml.mil.function import Function
 from morvit_deploy.exporters.coreml.mil.neural_engine import OPERATIONS, leaving
 from morvit_deploy.exporters.coreml.mil.package import read_package
-from morvit_deploy.exporters.coreml.mil.structure import Macs, count_macs, violations
+from morvit_deploy.exporters.coreml.mil.structure import count_macs, violations
 from morvit_deploy.exporters.coreml.mil.types import Value, ValueType
+from morvit_deploy.exporters.functions.macs import Macs
 
 WEIGHT = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
 KERNEL = np.zeros((8, 2, 3, 5), np.float32)

@@ -13,8 +13,8 @@ from tiny_models import make_config
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.macs import last_step_decides
 from morvit_deploy.model.plan import Plan
+from morvit_deploy.model.routings.schedules import last_step_decides
 
 ONE_STEP = {"sharing": "none", "cycle_depth": 1}
 CONFIGS: list[tuple[dict[str, Any], str]] = [

@@ -1,1 +1,0 @@
-"""MoRViTKit: the Swift package beside a Core ML package."""

@@ -1,0 +1,32 @@
+"""Adds MoRViTKit and the model's description to a verified bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.bundle.session import Session
+from morvit_deploy.exporters.kit.golden import golden_of
+from morvit_deploy.exporters.kit.write import SWIFT, write_description, write_swift_package
+from morvit_deploy.exporters.targets import open_runner
+from morvit_deploy.model.reference import MoRViT
+
+
+def accompany(model: MoRViT, manifest: Manifest, images: Pixels | None, folder: Path) -> list[str]:
+    """Write MoRViTKit and the description into the bundle `folder`; returns the names of their files.
+
+    `images` are the pictures that the bundle was verified with; None: random ones. TargetError for a manifest whose
+    entry is no `AppForm`.
+    """
+
+    def written_logits(pixels: Pixels) -> NDArray[np.float32]:
+        with Session(folder, manifest, open_runner(folder, manifest)) as session:
+            return session.logits(pixels)
+
+    golden = golden_of(model, manifest, images, written_logits)
+    kit = write_swift_package(folder / SWIFT, manifest, golden)
+    return [*(f"{SWIFT}/{name}" for name in kit), write_description(folder, manifest)]

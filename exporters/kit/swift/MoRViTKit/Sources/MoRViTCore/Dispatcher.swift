@@ -1,0 +1,123 @@
+/// Classifies prepared pixels, in whatever runtime.
+package protocol PixelClassifying {
+    /// Loads a function, unless it is loaded.
+    func load(_ name: String) throws
+
+    /// Classifies pixels; `watch` began when their preparation did.
+    func predict(
+        _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
+    ) async throws -> Prediction
+}
+
+/// Runs pixels through a model's functions: the stem, the bucket that it chooses, and `full` after an overflow.
+package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
+    private let description: ModelDescription
+    private let functions: Functions
+
+    package init(description: ModelDescription, functions: Functions) {
+        self.description = description
+        self.functions = functions
+    }
+
+    package func load(_ name: String) throws {
+        try functions.load(name)
+    }
+
+    package func predict(
+        _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
+    ) async throws -> Prediction {
+        var watch = watch
+        let image = try functions.image(pixels)
+        let preprocess = watch.lap()
+        try Task.checkCancellation()
+        return description.isAdaptive
+            ? try await runAdaptive(image, preprocess: preprocess, on: actor)
+            : try await runSingle(image, preprocess: preprocess, on: actor)
+    }
+
+    private func runSingle(
+        _ image: Functions.Value, preprocess: Duration, on actor: isolated any Actor
+    ) async throws -> Prediction {
+        var watch = Stopwatch()
+        let output = try await run("main", with: ["image": image], on: actor)
+        return try prediction(
+            from: output, stem: nil, choice: DispatchTable.Choice(bucket: 0, didOverflow: false),
+            timing: Prediction.Timing(preprocess: preprocess, trunk: watch.lap())
+        )
+    }
+
+    private func runAdaptive(
+        _ image: Functions.Value, preprocess: Duration, on actor: isolated any Actor
+    ) async throws -> Prediction {
+        let table = description.dispatch
+        var watch = Stopwatch()
+        let stem = try await run("stem", with: ["image": image], on: actor)
+        let predicted = try stem.number("bucket")
+        guard table.buckets.indices.contains(predicted) else {
+            throw MoRViTError.unexpectedOutput(
+                reason: "got bucket \(predicted), expected 0 to \(table.last)"
+            )
+        }
+        // the stem's own values go on as they are: nothing is copied
+        let carried = try Dictionary(
+            uniqueKeysWithValues: description.carried.map { ($0, try stem.value($0)) }
+        )
+        let stemTime = watch.lap()
+        try Task.checkCancellation()
+        var output = try await run(table.buckets[predicted].name, with: carried, on: actor)
+        let choice = table.outcome(of: predicted, didOverflow: try output.flag("overflow"))
+        if choice.bucket != predicted {
+            try Task.checkCancellation()
+            output = try await run(table.buckets[choice.bucket].name, with: carried, on: actor)
+        }
+        return try prediction(
+            from: output, stem: stem, choice: choice,
+            timing: Prediction.Timing(preprocess: preprocess, stem: stemTime, trunk: watch.lap())
+        )
+    }
+
+    private func run(
+        _ name: String, with inputs: [String: Functions.Value], on actor: isolated any Actor
+    ) async throws -> FunctionOutput<Functions> {
+        let values = try await functions.run(name, with: inputs, on: actor)
+        return FunctionOutput(function: name, values: values, functions: functions)
+    }
+
+    private func prediction(
+        from output: FunctionOutput<Functions>, stem: FunctionOutput<Functions>?, choice: DispatchTable.Choice,
+        timing: Prediction.Timing
+    ) throws -> Prediction {
+        let logits = try output.floats("logits")
+        guard logits.count == description.classes else {
+            throw MoRViTError.unexpectedOutput(
+                reason: "got \(logits.count) logits, expected \(description.classes)"
+            )
+        }
+        var depth: DepthMap?
+        if description.answersDepth {
+            let depths = try output.integers("depth") ?? stem?.integers("depth")
+            guard let depths else {
+                throw MoRViTError.unexpectedOutput(reason: "depth is missing")
+            }
+            depth = try DepthMap(side: description.patchesPerSide, depths: depths, steps: description.steps)
+        }
+        return Prediction(
+            logits: logits, labels: description.labels, bucket: description.dispatch.buckets[choice.bucket],
+            bucketIndex: choice.bucket, didOverflow: choice.didOverflow, depth: depth, timing: timing,
+            headActivation: description.headActivation ?? .softmax
+        )
+    }
+}
+
+/// Time from lap to lap.
+package struct Stopwatch {
+    private var start = ContinuousClock.now
+
+    package init() {}
+
+    package mutating func lap() -> Duration {
+        let now = ContinuousClock.now
+        defer { start = now }
+        return now - start
+    }
+}
