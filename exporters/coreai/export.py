@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,5 @@ def halve(graphs: dict[str, StaticMoRViT]) -> None:
     """Convert the buckets' modules, which share their weights, to fp16 throughout, in place."""
     for graph in graphs.values():
         graph.to(HALF)
+        graph.selection = copy.copy(graph.selection)
+        graph.selection.dtype = HALF

@@ -117,8 +117,10 @@ def test_every_plan(
 
 
 @pytest.mark.slow
-def test_half_precision_meets_its_gate(exported: Exported) -> None:
-    manifest = open_manifest(exported(EXPERT, target="coreai", precision="fp16", allow_worse=True))
+@pytest.mark.parametrize("select", ["topk", "onehot"])
+def test_half_precision_meets_its_gate(exported: Exported, select: str) -> None:
+    bundle = exported(EXPERT, target="coreai", precision="fp16", select=select, allow_worse=True)
+    manifest = open_manifest(bundle)
     types = {port.name: port.dtype for port in manifest.outputs}
     assert manifest.structure["proved"] and types["logits"] == "float32"
     assert manifest.parity is not None and manifest.parity["fidelity"][0]["snr_db"] > 35
