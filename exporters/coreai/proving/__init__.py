@@ -1,0 +1,1 @@
+"""Parts of the structure proof of a Core AI asset."""
