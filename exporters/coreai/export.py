@@ -14,8 +14,8 @@ from morvit_deploy.exporters.coreai.convert import HALF, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, COMPRESSOR
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
-from morvit_deploy.exporters.coreai.probes import Digests, find_values
-from morvit_deploy.exporters.coreai.program import ProgramText, read_program
+from morvit_deploy.exporters.coreai.printed.probes import Digests, find_values
+from morvit_deploy.exporters.coreai.printed.program import ProgramText, read_program
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
 from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.base import example_image
+from morvit_deploy.exporters.coreai.again import converted_again, differences
+from morvit_deploy.exporters.coreai.compressed import Stored, as_stored
 from morvit_deploy.exporters.coreai.convert import PIXEL_SCALE
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM
+from morvit_deploy.exporters.coreai.names import ASSET
+from morvit_deploy.exporters.coreai.printed.asset import PROGRAM
 from morvit_deploy.exporters.coreai.printed.macs import BY_INDEX, computed, static_violations
-from morvit_deploy.exporters.coreai.program import (
+from morvit_deploy.exporters.coreai.printed.program import (
     CONSTANT,
     NUMPY,
     OUTPUT,
@@ -22,10 +25,8 @@ from morvit_deploy.exporters.coreai.program import (
     ProgramText,
     read_program,
 )
-from morvit_deploy.exporters.coreai.proving.again import converted_again, differences
-from morvit_deploy.exporters.coreai.proving.compressed import Stored, as_stored
-from morvit_deploy.exporters.coreai.proving.plan import kind_of, plan_violations
-from morvit_deploy.exporters.coreai.proving.products import weight_violations
+from morvit_deploy.exporters.coreai.products import weight_violations
+from morvit_deploy.exporters.coreai.thresholds import kind_of, plan_violations
 from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.exporters.functions.weights import promise_of
 from morvit_deploy.exporters.kit.proof import kit_violations

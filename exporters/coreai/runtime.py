@@ -16,8 +16,8 @@ import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreai.asset import open_asset
-from morvit_deploy.exporters.coreai.probes import write_copy
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.probes import write_copy
 from morvit_deploy.exporters.functions.running import Predict
 from morvit_deploy.files import temporary
 

@@ -17,12 +17,11 @@ from tiny_models import make_config, random_model
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.coreai import compress as coreai_compress
-from morvit_deploy.exporters.coreai import proof
+from morvit_deploy.exporters.coreai import compressed, proof
 from morvit_deploy.exporters.coreai.export import CoreaiExporter
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET
-from morvit_deploy.exporters.coreai.program import ALIGNMENT, CONSTANT, ProgramText, read_program
-from morvit_deploy.exporters.coreai.proving import compressed
+from morvit_deploy.exporters.coreai.printed.program import ALIGNMENT, CONSTANT, ProgramText, read_program
 from morvit_deploy.exporters.functions.weights import content_key
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT

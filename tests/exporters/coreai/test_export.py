@@ -25,8 +25,9 @@ from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreai import convert, proof
 from morvit_deploy.exporters.coreai.export import CoreaiExporter
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
-from morvit_deploy.exporters.coreai.program import ProgramText
+from morvit_deploy.exporters.coreai.names import ASSET, TESTED
+from morvit_deploy.exporters.coreai.printed.asset import PROGRAM
+from morvit_deploy.exporters.coreai.printed.program import ProgramText
 from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE, SUMMED_WIDE
 from morvit_deploy.exporters.coreai.runtime import Executable
 from morvit_deploy.exporters.coreai.target import TARGET

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.exporters.coreai.program import Graph, Operation, ProgramText
+from morvit_deploy.exporters.coreai.printed.program import Graph, Operation, ProgramText
 from morvit_deploy.exporters.functions.names import STEM
 from morvit_deploy.exporters.structure import table_violations, threshold_violations
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.coreai.compress import router_names
+from morvit_deploy.exporters.coreai.compressed import Stored, compression_violations
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.printed.macs import count_macs, products
-from morvit_deploy.exporters.coreai.program import Graph, Operation, ProgramText
-from morvit_deploy.exporters.coreai.proving.compressed import Stored, compression_violations
+from morvit_deploy.exporters.coreai.printed.program import Graph, Operation, ProgramText
 from morvit_deploy.exporters.functions.macs import Macs, mac_violations
 from morvit_deploy.exporters.functions.names import MAIN, STEM
 from morvit_deploy.exporters.functions.weights import Promise, Weight, use_violations

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.coreai.compressed import Stored
 from morvit_deploy.exporters.coreai.convert import Program, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import TESTED
-from morvit_deploy.exporters.coreai.probes import Digests, find_values, program_violations
-from morvit_deploy.exporters.coreai.program import ProgramText
-from morvit_deploy.exporters.coreai.proving.compressed import Stored
+from morvit_deploy.exporters.coreai.printed.probes import Digests, find_values, program_violations
+from morvit_deploy.exporters.coreai.printed.program import ProgramText
 from morvit_deploy.exporters.functions.tracing import functions
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import versions

@@ -1,1 +1,0 @@
-"""Parts of the structure proof of a Core AI asset."""
