@@ -182,7 +182,7 @@ def test_without_the_runtime_opening_names_the_extra(ladder: Path, tmp_path: Pat
     done = without(["coreai", "coreai_torch"], tmp_path, COMMAND, *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
-        'requires coreai, which is not installed; run `pip install "morvit-deploy[coreai]"`'
+        'requires coreai_torch, coreai, which are not installed; run `pip install "morvit-deploy[coreai]"`'
     )
 
 
