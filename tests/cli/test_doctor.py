@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from morvit_deploy.cli import app
 from morvit_deploy.exporters.targets import targets
 from morvit_deploy.machine import dependencies, diagnosis
+from morvit_deploy.machine.extras import is_missing
 
 
 @pytest.fixture(autouse=True)
