@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from common import ladder, run
+from common import run, shrinking_ladder
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -44,8 +44,7 @@ from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint
 from morvit_deploy.model.choices import Select
-from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import Plan, own_plan
+from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Table, size
@@ -82,7 +81,7 @@ def main() -> int:
 def _size(folder: Path, tell: Any) -> Measured:
     model = init_model(preset("morvit_b16"), seed=0)
     unique = 2 * sum(parameter.numel() for parameter in model.parameters())
-    plan = _ladder(model.config)
+    plan = shrinking_ladder(model.config)
     graphs = unroll_plan(model, plan, Options("uint8", style=style_of("bsd", "topk")))
     parts = list(functions(graphs, plan))
     halve(graphs)
@@ -105,16 +104,6 @@ def _size(folder: Path, tell: Any) -> Measured:
     data = {"unique": unique, "asset": whole, "seconds": seconds, "functions": len(parts)}
     title = "morvit_b16, fp16: a stem and five buckets in one asset"
     return Table(title, ("what", "value", "ratio", "bar"), rows), data, missed
-
-
-def _ladder(config: Config) -> Plan:
-    """Capacities that shrink by 0.6 a step, from 10 to 70 % of the patches."""
-    shares = (0.1, 0.25, 0.45, 0.7)
-    capacities = [
-        tuple(max(1, int(config.num_patches * share * 0.6**step)) for step in range(config.num_steps))
-        for share in shares
-    ]
-    return ladder(config, capacities)
 
 
 def _opinion(folder: Path, tell: Any, precisions: Sequence[Literal["fp32", "fp16"]]) -> Measured:

@@ -49,7 +49,7 @@ class Executable:
         except RuntimeError as error:
             self._end()
             raise BundleError(f"Core AI cannot load {asset}: {error}; export it again") from error
-        except BaseException:
+        except BaseException:  # an interrupt, too: the loop's thread must end
             self._end()
             raise
 
