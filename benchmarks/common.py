@@ -41,6 +41,16 @@ def ladder(
     )
 
 
+def shrinking_ladder(config: Config) -> Plan:
+    """Capacities that shrink by 0.6 a step, from 10 to 70 % of the patches."""
+    shares = (0.1, 0.25, 0.45, 0.7)
+    capacities = [
+        tuple(max(1, int(config.num_patches * share * 0.6**step)) for step in range(config.num_steps))
+        for share in shares
+    ]
+    return ladder(config, capacities)
+
+
 def print_conditions(result: BenchResult, console: Console) -> None:
     """The table of conditions on stdout, warnings on `console`."""
     print(conditions_table(result.device, result.conditions, result.measured).markdown())

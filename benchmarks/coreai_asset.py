@@ -5,7 +5,7 @@ parameters. Weights are random; the plan has made-up thresholds and a ladder fro
 
 `opinion`: the same static graphs of a trained digits model as a Core ML package, run by this project's interpreter,
 and as a Core AI asset, run by Apple's runtime: the difference between the two, and of each from the float64
-reference. Apple's runtime takes about a second for an image in fp16 on Linux.
+reference. Of an fp16 asset Apple's runtime sums products in float32 here, as bundles of it do on Linux.
 
 `weights`: both trained digits models in each of `--weights`, in fp32, with the checkpoint's own schedule: bytes, and
 the answers on the test pictures by Apple's runtime against the float64 reference.
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from common import ladder, run
+from common import run, shrinking_ladder
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -44,8 +44,7 @@ from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, load_checkpoint
 from morvit_deploy.model.choices import Select
-from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import Plan, own_plan
+from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Table, size
@@ -54,7 +53,8 @@ from morvit_deploy.verifying.comparison import exactly_normalised
 ASSET_BAR = 1.05  # × the bytes of the unique fp16 parameters
 FP32_BAR = 1e-4  # × max(1, max |logit|), Apple's runtime against the float64 reference
 EXAMPLES = Path(__file__).parents[1] / "examples"
-IMAGES = {"fp32": 32, "fp16": 4}
+IMAGES = 32
+PRECISIONS = ("fp32", "fp16")
 
 Measured = tuple[Table, dict[str, Any], list[str]]
 
@@ -81,7 +81,7 @@ def main() -> int:
 def _size(folder: Path, tell: Any) -> Measured:
     model = init_model(preset("morvit_b16"), seed=0)
     unique = 2 * sum(parameter.numel() for parameter in model.parameters())
-    plan = _ladder(model.config)
+    plan = shrinking_ladder(model.config)
     graphs = unroll_plan(model, plan, Options("uint8", style=style_of("bsd", "topk")))
     parts = list(functions(graphs, plan))
     halve(graphs)
@@ -106,23 +106,13 @@ def _size(folder: Path, tell: Any) -> Measured:
     return Table(title, ("what", "value", "ratio", "bar"), rows), data, missed
 
 
-def _ladder(config: Config) -> Plan:
-    """Capacities that shrink by 0.6 a step, from 10 to 70 % of the patches."""
-    shares = (0.1, 0.25, 0.45, 0.7)
-    capacities = [
-        tuple(max(1, int(config.num_patches * share * 0.6**step)) for step in range(config.num_steps))
-        for share in shares
-    ]
-    return ladder(config, capacities)
-
-
 def _opinion(folder: Path, tell: Any, precisions: Sequence[Literal["fp32", "fp16"]]) -> Measured:
     rows, data, missed = [], {}, []
     checkpoint = EXAMPLES / "digits-expert"
     model = load_checkpoint(checkpoint)
     selects: tuple[Select, ...] = ("topk", "onehot")
     for precision in precisions:
-        pixels = synthetic_images(IMAGES[precision], model.config.image_size, seed=0)
+        pixels = synthetic_images(IMAGES, model.config.image_size, seed=0)
         expected = model.double()(exactly_normalised(pixels, model.config.preprocess)).logits.numpy()
         for select in selects:
             found = {}
@@ -220,7 +210,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("size", "opinion", "weights"))
-    parser.add_argument("--precision", nargs="+", choices=tuple(IMAGES), default=tuple(IMAGES))
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write")
     return parser.parse_args()
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
-from common import ladder, run
+from common import run, shrinking_ladder
 from rich.console import Console
 
 from morvit_deploy.exporters.api import export
@@ -32,7 +32,6 @@ from morvit_deploy.files import any_file, write_text
 from morvit_deploy.graph.unroll import unroll_plan
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.choices import Layout, Select
-from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 from morvit_deploy.model.presets import preset
 from morvit_deploy.planning.rounds import calibrate
@@ -65,7 +64,7 @@ def main() -> int:
 def _size(folder: Path, tell: Any) -> tuple[Table, dict[str, Any], list[str]]:
     model = init_model(preset("morvit_b16"), seed=0)
     save_checkpoint(model, folder / "checkpoint")
-    plan = _ladder(model.config)
+    plan = shrinking_ladder(model.config)
     write_text(folder / "plan.json", plan.to_json())
     seconds = {"one graph": _convert_s(model, own_plan(model.config), tell)}
     seconds["stem and five buckets"] = _convert_s(model, plan, tell)
@@ -97,16 +96,6 @@ def _size(folder: Path, tell: Any) -> tuple[Table, dict[str, Any], list[str]]:
         data,
         missed,
     )
-
-
-def _ladder(config: Config) -> Plan:
-    """Capacities that shrink by 0.6 a step, from 10 to 70 % of the patches."""
-    shares = (0.1, 0.25, 0.45, 0.7)
-    capacities = [
-        tuple(max(1, int(config.num_patches * share * 0.6**step)) for step in range(config.num_steps))
-        for share in shares
-    ]
-    return ladder(config, capacities)
 
 
 def _convert_s(model: Any, plan: Plan, tell: Any) -> float:

@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.exporters.coreai.asset import open_asset
 from morvit_deploy.exporters.coreai.convert import quiet
 from morvit_deploy.exporters.coreai.names import PALETTES, Weights
-from morvit_deploy.exporters.coreai.probes import Values, renumbered
-from morvit_deploy.exporters.coreai.program import CONSTANT, ProgramText, read_program
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.probes import Values, renumbered
+from morvit_deploy.exporters.coreai.printed.program import CONSTANT, ProgramText, read_program
 from morvit_deploy.exporters.coreai.runtime import native_quiet
 from morvit_deploy.exporters.functions.weights import content_key, weight_of, weights_of
 from morvit_deploy.graph.unroll import StaticMoRViT

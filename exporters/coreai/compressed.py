@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from morvit_deploy.exporters.coreai.compress import is_compressed, scales_of
 from morvit_deploy.exporters.coreai.names import PALETTES, Weights
+from morvit_deploy.exporters.coreai.printed.program import CONSTANT, Operation, ProgramText
 from morvit_deploy.exporters.coreai.printed.unpack import spread
-from morvit_deploy.exporters.coreai.program import CONSTANT, Operation, ProgramText
 from morvit_deploy.exporters.functions.weights import Owners, Weight, in_orientation, weight_of, weights_of
 from morvit_deploy.graph.unroll import StaticMoRViT
 

@@ -41,7 +41,9 @@ class Program:
         self.probes[function] = probes
         inputs = [self._input(name, value) for name, value in zip(part.inputs, example, strict=True)]
         with quiet():
-            program = _traced(adapted, inputs).run_decompositions({**self._torch.get_decomp_table(), **SORTS})
+            program = _traced(adapted, inputs).run_decompositions(
+                {**self._torch.get_decomp_table(), **LOWERED}
+            )
             try:
                 self._converter.add_exported_program(
                     program,
@@ -104,8 +106,8 @@ def _lowest(values: Tensor, dim: int, keepdim: bool = False) -> Tensor:
     return order if keepdim else order.squeeze(dim)
 
 
-# in the table of decompositions
-SORTS = {torch.ops.aten.sort.default: _sorted, torch.ops.aten.argmin.default: _lowest}
+# operations that the converter refuses, in its table of decompositions
+LOWERED = {torch.ops.aten.sort.default: _sorted, torch.ops.aten.argmin.default: _lowest}
 
 
 class _Adapted(Outputs):

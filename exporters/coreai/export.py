@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from morvit_deploy.exporters.coreai.convert import HALF, converted
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET, COMPRESSOR
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
-from morvit_deploy.exporters.coreai.probes import Digests, find_values
-from morvit_deploy.exporters.coreai.program import ProgramText, read_program
+from morvit_deploy.exporters.coreai.printed.probes import Digests, find_values
+from morvit_deploy.exporters.coreai.printed.program import ProgramText, read_program
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
 from morvit_deploy.exporters.kit.accompany import accompany
 from morvit_deploy.exporters.request import Request
@@ -98,3 +99,5 @@ def halve(graphs: dict[str, StaticMoRViT]) -> None:
     """Convert the buckets' modules, which share their weights, to fp16 throughout, in place."""
     for graph in graphs.values():
         graph.to(HALF)
+        graph.selection = copy.copy(graph.selection)
+        graph.selection.dtype = HALF

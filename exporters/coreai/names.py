@@ -10,7 +10,6 @@ PALETTES: dict[Weights, int] = {"palette8": 8, "palette6": 6, "palette4": 4}
 
 ASSET = "MoRViT.aimodel"
 OLDEST_IOS = 27  # and macOS 27: the first systems with Core AI
-PROGRAM, DIGEST, METADATA = "main.mlirb", "main.hash", "metadata.json"  # files of an asset
 # beta versions that assets were checked with
 TESTED = {"coreai-torch": "==0.4.3", "coreai-core": "==1.0.0b3", "torch": ">=2.13,<2.14"}
 COMPRESSOR = {"coreai-opt": "==0.4.0"}  # for compressed weights only

@@ -41,7 +41,7 @@ def open_coreai(
 
     try:
         return open_functions(folder, manifest, form.functions, bucket, function)
-    except BaseException:
+    except BaseException:  # an interrupt, too: the asset would stay loaded
         executable.close_unused()
         raise
 

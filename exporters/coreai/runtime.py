@@ -16,8 +16,8 @@ import numpy as np
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreai.asset import open_asset
-from morvit_deploy.exporters.coreai.probes import write_copy
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.probes import write_copy
 from morvit_deploy.exporters.functions.running import Predict
 from morvit_deploy.files import temporary
 
@@ -49,7 +49,7 @@ class Executable:
         except RuntimeError as error:
             self._end()
             raise BundleError(f"Core AI cannot load {asset}: {error}; export it again") from error
-        except BaseException:
+        except BaseException:  # an interrupt, too: the loop's thread must end
             self._end()
             raise
 

@@ -27,9 +27,8 @@ class SmallerBudget:
     def __init__(self, model: MoRViT) -> None:
         self.model, self.config = model, model.config
         self.same: list[bool] = []  # whether the decisions are those of the trained budget
-        self.pairs: list[
-            tuple[bool, bool] | None
-        ] = []  # right as trained, right with fewer tokens; None: no label
+        # right as trained, right with fewer tokens; None: no label
+        self.pairs: list[tuple[bool, bool] | None] = []
         self.counts: list[tuple[int, ...]] = []  # tokens that ran each step as trained
         self.first: list[NDArray[np.float64]] = []  # router logits at the first step where tokens leave
         self.fewer = False  # whether an image had fewer tokens

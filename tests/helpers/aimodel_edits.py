@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
 
 
 @dataclass

@@ -43,7 +43,7 @@ def ladder(exported: Callable[..., Path]) -> Path:
 def converted_once() -> Any:
     """All faults are of one bundle: its static graphs are converted again once."""
     kept: list[Any] = []
-    convert = proof._converted_again
+    convert = proof.converted_again
 
     def once(*given: Any) -> Any:
         if not kept:
@@ -51,7 +51,7 @@ def converted_once() -> Any:
         return kept[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "_converted_again", once)
+        patch.setattr(proof, "converted_again", once)
         yield
 
 

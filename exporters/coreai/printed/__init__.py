@@ -1,1 +1,1 @@
-"""The parts of a Core AI program as it is printed. No Core AI, no torch."""
+"""A Core AI program as it is saved and printed: its parts, constants, values inside, and copies. No torch."""

@@ -21,7 +21,7 @@ from morvit_deploy.exporters.coreai import compressed, proof
 from morvit_deploy.exporters.coreai.export import CoreaiExporter
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreai.names import ASSET
-from morvit_deploy.exporters.coreai.program import ALIGNMENT, CONSTANT, ProgramText, read_program
+from morvit_deploy.exporters.coreai.printed.program import ALIGNMENT, CONSTANT, ProgramText, read_program
 from morvit_deploy.exporters.functions.weights import content_key
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -102,8 +102,14 @@ def test_int8_in_every_function(small: Path) -> None:
 
 @pytest.mark.slow
 @needs_opt
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("weights", ["int8", "int4", "palette8", "palette6", "palette4"])
+@pytest.mark.parametrize(
+    ("weights", "precision"),
+    [
+        *((weights, "fp32") for weights in ("int8", "int4", "palette8", "palette6", "palette4")),
+        ("int8", "fp16"),
+        ("palette8", "fp16"),
+    ],
+)
 def test_weights_in_fewer_bits(exported: Exported, weights: str, precision: str) -> None:
     config = make_config(
         embed_dim=128, mlp_dim=128, num_heads=4, routing="token_choice", router={"hidden": [128]}
@@ -112,7 +118,7 @@ def test_weights_in_fewer_bits(exported: Exported, weights: str, precision: str)
     bundle = exported(config, plan=own_plan(config), **form)
     manifest = open_manifest(bundle)
     assert manifest.structure["proved"] and routers_in_float(bundle, manifest)
-    assert len(manifest.probes) > 10
+    assert {"embed", "depth.router_logits", "step1.state", "step5.state"} <= set(manifest.probes)
     name = "lut_to_dense" if "palette" in weights else "blockwise_shift_scale"
     assert manifest.structure["operators"][name] >= 12
 

@@ -25,8 +25,9 @@ from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.coreai import convert, proof
 from morvit_deploy.exporters.coreai.export import CoreaiExporter
 from morvit_deploy.exporters.coreai.form import CoreaiForm
-from morvit_deploy.exporters.coreai.names import ASSET, PROGRAM, TESTED
-from morvit_deploy.exporters.coreai.program import ProgramText
+from morvit_deploy.exporters.coreai.names import ASSET, TESTED
+from morvit_deploy.exporters.coreai.printed.asset import PROGRAM
+from morvit_deploy.exporters.coreai.printed.program import ProgramText
 from morvit_deploy.exporters.coreai.run import NOT_THE_DEVICE, SUMMED_WIDE
 from morvit_deploy.exporters.coreai.runtime import Executable
 from morvit_deploy.exporters.coreai.target import TARGET
@@ -117,8 +118,10 @@ def test_every_plan(
 
 
 @pytest.mark.slow
-def test_half_precision_meets_its_gate(exported: Exported) -> None:
-    manifest = open_manifest(exported(EXPERT, target="coreai", precision="fp16", allow_worse=True))
+@pytest.mark.parametrize("select", ["topk", "onehot"])
+def test_half_precision_meets_its_gate(exported: Exported, select: str) -> None:
+    bundle = exported(EXPERT, target="coreai", precision="fp16", select=select, allow_worse=True)
+    manifest = open_manifest(bundle)
     types = {port.name: port.dtype for port in manifest.outputs}
     assert manifest.structure["proved"] and types["logits"] == "float32"
     assert manifest.parity is not None and manifest.parity["fidelity"][0]["snr_db"] > 35
@@ -179,7 +182,7 @@ def test_without_the_runtime_opening_names_the_extra(ladder: Path, tmp_path: Pat
     done = without(["coreai", "coreai_torch"], tmp_path, COMMAND, *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
-        'requires coreai, which is not installed; run `pip install "morvit-deploy[coreai]"`'
+        'requires coreai_torch, coreai, which are not installed; run `pip install "morvit-deploy[coreai]"`'
     )
 
 

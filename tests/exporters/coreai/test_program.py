@@ -7,8 +7,8 @@ import pytest
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.coreai.printed.macs import count_macs, static_violations
+from morvit_deploy.exporters.coreai.printed.program import ProgramText, Type
 from morvit_deploy.exporters.coreai.printed.unpack import split_bytes
-from morvit_deploy.exporters.coreai.program import ProgramText, Type
 from morvit_deploy.exporters.functions.macs import Macs
 
 TEXT = """module {

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreai.names import DIGEST, METADATA, PROGRAM
 
+PROGRAM, DIGEST, METADATA = "main.mlirb", "main.hash", "metadata.json"  # files of an asset
 MAGIC = b"ML\xefR"  # MLIR bytecode
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
 from morvit_deploy.exporters.coreai.printed.unpack import UNPACK
 from morvit_deploy.exporters.coreai.printed.wide import with_wide_products
-from morvit_deploy.exporters.coreai.program import CONSTANT, OUTPUT, Graph, Operation, ProgramText
 from morvit_deploy.exporters.functions.names import plain_name
 
 Values: TypeAlias = dict[str, str]  # probe -> the value of a program, as it is printed

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
-from morvit_deploy.exporters.coreai.asset import open_asset
+from morvit_deploy.exporters.coreai.printed.asset import open_asset
 from morvit_deploy.exporters.coreai.printed.records import CONSTANT as CONSTANT
 from morvit_deploy.exporters.coreai.printed.records import NUMPY as NUMPY
 from morvit_deploy.exporters.coreai.printed.records import OUTPUT as OUTPUT
