@@ -117,6 +117,21 @@ def test_buckets_of_a_checkpoint_with_thresholds_are_the_checkpoint(changes: dic
     hold(model, own_plan(config))
 
 
+@pytest.mark.parametrize("style", ["rows", "one-image"])
+@pytest.mark.parametrize("tau", [(0.1, 0.0, 0.2), (None, -0.2, 0.1)], ids=str)
+def test_the_stem_counts_the_tokens_of_the_first_routed_step(
+    tau: tuple[float | None, ...], style: str
+) -> None:
+    config = make_config()
+    model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 3)
+    plan = threshold_plan(config, tau, [])
+    ragged = model(normalised(config, pixels), Routing(thresholds=tau))
+    graph = unroll(model, plan.buckets[0], Options(style=STYLES[style]), plan)
+    parts = [pixels[i : i + 1] for i in range(3)] if graph.options.single else [pixels]
+    counts = [graph.counts(graph.begin(torch.from_numpy(part), {})).reshape(-1) for part in parts]
+    assert torch.cat(counts).tolist() == [trace.counts[plan.lead] for trace in ragged.traces]
+
+
 def test_one_token_left() -> None:
     config = make_config()
     model = random_model(config, dtype=torch.float64)
