@@ -121,7 +121,7 @@ class Gain:
     def _by_objects(self) -> str:
         fewest, most = int(self.objects.min()), int(self.objects.max())
         if fewest == most:
-            return f"A picture costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
+            return f"A scene costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
         low, high = (self.macs_of(self.adaptive, number) for number in (fewest, most))
         few = "one digit" if fewest == 1 else f"{fewest} digits"
         return f"Scenes with {few} cost {cost_in(low, 'MACs')}, those with {most} {cost_in(high, 'MACs')}."
@@ -167,7 +167,7 @@ class Gain:
         }
 
 
-def speed_sentence(ratio: Ratio, ours_ms: float, theirs_ms: float, busy: bool) -> str:
+def speed_sentence(ratio: Ratio, ours_ms: float, theirs_ms: float, *, busy: bool) -> str:
     """What the clock shows: the ratio of adaptive routing to its rival, block by block."""
     times = f"{ours_ms:.2f} ms an image against {theirs_ms:.2f}"
     least, most = min(ratio.per_block), max(ratio.per_block)

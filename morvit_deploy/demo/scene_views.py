@@ -43,7 +43,7 @@ def objects_table(run: ScenesRun) -> Table:
     )
     caption = (
         f"Buckets, top-1 and MACs are those of adaptive routing, whose buckets were fitted to {calibrated} of these "
-        f"images; MACs of any image otherwise: {others}. A bucket with `again` was too small, and `full` ran after it."
+        f"images; otherwise MACs are {others}. `full again`: the bucket was too small, and `full` ran after it."
     )
     if run.timed is not None:
         caption += f" ms: {run.timed.measured}" + "".join(f"; {text}" for text in run.timed.warnings) + "."

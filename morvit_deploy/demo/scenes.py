@@ -187,7 +187,7 @@ def _adaptive(
     if not (np.array_equal(ran, bucket) and np.array_equal(found, scouted.predictions)):
         other = int(((ran != bucket) | (found != scouted.predictions)).sum())
         raise ParityError(
-            f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket, or got another class, than planned"
+            f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket than planned, or got another class"
         )
     macs = macs_of_images(model.config, plan, scouted.counts)
     scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow)
