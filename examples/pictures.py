@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import digits
 import numpy as np
@@ -20,6 +22,15 @@ from morvit_deploy.files import new_folder
 COUNT = 200
 SEED = 2025
 CHUNK = 500  # pictures drawn at a time
+
+
+class Drawn(Protocol):
+    """Pictures (batch, 3, h, w) in [0, 1] and their labels (batch,)."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
 
 
 def main() -> None:
@@ -52,27 +63,31 @@ def even_picks(labels: Tensor, count: int) -> Tensor:
     return torch.stack([of_class[i % 10][i // 10 % len(of_class[i % 10])] for i in range(count)])
 
 
-def write(batches: list[digits.Batch], folder: Path) -> None:
-    """Write NNN.png for each picture and labels.csv (file,label) to a new or empty folder."""
+def write(batches: Sequence[Drawn], folder: Path, columns: Mapping[str, Tensor] | None = None) -> None:
+    """Write NNN.png for each picture and labels.csv (file,label) to a new or empty folder.
+
+    `columns` are further columns of labels.csv, (pictures,) each.
+    """
     is_empty = folder.is_dir() and not any(folder.iterdir())
     with new_folder(folder, marker="labels.csv", force=is_empty) as partial:
-        _write(batches, partial)
+        _write(batches, partial, columns or {})
 
 
-def _write(batches: list[digits.Batch], folder: Path) -> None:
+def _write(batches: Sequence[Drawn], folder: Path, columns: Mapping[str, Tensor]) -> None:
     labels = torch.cat([batch.labels for batch in batches]).tolist()
     width = max(3, len(str(len(labels) - 1)))
     names = [f"{i:0{width}d}.png" for i in range(len(labels))]
     pictures = (picture for batch in batches for picture in _pixels(batch))
     for name, picture in zip(names, pictures, strict=True):
         Image.fromarray(picture.contiguous().numpy()).save(folder / name, optimize=True)
+    more = [column.tolist() for column in columns.values()]
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["file", "label"])
-        table.writerows(zip(names, labels, strict=True))
+        table.writerow(["file", "label", *columns])
+        table.writerows(zip(names, labels, *more, strict=True))
 
 
-def _pixels(batch: digits.Batch) -> Tensor:
+def _pixels(batch: Drawn) -> Tensor:
     """uint8 (batch, height, width, 3)."""
     return (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
