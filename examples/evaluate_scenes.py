@@ -12,9 +12,10 @@ import trainable
 from optimise import normalise
 from routing_quality import auc
 from scene_objective import settled_thresholds
-from selection import ByThreshold, PerImage, Selection, everything
+from selection import OPEN, ByThreshold, PerImage, Selection, everything
 from torch import Tensor
 
+from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.reference import MoRViT
 
@@ -22,6 +23,7 @@ BUDGETS = (0.3, 0.6, 1.0, 1.4)  # times the config's capacity
 IMAGES = 5000
 CHUNK = 250
 SEED = 7
+SURE = 1.96  # standard errors on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,30 @@ class Answers:
     objects: Tensor  # (n,)
 
 
-def evaluate(
-    model: MoRViT, source: digits.Source, thresholds: list[float] | None, images: int = IMAGES
-) -> dict[str, Any]:
+def evaluate(model: MoRViT, source: digits.Source, images: int = IMAGES) -> dict[str, Any]:
     """Figures on pictures of digits that training never saw."""
-    select = ByThreshold(thresholds) if thresholds else None
-    own = answers(model, source, select, images)
+    own = answers(model, source, own_selection(model.config), images)
+    routes = model.config.capacity is not None
+    every = answers(model, source, everything, images) if routes else None
     return {
         "images": images,
         "top1": share(own.right),
-        "top1_every_token": share(answers(model, source, everything, images).right) if thresholds else None,
+        "top1_every_token": share(every.right) if every else None,
+        "lost": lost(own, every) if every else None,
         "auc": round(auc(own.depth[own.inked], own.depth[~own.inked]), 4),
         "tokens_by_objects": tokens_by_objects(own),
         "token_correlation": round(correlation(own.depth.sum(dim=1), own.objects), 4),
-        "macs": mean_macs(model, own.depth),
-        "budgets": budgets(model, source, images) if model.config.capacity else None,
+        "macs": mean_macs(model.config, own.depth),
+        "budgets": budgets(model, source, images) if routes else None,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def own_selection(config: Config) -> Selection | None:
+    """The selection by the checkpoint's thresholds; None for a checkpoint without."""
+    if config.thresholds is None:
+        return None
+    return ByThreshold([OPEN if tau is None else tau for tau in config.thresholds])
 
 
 @torch.no_grad()
@@ -68,20 +77,18 @@ def answers(model: MoRViT, source: digits.Source, select: Selection | None, imag
 
 def budgets(model: MoRViT, source: digits.Source, images: int) -> list[dict[str, Any]]:
     """Top-1 and mean MACs at several budgets, with thresholds and with as many tokens for every picture."""
-    assert model.config.capacity is not None
     rows = []
     for factor in BUDGETS:
-        capacity = [min(model.config.num_patches, max(1, round(k * factor))) for k in model.config.capacity]
-        adaptive = answers(
-            model, source, ByThreshold(settled_thresholds(model, source, capacity, SEED)), images
-        )
+        capacity = scaled(model.config, factor)
+        thresholds = settled_thresholds(model, source, capacity, SEED)
+        adaptive = answers(model, source, ByThreshold(thresholds), images)
         fixed = answers(model, source, PerImage(capacity), images)
         rows.append(
             {
                 "budget": factor,
                 "capacity": capacity,
                 "top1_thresholds": share(adaptive.right),
-                "macs_thresholds": mean_macs(model, adaptive.depth),
+                "macs_thresholds": mean_macs(model.config, adaptive.depth),
                 "top1_topk": share(fixed.right),
                 "macs_topk": schedule_macs(model.config, tuple(capacity)),
             }
@@ -89,12 +96,31 @@ def budgets(model: MoRViT, source: digits.Source, images: int) -> list[dict[str,
     return rows
 
 
-def mean_macs(model: MoRViT, depth: Tensor) -> int:
+def scaled(config: Config, factor: float) -> list[int]:
+    """The config's capacity times a factor, at least one token and at most all."""
+    assert config.capacity is not None
+    return [min(config.num_patches, max(1, round(k * factor))) for k in config.capacity]
+
+
+def counts_of(depth: Tensor, steps: int) -> Tensor:
+    """Tokens that ran each step (images, steps), of depths (images, N)."""
+    return torch.stack([(depth >= step).sum(dim=1) for step in range(1, steps + 1)], dim=1)
+
+
+def mean_macs(config: Config, depth: Tensor) -> int:
     """Mean over images of the MACs of the tokens that ran, depth (images, N): the bound with a bucket per image."""
-    steps = range(1, model.config.num_steps + 1)
-    counts = torch.stack([(depth >= s).sum(dim=1) for s in steps], dim=1)
-    routed = [schedule_macs(model.config, tuple(row)) for row in counts.tolist()]
+    routed = [schedule_macs(config, tuple(row)) for row in counts_of(depth, config.num_steps).tolist()]
     return round(sum(routed) / len(routed))
+
+
+def lost(own: Answers, every: Answers) -> dict[str, float]:
+    """Points of top-1 that routing costs against every token in every step, and the 95 % interval.
+
+    Both answered the same pictures, so the interval is that of the mean of paired differences.
+    """
+    difference = every.right.double() - own.right.double()
+    error = SURE * difference.std().item() / len(difference) ** 0.5
+    return {"points": round(100 * difference.mean().item(), 2), "plus_minus": round(100 * error, 2)}
 
 
 def tokens_by_objects(own: Answers) -> dict[str, float]:

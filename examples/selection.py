@@ -91,7 +91,9 @@ class Running:
         now = choice.threshold[0, 0].item()
         if step == len(self.thresholds):
             self.thresholds.append(now)  # the first batch
-        self.thresholds[step] += self.momentum * (now - self.thresholds[step])
+        before = self.thresholds[step]
+        open_step = OPEN in (now, before)  # a mean with -inf would be NaN, which no token reaches
+        self.thresholds[step] = OPEN if open_step else before + self.momentum * (now - before)
         return choice
 
 

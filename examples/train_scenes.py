@@ -20,9 +20,10 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch: spinning threads craw
 
 import digits
 import torch
-from evaluate_scenes import evaluate
+from evaluate_scenes import evaluate, scaled
 from optimise import initialise, train
 from scene_objective import SceneRecipe, Student, scene_objective, settled_thresholds
+from selection import OPEN
 from train_digits import TRAINING, bar, trained_files, versions
 
 from morvit_deploy.errors import MorvitError
@@ -33,9 +34,9 @@ from morvit_deploy.model.presets import PRESETS
 from morvit_deploy.model.reference import MoRViT
 
 SHAPE: dict[str, Any] = {
-    "embed_dim": 64,
-    "num_heads": 2,
-    "mlp_dim": 128,
+    "embed_dim": 128,
+    "num_heads": 4,
+    "mlp_dim": 256,
     "sharing": "cycle",
     "router": {"hidden": [32], "activation": "sigmoid", "bias": True, "shared": False, "alpha": 1.0},
     "capacity": [14, 13, 12, 9],
@@ -72,13 +73,13 @@ def main() -> int:
     with bar(recipe.steps) as tick:
         objective = scene_objective(student, source, recipe)
         trained = train(student, objective, recipe, args.seed, tick, args.state).eval().model
-    thresholds = None
+    trained = as_stored(trained)
     if args.routing == "expert_choice" and args.selection == "batch":
-        thresholds = settled_thresholds(trained, source, model.config.capacity or (), args.seed)
+        trained = with_thresholds(trained, source, recipe.served, args.seed)
     report = {
         "routing": args.routing,
-        "thresholds": thresholds,
-        **evaluate(trained, test, thresholds, args.images),
+        "selection": args.selection if trained.config.capacity else None,
+        **evaluate(trained, test, args.images),
         "seed": args.seed,
         "threads": args.threads,
         "recipe": asdict(recipe),
@@ -86,7 +87,7 @@ def main() -> int:
     }
     text = json.dumps(report, indent=2) + "\n"
     with new_folder(args.out, **place) as folder:
-        save_checkpoint(trained, folder, force=True)  # it is empty
+        save_checkpoint(trained.half(), folder, force=True)  # it is empty
         (folder / TRAINING).write_text(text, encoding="utf-8")
     print(text, end="")
     return 0
@@ -105,6 +106,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=5000, help="test pictures")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()
+
+
+def as_stored(model: MoRViT) -> MoRViT:
+    """The model with the weights that a checkpoint in fp16 holds, in float32; in place."""
+    return model.half().float()
+
+
+def with_thresholds(model: MoRViT, source: digits.Source, factor: float, seed: int) -> MoRViT:
+    """The model as one that owns running thresholds for `factor` times its training budget."""
+    assert model.config.capacity is not None
+    capacity = scaled(model.config, factor)
+    thresholds = settled_thresholds(model, source, capacity, seed)
+    own = {"capacity": capacity, "thresholds": [None if t == OPEN else t for t in thresholds]}
+    served = MoRViT(parse_config(json.dumps(json.loads(model.config.to_json()) | own)))
+    served.load_state_dict(model.state_dict())
+    return served.eval()
 
 
 def make_config(routing: str) -> Config:

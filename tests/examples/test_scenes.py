@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from places import EXAMPLES
+from safetensors.torch import load_file
 
-from morvit_deploy.model.config import Config
+from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.presets import preset
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.trace import Routing
@@ -96,6 +99,48 @@ def test_running_thresholds_follow_the_batches() -> None:
         z = torch.tensor([[high, 1.0], [high, 1.0]])
         running(0, z, z, active)
     assert running.thresholds == [2.5]  # of 2.0, then 3.0
+
+
+def test_a_step_that_kept_all_tokens_once_stays_open() -> None:
+    import selection
+
+    running = selection.Running((2, 2, 1), momentum=0.5)
+    for last in (1.0, 2.0):
+        z = torch.tensor([[3.0, last, 0.0]])
+        active = torch.ones(1, 3, dtype=torch.bool)
+        for step in range(3):
+            active = running(step, z, z, active).keep
+    assert running.thresholds == [(0.5 + 1.0) / 2, selection.OPEN, (2.0 + 2.5) / 2]
+    running(1, z, z, torch.ones(1, 3, dtype=torch.bool))  # now the step has a threshold
+    assert running.thresholds[1] == selection.OPEN
+
+
+def test_a_trained_model_is_stored_with_thresholds_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="the train extra")
+    import scene_objective
+    import train_scenes
+
+    monkeypatch.setattr(scene_objective, "SETTLING", 2)
+    for name in ("set_num_threads", "set_flush_denormal"):  # of the whole process
+        monkeypatch.setattr(torch, name, lambda value: None)
+    small = {"embed_dim": 16, "num_heads": 1, "mlp_dim": 16, "capacity": [12, 9, 9, 4]}
+    monkeypatch.setitem(train_scenes.__dict__, "SHAPE", train_scenes.SHAPE | small)
+    out = tmp_path / "trained"
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["train_scenes.py", "--out", str(out), "--steps", "2", "--images", "40", "--threads", "1"],
+    )
+    with torch.random.fork_rng():
+        assert train_scenes.main() == 0
+    record, config = json.loads((out / "training.json").read_text()), load_config(out)
+    assert config.thresholds is not None and config.capacity == (11, 8, 8, 4)
+    assert [tau is None for tau in config.thresholds] == [False, False, True, False]
+    assert load_file(out / "model.safetensors")["pos_embed"].dtype == torch.float16
+    assert record["images"] == 40 and len(record["budgets"]) == 4
+    assert record["top1"] == record["top1_every_token"] - round(record["lost"]["points"] / 100, 4)
 
 
 def test_a_seed_fixes_the_scenes() -> None:
