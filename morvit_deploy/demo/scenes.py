@@ -24,9 +24,9 @@ from morvit_deploy.demo.examples import (
     THRESHOLDS,
     TOPK,
     check_scene_models,
-    read_objects,
 )
 from morvit_deploy.demo.gain import Gain, Way, speed_sentence
+from morvit_deploy.demo.objects import read_objects
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
