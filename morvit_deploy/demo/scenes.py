@@ -41,8 +41,20 @@ from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.verifying.outcome import Verification
 
-SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.2, 3.0)  # of top-k budgets, relative to the trained capacities
-FITTED = 100  # pictures that the buckets are fitted to
+SCALES = (
+    0.6,
+    0.8,
+    1.0,
+    1.2,
+    1.4,
+    1.6,
+    1.8,
+    2.0,
+    2.3,
+    2.6,
+    3.0,
+)  # of top-k, relative to the model's own capacity
+FITTED = 150  # pictures that the buckets are fitted to, of 200: fewer overflow on the others
 
 Tell = Callable[[str], None]
 
@@ -58,6 +70,7 @@ class Scenes:
     depth: NDArray[np.uint8]  # (images, N)
     bucket: NDArray[np.int64]  # the index of the bucket that ran last
     overflow: NDArray[np.bool_]  # was the predicted bucket too small?
+    fitted: NDArray[np.bool_]  # were the buckets fitted to it?
 
 
 @dataclass
@@ -118,6 +131,7 @@ class ScenesRun:
                 "found": self.scenes.found.tolist(),
                 "bucket": buckets,
                 "overflow": self.scenes.overflow.tolist(),
+                "fitted": self.scenes.fitted.tolist(),
             },
             "timed": None if self.timed is None else self.timed.as_dict(),
         }
@@ -148,7 +162,7 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     dense = (model.config.num_patches,) * model.config.num_steps
     gain = Gain(
         adaptive,
-        _by_top_k(THRESHOLDS, model, scenes, {"every token in every step": dense})[0],
+        _by_top_k(THRESHOLDS, model, scenes, {dense: None})[0],
         [*_by_scales(THRESHOLDS, model, scenes), *_by_scales(TOPK, sister, scenes)],
         objects,
     )
@@ -188,7 +202,9 @@ def _adaptive(
             f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket than planned, or got another class"
         )
     macs = macs_of_images(model.config, plan, scouted.counts)
-    scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow)
+    chosen = {entry.path for entry in open_images(images.folder, model.config, limit=FITTED).entries}
+    fitted = np.array([entry.path in chosen for entry in images.entries])
+    scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow, fitted)
     return scenes, Way("adaptive routing", found == labels, macs, THRESHOLDS)
 
 
@@ -211,23 +227,23 @@ def _by_thresholds(model: MoRViT, pixels: Pixels) -> Scouted:
 def _by_scales(checkpoint: str, model: MoRViT, scenes: Scenes) -> list[Way]:
     """Top-k at several budgets; equal schedules are taken once."""
     schedules = {scaled(model.config, scale): scale for scale in reversed(SCALES)}
-    named = {f"top-k at {scale:g}× the capacities of {checkpoint}": own for own, scale in schedules.items()}
-    return _by_top_k(checkpoint, model, scenes, named)
+    return _by_top_k(checkpoint, model, scenes, schedules)
 
 
 @torch.no_grad()
 def _by_top_k(
-    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[str, tuple[int, ...]]
+    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[tuple[int, ...], float | None]
 ) -> list[Way]:
-    """The pictures with as many tokens each, by schedule."""
+    """The pictures with as many tokens each, by schedule; its scale is None for every token."""
     ways = []
     with fitting_threads(model.config):
         scout = Scout(model)
         h = scout.start(scenes.pixels)
-        for name, schedule in schedules.items():
+        for schedule, scale in schedules.items():
             right = scout.by_top_k(h, schedule).predictions == scenes.labels
             macs = np.full(len(right), schedule_macs(model.config, schedule))
-            ways.append(Way(name, right, macs, checkpoint, schedule))
+            routing = "every token in every step" if scale is None else "top-k"
+            ways.append(Way(routing, right, macs, checkpoint, schedule, scale))
     return ways
 
 
