@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.demo.examples import ADAPTIVE, DENSE, FIXED
+from morvit_deploy.demo.examples import ADAPTIVE, DENSE, FIXED, THRESHOLDS
 from morvit_deploy.demo.gain import RULE, Gain, Way
+from morvit_deploy.inspecting.views import survey_tables
 from morvit_deploy.model.accuracy import wilson
 from morvit_deploy.planning.front import front_table
 from morvit_deploy.report import Picture, Table, cost_in, count, numbered, share, three_digits
@@ -93,8 +94,12 @@ def _way_row(gain: Gain, way: Way) -> tuple[str, ...]:
 
 
 def scene_details(run: ScenesRun) -> list[Table]:
-    """The calibration's front, and the verification of every bundle."""
-    tables = [replace(front_table(run.calibrated), title=f"{ADAPTIVE}: Accuracy/cost trade-off")]
+    """What `inspect` shows, the calibration's front, and the verification of every bundle."""
+    inspected = [] if run.survey is None else survey_tables(run.survey, run.config)
+    tables = [replace(table, title=f"{THRESHOLDS}: {table.title}") for table in inspected]
+    front = front_table(run.calibrated)
+    caption = f"{run.calibrated.conclusion} {front.caption}"
+    tables.append(replace(front, title=f"{ADAPTIVE}: {front.title}", caption=caption))
     for name, verification in run.verifications.items():
         data = verification.as_dict()
         parts = [structure_table(data["structure"]), *parity_tables(data)]

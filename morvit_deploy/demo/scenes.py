@@ -32,6 +32,7 @@ from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.inspecting.inspection import inspect
+from morvit_deploy.inspecting.survey import Survey
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.macs import schedule_macs, stem_macs
@@ -41,20 +42,12 @@ from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.verifying.outcome import Verification
 
-SCALES = (
-    0.6,
-    0.8,
-    1.0,
-    1.2,
-    1.4,
-    1.6,
-    1.8,
-    2.0,
-    2.3,
-    2.6,
-    3.0,
-)  # of top-k, relative to the model's own capacity
+# of top-k, relative to the model's own capacity
+SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0)
+INSPECTED = 16  # pictures that the reference runs one by one
 FITTED = 150  # pictures that the buckets are fitted to, of 200: fewer overflow on the others
+
+FLIPS = 0.01  # of the images, that another runtime's rounding may route otherwise or classify otherwise
 
 Tell = Callable[[str], None]
 
@@ -78,6 +71,7 @@ class ScenesRun:
     """What every command made of the scenes; `timed` is filled last, when nothing else runs."""
 
     config: Config
+    survey: Survey | None  # of `inspect`
     calibrated: Calibrated
     verifications: dict[str, Verification]  # by bundle
     scenes: Scenes
@@ -140,8 +134,8 @@ class ScenesRun:
 def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) -> ScenesRun:
     """Inspect, calibrate, export, verify and predict; the bundles are written to `folder`.
 
-    Raises MorvitError when a step fails, and ParityError when the bundle runs pictures in other buckets, or returns
-    other classes, than the plan says.
+    Raises MorvitError when a step fails, and ParityError when the bundle runs more than FLIPS of the pictures in
+    other buckets, or gives them other classes, than the model does.
     """
     checkpoint, pictures = examples / THRESHOLDS, examples / SCENES
     model, sister = load_checkpoint(checkpoint), load_checkpoint(examples / TOPK)
@@ -149,7 +143,7 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     images = open_images(pictures, model.config)
     objects = read_objects(images)
     tell("scenes: inspecting")
-    inspect(checkpoint, pictures, limit=16)
+    survey = inspect(checkpoint, pictures, limit=INSPECTED).survey
     tell("scenes: calibrating; the checkpoint owns thresholds, so only buckets are fitted")
     calibrated = calibrate(checkpoint, pictures, limit=FITTED, allow_worse=True)
     write_text(folder / f"{ADAPTIVE}.plan.json", calibrated.plan.to_json())
@@ -166,7 +160,7 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
         [*_by_scales(THRESHOLDS, model, scenes), *_by_scales(TOPK, sister, scenes)],
         objects,
     )
-    run = ScenesRun(model.config, calibrated, verifications, scenes, gain)
+    run = ScenesRun(model.config, survey, calibrated, verifications, scenes, gain)
     for name in run.bundles[1:]:
         tell(f"scenes: exporting {run.ways[name].name}")
         verifications[name] = _export(examples, folder / name, run.ways[name], pictures)
@@ -196,15 +190,15 @@ def _adaptive(
     scouted = _by_thresholds(model, pixels)
     bucket, overflow = plan.dispatched(scouted.counts)
     ran = outputs.get("bucket", np.zeros(len(pixels), dtype=np.int64)).astype(np.int64)
-    if not (np.array_equal(ran, bucket) and np.array_equal(found, scouted.predictions)):
-        other = int(((ran != bucket) | (found != scouted.predictions)).sum())
+    other = int(((ran != bucket) | (found != scouted.predictions)).sum())
+    if other > FLIPS * len(pixels):
         raise ParityError(
             f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket than planned, or got another class"
         )
     macs = macs_of_images(model.config, plan, scouted.counts)
     chosen = {entry.path for entry in open_images(images.folder, model.config, limit=FITTED).entries}
     fitted = np.array([entry.path in chosen for entry in images.entries])
-    scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow, fitted)
+    scenes = Scenes(pixels, labels, objects, found, scouted.depth, ran, overflow, fitted)
     return scenes, Way("adaptive routing", found == labels, macs, THRESHOLDS)
 
 

@@ -55,7 +55,7 @@ def scenes_run(*, timed: bool = True, warnings: tuple[str, ...] = ()) -> ScenesR
     pixels = random_pixels(SCENE_CONFIG, IMAGES)
     fitted = np.arange(IMAGES) < 150
     scenes = Scenes(pixels, labels, OBJECTS, classes, depth, bucket, overflow, fitted)
-    run = ScenesRun(SCENE_CONFIG, replace(calibrated(), plan=plan), {}, scenes, found)
+    run = ScenesRun(SCENE_CONFIG, None, replace(calibrated(), plan=plan), {}, scenes, found)
     if timed:
         ms = {ADAPTIVE: 0.5 * OBJECTS, FIXED: np.full(IMAGES, 0.8), DENSE: np.full(IMAGES, 2.0)}
         ratios = {name: Ratio(ADAPTIVE, name, (1.2, 1.3)) for name in (FIXED, DENSE)}
