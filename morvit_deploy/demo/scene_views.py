@@ -94,14 +94,15 @@ def _way_row(gain: Gain, way: Way) -> tuple[str, ...]:
 
 
 def scene_details(run: ScenesRun) -> list[Table]:
-    """What `inspect` shows, the calibration's front, and the verification of every bundle."""
+    """What `inspect` shows, and of the adaptive bundle the calibration's front and the verification."""
     inspected = [] if run.survey is None else survey_tables(run.survey, run.config)
-    tables = [replace(table, title=f"{THRESHOLDS}: {table.title}") for table in inspected]
-    front = front_table(run.calibrated)
-    caption = f"{run.calibrated.conclusion} {front.caption}"
-    tables.append(replace(front, title=f"{ADAPTIVE}: {front.title}", caption=caption))
-    for name, verification in run.verifications.items():
-        data = verification.as_dict()
-        parts = [structure_table(data["structure"]), *parity_tables(data)]
-        tables += [replace(table, title=f"{name}: {table.title}") for table in parts]
-    return tables
+    front, data = front_table(run.calibrated), run.verifications[ADAPTIVE].as_dict()
+    own = [
+        replace(front, caption=f"{run.calibrated.conclusion} {front.caption}"),
+        structure_table(data["structure"]),
+        *parity_tables(data),
+    ]
+    return [
+        *(replace(table, title=f"{THRESHOLDS}: {table.title}") for table in inspected),
+        *(replace(table, title=f"{ADAPTIVE}: {table.title}") for table in own),
+    ]
