@@ -141,6 +141,8 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     model, sister = load_checkpoint(checkpoint), load_checkpoint(examples / TOPK)
     check_scene_models(model.config, sister.config)
     images = open_images(pictures, model.config)
+    if images.labels is None:
+        raise ImageError(f"{pictures}: the demo needs a label for every image (labels.csv)")
     objects = read_objects(images)
     tell("scenes: inspecting")
     survey = inspect(checkpoint, pictures, limit=INSPECTED).survey
@@ -181,8 +183,6 @@ def _adaptive(
     model: MoRViT, plan: Plan, images: ImageFolder, objects: NDArray[np.int64], bundle: Path
 ) -> tuple[Scenes, Way]:
     """The pictures in the adaptive bundle, which must run as the plan says."""
-    if images.labels is None:
-        raise ImageError(f"{images.folder}: the demo needs a label for every image (labels.csv)")
     pixels, labels = images.all(), np.array(images.labels)
     with open_bundle(bundle) as session:
         outputs = session.run(pixels)
