@@ -136,9 +136,9 @@ class Gain:
     def _by_objects(self) -> str:
         fewest, most = int(self.objects.min()), int(self.objects.max())
         if fewest == most:
-            return f"A scene costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
+            return f"Adaptive routing takes {cost_in(self.adaptive.mean_macs, 'MACs')} for a scene."
         low, high = (cost_in(self.macs_of(self.adaptive, number), "MACs") for number in (fewest, most))
-        return f"A scene costs {low} with {numbered(fewest, 'digit')} and {high} with {most}."
+        return f"Adaptive routing takes {low} for a scene of {numbered(fewest, 'digit')} and {high} for one of {most}."
 
     @property
     def _verdict(self) -> str:
@@ -150,16 +150,16 @@ class Gain:
                 f"every token in every step {share(self.dense.top1)}."
             )
         against = f"{rival.name} ({theirs}, top-1 {share(rival.top1)})"
-        own = f"adaptive routing takes {mean} on average, top-1 {share(adaptive.top1)}"
+        own = f"{mean} on average, top-1 {share(adaptive.top1)}"
         if self.outcome == PAYS:
             return (
-                f"On these {images} scenes {own}: {self.factor:.2f}× fewer MACs than the cheapest fixed schedule of "
+                f"On these {images} scenes it takes {own}: {self.factor:.2f}× fewer MACs than the cheapest fixed schedule of "
                 f"the same accuracy, {against}."
             )
         if self.outcome == DOES_NOT:
-            return f"Adaptive routing does not pay here: {own}, but {against} costs less and is as accurate."
+            return f"Adaptive routing does not pay here: it takes {own}; {against} costs less and is as accurate."
         return (
-            f"{images} scenes do not show whether adaptive routing pays: {own}; the cheapest fixed schedule that "
+            f"{images} scenes do not show whether adaptive routing pays: it takes {own}; the cheapest fixed schedule that "
             f"they do not show to be less accurate is {against}."
         )
 

@@ -19,8 +19,8 @@ def test_it_pays_against_the_cheapest_of_the_same_accuracy() -> None:
         2.0,
     )
     assert found.sentences == (
-        "A scene costs 1.5 MMACs with 1 digit and 5.5 MMACs with 2. On these 200 scenes adaptive routing takes "
-        "2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
+        "Adaptive routing takes 1.5 MMACs for a scene of 1 digit and 5.5 MMACs for one of 2. On these 200 scenes it "
+        "takes 2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
         "accuracy, top-k at 1× the capacity of scenes-topk (5 MMACs, top-1 97.50 %)."
     )
     assert found.headline == "2.00× fewer MACs than the cheapest top-k of the same accuracy"
@@ -66,7 +66,7 @@ def test_one_kind_of_scene_has_one_cost() -> None:
     found = gain([(4, 2 * MEAN)])
     found.objects[:] = 3
     try:
-        assert found.sentences.startswith("A scene costs 2.5 MMACs. ")
+        assert found.sentences.startswith("Adaptive routing takes 2.5 MMACs for a scene. ")
     finally:
         found.objects[:] = [1, 1, 1, 2] * (IMAGES // 4)
 
