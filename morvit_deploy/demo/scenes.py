@@ -25,8 +25,9 @@ from morvit_deploy.demo.examples import (
     TOPK,
     check_scene_models,
 )
-from morvit_deploy.demo.gain import Gain, Way, speed_sentence
+from morvit_deploy.demo.gain import Gain, Way
 from morvit_deploy.demo.objects import read_objects
+from morvit_deploy.demo.wording import gain_sentences, speed_sentence
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
@@ -103,11 +104,11 @@ class ScenesRun:
     def sentences(self) -> str:
         """What the scenes cost, what that saves, and what the clock shows."""
         if self.timed is None:
-            return self.gain.sentences
+            return gain_sentences(self.gain)
         first, rival = self.bundles[:2]
         times = self.timed.mean_ms[first], self.timed.mean_ms[rival]
         clock = speed_sentence(self.timed.ratios[rival], *times, busy=bool(self.timed.warnings))
-        return f"{self.gain.sentences} {clock}"
+        return f"{gain_sentences(self.gain)} {clock}"
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
