@@ -15,8 +15,8 @@ from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.demo.gain import DOES_NOT, PAYS, UNDECIDED
+from morvit_deploy.demo.routing import macs_of_images
 from morvit_deploy.demo.run import run_demo
-from morvit_deploy.demo.scenes import macs_of_images
 from morvit_deploy.errors import OutputError
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
