@@ -1,4 +1,4 @@
-"""Scenes of held-out digits as PNG files with labels.csv: `python examples/scene_pictures.py --out examples/scenes-test`.
+"""Scenes of held-out digits as PNG files: `python examples/scene_pictures.py --out examples/scenes-test`.
 
 labels.csv has a third column, the number of digits. There are as many pictures of each number as `scenes.draw` gives
 on average.
