@@ -9,12 +9,8 @@ from typing import Annotated
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, remark, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Output
-from morvit_deploy.errors import ConfigError
+from morvit_deploy.demo.examples import find_examples
 from morvit_deploy.exporters.options import Help
-
-MODELS = ("digits-expert", "digits-token")
-IMAGES = "digits-test"
-BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"
 
 
 @command("demo", "morvit-deploy demo", "morvit-deploy demo -o /tmp/demo --force")
@@ -29,24 +25,12 @@ def demo(
     output: Output,
 ) -> None:
     """Run every step on the trained examples: inspect, export, verify, predict, bench, report."""
-    folder = _examples(examples)
+    folder = find_examples(examples)
     started = time.monotonic()
     with working("loading PyTorch") as (tell, _):
-        from morvit_deploy.cli.demo_steps import run_demo
+        from morvit_deploy.demo.run import run_demo
 
         made = run_demo(folder, out, force=output.force, tell=tell)
     emit(made.brief, made.as_dict(), output.json)
     seconds = time.monotonic() - started
     remark("done", f"{out} holds the bundles, pictures, and all figures in report.html ({seconds:.0f} s)")
-
-
-def _examples(given: Path | None) -> Path:
-    tried = [given] if given is not None else [Path("examples"), BESIDE_THE_PACKAGE]
-    for folder in tried:
-        if all((folder / name).is_dir() for name in (*MODELS, IMAGES)):
-            return folder
-    listed = ", ".join(map(str, tried))
-    raise ConfigError(
-        f"no trained examples in {listed}: expected the folders {', '.join((*MODELS, IMAGES))}; run the demo in a "
-        "clone of the repository, or name its examples folder with --examples"
-    )

@@ -58,7 +58,7 @@ from morvit_deploy.timing.loop import Stages
 from morvit_deploy.timing.samples import Block
 from morvit_deploy.verifying.views import fidelity_tables, neural_engine_tables
 
-SLOW = "cli/demo_steps.py"  # its tables are rendered by test_demo.py, which runs the demo
+SLOW = "demo/digits_views.py"  # its tables are rendered by test_demo.py, which runs the demo
 Made = Iterable[Table | Report]
 
 

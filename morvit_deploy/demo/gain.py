@@ -1,0 +1,180 @@
+"""What adaptive routing saves over top-k of the same accuracy, as far as a number of pictures can show. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morvit_deploy.model.accuracy import Interval, Z, paired_interval, wilson
+from morvit_deploy.report import cost_in, share
+from morvit_deploy.timing.result import Ratio
+
+PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
+RULE = (
+    "A schedule is as accurate as adaptive routing unless the 95 % interval of the difference in top-1, picture by "
+    "picture, lies below zero. Adaptive routing pays if the cheapest such schedule costs more than the 95 % interval "
+    "of its own mean cost, and does not if that schedule costs less and its top-1 is no lower."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way to route the pictures."""
+
+    name: str
+    right: NDArray[np.bool_]  # (images,) is the class right?
+    macs: NDArray[np.int64]  # (images,)
+    checkpoint: str = ""  # the example's folder
+    capacity: tuple[int, ...] = ()  # of a fixed schedule
+
+    @property
+    def top1(self) -> float:
+        """Share of right classes."""
+        return float(self.right.mean())
+
+    @property
+    def mean_macs(self) -> float:
+        """MACs of a picture."""
+        return float(self.macs.mean())
+
+    @property
+    def macs_interval(self) -> Interval:
+        """95 % interval of the mean, as the pictures are a sample."""
+        half = Z * float(self.macs.std()) / math.sqrt(len(self.macs))
+        return Interval(self.mean_macs - half, self.mean_macs + half)
+
+    def difference(self, other: Way) -> Interval:
+        """95 % interval of this top-1 minus the other's, on the same pictures."""
+        won, lost = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
+        return paired_interval(won, lost, len(self.right))
+
+    def as_accurate_as(self, other: Way) -> bool:
+        """Whether the pictures do not show this way to be less accurate."""
+        return self.difference(other).high >= 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        interval = wilson(self.top1, len(self.right))
+        known = {"name": self.name, "checkpoint": self.checkpoint, "capacity": list(self.capacity)}
+        return known | {"top1": self.top1, "top1_interval": list(interval), "macs": self.mean_macs}
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """Adaptive routing against fixed schedules on the same pictures."""
+
+    adaptive: Way
+    dense: Way  # every token in every step of the same model
+    fixed: Sequence[Way]  # top-k at several budgets
+    objects: NDArray[np.int64]  # (images,)
+
+    @cached_property
+    def rival(self) -> Way:
+        """The cheapest fixed schedule that is as accurate; every token in every step if none is."""
+        equal = [way for way in (*self.fixed, self.dense) if way.as_accurate_as(self.adaptive)]
+        return min(equal, key=lambda way: way.mean_macs, default=self.dense)
+
+    @property
+    def factor(self) -> float:
+        """How many times as many MACs the rival needs."""
+        return self.rival.mean_macs / self.adaptive.mean_macs
+
+    @property
+    def outcome(self) -> str:
+        """PAYS, DOES_NOT or UNDECIDED; see RULE."""
+        if not self.adaptive.as_accurate_as(self.dense):
+            return DOES_NOT
+        own = self.adaptive.macs_interval
+        if self.rival.mean_macs > own.high:
+            return PAYS
+        clearly = self.rival.mean_macs < own.low and self.rival.top1 >= self.adaptive.top1
+        return DOES_NOT if clearly else UNDECIDED
+
+    @property
+    def headline(self) -> str:
+        """The outcome in a few words."""
+        if not self.adaptive.as_accurate_as(self.dense):
+            return "adaptive routing is less accurate than every token in every step"
+        rival = (
+            "every token in every step"
+            if self.rival is self.dense
+            else "the cheapest top-k of the same accuracy"
+        )
+        if self.outcome == PAYS:
+            return f"{self.factor:.2f}× fewer MACs than {rival}"
+        if self.outcome == DOES_NOT:
+            return f"does not pay: {1 / self.factor:.2f}× the MACs of {rival}"
+        return f"{len(self.objects)} scenes do not show whether adaptive routing pays"
+
+    @property
+    def sentences(self) -> str:
+        """What the pictures cost, and what that saves."""
+        return f"{self._by_objects} {self._verdict}"
+
+    @property
+    def _by_objects(self) -> str:
+        fewest, most = int(self.objects.min()), int(self.objects.max())
+        if fewest == most:
+            return f"A scene costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
+        low, high = (self.macs_of(self.adaptive, number) for number in (fewest, most))
+        few = "one digit" if fewest == 1 else f"{fewest} digits"
+        return f"Scenes with {few} cost {cost_in(low, 'MACs')}, those with {most} {cost_in(high, 'MACs')}."
+
+    @property
+    def _verdict(self) -> str:
+        adaptive, rival, images = self.adaptive, self.rival, len(self.objects)
+        mean, theirs = (cost_in(way.mean_macs, "MACs") for way in (adaptive, rival))
+        if not adaptive.as_accurate_as(self.dense):
+            return (
+                f"Adaptive routing does not pay here: top-1 is {share(adaptive.top1)} on these {images} scenes, with "
+                f"every token in every step {share(self.dense.top1)}."
+            )
+        against = f"{rival.name} ({theirs}, top-1 {share(rival.top1)})"
+        own = f"adaptive routing takes {mean} on average, top-1 {share(adaptive.top1)}"
+        if self.outcome == PAYS:
+            return (
+                f"On these {images} scenes {own}: {self.factor:.2f}× fewer MACs than the cheapest fixed schedule of "
+                f"the same accuracy, {against}."
+            )
+        if self.outcome == DOES_NOT:
+            return f"Adaptive routing does not pay here: {own}, but {against} costs less and is as accurate."
+        return (
+            f"{images} scenes do not show whether adaptive routing pays: {own}; the cheapest fixed schedule that "
+            f"they do not show to be less accurate is {against}."
+        )
+
+    def macs_of(self, way: Way, number: int) -> float:
+        """Mean MACs of the pictures with so many objects."""
+        return float(way.macs[self.objects == number].mean())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        ways = (self.adaptive, *self.fixed, self.dense)
+        numbers = np.unique(self.objects).tolist()
+        return {
+            "rule": RULE,
+            "outcome": self.outcome,
+            "factor": self.factor,
+            "rival": self.rival.name,
+            "ways": [way.as_dict() for way in ways],
+            "macs_by_objects": {str(number): self.macs_of(self.adaptive, number) for number in numbers},
+        }
+
+
+def speed_sentence(ratio: Ratio, ours_ms: float, theirs_ms: float, *, busy: bool) -> str:
+    """What the clock shows: the ratio of adaptive routing to its rival, block by block."""
+    times = f"{ours_ms:.2f} ms an image against {theirs_ms:.2f}"
+    least, most = min(ratio.per_block), max(ratio.per_block)
+    seen = f"{ratio.median:.2f}×, {least:.2f}–{most:.2f} over the blocks"
+    doubt = "; the machine was busy, so measure again with `bench`" if busy else ""
+    if least > 1:
+        return f"On this machine it is faster, too: {times} ({seen}{doubt})."
+    if most < 1:
+        return f"On this machine it is not faster: {times} ({seen}{doubt})."
+    return f"On this machine the blocks do not agree on which is faster: {times} ({seen}{doubt})."

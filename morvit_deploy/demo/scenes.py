@@ -1,0 +1,240 @@
+"""The scenes through every step: adaptive routing against top-k at several budgets and against every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morvit_deploy.bundle.images import ImageFolder, open_images
+from morvit_deploy.bundle.pixels import Pixels
+from morvit_deploy.calibration.routing.scout import Scout, Scouted
+from morvit_deploy.calibration.routing.sequence import scaled
+from morvit_deploy.demo.clock import Timed, measure_pictures
+from morvit_deploy.demo.examples import (
+    ADAPTIVE,
+    DENSE,
+    FIXED,
+    SCENES,
+    THRESHOLDS,
+    TOPK,
+    check_scene_models,
+    read_objects,
+)
+from morvit_deploy.demo.gain import Gain, Way, speed_sentence
+from morvit_deploy.errors import ImageError, ParityError
+from morvit_deploy.exporters.api import export
+from morvit_deploy.exporters.targets import open_bundle
+from morvit_deploy.exporters.verification import verify
+from morvit_deploy.files import write_text
+from morvit_deploy.inspecting.inspection import inspect
+from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.model.config import Config, load_config
+from morvit_deploy.model.macs import schedule_macs, stem_macs
+from morvit_deploy.model.plan import Plan, topk_plan
+from morvit_deploy.model.reference import MoRViT
+from morvit_deploy.model.threads import fitting_threads
+from morvit_deploy.planning.rounds import Calibrated, calibrate
+from morvit_deploy.verifying.outcome import Verification
+
+SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.2, 3.0)  # of top-k budgets, relative to the trained capacities
+FITTED = 100  # pictures that the buckets are fitted to
+BUCKETS = 4  # at most, `full` among them: each is one more trace
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Scenes:
+    """The pictures, and how the adaptive bundle runs each of them."""
+
+    pixels: Pixels
+    labels: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    found: NDArray[np.int64]  # classes
+    depth: NDArray[np.uint8]  # (images, N)
+    bucket: NDArray[np.int64]  # the index of the bucket that ran last
+    overflow: NDArray[np.bool_]  # was the predicted bucket too small?
+
+
+@dataclass
+class ScenesRun:
+    """What every command made of the scenes; `timed` is filled last, when nothing else runs."""
+
+    config: Config
+    calibrated: Calibrated
+    verifications: dict[str, Verification]  # by bundle
+    scenes: Scenes
+    gain: Gain
+    timed: Timed | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The buckets, fitted to the checkpoint's own thresholds."""
+        return self.calibrated.plan
+
+    @property
+    def verified(self) -> bool:
+        """Did all bundles pass?"""
+        return all(one.passed for one in self.verifications.values())
+
+    @property
+    def ways(self) -> dict[str, Way]:
+        """How each bundle routes: adaptive, its rival and, unless that is the rival, every token."""
+        ways = {ADAPTIVE: self.gain.adaptive, FIXED: self.gain.rival, DENSE: self.gain.dense}
+        return {name: way for name, way in ways.items() if name != FIXED or way is not self.gain.dense}
+
+    @property
+    def bundles(self) -> list[str]:
+        """Their names, the adaptive one first."""
+        return [*self.ways]
+
+    @property
+    def sentences(self) -> str:
+        """What the scenes cost, what that saves, and what the clock shows."""
+        if self.timed is None:
+            return self.gain.sentences
+        first, rival = self.bundles[:2]
+        times = self.timed.mean_ms(first), self.timed.mean_ms(rival)
+        clock = speed_sentence(self.timed.ratios[rival], *times, busy=bool(self.timed.warnings))
+        return f"{self.gain.sentences} {clock}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        buckets = [self.plan.buckets[i].name for i in self.scenes.bucket]
+        return {
+            "sentence": self.sentences,
+            "verified": self.verified,
+            "plan": self.plan.model_dump(mode="json"),
+            "calibration": self.calibrated.as_dict(),
+            "verification": {name: one.as_dict() for name, one in self.verifications.items()},
+            "gain": self.gain.as_dict(),
+            "images": {
+                "objects": self.scenes.objects.tolist(),
+                "label": self.scenes.labels.tolist(),
+                "found": self.scenes.found.tolist(),
+                "bucket": buckets,
+                "overflow": self.scenes.overflow.tolist(),
+            },
+            "timed": None if self.timed is None else self.timed.as_dict(),
+        }
+
+
+def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) -> ScenesRun:
+    """Inspect, calibrate, export, verify and predict; the bundles are written to `folder`.
+
+    Raises MorvitError when a step fails, and ParityError when the bundle runs pictures in other buckets, or returns
+    other classes, than the plan says.
+    """
+    checkpoint, pictures = examples / THRESHOLDS, examples / SCENES
+    model, sister = load_checkpoint(checkpoint), load_checkpoint(examples / TOPK)
+    check_scene_models(model.config, sister.config)
+    images = open_images(pictures, model.config)
+    objects = read_objects(images)
+    tell("scenes: inspecting")
+    inspect(checkpoint, pictures, limit=16)
+    tell("scenes: calibrating; the checkpoint owns thresholds, so only buckets are fitted")
+    calibrated = calibrate(checkpoint, pictures, buckets=BUCKETS, limit=FITTED, allow_worse=True)
+    write_text(folder / f"{ADAPTIVE}.plan.json", calibrated.plan.to_json())
+    tell("scenes: exporting and verifying the buckets")
+    export(checkpoint, folder / ADAPTIVE, plan=calibrated.plan, allow_worse=True)
+    verifications = {ADAPTIVE: verify(folder / ADAPTIVE, checkpoint, images=pictures)}
+    tell(f"scenes: predicting {len(images)} images")
+    scenes, adaptive = _adaptive(model, calibrated.plan, images, objects, folder / ADAPTIVE)
+    tell("scenes: routing the same images by top-k, at several budgets")
+    dense = (model.config.num_patches,) * model.config.num_steps
+    gain = Gain(
+        adaptive,
+        _by_top_k(THRESHOLDS, model, scenes, {"every token in every step": dense})[0],
+        [*_by_scales(THRESHOLDS, model, scenes), *_by_scales(TOPK, sister, scenes)],
+        objects,
+    )
+    run = ScenesRun(model.config, calibrated, verifications, scenes, gain)
+    for name in run.bundles[1:]:
+        tell(f"scenes: exporting {run.ways[name].name}")
+        verifications[name] = _export(examples, folder / name, run.ways[name])
+    return run
+
+
+def time_scenes(
+    run: ScenesRun, folder: Path, tell: Tell = lambda stage: None, *, quick: bool = False
+) -> None:
+    """Measure the bundles on every picture, in turn."""
+    tell("scenes: timing adaptive routing against top-k and every token")
+    run.timed = measure_pictures(
+        {name: folder / name for name in run.bundles}, run.scenes.pixels, quick=quick
+    )
+
+
+def _adaptive(
+    model: MoRViT, plan: Plan, images: ImageFolder, objects: NDArray[np.int64], bundle: Path
+) -> tuple[Scenes, Way]:
+    """The pictures in the adaptive bundle, which must run as the plan says."""
+    if images.labels is None:
+        raise ImageError(f"{images.folder}: the demo needs a label for every image (labels.csv)")
+    pixels, labels = images.all(), np.array(images.labels)
+    with open_bundle(bundle) as session:
+        outputs = session.run(pixels)
+    found = outputs["logits"].argmax(axis=-1)
+    scouted = _by_thresholds(model, pixels)
+    bucket, overflow = plan.dispatched(scouted.counts)
+    ran = outputs.get("bucket", np.zeros(len(pixels), dtype=np.int64)).astype(np.int64)
+    if not (np.array_equal(ran, bucket) and np.array_equal(found, scouted.predictions)):
+        other = int(((ran != bucket) | (found != scouted.predictions)).sum())
+        raise ParityError(
+            f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket than planned, or got another class"
+        )
+    macs = macs_of_images(model.config, plan, scouted.counts)
+    scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow)
+    return scenes, Way("adaptive routing", found == labels, macs, THRESHOLDS)
+
+
+def macs_of_images(config: Config, plan: Plan, counts: NDArray[Any]) -> NDArray[np.int64]:
+    """MACs of each image (images,): of its bucket, and where that overflows also of the trunk of `full`."""
+    own = np.array([bucket.macs for bucket in plan.buckets])
+    again = own[-1] - stem_macs(config, plan.lead)
+    macs: NDArray[np.int64] = own[plan.predicted(counts)] + again * plan.dispatched(counts)[1]
+    return macs
+
+
+@torch.no_grad()
+def _by_thresholds(model: MoRViT, pixels: Pixels) -> Scouted:
+    assert model.config.thresholds is not None
+    with fitting_threads(model.config):
+        scout = Scout(model)
+        return scout.by_thresholds(scout.start(pixels), model.config.thresholds)
+
+
+def _by_scales(checkpoint: str, model: MoRViT, scenes: Scenes) -> list[Way]:
+    """Top-k at several budgets; equal schedules are taken once."""
+    schedules = {scaled(model.config, scale): scale for scale in reversed(SCALES)}
+    named = {f"top-k at {scale:g}× the capacities of {checkpoint}": own for own, scale in schedules.items()}
+    return _by_top_k(checkpoint, model, scenes, named)
+
+
+@torch.no_grad()
+def _by_top_k(
+    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[str, tuple[int, ...]]
+) -> list[Way]:
+    """The pictures with as many tokens each, by schedule."""
+    ways = []
+    with fitting_threads(model.config):
+        scout = Scout(model)
+        h = scout.start(scenes.pixels)
+        for name, schedule in schedules.items():
+            right = scout.by_top_k(h, schedule).predictions == scenes.labels
+            macs = np.full(len(right), schedule_macs(model.config, schedule))
+            ways.append(Way(name, right, macs, checkpoint, schedule))
+    return ways
+
+
+def _export(examples: Path, out: Path, way: Way) -> Verification:
+    """A bundle of a fixed schedule."""
+    checkpoint = examples / way.checkpoint
+    plan = topk_plan(load_config(checkpoint), way.capacity)
+    return export(checkpoint, out, plan=plan).verification
