@@ -1,6 +1,6 @@
 """Top-1 by MACs on scenes: thresholds with fitted buckets, against the cheapest top-k that loses as little.
 
-    python benchmarks/scenes.py -o scenes.json --plot docs/scenes_budgets.png
+    python benchmarks/scene_budgets.py -o scene_budgets.json --plot docs/scene-budgets.png
 
 Buckets are fitted to pictures of training digits; all figures are of pictures of test digits. An operating point
 holds if top-1 is at most 0.5 points below that of the same adaptive model with every token in every step. Needs the
@@ -28,7 +28,7 @@ from common import run, write_json
 from evaluate_scenes import Answers, answers, counts_of, lost, own_selection, scaled, share
 from rich.console import Console
 from rich.progress import track
-from scenes_plot import draw
+from scene_budgets_plot import draw
 from selection import PerImage, everything
 
 import morvit_deploy as md
