@@ -12,7 +12,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 .PHONY: help demo test lint types unit package fuzz mutants runtimes arm train clean
 
 help:
-	@echo "make demo    install what it needs, then run every step on the trained digits models (about a minute)"
+	@echo "make demo    install what it needs, then run every step on the trained examples (about two minutes)"
 	@echo "make test    install the rest, then run ruff, mypy and pytest, and try the wheel and the sdist"
 	@echo "make package build the wheel and the sdist, and try both in environments of their own"
 	@echo "make fuzz    try 10,000 mutated inputs of every kind; FUZZ=\"--seconds 60\" ends it sooner, --help lists the options"

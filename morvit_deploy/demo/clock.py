@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from morvit_deploy.files import temporary
 from morvit_deploy.machine.this import checked_threads
 from morvit_deploy.measuring.core.inputs import Subject, in_rounds
 from morvit_deploy.measuring.cpu.lanes import BundleLane, BundleProcesses
+from morvit_deploy.report import numbered
 from morvit_deploy.timing.loop import WARMUP, Amount, Stages, measure
 from morvit_deploy.timing.result import Ratio, ratio_of, warnings_about
 from morvit_deploy.timing.samples import Block
@@ -26,28 +28,27 @@ BLOCKS = 6  # a block is every picture once
 
 @dataclass
 class Timed:
-    """Milliseconds of each picture (images,) by bundle, medians over the blocks."""
+    """Milliseconds by bundle: medians over the blocks."""
 
-    ms: dict[str, NDArray[np.float64]]
+    ms: dict[str, NDArray[np.float64]]  # (images,) of each picture
+    mean_ms: dict[str, float]  # of an image, over all pictures
     ratios: dict[str, Ratio]  # the first bundle over each of the others, block by block
     conditions: dict[str, Any]
     blocks: int
     threads: int
     warnings: tuple[str, ...]
 
-    def mean_ms(self, name: str) -> float:
-        """Over all pictures."""
-        return float(self.ms[name].mean())
-
     @property
     def measured(self) -> str:
         """How it was measured."""
-        return f"{self.blocks} blocks of every image once, one image a run, {self.threads} threads"
+        threads = numbered(self.threads, "thread")
+        return f"{self.blocks} blocks of every image once, one image a run, {threads}"
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
         return {
             "ms": {name: ms.tolist() for name, ms in self.ms.items()},
+            "mean_ms": self.mean_ms,
             "ratios": {name: ratio.as_dict() for name, ratio in self.ratios.items()},
             "conditions": self.conditions | {"blocks": self.blocks, "threads": self.threads},
             "warnings": list(self.warnings),
@@ -71,17 +72,14 @@ def measure_pictures(bundles: Mapping[str, Path], pixels: Pixels, *, quick: bool
         measured = [lane.measured() for lane in lanes]
     first, *others = measured
     return Timed(
-        {one.name: _by_picture(one.blocks) for one in measured},
+        {one.name: np.median([block.ms for block in one.blocks], axis=0) for one in measured},
+        {one.name: median(block.mean_ms for block in one.blocks) for one in measured},
         {one.name: ratio_of(first, one, means=True) for one in others},
         conditions,
         amount.blocks,
         threads,
         warnings_about(conditions, measured),
     )
-
-
-def _by_picture(blocks: Sequence[Block]) -> NDArray[np.float64]:
-    return np.median([block.ms for block in blocks], axis=0)
 
 
 def _subject(bundle: Path, pixels: Pixels, scratch: Path) -> Subject:

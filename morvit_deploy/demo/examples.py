@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from morvit_deploy.errors import ConfigError
 
-from morvit_deploy.bundle.images import ImageFolder
-from morvit_deploy.bundle.listing import TABLE
-from morvit_deploy.errors import ConfigError, ImageError, listed
-from morvit_deploy.model.config import Config
+if TYPE_CHECKING:
+    from morvit_deploy.model.config import Config
 
 DIGITS = ("digits-expert", "digits-token")
 DIGIT_IMAGES = "digits-test"
@@ -19,9 +16,7 @@ THRESHOLDS, TOPK = "scenes-thresholds", "scenes-topk"
 SCENES = "scenes-test"
 FOLDERS = (THRESHOLDS, TOPK, SCENES, *DIGITS, DIGIT_IMAGES)
 ADAPTIVE, FIXED, DENSE = "scenes-adaptive", "scenes-fixed", "scenes-dense"  # bundles of the scenes
-OBJECTS = "objects"  # the column of labels.csv with the number of digits of a picture
 BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "examples"
-_LISTED = 5  # rows that a message lists
 
 
 def find_examples(given: Path | None) -> Path:
@@ -54,24 +49,3 @@ def check_scene_models(adaptive: Config, sister: Config) -> None:
         ours, theirs = getattr(adaptive, name), getattr(sister, name)
         if ours != theirs:
             raise ConfigError(f"{TOPK}: got {name} {theirs}, expected {ours} as in {THRESHOLDS}")
-
-
-def read_objects(images: ImageFolder) -> NDArray[np.int64]:
-    """The number of objects of each picture (n,), from the column `objects` of labels.csv; ImageError."""
-    path = images.folder / TABLE
-    if not path.is_file():
-        raise ImageError(f"{path} is missing; expected a table with the columns file, label and {OBJECTS}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = {row["file"]: row.get(OBJECTS) for row in csv.DictReader(file)}
-    found = [rows.get(entry.path.relative_to(images.folder).as_posix()) for entry in images.entries]
-    wrong = [
-        f"{entry.path.name}: got {number!r}"
-        for entry, number in zip(images.entries, found, strict=True)
-        if not (number or "").isdecimal()
-    ]
-    if wrong:
-        raise ImageError(
-            f"{path}: expected the column {OBJECTS!r} with the number of objects of each picture:\n"
-            f"{listed(wrong, _LISTED)}"
-        )
-    return np.array([int(number or 0) for number in found])

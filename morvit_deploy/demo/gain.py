@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.model.accuracy import Interval, Z, paired_interval, wilson
-from morvit_deploy.report import cost_in, share
+from morvit_deploy.report import cost_in, numbered, share
 from morvit_deploy.timing.result import Ratio
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
@@ -122,9 +122,8 @@ class Gain:
         fewest, most = int(self.objects.min()), int(self.objects.max())
         if fewest == most:
             return f"A scene costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
-        low, high = (self.macs_of(self.adaptive, number) for number in (fewest, most))
-        few = "one digit" if fewest == 1 else f"{fewest} digits"
-        return f"Scenes with {few} cost {cost_in(low, 'MACs')}, those with {most} {cost_in(high, 'MACs')}."
+        low, high = (cost_in(self.macs_of(self.adaptive, number), "MACs") for number in (fewest, most))
+        return f"A scene costs {low} with {numbered(fewest, 'digit')} and {high} with {most}."
 
     @property
     def _verdict(self) -> str:

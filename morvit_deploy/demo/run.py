@@ -80,19 +80,23 @@ def run_demo(
 
 
 def _run_all(examples: Path, folder: Path, out: Path, tell: Tell) -> Demo:
-    """Scenes and the first digits model here, the second in a process of its own: tracing keeps one core busy."""
+    """Scenes and the second digits model here, the first in a process of its own: tracing keeps one core busy."""
     pictures = examples / DIGIT_IMAGES
     first, second = (examples / name for name in DIGITS)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        other = pool.submit(run_model, second, pictures, folder)
-        demo = Demo(out, run_scenes(examples, folder, tell))
-        demo.models.append(run_model(first, pictures, folder, tell))
-        if not is_missing("coremltools"):
-            tell(f"{first.name}: exporting to Core ML")
-            demo.models[0].packaged = run_package(first, pictures, folder)
-        tell(f"{second.name}: the same steps, in another process")
-        demo.models.append(other.result())
-    return demo
+        other = pool.submit(_run_first, first, pictures, folder)
+        scenes = run_scenes(examples, folder, tell)
+        model = run_model(second, pictures, folder, tell)
+        tell(f"{first.name}: the same steps, in another process")
+        return Demo(out, scenes, [other.result(), model])
+
+
+def _run_first(checkpoint: Path, pictures: Path, folder: Path) -> ModelRun:
+    """The model that is exported to Core ML, too, where coremltools is installed."""
+    model = run_model(checkpoint, pictures, folder)
+    if not is_missing("coremltools"):
+        model.packaged = run_package(checkpoint, pictures, folder)
+    return model
 
 
 def _bench(first: ModelRun, examples: Path, folder: Path, tell: Tell, *, quick: bool) -> None:

@@ -23,13 +23,13 @@ from morvit_deploy.inspecting.depth_panels import (
     side_of,
     write,
 )
-from morvit_deploy.report import numbered, share
+from morvit_deploy.report import numbered, share, three_digits
 
 if TYPE_CHECKING:
     from morvit_deploy.demo.scenes import Scenes, ScenesRun
 
 SHOWN = 5  # scenes: few, so that a phone shows them large enough
-WIDTH, HEIGHT, DPI = 6.6, 7.1, 170  # inches, dots per inch
+WIDTH, HEIGHT, DPI = 6.6, 7.8, 170  # inches, dots per inch
 SIDE, GAP, LEFT = 1.16, 0.08, 0.26  # inches: of a scene, between scenes, before them
 SMALL, TEXT = 8.5, 9.5  # font sizes
 LINES: dict[str, dict[str, Any]] = {  # of each bundle: color, marker, style
@@ -37,7 +37,6 @@ LINES: dict[str, dict[str, Any]] = {  # of each bundle: color, marker, style
     FIXED: {"color": "#c8641b", "marker": "s", "ls": "-"},
     DENSE: {"color": "#6b7178", "marker": "", "ls": "--"},
 }
-NAMES = {ADAPTIVE: "adaptive", FIXED: "top-k", DENSE: "every token"}
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +79,7 @@ def _figure(run: ScenesRun) -> Figure:
     if run.timed is not None:
         charts["milliseconds an image"] = run.timed.ms
     for number, (what, values) in enumerate(charts.items()):
-        box = (0.45 + number * WIDTH / 2, 0.95, WIDTH / 2 - 0.7, 1.95)
+        box = (0.45 + number * WIDTH / 2, 1.35, WIDTH / 2 - 0.7, 1.9)
         _chart(figure, box, what, run.scenes.objects, values)
     _legend(figure, run)
     return figure
@@ -134,9 +133,16 @@ def _chart(
 
 
 def _legend(figure: Figure, run: ScenesRun) -> None:
-    """The lines of both charts, with the top-1 of each."""
+    """The lines of both charts, with the means over all scenes and top-1."""
     handles = [
-        Line2D([], [], ms=4, lw=1.6, label=f"{NAMES[name]}: top-1 {share(way.top1)}", **LINES[name])
-        for name, way in run.ways.items()
+        Line2D([], [], ms=4, lw=1.6, label=f"{run.ways[name].name}: {_means(run, name)}", **LINES[name])
+        for name in run.ways
     ]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=SMALL)
+    place = (LEFT / WIDTH - 0.015, 0.1 / HEIGHT)
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=place, frameon=False, fontsize=SMALL)
+
+
+def _means(run: ScenesRun, name: str) -> str:
+    way = run.ways[name]
+    ms = "" if run.timed is None else f", {three_digits(run.timed.mean_ms[name])} ms"
+    return f"mean {way.mean_macs / 1e6:.2f} M MACs{ms}; top-1 {share(way.top1)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from morvit_deploy.demo.examples import ADAPTIVE
+from morvit_deploy.demo.examples import ADAPTIVE, FIXED
 from morvit_deploy.demo.gain import RULE, Gain, Way
 from morvit_deploy.model.accuracy import wilson
 from morvit_deploy.planning.front import front_table
@@ -38,15 +38,14 @@ def objects_table(run: ScenesRun) -> Table:
     times = [f"ms, {name.removeprefix('scenes-')}" for name in names]
     columns = ("digits", "images", "buckets", "top-1", "MACs", *times)
     calibrated = (run.plan.calibration or {}).get("images", 0)
-    others = ", ".join(
-        f"{way.name} {count(way.mean_macs)}" for name, way in run.ways.items() if name != ADAPTIVE
-    )
     caption = (
-        f"Buckets, top-1 and MACs are those of adaptive routing, whose buckets were fitted to {calibrated} of these "
-        f"images; otherwise MACs are {others}. `full again`: the bucket was too small, and `full` ran after it."
+        f"Adaptive routing, whose buckets were fitted to {calibrated} of these images. `full again`: the bucket was "
+        "too small, and `full` ran after it."
     )
+    if FIXED in run.ways:
+        caption += f" fixed: {run.ways[FIXED].name}."
     if run.timed is not None:
-        caption += f" ms: {run.timed.measured}" + "".join(f"; {text}" for text in run.timed.warnings) + "."
+        caption += f" ms: {'; '.join([run.timed.measured, *run.timed.warnings])}."
     numeric = tuple(i for i in range(len(columns)) if i != 2)
     return Table("Adaptive routing by number of digits", columns, rows, numeric, caption)
 

@@ -24,13 +24,12 @@ from morvit_deploy.demo.examples import (
     THRESHOLDS,
     TOPK,
     check_scene_models,
-    read_objects,
 )
 from morvit_deploy.demo.gain import Gain, Way, speed_sentence
+from morvit_deploy.demo.objects import read_objects
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
-from morvit_deploy.exporters.verification import verify
 from morvit_deploy.files import write_text
 from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.model.checkpoint import load_checkpoint
@@ -44,7 +43,6 @@ from morvit_deploy.verifying.outcome import Verification
 
 SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.2, 3.0)  # of top-k budgets, relative to the trained capacities
 FITTED = 100  # pictures that the buckets are fitted to
-BUCKETS = 4  # at most, `full` among them: each is one more trace
 
 Tell = Callable[[str], None]
 
@@ -100,7 +98,7 @@ class ScenesRun:
         if self.timed is None:
             return self.gain.sentences
         first, rival = self.bundles[:2]
-        times = self.timed.mean_ms(first), self.timed.mean_ms(rival)
+        times = self.timed.mean_ms[first], self.timed.mean_ms[rival]
         clock = speed_sentence(self.timed.ratios[rival], *times, busy=bool(self.timed.warnings))
         return f"{self.gain.sentences} {clock}"
 
@@ -139,11 +137,11 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     tell("scenes: inspecting")
     inspect(checkpoint, pictures, limit=16)
     tell("scenes: calibrating; the checkpoint owns thresholds, so only buckets are fitted")
-    calibrated = calibrate(checkpoint, pictures, buckets=BUCKETS, limit=FITTED, allow_worse=True)
+    calibrated = calibrate(checkpoint, pictures, limit=FITTED, allow_worse=True)
     write_text(folder / f"{ADAPTIVE}.plan.json", calibrated.plan.to_json())
     tell("scenes: exporting and verifying the buckets")
-    export(checkpoint, folder / ADAPTIVE, plan=calibrated.plan, allow_worse=True)
-    verifications = {ADAPTIVE: verify(folder / ADAPTIVE, checkpoint, images=pictures)}
+    exported = export(checkpoint, folder / ADAPTIVE, plan=calibrated.plan, images=pictures, allow_worse=True)
+    verifications = {ADAPTIVE: exported.verification}
     tell(f"scenes: predicting {len(images)} images")
     scenes, adaptive = _adaptive(model, calibrated.plan, images, objects, folder / ADAPTIVE)
     tell("scenes: routing the same images by top-k, at several budgets")
@@ -157,7 +155,7 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     run = ScenesRun(model.config, calibrated, verifications, scenes, gain)
     for name in run.bundles[1:]:
         tell(f"scenes: exporting {run.ways[name].name}")
-        verifications[name] = _export(examples, folder / name, run.ways[name])
+        verifications[name] = _export(examples, folder / name, run.ways[name], pictures)
     return run
 
 
@@ -233,8 +231,8 @@ def _by_top_k(
     return ways
 
 
-def _export(examples: Path, out: Path, way: Way) -> Verification:
+def _export(examples: Path, out: Path, way: Way, pictures: Path) -> Verification:
     """A bundle of a fixed schedule."""
     checkpoint = examples / way.checkpoint
     plan = topk_plan(load_config(checkpoint), way.capacity)
-    return export(checkpoint, out, plan=plan).verification
+    return export(checkpoint, out, plan=plan, images=pictures).verification

@@ -16,6 +16,7 @@ from fake_coreml import Played, answers_of, coreml_bundle
 from foreign_checkpoints import SAID, saved, vit
 from measurements import measured
 from places import ROOT
+from scene_runs import scenes_run
 from table_checks import problems, rendered
 from tiny_models import make_config, random_model
 
@@ -23,6 +24,7 @@ from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
+from morvit_deploy.demo.scene_views import objects_table, ways_table
 from morvit_deploy.exporters import views as exporting
 from morvit_deploy.exporters.check import check_bundle
 from morvit_deploy.exporters.coreml.sdk.bundle import read_package
@@ -58,7 +60,7 @@ from morvit_deploy.timing.loop import Stages
 from morvit_deploy.timing.samples import Block
 from morvit_deploy.verifying.views import fidelity_tables, neural_engine_tables
 
-SLOW = "demo/digits_views.py"  # its tables are rendered by test_demo.py, which runs the demo
+SLOW = "demo/digits_views.py"  # its tables are rendered by tests/demo/test_run.py, which runs the demo
 Made = Iterable[Table | Report]
 
 
@@ -159,6 +161,9 @@ def others(tiny_checkpoint: Path, image_files: list[Path], tmp_path: Path) -> Ma
         yield calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
     top = [{"label": f"label {i}", "probability": 0.5 - 0.1 * i} for i in range(5)]
     answer = {"image": "photos/a picture.png", "bucket": "full", "top": top, "logits": [0.125] * 10}
+    yield objects_table(scenes_run(warnings=("other processes used 42 % of the processor",)))
+    yield objects_table(scenes_run(timed=False))
+    yield ways_table(scenes_run().gain)
     yield prediction_table([answer])
     yield prediction_table([answer], with_logits=True)
     engine = {

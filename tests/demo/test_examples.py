@@ -10,7 +10,8 @@ from scene_runs import SCENE_CONFIG
 from tiny_models import make_config
 
 from morvit_deploy.bundle.images import open_images
-from morvit_deploy.demo.examples import FOLDERS, check_scene_models, find_examples, read_objects
+from morvit_deploy.demo.examples import FOLDERS, check_scene_models, find_examples
+from morvit_deploy.demo.objects import read_objects
 from morvit_deploy.errors import ConfigError, ImageError
 from morvit_deploy.model.config import Config
 

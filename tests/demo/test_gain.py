@@ -15,7 +15,7 @@ def test_it_pays_against_the_cheapest_of_the_same_accuracy() -> None:
     found = gain([(SURELY, MEAN), (PERHAPS, 2 * MEAN), (4, 3 * MEAN)])
     assert (found.outcome, found.rival.name, found.factor) == (PAYS, "top-k 1", 2.0)
     assert found.sentences == (
-        "Scenes with one digit cost 1.5 MMACs, those with 2 5.5 MMACs. On these 200 scenes adaptive routing takes "
+        "A scene costs 1.5 MMACs with 1 digit and 5.5 MMACs with 2. On these 200 scenes adaptive routing takes "
         "2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
         "accuracy, top-k 1 (5 MMACs, top-1 97.50 %)."
     )

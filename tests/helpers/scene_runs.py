@@ -58,5 +58,7 @@ def scenes_run(*, timed: bool = True, warnings: tuple[str, ...] = ()) -> ScenesR
     if timed:
         ms = {ADAPTIVE: 0.5 * OBJECTS, FIXED: np.full(IMAGES, 0.8), DENSE: np.full(IMAGES, 2.0)}
         ratios = {name: Ratio(ADAPTIVE, name, (1.2, 1.3)) for name in (FIXED, DENSE)}
-        run.timed = Timed(ms, ratios, {}, 2, 1, warnings)
+        run.timed = Timed(
+            ms, {name: float(own.mean()) for name, own in ms.items()}, ratios, {}, 2, 1, warnings
+        )
     return run
