@@ -105,7 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, help="training steps, to try things out (default: the recipe's)")
     parser.add_argument(
-        "--served", type=float, default=0.9, help="factor of the training budget that the thresholds keep"
+        "--served", type=float, default=1.1, help="factor of the training budget that the thresholds keep"
     )
     parser.add_argument("--images", type=int, default=5000, help="test pictures")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
