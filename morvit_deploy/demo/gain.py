@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.model.accuracy import Interval, Z, paired_interval, wilson
-from morvit_deploy.report import cost_in, numbered, share
+from morvit_deploy.report import cost_in, numbered, share, three_digits
 from morvit_deploy.timing.result import Ratio
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
@@ -27,11 +27,19 @@ RULE = (
 class Way:
     """One way to route the pictures."""
 
-    name: str
+    routing: str
     right: NDArray[np.bool_]  # (images,) is the class right?
     macs: NDArray[np.int64]  # (images,)
     checkpoint: str = ""  # the example's folder
     capacity: tuple[int, ...] = ()  # of a fixed schedule
+    scale: float | None = None  # of top-k, relative to the checkpoint's own capacity
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if self.scale is None:
+            return self.routing
+        return f"{self.routing} at {self.scale:g}× the capacity of {self.checkpoint}"
 
     @property
     def top1(self) -> float:
@@ -61,8 +69,15 @@ class Way:
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
         interval = wilson(self.top1, len(self.right))
-        known = {"name": self.name, "checkpoint": self.checkpoint, "capacity": list(self.capacity)}
-        return known | {"top1": self.top1, "top1_interval": list(interval), "macs": self.mean_macs}
+        return {
+            "name": self.name,
+            "checkpoint": self.checkpoint,
+            "capacity": list(self.capacity),
+            "scale": self.scale,
+            "top1": self.top1,
+            "top1_interval": list(interval),
+            "macs": self.mean_macs,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +183,13 @@ class Gain:
 
 def speed_sentence(ratio: Ratio, ours_ms: float, theirs_ms: float, *, busy: bool) -> str:
     """What the clock shows: the ratio of adaptive routing to its rival, block by block."""
-    times = f"{ours_ms:.2f} ms an image against {theirs_ms:.2f}"
     least, most = min(ratio.per_block), max(ratio.per_block)
-    seen = f"{ratio.median:.2f}×, {least:.2f}–{most:.2f} over the blocks"
-    doubt = "; the machine was busy, so measure again with `bench`" if busy else ""
+    times = f"{three_digits(ours_ms)} ms an image against {three_digits(theirs_ms)}"
+    seen = f"{times} ({ratio.median:.2f}× as fast, {least:.2f}–{most:.2f} over the blocks)"
+    if busy:
+        return f"Others used this machine, so its clock decides nothing: {seen}; run `bench` when it is idle."
     if least > 1:
-        return f"On this machine it is faster, too: {times} ({seen}{doubt})."
+        return f"On this machine it is faster, too: {seen}."
     if most < 1:
-        return f"On this machine it is not faster: {times} ({seen}{doubt})."
-    return f"On this machine the blocks do not agree on which is faster: {times} ({seen}{doubt})."
+        return f"On this machine it is slower: {seen}."
+    return f"On this machine the blocks do not agree on which is faster: {seen}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from morvit_deploy.errors import ImageError, listed
 
 OBJECTS = "objects"
 _LISTED = 5  # rows that a message lists
+_DIGITS = 6  # of a number of objects
 
 
 def read_objects(images: ImageFolder) -> NDArray[np.int64]:
@@ -21,16 +23,17 @@ def read_objects(images: ImageFolder) -> NDArray[np.int64]:
     if not path.is_file():
         raise ImageError(f"{path} is missing; expected a table with the columns file, label and {OBJECTS}")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = {row["file"]: row.get(OBJECTS) for row in csv.DictReader(file)}
-    found = [rows.get(entry.path.relative_to(images.folder).as_posix()) for entry in images.entries]
+        rows = {PurePosixPath(row["file"]): row.get(OBJECTS) or "" for row in csv.DictReader(file)}
+    files = [PurePosixPath(entry.path.relative_to(images.folder).as_posix()) for entry in images.entries]
+    found = [rows.get(file, "") for file in files]
     wrong = [
-        f"{entry.path.name}: got {number!r}"
-        for entry, number in zip(images.entries, found, strict=True)
-        if not (number or "").isdecimal()
+        f"{file}: got {number!r}"
+        for file, number in zip(files, found, strict=True)
+        if not number.isdecimal() or len(number) > _DIGITS
     ]
     if wrong:
         raise ImageError(
             f"{path}: expected the column {OBJECTS!r} with the number of objects of each picture:\n"
             f"{listed(wrong, _LISTED)}"
         )
-    return np.array([int(number or 0) for number in found])
+    return np.array([int(number) for number in found], dtype=np.int64)

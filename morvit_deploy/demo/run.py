@@ -70,7 +70,9 @@ def run_demo(
         _bench(demo.models[0], examples, folder, tell, quick=quick)
         demo.report.result = demo.brief.result = _result(demo)
         brief = _brief(demo, folder)
-        demo.report.parts = [*brief, *_measured(demo)[BENCH_PARTS:], *_details(demo)]
+        scenes, objects, *digits = brief
+        more = [*_measured(demo)[BENCH_PARTS:], *_details(demo)]
+        demo.report.parts = [scenes, objects, ways_table(demo.scenes.gain), *digits, *more]
         (folder / "report.html").write_text(demo.report.html(), encoding="utf-8")
         (folder / "report.md").write_text(demo.report.markdown(), encoding="utf-8")
         record = {**demo.as_dict(), "files": files_in(folder)}
@@ -120,11 +122,10 @@ def _result(demo: Demo) -> str:
 
 
 def _brief(demo: Demo, folder: Path) -> list[Table | Picture]:
-    """What a terminal shows, and a page begins with."""
+    """What a terminal shows."""
     return [
         scenes_picture(folder),
         objects_table(demo.scenes),
-        ways_table(demo.scenes.gain),
         summary_table(demo.models),
         *digits_pictures(demo.models, folder),
         *_measured(demo)[:BENCH_PARTS],

@@ -32,6 +32,7 @@ from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.files import write_text
 from morvit_deploy.inspecting.inspection import inspect
+from morvit_deploy.inspecting.survey import Survey
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.model.macs import schedule_macs, stem_macs
@@ -41,8 +42,12 @@ from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.verifying.outcome import Verification
 
-SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.2, 3.0)  # of top-k budgets, relative to the trained capacities
-FITTED = 100  # pictures that the buckets are fitted to
+# of top-k, relative to the model's own capacity
+SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0)
+INSPECTED = 16  # pictures that the reference runs one by one
+FITTED = 150  # pictures that the buckets are fitted to, of 200: fewer overflow on the others
+
+FLIPS = 0.01  # of the images, that another runtime's rounding may route otherwise or classify otherwise
 
 Tell = Callable[[str], None]
 
@@ -58,6 +63,7 @@ class Scenes:
     depth: NDArray[np.uint8]  # (images, N)
     bucket: NDArray[np.int64]  # the index of the bucket that ran last
     overflow: NDArray[np.bool_]  # was the predicted bucket too small?
+    fitted: NDArray[np.bool_]  # were the buckets fitted to it?
 
 
 @dataclass
@@ -65,6 +71,7 @@ class ScenesRun:
     """What every command made of the scenes; `timed` is filled last, when nothing else runs."""
 
     config: Config
+    survey: Survey | None  # of `inspect`
     calibrated: Calibrated
     verifications: dict[str, Verification]  # by bundle
     scenes: Scenes
@@ -118,6 +125,7 @@ class ScenesRun:
                 "found": self.scenes.found.tolist(),
                 "bucket": buckets,
                 "overflow": self.scenes.overflow.tolist(),
+                "fitted": self.scenes.fitted.tolist(),
             },
             "timed": None if self.timed is None else self.timed.as_dict(),
         }
@@ -126,16 +134,18 @@ class ScenesRun:
 def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) -> ScenesRun:
     """Inspect, calibrate, export, verify and predict; the bundles are written to `folder`.
 
-    Raises MorvitError when a step fails, and ParityError when the bundle runs pictures in other buckets, or returns
-    other classes, than the plan says.
+    Raises MorvitError when a step fails, and ParityError when the bundle runs more than FLIPS of the pictures in
+    other buckets, or gives them other classes, than the model does.
     """
     checkpoint, pictures = examples / THRESHOLDS, examples / SCENES
     model, sister = load_checkpoint(checkpoint), load_checkpoint(examples / TOPK)
     check_scene_models(model.config, sister.config)
     images = open_images(pictures, model.config)
+    if images.labels is None:
+        raise ImageError(f"{pictures}: the demo needs a label for every image (labels.csv)")
     objects = read_objects(images)
     tell("scenes: inspecting")
-    inspect(checkpoint, pictures, limit=16)
+    survey = inspect(checkpoint, pictures, limit=INSPECTED).survey
     tell("scenes: calibrating; the checkpoint owns thresholds, so only buckets are fitted")
     calibrated = calibrate(checkpoint, pictures, limit=FITTED, allow_worse=True)
     write_text(folder / f"{ADAPTIVE}.plan.json", calibrated.plan.to_json())
@@ -148,11 +158,11 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     dense = (model.config.num_patches,) * model.config.num_steps
     gain = Gain(
         adaptive,
-        _by_top_k(THRESHOLDS, model, scenes, {"every token in every step": dense})[0],
+        _by_top_k(THRESHOLDS, model, scenes, {dense: None})[0],
         [*_by_scales(THRESHOLDS, model, scenes), *_by_scales(TOPK, sister, scenes)],
         objects,
     )
-    run = ScenesRun(model.config, calibrated, verifications, scenes, gain)
+    run = ScenesRun(model.config, survey, calibrated, verifications, scenes, gain)
     for name in run.bundles[1:]:
         tell(f"scenes: exporting {run.ways[name].name}")
         verifications[name] = _export(examples, folder / name, run.ways[name], pictures)
@@ -173,8 +183,6 @@ def _adaptive(
     model: MoRViT, plan: Plan, images: ImageFolder, objects: NDArray[np.int64], bundle: Path
 ) -> tuple[Scenes, Way]:
     """The pictures in the adaptive bundle, which must run as the plan says."""
-    if images.labels is None:
-        raise ImageError(f"{images.folder}: the demo needs a label for every image (labels.csv)")
     pixels, labels = images.all(), np.array(images.labels)
     with open_bundle(bundle) as session:
         outputs = session.run(pixels)
@@ -182,13 +190,15 @@ def _adaptive(
     scouted = _by_thresholds(model, pixels)
     bucket, overflow = plan.dispatched(scouted.counts)
     ran = outputs.get("bucket", np.zeros(len(pixels), dtype=np.int64)).astype(np.int64)
-    if not (np.array_equal(ran, bucket) and np.array_equal(found, scouted.predictions)):
-        other = int(((ran != bucket) | (found != scouted.predictions)).sum())
+    other = int(((ran != bucket) | (found != scouted.predictions)).sum())
+    if other > FLIPS * len(pixels):
         raise ParityError(
             f"{bundle.name}: {other} of {len(pixels)} scenes ran in another bucket than planned, or got another class"
         )
     macs = macs_of_images(model.config, plan, scouted.counts)
-    scenes = Scenes(pixels, labels, objects, found, scouted.depth, bucket, overflow)
+    chosen = {entry.path for entry in open_images(images.folder, model.config, limit=FITTED).entries}
+    fitted = np.array([entry.path in chosen for entry in images.entries])
+    scenes = Scenes(pixels, labels, objects, found, scouted.depth, ran, overflow, fitted)
     return scenes, Way("adaptive routing", found == labels, macs, THRESHOLDS)
 
 
@@ -211,23 +221,23 @@ def _by_thresholds(model: MoRViT, pixels: Pixels) -> Scouted:
 def _by_scales(checkpoint: str, model: MoRViT, scenes: Scenes) -> list[Way]:
     """Top-k at several budgets; equal schedules are taken once."""
     schedules = {scaled(model.config, scale): scale for scale in reversed(SCALES)}
-    named = {f"top-k at {scale:g}× the capacities of {checkpoint}": own for own, scale in schedules.items()}
-    return _by_top_k(checkpoint, model, scenes, named)
+    return _by_top_k(checkpoint, model, scenes, schedules)
 
 
 @torch.no_grad()
 def _by_top_k(
-    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[str, tuple[int, ...]]
+    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[tuple[int, ...], float | None]
 ) -> list[Way]:
-    """The pictures with as many tokens each, by schedule."""
+    """The pictures with as many tokens each, by schedule; its scale is None for every token."""
     ways = []
     with fitting_threads(model.config):
         scout = Scout(model)
         h = scout.start(scenes.pixels)
-        for name, schedule in schedules.items():
+        for schedule, scale in schedules.items():
             right = scout.by_top_k(h, schedule).predictions == scenes.labels
             macs = np.full(len(right), schedule_macs(model.config, schedule))
-            ways.append(Way(name, right, macs, checkpoint, schedule))
+            routing = "every token in every step" if scale is None else "top-k"
+            ways.append(Way(routing, right, macs, checkpoint, schedule, scale))
     return ways
 
 

@@ -13,19 +13,23 @@ SURELY, PERHAPS = 30, 5  # wrong classes of a schedule: shown to be less accurat
 
 def test_it_pays_against_the_cheapest_of_the_same_accuracy() -> None:
     found = gain([(SURELY, MEAN), (PERHAPS, 2 * MEAN), (4, 3 * MEAN)])
-    assert (found.outcome, found.rival.name, found.factor) == (PAYS, "top-k 1", 2.0)
+    assert (found.outcome, found.rival.name, found.factor) == (
+        PAYS,
+        "top-k at 1× the capacity of scenes-topk",
+        2.0,
+    )
     assert found.sentences == (
         "A scene costs 1.5 MMACs with 1 digit and 5.5 MMACs with 2. On these 200 scenes adaptive routing takes "
         "2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
-        "accuracy, top-k 1 (5 MMACs, top-1 97.50 %)."
+        "accuracy, top-k at 1× the capacity of scenes-topk (5 MMACs, top-1 97.50 %)."
     )
     assert found.headline == "2.00× fewer MACs than the cheapest top-k of the same accuracy"
 
 
 def test_it_does_not_pay_where_top_k_is_cheaper_and_as_accurate() -> None:
     found = gain([(4, CHEAP), (4, 2 * MEAN)])
-    assert (found.outcome, found.rival.name) == (DOES_NOT, "top-k 0")
-    assert "does not pay here" in found.sentences and "top-k 0 (1.5 MMACs" in found.sentences
+    assert (found.outcome, found.rival.scale) == (DOES_NOT, 0)
+    assert "does not pay here" in found.sentences and "scenes-topk (1.5 MMACs" in found.sentences
     assert "does not pay: 1.67×" in found.headline
 
 
@@ -72,15 +76,15 @@ def test_one_kind_of_scene_has_one_cost() -> None:
     [
         (
             (1.2, 1.3, 1.4),
-            "it is faster, too: 0.50 ms an image against 0.65 (1.30×, 1.20–1.40 over the blocks).",
+            "it is faster, too: 0.500 ms an image against 0.650 (1.30× as fast, 1.20–1.40 over",
         ),
-        ((0.7, 0.8, 0.9), "it is not faster: 0.50 ms an image against 0.65 (0.80×"),
+        ((0.7, 0.8, 0.9), "it is slower: 0.500 ms an image against 0.650 (0.80× as fast"),
         ((0.9, 1.1, 1.2), "the blocks do not agree on which is faster"),
     ],
 )
-def test_the_clock_is_believed_only_if_all_blocks_agree(blocks: tuple[float, ...], says: str) -> None:
-    said = speed_sentence(Ratio("a", "b", blocks), 0.5, 0.65, busy=False)
-    assert says in said and "busy" not in said
-    assert "the machine was busy, so measure again" in speed_sentence(
-        Ratio("a", "b", blocks), 0.5, 0.65, busy=True
-    )
+def test_the_clock_is_believed_only_if_all_blocks_agree_and_nobody_else_computes(
+    blocks: tuple[float, ...], says: str
+) -> None:
+    ratio = Ratio("a", "b", blocks)
+    assert says in speed_sentence(ratio, 0.5, 0.65, busy=False)
+    assert "so its clock decides nothing: 0.500 ms" in speed_sentence(ratio, 0.5, 0.65, busy=True)

@@ -26,11 +26,11 @@ OBJECTS = np.array([1, 1, 1, 2] * (IMAGES // 4))
 MEAN = 2_500_000  # of these
 
 
-def way(name: str, wrong: int, macs: int | NDArray[Any], first: int = 0) -> Way:
+def way(name: str, wrong: int, macs: int | NDArray[Any], first: int = 0, scale: float | None = None) -> Way:
     """One that classifies `wrong` images wrongly, from image `first` on."""
     right = np.ones(IMAGES, dtype=bool)
     right[first : first + wrong] = False
-    return Way(name, right, np.broadcast_to(np.asarray(macs), IMAGES))
+    return Way(name, right, np.broadcast_to(np.asarray(macs), IMAGES), "scenes-topk", (8, 5, 2), scale)
 
 
 def gain(
@@ -38,7 +38,7 @@ def gain(
 ) -> Gain:
     """Adaptive routing against top-k schedules, each with the number of its wrong classes and its MACs."""
     adaptive = way("adaptive routing", wrong, np.where(OBJECTS == 1, CHEAP, DEAR))
-    ways = [way(f"top-k {number}", *own) for number, own in enumerate(fixed)]
+    ways = [way("top-k", *own, scale=float(number)) for number, own in enumerate(fixed)]
     return Gain(adaptive, way("every token in every step", dense_wrong, dense_macs), ways, OBJECTS)
 
 
@@ -53,8 +53,9 @@ def scenes_run(*, timed: bool = True, warnings: tuple[str, ...] = ()) -> ScenesR
     labels = np.zeros(IMAGES, dtype=np.int64)
     classes = np.where(found.adaptive.right, 0, 1)
     pixels = random_pixels(SCENE_CONFIG, IMAGES)
-    scenes = Scenes(pixels, labels, OBJECTS, classes, depth, bucket, overflow)
-    run = ScenesRun(SCENE_CONFIG, replace(calibrated(), plan=plan), {}, scenes, found)
+    fitted = np.arange(IMAGES) < 150
+    scenes = Scenes(pixels, labels, OBJECTS, classes, depth, bucket, overflow, fitted)
+    run = ScenesRun(SCENE_CONFIG, None, replace(calibrated(), plan=plan), {}, scenes, found)
     if timed:
         ms = {ADAPTIVE: 0.5 * OBJECTS, FIXED: np.full(IMAGES, 0.8), DENSE: np.full(IMAGES, 2.0)}
         ratios = {name: Ratio(ADAPTIVE, name, (1.2, 1.3)) for name in (FIXED, DENSE)}
