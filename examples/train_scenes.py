@@ -86,7 +86,7 @@ def main() -> int:
         "recipe": asdict(recipe),
         "versions": versions(),
     }
-    text = json.dumps(report, indent=2) + "\n"
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     with new_folder(args.out, **place) as folder:
         save_checkpoint(trained.half(), folder, force=True)  # it is empty
         (folder / TRAINING).write_text(text, encoding="utf-8")
