@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.model.accuracy import Interval, Z, paired_interval, wilson
-from morvit_deploy.report import cost_in, numbered, share, three_digits
-from morvit_deploy.timing.result import Ratio
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
 RULE = (
@@ -111,58 +109,6 @@ class Gain:
         clearly = self.rival.mean_macs < own.low and self.rival.top1 >= self.adaptive.top1
         return DOES_NOT if clearly else UNDECIDED
 
-    @property
-    def headline(self) -> str:
-        """The outcome in a few words."""
-        if not self.adaptive.as_accurate_as(self.dense):
-            return "adaptive routing is less accurate than every token in every step"
-        rival = (
-            "every token in every step"
-            if self.rival is self.dense
-            else "the cheapest top-k of the same accuracy"
-        )
-        if self.outcome == PAYS:
-            return f"{self.factor:.2f}× fewer MACs than {rival}"
-        if self.outcome == DOES_NOT:
-            return f"does not pay: {1 / self.factor:.2f}× the MACs of {rival}"
-        return f"{len(self.objects)} scenes do not show whether adaptive routing pays"
-
-    @property
-    def sentences(self) -> str:
-        """What the pictures cost, and what that saves."""
-        return f"{self._by_objects} {self._verdict}"
-
-    @property
-    def _by_objects(self) -> str:
-        fewest, most = int(self.objects.min()), int(self.objects.max())
-        if fewest == most:
-            return f"A scene costs {cost_in(self.adaptive.mean_macs, 'MACs')}."
-        low, high = (cost_in(self.macs_of(self.adaptive, number), "MACs") for number in (fewest, most))
-        return f"A scene costs {low} with {numbered(fewest, 'digit')} and {high} with {most}."
-
-    @property
-    def _verdict(self) -> str:
-        adaptive, rival, images = self.adaptive, self.rival, len(self.objects)
-        mean, theirs = (cost_in(way.mean_macs, "MACs") for way in (adaptive, rival))
-        if not adaptive.as_accurate_as(self.dense):
-            return (
-                f"Adaptive routing does not pay here: top-1 is {share(adaptive.top1)} on these {images} scenes, with "
-                f"every token in every step {share(self.dense.top1)}."
-            )
-        against = f"{rival.name} ({theirs}, top-1 {share(rival.top1)})"
-        own = f"adaptive routing takes {mean} on average, top-1 {share(adaptive.top1)}"
-        if self.outcome == PAYS:
-            return (
-                f"On these {images} scenes {own}: {self.factor:.2f}× fewer MACs than the cheapest fixed schedule of "
-                f"the same accuracy, {against}."
-            )
-        if self.outcome == DOES_NOT:
-            return f"Adaptive routing does not pay here: {own}, but {against} costs less and is as accurate."
-        return (
-            f"{images} scenes do not show whether adaptive routing pays: {own}; the cheapest fixed schedule that "
-            f"they do not show to be less accurate is {against}."
-        )
-
     def macs_of(self, way: Way, number: int) -> float:
         """Mean MACs of the pictures with so many objects."""
         return float(way.macs[self.objects == number].mean())
@@ -179,17 +125,3 @@ class Gain:
             "ways": [way.as_dict() for way in ways],
             "macs_by_objects": {str(number): self.macs_of(self.adaptive, number) for number in numbers},
         }
-
-
-def speed_sentence(ratio: Ratio, ours_ms: float, theirs_ms: float, *, busy: bool) -> str:
-    """What the clock shows: the ratio of adaptive routing to its rival, block by block."""
-    least, most = min(ratio.per_block), max(ratio.per_block)
-    times = f"{three_digits(ours_ms)} ms an image against {three_digits(theirs_ms)}"
-    seen = f"{times} ({ratio.median:.2f}× as fast, {least:.2f}–{most:.2f} over the blocks)"
-    if busy:
-        return f"Others used this machine, so its clock decides nothing: {seen}; run `bench` when it is idle."
-    if least > 1:
-        return f"On this machine it is faster, too: {seen}."
-    if most < 1:
-        return f"On this machine it is slower: {seen}."
-    return f"On this machine the blocks do not agree on which is faster: {seen}."

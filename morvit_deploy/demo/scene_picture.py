@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from morvit_deploy.demo.examples import ADAPTIVE, DENSE, FIXED
+from morvit_deploy.demo.wording import headline
 from morvit_deploy.files import OWN_PNG
 from morvit_deploy.inspecting.depth_panels import (
     FAINT,
@@ -73,7 +74,7 @@ def _figure(run: ScenesRun) -> Figure:
         size=12.5,
         weight="bold",
     )
-    write(figure, LEFT, HEIGHT - 0.6, run.gain.headline, size=TEXT, color=FAINT)
+    write(figure, LEFT, HEIGHT - 0.6, headline(run.gain), size=TEXT, color=FAINT)
     _draw_scenes(figure, run, top=HEIGHT - 1.0)
     charts = {"million MACs an image": {name: way.macs / 1e6 for name, way in run.ways.items()}}
     if run.timed is not None:

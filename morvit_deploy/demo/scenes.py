@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels
-from morvit_deploy.calibration.routing.scout import Scout, Scouted
-from morvit_deploy.calibration.routing.sequence import scaled
 from morvit_deploy.demo.clock import Timed, measure_pictures
 from morvit_deploy.demo.examples import (
     ADAPTIVE,
@@ -25,8 +22,10 @@ from morvit_deploy.demo.examples import (
     TOPK,
     check_scene_models,
 )
-from morvit_deploy.demo.gain import Gain, Way, speed_sentence
+from morvit_deploy.demo.gain import Gain, Way
 from morvit_deploy.demo.objects import read_objects
+from morvit_deploy.demo.routing import by_scales, by_thresholds, every_token, macs_of_images
+from morvit_deploy.demo.wording import gain_sentences, speed_sentence
 from morvit_deploy.errors import ImageError, ParityError
 from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.targets import open_bundle
@@ -35,15 +34,11 @@ from morvit_deploy.inspecting.inspection import inspect
 from morvit_deploy.inspecting.survey import Survey
 from morvit_deploy.model.checkpoint import load_checkpoint
 from morvit_deploy.model.config import Config, load_config
-from morvit_deploy.model.macs import schedule_macs, stem_macs
 from morvit_deploy.model.plan import Plan, topk_plan
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.planning.rounds import Calibrated, calibrate
 from morvit_deploy.verifying.outcome import Verification
 
-# of top-k, relative to the model's own capacity
-SCALES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0)
 INSPECTED = 16  # pictures that the reference runs one by one
 FITTED = 150  # pictures that the buckets are fitted to, of 200: fewer overflow on the others
 
@@ -103,11 +98,11 @@ class ScenesRun:
     def sentences(self) -> str:
         """What the scenes cost, what that saves, and what the clock shows."""
         if self.timed is None:
-            return self.gain.sentences
+            return gain_sentences(self.gain)
         first, rival = self.bundles[:2]
         times = self.timed.mean_ms[first], self.timed.mean_ms[rival]
         clock = speed_sentence(self.timed.ratios[rival], *times, busy=bool(self.timed.warnings))
-        return f"{self.gain.sentences} {clock}"
+        return f"{gain_sentences(self.gain)} {clock}"
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
@@ -155,11 +150,13 @@ def run_scenes(examples: Path, folder: Path, tell: Tell = lambda stage: None) ->
     tell(f"scenes: predicting {len(images)} images")
     scenes, adaptive = _adaptive(model, calibrated.plan, images, objects, folder / ADAPTIVE)
     tell("scenes: routing the same images by top-k, at several budgets")
-    dense = (model.config.num_patches,) * model.config.num_steps
     gain = Gain(
         adaptive,
-        _by_top_k(THRESHOLDS, model, scenes, {dense: None})[0],
-        [*_by_scales(THRESHOLDS, model, scenes), *_by_scales(TOPK, sister, scenes)],
+        every_token(THRESHOLDS, model, scenes.pixels, scenes.labels),
+        [
+            *by_scales(THRESHOLDS, model, scenes.pixels, scenes.labels),
+            *by_scales(TOPK, sister, scenes.pixels, scenes.labels),
+        ],
         objects,
     )
     run = ScenesRun(model.config, survey, calibrated, verifications, scenes, gain)
@@ -187,7 +184,7 @@ def _adaptive(
     with open_bundle(bundle) as session:
         outputs = session.run(pixels)
     found = outputs["logits"].argmax(axis=-1)
-    scouted = _by_thresholds(model, pixels)
+    scouted = by_thresholds(model, pixels)
     bucket, overflow = plan.dispatched(scouted.counts)
     ran = outputs.get("bucket", np.zeros(len(pixels), dtype=np.int64)).astype(np.int64)
     other = int(((ran != bucket) | (found != scouted.predictions)).sum())
@@ -200,45 +197,6 @@ def _adaptive(
     fitted = np.array([entry.path in chosen for entry in images.entries])
     scenes = Scenes(pixels, labels, objects, found, scouted.depth, ran, overflow, fitted)
     return scenes, Way("adaptive routing", found == labels, macs, THRESHOLDS)
-
-
-def macs_of_images(config: Config, plan: Plan, counts: NDArray[Any]) -> NDArray[np.int64]:
-    """MACs of each image (images,): of its bucket, and where that overflows also of the trunk of `full`."""
-    own = np.array([bucket.macs for bucket in plan.buckets])
-    again = own[-1] - stem_macs(config, plan.lead)
-    macs: NDArray[np.int64] = own[plan.predicted(counts)] + again * plan.dispatched(counts)[1]
-    return macs
-
-
-@torch.no_grad()
-def _by_thresholds(model: MoRViT, pixels: Pixels) -> Scouted:
-    assert model.config.thresholds is not None
-    with fitting_threads(model.config):
-        scout = Scout(model)
-        return scout.by_thresholds(scout.start(pixels), model.config.thresholds)
-
-
-def _by_scales(checkpoint: str, model: MoRViT, scenes: Scenes) -> list[Way]:
-    """Top-k at several budgets; equal schedules are taken once."""
-    schedules = {scaled(model.config, scale): scale for scale in reversed(SCALES)}
-    return _by_top_k(checkpoint, model, scenes, schedules)
-
-
-@torch.no_grad()
-def _by_top_k(
-    checkpoint: str, model: MoRViT, scenes: Scenes, schedules: Mapping[tuple[int, ...], float | None]
-) -> list[Way]:
-    """The pictures with as many tokens each, by schedule; its scale is None for every token."""
-    ways = []
-    with fitting_threads(model.config):
-        scout = Scout(model)
-        h = scout.start(scenes.pixels)
-        for schedule, scale in schedules.items():
-            right = scout.by_top_k(h, schedule).predictions == scenes.labels
-            macs = np.full(len(right), schedule_macs(model.config, schedule))
-            routing = "every token in every step" if scale is None else "top-k"
-            ways.append(Way(routing, right, macs, checkpoint, schedule, scale))
-    return ways
 
 
 def _export(examples: Path, out: Path, way: Way, pictures: Path) -> Verification:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from scene_runs import CHEAP, IMAGES, MEAN, gain, way
 
-from morvit_deploy.demo.gain import DOES_NOT, PAYS, UNDECIDED, speed_sentence
+from morvit_deploy.demo.gain import DOES_NOT, PAYS, UNDECIDED
+from morvit_deploy.demo.wording import gain_sentences, headline, speed_sentence
 from morvit_deploy.timing.result import Ratio
 
 SURELY, PERHAPS = 30, 5  # wrong classes of a schedule: shown to be less accurate than 4 wrong ones, or not
@@ -18,40 +19,42 @@ def test_it_pays_against_the_cheapest_of_the_same_accuracy() -> None:
         "top-k at 1× the capacity of scenes-topk",
         2.0,
     )
-    assert found.sentences == (
-        "A scene costs 1.5 MMACs with 1 digit and 5.5 MMACs with 2. On these 200 scenes adaptive routing takes "
-        "2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
+    assert gain_sentences(found) == (
+        "Adaptive routing takes 1.5 MMACs for a scene of 1 digit and 5.5 MMACs for one of 2. On these 200 scenes it "
+        "takes 2.5 MMACs on average, top-1 98.00 %: 2.00× fewer MACs than the cheapest fixed schedule of the same "
         "accuracy, top-k at 1× the capacity of scenes-topk (5 MMACs, top-1 97.50 %)."
     )
-    assert found.headline == "2.00× fewer MACs than the cheapest top-k of the same accuracy"
+    assert headline(found) == "2.00× fewer MACs than the cheapest top-k of the same accuracy"
 
 
 def test_it_does_not_pay_where_top_k_is_cheaper_and_as_accurate() -> None:
     found = gain([(4, CHEAP), (4, 2 * MEAN)])
     assert (found.outcome, found.rival.scale) == (DOES_NOT, 0)
-    assert "does not pay here" in found.sentences and "scenes-topk (1.5 MMACs" in found.sentences
-    assert "does not pay: 1.67×" in found.headline
+    assert "does not pay here" in gain_sentences(found) and "scenes-topk (1.5 MMACs" in gain_sentences(found)
+    assert "does not pay: 1.67×" in headline(found)
 
 
 @pytest.mark.parametrize("cheaper", [(PERHAPS, CHEAP), (4, MEAN), (4, MEAN + 100_000), (4, MEAN - 100_000)])
 def test_undecided_where_accuracy_or_cost_is_within_chance(cheaper: tuple[int, int]) -> None:
     found = gain([cheaper, (4, 3 * MEAN)])
     assert found.outcome == UNDECIDED
-    assert f"{IMAGES} scenes do not show whether adaptive routing pays" in found.sentences
-    assert "do not show" in found.headline
+    assert f"{IMAGES} scenes do not show whether adaptive routing pays" in gain_sentences(found)
+    assert "do not show" in headline(found)
 
 
 def test_it_does_not_pay_where_thresholds_lose_accuracy() -> None:
     found = gain([(SURELY, MEAN), (SURELY, 3 * MEAN)], wrong=SURELY)
     assert found.outcome == DOES_NOT
-    assert "top-1 is 85.00 % on these 200 scenes, with every token in every step 98.00 %" in found.sentences
-    assert "less accurate than every token" in found.headline
+    assert "top-1 is 85.00 % on these 200 scenes, with every token in every step 98.00 %" in gain_sentences(
+        found
+    )
+    assert "less accurate than every token" in headline(found)
 
 
 def test_every_token_is_the_rival_if_no_top_k_is_as_accurate() -> None:
     found = gain([(SURELY, MEAN)])
     assert found.rival is found.dense and found.factor == 4.0
-    assert found.headline == "4.00× fewer MACs than every token in every step"
+    assert headline(found) == "4.00× fewer MACs than every token in every step"
 
 
 def test_accuracy_is_compared_image_by_image() -> None:
@@ -66,7 +69,7 @@ def test_one_kind_of_scene_has_one_cost() -> None:
     found = gain([(4, 2 * MEAN)])
     found.objects[:] = 3
     try:
-        assert found.sentences.startswith("A scene costs 2.5 MMACs. ")
+        assert gain_sentences(found).startswith("Adaptive routing takes 2.5 MMACs for a scene. ")
     finally:
         found.objects[:] = [1, 1, 1, 2] * (IMAGES // 4)
 
