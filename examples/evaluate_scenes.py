@@ -48,7 +48,7 @@ def evaluate(model: MoRViT, source: digits.Source, images: int = IMAGES) -> dict
         "lost": lost(own, every) if every else None,
         "auc": round(auc(own.depth[own.inked], own.depth[~own.inked]), 4),
         "tokens_by_objects": tokens_by_objects(own),
-        "token_correlation": round(correlation(own.depth.sum(dim=1), own.objects), 4),
+        "token_correlation": correlation(own.depth.sum(dim=1), own.objects),
         "macs": mean_macs(model.config, own.depth),
         "budgets": budgets(model, source, images) if routes else None,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -129,9 +129,10 @@ def tokens_by_objects(own: Answers) -> dict[str, float]:
     return {str(n): round(total[own.objects == n].mean().item(), 1) for n in own.objects.unique().tolist()}
 
 
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, of (n,) and (n,)."""
-    return torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1].item()
+def correlation(a: Tensor, b: Tensor) -> float | None:
+    """Pearson's, of (n,) and (n,); None if one is constant, as the tokens of top-k are."""
+    both = torch.stack([a.double(), b.double()])
+    return round(torch.corrcoef(both)[0, 1].item(), 4) if bool((both.std(dim=1) > 0).all()) else None
 
 
 def share(right: Tensor) -> float:

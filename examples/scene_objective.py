@@ -36,7 +36,6 @@ class SceneRecipe(Recipe):
     least: float = 0.35
     most: float = 1.5
     full: float = 0.04  # share of the later batches in which every token runs every step
-    served: float = 0.9  # factor of the budget that the checkpoint's thresholds keep
 
 
 class Student(nn.Module):

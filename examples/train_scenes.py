@@ -75,17 +75,18 @@ def main() -> int:
         trained = train(student, objective, recipe, args.seed, tick, args.state).eval().model
     trained = as_stored(trained)
     if args.routing == "expert_choice" and args.selection == "batch":
-        trained = with_thresholds(trained, source, recipe.served, args.seed)
+        trained = with_thresholds(trained, source, args.served, args.seed)
     report = {
         "routing": args.routing,
         "selection": args.selection if trained.config.capacity else None,
         **evaluate(trained, test, args.images),
+        "served": args.served if trained.config.thresholds else None,
         "seed": args.seed,
         "threads": args.threads,
         "recipe": asdict(recipe),
         "versions": versions(),
     }
-    text = json.dumps(report, indent=2) + "\n"
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     with new_folder(args.out, **place) as folder:
         save_checkpoint(trained.half(), folder, force=True)  # it is empty
         (folder / TRAINING).write_text(text, encoding="utf-8")
@@ -103,6 +104,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, help="training steps, to try things out (default: the recipe's)")
+    parser.add_argument(
+        "--served", type=float, default=1.1, help="factor of the training budget that the thresholds keep"
+    )
     parser.add_argument("--images", type=int, default=5000, help="test pictures")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()

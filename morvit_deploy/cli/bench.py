@@ -150,6 +150,7 @@ def _on_gpu(words: BenchWords) -> tuple[CudaResult, Report]:
 def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
     batches = words.verdict.batches
     sizes = None if batches is None else numbers("--batches", batches, "1,8,32")
+    scale = 1.0 if words.verdict.topk_scale is None else words.verdict.topk_scale
     if words.verdict.checkpoint is None and not Path("config.json").is_file():
         raise ConfigError(
             "--verdict exports other forms of the model; give --checkpoint, the one that BUNDLE was made from"
@@ -163,7 +164,7 @@ def _payoff(words: BenchWords) -> tuple[Payoff, Report]:
         working("opening the bundle") as (tell, progress),
     ):
         result = payoff(
-            folder, source.folder, batches=sizes or BATCHES, device=words.device, threads=words.timing.threads,
-            tell=tell, progress=progress, **words.settings,
+            folder, source.folder, batches=sizes or BATCHES, topk_scale=scale, device=words.device,
+            threads=words.timing.threads, tell=tell, progress=progress, **words.settings,
         )  # fmt: skip  # two lines read better than eight
     return result, payoff_report(result)

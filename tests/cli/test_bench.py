@@ -11,6 +11,7 @@ from bucket_plans import EXPERT, threshold_ladder
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.cli import app
+from morvit_deploy.model.config import load_config
 
 QUICK = ("--threads", "1", "--runs", "10", "--blocks", "2", "--warmup", "1", "--starts", "1")
 
@@ -101,13 +102,18 @@ def test_tables_of_a_bundle_that_chooses_buckets(adaptive: Path) -> None:
 
 def test_verdict(adaptive: Path, tmp_path: Path) -> None:
     checkpoint, out = adaptive.parent / "checkpoint", tmp_path / "verdict.json"
-    words = ("--verdict", "--checkpoint", checkpoint, "--batches", "1", "-o", out)
+    words = ("--verdict", "--checkpoint", checkpoint, "--batches", "1", "--topk-scale", "1.3", "-o", out)
     ended = run(adaptive, *words, *QUICK)
     assert ended.exit_code == 0
     assert "Verdict on the plan of" in ended.stdout
     assert "synthetic pictures, which use other buckets" in " ".join(ended.stderr.split())
     (found,) = json.loads(out.read_text())["verdict"]["batches"]
     assert [one["form"] for one in found["contenders"]] == ["adaptive", "adaptive", "top-k", "dense"]
+    assert "top-k (1.3×)" in ended.stdout
+    own = load_config(checkpoint).capacity
+    assert own is not None and all(
+        held >= k for held, k in zip(found["contenders"][2]["capacity"], own, strict=True)
+    )
     assert found["contenders"][0]["measured"]["blocks"][0]["bucket"]
 
 
@@ -134,7 +140,7 @@ def test_verdict_chooses_what_to_measure(adaptive: Path, words: tuple[str, ...])
     assert "--batches instead of --batch" in " ".join(message.split())
 
 
-@pytest.mark.parametrize("words", [("--checkpoint", "c"), ("--batches", "1")], ids=str)
+@pytest.mark.parametrize("words", [("--checkpoint", "c"), ("--batches", "1"), ("--topk-scale", "2")], ids=str)
 def test_what_is_for_the_verdict_alone(tiny_bundle: Path, words: tuple[str, ...]) -> None:
     assert "are for --verdict" in " ".join(only_message(run(tiny_bundle, *words)).split())
 

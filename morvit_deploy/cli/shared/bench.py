@@ -95,6 +95,14 @@ class Verdict(Group):
         Path | None, Help("For --verdict: the checkpoint that BUNDLE was made from.", "PATH")
     ] = None
     batches: Annotated[str | None, Help("For --verdict: batch sizes (default: 1,8,32).", "N,N,…")] = None
+    topk_scale: Annotated[
+        float | None,
+        Help(
+            "For --verdict: factor of the trained capacities for top-k (default: 1); give the one at which top-k is "
+            "as accurate as the plan.",
+            "FACTOR",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +224,11 @@ class BenchWords:
             raise ConfigError(
                 "--verdict chooses what to measure: leave out --against, and give --batches instead of --batch"
             )
-        if not verdict.verdict and (verdict.checkpoint is not None or verdict.batches is not None):
-            raise ConfigError("--checkpoint and --batches are for --verdict; give it too, or leave them out")
+        settings = (verdict.checkpoint, verdict.batches, verdict.topk_scale)
+        if not verdict.verdict and any(given is not None for given in settings):
+            raise ConfigError(
+                "--checkpoint, --batches and --topk-scale are for --verdict; give it too, or leave them out"
+            )
         if not verdict.verdict and (words := self.foreign.typed):
             raise ConfigError(
                 f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.errors import BundleError, CheckFailed, PlanError
+from morvit_deploy.calibration.routing.sequence import OWN, scaled
+from morvit_deploy.errors import BundleError, CheckFailed, ConfigError, PlanError
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan, topk_plan
 
@@ -24,24 +25,41 @@ class Form:
     kind: str  # ADAPTIVE, TOPK or DENSE
     plan: Plan
     dispatch: Literal["graph", "host"] | None = None  # of an adaptive form
+    scale: float = OWN  # of a top-k form: factor of the trained capacities
 
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.kind} ({self.dispatch})" if self.dispatch else self.kind
+        detail = self.dispatch or (f"{self.scale:g}×" if self.scale != OWN else None)
+        return f"{self.kind} ({detail})" if detail else self.kind
 
 
-def forms_of(plan: Plan, config: Config) -> list[Form]:
-    """Adaptive by this plan, top-k by the checkpoint's capacities if it has any, and every token in every step."""
+def forms_of(plan: Plan, config: Config, topk_scale: float = OWN) -> list[Form]:
+    """Adaptive by this plan, top-k by the checkpoint's capacities if it has any, and every token in every step.
+
+    `topk_scale` multiplies the capacities of top-k; ConfigError for a checkpoint without, or a factor that is not
+    positive.
+    """
+    _check_scale(config, topk_scale)
     adaptive = [Form(ADAPTIVE, plan, "graph"), Form(ADAPTIVE, plan, "host")]
     if config.capacity is None:
         return [*adaptive, Form(DENSE, own_plan(config))]
     everyone = (config.routed_tokens,) * config.num_steps
+    fixed = config.capacity if topk_scale == OWN else scaled(config, topk_scale)
     return [
         *adaptive,
-        Form(TOPK, topk_plan(config, config.capacity)),
+        Form(TOPK, topk_plan(config, fixed), scale=topk_scale),
         Form(DENSE, topk_plan(config, everyone)),
     ]
+
+
+def _check_scale(config: Config, scale: float) -> None:
+    if not 0 < scale < float("inf"):
+        raise ConfigError(f"topk_scale: got {scale:g}, expected a positive factor of the trained capacities")
+    if scale != OWN and config.capacity is None:
+        raise ConfigError(
+            f"topk_scale: got {scale:g}, but routing {config.routing!r} has no capacities to multiply; leave it out"
+        )
 
 
 def left_out(config: Config) -> list[str]:
@@ -79,6 +97,7 @@ def check_forms(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
 
 
 def export_forms(
+    forms: Sequence[Form],
     bundle: Path,
     manifest: Manifest,
     checkpoint: Path,
@@ -93,7 +112,7 @@ def export_forms(
     from morvit_deploy.exporters.api import export
 
     made: dict[tuple[str, Batch], Path] = {}
-    for form in forms_of(manifest.plan, manifest.config):
+    for form in forms:
         plan = scratch / f"{form.kind}.json"
         plan.write_text(form.plan.to_json(), encoding="utf-8")
         for batch in batches:

@@ -49,6 +49,7 @@ class Contender:
         return {
             "form": self.form.kind,
             "dispatch": self.form.dispatch,
+            "capacity": list(self.form.plan.buckets[0].capacity) if self.form.kind == TOPK else None,
             "ms_per_image": self.median_ms,
             "block_ms_per_image": self.block_ms,
             "mix": None if mix is None else {"shares": mix, "overflow": overflow},

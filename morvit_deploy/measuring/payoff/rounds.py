@@ -13,6 +13,7 @@ from morvit_deploy.agent.core.running import AT_A_TIME
 from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.pixels import Pixels, digest
+from morvit_deploy.calibration.routing.sequence import OWN
 from morvit_deploy.errors import TargetError
 from morvit_deploy.files import temporary
 from morvit_deploy.keywords import checks_keywords
@@ -46,6 +47,7 @@ def payoff(
     checkpoint: str | Path,
     *,
     batches: Sequence[int] = BATCHES,
+    topk_scale: float = OWN,
     device: str = "cpu",
     threads: int | None = None,
     images: str | Path | None = None,
@@ -59,9 +61,11 @@ def payoff(
 ) -> Payoff:
     """Is the plan of `bundle` faster than fixed schedules of the same checkpoint on the same pictures?
 
-    The forms are exported to a temporary folder: for one image where the batch is 1, for a dynamic batch above.
-    `runs` and `warmup` are counted at batch 1; a larger batch takes as many images. Raises PlanError for a bundle
-    of one bucket, TargetError for a batch beyond AT_A_TIME, and what `bench` and `export` raise.
+    `topk_scale` is the factor of the trained capacities that top-k runs with: give the one at which top-k is as
+    accurate as the plan. The forms are exported to a temporary folder: for one image where the batch is 1, for a
+    dynamic batch above. `runs` and `warmup` are counted at batch 1; a larger batch takes as many images. Raises
+    PlanError for a bundle of one bucket, TargetError for a batch beyond AT_A_TIME, ConfigError for a factor that is
+    not positive or has no capacities to multiply, and what `bench` and `export` raise.
 
     >>> md.payoff("build/adaptive", "checkpoint", images="photos", batches=(1, 8))
     """
@@ -74,14 +78,14 @@ def payoff(
     check_forms(bundle, manifest, checkpoint)
     pixels = draw(source, manifest.config, max(STREAM, *batches), shuffled=True)
     kinds: list[Batch] = list(dict.fromkeys(_exported(batch) for batch in batches))
-    forms = forms_of(manifest.plan, manifest.config)
+    forms = forms_of(manifest.plan, manifest.config, topk_scale)
     exports = sum(not is_form(manifest, form, kind) for form in forms for kind in kinds)
     stages = Stages(tell, progress, total=exports + len(batches) * parts_of(len(forms), amount))
     conditions: dict[str, Any] = {}
     lanes: list[BundleLane] = []
     matches = []
     with temporary("payoff") as scratch:
-        folders = export_forms(bundle, manifest, checkpoint, kinds, scratch, stages.part)
+        folders = export_forms(forms, bundle, manifest, checkpoint, kinds, scratch, stages.part)
         for batch in batches:
             subjects = _subjects(folders, batch, pixels, scratch)
             own = [BundleLane.of(subjects[form.name], f"{form.name}, batch {batch}") for form in forms]

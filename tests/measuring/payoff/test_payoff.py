@@ -14,7 +14,14 @@ from measurements import measured
 from tiny_models import make_config, random_model
 
 from morvit_deploy.bundle.manifest import open_manifest
-from morvit_deploy.errors import BundleError, CheckpointError, ParityError, PlanError, TargetError
+from morvit_deploy.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    ParityError,
+    PlanError,
+    TargetError,
+)
 from morvit_deploy.exporters import api
 from morvit_deploy.measuring.payoff.forms import (
     ADAPTIVE,
@@ -108,6 +115,21 @@ class TestForms:
         assert [form.name for form in forms] == ["adaptive (graph)", "adaptive (host)", TOPK, DENSE]
         assert (forms[2].plan.mode, forms[2].plan.buckets[0].capacity) == ("topk", (8, 5, 2))
         assert not any(plan_problems(form.plan, config) for form in forms)
+
+    def test_top_k_at_a_multiple_of_its_capacities(self) -> None:
+        config = make_config(thresholds=[0.0, 0.0, 0.0], capacity=[8, 5, 2])
+        topk = forms_of(PLAN, config, topk_scale=1.5)[2]
+        assert (topk.name, topk.plan.buckets[0].capacity) == ("top-k (1.5×)", (12, 8, 3))
+        assert not plan_problems(topk.plan, config)
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+    def test_a_multiple_that_is_none(self, scale: float) -> None:
+        with pytest.raises(ConfigError, match=r"topk_scale: got .*, expected a positive factor"):
+            forms_of(PLAN, EXPERT, scale)
+
+    def test_a_multiple_of_no_capacities(self) -> None:
+        with pytest.raises(ConfigError, match="'token_choice' has no capacities to multiply"):
+            forms_of(depth_ladder(), TOKEN, 1.5)
 
     def test_token_choice_has_no_top_k(self) -> None:
         forms = forms_of(depth_ladder(), TOKEN)

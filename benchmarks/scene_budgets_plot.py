@@ -14,7 +14,7 @@ MEGA = 1e6
 def draw(rows: Sequence[Mapping[str, Any]], allowed: float) -> bytes:
     """A curve for each model's top-k and a mark for each adaptive point, with 95 % intervals: PNG bytes.
 
-    `rows` have the fields of `scenes.Row`. The line is `allowed` points below every token in every step.
+    `rows` have the fields of `scene_budgets.Row`. The line is `allowed` points below every token in every step.
     """
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
 """Top-1 by MACs on scenes: thresholds with fitted buckets, against the cheapest top-k that loses as little.
 
-    python benchmarks/scenes.py -o scenes.json --plot docs/scenes_budgets.png
+    python benchmarks/scene_budgets.py -o scene_budgets.json --plot docs/scene-budgets.png
 
 Buckets are fitted to pictures of training digits; all figures are of pictures of test digits. An operating point
 holds if top-1 is at most 0.5 points below that of the same adaptive model with every token in every step. Needs the
@@ -28,7 +28,7 @@ from common import run, write_json
 from evaluate_scenes import Answers, answers, counts_of, lost, own_selection, scaled, share
 from rich.console import Console
 from rich.progress import track
-from scenes_plot import draw
+from scene_budgets_plot import draw
 from selection import PerImage, everything
 
 import morvit_deploy as md
@@ -40,7 +40,7 @@ from morvit_deploy.model.reference import MoRViT
 
 ALLOWED = 0.5  # points of top-1 below every token in every step
 BAR = 1.4  # times fewer MACs than the cheapest top-k that holds
-FACTORS = (0.3, 0.45, 0.6, 0.75, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.25, 2.5, 3.0)  # of the capacity
+FACTORS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.5)  # of the capacity
 FITTED, FIT_SEED = 2000, 11  # pictures that buckets are fitted to
 SURE = 1.96  # standard errors on each side of a 95 % interval
 
@@ -76,7 +76,7 @@ def main() -> int:
         model = models[folder.name]
         if model.config.thresholds is not None or model.config.capacity is None:
             console.print(f"{folder.name}: fitting buckets to {FITTED:,} pictures", markup=False)
-            plan = fitted(folder, source)
+            plan = fitted(folder, source, given.buckets)
             own = answers(model, test, own_selection(model.config), given.images)
             form = "thresholds" if model.config.thresholds else "depths"
             rows.append(row(folder.name, form, None, own, every, priced(model.config, plan, own)))
@@ -104,18 +104,19 @@ def arguments() -> argparse.Namespace:
         "--others", type=Path, nargs="*", default=[EXAMPLES / "scenes-topk"], metavar="CHECKPOINT"
     )
     parser.add_argument("--images", type=int, default=5000, help="test pictures")
+    parser.add_argument("--buckets", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, help="JSON file with all figures")
     parser.add_argument("--plot", type=Path, help="PNG file with both curves")
     return parser.parse_args()
 
 
-def fitted(folder: Path, source: digits.Source) -> Plan:
+def fitted(folder: Path, source: digits.Source, buckets: int) -> Plan:
     """The plan that `calibrate` fits to pictures of training digits."""
     with tempfile.TemporaryDirectory() as temporary:
         photos = Path(temporary) / "photos"
         pictures.write([scenes.draw(source, FITTED, torch.Generator().manual_seed(FIT_SEED))], photos)
-        return md.calibrate(folder, photos).plan
+        return md.calibrate(folder, photos, buckets=buckets).plan
 
 
 def priced(config: Config, plan: Plan, own: Answers) -> tuple[float, float, float]:
