@@ -94,6 +94,17 @@ class Gain:
         return min(equal, key=lambda way: way.mean_macs, default=self.dense)
 
     @property
+    def peer(self) -> Way:
+        """The cheapest fixed schedule whose top-1 on these pictures is no lower; every token if none is."""
+        equal = [way for way in self.fixed if way.top1 >= self.adaptive.top1]
+        return min(equal, key=lambda way: way.mean_macs, default=self.dense)
+
+    @property
+    def compared(self) -> Way:
+        """The schedule to draw and to time: the rival or, where chance decides on it, the peer."""
+        return self.peer if self.outcome == UNDECIDED else self.rival
+
+    @property
     def factor(self) -> float:
         """How many times as many MACs the rival needs."""
         return self.rival.mean_macs / self.adaptive.mean_macs
@@ -122,6 +133,7 @@ class Gain:
             "outcome": self.outcome,
             "factor": self.factor,
             "rival": self.rival.name,
+            "peer": self.peer.name,
             "ways": [way.as_dict() for way in ways],
             "macs_by_objects": {str(number): self.macs_of(self.adaptive, number) for number in numbers},
         }

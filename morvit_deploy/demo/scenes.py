@@ -85,8 +85,8 @@ class ScenesRun:
 
     @property
     def ways(self) -> dict[str, Way]:
-        """How each bundle routes: adaptive, its rival and, unless that is the rival, every token."""
-        ways = {ADAPTIVE: self.gain.adaptive, FIXED: self.gain.rival, DENSE: self.gain.dense}
+        """How each bundle routes: adaptive, what it is compared with and, unless that is the same, every token."""
+        ways = {ADAPTIVE: self.gain.adaptive, FIXED: self.gain.compared, DENSE: self.gain.dense}
         return {name: way for name, way in ways.items() if name != FIXED or way is not self.gain.dense}
 
     @property
