@@ -9,7 +9,6 @@ from typing import Annotated
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, remark, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Output
-from morvit_deploy.demo.examples import find_examples
 from morvit_deploy.exporters.options import Help
 
 
@@ -25,6 +24,8 @@ def demo(
     output: Output,
 ) -> None:
     """Run every step on the trained examples: inspect, export, verify, predict, bench, report."""
+    from morvit_deploy.demo.examples import find_examples
+
     folder = find_examples(examples)
     started = time.monotonic()
     with working("loading PyTorch") as (tell, _):
