@@ -59,7 +59,9 @@ def test_top1_of_the_bundle_is_the_references(name: str, tmp_path: Path) -> None
 def test_recorded_training_on_scenes_meets_its_aims(name: str) -> None:
     record = json.loads((EXAMPLES / name / "training.json").read_text())
     assert record["images"] == 5000 and record["top1"] >= SCENES_TOP1
-    assert record["auc"] >= (SCENES_AUC if name == WINNER else SURE_AUC)  # top-k pads sparse scenes with background
+    assert record["auc"] >= (
+        SCENES_AUC if name == WINNER else SURE_AUC
+    )  # top-k pads sparse scenes with background
     weights = EXAMPLES / name / WEIGHTS
     assert weights.stat().st_size <= LARGEST_CHECKPOINT
     with safe_open(weights, framework="numpy") as file:
