@@ -19,7 +19,7 @@ help:
 	@echo "make mutants change 240 conditions and numbers one by one, and count how many changes the quick tests notice"
 	@echo "make runtimes run the bundles in eleven runtimes and write docs/runtimes.md; RUNTIMES=\"--help\" lists the options"
 	@echo "make arm     run bundles and the agent on emulated Arm processors: correctness, no speed (needs qemu-user-static, mmdebstrap)"
-	@echo "make train   train the two digits models again (about 40 minutes on two cores)"
+	@echo "make train   train the two digits models and the two scenes models again (about 80 minutes on two cores)"
 	@echo "make clean   remove the environment and everything built"
 
 demo: $(DEMO_READY)
@@ -62,6 +62,8 @@ arm: $(READY)
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert
 	$(BIN)/python examples/train_digits.py --routing token_choice --out build/digits-token
+	$(BIN)/python examples/train_scenes.py --selection batch --out build/scenes-thresholds --state build/scenes-thresholds.state
+	$(BIN)/python examples/train_scenes.py --selection image --out build/scenes-topk --state build/scenes-topk.state
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=…")'

@@ -1,5 +1,11 @@
 """Scenes: one to nine small handwritten digits on a textured 64×64 RGB canvas; the class is the largest digit.
 
+    python examples/scenes.py --out examples/scenes-test
+    python examples/scenes.py --source training --count 2000 --seed 11 --out scenes-to-fit
+
+writes scenes as PNG files with labels.csv, whose third column is the number of digits, from test digits or from
+training digits.
+
 Every digit may be the largest, so all of them have to be read, and a full picture needs more tokens than a sparse
 one. Few pictures are full: n digits have a probability in proportion to 1 / n. The digits are those of `digits.py`:
 nothing is downloaded, and train and test pictures share no source digit.
@@ -7,10 +13,13 @@ nothing is downloaded, and train and test pictures share no source digit.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
+import pictures
 import torch
-from digits import Source, Uniform, ink_colour, uniform
+from digits import Source, Uniform, ink_colour, load_sources, uniform
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -20,6 +29,7 @@ CANVAS = CELLS * CELL
 MOST = 9  # digits in a picture
 SIZE = (13.0, 16.0)  # pixels
 TURN, SLANT = 0.25, 0.15
+COUNT, SEED = 200, 2026  # pictures that are shipped
 NOTHING = -100  # the class of a patch without a digit, which torch's losses ignore
 
 
@@ -94,3 +104,32 @@ def _cells(filled: Tensor, parts: Tensor) -> Tensor:
     rows: Tensor = grid.unflatten(1, (CELLS, CELLS))
     rows = rows.permute(0, 3, 1, 4, 2, 5)  # (batch, channels, row, y, column, x)
     return rows.reshape(len(filled), parts.shape[1], CANVAS, CANVAS)
+
+
+def main() -> None:
+    """Draw scenes and write them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--source", choices=("test", "training"), default="test", help="whose digits")
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, default=SEED)
+    given = parser.parse_args()
+    source = load_sources()[given.source == "test"]
+    generator = torch.Generator().manual_seed(given.seed)
+    objects = usual_objects(given.count)[torch.randperm(given.count, generator=generator)]
+    batches = [draw(source, len(part), generator, part) for part in objects.split(pictures.CHUNK)]
+    pictures.write(batches, given.out, {"objects": objects})
+    print(f"{given.count} pictures in {given.out}")
+
+
+def usual_objects(count: int) -> Tensor:
+    """Numbers of digits (count,), ascending: n digits in proportion to 1 / n, to the nearest picture."""
+    likely = (1 / torch.arange(1.0, MOST + 1, dtype=torch.float64)).cumsum(dim=0)
+    middles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return 1 + torch.searchsorted(likely / likely[-1], middles)
+
+
+if __name__ == "__main__":
+    main()

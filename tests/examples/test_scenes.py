@@ -182,22 +182,21 @@ def test_the_shipped_scenes_are_those_that_the_script_draws(
 ) -> None:
     pytest.importorskip("sklearn", reason="the train extra")
     import pictures
-    import scene_pictures
+    import scenes
 
-    monkeypatch.setattr(sys, "argv", ["scene_pictures.py", "--out", str(tmp_path / "scenes")])
-    scene_pictures.main()
+    monkeypatch.setattr(sys, "argv", ["scenes.py", "--out", str(tmp_path / "scenes")])
+    scenes.main()
     shipped = EXAMPLES / "scenes-test"
     assert (tmp_path / "scenes" / "labels.csv").read_text() == (shipped / "labels.csv").read_text()
     drawn, there = (pictures.read(folder)[0] for folder in (tmp_path / "scenes", shipped))
-    assert len(there) == scene_pictures.COUNT
+    assert len(there) == scenes.COUNT
     assert (drawn - there).abs().max() <= 1.5 / 255  # a level, where machines round differently
 
 
 def test_scenes_of_each_number_are_shipped_as_often_as_they_are_drawn() -> None:
-    import scene_pictures
     import scenes
 
-    counts = scene_pictures.usual_objects(200).bincount()[1:]
+    counts = scenes.usual_objects(200).bincount()[1:]
     assert len(counts) == scenes.MOST and counts.sum() == 200 and counts.min() >= 8
     likely = 1 / torch.arange(1.0, scenes.MOST + 1)
     assert (counts - 200 * likely / likely.sum()).abs().max() <= 1

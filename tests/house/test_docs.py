@@ -16,7 +16,7 @@ from typer.main import get_command
 from morvit_deploy.cli import app
 from morvit_deploy.exporters.targets import targets
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 README = ROOT / "README.md"
 MOST_WORDS = 700  # of the README: prose, tables and code blocks, as `wc -w` counts
 FIRST_SCREEN = 30  # lines
