@@ -206,17 +206,18 @@ def _dispatch_costs(
                 blocks: tuple[list[float], list[float]] = ([], [])
                 for block in range(options.blocks):
                     for i in (0, 1) if block % 2 else (1, 0):
-                        blocks[i].append(_block_ms(pair[i], picture, options.runs))
+                        blocks[i].append(_block_ms(pair[i], picture, options))
             costs[bucket.name] = Cost(*blocks)
     return costs
 
 
-def _block_ms(session: Session, picture: Pixels, runs: int) -> float:
+def _block_ms(session: Session, picture: Pixels, options: argparse.Namespace) -> float:
+    clock = time.thread_time_ns if options.processor_time else time.perf_counter_ns
     samples = []
-    for _ in range(WARMUP + runs):
-        started = time.perf_counter_ns()
+    for _ in range(WARMUP + options.runs):
+        started = clock()
         session.run(picture)
-        samples.append((time.perf_counter_ns() - started) / 1e6)
+        samples.append((clock() - started) / 1e6)
     return median(samples[WARMUP:])
 
 
@@ -272,7 +273,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10, help="runs in a block, at least 10")
     parser.add_argument("--blocks", type=int, default=16)
-    return parser.parse_args()
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="for a busy machine; the cost of the choice on one thread",
+    )
+    options = parser.parse_args()
+    if options.processor_time and options.threads != 1:
+        parser.error("--processor-time counts the calling thread; it requires --threads 1")
+    return options
 
 
 if __name__ == "__main__":
