@@ -372,6 +372,10 @@ def test_a_graph_runs_a_group_in_the_smallest_bucket_that_holds_all_of_it(group:
             known.extend(more)
     bucket, overflow = threshold_ladder().dispatched(np.array(counts), group)
     assert (bucket.tolist(), overflow.tolist()) == expected
+    if group == 1:  # one image at a time unless more are asked for
+        small = threshold_ladder().too_small(counts)
+        alone = threshold_ladder().chosen(threshold_ladder().predicted(counts), small)
+        assert all(map(np.array_equal, alone, (bucket, overflow)))
     deep = np.array([[16, 9, 4], [16, 10, 4], [16, 3, 1]])
     bucket, overflow = depth_ladder().dispatched(deep, group)
     assert bucket.tolist() == {1: [0, 1, 0], 2: [1, 1, 0]}.get(group, [1, 1, 1]) and not overflow.any()

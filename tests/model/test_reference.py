@@ -83,6 +83,13 @@ def test_each_step_keeps_its_capacity_of_patches_and_cls_is_not_counted() -> Non
             assert torch.equal(earlier.kept, later.candidates)  # who left never returns
 
 
+def test_which_tokens_of_one_image_ran_each_step() -> None:
+    config = make_config(capacity=[9, 4, 1])
+    outcome = random_model(config)(embedded(config, 1).float())
+    assert outcome.runs.shape == (3, 1, 16)
+    assert torch.equal(outcome.runs.sum(dim=0), outcome.depth)
+
+
 def test_cls_runs_every_step() -> None:
     config = make_config(capacity=[1, 1, 1])
     trace = random_model(config)(embedded(config, 1).float()).traces[0]

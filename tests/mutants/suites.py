@@ -36,7 +36,7 @@ SUITES: dict[str, Sequence[str]] = {
     "model.gates": (*_model("gates"), *VERIFYING),
     "model.heads": (*_model("heads"), *VERIFYING),
     "model.layers": (*_model("layers", "reference"), "tests/graph/maths"),
-    "model.macs": (*_model("macs", "plan", "registers"), SELECTION),
+    "model.macs": (*_model("macs", "plan", "registers"), SELECTION, BUCKETS.format("costs")),
     "model.plan": (*_model("plan", "own_thresholds", "macs"), BUCKETS.format("plan")),
     "model.reference": _model("reference", "registers", "routings", "heads"),
     "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),

@@ -209,8 +209,9 @@ def test_the_references_states_are_at_the_same_rows() -> None:
 def test_the_first_stage_beyond_the_tolerance(change: float, told: str | None) -> None:
     """Two thousandths are allowed where a value is 2, in the rows that both have."""
     a, b = np.zeros((3, 2, 1)), np.full((3, 2, 1), -2.0)
+    b[:, 1] = 1.0  # a row that only one has is not compared
     wanted = {"a": a, "b": b, "only here": b, "c": b}
-    found = {"a": a, "b": b[:, :1].copy(), "c": b + 1}
+    found = {"a": np.concatenate([a, a + 1], axis=1), "b": b[:, :1].copy(), "c": b + 1}
     clear = np.array([False, True, True])
     found["b"][2, 0] += change
     found["b"][0, 0] += 1  # an image that is not compared

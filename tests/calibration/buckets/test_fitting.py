@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from morvit_deploy.calibration.buckets import exact, predicted, search
 from morvit_deploy.calibration.buckets.exact import fit_exact
 from morvit_deploy.calibration.buckets.ladders import (
     Cost,
+    Floats,
     Images,
     Ints,
     Ladder,
@@ -626,3 +628,16 @@ def test_bad_schedules(schedules: list[Schedule]) -> None:
 def test_bad_tables(upto: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"upto: got .*, expected 3 ascending bounds, the last 6"):
         evaluate_predicted(np.asarray([[1, 1]]), 0, [(1, 1), (2, 2), (6, 6)], upto, macs, 1.0)
+
+
+def test_the_descent_drops_an_outlier_of_each_step() -> None:
+    wide, tall = [16, 1], [7, 7]
+    counts = np.array([[8, 2]] * 10 + [wide, tall])
+
+    def bill(costs: Floats, order: NDArray[np.intp], ends: NDArray[np.intp]) -> Floats:
+        return costs * (ends + 1) + 30.0 * (len(counts) - ends - 1)  # 30 for an image that does not fit
+
+    found = search.descended(
+        counts, np.array([16, 7]), lambda schedules: schedules.sum(axis=1).astype(float), bill
+    )
+    assert found.tolist() == [8, 2]

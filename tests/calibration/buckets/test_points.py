@@ -47,6 +47,7 @@ def test_a_point_for_each_scale_and_kind() -> None:
         assert point.scale is not None
         assert point.expected == point.expected_macs == schedule_macs(CONFIG, scaled(CONFIG, point.scale))
         assert point.ladder is None and point.thresholds is None
+    assert all(point.preferred == (point.scale == OWN) for point in points)
     json.dumps([point.as_dict() for point in points], allow_nan=False)
 
 

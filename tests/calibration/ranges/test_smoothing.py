@@ -31,4 +31,5 @@ def test_dead_channels_are_left_and_none_goes_too_far() -> None:
     exponents = smoothing_exponents(np.array([0.0, 1.0, 1e30, 1.0]), np.array([1.0, 0.0, 1.0, 1.0]))
     assert exponents[0] == exponents[1] == 0
     assert np.abs(exponents).max() <= FURTHEST
+    assert 2 ** smoothing_exponents(np.array([1e30, 1.0, 1.0]), np.ones(3)).max() == 256
     assert smoothing_exponents(np.zeros(3), np.ones(3)).tolist() == [0, 0, 0]
