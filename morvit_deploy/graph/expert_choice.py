@@ -76,8 +76,10 @@ class ExpertChoice(StaticRouting):
         if self.thresholds is not None or capacity == candidates:  # no token leaves
             state.gone.append(state.held[..., :0])
             return z
-        held = self._hold_best(step, capacity, self.layout.patch_scores(z), state, out)
-        return z if held is None else self.layout.with_cls_score(z, held)  # CLS is the first of z either way
+        ranked = self._hold_best(step, capacity, self.layout.patch_scores(z), state, out)
+        if ranked is None:
+            return z  # CLS is the first of z either way
+        return self.layout.with_cls_score(z, self.selection.leading(ranked, capacity))
 
     def _choose_by_threshold(
         self, step: int, threshold: float, z: Tensor, state: TokenState, out: dict[str, Tensor]
@@ -88,27 +90,39 @@ class ExpertChoice(StaticRouting):
         """
         threshold = self.selection.threshold(threshold)
         scores = self.layout.patch_scores(z)
-        going = scores >= threshold
         if state.runs is not None:  # a token that has left does not return
-            going = torch.logical_and(going, state.runs)
             scores = self.selection.where(state.runs, scores, self.selection.lowest)
+        going = scores >= threshold
         capacity, candidates = self.width(step, going), self.layout.count(state.h) - 1
-        if state.overflow is None:
-            state.overflow = going.sum(dim=-1) > capacity
-        elif capacity < candidates:
-            state.overflow = torch.logical_or(state.overflow, going.sum(dim=-1) > capacity)
         if capacity == candidates:
             state.runs = going
             state.gone.append(state.held[..., :0])
+            if state.overflow is None:
+                state.overflow = going.sum(dim=-1) > capacity
         else:
-            held = self._hold_best(step, capacity, scores, state, out)
-            if held is None:
-                state.runs = None
+            ranked = self._hold_best(step, capacity, scores, state, out)
+            state.runs, exceeded = self._reached(ranked, threshold, going, capacity)
+            state.overflow = (
+                exceeded if state.overflow is None else torch.logical_or(state.overflow, exceeded)
+            )
+            if ranked is None:
                 return z  # only the logit of CLS, the first, is read
-            state.runs = held >= threshold
-            z = self.layout.with_cls_score(z, held)
+            z = self.layout.with_cls_score(z, self.selection.leading(ranked, capacity))
         out[f"step{step + 1}.runs"] = state.runs
         return z
+
+    def _reached(
+        self, ranked: Tensor | None, threshold: float, going: Tensor, capacity: int
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return which of the held tokens run (…, capacity), and whether more than these should (…).
+
+        ranked (…, n) are the scores of the candidates, best first; None if no later operation reads who runs.
+        """
+        if ranked is not None and ranked.shape[-1] > capacity and not self.selection.frugal:
+            reached = ranked >= threshold  # one comparison: the best of the leavers shows an overflow
+            return reached[..., :capacity], reached[..., capacity]
+        runs = None if ranked is None else self.selection.leading(ranked, capacity) >= threshold
+        return runs, going.sum(dim=-1) > capacity
 
     def width(self, step: int, going: Tensor) -> int:
         """Number of patch tokens to hold at a step (from 0); going (…, held) marks those that should run it."""
@@ -119,7 +133,7 @@ class ExpertChoice(StaticRouting):
     ) -> Tensor | None:
         """Hold CLS and the best `capacity` tokens by scores (…, candidates).
 
-        Returns the scores of the held tokens, None if no later operation reads them.
+        Returns the ranked scores, those of the held tokens first, None if no later operation reads them.
         """
         # the order of the leaving tokens is read, too
         everyone = self._keeps_leavers() or self.options.with_depth
@@ -128,7 +142,7 @@ class ExpertChoice(StaticRouting):
         values, order = self.selection.rank(scores, ranked, capacity if read else 0)
         out[f"step{step + 1}.order"] = order
         self._set_aside(order, capacity, state)
-        return self.selection.leading(values, capacity) if read else None
+        return values if read else None
 
     def _scores_read(self, step: int) -> bool:
         """Whether the scores of the held tokens are kept."""

@@ -62,7 +62,7 @@ class StemPart(Named):
         ):  # buckets need not be nested: that of the neediest image may be too small for another
             counts = counts.amax(dim=0, keepdim=True).expand_as(counts)
         bucket = choose(self.plan, counts)
-        out["bucket"] = bucket[None] if self.static.options.single else bucket
+        out["bucket"] = bucket if bucket.ndim else bucket[None]
         return self.static.with_batch_axis(out) | {self.carried[key]: value for key, value in carried.items()}
 
 
@@ -117,9 +117,9 @@ def name_carried(static: StaticMoRViT, image: Tensor) -> tuple[dict[str, str], l
 
 
 def choose(plan: Plan, counts: Tensor) -> Tensor:
-    """Return int32 (…) bucket indices from the stem's counts (…, steps)."""
-    if plan.mode == "threshold":
-        return predicted(counts[..., 0], tuple(bucket.upto or 0 for bucket in plan.buckets))
+    """Return int32 bucket indices, one for each image, from the stem's counts (…, steps)."""
+    if plan.mode == "threshold":  # the stem counts one step: (…, 1)
+        return predicted(counts.flatten(), tuple(bucket.upto or 0 for bucket in plan.buckets))
     return cheapest_fitting(counts, tuple(bucket.capacity for bucket in plan.buckets))
 
 

@@ -131,7 +131,7 @@ def test_a_trained_model_is_stored_with_thresholds_of_its_own(
     monkeypatch.setattr(
         sys,
         "argv",
-        ["train_scenes.py", "--out", str(out), "--steps", "2", "--images", "40", "--threads", "1"],
+        ["train_scenes.py", "--out", str(out), "--steps", "2", "--images", "40", "--served", "0.9"],
     )
     with torch.random.fork_rng():
         assert train_scenes.main() == 0

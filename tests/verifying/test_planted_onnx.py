@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from adaptive_plans import threshold_plan
 from bucket_plans import EXPERT, TOKEN, depth_ladder
+from onnx import numpy_helper
 from onnx_edits import OnnxEdit, edited_onnx, set_attribute
 
 from morvit_deploy.bundle.manifest import open_manifest
@@ -113,6 +115,27 @@ def another_blocks_bias(edit: OnnxEdit) -> None:
     node.input[2] = "first.fc1.bias"
 
 
+def weight_of_one_branch(edit: OnnxEdit) -> None:
+    """The other branches read the right values under the same name."""
+    own_weight(edit, "b1").CopyFrom(nudged(own_weight(edit, "b1")))
+
+
+def weight_hidden_by_its_branch(edit: OnnxEdit) -> None:
+    """The outer graph has the right weight, the branch another of its name."""
+    wrong = own_weight(edit, BUCKET)
+    edit.graphs()[0].initializer.append(wrong)
+    wrong.CopyFrom(nudged(wrong))
+
+
+def own_weight(edit: OnnxEdit, branch: str) -> onnx.TensorProto:
+    graph = next(graph for graph in edit.graphs() if graph.name == branch)
+    return next(init for init in graph.initializer if init.name == "cycle.0.fc1.weight")
+
+
+def nudged(init: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(init) + np.float32(0.1), init.name)
+
+
 # numbers of operators ----------------------------------------------------------------------------------------
 
 
@@ -202,13 +225,14 @@ def greater(step: int) -> Change:
 
 
 def capacity_of_step(step: int, more: int) -> Change:
-    """The bound that the count of running tokens is compared with."""
+    """The place, among the candidates in order, of the first token that the capacity excludes."""
 
     def change(edit: OnnxEdit) -> None:
-        node = edit.nodes("Greater", BUCKET)[step]
+        (comparison,) = compared(edit, THRESHOLDS[step], BUCKET)
+        node = next(node for node in edit.readers(comparison.output[0]) if node.op_type == "Gather")
         edit.own_constant(node, 1, edit.constant(node, 1) + more)
 
-    change.__name__ = f"capacity {more:+} in the overflow of comparison {step + 1}"
+    change.__name__ = f"capacity {more:+} in the overflow of step {step + 1}"
     return change
 
 
@@ -221,15 +245,23 @@ def top_k(more: int) -> Change:
     return change
 
 
+def follow(edit: OnnxEdit, value: str, *op_types: str) -> Any:
+    """The last of some nodes in a row, the first of which reads a value."""
+    for op_type in op_types:
+        node = next(node for node in edit.readers(value) if node.op_type == op_type)
+        value = node.output[0]
+    return node
+
+
 def slice_end(edit: OnnxEdit) -> None:
     """One token fewer is held after the first step."""
-    node = next(node for node in edit.readers("b0/step1.order") if node.op_type == "Slice")
+    node = follow(edit, "b0/step1.order", "Add", "Concat", "Slice")
     edit.own_constant(node, 2, edit.constant(node, 2) - 1)
 
 
 def tokens_shifted(edit: OnnxEdit) -> None:
     """CLS is row 0: positions among the patches are one less than rows."""
-    node = next(node for node in edit.nodes("Add", BUCKET) if node.input[1] == "b0/val_12")
+    node = follow(edit, "b0/step1.order", "Add")
     edit.own_constant(node, 1, edit.constant(node, 1) - 1)
 
 
@@ -295,7 +327,7 @@ def results_of_another_bucket(edit: OnnxEdit) -> None:
 
 
 def bucket_renumbered(edit: OnnxEdit) -> None:
-    edit.after(edit.maker("ran"), "Add", np.array(1, np.int32))
+    edit.after(edit.maker("bucket"), "Add", np.array(1, np.int32))
 
 
 # the manifest --------------------------------------------------------------------------------------------------
@@ -368,6 +400,8 @@ FAULTS: list[Change] = [
     positions_swapped,
     colors_reversed,
     another_blocks_bias,
+    weight_of_one_branch,
+    weight_hidden_by_its_branch,
     attribute("LayerNormalization", "epsilon", 1e-4),
     attribute("LayerNormalization", "epsilon", 1e-5, "morvit"),
     attribute("LayerNormalization", "axis", 0),
@@ -392,7 +426,7 @@ FAULTS: list[Change] = [
     greater(2),
     capacity_of_step(0, 1),
     capacity_of_step(0, -1),
-    capacity_of_step(1, 1),
+    capacity_of_step(2, 1),
     top_k(1),
     top_k(-1),
     slice_end,

@@ -36,6 +36,7 @@ def self_dispatching(
     graph = model.graph
     *predicted, last = trunks
     outputs = _take_outputs(graph)
+    together = not _is_single(outputs["bucket"])
     _number_buckets(graph, trunks)
     nothing = as_branch(graph, "none", unanswered)
     values = {after_slash(value.name): value for value in nothing.output}
@@ -43,19 +44,25 @@ def self_dispatching(
     otherwise = nothing
     for name in predicted:
         found = {result: f"until_{name}_{result}" for result in values}
+        if "overflow" in found and name == predicted[-1]:
+            found["overflow"] = "overflow"  # `full` cannot overflow
         branch = as_branch(graph, name, trunks[name], values)
         graph.node.append(_choice(name, f"is_{name}", branch, otherwise, found.values()))
         otherwise = _keep(f"keep_{name}", found, values)
-    runs_full = _overflowed(graph, found["overflow"], last) if "overflow" in found else f"is_{last}"
+    runs_full = _overflowed(graph, last, together) if "overflow" in found else f"is_{last}"
     _run_full(graph, trunks[last], runs_full, found, values)
-    graph.node.append(_node("Where", [runs_full, f"number_{last}", "chosen"], ["ran"]))
-    graph.node.append(_node("Add", ["zeros", "ran"], ["bucket"]))
+    _number_images(graph, runs_full, last, together, "overflow" in found)
     for name, value in values.items():
         value.name = name
     outputs |= values
     graph.output.extend(outputs[name] for name in ORDER if name in outputs)
     merge_pieces(graph)
     return model
+
+
+def _is_single(value: onnx.ValueInfoProto) -> bool:
+    """Whether the graph takes one image, from an output of one number for each."""
+    return bool(value.type.tensor_type.shape.dim[0].dim_value == 1)
 
 
 def _take_outputs(graph: onnx.GraphProto) -> Values:
@@ -70,23 +77,36 @@ def _take_outputs(graph: onnx.GraphProto) -> Values:
 def _number_buckets(graph: onnx.GraphProto, names: Iterable[str]) -> None:
     """Append the bucket `chosen` for the whole batch, and the condition `is_BUCKET` for each bucket."""
     graph.node.append(_node("ReduceMax", ["needed"], ["chosen"], keepdims=0))
-    graph.node.append(_node("Sub", ["needed", "needed"], ["zeros"]))
     for number, name in enumerate(names):
         graph.initializer.append(helper.make_tensor(f"number_{name}", TensorProto.INT32, [], [number]))
         graph.node.append(_node("Equal", ["chosen", f"number_{name}"], [f"is_{name}"]))
 
 
-def _overflowed(graph: onnx.GraphProto, found: str, last: str) -> str:
-    """Append the output `overflow`; returns the name of the condition that `full` has to run."""
-    graph.node.extend(
-        [
-            _node("Identity", [found], ["overflow"]),
-            _node("Cast", [found], ["overflowed"], to=TensorProto.INT32),
+def _number_images(
+    graph: onnx.GraphProto, runs_full: str, last: str, together: bool, overflows: bool
+) -> None:
+    """Append the output `bucket`: the one that ran, for each image."""
+    ran = "needed"
+    if together:
+        ran = "together"
+        graph.node.append(_node("Max", ["needed", "chosen"], [ran]))
+    if overflows:
+        graph.node.append(_node("Where", [runs_full, f"number_{last}", ran], ["bucket"]))
+    else:
+        graph.node.append(_node("Identity", [ran], ["bucket"]))
+
+
+def _overflowed(graph: onnx.GraphProto, last: str, together: bool) -> str:
+    """Append the condition that `full` has to run, a scalar; returns its name."""
+    if together:
+        any_overflow = [
+            _node("Cast", ["overflow"], ["overflowed"], to=TensorProto.INT32),
             _node("ReduceMax", ["overflowed"], ["any_overflowed"], keepdims=0),
             _node("Cast", ["any_overflowed"], ["any_overflow"], to=TensorProto.BOOL),
-            _node("Or", ["any_overflow", f"is_{last}"], ["runs_full"]),
         ]
-    )
+    else:
+        any_overflow = [_node("Squeeze", ["overflow"], ["any_overflow"])]
+    graph.node.extend([*any_overflow, _node("Or", ["any_overflow", f"is_{last}"], ["runs_full"])])
     return "runs_full"
 
 

@@ -66,8 +66,7 @@ def _probes(graph: onnx.GraphProto, bucket: str) -> list[str]:
 
 def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iterator[onnx.NodeProto]:
     """A graph's nodes, with each If replaced by its branch to `bucket`; initializers are added to `main`."""
-    known = {init.name for init in main.initializer}
-    main.initializer.extend(init for init in graph.initializer if init.name not in known)
+    _add_initializers(graph, main)
     for node in graph.node:
         if node.op_type != "If":
             yield node
@@ -76,6 +75,19 @@ def _inlined(graph: onnx.GraphProto, main: onnx.GraphProto, bucket: str) -> Iter
         yield from _inlined(branch, main, bucket)
         for inner, outer in zip(branch.output, node.output, strict=True):
             yield onnx.helper.make_node("Identity", [inner.name], [outer], name=f"Identity_{outer}")
+
+
+def _add_initializers(graph: onnx.GraphProto, main: onnx.GraphProto) -> None:
+    """Add a graph's initializers to `main`; BundleError if one hides another of its name, which is not the same."""
+    known = {init.name: init for init in main.initializer}
+    for init in graph.initializer:
+        if init.name not in known:
+            main.initializer.append(init)
+        elif init != known[init.name]:
+            raise BundleError(
+                f"the initializer {init.name!r} of the graph {graph.name!r} hides another of that name; "
+                "export the bundle again"
+            )
 
 
 def _branch_to(choice: onnx.NodeProto, bucket: str) -> onnx.GraphProto:

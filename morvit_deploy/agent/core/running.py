@@ -67,8 +67,8 @@ class HostDispatch(Runner):
         outputs = self.stem.run(feeds)
         bucket = outputs["bucket"].copy()
         carried = {name: outputs.pop(name) for name in self._carried}
-        for number in np.unique(bucket):
-            self._run_group(int(number), np.flatnonzero(bucket == number), carried, outputs)
+        for number in sorted(set(bucket.tolist())):
+            self._run_group(number, np.flatnonzero(bucket == number), carried, outputs)
         again = np.flatnonzero(outputs.get("overflow", False))
         if len(again):
             last = len(self.buckets) - 1
@@ -96,6 +96,9 @@ class HostDispatch(Runner):
         """Run rows of the batch in one bucket and write their results into `outputs`."""
         trunk, batch = self.trunk(self.buckets[number]), self.batch
         size = len(rows) if isinstance(batch, str) else batch
+        if len(rows) == len(outputs["bucket"]) == size:  # every image, in its order
+            outputs.update((name, np.array(array)) for name, array in trunk.run(carried).items())
+            return
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part))])

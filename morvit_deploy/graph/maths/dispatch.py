@@ -29,13 +29,14 @@ def sort_by_depth(depth: Tensor) -> Tensor:
 
 def key_mask(runs: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask to add to attention logits (…, heads, queries, keys); runs (…, keys) is false for hidden keys."""
-    return torch.where(runs, 0.0, float("-inf")).to(dtype)[..., None, None, :]
+    mask = torch.where(runs, 0.0, float("-inf")).to(dtype)
+    return mask if mask.ndim == 1 else mask[..., None, None, :]  # that of one image broadcasts as it is
 
 
 def predicted(count: Tensor, upto: tuple[int, ...]) -> Tensor:
     """Return int32 (…) bucket indices from the counts (…) at the first routed step, by a table of upper bounds."""
     bounds = torch.tensor(upto[:-1], dtype=count.dtype)
-    return (count[..., None] > bounds).sum(dim=-1).to(torch.int32)
+    return (count[..., None] > bounds).to(torch.int32).sum(dim=-1, dtype=torch.int32)
 
 
 def cheapest_fitting(counts: Tensor, capacities: tuple[tuple[int, ...], ...]) -> Tensor:

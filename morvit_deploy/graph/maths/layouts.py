@@ -59,7 +59,7 @@ class RowLayout:
 
     def with_cls_score(self, z: Tensor, scores: Tensor) -> Tensor:
         """Return router logits: that of CLS from z, followed by `scores`."""
-        return torch.cat([z[..., :1, 0], scores], dim=-1)[..., None]
+        return torch.cat([z[..., :1, :], scores[..., None]], dim=-2)
 
     def patch_depths(self, z: Tensor) -> Tensor:
         """Return the most likely depth of each patch token, from 1, as numbers; on a tie the lowest."""

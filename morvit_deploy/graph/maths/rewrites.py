@@ -90,9 +90,10 @@ def partition(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor | None]:
     order and are not scattered back. The second result is None if `order` contains only the kept tokens.
     """
     cls = order.new_zeros((*order.shape[:-1], 1))  # CLS is row 0
-    kept = torch.cat([cls, order[..., :k] + 1], dim=-1)
-    leavers = None if order.shape[-1] == k else take(h, order[..., k:] + 1)
-    return take(h, kept), leavers
+    rows = torch.cat([cls, order + 1], dim=-1)
+    if order.shape[-1] == k:
+        return take(h, rows), None
+    return take(h, rows[..., : 1 + k]), take(h, rows[..., 1 + k :])
 
 
 def partition_all(h: Tensor, order: Tensor, k: int) -> tuple[Tensor, Tensor]:
