@@ -25,11 +25,12 @@ import pictures
 import scenes
 import torch
 from common import run, write_json
-from evaluate_scenes import Answers, answers, counts_of, lost, own_selection, scaled, share
+from evaluate_scenes import Answers, answers, counts_of, lost, mean_macs, own_selection, scaled, share
 from rich.console import Console
 from rich.progress import track
-from scene_budgets_plot import draw
-from selection import PerImage, everything
+from scene_budgets_plot import OTHER, draw
+from scene_objective import settled_thresholds
+from selection import ByThreshold, PerImage, everything
 
 import morvit_deploy as md
 from morvit_deploy.files import any_file, write_bytes
@@ -80,6 +81,10 @@ def main() -> int:
             own = answers(model, test, own_selection(model.config), given.images)
             form = "thresholds" if model.config.thresholds else "depths"
             rows.append(row(folder.name, form, None, own, every, priced(model.config, plan, own)))
+        if model.config.thresholds is not None:
+            rows += [
+                threshold_row(folder.name, model, factor, every, source, test) for factor in given.thresholds
+            ]
         if model.config.capacity is not None:
             rows += [
                 topk_row(folder.name, model, factor, every, test, given.images)
@@ -103,6 +108,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--others", type=Path, nargs="*", default=[EXAMPLES / "scenes-topk"], metavar="CHECKPOINT"
     )
+    parser.add_argument(
+        "--thresholds", type=float, nargs="*", default=[0.6, 0.8, 0.9, 1.2, 1.4], metavar="FACTOR",
+        help="budgets of other thresholds, times the capacity",
+    )  # fmt: skip
     parser.add_argument("--images", type=int, default=5000, help="test pictures")
     parser.add_argument("--buckets", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
@@ -144,6 +153,16 @@ def topk_row(
     return row(
         name, "top-k", factor, answers(model, test, PerImage(capacity), images), every, (macs, macs, 0.0)
     )
+
+
+def threshold_row(
+    name: str, model: MoRViT, factor: float, every: Answers, source: digits.Source, test: digits.Source
+) -> Row:
+    """Thresholds for a multiple of the capacity, settled as in training; no buckets are fitted to them."""
+    thresholds = settled_thresholds(model, source, scaled(model.config, factor), seed=0)
+    own = answers(model, test, ByThreshold(thresholds), len(every.right))
+    macs = float(mean_macs(model.config, own.depth))
+    return row(name, OTHER, factor, own, every, (macs, macs, 0.0))
 
 
 def row(

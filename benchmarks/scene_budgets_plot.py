@@ -9,6 +9,7 @@ from typing import Any
 COLOURS = ("#1f6fb4", "#c0392b", "#2e8b57")
 GREY = "#858b93"
 MEGA = 1e6
+OTHER = "thresholds of other budgets"
 
 
 def draw(rows: Sequence[Mapping[str, Any]], allowed: float) -> bytes:
@@ -24,12 +25,18 @@ def draw(rows: Sequence[Mapping[str, Any]], allowed: float) -> bytes:
     axes.axhline(100 * every["top1"] - allowed, color=GREY, lw=1, ls="--")
     axes.annotate(
         f"{allowed} points below every token in every step ({every['macs'] / MEGA:.1f} M MACs)",
-        (1, 100 * every["top1"] - allowed), xycoords=("axes fraction", "data"), xytext=(-2, -9),
-        textcoords="offset points", ha="right", fontsize=7.5, color=GREY,
+        (0, 100 * every["top1"] - allowed), xycoords=("axes fraction", "data"), xytext=(4, -9),
+        textcoords="offset points", fontsize=7.5, color=GREY,
     )  # fmt: skip
     for colour, name in zip(COLOURS, dict.fromkeys(row["model"] for row in rows), strict=False):
         fixed = [row for row in rows if row["model"] == name and row["form"] == "top-k"]
         own = [row for row in rows if row["model"] == name and row["form"] in ("thresholds", "depths")]
+        other = [row for row in rows if row["model"] == name and row["form"] == OTHER]
+        if other:
+            axes.plot(
+                [row["unpadded"] / MEGA for row in other], [100 * row["top1"] for row in other], color=colour, lw=1,
+                ls=":", marker="x", ms=4, label=f"{name}, {OTHER}, without padding",
+            )  # fmt: skip
         if fixed:
             axes.errorbar(
                 [row["macs"] / MEGA for row in fixed], [100 * row["top1"] for row in fixed],
