@@ -101,12 +101,14 @@ class ExpertChoice(StaticRouting):
                 state.overflow = going.sum(dim=-1) > capacity
         else:
             ranked = self._hold_best(step, capacity, scores, state, out)
-            state.runs, exceeded = self._reached(ranked, threshold, going, capacity)
+            runs, exceeded = self._reached(ranked, threshold, going, capacity)
             state.overflow = (
                 exceeded if state.overflow is None else torch.logical_or(state.overflow, exceeded)
             )
-            if ranked is None:
+            if ranked is None or runs is None:
+                state.runs = None
                 return z  # only the logit of CLS, the first, is read
+            state.runs = runs
             z = self.layout.with_cls_score(z, self.selection.leading(ranked, capacity))
         out[f"step{step + 1}.runs"] = state.runs
         return z
