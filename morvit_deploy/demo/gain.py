@@ -110,6 +110,11 @@ class Gain:
         return self.rival.mean_macs / self.adaptive.mean_macs
 
     @property
+    def peer_factor(self) -> float:
+        """How many times as many MACs the peer needs."""
+        return self.peer.mean_macs / self.adaptive.mean_macs
+
+    @property
     def outcome(self) -> str:
         """PAYS, DOES_NOT or UNDECIDED; see RULE."""
         if not self.adaptive.as_accurate_as(self.dense):

@@ -34,9 +34,21 @@ def test_it_does_not_pay_where_top_k_is_cheaper_and_as_accurate() -> None:
     assert "does not pay: 1.67×" in headline(found)
 
 
-@pytest.mark.parametrize("cheaper", [(PERHAPS, CHEAP), (4, MEAN), (4, MEAN + 100_000), (4, MEAN - 100_000)])
-def test_undecided_where_accuracy_or_cost_is_within_chance(cheaper: tuple[int, int]) -> None:
-    found = gain([cheaper, (4, 3 * MEAN)])
+def test_a_cheaper_schedule_of_perhaps_the_same_accuracy_is_named() -> None:
+    found = gain([(PERHAPS, CHEAP), (4, 3 * MEAN)])
+    assert (found.outcome, found.rival.scale, found.peer_factor) == (UNDECIDED, 0, 3.0)
+    says = gain_sentences(found)
+    assert "top-1 is no lower takes 3.00× as many (top-k at 1× the capacity of scenes-topk)" in says
+    assert (
+        "too few to show top-k at 0× the capacity of scenes-topk (1.5 MMACs, top-1 97.50 %) to be less"
+        in says
+    )
+    assert headline(found) == "3.00× fewer MACs than the cheapest top-k whose top-1 is no lower"
+
+
+@pytest.mark.parametrize("macs", [MEAN, MEAN + 100_000, MEAN - 100_000])
+def test_undecided_where_cost_is_within_chance(macs: int) -> None:
+    found = gain([(4, macs), (4, 3 * MEAN)])
     assert found.outcome == UNDECIDED
     assert f"{IMAGES} scenes do not show whether adaptive routing pays" in gain_sentences(found)
     assert "do not show" in headline(found)
