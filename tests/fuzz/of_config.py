@@ -15,7 +15,9 @@ WORDS = ("inspect", "checkpoint", "--json")
 
 def cases(seeds: Path) -> st.SearchStrategy[Case]:
     document = json.loads((seeds / FILE).read_text())
-    return json_of(document).map(lambda text: Case(WORDS, {FILE: text}))
+    owning = document | {"thresholds": [0.1, 0.0, 0.2]}  # a checkpoint with thresholds of its own
+    texts = st.sampled_from([document, owning]).flatmap(json_of)
+    return texts.map(lambda text: Case(WORDS, {FILE: text}))
 
 
 def wrong(folder: Path, case: Case, ended: Ended, seeds: Path) -> str:
