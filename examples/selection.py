@@ -21,9 +21,7 @@ class Choice:
     """The tokens that run a step, and the router logit that separates them from the others."""
 
     keep: Tensor  # (batch, n) bool
-    threshold: (
-        Tensor  # (batch, 1); OPEN where all active tokens are kept. It may have a gradient, see `neutral`.
-    )
+    threshold: Tensor  # (batch, 1), OPEN where all active tokens are kept; its gradient is that of `neutral`
 
 
 class Selection(Protocol):

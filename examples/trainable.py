@@ -27,9 +27,7 @@ class Pass:
 
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran
-    router_logits: list[
-        Tensor
-    ]  # expert_choice: (active tokens,) a step; token_choice: one (batch, N, layers)
+    router_logits: list[Tensor]  # expert_choice: (active,) a step; token_choice: one (batch, N, layers)
     states: Tensor  # (batch, N, dim) in which the patch tokens left
 
 
