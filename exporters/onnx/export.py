@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.base import Exporter, Tell, Written, example_image
 from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
-from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, weights_inside
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.exporters.request import Request
@@ -27,8 +23,6 @@ from morvit_deploy.model.precision import Lowering
 
 class OnnxExporter(Exporter):
     """Target `onnx`: a portable graph, one initializer for each unique weight."""
-
-    branches_hold_weights = True  # for the CPU; a GPU would hold a copy for each branch
 
     def write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
@@ -51,7 +45,7 @@ class OnnxExporter(Exporter):
             )
 
         if request.precision == "fp32":
-            return write_pieces(traced(), plan, folder, inside=self._inside(request))
+            return write_pieces(traced(), plan, folder)
         if request.precision == "bf16":  # the range of fp32: nothing to probe
             return replace(write_pieces(traced(), plan, folder), lowering=Lowering())
         from morvit_deploy.exporters.onnx.low.halves import probe_halves
@@ -66,17 +60,8 @@ class OnnxExporter(Exporter):
         else:
             assert stream is not None, "Request requires images"
             pieces, lowering = to_int8(graphs, traced, plan, request, flavor, stream, tell)
-        written = write_pieces(pieces, plan, folder, inside=self._inside(request, lowering))
+        written = write_pieces(pieces, plan, folder, inside=lowering.flavor == "trt")
         return replace(written, lowering=lowering)
-
-    def _inside(
-        self, request: Request, lowering: Lowering | None = None
-    ) -> Callable[[onnx.ModelProto], None] | None:
-        """Which weights move into the branches that read them; None: all stay in the outer graph."""
-        if lowering is not None and lowering.flavor == "trt":
-            return integers_inside
-        on_cpu = self.branches_hold_weights and request.precision in ("fp32", "int8")
-        return weights_inside if on_cpu else None
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return proof.prove(folder, manifest, graphs).as_dict()

@@ -30,8 +30,6 @@ class TrtExporter(OnnxExporter):
     The manifest does not list engines, as another machine builds its own; `engines.json` has their hashes.
     """
 
-    branches_hold_weights = False  # an engine holds each constant of the outer graph once
-
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
         super().check(request, model, plan)
         here = choose(TrtOptions.of(request))

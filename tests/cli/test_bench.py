@@ -109,7 +109,7 @@ def test_verdict(adaptive: Path, tmp_path: Path) -> None:
     assert "synthetic pictures, which use other buckets" in " ".join(ended.stderr.split())
     (found,) = json.loads(out.read_text())["verdict"]["batches"]
     assert [one["form"] for one in found["contenders"]] == ["adaptive", "adaptive", "top-k", "dense"]
-    assert "top-k (1.3×)" in ended.stdout
+    assert "(1.3×)" in ended.stdout
     own = load_config(checkpoint).capacity
     assert own is not None and all(
         held >= k for held, k in zip(found["contenders"][2]["capacity"], own, strict=True)

@@ -11,7 +11,7 @@ import torch
 
 from morvit_deploy.bundle.manifest import Port
 from morvit_deploy.exporters.base import Written
-from morvit_deploy.exporters.onnx.graphs.branches import separate
+from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, separate
 from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, self_dispatching
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.graphs import computed_values
@@ -63,14 +63,8 @@ def trace_pieces(
     return Pieces(parts, named, tuple(carried.values()), unanswered)
 
 
-def write_pieces(
-    pieces: Pieces,
-    plan: Plan,
-    folder: Path,
-    *,
-    inside: Callable[[onnx.ModelProto], None] | None = None,
-) -> Written:
-    """Assemble the pieces and write a bundle's graph files and weights; `inside` moves weights into branches."""
+def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = False) -> Written:
+    """Assemble the pieces and write a bundle's graph files and weights; `inside` moves int8 weights into branches."""
     if not plan.adaptive:
         model = pieces.parts[WHOLE]
         return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
@@ -80,8 +74,8 @@ def write_pieces(
         files = write_graphs(folder, {names[part]: model for part, model in parts.items()})
         return _written(files, [*parts.values()], pieces)
     model = self_dispatching(pieces.parts[STEM], pieces.trunks, pieces.unanswered)
-    if inside is not None:
-        inside(model)
+    if inside:
+        integers_inside(model)
     return _written(write_graphs(folder, {GRAPH: model}), [model], pieces)
 
 

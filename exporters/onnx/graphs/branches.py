@@ -11,7 +11,6 @@ import onnx
 from onnx import compose, helper, numpy_helper
 
 from morvit_deploy.exporters.onnx.graphs.graphs import (
-    branches,
     copy_of,
     drop_unread,
     every_graph,
@@ -75,23 +74,6 @@ def merge_pieces(graph: onnx.GraphProto) -> None:
     rename(graph, names)
 
 
-def weights_inside(model: onnx.ModelProto) -> None:
-    """Move each initializer that only branches read into these branches, in place.
-
-    ONNX Runtime runs a product slower if its weight belongs to the outer graph. The branches' initializers have one
-    name and, in the file, one place.
-    """
-    graph = model.graph
-    own = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    moved = {init.name: init for init in graph.initializer if init.name not in own}
-    for branch in (branch for node in graph.node for branch in branches(node)):
-        read = {name for node in branch.node for name in node.input}
-        branch.initializer.extend(init for name, init in moved.items() if name in read)
-    kept = [init for init in graph.initializer if init.name in own]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
 def integers_inside(model: onnx.ModelProto) -> None:
     """Give each branch initializers of its own for the int8 weights it widens, in place.
 
@@ -99,8 +81,8 @@ def integers_inside(model: onnx.ModelProto) -> None:
     holds each weight once: the branches' initializers refer to the same offset.
     """
     held = {init.name: init for init in model.graph.initializer}
-    _, *inside = every_graph(model.graph)
-    for branch in inside:
+    _, *branches = every_graph(model.graph)
+    for branch in branches:
         own: dict[str, str] = {}
         for node in branch.node:
             if node.op_type == "DequantizeLinear" and node.input[0] in held:

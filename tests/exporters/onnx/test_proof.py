@@ -198,11 +198,6 @@ def branch(model: onnx.ModelProto, name: str) -> onnx.GraphProto:
     return next(graph for graph in every_graph(model.graph) if graph.name == name)
 
 
-def held(graph: onnx.GraphProto, name: str) -> onnx.TensorProto:
-    """A weight of a branch."""
-    return next(init for init in graph.initializer if init.name == name)
-
-
 def reading(graph: onnx.GraphProto, weight: str) -> list[onnx.NodeProto]:
     return [node for node in graph.node if weight in node.input]
 
@@ -228,7 +223,7 @@ def another_if(model: onnx.ModelProto) -> None:
 
 
 def copy_in_a_branch(model: onnx.ModelProto) -> None:
-    weight = held(branch(model, "b0"), "cycle.0.fc1.weight")
+    weight = next(init for init in model.graph.initializer if init.name == "cycle.0.fc1.weight")
     chosen = branch(model, "b0")
     chosen.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight), "b0/planted"))
     node = reading(chosen, weight.name)[0]
@@ -236,7 +231,7 @@ def copy_in_a_branch(model: onnx.ModelProto) -> None:
 
 
 def unread_copy_in_a_branch(model: onnx.ModelProto) -> None:
-    weight = held(branch(model, "b1"), "cycle.0.fc1.weight")
+    weight = next(init for init in model.graph.initializer if init.name == "cycle.0.fc1.weight")
     copy = numpy_helper.from_array(numpy_helper.to_array(weight), "b1/nobody reads this")
     branch(model, "b1").initializer.append(copy)
 

@@ -159,9 +159,10 @@ class TestForms:
             raise ParityError("no bundle was made")
 
         monkeypatch.setattr(api, "export", fails)
-        part = Stages().part
+        part, manifest = Stages().part, open_manifest(graph)
+        forms = forms_of(manifest.plan, manifest.config)
         with pytest.raises(ParityError, match=r"exporting adaptive \(host\) for batch 1: no bundle"):
-            export_forms(graph, open_manifest(graph), graph.parent / "checkpoint", [1], tmp_path, part)
+            export_forms(forms, graph, manifest, graph.parent / "checkpoint", [1], tmp_path, part)
 
 
 @pytest.fixture(scope="module")

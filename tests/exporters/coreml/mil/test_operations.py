@@ -94,7 +94,10 @@ def operations(package: Package) -> Iterator[str]:
         yield from (op.type for op in block.operations if op.type != "const")
 
 
+OLDER = {"logical_and"}  # of packages written until November 2026, which are still verified
+
+
 @pytest.mark.slow
 def test_known_operations_are_those_that_packages_use() -> None:
     used = {kind for package in PACKAGES.values() for kind in operations(package)}
-    assert used == {*OPERATIONS, *CONSTEXPR}
+    assert used | OLDER == {*OPERATIONS, *CONSTEXPR}
