@@ -34,6 +34,7 @@ from selection import ByThreshold, PerImage, everything
 
 import morvit_deploy as md
 from morvit_deploy.files import any_file, write_bytes
+from morvit_deploy.model.accuracy import Z
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import dense_macs, schedule_macs, stem_macs
 from morvit_deploy.model.plan import Plan
@@ -43,7 +44,6 @@ ALLOWED = 0.5  # points of top-1 below every token in every step
 BAR = 1.4  # times fewer MACs than the cheapest top-k that holds
 FACTORS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.5)  # of the capacity
 FITTED, FIT_SEED = 2000, 11  # pictures that buckets are fitted to
-SURE = 1.96  # standard errors on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def threshold_row(
 def row(
     name: str, form: str, budget: float | None, own: Answers, every: Answers, cost: tuple[float, float, float]
 ) -> Row:
-    error = SURE * own.right.double().std().item() / len(own.right) ** 0.5
+    error = Z * own.right.double().std().item() / len(own.right) ** 0.5
     behind = lost(own, every)
     return Row(
         name,

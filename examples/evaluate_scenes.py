@@ -15,6 +15,7 @@ from scene_objective import settled_thresholds
 from selection import OPEN, ByThreshold, PerImage, Selection, everything
 from torch import Tensor
 
+from morvit_deploy.model.accuracy import Z
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.reference import MoRViT
@@ -23,7 +24,6 @@ BUDGETS = (0.3, 0.6, 1.0, 1.4)  # times the config's capacity
 IMAGES = 5000
 CHUNK = 250
 SEED = 7
-SURE = 1.96  # standard errors on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def lost(own: Answers, every: Answers) -> dict[str, float]:
     Both answered the same pictures, so the interval is that of the mean of paired differences.
     """
     difference = every.right.double() - own.right.double()
-    error = SURE * difference.std().item() / len(difference) ** 0.5
+    error = Z * difference.std().item() / len(difference) ** 0.5
     return {"points": round(100 * difference.mean().item(), 2), "plus_minus": round(100 * error, 2)}
 
 
