@@ -28,7 +28,7 @@ from morvit_deploy.model.reference import MoRViT
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TOPK_SCALE = 1.9  # of the cheapest top-k within half a point of every token in every step
-SAME = 1e-4  # of float32 logits of up to 12
+SAME = 1e-4  # of logits: weights divided by the factor are rounded to float32
 
 
 def main() -> int:

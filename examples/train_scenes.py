@@ -24,7 +24,7 @@ from evaluate_scenes import evaluate, scaled
 from optimise import initialise, train
 from scene_objective import SceneRecipe, Student, scene_objective, settled_thresholds
 from selection import OPEN
-from train_digits import TRAINING, bar, trained_files, versions
+from train_digits import TOKEN_CHOICE, TRAINING, bar, trained_files, versions
 
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.files import Place, check_free, new_folder
@@ -41,13 +41,7 @@ SHAPE: dict[str, Any] = {
     "router": {"hidden": [32], "activation": "sigmoid", "bias": True, "shared": False, "alpha": 1.0},
     "capacity": [14, 13, 12, 9],
 }
-TOKEN_CHOICE: dict[str, Any] = {
-    "routing": "token_choice",
-    "router": {"hidden": [32], "activation": "sigmoid", "bias": True, "shared": True, "alpha": 1.0},
-    "gate": "hard",
-    "attention_scope": "all",
-    "capacity": None,
-}
+SMALL_ROUTER: dict[str, Any] = {"router": TOKEN_CHOICE["router"] | {"hidden": [32]}}
 
 
 def main() -> int:
@@ -130,7 +124,7 @@ def with_thresholds(model: MoRViT, source: digits.Source, factor: float, seed: i
 
 def make_config(routing: str) -> Config:
     """The preset `morvit_tiny_digits`, narrower and without first and last."""
-    own = TOKEN_CHOICE if routing == "token_choice" else {}
+    own = TOKEN_CHOICE | SMALL_ROUTER if routing == "token_choice" else {}
     return parse_config(json.dumps(PRESETS["morvit_tiny_digits"] | SHAPE | own))
 
 
