@@ -212,6 +212,7 @@ class Exporter(ABC):
             dispatch=self.dispatch(request, plan),
             batch=request.batch,
             input=request.input,
+            unformed_keys=True,
             config=config,
             plan=plan,
             preprocess=config.preprocess,

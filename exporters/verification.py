@@ -19,7 +19,7 @@ from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.plan import own_plan
+from morvit_deploy.model.plan import own_plan, recounted
 from morvit_deploy.sources.outputs.comparison import compare_with_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare
@@ -81,7 +81,7 @@ def verify(
     except ConfigError as error:
         raise BundleError(f"{bundle}: {error}; the manifest was edited") from None
     structure = exporter.prove(graphs, manifest, folder)
-    if manifest.form != "unrolled" and manifest.plan != own_plan(model.config):
+    if manifest.form != "unrolled" and recounted(manifest.plan, model.config) != own_plan(model.config):
         raise BundleError(f"{bundle}: the manifest's plan is not the one exported; it was edited")
     macs = structure.pop("macs") or manifest.macs  # none: the proof ended before it could count
     recorded = (manifest.macs, manifest.checkpoint.parameters)
@@ -128,4 +128,5 @@ def _differences(bundled: Config, own: Config) -> list[str]:
 
 def options_of(exporter: Exporter, manifest: Manifest) -> Options:
     """The options of the static graphs that a bundle was written from."""
-    return exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))
+    options = exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))
+    return replace(options, unformed_keys=manifest.unformed_keys)

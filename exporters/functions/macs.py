@@ -23,7 +23,8 @@ class Macs:
 def mac_violations(found: Macs, graph: StaticMoRViT, plan: Plan) -> list[str]:
     """A bucket's MACs are the plan's, and selection takes as many as one-hot rows need."""
     violations = []
-    expected = schedule_macs(graph.config, graph.capacity, routed=graph.routed)
+    unformed = graph.options.unformed_keys
+    expected = schedule_macs(graph.config, graph.capacity, routed=graph.routed, unformed_keys=unformed)
     if found.products != expected:
         violations.append(f"the graph does {found.products:,} MACs an image, the plan says {expected:,}")
     selecting = _selection_macs(graph, plan)

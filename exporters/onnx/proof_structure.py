@@ -105,7 +105,12 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
         dense_macs(graph.config)
         if manifest.form == "masked"
         else schedule_macs(
-            graph.config, graph.capacity, options.cls_only, options.frozen_keys, routed=graph.routed
+            graph.config,
+            graph.capacity,
+            options.cls_only,
+            options.frozen_keys,
+            graph.routed,
+            options.unformed_keys,
         )
     )
     if found == expected:

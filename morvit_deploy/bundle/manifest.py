@@ -77,6 +77,8 @@ class Manifest(Strict):
     dispatch: Dispatch  # single: one bucket; graph or host: where the bucket is chosen
     batch: Count | Literal["dynamic"]
     input: Input
+    # whether the last block's K and V are never formed (rewrite 6) where that costs less; older bundles form them
+    unformed_keys: bool = False
     config: Config
     plan: Plan
     preprocess: Preprocess

@@ -10,12 +10,18 @@ from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.graph.maths.layouts import BSD
-from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, StaticNorm
+from morvit_deploy.graph.style.blocks import HeadChannels, Projections, StaticBlock, StaticLinear, StaticNorm
 from morvit_deploy.graph.style.stems import RowStem
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.precision import Lowering
 
 PIXEL_SHRINK = 2.0**-8  # scale of raw pixels in fp16: with 1/255 folded in, most weights would be subnormal
+# the layers that read a block's first norm; V, which `proj` reads, is in the last of them
+READ_FIRST: dict[Projections, tuple[str, ...]] = {
+    "joint": ("qkv",),
+    "apart": ("q", "kv"),
+    "unformed": ("q", "v"),
+}
 HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PIXEL_CENTRE = 128.0  # offset of raw pixels in symmetric int8, so that they fill its range exactly
 
@@ -44,6 +50,8 @@ def to_half(graph: StaticMoRViT, dtype: torch.dtype = torch.float16) -> None:
         stem.shrink = PIXEL_SHRINK
         stem.patch.weight.mul_(1 / PIXEL_SHRINK)
     for name, module in graph.named_modules():
+        if isinstance(module, HeadChannels):
+            module.to(dtype)
         if isinstance(module, StaticLinear) and not name.startswith("routers."):
             largest = max(float(part.abs().max()) for part in _parts(module))
             if not largest <= torch.finfo(dtype).max:
@@ -70,6 +78,9 @@ class Channels:
     name: str
     written_by: tuple[Tensor, ...]  # (…, channels) each
     read_by: tuple[tuple[str, StaticLinear], ...]  # weights (channels, out)
+    met_by: tuple[
+        StaticLinear, ...
+    ] = ()  # weights (in, channels) whose products are multiplied with the channels
 
 
 def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
@@ -90,6 +101,8 @@ def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:
             tensor.div_(factors)
         for _, linear in places[name].read_by:
             linear.weight.mul_(factors[:, None])
+        for linear in places[name].met_by:
+            linear.weight.mul_(factors)
 
 
 def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
@@ -100,9 +113,10 @@ def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
     for key, module in graph.blocks.items():
         assert isinstance(module, StaticBlock)
         block = key.replace("cycle_", "cycle.")
-        first = ("qkv",) if module.joint else ("q", "kv")
+        first = READ_FIRST[module.projections]
         readers = tuple((f"{block}.{name}", getattr(module, name)) for name in first)
-        yield Channels(f"{block}.norm1", _parts(module.norm1), readers)
+        meeting = (module.k,) if module.unformed else ()
+        yield Channels(f"{block}.norm1", _parts(module.norm1), readers, meeting)
         values = [part[..., -module.proj.weight.shape[0] :] for part in _parts(getattr(module, first[-1]))]
         yield Channels(f"{block}.v", tuple(values), ((f"{block}.proj", module.proj),))
         yield Channels(f"{block}.norm2", _parts(module.norm2), ((f"{block}.fc1", module.fc1),))

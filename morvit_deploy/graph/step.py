@@ -93,6 +93,9 @@ class StaticRouting:
     def attend(self, name: str, x: Tensor, state: TokenState, alone: bool) -> Tensor:
         """Apply block `name` to x, or to CLS alone; with scope `all`, tokens that have left are keys too."""
         block = self.graph.block(name)
+        if alone and block.unformed and state.left:  # a block that is applied once has no keys to carry
+            x = self.layout.join([x, *state.left])
+            return cls_only(block, x, layout=self.layout)
         if self.config.attention_scope == "active":
             runs = None if state.runs is None else self.selection.with_cls(state.runs)
             mask = None if runs is None else self.selection.mask(runs, x.dtype)

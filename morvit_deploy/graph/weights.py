@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from morvit_deploy.graph.style.blocks import StaticBlock
+from morvit_deploy.graph.style.blocks import Projections, StaticBlock
 from morvit_deploy.graph.style.ends import Classifier, StaticRouter
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.routings.counting import layer_names, routed_steps
+from morvit_deploy.model.routings.counting import layer_names, leaves_keys_unformed, routed_steps
 from morvit_deploy.model.routings.schedules import routed_by
 
 if TYPE_CHECKING:
@@ -44,13 +44,11 @@ class StaticWeights(nn.Module):
         style = options.style
         self.layout = style.layout
         self.selection = style.select(model.config.num_tokens, model.patch_embed.proj.weight.dtype)
-        # blocks with fewer queries than keys compute Q separately from K and V
-        in_parts = {self.names[-1]} if options.cls_only else set()
-        if routing.splits_cycle(model.config, self.sorts):
-            in_parts |= {name for name in self.names if name.startswith("cycle")}
         self.blocks = nn.ModuleDict(
             {
-                _key(name): style.block(block, fold=options.fold, joint=name not in in_parts)
+                _key(name): style.block(
+                    block, fold=options.fold, projections=self._projections(name, routing)
+                )
                 for name, block in dict(model.layers()).items()
             }
         )
@@ -58,6 +56,14 @@ class StaticWeights(nn.Module):
         self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
         self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
         self.classifier = Classifier(model, style.block, fold=options.fold)
+
+    def _projections(self, name: str, routing: type[StaticRouting]) -> Projections:
+        """How a block holds Q, K and V: those with fewer queries than keys do not hold them jointly."""
+        if name == self.names[-1] and self.options.cls_only:
+            unformed = self.options.unformed_keys and leaves_keys_unformed(self.config)
+            return "unformed" if unformed else "apart"
+        splits = name.startswith("cycle") and routing.splits_cycle(self.config, self.sorts)
+        return "apart" if splits else "joint"
 
     def block(self, name: str) -> StaticBlock:
         """Return the block with the checkpoint name `name`."""

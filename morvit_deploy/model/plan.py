@@ -181,11 +181,23 @@ def is_own(plan: Plan, config: Config) -> bool:
 
 
 def bucket_macs(
-    config: Config, capacity: tuple[int, ...], thresholds: tuple[float | None, ...] | None
+    config: Config,
+    capacity: tuple[int, ...],
+    thresholds: tuple[float | None, ...] | None,
+    unformed_keys: bool = True,
 ) -> int:
-    """Return the MACs of one image in a bucket, including the stem."""
+    """Return the MACs of one image in a bucket, including the stem; `unformed_keys` as for `schedule_macs`."""
     routed = None if thresholds is None else routed_by(config, thresholds)
-    return schedule_macs(config, capacity, routed=routed)
+    return schedule_macs(config, capacity, routed=routed, unformed_keys=unformed_keys)
+
+
+def recounted(plan: Plan, config: Config) -> Plan:
+    """Return the plan with the MACs of the graphs that are written today; an older plan may count K and V."""
+    buckets = tuple(
+        bucket.model_copy(update={"macs": bucket_macs(config, bucket.capacity, plan.thresholds)})
+        for bucket in plan.buckets
+    )
+    return plan.model_copy(update={"buckets": buckets})
 
 
 def load_plan(path: str | Path, config: Config, fingerprint: str | None = None) -> Plan:
@@ -216,7 +228,7 @@ def read_plan(plan: Path | Plan, config: Config, fingerprint: str) -> Plan:
 
 
 def check_plan(plan: Plan, config: Config, fingerprint: str | None, *, source: str) -> Plan:
-    """The plan itself; PlanError where it does not fit the checkpoint."""
+    """The plan, `recounted`; PlanError where it does not fit the checkpoint."""
     if fingerprint is not None and plan.checkpoint not in (None, fingerprint):
         raise PlanError(
             f"{source} was made for another checkpoint (got sha256 {fingerprint[:12]}…, the plan expects "
@@ -224,7 +236,7 @@ def check_plan(plan: Plan, config: Config, fingerprint: str | None, *, source: s
         )
     if problems := plan_problems(plan, config):
         raise PlanError(f"{source} does not fit the checkpoint:\n{listed(problems)}")
-    return plan
+    return recounted(plan, config)
 
 
 def plan_problems(plan: Plan, config: Config) -> list[str]:
@@ -262,7 +274,9 @@ def plan_problems(plan: Plan, config: Config) -> list[str]:
             )
         fallen = unthresholded_problems(bucket.capacity, plan.thresholds or (), config)
         problems += [f"buckets.{bucket.name}.{problem}" for problem in fallen]
-        if (macs := bucket_macs(config, bucket.capacity, plan.thresholds)) != bucket.macs:
+        macs = bucket_macs(config, bucket.capacity, plan.thresholds)
+        earlier = bucket_macs(config, bucket.capacity, plan.thresholds, unformed_keys=False)
+        if bucket.macs not in (macs, earlier):
             problems.append(
                 f"buckets.{bucket.name}.macs: got {bucket.macs:,}, expected {macs:,} for this capacity"
             )

@@ -62,8 +62,8 @@ def test_presets_after_the_rewrites(name: str) -> None:
 
 def test_morvit_b16_keeps_its_bar() -> None:
     macs = own_plan(preset("morvit_b16")).buckets[0].macs
-    assert round(macs / GIGA, 3) == 2.883
-    assert macs <= 2.89 * GIGA
+    assert round(macs / GIGA, 3) == 2.668
+    assert macs <= 2.67 * GIGA
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_presets_with_all_tokens_in_first_and_last(name: str, giga: float) -> No
     assert counted(on_meta(name, cls_only=False), device="meta") == macs
 
 
-def test_vit_b16_is_17_564_giga_and_six_times_morvit_b16() -> None:
+def test_vit_b16_is_17_564_giga_and_more_than_six_times_morvit_b16() -> None:
     dense, routed = dense_macs(preset("vit_b16")), own_plan(preset("morvit_b16")).buckets[0].macs
     assert round(dense / GIGA, 3) == 17.564
-    assert round(dense / routed, 2) == 6.09
+    assert round(dense / routed, 2) == 6.58
 
 
 @pytest.mark.parametrize("cls_only", [True, False], ids=["cls only", "all tokens"])

@@ -1,4 +1,4 @@
-"""The five exact rewrites from the dynamic model to a static graph, as pure functions.
+"""The six exact rewrites from the dynamic model to a static graph, as pure functions.
 
 All are exact in real arithmetic; `tests/graph/maths/test_rewrites.py` compares each with the reference in float64.
 h is (…, tokens, dim) with CLS first; order is (…, n), positions among the patch tokens of h. The leading axis is the
@@ -24,12 +24,16 @@ class KV(NamedTuple):
 
 
 class KeyedBlock(Protocol):
-    """The parts of a block that rewrites 3 and 4 apply to different sets of tokens."""
+    """The parts of a block that rewrites 3, 4 and 6 apply to different sets of tokens."""
+
+    unformed: bool  # whether it attends to states instead of keys and values (rewrite 6)
 
     def norm1(self, x: Tensor) -> Tensor: ...
     def queries(self, normed: Tensor) -> Tensor: ...
     def keys(self, normed: Tensor) -> KV: ...
     def finish(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor: ...
+    def over_states(self, querying: Tensor, normed: Tensor, mask: Tensor | None) -> Tensor: ...
+    def update(self, x: Tensor, attended: Tensor) -> Tensor: ...
 
 
 # 1 ---------------------------------------------------------------------------------------------------------
@@ -119,11 +123,13 @@ def cls_only(
 ) -> Tensor:
     """Rewrite 3, compute only what the logits need: return the new CLS state (…, 1, dim).
 
-    Q, projection and MLP run on one row, K and V on all of h. `mask` is added to the attention logits. row (…, 1) is
-    the position of CLS, by default the first; `rows` selects it from h.
+    Q, projection and MLP run on one row, K and V, if they are formed, on all of h. `mask` is added to the attention
+    logits. row (…, 1) is the position of CLS, by default the first; `rows` selects it from h.
     """
     normed = block.norm1(h)
     x, querying = (one_row(states, row, layout, rows) for states in (h, normed))
+    if block.unformed:
+        return block.update(x, block.over_states(querying, normed, mask))
     return block.finish(x, block.queries(querying), block.keys(normed), mask)
 
 
@@ -209,3 +215,32 @@ def fold_positions(cls_token: Tensor, pos_embed: Tensor, bias: Tensor) -> tuple[
     cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim).
     """
     return cls_token + pos_embed[:, :1], pos_embed[:, 1:] + bias
+
+
+# 6 ---------------------------------------------------------------------------------------------------------
+
+
+def spread_heads(q: Tensor, own: Tensor) -> Tensor:
+    """Rewrite 6, unformed keys: return q (…, 1, dim) once for each head, without other heads' channels.
+
+    own (heads, dim) is 1 where a channel belongs to the head; returns (…, heads, dim). Then q·(X·Wk)ᵀ = (q·Wkᵀ)·Xᵀ
+    for each head. A bias of the keys adds the same number to all logits of a query, which the softmax removes.
+    """
+    return q * own
+
+
+def attend_states(queries: Tensor, x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Rewrite 6: attend with queries (…, heads, dim), multiplied by Wkᵀ, to states x (…, n, dim): (…, heads, dim).
+
+    The softmax is computed in `dtype`. `mask` is added to the logits (…, heads, n).
+    """
+    logits = (queries @ x.transpose(-2, -1)).to(dtype)
+    return (logits if mask is None else logits + mask).softmax(dim=-1).to(x.dtype) @ x
+
+
+def collect_heads(rows: Tensor, own: Tensor) -> Tensor:
+    """Rewrite 6: take each head's channels from its row of (…, heads, dim): (…, 1, dim).
+
+    a·(X·Wv) = (a·X)·Wv, and the weights a of a head add up to 1, so a bias of the values is added once.
+    """
+    return (rows * own).sum(dim=-2, keepdim=True)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morvit_deploy.graph.maths.rewrites import KV, Affine, fold_norm, fold_scale
+from morvit_deploy.graph.maths.rewrites import (
+    KV,
+    Affine,
+    attend_states,
+    collect_heads,
+    fold_norm,
+    fold_scale,
+    spread_heads,
+)
 from morvit_deploy.model.layers import Block
 
 
@@ -41,38 +51,63 @@ class StaticNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+Projections = Literal["joint", "apart", "unformed"]
+
+
+class HeadChannels(nn.Module):
+    """Which channels belong to which head: 1 or 0 (heads, dim), for rewrite 6."""
+
+    def __init__(self, own: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("own", own)
+
+    own: Tensor
+
+
 class StaticBlock(nn.Module):
     """A unique block on states (…, tokens, dim), which the unrolled graph applies several times.
 
-    With `joint`, Q, K and V share one weight. A block with fewer queries than keys (rewrites 3 and 4) holds Q apart
-    from K and V, because the exporter would copy slices of a joint weight. Attention is products and a softmax.
+    `projections` says how it holds the weights of Q, K and V. "joint": as one weight. "apart": Q apart from K and V,
+    for fewer queries than keys (rewrites 3 and 4), because the exporter would copy slices of a joint weight.
+    "unformed": as three weights, that of K transposed (rewrite 6). Attention is products and a softmax.
     """
 
     linear: type[StaticLinear] = StaticLinear
     norm: type[StaticNorm] = StaticNorm
     scales_queries = True  # the attention scale is folded into Q
 
-    def __init__(self, block: Block, *, fold: bool, joint: bool) -> None:
+    def __init__(self, block: Block, *, fold: bool, projections: Projections) -> None:
         super().__init__()
-        self.num_heads, self.joint = block.attn.num_heads, joint
+        self.num_heads, self.projections = block.attn.num_heads, projections
         self.activation = block.mlp.activation
         dim = block.attn.proj.in_features
         dtype = block.attn.proj.weight.dtype
         norms = (block.norm1, block.norm2) if fold else (None, None)
         qkv = affine_of(block.attn.qkv, norms[0])
-        q = _columns(qkv, 0, dim)
-        if self.scales_queries:
+        q, kv = _columns(qkv, 0, dim), _columns(qkv, dim, 3 * dim)
+        if self.scales_queries or self.unformed:
             q = fold_scale((dim // self.num_heads) ** -0.5, q)
-        kv = _columns(qkv, dim, 3 * dim)
         self.norm1 = self.norm(block.norm1, fold)
         self.norm2 = self.norm(block.norm2, fold)
-        if joint:
+        if projections == "joint":
             self.qkv = self.linear(_side_by_side(q, kv), dtype)
         else:
-            self.q, self.kv = self.linear(q, dtype), self.linear(kv, dtype)
+            self.q = self.linear(q, dtype)
+        if projections == "apart":
+            self.kv = self.linear(kv, dtype)
+        if projections == "unformed":
+            self.k = self.linear(Affine(_columns(kv, 0, dim).weight.T, None), dtype)
+            self.v = self.linear(_columns(kv, dim, 2 * dim), dtype)
+            own = torch.eye(self.num_heads, dtype=dtype).repeat_interleave(dim // self.num_heads, dim=1)
+            self.heads = HeadChannels(self._laid_out(own))
         self.proj = self.linear(affine_of(block.attn.proj, None), dtype)
         self.fc1 = self.linear(affine_of(block.mlp.fc1, norms[1]), dtype)
         self.fc2 = self.linear(affine_of(block.mlp.fc2, None), dtype)
+
+    @property
+    def unformed(self) -> bool:
+        """Whether it attends to states instead of keys and values (rewrite 6)."""
+        return self.projections == "unformed"
 
     def queries(self, normed: Tensor) -> Tensor:
         """Return queries (…, heads, tokens, head_dim) of normed (…, tokens, dim)."""
@@ -88,18 +123,38 @@ class StaticBlock(nn.Module):
         `mask` is added to the attention logits (…, heads, n, keys). The residual stream, the norms and the softmax
         keep the precision of x.
         """
-        x = x + self.proj(self._attend(q, kv, x.dtype, mask)).to(x.dtype)
+        return self.update(x, self._attend(q, kv, x.dtype, mask))
+
+    def over_states(self, querying: Tensor, normed: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from one row querying (…, 1, dim) to normed (…, n, dim) without keys and values: (…, 1, dim).
+
+        `mask` is as for `finish`.
+        """
+        own = self.heads.own
+        rows = self.k(spread_heads(self.q(querying), own))
+        if mask is not None and mask.ndim > 1:
+            mask = mask[..., 0, :]  # the axis of queries is that of heads
+        return collect_heads(self.v(attend_states(rows, normed.to(rows.dtype), mask, normed.dtype)), own)
+
+    def update(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the projection of attended (…, n, dim) to x, then the MLP, including residuals."""
+        x = x + self.proj(attended).to(x.dtype)
         mlp: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
         return x + mlp
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Apply the block to x (…, n, dim), with all tokens as queries and keys."""
         normed = self.norm1(x)
-        if self.joint:
+        if self.projections == "joint":
             q, k, v = self._heads(self.qkv(normed), 3)
         else:
             q, (k, v) = self.queries(normed), self.keys(normed)
         return self.finish(x, q, KV(k, v), mask)
+
+    @staticmethod
+    def _laid_out(own: Tensor) -> Tensor:
+        """Convert own (heads, dim) to the layout of states."""
+        return own
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Split x (…, tokens, parts·dim) into `parts` tensors (…, heads, tokens, head_dim)."""

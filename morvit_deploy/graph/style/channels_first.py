@@ -44,6 +44,17 @@ class PointwiseBlock(StaticBlock):
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return _split(x, parts, 1)  # `_attend` splits the heads
 
+    @staticmethod
+    def _laid_out(own: Tensor) -> Tensor:
+        return own.T[None, :, None].contiguous()
+
+    def over_states(self, querying: Tensor, normed: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from one column (1, dim, 1, 1) to normed (1, dim, 1, n): (1, dim, 1, 1), a column for each head."""
+        own = self.heads.own
+        logits = mixed(normed.transpose(1, 3), self.k(self.q(querying) * own))  # (1, n, 1, heads)
+        weights = (logits if mask is None else logits + mask).softmax(dim=1)
+        return (self.v(mixed(normed, weights)) * own).sum(dim=-1, keepdim=True)
+
     def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
         """Attend head by head to (1, dim, 1, n), with keys on the channel axis of the attention weights.
 

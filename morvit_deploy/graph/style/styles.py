@@ -103,7 +103,8 @@ def style_for_batch(batch: int | str) -> Style:
 class Options:
     """Input, outputs and style of a static graph. None of them changes the logits.
 
-    `cls_only`, `frozen_keys` and `fold` are rewrites 3 to 5; they are turned off only to measure their effect.
+    `cls_only`, `frozen_keys`, `fold` and `unformed_keys` are rewrites 3 to 6; they are turned off only to measure
+    their effect.
     """
 
     input: str = "uint8"  # raw pixels; "float": normalised. The style's stem documents the shapes
@@ -112,6 +113,7 @@ class Options:
     cls_only: bool = True
     frozen_keys: bool = True
     fold: bool = True
+    unformed_keys: bool = True  # False for bundles that were written before it, too
 
     def __post_init__(self) -> None:
         if self.input not in get_args(Input):

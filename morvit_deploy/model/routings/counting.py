@@ -16,6 +16,7 @@ class GraphShape:
 
     capacity: tuple[int, ...]  # tokens held at each step
     cls_only: bool = True  # the last layer computes only CLS
+    unformed_keys: bool = True  # and, where that costs less, never forms K and V
     frozen_keys: bool = True  # K and V of tokens that have left are computed once
     routed: tuple[bool, ...] | None = None  # whether each step's router is evaluated; None: as needed
     thresholds: tuple[float | None, ...] | None = None
@@ -31,6 +32,29 @@ def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
     dim = config.embed_dim
     per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
     return queries * per_query + projected * 2 * dim * dim + (keys > 1) * 2 * queries * keys * dim
+
+
+def leaves_keys_unformed(config: Config) -> bool:
+    """Return whether the last layer's K and V cost more than attention to the states themselves (rewrite 6).
+
+    Only for a block that is applied once: elsewhere K and V are formed in any case. The cost is that of all tokens,
+    so that the buckets of a plan share the form of the weights.
+    """
+    tokens, heads, dim = config.num_tokens, config.num_heads, config.embed_dim
+    once = config.sharing == "middle_cycle" or config.num_recursions == 1
+    return once and heads * (dim + tokens) < tokens * (dim + 1)
+
+
+def cls_macs(config: Config, graph: GraphShape, projected: int, keys: int) -> int:
+    """Return the MACs of the last layer for CLS alone; `projected` and `keys` as for `block_macs`.
+
+    With unformed K and V (rewrite 6) each head multiplies a row by both weights, and attends to `keys` states.
+    """
+    if not (graph.unformed_keys and leaves_keys_unformed(config)):
+        return block_macs(config, 1, projected, keys)
+    dim, heads = config.embed_dim, config.num_heads
+    attention = 2 * heads * dim * (dim + keys)
+    return block_macs(config, 1, projected=0, keys=1) + attention
 
 
 def router_macs(config: Config) -> int:
@@ -70,9 +94,12 @@ def recursion_macs(config: Config, graph: GraphShape) -> int:
         keys = tokens if everywhere else running
         for i in range(config.cycle_depth):
             final = not middle and step == len(capacity) - 1 and i == config.cycle_depth - 1
-            queries = 1 if final and graph.cls_only else running
-            total += block_macs(config, queries, running + fresh, keys)
+            if final and graph.cls_only:
+                total += cls_macs(config, graph, running + fresh, keys)
+            else:
+                total += block_macs(config, running, running + fresh, keys)
         held = running if config.record.nested else tokens
     if middle:
-        total += block_macs(config, 1 if graph.cls_only else tokens, tokens, tokens)
+        alone = cls_macs(config, graph, tokens, tokens)
+        total += alone if graph.cls_only else block_macs(config, tokens, tokens, tokens)
     return total

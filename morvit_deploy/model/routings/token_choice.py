@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.routings.counting import GraphShape, block_macs, layer_names, router_macs
+from morvit_deploy.model.routings.counting import (
+    GraphShape,
+    block_macs,
+    cls_macs,
+    layer_names,
+    router_macs,
+)
 from morvit_deploy.model.routings.record import RoutingRecord
 
 if TYPE_CHECKING:
@@ -27,8 +33,10 @@ def _macs(config: Config, graph: GraphShape) -> int:
         frozen = tokens - running if everywhere else 0
         fresh = frozen - keyed.get(name, 0)
         keyed[name] = frozen
-        queries = 1 if layer == len(names) and graph.cls_only else running
-        total += block_macs(config, queries, running + fresh, running + frozen)
+        if layer == len(names) and graph.cls_only:
+            total += cls_macs(config, graph, running + fresh, running + frozen)
+        else:
+            total += block_macs(config, running, running + fresh, running + frozen)
     return total
 
 

@@ -1,4 +1,4 @@
-"""Each of the five rewrites alone, as a pure function, against what it replaces; float64, random configurations."""
+"""Each of the six rewrites alone, as a pure function, against what it replaces; float64, random configurations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from morvit_deploy.graph.maths import rewrites
+from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import (
     KV,
     Affine,
+    attend_states,
     cls_only,
+    collect_heads,
     fold_norm,
     fold_pixels,
     fold_positions,
@@ -25,9 +28,10 @@ from morvit_deploy.graph.maths.rewrites import (
     partition,
     partition_all,
     rank,
+    spread_heads,
     take,
 )
-from morvit_deploy.graph.style.blocks import StaticBlock
+from morvit_deploy.graph.style.blocks import FusedBlock, Projections, StaticBlock
 from morvit_deploy.model import decisions
 from morvit_deploy.model.layers import Block
 
@@ -45,7 +49,7 @@ def blocks(seed: int, dim: int, num_heads: int, **changes: object) -> tuple[Bloc
     config = make_config(embed_dim=dim, num_heads=num_heads, mlp_dim=dim + 3, **changes)
     block = random_model(config, seed, torch.float64).cycle[0]
     assert isinstance(block, Block)
-    return block, StaticBlock(block, fold=bool(seed % 2), joint=False)
+    return block, StaticBlock(block, fold=bool(seed % 2), projections="apart")
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -278,12 +282,53 @@ def test_fold_positions(seed: int, n: int, dim: int) -> None:
     assert equal(torch.cat([first.expand(2, -1, -1), patches + others], dim=1), expected)
 
 
-@pytest.mark.parametrize("joint", [True, False], ids=["joint", "parts"])
+@pytest.mark.parametrize("projections", ["joint", "apart"])
 @pytest.mark.parametrize("fold", [True, False], ids=["folded", "plain"])
 @given(seed=seeds, shape=heads, biased=st.booleans())
 def test_a_static_block_is_the_block(
-    fold: bool, joint: bool, seed: int, shape: tuple[int, int], biased: bool
+    fold: bool, projections: Projections, seed: int, shape: tuple[int, int], biased: bool
 ) -> None:
     block, _ = blocks(seed, *shape, qkv_bias=biased)
     h = noise(seed, 2, 6, shape[0])
-    assert equal(StaticBlock(block, fold=fold, joint=joint)(h), block(h))
+    assert equal(StaticBlock(block, fold=fold, projections=projections)(h), block(h))
+
+
+# 6: keys and values that are never formed ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [StaticBlock, FusedBlock], ids=["products", "one operator"])
+@pytest.mark.parametrize("fold", [True, False], ids=["folded", "plain"])
+@given(seed=seeds, shape=heads, n=st.integers(1, 12), biased=st.booleans())
+def test_cls_attends_to_states_as_it_does_to_keys(
+    fold: bool, kind: type[StaticBlock], seed: int, shape: tuple[int, int], n: int, biased: bool
+) -> None:
+    block, _ = blocks(seed, *shape, qkv_bias=biased)
+    unformed = kind(block, fold=fold, projections="unformed")
+    h = noise(seed, 2, n + 1, shape[0])
+    assert equal(cls_only(unformed, h), block(h)[:, :1])
+    assert equal(cls_only(unformed, h[0]), block(h)[0, :1])
+
+
+@given(seed=seeds, shape=heads, n=st.integers(2, 12), data=st.data())
+def test_hidden_states_are_no_keys(seed: int, shape: tuple[int, int], n: int, data: st.DataObject) -> None:
+    """With a mask CLS attends as if the hidden tokens were not there, in a batch and for one image."""
+    kept = data.draw(st.integers(1, n - 1))
+    block, _ = blocks(seed, *shape)
+    unformed = StaticBlock(block, fold=True, projections="unformed")
+    h = noise(seed, 2, n, shape[0])
+    runs = (torch.arange(n) < kept).expand(2, -1)
+    expected = block(h[:, :kept])[:, :1]
+    assert equal(cls_only(unformed, h, key_mask(runs, h.dtype)), expected)
+    assert equal(cls_only(unformed, h[0], key_mask(runs[0], h.dtype)), expected[0])
+
+
+@given(seed=seeds, shape=heads, n=st.integers(1, 9))
+def test_queries_take_the_key_weights_of_their_own_head(seed: int, shape: tuple[int, int], n: int) -> None:
+    (dim, count), size = shape, shape[0] // shape[1]
+    q, x = noise(seed, 2, 1, dim), noise(seed + 1, 2, n, dim)
+    wk, wv = noise(seed + 2, dim, dim), noise(seed + 3, dim, dim)
+    own = torch.eye(count, dtype=q.dtype).repeat_interleave(size, dim=1)
+    found = collect_heads(attend_states(spread_heads(q, own) @ wk.T, x, None, x.dtype) @ wv, own)
+    q, k, v = (part.unflatten(-1, (count, size)).transpose(1, 2) for part in (q, x @ wk, x @ wv))
+    expected = (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    assert equal(found, expected.transpose(1, 2).flatten(-2))
