@@ -280,6 +280,25 @@ def test_another_schedule_than_the_own_is_an_approximation() -> None:
     assert is_own(depth_plan(depths, [(16, 9, 5, 3, 1)]), depths)
 
 
+def test_macs_of_an_older_plan_are_counted_again(tmp_path: Path) -> None:
+    """It counts K and V of the last block, which are no longer formed (rewrite 6); any other number is an error."""
+    config = make_config()
+    plan = own_plan(config)
+    (bucket,) = plan.buckets
+    earlier = bucket_macs(config, bucket.capacity, None, unformed_keys=False)
+    assert earlier > bucket.macs
+    path = tmp_path / "plan.json"
+    for macs in (bucket.macs, earlier):
+        path.write_text(
+            plan.model_copy(update={"buckets": (bucket.model_copy(update={"macs": macs}),)}).to_json()
+        )
+        assert load_plan(path, config) == plan
+    path.write_text(
+        plan.model_copy(update={"buckets": (bucket.model_copy(update={"macs": macs + 1}),)}).to_json()
+    )
+    assert f"expected {bucket.macs:,} for this capacity" in refusal(path, config)
+
+
 def test_a_hard_gate_reads_no_router_where_nobody_leaves() -> None:
     """The stem's is read; one whose threshold is null is not, and costs nothing."""
     config = make_config(gate="hard")

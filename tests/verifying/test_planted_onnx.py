@@ -381,7 +381,7 @@ FAULTS: list[Change] = [
     times("cycle.0.proj.bias", 0),
     times("routers.0.0.bias", 1.001),
     plus("classifier.head.0.bias", 30),
-    plus("last.kv.bias", 1e-4),
+    plus("last.v.bias", 1e-4),
     one_element_nudged,
     positions_swapped,
     colors_reversed,

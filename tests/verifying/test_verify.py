@@ -20,7 +20,9 @@ from morvit_deploy import export, open_bundle
 from morvit_deploy.agent.core.recipe import sha256_of
 from morvit_deploy.errors import BundleError, CheckpointError, ParityError
 from morvit_deploy.exporters.verification import verify
+from morvit_deploy.graph import weights
 from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.model.routings import counting
 from morvit_deploy.verifying.findings import MARGIN, BucketSeen, Dispatched, Gap, RoutingChange
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE
 from morvit_deploy.verifying.outcome import Verification
@@ -537,3 +539,19 @@ def test_a_change_of_routing_where_tokens_come_back() -> None:
     assert change.tokens == 3 * 17
     assert change.agreement[:2] == [1.0, 1 - 8 / 17]  # eight more run step 2
     assert change.kept_share == [9 / 17, 12 / 17, 13 / 17]
+
+
+def test_an_older_bundle_is_verified_with_the_keys_that_it_forms(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest does not know rewrite 6, and its plan counts K and V of the last block."""
+    bundle = tmp_path / "older"
+    with monkeypatch.context() as earlier:
+        for module in (weights, counting):
+            earlier.setattr(module, "leaves_keys_unformed", lambda config: False)
+        export(checkpoint, out=bundle)
+    edit(bundle, lambda manifest: manifest.pop("unformed_keys"))
+    assert "last.kv.weight" in {init.name for init in onnx.load(bundle / "model.onnx").graph.initializer}
+    assert verify(bundle, checkpoint).passed
+    edit(bundle, lambda manifest: manifest.update(unformed_keys=True))
+    assert not verify(bundle, checkpoint).passed

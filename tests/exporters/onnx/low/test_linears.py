@@ -46,4 +46,4 @@ def test_every_layer_is_a_gemm_and_the_answers_are_the_same(
 def test_a_shared_layer_has_one_name_in_all_its_steps() -> None:
     layers = [one.layer for one in linears(traced({}, 1))]
     assert layers.count("cycle.0.fc1") == 3 and layers.count("first.fc1") == 1
-    assert {"stem.patch", "last.q", "last.kv", "classifier.head.0"} <= set(layers)
+    assert {"stem.patch", "last.q", "last.k", "last.v", "classifier.head.0"} <= set(layers)
