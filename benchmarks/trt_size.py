@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -42,6 +44,7 @@ LADDER = (  # patch tokens at each step, between the checkpoint's own schedule a
     (120, 60, 30, 15, 6, 3, 2, 1, 1, 1),
     (160, 100, 60, 30, 15, 8, 4, 2, 2, 1),
 )
+TEXT = re.compile(rb"[\t\n\r -~]{200,}")
 KERNEL = b"__global__"  # begins each kernel's source, which an RTX engine carries and compiles where it runs
 
 
@@ -52,6 +55,8 @@ class Built:
     name: str
     engines: dict[str, int]  # bytes
     kernels: int
+    different: int  # of the kernels' sources
+    compressed: int  # bytes of the engines under zlib
     weights: int  # bytes of the unique weights
     seconds: float
 
@@ -112,10 +117,13 @@ def built(
     contents = {
         engine["name"]: (folder / BUILD / engine["engine"]).read_bytes() for engine in record["engines"]
     }
+    sources = [text for content in contents.values() for text in TEXT.findall(content) if KERNEL in text]
     return Built(
         name,
         {part: len(content) for part, content in contents.items()},
-        sum(content.count(KERNEL) for content in contents.values()),
+        len(sources),
+        len(set(sources)),
+        sum(len(zlib.compress(content)) for content in contents.values()),
         (folder / BUILD / "weights.bin").stat().st_size,
         sum(engine["seconds"] for engine in record["engines"]),
     )
@@ -131,13 +139,30 @@ def table(found: list[Built]) -> Table:
             f"{one.ratio:.3f}",
             f"{BARS[one.name]}" if one.name in BARS else "reported",
             str(one.kernels),
+            str(one.different),
+            size(one.compressed),
             f"{one.seconds:.0f}",
         )
         for one in found
     ]
-    columns = ("engines", "unique weights", "engine bytes", "ratio", "bar", "kernels", "built in s")
+    columns = (
+        "engines",
+        "unique weights",
+        "engine bytes",
+        "ratio",
+        "bar",
+        "kernels",
+        "different",
+        "compressed",
+        "built in s",
+    )
     _, rtx = trt_build.load_tensorrt("rtx")
-    return Table(f"fp16 engines of TensorRT-RTX {rtx.__version__}", columns, rows, numeric=(1, 2, 3, 4, 5, 6))
+    return Table(
+        f"fp16 engines of TensorRT-RTX {rtx.__version__}",
+        columns,
+        rows,
+        numeric=tuple(range(1, len(columns))),
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from morvit_deploy.graph.maths.rewrites import rank
 
+# added to a hidden key's attention logit: far below any logit, so that its weight is exactly zero. Minus infinity
+# would mean the same, but TensorRT-RTX takes it for padding and computes sequence lengths in up to six more kernels
+HIDDEN = -1e30
+
 
 def counts_of(depth: Tensor, layers: int) -> Tensor:
     """Return how many tokens run each layer, int64 (…, layers), from the depth (…, N) of each patch token."""
@@ -29,7 +33,7 @@ def sort_by_depth(depth: Tensor) -> Tensor:
 
 def key_mask(runs: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask to add to attention logits (…, heads, queries, keys); runs (…, keys) is false for hidden keys."""
-    mask = torch.where(runs, 0.0, float("-inf")).to(dtype)
+    mask = torch.where(runs, 0.0, HIDDEN).to(dtype)
     return mask if mask.ndim == 1 else mask[..., None, None, :]  # that of one image broadcasts as it is
 
 

@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morvit_deploy.graph.maths.dispatch import cheapest_fitting, counts_of, key_mask, predicted, sort_by_depth
+from morvit_deploy.graph.maths.dispatch import (
+    HIDDEN,
+    cheapest_fitting,
+    counts_of,
+    key_mask,
+    predicted,
+    sort_by_depth,
+)
 
 LAYERS = 5
 LARGEST = 4095  # patch tokens of a 1024 × 1024 image at patch size 16, less one
@@ -68,3 +75,12 @@ def test_key_mask_hides_who_does_not_run() -> None:
     weights = mask.softmax(dim=-1)[:, 0, 0]
     assert weights[0].tolist() == [0.5, 0.0, 0.5]
     assert weights[1].tolist() == torch.full((3,), 1 / 3, dtype=torch.float64).tolist()
+
+
+@given(st.floats(-65504, 65504), st.floats(-65504, 65504))  # the largest logits that an fp16 product holds
+def test_a_hidden_key_has_no_weight_whatever_its_logit(seen: float, hidden: float) -> None:
+    runs = torch.tensor([True, False])
+    for dtype in (torch.float32, torch.float64):
+        mask = key_mask(runs, dtype)
+        assert mask.tolist() == [0.0, torch.tensor(HIDDEN).item()], "finite"
+        assert (torch.tensor([seen, hidden], dtype=dtype) + mask).softmax(dim=-1).tolist() == [1.0, 0.0]
