@@ -20,6 +20,7 @@ from morvit_deploy.exporters.coreml.proving.form import BY_INDEX
 from morvit_deploy.graph.pieces import Named, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.unroll import unroll, unroll_plan
 from morvit_deploy.model.choices import Attention, Layout, Select
+from morvit_deploy.model.routings.counting import leaves_keys_unformed
 
 MOST_AXES = 5  # of a tensor in Core ML
 SINGLE: list[dict[str, Any]] = [
@@ -63,7 +64,9 @@ def test_a_single_function(changes: dict[str, Any], layout: Layout, select: Sele
     found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=17, precision="fp16")
     norms = 2 * config.num_layers + 1
     assert found["layer_norm"] == norms  # recognised, over the channel axis too
-    assert found["softmax"] == config.num_layers * (config.num_heads if layout == "bc1s" else 1)
+    heads = config.num_heads if layout == "bc1s" else 1
+    # where CLS alone attends to states, its heads are columns of one softmax
+    assert found["softmax"] == config.num_layers * heads - leaves_keys_unformed(config) * (heads - 1)
     if layout == "bc1s":  # channels first throughout: what remains turns keys and one-hot labels
         assert found["conv"] > 4 * config.num_layers and not {"linear", "matmul"} & found.keys()
         assert found["transpose"] <= config.num_layers + 2 * config.num_steps + 2
@@ -88,7 +91,8 @@ def test_the_fused_operator_is_one(select: Select) -> None:
     options = coreml_options("uint8", "bsd", select, attention="fused")
     module = Whole(unroll(random_model(config), own_bucket(config), options))
     found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=18, precision="fp16")
-    assert found["scaled_dot_product_attention"] == config.num_layers and not found["softmax"]
+    assert found["scaled_dot_product_attention"] == config.num_layers - 1
+    assert found["softmax"] == 1  # of the last block, whose K and V are not formed
 
 
 @pytest.mark.parametrize("words", [*product(LAYOUTS, SELECTS, get_args(Attention))], ids="-".join)
