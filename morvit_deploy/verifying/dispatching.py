@@ -72,19 +72,29 @@ class DispatchComparison:
         if self.low:
             self.misserved += int(_misserved(outputs, dict(enumerate(runs))).sum())
 
-    def add_edges(self) -> None:
+    def add_edges(
+        self,
+        tell: Callable[[str], None] = lambda stage: None,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> None:
         """Compare constructed pictures at the bounds of the buckets, and find buckets that no image ran in."""
+        tell("constructing pictures at the bounds of the buckets")
         edges = edges_of(self.plan, self.reference.config.num_patches)
         most = AT_EDGE_LOW if self.low else AT_EDGE
         for seed in range(SEED, SEED + ROUNDS):
             pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
             self.pool.add(np.concatenate([pictures, 255 - pictures]))
-            found = {edge: self.pool.find(edge)[:most] for edge in edges}
+            found = {}
+            for edge in edges:
+                found[edge] = self.pool.find(edge)[:most]
+                progress(1 - max(self.pool.budget, 0) / TRIED)
             if all(found.values()):
                 break
         compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)
         served, wrong = self.served > 0, []
-        for one, bucket in compared:
+        tell("comparing pictures at the bounds of the buckets")
+        for number, (one, bucket) in enumerate(compared):
+            progress(number / len(compared))
             ran_in, problem = self._at_edge(self.pool.pictures[one], self.pooled[one], bucket)
             served[ran_in] = True
             if problem:
@@ -135,9 +145,7 @@ class DispatchComparison:
             for other in others:
                 if self.low:
                     runs[other] = self.buckets[other].run(images, exact, ragged, self.routing)
-                overflows[other] = (
-                    runs[other].overflow if self.low else self.buckets[other].exceeded(ragged)
-                )
+                overflows[other] = runs[other].overflow if self.low else self.buckets[other].exceeded(ragged)
         if self._misdirected(outputs, np.array([True]), ran.wanted, overflows)[0].any():
             return served, f"ran in bucket {self.buckets[served].bucket.name}, not as the plan requires,"
         if self.low and _misserved(outputs, runs).any():

@@ -7,7 +7,7 @@ pattern with several outputs at each node, before it looks at the node's operato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _tables: dict[tuple[Any, ...], Any] = {}  # arguments of `from_torchlib` to what it returned
@@ -61,12 +61,8 @@ def _classes() -> tuple[Any, Any]:
     """PyTorch's table of operators and onnxscript's matcher; None for one that this release does not have."""
     registry: Any = None
     matcher: Any = None
-    try:
+    with suppress(ImportError):
         from torch.onnx._internal.exporter._registration import ONNXRegistry as registry
-    except ImportError:
-        pass
-    try:
+    with suppress(ImportError):
         from onnxscript.rewriter._matcher import SimplePatternMatcher as matcher
-    except ImportError:
-        pass
     return registry, matcher
