@@ -3,7 +3,8 @@
 Each task runs in a process of its own, the tasks of a part in turn; seconds are without the imports, unless the part
 measures these. `--before FOLDER` runs each task with the modules of another checkout too, for both in one run.
 
-- `export`: `morvit_b16` with one bucket and with five, verified, against one plain `torch.onnx.export` of ViT-B/16
+- `export`: `morvit_b16` with five buckets, verified, against one plain `torch.onnx.export` of ViT-B/16
+- `one`: the same with one bucket
 - `int8`: `morvit_b16` in int8, calibrated on pictures
 - `verify`: the bundle of five buckets against its checkpoint
 - `calibrate`: a plan from pictures
@@ -42,7 +43,8 @@ CAPACITIES = (
 )
 PROGRAM = "import sys; from morvit_deploy.cli import main; sys.argv[1:] = ['--help']; main()"
 PARTS = {
-    "export": ("plain", "one", "five"),
+    "export": ("plain", "five"),
+    "one": ("plain", "one"),
     "int8": ("int8",),
     "verify": ("verify",),
     "calibrate": ("calibrate",),
