@@ -101,7 +101,9 @@ class Exporter(ABC):
 
     # what to try when a bundle below fp32 misses its gate
     remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
-    progress: Progress = staticmethod(lambda share: None)  # called with the share of a stage that is done
+
+    def __init__(self) -> None:
+        self.progress: Progress = lambda share: None  # called with the share of a stage that is done
 
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most accept everything
         """Raise ConfigError or TargetError for a checkpoint and plan that the target does not support."""
