@@ -64,6 +64,7 @@ def export(
     force: bool = False,
     options: TargetOptions | None = None,
     tell: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[float], None] = lambda share: None,
     **own: Unpack[TargetKeywords],
 ) -> Exported:
     """Export a checkpoint folder to a verified bundle at `out`.
@@ -73,7 +74,7 @@ def export(
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
     `coreml`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is a plan file or the plan
     of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for `convert`. `tell` is called
-    with each stage.
+    with each stage, `progress` with the share of it that is done, where that is known.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
     StructureError, ParityError, PrecisionError or AccuracyError when a check fails; then nothing is written.
@@ -110,7 +111,9 @@ def export(
         force=force,
         options=own_options(found, own) if options is None else options,
     )
-    return found.load_exporter().export(request, tell)
+    exporter = found.load_exporter()
+    exporter.progress = progress
+    return exporter.export(request, tell)
 
 
 def own_options(target: Target, given: Mapping[str, object]) -> TargetOptions:

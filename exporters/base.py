@@ -27,7 +27,7 @@ from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import LIBRARIES, versions
 from morvit_deploy.model.accuracy import Kept, ruin_of
-from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+from morvit_deploy.model.checkpoint import check_unchanged, fingerprint, load_checkpoint
 from morvit_deploy.model.choices import Dispatch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan, read_plan
@@ -40,6 +40,7 @@ from morvit_deploy.verifying.comparison import compare
 from morvit_deploy.verifying.outcome import Verification
 
 Tell = Callable[[str], None]
+Progress = Callable[[float], None]
 CALIBRATE = "Run `morvit-deploy calibrate` for another plan"
 YOUNG = 50_000  # new objects before the garbage collector looks for cycles among them
 
@@ -101,6 +102,9 @@ class Exporter(ABC):
     # what to try when a bundle below fp32 misses its gate
     remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
 
+    def __init__(self) -> None:
+        self.progress: Progress = lambda share: None  # called with the share of a stage that is done
+
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:  # noqa: B027  # most accept everything
         """Raise ConfigError or TargetError for a checkpoint and plan that the target does not support."""
 
@@ -144,6 +148,7 @@ class Exporter(ABC):
         }
         check_free(request.out, **place)
         tell("loading the checkpoint")
+        sha256 = fingerprint(request.checkpoint)
         model = load_checkpoint(request.checkpoint)
         source, before = None, recorded_gap(model)
         if request.reference is not None:
@@ -151,7 +156,7 @@ class Exporter(ABC):
             source = check_source(model, request.reference, "no bundle was written")
         plan = own_plan(model.config)
         if request.plan is not None:
-            plan = read_plan(request.plan, model.config, fingerprint(request.checkpoint))
+            plan = read_plan(request.plan, model.config, sha256)
         recorded = Kept.recorded(plan.calibration)
         let_through = ruin_of(recorded, allow_worse=request.allow_worse, remedy=CALIBRATE)
         tell("unrolling")
@@ -162,7 +167,7 @@ class Exporter(ABC):
             written = self.write(graphs, plan, request, folder, tell)
             for name in written.files:
                 make_readable(folder / name)  # libraries write private files
-            manifest = self._manifest(model, plan, request, written, folder)
+            manifest = self._manifest(model, sha256, plan, request, written, folder)
             tell("proving the structure of the written graph")
             structure = self.prove(graphs, manifest, folder)
             if structure["violations"]:
@@ -172,7 +177,7 @@ class Exporter(ABC):
                 )
             manifest = manifest.model_copy(update={"macs": structure.pop("macs"), "structure": structure})
             tell("verifying against the float64 reference")
-            verification = self._verify(model, manifest, request, pictures.verifying, folder)
+            verification = self._verify(model, manifest, request, pictures.verifying, folder, tell)
             reading = described(source, before)
             verification = replace(verification, source=source, reading=reading)
             let_through = let_through or _ruin_found(verification, recorded, request)
@@ -188,6 +193,7 @@ class Exporter(ABC):
                 update={"files": (*manifest.files, *describe_files(folder, beside))}
             )
             (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            check_unchanged(request.checkpoint, sha256)
         needs = find_target(request.target).needs
         remarks = (*needs.untested(needs.export), *written.remarks, *let_through)
         return Exported(request.out, manifest, verification, remarks)
@@ -199,7 +205,7 @@ class Exporter(ABC):
         return request.dispatch or find_target(request.target).dispatches[0]
 
     def _manifest(
-        self, model: MoRViT, plan: Plan, request: Request, written: Written, folder: Path
+        self, model: MoRViT, sha256: str, plan: Plan, request: Request, written: Written, folder: Path
     ) -> Manifest:
         config = model.config
         return Manifest(
@@ -217,9 +223,7 @@ class Exporter(ABC):
             plan=plan,
             preprocess=config.preprocess,
             labels=config.labels,
-            checkpoint=Source(
-                sha256=fingerprint(request.checkpoint), parameters=sum(p.numel() for p in model.parameters())
-            ),
+            checkpoint=Source(sha256=sha256, parameters=sum(p.numel() for p in model.parameters())),
             files=describe_files(folder, written.files),
             inputs=written.inputs,
             outputs=written.outputs,
@@ -232,12 +236,20 @@ class Exporter(ABC):
         )
 
     def _verify(
-        self, model: MoRViT, manifest: Manifest, request: Request, pixels: Pixels | None, folder: Path
+        self,
+        model: MoRViT,
+        manifest: Manifest,
+        request: Request,
+        pixels: Pixels | None,
+        folder: Path,
+        tell: Tell,
     ) -> Verification:
         def open_session(bucket: str | None = None, probes: bool = False) -> Session:
             return Session(folder, manifest, open_runner(folder, manifest, probes=probes, bucket=bucket))
 
-        verification = compare(model, manifest, open_session, pixels, manifest.structure)
+        verification = compare(
+            model, manifest, open_session, pixels, manifest.structure, tell=tell, progress=self.progress
+        )
         verification = replace(
             verification,
             min_agreement=request.min_agreement or 0.0,

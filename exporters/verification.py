@@ -100,7 +100,7 @@ def verify(
         return Session(folder, manifest, runner)
 
     try:
-        verification = compare(model, manifest, open_session, pixels, structure, progress=progress)
+        verification = compare(model, manifest, open_session, pixels, structure, tell=tell, progress=progress)
     except (IndexError, KeyError, ValueError) as error:  # results that contradict the manifest
         if structure["proved"]:
             raise

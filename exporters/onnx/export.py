@@ -40,9 +40,8 @@ class OnnxExporter(Exporter):
         image = example_image(next(iter(graphs.values())), 2 if dynamic else int(request.batch))
 
         def traced() -> Pieces:
-            return trace_pieces(
-                graphs, plan, image, dynamic=dynamic, inside=self.dispatch(request, plan) == "graph"
-            )
+            inside = self.dispatch(request, plan) == "graph"
+            return trace_pieces(graphs, plan, image, dynamic=dynamic, inside=inside, progress=self.progress)
 
         if request.precision == "fp32":
             return write_pieces(traced(), plan, folder)

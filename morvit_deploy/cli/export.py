@@ -75,7 +75,7 @@ def export(
     with opened(checkpoint, foreign) as source:
         said = compared.say(source.folder)
         folder = out or Path("build") / f"{source.name}-{target.name}"
-        with working("loading PyTorch") as (tell, _):
+        with working("loading PyTorch") as (tell, progress):
             from morvit_deploy.exporters.api import DEFAULT_LIMIT
             from morvit_deploy.exporters.api import export as run
             from morvit_deploy.exporters.views import export_report
@@ -83,7 +83,7 @@ def export(
             exported = run(
                 source.folder, folder, batch=number, images=compared.images, limit=compared.limit or DEFAULT_LIMIT,
                 upscale=compared.upscale, exif=compared.exif, min_agreement=compared.min_agreement,
-                reference=compared.reference, force=output.force, tell=tell, **options,
+                reference=compared.reference, force=output.force, tell=tell, progress=progress, **options,
             )  # fmt: skip
     _remark(exported, options)
     data = {"bundle": str(folder), "manifest": exported.manifest.model_dump(mode="json"), "images_read": said}

@@ -101,8 +101,19 @@ def fingerprint(folder: str | Path) -> str:
     """Return the sha256 of a checkpoint's two files, which identifies it in plans and bundles."""
     digest = hashlib.sha256()
     for name in ("config.json", WEIGHTS):
-        digest.update((Path(folder) / name).read_bytes())
+        with (Path(folder) / name).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_unchanged(folder: str | Path, sha256: str) -> None:
+    """Raise CheckpointError unless a checkpoint still has the `fingerprint` that it had when it was loaded."""
+    if fingerprint(folder) != sha256:
+        raise CheckpointError(
+            f"{folder} changed while it was read (its sha256 differs from that at the start); nothing was written. "
+            "Wait until it is complete, then repeat"
+        )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.model.config import Config, RouterConfig
+
+Module = TypeVar("Module", bound=nn.Module)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -108,3 +112,12 @@ class Router(nn.ModuleList):
                 x = F.gelu(x) if j == 1 else F.relu(x)
             x = layer(x)
         return x
+
+
+def double_of(module: Module) -> Module:
+    """Return a copy of a module in float64, without a copy of its weights in float32 in between."""
+    wide: dict[int, object] = {
+        id(one): nn.Parameter(one.detach().double(), requires_grad=one.requires_grad)
+        for one in module.parameters()
+    }
+    return copy.deepcopy(module, wide).double()

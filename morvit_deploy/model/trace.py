@@ -100,6 +100,23 @@ class Outcome:
     depth: Tensor  # (batch, N) steps that each patch token ran
     traces: list[Trace]
 
+    def replaced(self, images: Sequence[int], others: Outcome) -> Outcome:
+        """The same with the results of some images taken from `others`, which has them in this order."""
+        places = torch.tensor(images)
+        traces = dict(zip(images, others.traces, strict=True))
+        return Outcome(
+            self.logits.index_copy(0, places, others.logits),
+            self.depth.index_copy(0, places, others.depth),
+            [traces.get(image, trace) for image, trace in enumerate(self.traces)],
+        )
+
+    def decided(self) -> list[Outcome]:
+        """An outcome for each image, without the states, which take most of the memory."""
+        return [
+            Outcome(self.logits[i : i + 1], self.depth[i : i + 1], [Trace(trace.decisions)])
+            for i, trace in enumerate(self.traces)
+        ]
+
     @property
     def runs(self) -> Tensor:
         """Which tokens ran each step, bool (steps, batch, routed tokens)."""

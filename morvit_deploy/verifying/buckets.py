@@ -101,9 +101,7 @@ class BucketComparison:
         expected as the runtime's own router decisions imply, which are compared with the model's by themselves.
         """
         own = routing.capacity is not None  # top-k routes by the capacity
-        capped = ragged
-        if not (own or all(self._fits(ragged))):
-            capped = self.reference(exact, Routing(routing.thresholds, self.bucket.capacity))
+        capped = ragged if own else self._capped(exact, ragged, routing)
         runtime = self.session.run(images)
         clear = is_clear(np.array([trace.clearance for trace in capped.traces])) | self.low
         overflow = np.array([trace.overflow for trace in capped.traces])
@@ -116,6 +114,21 @@ class BucketComparison:
                 wanted = counts
                 overflow = np.any(counts > np.array(self.bucket.capacity), axis=1)
         return Ran(capped, runtime, clear, overflow, depth, wanted)
+
+    def exceeded(self, ragged: Outcome) -> NDArray[np.bool_]:
+        """Return which images (images,) overflow this bucket in the plan's model.
+
+        Up to the first step that has too many tokens, a model with a capacity does what one without does.
+        """
+        return ~np.array(self._fits(ragged))
+
+    def _capped(self, exact: torch.Tensor, ragged: Outcome, routing: Routing) -> Outcome:
+        """Return the plan's model limited to the capacity; only images that exceed it are run again."""
+        again = [image for image, fits in enumerate(self._fits(ragged)) if not fits]
+        if not again:
+            return ragged
+        limited = self.reference(exact[again], Routing(routing.thresholds, self.bucket.capacity))
+        return ragged.replaced(again, limited)
 
     def _fits(self, ragged: Outcome) -> list[bool]:
         return [_fits(trace.counts, self.bucket.capacity) for trace in ragged.traces]

@@ -13,7 +13,6 @@ of the precision requires a minimum agreement of router decisions and classes.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.model.config import Preprocess
+from morvit_deploy.model.layers import double_of
 from morvit_deploy.model.plan import is_own
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
@@ -59,12 +59,14 @@ def compare(
     images: Pixels | None,
     structure: dict[str, Any],
     *,
+    tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Compare on images uint8 (n, height, width, 3); `open_session(bucket=…, probes=…)` opens the bundle.
 
     Without images, synthetic ones are generated until ENOUGH can be compared, at most SYNTHETIC: if every token
-    chooses its depth, the smallest margin of an image is often too small.
+    chooses its depth, the smallest margin of an image is often too small. `tell` is called with each further stage,
+    `progress` with the share of it that is done.
     """
     with ExitStack() as stack:
         comparison = _Comparison(model, manifest, lambda **which: stack.enter_context(open_session(**which)))
@@ -74,9 +76,9 @@ def compare(
                 comparison.add(images[start : start + CHUNK])
             elif comparison.least_compared < comparison.enough:
                 comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
-            progress(min(1.0, (start + CHUNK) / total))
+            progress(min(1.0, (start + CHUNK) / total if images is not None else comparison.share))
         if comparison.dispatch is not None:
-            comparison.dispatch.add_edges()
+            comparison.dispatch.add_edges(tell, progress)
         return comparison.verification(structure, synthetic=images is None)
 
 
@@ -87,7 +89,7 @@ class _Comparison:
         self.manifest, self.plan = manifest, manifest.plan
         self.low = not manifest.exact
         self.tolerance = math.inf if self.low else LOGIT_TOLERANCE
-        self.reference = copy.deepcopy(model).double()
+        self.reference = double_of(model)
         self.own = manifest.form != "unrolled" or is_own(manifest.plan, model.config)
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
         has_schedule = model.config.capacity is not None
@@ -138,6 +140,11 @@ class _Comparison:
     def compared(self) -> int:
         """Number of images with a sufficient routing margin; below fp32, of all images."""
         return len(self.clearances) if self.low else int(is_clear(np.array(self.clearances)).sum())
+
+    @property
+    def share(self) -> float:
+        """The share of the required synthetic images that has been compared."""
+        return self.least_compared / self.enough
 
     @property
     def least_compared(self) -> int:

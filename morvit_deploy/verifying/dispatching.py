@@ -53,6 +53,7 @@ class DispatchComparison:
         self.served = np.zeros(len(buckets), dtype=np.int64)
         self.overflowed = self.misdirected = self.misserved = 0
         self.pool = Pool(self._count, TRIED)
+        self.pooled: list[Outcome] = []  # of the plan's model, for each picture of the pool
         self.edges: Edges | None = None
 
     def add(self, images: Pixels, ragged: Outcome, runs: list[Ran]) -> None:
@@ -60,29 +61,41 @@ class DispatchComparison:
         outputs, clear = self.whole.run(images), _clear(ragged)
         if len(self.pool.pictures) < KEPT:
             self.pool.keep(images, _counts(ragged), clear)
+            self.pooled += ragged.decided()
         clear = clear | self.low
         self.logits.add(ragged.logits.numpy()[clear], outputs["logits"][clear])
         self.served += np.bincount(outputs["bucket"], minlength=len(self.served))
-        wrong, overflow = self._misdirected(outputs, clear, dict(enumerate(runs)))
+        overflows = {number: ran.overflow for number, ran in enumerate(runs)}
+        wrong, overflow = self._misdirected(outputs, clear, runs[0].wanted, overflows)
         self.overflowed += int(overflow.sum())
         self.misdirected += int(wrong.sum())
         if self.low:
             self.misserved += int(_misserved(outputs, dict(enumerate(runs))).sum())
 
-    def add_edges(self) -> None:
+    def add_edges(
+        self,
+        tell: Callable[[str], None] = lambda stage: None,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> None:
         """Compare constructed pictures at the bounds of the buckets, and find buckets that no image ran in."""
+        tell("constructing pictures at the bounds of the buckets")
         edges = edges_of(self.plan, self.reference.config.num_patches)
         most = AT_EDGE_LOW if self.low else AT_EDGE
         for seed in range(SEED, SEED + ROUNDS):
             pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
             self.pool.add(np.concatenate([pictures, 255 - pictures]))
-            found = {edge: self.pool.find(edge)[:most] for edge in edges}
+            found = {}
+            for edge in edges:
+                found[edge] = self.pool.find(edge)[:most]
+                progress(1 - max(self.pool.budget, 0) / TRIED)
             if all(found.values()):
                 break
         compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)
         served, wrong = self.served > 0, []
-        for one, bucket in compared:
-            ran_in, problem = self._at_edge(self.pool.pictures[one], bucket)
+        tell("comparing pictures at the bounds of the buckets")
+        for number, (one, bucket) in enumerate(compared):
+            progress(number / len(compared))
+            ran_in, problem = self._at_edge(self.pool.pictures[one], self.pooled[one], bucket)
             served[ran_in] = True
             if problem:
                 wrong.append(f"{problem} with {self.pool.counts[one].tolist()} tokens at the steps")
@@ -100,32 +113,40 @@ class DispatchComparison:
         return Dispatched(gap, self.overflowed, self.misdirected, compared, snr_db, self.misserved)
 
     def _misdirected(
-        self, outputs: Arrays, clear: NDArray[np.bool_], runs: dict[int, Ran]
+        self,
+        outputs: Arrays,
+        clear: NDArray[np.bool_],
+        wanted: NDArray[np.int64],
+        overflows: dict[int, NDArray[np.bool_]],
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which compared images ran in another bucket than expected, and which should overflow."""
-        wanted = next(iter(runs.values())).wanted
         predicted, too_small = self.plan.predicted(wanted), self.plan.too_small(wanted)
-        for number, ran in runs.items():
-            too_small[:, number] = ran.overflow
+        for number, overflow in overflows.items():
+            too_small[:, number] = overflow
         expected, overflow = self.plan.chosen(predicted, too_small, self.group)
         wrong = (outputs["bucket"] != expected) | (outputs.get("overflow", overflow) != overflow)
         places = np.arange(len(clear))  # a decision of one image can change the bucket of its group
         together = np.logical_and.reduceat(clear, places[:: self.group])[places // self.group]
         return wrong & together, overflow
 
-    def _at_edge(self, picture: Pixels, number: int) -> tuple[int, str]:
-        """Return the bucket that a picture ran in, and what is wrong in the bucket `number` or as dispatched."""
+    def _at_edge(self, picture: Pixels, ragged: Outcome, number: int) -> tuple[int, str]:
+        """Return the bucket that a picture ran in, and what is wrong in the bucket `number` or as dispatched.
+
+        `ragged` is the plan's model. In fp32 it also says which other buckets overflow; below, their own runs do.
+        """
         images, name = picture[None], self.buckets[number].bucket.name
         exact = self.normalised(images)
         with fitting_threads(self.reference.config):
-            ragged = self.reference(exact, self.routing)
             ran = self.buckets[number].run(images, exact, ragged, self.routing)
-            runs = {number: ran}
             outputs = self.whole.run(images)
             served = int(outputs["bucket"][0])
-            for other in {int(self.plan.predicted(ran.wanted)[0]), served} - {number}:
-                runs[other] = self.buckets[other].run(images, exact, ragged, self.routing)
-        if self._misdirected(outputs, np.array([True]), runs)[0].any():
+            others = {int(self.plan.predicted(ran.wanted)[0]), served} - {number}
+            runs, overflows = {number: ran}, {number: ran.overflow}
+            for other in others:
+                if self.low:
+                    runs[other] = self.buckets[other].run(images, exact, ragged, self.routing)
+                overflows[other] = runs[other].overflow if self.low else self.buckets[other].exceeded(ragged)
+        if self._misdirected(outputs, np.array([True]), ran.wanted, overflows)[0].any():
             return served, f"ran in bucket {self.buckets[served].bucket.name}, not as the plan requires,"
         if self.low and _misserved(outputs, runs).any():
             return served, f"has other logits than those of bucket {self.buckets[served].bucket.name}"
@@ -144,6 +165,7 @@ class DispatchComparison:
         for start in range(0, len(pictures), AT_ONCE):
             with fitting_threads(self.reference.config):
                 ragged = self.reference(self.normalised(pictures[start : start + AT_ONCE]), self.routing)
+            self.pooled += ragged.decided()
             counts.append(_counts(ragged))
             clear.append(_clear(ragged))
         return np.concatenate(counts), np.concatenate(clear)

@@ -18,6 +18,7 @@ from morvit_deploy.graph.style.one_hot import OneHot
 from morvit_deploy.graph.style.selection import Gathers
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.layers import double_of
 from morvit_deploy.verifying.constructed import DEPTHS, Router, Script, logits_name, scripts_of
 
 Values = dict[str, NDArray[Any]]  # name to value, in the order of computation
@@ -38,7 +39,7 @@ class Replay:
 
 def exact_copies(graphs: Mapping[str, StaticMoRViT], kind: type[np.floating[Any]]) -> dict[str, StaticMoRViT]:
     """The buckets' graphs in float64. Numbers that are not weights are rounded to `kind`; ties rank by index."""
-    shared = copy.deepcopy(next(iter(graphs.values()))).double()
+    shared = double_of(next(iter(graphs.values())))
     for module in shared.modules():
         if isinstance(module, StaticNorm):
             module.eps = float(kind(module.eps))

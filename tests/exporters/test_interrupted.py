@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from morvit_deploy import export
+from morvit_deploy import CheckpointError, export
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
@@ -101,6 +101,27 @@ def test_the_old_bundle_outlives_an_interrupted_replacement(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     for name in ("manifest.json", "model.onnx", "weights.bin"):
         assert (tmp_path / "out" / name).read_bytes() == (tiny_bundle / name).read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["unrolling", "verifying against the float64 reference"])
+def test_a_checkpoint_that_changes_is_refused(tiny_checkpoint: Path, tmp_path: Path, stage: str) -> None:
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+
+    def train_on(said: str) -> None:
+        if said == stage:
+            other = checkpoint / "other"
+            other.write_bytes((checkpoint / "model.safetensors").read_bytes()[:-1] + b"\0")
+            other.rename(checkpoint / "model.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"changed while it was read .* nothing was written"):
+        export(checkpoint, tmp_path / "out", tell=train_on)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_export_reports_how_far_each_stage_is(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shares: list[float] = []
+    export(tiny_checkpoint, tmp_path / "out", progress=shares.append)
+    assert shares and shares[-1] == 1.0 and all(0 <= share <= 1 for share in shares)
 
 
 def start_init(out: Path, **options: object) -> subprocess.Popen[str]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.onnx._internal.exporter._registration as registration
 from torch import Tensor, nn
 
 from morvit_deploy.exporters.base import YOUNG
@@ -33,18 +32,15 @@ _anew = False
 
 
 def speed_up() -> None:
-    """Collect less often, keep the exporter's table of operators, keep ONNX traces, and check programs less often.
+    """Collect less often, keep ONNX traces, and check programs less often.
 
-    `torch.onnx.export` makes that table anew each time, which is a tenth of exporting a tiny model; nothing here adds
-    an operator to it. Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
+    Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
     coremltools checks its whole program after each of 90 passes; the package that results is read and run by the
     tests.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
-    table = registration.ONNXRegistry.from_torchlib
-    registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(table))
     tracing.trace = assembly.trace = _kept(tracing.trace)
     coreml._exported = _unchecked(coreml._exported)
 

@@ -44,9 +44,18 @@ class Pieces:
 
 
 def trace_pieces(
-    graphs: dict[str, StaticMoRViT], plan: Plan, image: torch.Tensor, *, dynamic: bool, inside: bool
+    graphs: dict[str, StaticMoRViT],
+    plan: Plan,
+    image: torch.Tensor,
+    *,
+    dynamic: bool,
+    inside: bool,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Pieces:
-    """Trace the static graphs one after the other, for one self-dispatching graph (`inside`) or for several files."""
+    """Trace the static graphs one after the other, for one self-dispatching graph (`inside`) or for several files.
+
+    `progress` is called with the share of the graphs that are traced.
+    """
     first = next(iter(graphs.values()))
     if not plan.adaptive:
         model, probes = trace(Whole(first), [image], dynamic=dynamic)
@@ -55,7 +64,8 @@ def trace_pieces(
     parts = {}
     parts[STEM], probes = trace(StemPart(first, plan, carried, together=inside), [image], dynamic=dynamic)
     named = (*(name for name in carried.values() if not name.startswith("stem.")), *probes)
-    for bucket, graph in graphs.items():
+    for number, (bucket, graph) in enumerate(graphs.items(), start=1):
+        progress(number / (1 + len(graphs)))
         trunk = TrunkPart(graph, carried, inside=inside)
         parts[bucket], probes = trace(trunk, examples, dynamic=dynamic)
         named += tuple(f"{bucket}/{name}" for name in probes)

@@ -35,15 +35,18 @@ def plain_graph(folder: Path, manifest: Manifest, bucket: str, *, weights: bool 
     files = graph_files(manifest.dispatch, manifest.plan)
     names = [files["stem"], files[bucket]] if manifest.dispatch == "host" else [files["model"]]
     parts = [read_graph(folder / name, weights=weights) for name in names]
-    return one_bucket(parts, bucket, RESULTS) if manifest.plan.adaptive else parts[0]
+    return one_bucket(parts, bucket, RESULTS, own=True) if manifest.plan.adaptive else parts[0]
 
 
-def one_bucket(parts: Sequence[onnx.ModelProto], bucket: str, results: Iterable[str]) -> onnx.ModelProto:
+def one_bucket(
+    parts: Sequence[onnx.ModelProto], bucket: str, results: Iterable[str], *, own: bool = False
+) -> onnx.ModelProto:
     """The graph of one bucket, without any If, from the graphs of a bundle: the same nodes, the same weights.
 
-    `parts` is the self-dispatching graph, or the stem's and the bucket's trunk. Probes lose the bucket's name.
+    `parts` is the self-dispatching graph, or the stem's and the bucket's trunk; the first becomes the result if they
+    are the caller's `own`. Probes lose the bucket's name.
     """
-    model = copy_of(parts[0])
+    model = parts[0] if own else copy_of(parts[0])
     graph = model.graph
     nodes = [node for part in parts for node in _inlined(part.graph, graph, bucket)]
     outputs = {value.name: value for part in parts for value in part.graph.output}

@@ -21,6 +21,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import (
 )
 from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
 from morvit_deploy.exporters.onnx.graphs.portable import OPSET, make_portable
+from morvit_deploy.exporters.onnx.graphs.upstream import quick_traces
 from morvit_deploy.graph.pieces import Named
 from morvit_deploy.graph.weights import weight_name
 
@@ -35,7 +36,7 @@ def trace(
     """
     named = module(*example)
     names = [*module.results, *(name for name in named if name not in module.results)]
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"), quick_traces():
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the result is checked below
         program = torch.onnx.export(
             _AsTuple(module, names).eval(),
