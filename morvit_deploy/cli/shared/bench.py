@@ -58,6 +58,13 @@ class Measured(Group):
     batch: Annotated[
         int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
     ] = None
+    profile: Annotated[
+        bool,
+        Help(
+            "For cpu: also report where the time goes, by step of the model, and what bounds each step: memory, "
+            "products or small operators."
+        ),
+    ] = False
     tf32: Annotated[
         bool, Help("For cuda: let ONNX Runtime round the products of fp32 bundles to TF32 (default: off).")
     ] = False
@@ -220,6 +227,10 @@ class BenchWords:
     def check_verdict(self) -> None:
         """ConfigError for options that mean nothing with --verdict, or without it."""
         verdict = self.verdict
+        if verdict.verdict and self.measured.profile:
+            raise ConfigError(
+                "--profile explains one bundle, and --verdict compares several forms of it; run one after the other"
+            )
         if verdict.verdict and (self.measured.against or self.measured.batch is not None):
             raise ConfigError(
                 "--verdict chooses what to measure: leave out --against, and give --batches instead of --batch"
@@ -233,6 +244,15 @@ class BenchWords:
             raise ConfigError(
                 f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
             )
+
+    def check_profile(self) -> None:
+        """ConfigError for --profile where nothing can be profiled."""
+        if self.measured.profile:
+            from morvit_deploy.measuring.core.devices import check_profile
+
+            check_profile(self.device)
+            if self.apple.emit_project is not None:
+                raise ConfigError("--profile measures and --emit-project does not; leave one of them out")
 
     def check_local(self) -> None:
         """ConfigError for options that the device does not have."""
