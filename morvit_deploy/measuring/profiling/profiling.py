@@ -21,9 +21,9 @@ from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.machine.extras import require
 from morvit_deploy.measuring.core.inputs import Subject
 from morvit_deploy.measuring.profiling.events import node_times
-from morvit_deploy.measuring.profiling.nodes import find_nodes
+from morvit_deploy.measuring.profiling.nodes import Node, find_nodes
 from morvit_deploy.measuring.profiling.rates import Rates
-from morvit_deploy.measuring.profiling.result import Profile, profiled_steps
+from morvit_deploy.measuring.profiling.result import Machine, Profile, profiled_steps, without_overhead
 from morvit_deploy.measuring.profiling.steps import find_steps
 from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure
 
@@ -69,42 +69,53 @@ def profile_bundle(
     subject: Subject, bucket: str, threads: int, amount: Amount, stages: Stages, scratch: Path
 ) -> Profile:
     """The profile of one bucket; `scratch` is a folder for the profiler's files, which are removed."""
+    stages.stage(f"profiling {subject.bundle}")
     graph = _graph_of(subject, bucket, threads)
-    optimized = _optimized(graph, scratch)
-    fixed = _at_batch(graph.model, subject)
-    steps = find_steps(fixed, subject.manifest.probes_of(bucket))
-    nodes = find_nodes(optimized, steps)
-    integers = sum(n.weight_bytes for n in nodes.values() if n.integers)
+    steps = find_steps(_at_batch(graph.model, subject), subject.manifest.probes_of(bucket))
+    nodes = find_nodes(_optimized(graph, scratch), steps)
     plain = CallLane(name="without the profiler", call=_runs(graph.open(graph.options()), graph.inputs))
-    most = max(amount.least, MOST_EVENTS // max(1, amount.blocks * len(nodes)))
-    few = replace(amount, starts=1, block_ms=BLOCK_MS, most=min(amount.most, most))
     with _profiled(graph, scratch) as (session, times):
         profiled = CallLane(name="with the profiler", call=_runs(session, graph.inputs))
-        stages.stage(f"profiling {subject.bundle}")
-        measure(Calls(), [plain, profiled], few, Stages())
+        measure(Calls(), [plain, profiled], _amount(amount, len(nodes)), Stages())
         runs = sum(len(block.ms) for block in profiled.blocks)
         found = times(runs)
-    rates = Rates(graph.options, integers=2 * integers > sum(n.weight_bytes for n in nodes.values()))
+    latency_ms = _typical_ms(plain)
+    times_of, off_ms = without_overhead(found, latency_ms)
+    known = {
+        name: (nodes[name], ms)
+        for name, ms in times_of.items()
+        if name in nodes and nodes[name].step is not None
+    }
+    unknown = [ms for name, ms in times_of.items() if name not in known]
     stages.stage("measuring what this machine can do")
-    measure(Calls(), rates.lanes, replace(few, runs=None, most=amount.most), Stages())
-    known = {name: node for name, node in nodes.items() if node.step is not None}
-    parts = [
-        (node.step, node.kind, node.weight_bytes, found[name])
-        for name, node in known.items()
-        if name in found and node.step is not None
-    ]
-    unknown = {name: ms for name, ms in found.items() if name not in known}
     return Profile(
         bucket=bucket,
         batch=subject.batch,
         runs=runs,
-        latency_ms=_typical_ms(plain),
+        latency_ms=latency_ms,
         profiled_ms=_typical_ms(profiled),
-        measured=profiled_steps(steps.names, steps.macs, parts),
-        unknown_ms=sum(unknown.values()),
+        nodes_ms=sum(found.values()),
+        overhead_us=1e3 * off_ms,
+        steps=profiled_steps(steps.names, steps.macs, list(known.values())),
+        unknown_ms=sum(unknown),
         unknown_nodes=len(unknown),
-        machine=rates.machine(),
+        machine=_machine(graph, list(nodes.values()), amount),
     )
+
+
+def _amount(amount: Amount, nodes: int) -> Amount:
+    """Fewer runs where the profiler's file would be too large: it has about a kilobyte for each node of a run."""
+    most = max(amount.least, MOST_EVENTS // max(1, amount.blocks * nodes))
+    runs = None if amount.runs is None else min(amount.runs, most)
+    return replace(amount, runs=runs, starts=1, block_ms=BLOCK_MS, most=min(amount.most, most))
+
+
+def _machine(graph: Graph, nodes: Sequence[Node], amount: Amount) -> Machine:
+    """What this machine can do in the arithmetic that most of the bundle's weights are for."""
+    integers = sum(node.weight_bytes for node in nodes if node.integers)
+    rates = Rates(graph.options, integers=2 * integers > sum(node.weight_bytes for node in nodes))
+    measure(Calls(), rates.lanes, replace(amount, runs=None, starts=1, block_ms=BLOCK_MS), Stages())
+    return rates.machine()
 
 
 def _at_batch(model: onnx.ModelProto, subject: Subject) -> onnx.ModelProto:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.measuring.profiling.kinds import ATTENTION, KINDS, PRODUCTS
 
-MOSTLY = 0.5  # share of a step's time in nodes that are no products, from which on these bound it
+if TYPE_CHECKING:
+    from morvit_deploy.measuring.profiling.nodes import Node  # reads graphs with onnx
+
+MEMORY, CACHES, BY_PRODUCTS, SMALL, NONE = "memory", "caches", "products", "small operators", "none alone"
+HALF = 0.5  # of the time, or of what the machine can: less than that bounds nothing
 CACHED = 1.1  # × the memory's rate: faster than that, weights were not read from memory
 SLOWED = 0.25  # share by which the profiler may slow a run before shares are doubtful
 UNKNOWN = 0.02  # share of the time in nodes of no known step before a warning
@@ -57,38 +60,45 @@ class StepProfile:
 
 @dataclass(frozen=True)
 class Bound:
-    """What bounds a step, and how much of the machine's rate it reaches."""
+    """What bounds a step, and the shares that say so."""
 
-    by: str  # "memory", "caches", "products" or "small operators"
-    of_machine: (
-        float  # of the rate of memory or products; for small operators, their share of the step's time
-    )
+    by: str  # MEMORY, CACHES, BY_PRODUCTS, SMALL or NONE
+    memory: float  # of the machine's bytes a second
+    products: float  # of its products a second
+    small: float  # of the step's time: nodes that are neither products nor attention
 
     @property
     def words(self) -> str:
         """As a sentence without its subject."""
-        if self.by == "small operators":
-            return f"bound by small operators, {percent(self.of_machine)} of its time"
-        if self.by == "caches":
-            return f"bound by weights from the caches, at {self.of_machine:.1f}× what memory can"
-        return f"bound by {self.by}, at {percent(self.of_machine)} of what this machine can"
+        memory, products, small = percent(self.memory), percent(self.products), percent(self.small)
+        return {
+            MEMORY: f"bound by memory, at {memory} of what this machine can",
+            CACHES: f"bound by weights from the caches, at {memory} of what its memory can",
+            BY_PRODUCTS: f"bound by products, at {products} of what this machine can",
+            SMALL: f"bound by small operators, {small} of its time",
+            NONE: f"bound by none alone: memory {memory}, products {products}, small operators {small} of its time",
+        }[self.by]
 
     @property
     def short(self) -> str:
         """The same for a column."""
-        reached = f"{self.of_machine:.1f}× memory" if self.by == "caches" else percent(self.of_machine)
-        return f"{self.by}, {reached}"
+        shares = {MEMORY: self.memory, CACHES: self.memory, BY_PRODUCTS: self.products, SMALL: self.small}
+        return f"{self.by}, {percent(shares[self.by])}" if self.by in shares else self.by
 
 
 def bound_of(step: StepProfile, machine: Machine) -> Bound:
-    """Small operators if they take most of the time; else memory or products, whichever is nearer to its limit."""
+    """Small operators if they take most of the time; else memory or products, if either is half used."""
     small = 1 - step.share(PRODUCTS) - step.share(ATTENTION)
-    if small > MOSTLY:
-        return Bound("small operators", small)
     memory, products = step.gb_per_s / machine.gb_per_s, step.gmacs_per_s / machine.gmacs_per_s
-    if memory < products:
-        return Bound("products", products)
-    return Bound("caches" if memory > CACHED else "memory", memory)
+    if small > HALF:
+        by = SMALL
+    elif max(memory, products) < HALF:
+        by = NONE
+    elif memory < products:
+        by = BY_PRODUCTS
+    else:
+        by = CACHES if memory > CACHED else MEMORY
+    return Bound(by, memory, products, small)
 
 
 def percent(share: float) -> str:
@@ -100,8 +110,8 @@ def percent(share: float) -> str:
 class Profile:
     """Where the time of a bundle goes; times in ms of one run of a batch.
 
-    `measured` are the profiler's times of nodes. `steps` has them scaled to the latency without the profiler, if
-    their sum is longer than that.
+    The profiler gathers what it writes of a node while it times the node. If the sum of all nodes is longer than a
+    run without it, the same time is taken off every node, so that they add up to that run.
     """
 
     bucket: str
@@ -109,15 +119,12 @@ class Profile:
     runs: int  # profiled
     latency_ms: float  # median without the profiler, in turn with the profiled runs
     profiled_ms: float  # median with it
-    measured: tuple[StepProfile, ...]
+    nodes_ms: float  # sum of all nodes, as the profiler measured them
+    overhead_us: float  # taken off every node
+    steps: tuple[StepProfile, ...]
     unknown_ms: float  # in nodes of no known step
     unknown_nodes: int
     machine: Machine
-
-    @property
-    def nodes_ms(self) -> float:
-        """Sum of all nodes, as the profiler measured them."""
-        return sum(step.total_ms for step in self.measured) + self.unknown_ms
 
     @property
     def slowdown(self) -> float:
@@ -125,28 +132,10 @@ class Profile:
         return self.profiled_ms / self.latency_ms - 1
 
     @property
-    def scale(self) -> float:
-        """Factor on the profiler's times; 1 where their sum is within the latency."""
-        return min(1.0, self.latency_ms / self.nodes_ms) if self.nodes_ms else 1.0
-
-    @property
     def between_ms(self) -> float:
-        """Latency outside of all nodes: the call, scheduling, and waking threads."""
-        return self.latency_ms - self.nodes_ms * self.scale
-
-    @cached_property
-    def steps(self) -> tuple[StepProfile, ...]:
-        """With times that add up to the latency, together with `between_ms` and what is unknown."""
-        return tuple(
-            StepProfile(
-                step.name,
-                {kind: ms * self.scale for kind, ms in step.ms.items()},
-                step.nodes,
-                step.macs,
-                step.weight_bytes,
-            )
-            for step in self.measured
-        )
+        """Latency outside of all nodes: the call, scheduling, and waking threads; 0 where it cannot be told apart."""
+        known = sum(step.total_ms for step in self.steps) + self.unknown_ms
+        return max(0.0, self.latency_ms - known)
 
     @property
     def whole(self) -> StepProfile:
@@ -161,20 +150,21 @@ class Profile:
         """What makes the profile doubtful."""
         found = []
         if self.slowdown > SLOWED:
+            slower, each = percent(self.slowdown), f"{self.overhead_us:.1f} µs"
             found.append(
-                f"{name}: the profiler slows it by {percent(self.slowdown)}, mostly its small operators, so their "
-                "shares are upper limits"
+                f"{name}: the profiler slows it by {slower}, and {each} were taken off every node, so shares are "
+                "estimates; larger models are slowed less"
             )
-        if self.unknown_ms > UNKNOWN * self.nodes_ms:
-            share = percent(self.unknown_ms / self.nodes_ms)
+        if self.unknown_ms > UNKNOWN * self.latency_ms:
+            share = percent(self.unknown_ms / self.latency_ms)
             found.append(f"{name}: {share} of its time is in {self.unknown_nodes} nodes of no known step")
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; times of steps are scaled, `scale` says by what."""
+        """For JSON."""
         names = (
             *("bucket", "batch", "runs", "latency_ms", "profiled_ms", "slowdown", "nodes_ms"),
-            *("scale", "between_ms", "unknown_ms", "unknown_nodes"),
+            *("overhead_us", "between_ms", "unknown_ms", "unknown_nodes"),
         )
         whole = self.whole
         return {
@@ -197,13 +187,28 @@ def _step_as_dict(step: StepProfile, machine: Machine) -> dict[str, Any]:
     }
 
 
+def without_overhead(times: Mapping[str, float], latency_ms: float) -> tuple[dict[str, float], float]:
+    """Times of nodes that add up to at most `latency_ms`, and what was taken off each, all in ms.
+
+    No node takes less than nothing: those that would are 0, and the others give the more.
+    """
+    rising, off = sorted(times.values()), 0.0
+    for kept in range(len(rising), 0, -1):  # the slowest nodes, which pay
+        off = (sum(rising[-kept:]) - latency_ms) / kept
+        if off <= rising[-kept]:
+            break
+    off = max(0.0, off)
+    return {name: max(0.0, ms - off) for name, ms in times.items()}, off
+
+
 def profiled_steps(
-    names: Sequence[str], macs: Sequence[int], parts: Sequence[tuple[int, str, int, float]]
+    names: Sequence[str], macs: Sequence[int], nodes: Sequence[tuple[Node, float]]
 ) -> tuple[StepProfile, ...]:
-    """Steps of nodes, each given by the number of its step, its kind, its bytes of weights and its milliseconds."""
+    """Steps from their nodes, each with its milliseconds."""
     found = []
     for number, name in enumerate(names):
-        own = [part for part in parts if part[0] == number]
-        ms = {kind: sum(part[3] for part in own if part[1] == kind) for kind in KINDS}
-        found.append(StepProfile(name, ms, len(own), macs[number], sum(part[2] for part in own)))
+        own = [(node, ms) for node, ms in nodes if node.step == number]
+        by_kind = {kind: sum(ms for node, ms in own if node.kind == kind) for kind in KINDS}
+        size = sum(node.weight_bytes for node, _ in own)
+        found.append(StepProfile(name, by_kind, len(own), macs[number], size))
     return tuple(found)

@@ -22,15 +22,14 @@ def profile_result(name: str, profile: Profile) -> str:
     shares = ", ".join(
         f"{percent(ms / profile.latency_ms)} {_TITLES[kind]}" for kind, ms in profile.whole.ms.items()
     )
-    return f"The time of {name} by the profiler: {shares}, {percent(_left(profile))} outside of nodes or of no known step."
+    left = percent(_left(profile))
+    return f"The time of {name} by the profiler: {shares}, {left} outside of nodes or of no known step."
 
 
 def time_table(name: str, profile: Profile) -> Table:
     """Milliseconds of each step, and the share of each kind in them."""
     rows = [_time_row(step, profile.latency_ms) for step in (*profile.steps, profile.whole)]
-    rows.append(
-        _left_row(f"{profile.unknown_nodes} nodes of no step", profile.unknown_ms * profile.scale, profile)
-    )
+    rows.append(_left_row(f"{profile.unknown_nodes} nodes of no step", profile.unknown_ms, profile))
     rows.append(_left_row("outside of nodes", profile.between_ms, profile))
     kinds = "; ".join(f"{_TITLES[kind]}: {words}" for kind, words in KINDS.items())
     columns = ("step", "ms", "of all", *_TITLES.values(), "nodes")
@@ -54,10 +53,11 @@ def bound_table(name: str, profile: Profile) -> Table:
     machine = profile.machine
     columns = ("step", "MACs", "weights MB", "GMAC/s", "GB/s", "bound by")
     caption = (
-        f"percent of what this machine can in ONNX Runtime, in the same run: {three_digits(machine.gmacs_per_s)} GMAC/s "
-        f"(a large product in {machine.products_in}) and {three_digits(machine.gb_per_s)} GB/s ({machine.read_by} over "
-        f"{machine.read_mib:.0f} MiB, more than the caches hold); of small operators, percent of the step's time. "
-        "GB/s: weights that the step's products read"
+        "percent of what this machine can in ONNX Runtime, measured in the same run: "
+        f"{three_digits(machine.gmacs_per_s)} GMAC/s (a large product in {machine.products_in}) and "
+        f"{three_digits(machine.gb_per_s)} GB/s ({machine.read_by} over {machine.read_mib:.0f} MiB, more than the "
+        "caches hold); of small operators, percent of the step's time; none alone: neither is half used. GB/s: "
+        "weights that the step's products read"
     )
     return Table(f"What bounds {name}", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
@@ -90,17 +90,21 @@ def _left_row(what: str, ms: float, profile: Profile) -> tuple[str, ...]:
 
 
 def _left(profile: Profile) -> float:
-    return (profile.between_ms + profile.unknown_ms * profile.scale) / profile.latency_ms
+    return (profile.between_ms + profile.unknown_ms) / profile.latency_ms
 
 
 def _checked(profile: Profile) -> str:
     """How the profiler's sum compares with the latency, and what was done about it."""
-    scaled = f"times are scaled by {profile.scale:.2f}" if profile.scale < 1 else "times are not scaled"
+    taken = (
+        f"{profile.overhead_us:.1f} µs are taken off each node"
+        if profile.overhead_us
+        else "nothing is taken off"
+    )
     slower = f"{100 * profile.slowdown:+.0f} %"
     return (
         f"Without the profiler a run takes {three_digits(profile.latency_ms)} ms, with it "
         f"{three_digits(profile.profiled_ms)} ms ({slower}), of which nodes {three_digits(profile.nodes_ms)} ms: "
-        f"{scaled}; {profile.runs} runs, the middle half of them counts"
+        f"{taken}; {profile.runs} runs, the middle half of them counts"
     )
 
 
