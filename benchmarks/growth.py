@@ -204,7 +204,7 @@ def _exported(
         if not checkpoint.exists():
             save_checkpoint(init_model(config, seed=0), checkpoint)
         plan = plan_of(config, buckets, checkpoint)
-        export(checkpoint, bundle, plan=plan, limit=1, allow_worse=True, **how)
+        export(checkpoint, bundle, plan=plan, limit=1, **how)
     return bundle
 
 

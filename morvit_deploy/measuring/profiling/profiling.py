@@ -80,7 +80,7 @@ def profile_bundle(
         runs = sum(len(block.ms) for block in profiled.blocks)
         found = times(runs)
     latency_ms = _typical_ms(plain)
-    times_of, off_ms = without_overhead(found, latency_ms)
+    times_of, off_ms, scale = without_overhead(found, latency_ms)
     known = {
         name: (nodes[name], ms)
         for name, ms in times_of.items()
@@ -96,6 +96,7 @@ def profile_bundle(
         profiled_ms=_typical_ms(profiled),
         nodes_ms=sum(found.values()),
         overhead_us=1e3 * off_ms,
+        scale=scale,
         steps=profiled_steps(steps.names, steps.macs, list(known.values())),
         unknown_ms=sum(unknown),
         unknown_nodes=len(unknown),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MEMORY, CACHES, BY_PRODUCTS, SMALL, NONE = "memory", "caches", "products", "small operators", "none alone"
 HALF = 0.5  # of the time, or of what the machine can: less than that bounds nothing
+SHORT = 0.1  # share of the nodes that may take less than the profiler's part
 CACHED = 1.1  # × the memory's rate: faster than that, weights were not read from memory
 SLOWED = 0.25  # share by which the profiler may slow a run before shares are doubtful
 UNKNOWN = 0.02  # share of the time in nodes of no known step before a warning
@@ -111,7 +112,8 @@ class Profile:
     """Where the time of a bundle goes; times in ms of one run of a batch.
 
     The profiler gathers what it writes of a node while it times the node. If the sum of all nodes is longer than a
-    run without it, the same time is taken off every node, so that they add up to that run.
+    run without it, the same time is taken off every node, at most that of the shortest, and the rest is scaled, so
+    that all add up to that run.
     """
 
     bucket: str
@@ -121,6 +123,7 @@ class Profile:
     profiled_ms: float  # median with it
     nodes_ms: float  # sum of all nodes, as the profiler measured them
     overhead_us: float  # taken off every node
+    scale: float  # factor on what is left
     steps: tuple[StepProfile, ...]
     unknown_ms: float  # in nodes of no known step
     unknown_nodes: int
@@ -150,10 +153,9 @@ class Profile:
         """What makes the profile doubtful."""
         found = []
         if self.slowdown > SLOWED:
-            slower, each = percent(self.slowdown), f"{self.overhead_us:.1f} µs"
             found.append(
-                f"{name}: the profiler slows it by {slower}, and {each} were taken off every node, so shares are "
-                "estimates; larger models are slowed less"
+                f"{name}: the profiler slows it by {percent(self.slowdown)}, so its shares are estimates; larger "
+                "models are slowed less"
             )
         if self.unknown_ms > UNKNOWN * self.latency_ms:
             share = percent(self.unknown_ms / self.latency_ms)
@@ -164,7 +166,7 @@ class Profile:
         """For JSON."""
         names = (
             *("bucket", "batch", "runs", "latency_ms", "profiled_ms", "slowdown", "nodes_ms"),
-            *("overhead_us", "between_ms", "unknown_ms", "unknown_nodes"),
+            *("overhead_us", "scale", "between_ms", "unknown_ms", "unknown_nodes"),
         )
         whole = self.whole
         return {
@@ -187,18 +189,20 @@ def _step_as_dict(step: StepProfile, machine: Machine) -> dict[str, Any]:
     }
 
 
-def without_overhead(times: Mapping[str, float], latency_ms: float) -> tuple[dict[str, float], float]:
-    """Times of nodes that add up to at most `latency_ms`, and what was taken off each, all in ms.
+def without_overhead(times: Mapping[str, float], latency_ms: float) -> tuple[dict[str, float], float, float]:
+    """Times of nodes that add up to at most `latency_ms`; what was taken off each, in ms, and the factor on the rest.
 
-    No node takes less than nothing: those that would are 0, and the others give the more.
+    The profiler's part is the same for every node, so it is no longer than the shortest nodes.
     """
-    rising, off = sorted(times.values()), 0.0
-    for kept in range(len(rising), 0, -1):  # the slowest nodes, which pay
-        off = (sum(rising[-kept:]) - latency_ms) / kept
-        if off <= rising[-kept]:
-            break
-    off = max(0.0, off)
-    return {name: max(0.0, ms - off) for name, ms in times.items()}, off
+    if not times:
+        return {}, 0.0, 1.0
+    excess = max(0.0, sum(times.values()) - latency_ms)
+    short = sorted(times.values())[int(SHORT * len(times))]
+    off = min(excess / len(times), short)
+    left = {name: max(0.0, ms - off) for name, ms in times.items()}
+    total = sum(left.values())
+    factor = min(1.0, latency_ms / total) if total else 1.0
+    return {name: factor * ms for name, ms in left.items()}, off, factor
 
 
 def profiled_steps(

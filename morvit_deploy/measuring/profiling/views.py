@@ -95,11 +95,8 @@ def _left(profile: Profile) -> float:
 
 def _checked(profile: Profile) -> str:
     """How the profiler's sum compares with the latency, and what was done about it."""
-    taken = (
-        f"{profile.overhead_us:.1f} µs are taken off each node"
-        if profile.overhead_us
-        else "nothing is taken off"
-    )
+    taken = f"{profile.overhead_us:.1f} µs are taken off each node and the rest times {profile.scale:.2f}"
+    taken = taken if profile.nodes_ms > profile.latency_ms else "nothing is taken off"
     slower = f"{100 * profile.slowdown:+.0f} %"
     return (
         f"Without the profiler a run takes {three_digits(profile.latency_ms)} ms, with it "
