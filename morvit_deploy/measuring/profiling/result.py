@@ -11,7 +11,14 @@ from morvit_deploy.measuring.profiling.kinds import ATTENTION, KINDS, PRODUCTS
 if TYPE_CHECKING:
     from morvit_deploy.measuring.profiling.nodes import Node  # reads graphs with onnx
 
-MEMORY, CACHES, BY_PRODUCTS, SMALL, NONE = "memory", "caches", "products", "small operators", "none alone"
+MEMORY, CACHES, BY_PRODUCTS, SMALL, NONE = (
+    "memory",
+    "caches",
+    "products",
+    "small operators",
+    "no single limit",
+)
+ROUND_OFF = 1e-9  # of sums of some hundred numbers
 HALF = 0.5  # of the time, or of what the machine can: less than that bounds nothing
 SHORT = 0.1  # share of the nodes that may take less than the profiler's part
 CACHED = 1.1  # × the memory's rate: faster than that, weights were not read from memory
@@ -77,7 +84,7 @@ class Bound:
             CACHES: f"bound by weights from the caches, at {memory} of what its memory can",
             BY_PRODUCTS: f"bound by products, at {products} of what this machine can",
             SMALL: f"bound by small operators, {small} of its time",
-            NONE: f"bound by none alone: memory {memory}, products {products}, small operators {small} of its time",
+            NONE: f"no single limit: memory at {memory}, products at {products}, small operators {small} of its time",
         }[self.by]
 
     @property
@@ -138,7 +145,8 @@ class Profile:
     def between_ms(self) -> float:
         """Latency outside of all nodes: the call, scheduling, and waking threads; 0 where it cannot be told apart."""
         known = sum(step.total_ms for step in self.steps) + self.unknown_ms
-        return max(0.0, self.latency_ms - known)
+        left = self.latency_ms - known
+        return left if left > ROUND_OFF * self.latency_ms else 0.0
 
     @property
     def whole(self) -> StepProfile:

@@ -56,8 +56,8 @@ def bound_table(name: str, profile: Profile) -> Table:
         "percent of what this machine can in ONNX Runtime, measured in the same run: "
         f"{three_digits(machine.gmacs_per_s)} GMAC/s (a large product in {machine.products_in}) and "
         f"{three_digits(machine.gb_per_s)} GB/s ({machine.read_by} over {machine.read_mib:.0f} MiB, more than the "
-        "caches hold); of small operators, percent of the step's time; none alone: neither is half used. GB/s: "
-        "weights that the step's products read"
+        "caches hold); of small operators, percent of the step's time; no single limit: neither rate is half "
+        "reached. GB/s: weights that the step's products read"
     )
     return Table(f"What bounds {name}", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
