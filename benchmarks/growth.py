@@ -76,7 +76,7 @@ def plan_of(config: Config, buckets: int, checkpoint: Path) -> Plan | None:
     first, patches = config.capacity, config.num_patches
     shares = [(number + 1) / buckets for number in range(buckets - 2)]
     between = [tuple(int(k + share * (patches - k)) for k in first) for share in shares]
-    thresholds = (NOBODY, *(None for _ in first[1:]))
+    thresholds = (NOBODY, *(0.0 for _ in first[1:]))
     return ladder(config, [first, *between], thresholds, checkpoint=fingerprint(checkpoint))
 
 

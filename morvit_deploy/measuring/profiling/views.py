@@ -67,7 +67,10 @@ def profile_picture(profiles: Sequence[tuple[str, Profile]]) -> Picture:
     groups = [
         (
             f"{name}: {three_digits(profile.latency_ms)} ms",
-            [(step.name, step.ms, bound_of(step, profile.machine).words) for step in profile.steps],
+            [
+                (step.name, step.ms, bound_of(step, profile.machine).words.partition(":")[0])
+                for step in profile.steps
+            ],
         )
         for name, profile in profiles
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnxruntime as ort
 import pytest
-from bucket_plans import EXPERT, threshold_ladder
+from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
 from onnx import TensorProto, helper, numpy_helper
 from tiny_models import make_config
 
@@ -37,6 +37,8 @@ from morvit_deploy.measuring.profiling.result import (
 )
 from morvit_deploy.measuring.profiling.steps import Steps, find_steps
 from morvit_deploy.measuring.views import bench_report
+from morvit_deploy.timing.loop import ms_of
+from morvit_deploy.timing.samples import Block
 
 Exported = Callable[..., Path]
 QUICK: dict[str, Any] = {"threads": 1, "runs": 10, "blocks": 1, "warmup": 1, "starts": 1}
@@ -90,12 +92,10 @@ class TestSteps:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"routing": "token_choice"},
             {"routing": "none", "sharing": "none"},
-            {"sharing": "none"},
             {"attention_scope": "all", "gate": "hard"},
         ],
-        ids=["token_choice", "dense", "no last block", "frozen keys"],
+        ids=["dense", "frozen keys"],
     )
     def test_other_routings(self, exported: Exported, changes: dict[str, Any]) -> None:
         steps, total = steps_of(exported(make_config(**changes)))
@@ -115,18 +115,20 @@ class TestSteps:
         assert third.weight_bytes > 0
 
     def test_a_bucket_of_a_graph_that_chooses_itself(self, exported: Exported) -> None:
-        folder = exported(EXPERT, plan=threshold_ladder(), with_depth=True)
+        folder = exported(EXPERT, plan=threshold_ladder())
         found = bench(folder, profile=True, **QUICK).measured[0]
         profile = found.profile
         assert profile is not None and profile.bucket in found.macs
         assert profile.whole.macs == found.macs[profile.bucket]
         assert profile.unknown_nodes == 0
 
-    def test_a_dynamic_batch(self, exported: Exported) -> None:
-        found = bench(exported(make_config(), batch="dynamic"), profile=True, batch=3, **QUICK).measured[0]
-        assert found.profile is not None
-        (macs,) = found.macs.values()
-        assert found.profile.whole.macs == 3 * macs and found.profile.batch == 3
+    def test_a_dynamic_batch_whose_buckets_are_files(self, exported: Exported) -> None:
+        folder = exported(TOKEN, plan=depth_ladder(), batch="dynamic", dispatch="host")
+        found = bench(folder, profile=True, batch=3, **QUICK).measured[0]
+        profile = found.profile
+        assert profile is not None and profile.unknown_nodes == 0
+        assert profile.whole.macs == 3 * found.macs[profile.bucket] and profile.batch == 3
+        assert [one.name for one in profile.steps] == ["stem", "router", "step 1", "step 2", "step 3", "head"]
 
 
 def steps_of(folder: Path) -> tuple[Steps, int]:
@@ -320,15 +322,13 @@ class TestFiles:
         assert [*(tmp_path / "scratch").iterdir()] == [] and len([*tmp_path.iterdir()]) == 1
 
 
-def test_int8_is_measured_against_int8() -> None:
-    assert onnx.helper.printable_graph(rates._large_product(True).graph).count("DequantizeLinear") == 2
-    options = find_options()
-    found = rates.Rates(options, integers=True)
+@pytest.mark.parametrize("integers", [False, True], ids=["fp32", "int8"])
+def test_rates_are_measured_in_the_arithmetic_of_the_bundle(integers: bool) -> None:
+    operators = [node.op_type for node in rates._large_product(integers).graph.node]
+    assert operators.count("DequantizeLinear") == 2 * integers
+    found = rates.Rates(ort.SessionOptions, integers=integers)
     for lane in found.lanes:
-        lane.call()
-
-
-def find_options() -> Callable[[], Any]:
-    import onnxruntime as ort
-
-    return ort.SessionOptions
+        lane.blocks.append(Block((ms_of(lane.call),)))
+    machine = found.machine()
+    assert machine.products_in == ("int8" if integers else "fp32")
+    assert machine.gmacs_per_s > 0 and machine.read_by in (rates.BY_PRODUCTS, rates.BY_SUM)
