@@ -198,6 +198,8 @@ def _buckets(folder: Path, buckets: int, tell: Callable[[str], None]) -> Path:
 def _exported(
     folder: Path, name: str, config: Config, tell: Callable[[str], None], *, buckets: int = 1, **how: Any
 ) -> Path:
+    if config == config_of() and buckets == 1 and not how:
+        name = "base"  # the point that three axes share
     bundle, checkpoint = folder / name, folder / f"{name}-checkpoint"
     if not (bundle / MANIFEST).is_file():
         tell(f"exporting {name}")

@@ -159,6 +159,20 @@ def test_profile_is_printed_in_80_columns(tiny_bundle: Path, monkeypatch: pytest
     assert max(map(len, ended.stdout.splitlines())) <= 80
 
 
+def test_profile_writes_its_picture_beside_the_numbers(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "weights_mib", lambda caches: 1.0)
+    out, picture = tmp_path / "bench.json", tmp_path / "bench.profile.svg"
+    picture.write_text("<svg>mine</svg>")
+    for force in ((), ("--force",)):
+        assert "bench.profile.svg" in only_message(run(tiny_bundle, "--profile", "-o", out, *force, *QUICK))
+    picture.unlink()
+    for force in ((), ("--force",)):
+        assert run(tiny_bundle, "--profile", "-o", out, *force, *QUICK).exit_code == 0
+    assert picture.read_text().startswith("<svg") and json.loads(out.read_text())["bundles"][0]["profile"]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -16,13 +16,15 @@ from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_files, no_file, of_format, write_text
+from morvit_deploy.files import check_files, is_own_svg, no_file, of_format, write_together
 
 if TYPE_CHECKING:
+    from morvit_deploy.report import Picture
     from morvit_deploy.timing.result import Result
 
 
 Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
+PICTURE = ".profile.svg"
 IS_RESULT = of_format("morvit-bench/")
 
 
@@ -180,7 +182,14 @@ class Written(Group):
     """How the result is shown, and the file that keeps it."""
 
     panel = OUTPUT
-    out: Annotated[Path | None, Help("JSON file to write, with every raw sample.", "FILE", short="-o")] = None
+    out: Annotated[
+        Path | None,
+        Help(
+            "JSON file to write, with every raw sample; with --profile also a picture beside it.",
+            "FILE",
+            short="-o",
+        ),
+    ] = None
     force: Force = False
     json: Json = False
 
@@ -300,24 +309,38 @@ class BenchWords:
             config = open_manifest(self.folders[0]).config
             say_opened(open_images(self.measured.images, config, exif=self.measured.exif))
 
-    def keep(self, result: Result[Any]) -> None:
-        """Print the warnings, and write the file of --out."""
+    def keep(self, result: Result[Any], picture: Picture | None = None) -> None:
+        """Print the warnings, and write the file of --out, perhaps with a picture beside it."""
         self.say_images()
         warn(result.warnings)
         if self.out is not None:
-            self.write(result)
+            self.write(result, picture)
 
     def check_out(self) -> None:
         """OutputError unless --out can be written, before anything is measured."""
         if self.out is not None:
             inputs = (self.bundle, *self.measured.against, self.measured.images, self.verdict.checkpoint)
-            check_files([self.out], force=self.output.force, replaces=IS_RESULT, inputs=inputs)
+            files = [self.out, *([picture_beside(self.out)] if self.measured.profile else [])]
+            check_files(files, force=self.output.force, replaces=is_bench_file, inputs=inputs)
 
-    def write(self, result: Result[Any]) -> None:
-        """Write the file of --out."""
+    def write(self, result: Result[Any], picture: Picture | None = None) -> None:
+        """Write the file of --out, and a picture beside it."""
         assert self.out is not None
         text = json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n"
-        write_text(self.out, text, replaces=IS_RESULT if self.output.force else no_file)
+        contents = {self.out: text.encode()}
+        if picture is not None and picture.content is not None:
+            contents[picture_beside(self.out)] = picture.content
+        write_together(contents, replaces=is_bench_file if self.output.force else no_file)
+
+
+def picture_beside(out: Path) -> Path:
+    """The file of a profile's picture: bench.profile.svg beside bench.json."""
+    return out.with_name(f"{out.stem}{PICTURE}") if out.name else out  # a folder, which is refused
+
+
+def is_bench_file(path: Path) -> bool:
+    """Is it a file that `bench` wrote?"""
+    return is_own_svg(path) if path.name.endswith(PICTURE) else IS_RESULT(path)
 
 
 def given(options: Mapping[str, object]) -> str:

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from morvit_deploy.files import OWN_SVG
 from morvit_deploy.report import Picture, three_digits
 
 WIDTH, ROW, TITLE, MARGIN = 440, 46, 34, 12  # pixels, readable on a phone; a row is a label above its bar
@@ -28,7 +29,8 @@ def stacked(title: str, groups: Sequence[tuple[str, Sequence[Row]]], kinds: Mapp
             top += ROW
     content = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
-        f'font-family="system-ui,sans-serif"><rect width="{WIDTH}" height="{top}" fill="#fff"/>{"".join(drawn)}</svg>'
+        f'font-family="system-ui,sans-serif">{OWN_SVG}<rect width="{WIDTH}" height="{top}" fill="#fff"/>'
+        f"{''.join(drawn)}</svg>"
     )
     return Picture(title, Path("profile.svg"), "", content.encode(), chart=True)
 
