@@ -48,7 +48,8 @@ from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, Form
 from morvit_deploy.measuring.payoff.result import Contender, Match
 from morvit_deploy.measuring.payoff.views import match_table, payoff_table
-from morvit_deploy.measuring.profiling.result import Machine, Profile, StepProfile
+from morvit_deploy.measuring.profiling.bounds import Machine, StepProfile
+from morvit_deploy.measuring.profiling.result import Profile
 from morvit_deploy.measuring.profiling.views import profile_tables
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint

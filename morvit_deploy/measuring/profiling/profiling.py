@@ -20,10 +20,11 @@ from morvit_deploy.exporters.onnx.graphs.macs import at_batch
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.machine.extras import require
 from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.measuring.profiling.bounds import Machine
 from morvit_deploy.measuring.profiling.events import node_times
 from morvit_deploy.measuring.profiling.nodes import Node, find_nodes
 from morvit_deploy.measuring.profiling.rates import Rates
-from morvit_deploy.measuring.profiling.result import Machine, Profile, profiled_steps, without_overhead
+from morvit_deploy.measuring.profiling.result import Profile, profiled_steps, without_overhead
 from morvit_deploy.measuring.profiling.steps import find_steps
 from morvit_deploy.timing.loop import Amount, CallLane, Calls, Stages, measure
 

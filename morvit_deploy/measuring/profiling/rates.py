@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from morvit_deploy.measuring.profiling.result import Machine
+from morvit_deploy.measuring.profiling.bounds import Machine
 from morvit_deploy.timing.loop import CallLane
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from morvit_deploy.measuring.profiling.bounds import StepProfile, bound_of, percent
 from morvit_deploy.measuring.profiling.kinds import KINDS
 from morvit_deploy.measuring.profiling.picture import stacked
-from morvit_deploy.measuring.profiling.result import Profile, StepProfile, bound_of, percent
+from morvit_deploy.measuring.profiling.result import Profile
 from morvit_deploy.report import Picture, Table, count, three_digits
 
 _TITLES = {"products": "products", "attention": "attention", "movement": "moves", "rest": "rest"}

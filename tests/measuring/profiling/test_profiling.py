@@ -24,17 +24,12 @@ from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.devices import DEVICES
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.profiling import profiling, rates
+from morvit_deploy.measuring.profiling.bounds import Machine, StepProfile, bound_of
 from morvit_deploy.measuring.profiling.events import node_times
 from morvit_deploy.measuring.profiling.kinds import ATTENTION, KINDS, MOVEMENT, PRODUCTS, REST
 from morvit_deploy.measuring.profiling.nodes import find_nodes
 from morvit_deploy.measuring.profiling.rates import weights_mib
-from morvit_deploy.measuring.profiling.result import (
-    Machine,
-    Profile,
-    StepProfile,
-    bound_of,
-    without_overhead,
-)
+from morvit_deploy.measuring.profiling.result import Profile, without_overhead
 from morvit_deploy.measuring.profiling.steps import Steps, find_steps
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.timing.loop import ms_of
