@@ -89,4 +89,4 @@ def _bytes(weight: onnx.TensorProto) -> int:
     import onnx
 
     itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
-    return math.prod(weight.dims) * itemsize
+    return int(math.prod(weight.dims)) * itemsize
