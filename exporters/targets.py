@@ -72,6 +72,8 @@ class Target:
     needs: Needs
     exporter: str  # place of its Exporter
     runner: str  # place of `open(folder, manifest, threads, probes, bucket) -> Runner`
+    # place of `profiled(folder, manifest, threads, bucket)`, for `bench --profile`: a plain graph, and its options
+    profiled: str | None = None
     # place of `required(folder, manifest) -> dict`: library to the oldest release that runs the bundle
     required: str | None = None
     board_files: str | None = None  # place of `board_files(bundle, manifest) -> BoardFiles`, if boards run it
@@ -131,6 +133,16 @@ class Target:
                 f"{not_importable(library, error)}; `morvit-deploy doctor` lists what works here"
             ) from error
         return runner
+
+    def load_profiled(self) -> Callable[..., tuple[Any, Callable[[], Any]]]:
+        """`profiled(folder, manifest, threads, bucket)`; TargetError where ONNX Runtime does not run the target."""
+        if self.profiled is None:
+            able = ", ".join(target.name for target in targets().values() if target.profiled)
+            raise TargetError(
+                f"target {self.name} has no profile by ONNX Runtime; targets that have one: {able}"
+            )
+        found: Callable[..., tuple[Any, Callable[[], Any]]] = _load(self.profiled)
+        return found
 
     def required_by(self, folder: Path, manifest: Manifest) -> dict[str, str]:
         """Library to the oldest release that runs a bundle; empty where nothing is known of it."""

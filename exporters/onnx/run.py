@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morvit_deploy.agent.core.running import Runner
-from morvit_deploy.agent.run_ort import OrtRunner, check_onnxruntime
+from morvit_deploy.agent.run_ort import OrtRunner, check_onnxruntime, session_options
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.session import HostDispatch
 from morvit_deploy.errors import BundleError
@@ -17,6 +19,7 @@ from morvit_deploy.machine.this import checked_threads
 
 if TYPE_CHECKING:
     import onnx  # named only
+    from onnxruntime import SessionOptions
 
 
 def open_onnx(
@@ -51,6 +54,16 @@ def open_onnx(
         return OnnxRunner(folder / files[name], *settings, alone=False, integers=integers)
 
     return HostDispatch(manifest, stem, trunk)
+
+
+def profiled(
+    folder: Path, manifest: Manifest, threads: int, bucket: str
+) -> tuple[onnx.ModelProto, Callable[[], SessionOptions]]:
+    """One bucket as a plain graph, and a function that makes the options of sessions that run it."""
+    integers = multiplies_integers(manifest)
+    return alone(folder, manifest, bucket, False), partial(
+        session_options, folder, threads, integers=integers
+    )
 
 
 def check_installed(folder: Path, manifest: Manifest) -> None:

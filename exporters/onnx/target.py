@@ -14,6 +14,7 @@ TARGET = Target(
     ),
     exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
     runner="morvit_deploy.exporters.onnx.run:open_onnx",
+    profiled="morvit_deploy.exporters.onnx.run:profiled",
     form="morvit_deploy.exporters.onnx.form:OnnxForm",
     required="morvit_deploy.exporters.onnx.releases:required",
     board_files="morvit_deploy.exporters.onnx.board:board_files",

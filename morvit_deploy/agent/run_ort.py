@@ -37,12 +37,7 @@ class OrtRunner(Runner):
         alone: bool = True,
         integers: bool = True,
     ) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
-        options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
-        options.add_session_config_entry(NO_INTEGER_KERNELS, "0" if integers else "1")
+        options = session_options(folder, threads, alone=alone, integers=integers)
         if not integers:
             self.runtime += NOT_INTEGERS
         try:
@@ -61,6 +56,19 @@ class OrtRunner(Runner):
 
     def close(self) -> None:
         del self.session
+
+
+def session_options(
+    folder: Path, threads: int, *, alone: bool = True, integers: bool = True
+) -> ort.SessionOptions:
+    """The options of an `OrtRunner`; weights are read from `folder`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+    options.add_session_config_entry(_STOP_SPINNING, "0" if alone else "1")
+    options.add_session_config_entry(NO_INTEGER_KERNELS, "0" if integers else "1")
+    return options
 
 
 def check_onnxruntime(lowest: str | None, what: str) -> None:

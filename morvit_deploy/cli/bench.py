@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @command(
     "bench",
     "morvit-deploy bench build/my-model-onnx --against build/baseline --images photos",
+    "morvit-deploy bench build/my-model-onnx --profile",
     "morvit-deploy bench build/my-model-trt --device jetson --host user@jetson -o bench.json",
     "morvit-deploy bench build/my-model-onnx --device browser --listen",
 )
@@ -79,6 +80,7 @@ def _measure(words: BenchWords, ssh: Ssh) -> None:
     if is_verdict:
         check_here(words.device)  # before a bundle is looked for
     found = find_device(words.device, host=ssh.host is not None)
+    words.check_profile()
     place = ssh.place(here=found.remote and ssh.host is None)
     if found.measured_by == APPLE or writes:
         run_apple(words)
@@ -92,7 +94,7 @@ def _measure(words: BenchWords, ssh: Ssh) -> None:
         result, report = _payoff(words)
     else:
         result, report = _bench(words, place)
-    words.keep(result)
+    words.keep(result, report.picture if words.measured.profile else None)
     if words.measured.images is None and not is_verdict:  # which warns of more than that
         note("no --images given; measured on synthetic pictures")
     emit(report, result.as_dict(), words.output.json)
@@ -109,8 +111,9 @@ def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:
         with working("opening the bundle") as (tell, progress):
             result = measure(
                 folders, device=device, host=host, threads=timing.threads, batch=batch, starts=starts,
-                browser=browser_of(words), tell=tell, progress=progress, **words.settings,
-            )  # fmt: skip  # two lines read better than nine
+                browser=browser_of(words), profile=words.measured.profile,
+                tell=tell, progress=progress, **words.settings,
+            )  # fmt: skip  # three lines read better than ten
     except LostError as lost:
         if host is not None:
             _keep(lost.partial, words)

@@ -10,10 +10,12 @@ from morvit_deploy.files.checks import Place, check_files, check_outside
 from morvit_deploy.files.locks import locked_folder, temporary
 from morvit_deploy.files.ours import (
     OWN_PNG,
+    OWN_SVG,
     any_file,
     files_in,
     is_ours,
     is_own_png,
+    is_own_svg,
     no_file,
     of_format,
     own_list,
@@ -29,6 +31,7 @@ from morvit_deploy.files.publishing import (
 
 __all__ = [
     "OWN_PNG",
+    "OWN_SVG",
     "Place",
     "any_file",
     "check_files",
@@ -37,6 +40,7 @@ __all__ = [
     "files_in",
     "is_ours",
     "is_own_png",
+    "is_own_svg",
     "locked_folder",
     "make_readable",
     "new_folder",

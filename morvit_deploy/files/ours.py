@@ -18,6 +18,7 @@ Replaces = Callable[[Path], bool]  # may this file be replaced?
 
 
 OWN_PNG = {"Software": "morvit-deploy"}  # text in our pictures
+OWN_SVG = "<!-- morvit-deploy -->"  # the same in a drawing
 LITTER = (
     ".DS_Store",
     "._*",
@@ -63,6 +64,13 @@ def is_own_png(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_PNG_HEAD)
     return head.startswith(b"\x89PNG") and b"tEXtSoftware\0morvit-deploy" in head
+
+
+def is_own_svg(path: Path) -> bool:
+    """Is it a drawing with the comment `OWN_SVG`?"""
+    with path.open("rb") as file:
+        head = file.read(_PNG_HEAD)
+    return head.startswith(b"<svg") and OWN_SVG.encode() in head
 
 
 def of_format(format: str) -> Replaces:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, overload
 from morvit_deploy.errors import ConfigError, TargetError
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.measuring.board.bench import bench_remote
-from morvit_deploy.measuring.core.devices import APPLE, BROWSER, CUDA, Device, find_device
+from morvit_deploy.measuring.core.devices import APPLE, BROWSER, CUDA, Device, check_profile, find_device
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import BenchRequest
 from morvit_deploy.measuring.core.results import BenchResult
@@ -46,6 +46,7 @@ class BenchKeywords(TypedDict, total=False):
     phone: str | None
     team: str | None
     browser: str | Browser | None
+    profile: bool
     tell: Callable[[str], None]
     progress: Callable[[float], None]
 
@@ -80,6 +81,7 @@ def bench(
     phone: str | None = None,
     team: str | None = None,
     browser: str | Browser | None = None,
+    profile: bool = False,
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> BenchResult | CudaResult:
@@ -96,6 +98,8 @@ def bench(
     chooses a bucket for each image, the buckets are measured too: see `Mix`. On Apple devices one Core ML bundle is
     measured for each of `compute_units` (default: all); `phone` and `team` say which iPhone, and who signs the app.
     `browser` is the program to start, or a `Browser` with options (default: the one that opens the printed URL).
+    With `profile`, on "cpu", each result also has its time by step of the model, and what bounds each step: see
+    `Profile`.
     `tell` is called with each stage, `progress` with the share done.
 
     Raises ParityError where the device returns other logits than expected, ConfigError for a keyword that the device
@@ -111,6 +115,8 @@ def bench(
         "compute_units": compute_units, "phone": phone, "team": team, "browser": browser,
     }  # fmt: skip  # a list of names
     _check_keywords(device, found, local)
+    if profile:
+        check_profile(device)
     folders = (*folders_of(bundles), *(folders_of(against) if against else ()))
     if found.measured_by == APPLE:
         from morvit_deploy.measuring.apple.bench import bench_apple
@@ -132,7 +138,9 @@ def bench(
             progress=progress,
         )  # fmt: skip  # two lines read better than nine
     stages = Stages(tell, progress, parts_of(len(folders), amount))
-    request = BenchRequest(folders, device, Source(images, upscale, batch, exif), amount, threads, stages)
+    request = BenchRequest(
+        folders, device, Source(images, upscale, batch, exif), amount, threads, stages, profile
+    )
     if found.measured_by == BROWSER:
         from morvit_deploy.measuring.browser.bench import bench_browser
         from morvit_deploy.measuring.browser.options import Browser

@@ -11,6 +11,7 @@ from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
 from morvit_deploy.measuring.browser.views import browser_rows
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
+from morvit_deploy.measuring.profiling.views import profile_picture, profile_result, profile_tables
 from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
 
 _MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly"}  # kind to its column
@@ -19,11 +20,13 @@ _MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly
 def bench_report(result: BenchResult) -> Report:
     """All tables of one measurement."""
     ratios = [ratio_table(result)] if result.ratios else []
-    named = zip(short_names(result), result.measured, strict=True)
+    named = list(zip(short_names(result), result.measured, strict=True))
+    profiles = [(name, one.profile) for name, one in named if one.profile]
     tables = [
         latency_table(result),
         *ratios,
         *(table for name, one in named if one.mix for table in mix_tables(name, one.mix)),
+        *(table for name, profile in profiles for table in profile_tables(name, profile)),
         start_table(result),
         cost_table(result),
         *([energy] if (energy := energy_table(short_names(result), result.measured)) else []),
@@ -31,7 +34,9 @@ def bench_report(result: BenchResult) -> Report:
     ]
     times = [one.latency_ms["p50"] / one.batch for one in result.measured]
     rows = [(name, ms, f"{three_digits(ms)} ms") for name, ms in zip(short_names(result), times, strict=True)]
-    return Report("Measurement", list(tables), _result(result), bars("Median time of an image", rows))
+    sentences = [_result(result), *(profile_result(name, profile) for name, profile in profiles)]
+    picture = profile_picture(profiles) if profiles else bars("Median time of an image", rows)
+    return Report("Measurement", list(tables), " ".join(sentences), picture)
 
 
 def _result(result: BenchResult) -> str:

@@ -11,6 +11,7 @@ from bucket_plans import EXPERT, threshold_ladder
 from typer.testing import CliRunner, Result
 
 from morvit_deploy.cli import app
+from morvit_deploy.measuring.profiling import rates
 from morvit_deploy.model.config import load_config
 
 QUICK = ("--threads", "1", "--runs", "10", "--blocks", "2", "--warmup", "1", "--starts", "1")
@@ -147,3 +148,44 @@ def test_what_is_for_the_verdict_alone(tiny_bundle: Path, words: tuple[str, ...]
 
 def test_batch_of_a_bundle_of_fixed_batch(adaptive: Path) -> None:
     assert "--batch dynamic" in " ".join(only_message(run(adaptive, "--batch", "8", *QUICK)).split())
+
+
+def test_profile_is_printed_in_80_columns(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "weights_mib", lambda caches: 1.0)
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run(tiny_bundle, "--profile", *QUICK)
+    assert ended.exit_code == 0
+    assert "Time of bundle, bucket topk" in ended.stdout and "What bounds bundle" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+def test_profile_writes_its_picture_beside_the_numbers(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "weights_mib", lambda caches: 1.0)
+    out, picture = tmp_path / "bench.json", tmp_path / "bench.profile.svg"
+    picture.write_text("<svg>mine</svg>")
+    for force in ((), ("--force",)):
+        assert "bench.profile.svg" in only_message(run(tiny_bundle, "--profile", "-o", out, *force, *QUICK))
+    picture.unlink()
+    for force in ((), ("--force",)):
+        assert run(tiny_bundle, "--profile", "-o", out, *force, *QUICK).exit_code == 0
+    assert picture.read_text().startswith("<svg") and json.loads(out.read_text())["bundles"][0]["profile"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--device", "ssh", "--host", "user@board"), "install this package on the board"),
+        (("--device", "browser"), "the browser's own performance panel"),
+        (("--device", "cuda"), "trtexec --loadEngine=FILE --dumpProfile"),
+        (("--verdict", "--checkpoint", "x"), "--profile explains one bundle, and --verdict compares"),
+        (("--emit-project", "x"), "--profile measures and --emit-project does not"),
+        (("--runs", "1"), "--runs"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_profile_where_there_is_none(tiny_bundle: Path, options: tuple[str, ...], expected: str) -> None:
+    ended = run(tiny_bundle, "--profile", *options)
+    assert ended.exit_code == 2 and ended.stdout == ""
+    assert expected in " ".join(ended.stderr.split())

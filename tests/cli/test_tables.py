@@ -48,6 +48,9 @@ from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, Form
 from morvit_deploy.measuring.payoff.result import Contender, Match
 from morvit_deploy.measuring.payoff.views import match_table, payoff_table
+from morvit_deploy.measuring.profiling.bounds import Machine, StepProfile
+from morvit_deploy.measuring.profiling.result import Profile
+from morvit_deploy.measuring.profiling.views import profile_tables
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.precision import Lowering
@@ -108,6 +111,33 @@ def approximations(approximation: Path) -> Made:
     yield exporting.export_report(approximation, open_manifest(approximation), verification)
 
 
+def profile() -> Profile:
+    """Steps of every length that a table has room for."""
+    names = ("stem", "first", *(f"step {number}" for number in range(1, 11)), "last", "head")
+    ms = {"products": 20.1, "attention": 0.1, "movement": 0.05, "rest": 0.04}
+    steps = tuple(StepProfile(name, ms, 30, 583_500_000, 28_300_000) for name in names)
+    rest = (
+        StepProfile("step 24", {"rest": 1.0}, 1, 0, 0),
+        StepProfile("layer 12", {"products": 9.0}, 1, 0, 0),
+    )
+    machine = Machine(74.3, "fp32", 24.7, "products of one row", 128.0)
+    latency_ms = sum(step.total_ms for step in (*steps, *rest))
+    return Profile(
+        "full",
+        1,
+        60,
+        latency_ms,
+        1.1 * latency_ms,
+        1.05 * latency_ms,
+        6.4,
+        0.98,
+        (*steps, *rest),
+        0.1,
+        3,
+        machine,
+    )
+
+
 def measurements(ladder: Path) -> Made:
     result = bench([ladder, ladder], threads=1, runs=10, blocks=1, warmup=0, starts=1)
     yield bench_report(result)
@@ -124,6 +154,7 @@ def measurements(ladder: Path) -> Made:
     yield payoff_table(payoff)
     yield match_table(match)
     runtime = "TensorRT 10.3.0 on NVIDIA Jetson AGX Orin Developer Kit"
+    yield from profile_tables("digits-expert", profile())
     timing = Timing("b", 8, (Block((1.0, 2.0)), Block((3.0,))), "b", "model", runtime, True, False)
     yield cuda_report(CudaResult("cuda", (timing,), {"timed": "by events"}))
 

@@ -70,10 +70,11 @@ def infer_shapes(model: onnx.ModelProto) -> Shapes:
 def count_macs(model: onnx.ModelProto) -> int:
     """MACs of every MatMul, Gemm and Conv in one run; ValueError on an unknown shape."""
     shapes = infer_shapes(model)
-    return sum(_node_macs(node, shapes) for node in model.graph.node)
+    return sum(node_macs(node, shapes) for node in model.graph.node)
 
 
-def _node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
+def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """MACs of one node; 0 for one that is no product. ValueError on an unknown shape."""
     if node.op_type not in PRODUCTS:
         return 0
     out, weight = _known(node.output[0], shapes), _known(node.input[1], shapes)

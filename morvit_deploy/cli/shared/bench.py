@@ -16,13 +16,15 @@ from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_files, no_file, of_format, write_text
+from morvit_deploy.files import check_files, is_own_svg, no_file, of_format, write_together
 
 if TYPE_CHECKING:
+    from morvit_deploy.report import Picture
     from morvit_deploy.timing.result import Result
 
 
 Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
+PICTURE = ".profile.svg"
 IS_RESULT = of_format("morvit-bench/")
 
 
@@ -58,6 +60,13 @@ class Measured(Group):
     batch: Annotated[
         int | None, Help("Images per run, for a bundle of dynamic batch (default: 1).", least=1)
     ] = None
+    profile: Annotated[
+        bool,
+        Help(
+            "For cpu: also report where the time goes, by step of the model, and what bounds each step: memory, "
+            "products or small operators."
+        ),
+    ] = False
     tf32: Annotated[
         bool, Help("For cuda: let ONNX Runtime round the products of fp32 bundles to TF32 (default: off).")
     ] = False
@@ -173,7 +182,14 @@ class Written(Group):
     """How the result is shown, and the file that keeps it."""
 
     panel = OUTPUT
-    out: Annotated[Path | None, Help("JSON file to write, with every raw sample.", "FILE", short="-o")] = None
+    out: Annotated[
+        Path | None,
+        Help(
+            "JSON file to write, with every raw sample; with --profile also a picture beside it.",
+            "FILE",
+            short="-o",
+        ),
+    ] = None
     force: Force = False
     json: Json = False
 
@@ -220,6 +236,10 @@ class BenchWords:
     def check_verdict(self) -> None:
         """ConfigError for options that mean nothing with --verdict, or without it."""
         verdict = self.verdict
+        if verdict.verdict and self.measured.profile:
+            raise ConfigError(
+                "--profile explains one bundle, and --verdict compares several forms of it; run one after the other"
+            )
         if verdict.verdict and (self.measured.against or self.measured.batch is not None):
             raise ConfigError(
                 "--verdict chooses what to measure: leave out --against, and give --batches instead of --batch"
@@ -233,6 +253,15 @@ class BenchWords:
             raise ConfigError(
                 f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
             )
+
+    def check_profile(self) -> None:
+        """ConfigError for --profile where nothing can be profiled."""
+        if self.measured.profile:
+            from morvit_deploy.measuring.core.devices import check_profile
+
+            check_profile(self.device)
+            if self.apple.emit_project is not None:
+                raise ConfigError("--profile measures and --emit-project does not; leave one of them out")
 
     def check_local(self) -> None:
         """ConfigError for options that the device does not have."""
@@ -280,24 +309,38 @@ class BenchWords:
             config = open_manifest(self.folders[0]).config
             say_opened(open_images(self.measured.images, config, exif=self.measured.exif))
 
-    def keep(self, result: Result[Any]) -> None:
-        """Print the warnings, and write the file of --out."""
+    def keep(self, result: Result[Any], picture: Picture | None = None) -> None:
+        """Print the warnings, and write the file of --out, perhaps with a picture beside it."""
         self.say_images()
         warn(result.warnings)
         if self.out is not None:
-            self.write(result)
+            self.write(result, picture)
 
     def check_out(self) -> None:
         """OutputError unless --out can be written, before anything is measured."""
         if self.out is not None:
             inputs = (self.bundle, *self.measured.against, self.measured.images, self.verdict.checkpoint)
-            check_files([self.out], force=self.output.force, replaces=IS_RESULT, inputs=inputs)
+            files = [self.out, *([picture_beside(self.out)] if self.measured.profile else [])]
+            check_files(files, force=self.output.force, replaces=is_bench_file, inputs=inputs)
 
-    def write(self, result: Result[Any]) -> None:
-        """Write the file of --out."""
+    def write(self, result: Result[Any], picture: Picture | None = None) -> None:
+        """Write the file of --out, and a picture beside it."""
         assert self.out is not None
         text = json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n"
-        write_text(self.out, text, replaces=IS_RESULT if self.output.force else no_file)
+        contents = {self.out: text.encode()}
+        if picture is not None and picture.content is not None:
+            contents[picture_beside(self.out)] = picture.content
+        write_together(contents, replaces=is_bench_file if self.output.force else no_file)
+
+
+def picture_beside(out: Path) -> Path:
+    """The file of a profile's picture: bench.profile.svg beside bench.json."""
+    return out.with_name(f"{out.stem}{PICTURE}") if out.name else out  # a folder, which is refused
+
+
+def is_bench_file(path: Path) -> bool:
+    """Is it a file that `bench` wrote?"""
+    return is_own_svg(path) if path.name.endswith(PICTURE) else IS_RESULT(path)
 
 
 def given(options: Mapping[str, object]) -> str:

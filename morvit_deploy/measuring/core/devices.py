@@ -32,6 +32,7 @@ class Device:
         *ONLY_BROWSER,
     )  # keywords of `bench` that mean nothing there
     synonyms: tuple[str, ...] = ()  # what others call it, for "did you mean"
+    profile: str | None = None  # what to do instead where `bench --profile` cannot be done
 
 
 def _on_jetson() -> bool:
@@ -39,6 +40,7 @@ def _on_jetson() -> bool:
 
 
 APPLE = "morvit_deploy.measuring.apple.bench.bench_apple"
+_XCODE = "open the package in Xcode, whose performance report has the time of each operation"
 BROWSER = "morvit_deploy.measuring.browser.bench.bench_browser"
 CUDA = "morvit_deploy.measuring.cuda.bench.bench_cuda"
 DEVICES = {
@@ -47,21 +49,35 @@ DEVICES = {
         measured_by=CUDA,
         lacks=(*ONLY_APPLE, *ONLY_BROWSER, "threads", "starts"),
         synonyms=("gpu", "nvidia", "tensorrt"),
+        profile="profile its engine with `trtexec --loadEngine=FILE --dumpProfile --separateProfileRun`",
     ),
     "mac": Device(
         measured_by=APPLE,
         lacks=(*NOT_APPLE, *ONLY_BROWSER, "phone", "team"),
         synonyms=("macos", "macbook", "mps"),
+        profile=_XCODE,
     ),
-    "iphone": Device(measured_by=APPLE, lacks=(*NOT_APPLE, *ONLY_BROWSER), synonyms=("ios", "phone")),
+    "iphone": Device(
+        measured_by=APPLE, lacks=(*NOT_APPLE, *ONLY_BROWSER), synonyms=("ios", "phone"), profile=_XCODE
+    ),
     "jetson": Device(
-        remote=True, is_here=_on_jetson, readers=("linux", "jetson"), synonyms=("orin", "tegra")
+        remote=True,
+        is_here=_on_jetson,
+        readers=("linux", "jetson"),
+        synonyms=("orin", "tegra"),
+        profile="profile its engine there with `trtexec --loadEngine=FILE --dumpProfile --separateProfileRun`",
     ),
-    "ssh": Device(remote=True, readers=("linux",), synonyms=("board", "remote", "raspberrypi")),
+    "ssh": Device(
+        remote=True,
+        readers=("linux",),
+        synonyms=("board", "remote", "raspberrypi"),
+        profile="install this package on the board and run `morvit-deploy bench BUNDLE --profile` there",
+    ),
     "browser": Device(
         measured_by=BROWSER,
         lacks=(*ONLY_APPLE, *ONLY_CUDA),
         synonyms=("web", "wasm", "webgpu", "android", "chromium", "chrome", "firefox", "safari"),
+        profile="record the page in the browser's own performance panel",
     ),
 }
 
@@ -99,6 +115,15 @@ def find_device(name: str, *, host: bool = False) -> Device:
             _SAY_HOST.get(name, f"--device {name} is reached over SSH; give it with --host user@host")
         )
     return device
+
+
+def check_profile(name: str) -> None:
+    """ConfigError for a device where ONNX Runtime's profiler does not run, with what to do instead."""
+    if (instead := DEVICES[name].profile) is not None:
+        raise ConfigError(
+            f"profile: reads ONNX Runtime's profiler on this machine's CPU; got device {name!r}, so leave it out and "
+            f"{instead}, or use device 'cpu'"
+        )
 
 
 def check_gpu() -> None:

@@ -26,6 +26,7 @@ class BenchRequest:
     amount: Amount
     threads: int | None
     stages: Stages
+    profile: bool = False  # also where the time goes, by ONNX Runtime's profiler
 
     def subjects(self, scratch: Path) -> list[Subject]:
         """Check the bundles and write their inputs; BundleError, ImageError or TargetError."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.measuring.mix.mix import Mix
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.timing.result import Measured, Ratio, Result, described, ratio_of
 from morvit_deploy.timing.samples import Start
+
+if TYPE_CHECKING:
+    from morvit_deploy.measuring.profiling.result import Profile
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,6 +29,7 @@ class MeasuredBundle(Measured):
     starts: tuple[Start, ...]
     memory_mib: dict[str, float]
     mix: Mix | None = None  # of an adaptive bundle
+    profile: Profile | None = None  # where the time goes, if it was asked for
     energy: dict[str, Any] | None = None  # where power is read: mJ per image, how, and from which rails
 
     @property
@@ -56,6 +60,7 @@ class MeasuredBundle(Measured):
             "starts": [asdict(start) for start in self.starts],
             "blocks": [block.as_dict() for block in self.blocks],
             **({"mix": self.mix.as_dict()} if self.mix else {}),
+            **({"profile": self.profile.as_dict()} if self.profile else {}),
             **({"energy": self.energy} if self.energy else {}),
         }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,11 +136,21 @@ def parities(lanes: Sequence[BundleLane]) -> dict[str, Any]:
 def bench_here(request: BenchRequest) -> BenchResult:
     """`bench` on this machine's CPU."""
     threads = checked_threads(request.threads)
-    with temporary("bench") as scratch, ExitStack() as stack:
-        lanes = [BundleLane.of(subject) for subject in request.subjects(scratch)]
-        device = BundleProcesses(threads, stack, mixes=not is_missing("onnx"), tell=request.stages.stage)
-        conditions = measure(device, lanes, request.amount, request.stages)
-        measured = tuple(lane.measured() for lane in lanes)
+    with temporary("bench") as scratch:
+        subjects = request.subjects(scratch)
+        if request.profile:
+            from morvit_deploy.measuring.profiling.profiling import check_profiled
+
+            check_profiled(subjects)
+        with ExitStack() as stack:
+            lanes = [BundleLane.of(subject) for subject in subjects]
+            device = BundleProcesses(threads, stack, mixes=not is_missing("onnx"), tell=request.stages.stage)
+            conditions = measure(device, lanes, request.amount, request.stages)
+            measured = tuple(lane.measured() for lane in lanes)
+        if request.profile:
+            measured = tuple(
+                _with_profile(lane, one, request, scratch) for lane, one in zip(lanes, measured, strict=True)
+            )
     conditions |= {"threads": threads, **settings(request.source, request.amount), "parity": parities(lanes)}
     conditions["versions"] |= versions(
         tuple(name for lane in lanes for name in find_target(lane.subject.manifest.target).needs.tested)
@@ -148,8 +160,23 @@ def bench_here(request: BenchRequest) -> BenchResult:
         *saturating(lanes, kernels_here()),
         *not_measured(lanes, device),
         *_about_runtimes(lanes),
+        *(text for one in measured if one.profile for text in one.profile.warnings(one.name)),
     )
     return BenchResult(request.device, measured, conditions, warnings)
+
+
+def _with_profile(
+    lane: BundleLane, measured: MeasuredBundle, request: BenchRequest, scratch: Path
+) -> MeasuredBundle:
+    """With the profile of the bucket that most images ran in, once no other process of `bench` is left."""
+    from morvit_deploy.measuring.profiling.profiling import profile_bundle  # not for every `bench`
+
+    buckets = [bucket.name for bucket in lane.subject.manifest.plan.buckets]
+    ran = Counter(kind if kind in buckets else buckets[-1] for block in lane.blocks for kind in block.kinds)
+    bucket = ran.most_common(1)[0][0] if ran else buckets[0]
+    threads = checked_threads(request.threads)
+    profile = profile_bundle(lane.subject, bucket, threads, request.amount, request.stages, scratch)
+    return replace(measured, profile=profile)
 
 
 def _about_runtimes(lanes: Sequence[BundleLane]) -> Iterator[str]:

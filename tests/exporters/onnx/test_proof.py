@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -18,6 +19,7 @@ from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.proof import prove
+from morvit_deploy.exporters.onnx.proof_storage import size_violations
 from morvit_deploy.exporters.onnx.proof_structure import limit_violations
 from morvit_deploy.exporters.structure import Structure
 from morvit_deploy.exporters.targets import find_target
@@ -354,3 +356,14 @@ def test_the_proof_reads_the_targets_limits(
     limited = replace(find_target("onnx"), limits={"topk": 15})
     monkeypatch.setattr(proof, "find_target", lambda name: limited)
     assert any("at most 15" in found for found in written.prove(tmp_path, lambda model: None).violations)
+
+
+def test_positions_of_a_large_image_are_no_copy_of_a_weight() -> None:
+    """A table for 1,024 patches of width 768 is larger than the slack of a bundle of that width."""
+    config = make_config(
+        image_size=512, patch_size=16, embed_dim=768, preprocess={"resize": 512}, capacity=[9, 9, 9]
+    )
+    manifest: Any = SimpleNamespace(config=config, lowering=None, plan=SimpleNamespace(buckets=[None]))
+    table = 4 * config.num_tokens * config.embed_dim
+    assert size_violations(table, [], manifest) == []
+    assert size_violations(2 * table, [], manifest) != []
