@@ -73,8 +73,8 @@ def export(
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
     `coreml`, `OnnxOptions` for `onnx`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is
-    a plan file or the plan of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for `convert`. `tell` is called
-    with each stage.
+    a plan file or the plan of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for
+    `convert`. `tell` is called with each stage.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
     StructureError, ParityError, PrecisionError or AccuracyError when a check fails; then nothing is written.

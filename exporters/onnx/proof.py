@@ -47,6 +47,7 @@ from morvit_deploy.exporters.onnx.proof_structure import (
 )
 from morvit_deploy.exporters.onnx.proof_values import value_violations
 from morvit_deploy.exporters.onnx.proof_weights import (
+    bytes_beside_weights,
     integer_keys,
     promised_uses,
     sharing_violations,
@@ -113,7 +114,9 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
             *_bucket_violations(buckets, manifest),
             *_dispatch_violations(folder, manifest, exact, buckets),
             *_shared_violations(folder, models, buckets, manifest, storing),
-            *size_violations(file_bytes, _promised(buckets).values(), manifest, storing),
+            *size_violations(
+                file_bytes, _promised(buckets).values(), manifest, storing, bytes_beside_weights(graphs)
+            ),
         ],
     )
 

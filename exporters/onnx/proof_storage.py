@@ -45,10 +45,13 @@ def storage_violations(
 
 
 def size_violations(
-    file_bytes: int, promised: Iterable[Promise], manifest: Manifest, storing: Storing
+    file_bytes: int, promised: Iterable[Promise], manifest: Manifest, storing: Storing, beside: int
 ) -> list[str]:
-    """The files are hardly larger than the unique weights."""
-    stored = sum(map(storing.stored_bytes, promised))
+    """The files are hardly larger than the unique weights; `beside` are the bytes of other parameters.
+
+    Only beside weights in blocks do those count: biases and positions in float are a tenth of such files.
+    """
+    stored = sum(map(storing.stored_bytes, promised)) + (beside if storing.in_blocks else 0)
     limit = int(SIZE_FACTOR * stored + SIZE_SLACK * len(manifest.plan.buckets))
     if file_bytes <= limit:
         return []

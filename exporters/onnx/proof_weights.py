@@ -49,6 +49,18 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     }
 
 
+def bytes_beside_weights(graphs: Mapping[str, StaticMoRViT]) -> int:
+    """Bytes of the unique tensors that are no weight of a linear layer: positions, biases, norms."""
+    found = {
+        content_key(as_numpy(tensor)): tensor.nbytes
+        for graph in graphs.values()
+        for name, module in graph.named_modules()
+        for part, tensor in module.state_dict(keep_vars=True).items()
+        if "." not in part and not (isinstance(module, StaticLinear) and part == "weight")
+    }
+    return sum(found.values())
+
+
 def weight_uses(model: onnx.ModelProto, integers: Integers) -> dict[str, int]:
     """Initializer to the number of products that read it as a factor, widened first where it is int8."""
     weights = [init.name for init in model.graph.initializer if len(init.dims) == 2]

@@ -37,7 +37,7 @@ WEIGHT_BITS = {"w8": 8, "w4": 4}
 TAIL_BITS = 8
 # Rows of a product up to which 8-bit weights are faster than float ones: reading the weight takes the time, not
 # multiplying it. docs/decisions.md has the measurement.
-FEW_ROWS = 8
+FEW_ROWS = 16
 # w4: an error of the patch projection reaches every router, and its 8 bits are 2 % of morvit_b16's file
 WHOLE_BYTES = ("stem.",)
 
