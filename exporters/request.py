@@ -181,8 +181,7 @@ class Request:
         record = PRECISIONS[self.precision]
         if record.calibration == "required" and self.images is None:
             raise ConfigError(
-                f"precision: got {self.precision!r} without images; {self.precision} needs the range of every "
-                "activation, and only images like those it will meet show it: give --images DIR"
+                f"precision: got {self.precision!r} without images; {record.why_required}: give --images DIR"
             )
         if self.precision != "fp32" and self.form != "unrolled":
             raise ConfigError(f"form: got {self.form!r} in {self.precision}; baselines are exported in fp32")

@@ -27,6 +27,7 @@ class PrecisionRecord:
     calibration: Literal["no", "optional", "required"] = (
         "no"  # images of the user, beside those of verification
     )
+    why_required: str = ""  # why images are required
     ranges: bool = False  # has options for activation ranges, smoothing, and layers that stay in float
     elsewhere: str = ""  # what to do with a target that does not have it
     remedy: str = ""  # what to do where it misses its gate; "": what the exporter says
@@ -36,7 +37,11 @@ _BLOCKS = "weights in blocks are a product of ONNX Runtime (target 'onnx'); "
 PRECISIONS: dict[str, PrecisionRecord] = {
     "fp32": PrecisionRecord(),
     "fp16": PrecisionRecord(calibration="optional"),
-    "int8": PrecisionRecord(calibration="required", ranges=True),
+    "int8": PrecisionRecord(
+        calibration="required",
+        why_required="int8 needs the range of every activation, and only images like those it will meet show it",
+        ranges=True,
+    ),
     "bf16": PrecisionRecord(elsewhere="only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"),
     "w8": PrecisionRecord(
         elsewhere=_BLOCKS
