@@ -72,7 +72,7 @@ class Request:
         Precision,
         Help(
             "onnx: fp32 (default), fp16 (for GPUs), int8 (a quarter of the size, requires --images), w8 or w4 (only "
-            "weights, in blocks of 8 or 4 bits: a quarter or a seventh of the size); routers stay in fp32. "
+            "weights, in blocks of 8 or 4 bits: a quarter or a sixth of the size); routers stay in fp32. "
             "coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. "
             "trt: fp16 (default), fp32, int8 or bf16.",
             panel=PRECISION,

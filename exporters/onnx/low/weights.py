@@ -38,8 +38,8 @@ TAIL_BITS = 8
 # Rows of a product up to which 8-bit weights are faster than float ones: reading the weight takes the time, not
 # multiplying it. docs/decisions.md has the measurement.
 FEW_ROWS = 16
-# w4: an error of the patch projection reaches every router, and its 8 bits are 2 % of morvit_b16's file
-WHOLE_BYTES = ("stem.",)
+# 4 bits are too few for the patch projection, whose errors reach every router; in float it adds 2 % to the files
+KEPT_IN_FLOAT = {"w8": (ROUTERS,), "w4": (ROUTERS, "stem.")}
 
 # an application, its rows (None: the batch is dynamic) and the layer's inputs to the weight's bits; None: float
 Choose = Callable[[Linear, int | None, int], int | None]
@@ -47,9 +47,8 @@ Choose = Callable[[Linear, int | None, int], int | None]
 
 def bits_of(precision: str, weight: str, width: int) -> int | None:
     """Bits of a weight with `width` inputs; None where it stays in float."""
-    if precision not in WEIGHT_BITS or weight.startswith(ROUTERS) or block_size(width) is None:
-        return None
-    return 8 if weight.startswith(WHOLE_BYTES) else WEIGHT_BITS[precision]
+    kept = precision not in WEIGHT_BITS or weight.startswith(KEPT_IN_FLOAT[precision])
+    return None if kept or block_size(width) is None else WEIGHT_BITS[precision]
 
 
 def tail_bits(weight: str, width: int, rows: int) -> int | None:
