@@ -16,7 +16,7 @@ from onnx import external_data_helper, numpy_helper
 from places import EXAMPLES
 from tiny_models import make_config, random_model, random_pixels
 
-from morvit_deploy import bench, export, open_bundle
+from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle.manifest import describe_files, open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.onnx.export import OnnxExporter
@@ -101,21 +101,13 @@ def test_buckets_share_the_blocks(exported: Exported, options: dict[str, Any]) -
     assert result.passed, result.failure
 
 
-def test_sizes(exported: Exported) -> None:
-    config = make_config(embed_dim=128, mlp_dim=256, num_heads=4)
-    whole = open_manifest(exported(config)).structure["weight_bytes"]
-    for precision, share in (("w8", 0.33), ("w4", 0.33)):  # positions and biases stay in float
-        bundle = exported(config, precision=precision, allow_worse=True)
-        assert open_manifest(bundle).structure["weight_bytes"] < share * whole
-
-
 @pytest.mark.parametrize(
     ("model", "precision"),
     [("digits-expert", "w8"), ("digits-token", "w8"), ("digits-token", "w4")],
 )
 def test_a_trained_model_passes_its_gate(model: str, precision: str, tmp_path: Path) -> None:
-    """Judged on 100 of the shipped pictures, without being let through; none is used to make it."""
-    options: dict[str, Any] = {"images": EXAMPLES / "digits-test", "limit": 100}
+    """Judged on shipped pictures, without being let through; none is used to make it."""
+    options: dict[str, Any] = {"images": EXAMPLES / "digits-test", "limit": 32}
     found = export(EXAMPLES / model, tmp_path / "out", precision=precision, **options)  # type: ignore[arg-type]
     assert found.verification.passed and found.verification.gate == GATES[precision]
     assert found.manifest.lowering is not None and found.manifest.lowering.images == 0
@@ -138,8 +130,6 @@ def test_a_fast_tail_reads_blocks_where_rows_are_few(tail: Path) -> None:
     assert "first.fc1.weight_blocks" not in held, "it is applied to 17 rows"
     result = verify(tail, tail.parent / "checkpoint", min_agreement=0.0)
     assert result.passed and result.gate is not None, result.failure
-    told = bench([tail], runs=10, blocks=2, starts=1, threads=1).as_dict()
-    assert told["bundles"][0]["precision"] == "fp32"
 
 
 def test_a_fast_tail_that_is_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
