@@ -135,7 +135,7 @@ def test_a_fast_tail_reads_blocks_where_rows_are_few(tail: Path) -> None:
 def test_a_fast_tail_that_is_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(random_model(LATE), tmp_path / "checkpoint")
     monkeypatch.setattr(weights, "measure_speed", lambda *_: {"topk": Speed(1.0, 1.5, 1.5)})
-    with pytest.raises(PrecisionError, match=r"without --fast-tail.*fast tail takes 1\.50 times as long"):
+    with pytest.raises(PrecisionError, match=r"(?s)without --fast-tail.*fast tail takes 1\.50 times as long"):
         export(tmp_path / "checkpoint", tmp_path / "out", fast_tail=True, min_agreement=0.0)
 
 
