@@ -169,7 +169,7 @@ def test_a_fast_tail_that_is_none_is_refused(
     ("options", "named"),
     [
         ({"precision": "w8", "target": "coreml"}, "target 'onnx'.*weights='int8' .coreml"),
-        ({"precision": "w4", "target": "trt"}, "target trt has fp16, fp32, int8, bf16; .*target 'onnx'"),
+        ({"precision": "w4", "target": "trt"}, "target trt has fp32, fp16, int8, bf16; .*target 'onnx'"),
         ({"precision": "w8", "calibration": "minmax"}, "calibration: only int8 has this; precision is 'w8'"),
         ({"precision": "w4", "smooth": True}, "smooth: only int8 has this; precision is 'w4'"),
         ({"precision": "w8", "form": "masked"}, "baselines are exported in fp32"),
