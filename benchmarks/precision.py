@@ -1,4 +1,4 @@
-"""fp16 and int8 against fp32 in ONNX Runtime on the CPU: `python benchmarks/precision.py -o precision.json`.
+"""Lower precisions against fp32 in ONNX Runtime on the CPU: `python benchmarks/precision.py -o precision.json`.
 
 Time and memory on MoR-ViT-B/16 (random weights, synthetic pictures), with ViT-B/16 in fp32 in the same run; the peak
 memory of calibrating on few and on many images; answers and routing of the trained digits models on pictures that
@@ -50,8 +50,10 @@ VIT_BAR = 8.5  # times as fast as ViT-B/16 in fp32
 MEMORY_BAR = 0.55  # int8's memory over fp32's
 SIZE_BAR = 1.10  # times a quarter of fp32's files
 GROWTH_BAR = 1.05  # peak of calibrating on MANY over that on FEW: the allocator's own spread
-TOP1_BARS = {"int8": 0.5, "fp16": 0.1}  # points
-TOKEN_BARS = {"int8": 0.99, "fp16": 0.999}  # at each step
+SHARE_BARS = {"w8": 0.30, "w4": 0.18, "fast-tail": 1.25}  # of fp32's files
+TAIL_BAR = 1.10  # times as fast as fp32
+TOP1_BARS = {"int8": 0.5, "fp16": 0.1, "w8": 0.5}  # points
+TOKEN_BARS = {"int8": 0.99, "fp16": 0.999, "w8": 0.99}  # at each step
 FEW, MANY = 64, 512  # images
 PICTURE_SIZE = 256  # before the centre crop
 TESTED = 2000  # digits
@@ -59,6 +61,9 @@ LOWERED: dict[str, dict[str, Any]] = {
     "fp32": {},
     "int8": {"precision": "int8"},
     "fp16": {"precision": "fp16"},
+    "w8": {"precision": "w8"},
+    "w4": {"precision": "w4"},
+    "fast-tail": {"fast_tail": True},
 }
 
 
@@ -105,7 +110,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         folder = options.bundles or Path(scratch)
         _pictures(folder / "pictures", MANY + 32)
-        names = ("int8", "fp32", "fp16", "vit") if options.fp16 else ("int8", "fp32", "vit")
+        names = tuple(options.names)
         bundles = [_b16(folder, name, status.update) for name in names]
         result = bench(
             bundles,
@@ -115,11 +120,16 @@ def main() -> int:
             starts=options.starts,
             tell=status.update,
         )
-        peaks = {count: _calibration_peak(folder, count, status.update) for count in (FEW, MANY)}
+        counts = () if options.no_peaks else (FEW, MANY)
+        peaks = {count: _calibration_peak(folder, count, status.update) for count in counts}
         answers = [] if options.no_digits else _digits(folder, status.update)
     bars = [*_speed_bars(result, names), *_peak_bars(peaks), *_answer_bars(answers)]
     print(_table(result, names).markdown())
-    print(", ".join(f"calibrating on {count} images: {peak:.0f} MiB" for count, peak in peaks.items()) + "\n")
+    if peaks:
+        print(
+            ", ".join(f"calibrating on {count} images: {peak:.0f} MiB" for count, peak in peaks.items())
+            + "\n"
+        )
     if answers:
         print(_answer_table(answers).markdown())
     print(Table("Bars", ("what", "found", "asked", ""), [bar.row() for bar in bars], (1, 2)).markdown())
@@ -141,7 +151,7 @@ def _b16(folder: Path, name: str, tell: Callable[[str], None]) -> Path:
     elif name == "fp32":
         export(checkpoint, bundle)
     else:  # random weights keep no class: speed and memory are what is measured on them
-        options = {**LOWERED[name], "images": folder / "pictures", "limit": 8, "calibration_limit": FEW}
+        options = {**LOWERED[name], "images": folder / "pictures", "limit": 32, "calibration_limit": FEW}
         export(checkpoint, bundle, allow_worse=True, **options)
     return bundle
 
@@ -206,6 +216,8 @@ def _digits(folder: Path, tell: Callable[[str], None]) -> list[Answered]:
         "int8, smooth": {"precision": "int8", "smooth": True},
         "int8, trt": {"precision": "int8", "int8_flavor": "trt"},
         "fp16": {"precision": "fp16"},
+        "w8": {"precision": "w8"},
+        "w4": {"precision": "w4"},
     }
     for model in ("digits-expert", "digits-token"):
         checkpoint = ROOT / "examples" / model
@@ -254,6 +266,20 @@ def _answered(
 
 
 def _speed_bars(result: BenchResult, names: tuple[str, ...]) -> list[Bar]:
+    bars = _int8_bars(result, names) if {"int8", "fp32", "vit"} <= {*names} else []
+    if "fp32" not in names:
+        return bars
+    whole = names.index("fp32")
+    for name in (name for name in names if name in SHARE_BARS):
+        share = result.measured[names.index(name)].file_bytes / result.measured[whole].file_bytes
+        bars.append(Bar(f"{name} files, of fp32", share, SHARE_BARS[name]))
+    if "fast-tail" in names:
+        faster = result.ratio(names.index("fast-tail"), whole).median
+        bars.append(Bar("fast-tail, times as fast as fp32", faster, TAIL_BAR, at_most=False))
+    return bars
+
+
+def _int8_bars(result: BenchResult, names: tuple[str, ...]) -> list[Bar]:
     int8, fp32 = (result.measured[names.index(name)] for name in ("int8", "fp32"))
     faster = result.ratio(names.index("int8"), names.index("fp32")).median
     against_vit = result.ratio(names.index("int8"), names.index("vit")).median
@@ -273,6 +299,8 @@ def _of(one: MeasuredBundle, other: MeasuredBundle, kind: str) -> tuple[float]:
 
 
 def _peak_bars(peaks: dict[int, float]) -> list[Bar]:
+    if not peaks:
+        return []
     return [
         Bar(f"peak memory of calibrating on {MANY} images, of {FEW}", peaks[MANY] / peaks[FEW], GROWTH_BAR)
     ]
@@ -292,8 +320,9 @@ def _answer_bars(answers: list[Answered]) -> list[Bar]:
 
 def _table(result: BenchResult, names: tuple[str, ...]) -> Table:
     rows = []
+    base = names.index("vit" if "vit" in names else "fp32")
     for place, name in enumerate(names):
-        one, ratio = result.measured[place], result.ratio(place, names.index("vit"))
+        one, ratio = result.measured[place], result.ratio(place, base)
         memory = (f"{one.memory_mib.get(kind, float('nan')):.0f}" for kind in ("anonymous", "peak"))
         before = f"{one.starts[-1].resident_mib or 0:.0f}"
         rows.append(
@@ -310,7 +339,8 @@ def _table(result: BenchResult, names: tuple[str, ...]) -> Table:
             )
         )
     columns = (
-        *("bundle", "median ms", "blocks' medians", "× ViT-B/16", "over the blocks", "files"),
+        *("bundle", "median ms", "blocks' medians", "× ViT-B/16" if "vit" in names else "× fp32"),
+        *("over the blocks", "files"),
         *("anonymous MiB", "peak MiB", "resident before, MiB", "load ms"),
     )
     known = result.conditions
@@ -343,7 +373,7 @@ def _answer_table(answers: list[Answered]) -> Table:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="fp16 and int8 against fp32 in ONNX Runtime on the CPU.")
+    parser = argparse.ArgumentParser(description="Lower precisions against fp32 in ONNX Runtime on the CPU.")
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write, with every raw sample")
     parser.add_argument(
         "--bundles", type=Path, help="folder to keep bundles and pictures in, and to take them from"
@@ -352,7 +382,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=10, help="runs in a block, at least 10")
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--starts", type=int, default=3, help="new processes to time for each bundle")
-    parser.add_argument("--fp16", action="store_true", help="time fp16 too, which a CPU has no kernels for")
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        choices=[*LOWERED, "vit"],
+        default=["int8", "fp32", "w8", "w4", "fast-tail", "vit"],
+        help="bundles to time; fp16 has no kernels on a CPU",
+    )
+    parser.add_argument("--no-peaks", action="store_true", help="leave the memory of calibrating out")
     parser.add_argument("--no-digits", action="store_true", help="leave the digits models out")
     parser.add_argument(
         "--calibrate-only", type=int, help=argparse.SUPPRESS

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from morvit_deploy.exporters.coreml.contract.options import CoremlKeywords
+    from morvit_deploy.exporters.onnx.options import OnnxKeywords
     from morvit_deploy.exporters.trt.options import TrtKeywords
     from morvit_deploy.model.plan import Plan
 
-    class TargetKeywords(CoremlKeywords, TrtKeywords, total=False):
+    class TargetKeywords(CoremlKeywords, OnnxKeywords, TrtKeywords, total=False):
         """Options of single targets for the type checker; each target's dataclass defines them."""
 
 
@@ -72,9 +73,9 @@ def export(
     `precision` defaults to the target's own. The bundle is verified on at most `limit` pictures of the folder
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
-    `coreml`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is a plan file or the plan
-    of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for `convert`. `tell` is called
-    with each stage, `progress` with the share of it that is done, where that is known.
+    `coreml`, `OnnxOptions` for `onnx`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is
+    a plan file or the plan of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for
+    `convert`. `tell` is called with each stage, `progress` with the share of it that is done, where that is known.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
     StructureError, ParityError, PrecisionError or AccuracyError when a check fails; then nothing is written.

@@ -28,7 +28,7 @@ from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import LIBRARIES, versions
 from morvit_deploy.model.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import check_unchanged, fingerprint, load_checkpoint
-from morvit_deploy.model.choices import Dispatch
+from morvit_deploy.model.choices import PRECISIONS, Dispatch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
@@ -185,7 +185,7 @@ class Exporter(ABC):
                 update={
                     "parity": verification.as_dict(),
                     "reference": source or before,
-                    "lowering": _lowering_of(manifest, verification, request, self.remedies),
+                    "lowering": _lowering_of(manifest, verification, request, self._remedies(request)),
                 }
             )
             beside = self.accompany(model, manifest, request, folder, tell)
@@ -197,6 +197,9 @@ class Exporter(ABC):
         needs = find_target(request.target).needs
         remarks = (*needs.untested(needs.export), *written.remarks, *let_through)
         return Exported(request.out, manifest, verification, remarks)
+
+    def _remedies(self, request: Request) -> str:
+        return request.options.remedy or PRECISIONS[request.precision].remedy or self.remedies
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
         """Where the bucket is chosen: single, graph or host."""
@@ -283,7 +286,8 @@ def _lowering_of(
     missed = list(verification.missed)
     ratio = lowering.facts.get("speed_ratio")
     if ratio is not None and ratio >= 1:
-        missed.append(f"{manifest.precision} takes {ratio:.2f} times as long as fp32 on this machine")
+        what = manifest.target_form.said or manifest.precision
+        missed.append(f"{what} takes {ratio:.2f} times as long as fp32 on this machine")
     if missed and not request.allow_worse:
         raise PrecisionError(
             f"no bundle was written: it misses its gate; {remedies}, --allow-worse keeps it:\n{listed(missed)}"

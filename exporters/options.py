@@ -71,6 +71,11 @@ class TargetOptions:
         """Are the weights stored as they are?"""
         return True
 
+    @property
+    def remedy(self) -> str:
+        """What to do if these options make a bundle miss its gate; "" if they do not."""
+        return ""
+
     def check(self, request: Request) -> None:
         """ConfigError for a request that the target does not support."""
 

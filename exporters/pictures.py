@@ -10,6 +10,7 @@ from morvit_deploy.bundle.images import ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target
+from morvit_deploy.model.choices import PRECISIONS
 from morvit_deploy.model.config import load_config
 
 
@@ -27,7 +28,7 @@ def read_pictures(request: Request) -> Pictures:
         return Pictures()
     config = load_config(request.checkpoint)
     how = {"upscale": request.upscale, "exif": request.exif}
-    if not find_target(request.target).calibrates or request.precision == "fp32":
+    if not find_target(request.target).calibrates or PRECISIONS[request.precision].calibration == "no":
         folder = open_images(request.images, config, limit=request.limit, **how)
         return Pictures(folder.all())
     limit = request.limit + request.calibration_limit

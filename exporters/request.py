@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help, TargetOptions, check_choices
 from morvit_deploy.exporters.targets import Target, find_target
-from morvit_deploy.model.choices import PRECISION_WORDS, Input, Int8Flavor, Method, Precision, Variant
+from morvit_deploy.model.choices import (
+    PRECISION_WORDS,
+    PRECISIONS,
+    Input,
+    Int8Flavor,
+    Method,
+    Precision,
+    Variant,
+)
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.pictures import Pictures
@@ -63,8 +71,9 @@ class Request:
     precision: Annotated[
         Precision,
         Help(
-            "onnx: fp32 (default), fp16 (for GPUs) or int8 (a quarter of the size, requires --images); routers stay "
-            "in fp32. coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. "
+            "onnx: fp32 (default), fp16 (for GPUs), int8 (a quarter of the size, requires --images), w8 or w4 (only "
+            "weights, in blocks of 8 or 4 bits: a quarter or a sixth of the size); routers stay in fp32. "
+            "coreml: fp16 (default) or fp32. coreai: fp32 (default) or fp16. "
             "trt: fp16 (default), fp32, int8 or bf16.",
             panel=PRECISION,
             also=PRECISION_WORDS,
@@ -169,10 +178,10 @@ class Request:
         return read_pictures(self)
 
     def _check_precision(self) -> None:
-        if self.precision == "int8" and self.images is None:
+        record = PRECISIONS[self.precision]
+        if record.calibration == "required" and self.images is None:
             raise ConfigError(
-                "precision: got 'int8' without images; int8 needs the range of every activation, and only images "
-                "like those it will meet show it: give --images DIR"
+                f"precision: got {self.precision!r} without images; {record.why_required}: give --images DIR"
             )
         if self.precision != "fp32" and self.form != "unrolled":
             raise ConfigError(f"form: got {self.form!r} in {self.precision}; baselines are exported in fp32")
@@ -185,7 +194,7 @@ class Request:
             "max_drop": self.max_drop is not None,
         }
         given = [name for name, is_given in of_int8.items() if is_given]
-        if given and self.precision != "int8":
+        if given and not record.ranges:
             raise ConfigError(f"{', '.join(given)}: only int8 has this; precision is {self.precision!r}")
         if self.allow_worse and self.exact and self.plan is None:
             raise ConfigError("allow_worse: fp32 has no gate that could be missed; precision is 'fp32'")

@@ -26,7 +26,7 @@ from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.machine.dependencies import installed, within
 from morvit_deploy.machine.extras import names_extra, require
-from morvit_deploy.model.choices import Dispatch, Int8Flavor, Precision
+from morvit_deploy.model.choices import PRECISIONS, Dispatch, Int8Flavor, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ class Target:
 
     def why_not_in(self, precision: str) -> str:
         """Why the target does not support a precision, and what to do instead."""
-        return self.why_not.get(precision, f"target {self.name} has {', '.join(self.precisions)}")
+        listed = f"target {self.name} has {', '.join(self.precisions)}"
+        elsewhere = PRECISIONS[precision].elsewhere if precision in PRECISIONS else ""
+        return self.why_not.get(precision) or (f"{listed}; {elsewhere}" if elsewhere else listed)
 
     def load_form(self) -> type[TargetForm]:
         """The class of its manifest entry."""

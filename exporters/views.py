@@ -93,13 +93,17 @@ def lowering_tables(manifest: Manifest) -> list[Table]:
                 f"flavor {lowering.flavor}, {bits}, {ranges}" + (", smoothed" if lowering.smoothing else ""),
             )
         )
+    if "stored" in record:
+        layers = ", ".join(f"{count} in {kind}" for kind, count in record["stored"].items())
+        rows.append(("layers copied for late steps" if manifest.precision == "fp32" else "layers", layers))
     for name, seen in lowering.buckets.items():
         forced = f", {seen.forced} of them not its own" if seen.forced else ""
         rows.append((f"ranges of {name}", f"{seen.images} images{forced}"))
     if lowering.lifted:
         rows.append(("in float", ", ".join(lowering.lifted)))
     for name, speed in record.get("speed", {}).items():
-        line = f"{speed['int8_ms']:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
+        low = next(ms for kind, ms in speed.items() if kind not in ("fp32_ms", "ratio"))
+        line = f"{low:.3g} ms against {speed['fp32_ms']:.3g} ms in fp32, {speed['ratio']:.2f}×"
         rows.append((f"time of {name}", line))
     for name, largest in record.get("largest_activations", {}).items():
         rows.append((f"largest |{name}|", f"{largest:.4g} of 65504"))

@@ -34,7 +34,6 @@ TARGET = Target(
     precision="fp16",
     precisions=("fp32", "fp16"),
     why_not={
-        "bf16": "only TensorRT runs it (target 'trt'); elsewhere fp16 is as small",
         "int8": "a Core ML package computes in fp16 or fp32 and can store int8: weights='int8'",
     },
     gates=GATES | {"fp16": GATES[ALL_FP16]},  # the Neural Engine has no wider arithmetic

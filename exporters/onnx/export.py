@@ -12,6 +12,8 @@ from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.assembly import Pieces, trace_pieces, write_pieces
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
+from morvit_deploy.exporters.onnx.low.weights import WEIGHT_BITS, to_fast_tail, to_weight_blocks
+from morvit_deploy.exporters.onnx.options import OnnxOptions
 from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import find_target
@@ -29,7 +31,8 @@ class OnnxExporter(Exporter):
     ) -> Written:
         written = self._write(graphs, plan, request, folder, tell)
         models = [read_graph(folder / name) for name in written.files if name.endswith(".onnx")]
-        return replace(written, form=OnnxForm(lowest_runtime=lowest_release(map(held_by, models))))
+        lowest = lowest_release(map(held_by, models))
+        return replace(written, form=OnnxForm(lowest_runtime=lowest, fast_tail=_fast_tail(request)))
 
     def _write(
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
@@ -43,6 +46,13 @@ class OnnxExporter(Exporter):
             inside = self.dispatch(request, plan) == "graph"
             return trace_pieces(graphs, plan, image, dynamic=dynamic, inside=inside, progress=self.progress)
 
+        if request.precision in WEIGHT_BITS:
+            pieces, lowering = to_weight_blocks(traced(), request.precision)
+            return replace(write_pieces(pieces, plan, folder), lowering=lowering)
+        if _fast_tail(request):
+            feeds = {"image": image.numpy()}
+            pieces, lowering = to_fast_tail(traced(), plan, feeds, tell)
+            return replace(write_pieces(pieces, plan, folder), lowering=lowering)
         if request.precision == "fp32":
             return write_pieces(traced(), plan, folder)
         if request.precision == "bf16":  # the range of fp32: nothing to probe
@@ -64,3 +74,8 @@ class OnnxExporter(Exporter):
 
     def prove(self, graphs: dict[str, StaticMoRViT], manifest: Manifest, folder: Path) -> dict[str, Any]:
         return proof.prove(folder, manifest, graphs).as_dict()
+
+
+def _fast_tail(request: Request) -> bool:
+    """Not of target `trt`, whose graphs are written here, too."""
+    return isinstance(request.options, OnnxOptions) and request.options.fast_tail

@@ -16,13 +16,17 @@ from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import at_batch, count_macs
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import plain_graph, read_graph
+from morvit_deploy.exporters.onnx.low.blocks import widened
 from morvit_deploy.exporters.onnx.proof_dispatch import dispatch_violations
 from morvit_deploy.exporters.onnx.proof_precision import (
     Integers,
     Promise,
+    Storing,
+    block_violations,
     half_violations,
     integer_violations,
     read_integers,
+    with_blocks,
 )
 from morvit_deploy.exporters.onnx.proof_storage import (
     places,
@@ -43,6 +47,7 @@ from morvit_deploy.exporters.onnx.proof_structure import (
 )
 from morvit_deploy.exporters.onnx.proof_values import value_violations
 from morvit_deploy.exporters.onnx.proof_weights import (
+    bytes_beside_weights,
     integer_keys,
     promised_uses,
     sharing_violations,
@@ -56,7 +61,6 @@ from morvit_deploy.exporters.structure import (
 )
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.graph.unroll import StaticMoRViT
-from morvit_deploy.model.precision import Lowering
 from morvit_deploy.verifying.replay import exact_copies
 
 
@@ -87,8 +91,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     exact = exact_copies(graphs, np.float32)
+    storing = Storing.of(manifest, models)
     buckets = {
-        name: prove_bucket(folder, manifest, name, graph, exact[name]) for name, graph in graphs.items()
+        name: prove_bucket(folder, manifest, name, graph, exact[name], storing)
+        for name, graph in graphs.items()
     }
     file_bytes = sum(file.bytes for file in manifest.files)
     limits = find_target(manifest.target).limits
@@ -107,8 +113,10 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
             *_table_violations(parts.get("stem") or parts["model"], manifest, folder),
             *_bucket_violations(buckets, manifest),
             *_dispatch_violations(folder, manifest, exact, buckets),
-            *_shared_violations(folder, models, buckets, manifest),
-            *size_violations(file_bytes, _promised(buckets).values(), manifest),
+            *_shared_violations(folder, models, buckets, manifest, storing),
+            *size_violations(
+                file_bytes, _promised(buckets).values(), manifest, storing, bytes_beside_weights(graphs)
+            ),
         ],
     )
 
@@ -134,22 +142,30 @@ def _check_files(
 
 
 def prove_bucket(
-    folder: Path, manifest: Manifest, bucket: str, graph: StaticMoRViT, exact: StaticMoRViT
+    folder: Path,
+    manifest: Manifest,
+    bucket: str,
+    graph: StaticMoRViT,
+    exact: StaticMoRViT,
+    storing: Storing,
 ) -> BucketProof:
     """Prove the plain graph of one bucket against its static module; `exact` is the same in float64."""
-    model = plain_graph(folder, manifest, bucket, weights=True)
+    wide = widened(plain_graph(folder, manifest, bucket, weights=True))
+    model = wide.model
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
     promised = promised_uses(graph)
-    read = read_integers(model, promised, (manifest.lowering or Lowering()).largest_weight)
+    read = read_integers(model, promised, storing.lowering.largest_weight)
+    read = with_blocks(read, wide, promised)
     uses = weight_uses(model, read)
     dynamic = shape_violations(fixed)
     macs = 0 if dynamic else count_macs(fixed) // batch
     violations = [
-        *sharing_violations(model, uses, promised, graph, read),
+        *wide.problems,
+        *sharing_violations(model, uses, promised, graph, read, copied=storing.fast_tail),
         *dynamic,
         *probe_violations(model, manifest, bucket, graph),
-        *_precision_violations(model, fixed, read, promised, manifest),
+        *_precision_violations(model, fixed, read, promised, storing),
         *([] if dynamic else mac_violations(macs, graph, manifest)),
     ]
     if not violations and manifest.form == "unrolled":
@@ -169,16 +185,20 @@ def _precision_violations(
     fixed: onnx.ModelProto,
     read: Integers,
     promised: Mapping[str, Promise],
-    manifest: Manifest,
+    storing: Storing,
 ) -> list[str]:
     """Integers and fp16 values are where the precision allows them; `fixed` is the model at one batch size."""
     violations = []
-    if manifest.precision == "int8":
-        assert manifest.lowering is not None
-        violations += integer_violations(model, read, promised, manifest.lowering)
-    elif read.keys or read.unknown:
-        violations.append(f"{manifest.precision} with int8 weights: {sorted([*read.keys, *read.unknown])}")
-    if manifest.precision in ("fp16", "bf16"):
+    if storing.in_blocks:
+        violations += block_violations(model, read, promised, storing)
+    elif read.blocks:
+        violations.append(f"{storing.precision} with weights in blocks: {sorted(read.blocks)}")
+    integers = sorted({*read.keys, *read.unknown} - {*read.blocks})
+    if storing.precision == "int8":
+        violations += integer_violations(model, read, promised, storing.lowering)
+    elif integers:
+        violations.append(f"{storing.precision} with int8 weights: {integers}")
+    if storing.precision in ("fp16", "bf16"):
         violations += half_violations(fixed)
     return violations
 
@@ -207,7 +227,11 @@ def _bucket_violations(buckets: Mapping[str, BucketProof], manifest: Manifest) -
 
 
 def _shared_violations(
-    folder: Path, models: list[onnx.ModelProto], buckets: Mapping[str, BucketProof], manifest: Manifest
+    folder: Path,
+    models: list[onnx.ModelProto],
+    buckets: Mapping[str, BucketProof],
+    manifest: Manifest,
+    storing: Storing,
 ) -> list[str]:
     """Checks over all buckets: every threshold is applied, every weight is stored once."""
     compared = {number for bucket in buckets.values() for number in bucket.compared}
@@ -215,7 +239,7 @@ def _shared_violations(
     stored = places(folder, models)
     return [
         *threshold_violations(compared, manifest),
-        *storage_violations(stored, _promised(buckets), integers, manifest.lowering),
+        *storage_violations(stored, _promised(buckets), integers, storing),
     ]
 
 

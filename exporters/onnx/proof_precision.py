@@ -6,8 +6,10 @@ weight, and its largest element uses the full range. So the proof needs no quant
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, shape_inference
 
+from morvit_deploy.bundle.manifest import Manifest
+from morvit_deploy.exporters.onnx.form import OnnxForm
+from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
+from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
+from morvit_deploy.exporters.onnx.low.blocks import PACKED, Blocks, Widened, block_bytes, block_size
 from morvit_deploy.exporters.onnx.low.linears import PRODUCTS, ROUTERS, layer_of
 from morvit_deploy.exporters.onnx.low.quantize import DQ, Q, activations_of
+from morvit_deploy.exporters.onnx.low.weights import TAIL_BITS, WEIGHT_BITS, bits_of, tail_bits
 from morvit_deploy.model.precision import Lowering
 
 HALF_STEP = 0.5 * (1 + 1e-3)  # of rounding to nearest; the rest is the float32 division's own rounding
@@ -40,11 +48,60 @@ class Promise:
             return False
         return layer_of(self.name) not in lowering.lifted
 
-    def stored_bytes(self, lowering: Lowering | None) -> int:
-        """In the file: an int8 weight with a float scale and an int8 zero point for each output channel."""
-        if not self.is_int8(lowering):
-            return self.bytes
-        return int(self.values.size) + 5 * int(self.values.shape[1])
+
+@dataclass(frozen=True)
+class Storing:
+    """Which weights a bundle's files store as integers."""
+
+    precision: str
+    lowering: Lowering
+    fast_tail: bool
+    read_otherwise: frozenset[str]  # weights that not only products read: they stay in float
+
+    @classmethod
+    def of(cls, manifest: Manifest, models: Iterable[onnx.ModelProto]) -> Storing:
+        """As the manifest says of these graphs."""
+        form = manifest.target_form
+        others = frozenset(
+            name
+            for model in models
+            for graph in every_graph(model.graph)
+            for node in graph.node
+            for place, name in enumerate(node.input)
+            if name and (node.op_type not in PRODUCTS or place != 1)
+        )
+        tail = isinstance(form, OnnxForm) and form.fast_tail
+        return cls(manifest.precision, manifest.lowering or Lowering(), tail, others)
+
+    @property
+    def in_blocks(self) -> bool:
+        """Are there weights in blocks?"""
+        return self.fast_tail or self.precision in WEIGHT_BITS
+
+    @property
+    def kind(self) -> str:
+        """How an integer weight is stored, in a word."""
+        return "blocks" if self.in_blocks else "int8"
+
+    def bits(self, promise: Promise) -> int | None:
+        """Bits of a weight that is stored in blocks in place of float; None for others."""
+        if promise.name in self.read_otherwise:
+            return None
+        return bits_of(self.precision, promise.name, promise.values.shape[0])
+
+    def is_integer(self, promise: Promise) -> bool:
+        """Is it stored as integers, and nowhere in float?"""
+        return self.bits(promise) is not None or promise.is_int8(self.lowering)
+
+    def stored_bytes(self, promise: Promise) -> int:
+        """In the file, at most: blocks with their scales; an int8 weight with a scale and a zero point a channel."""
+        shape, size = promise.values.shape, block_size(promise.values.shape[0])
+        if (bits := self.bits(promise)) and size:
+            return block_bytes(shape, bits, size)
+        if promise.is_int8(self.lowering):
+            return int(promise.values.size) + 5 * int(shape[1])
+        copied = block_bytes(shape, TAIL_BITS, size) if self.fast_tail and size else 0
+        return promise.bytes + copied
 
 
 @dataclass(frozen=True)
@@ -55,6 +112,7 @@ class Integers:
     factor: dict[str, str]  # widened value to the initializer it comes from
     parameters: frozenset[str]  # initializers that are scales and zero points
     unknown: tuple[str, ...]  # int8 initializers that stand for no weight of the model
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)  # by the initializer of their codes
 
 
 def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise], largest: int = 127) -> Integers:
@@ -80,6 +138,68 @@ def read_integers(model: onnx.ModelProto, promised: Mapping[str, Promise], large
         else:
             keys[name] = key
     return Integers(keys, factor, frozenset(parameters), tuple(unknown))
+
+
+def with_blocks(read: Integers, wide: Widened, promised: Mapping[str, Promise]) -> Integers:
+    """Identify each weight in blocks by content, too; in the widened graph it has the name of its codes."""
+    keys, unknown = dict(read.keys), list(read.unknown)
+    for name, blocks in wide.blocks.items():
+        likely = sorted(promised, key=lambda key: promised[key].name + PACKED != name)  # found sooner
+        key = next((key for key in likely if blocks.stands_for(promised[key].values)), None)
+        if key is None:
+            unknown.append(name)
+        else:
+            keys[name] = key
+    return replace(read, keys=keys, unknown=tuple(unknown), blocks=wide.blocks)
+
+
+def block_violations(
+    model: onnx.ModelProto, read: Integers, promised: Mapping[str, Promise], storing: Storing
+) -> list[str]:
+    """Each weight is in blocks or in float as the precision says; in a fast tail, each product reads the right one.
+
+    `model` is a widened graph.
+    """
+    found = {key: read.blocks[name].bits for name, key in read.keys.items() if name in read.blocks}
+    violations = [_unknown_block(name, read.blocks, promised) for name in read.unknown if name in read.blocks]
+    if storing.fast_tail:
+        return violations + _tail_violations(model, read, promised)
+    for key, promise in promised.items():
+        if found.get(key) != (wanted := storing.bits(promise)):
+            has, needs = (f"{bits} bits" if bits else "float" for bits in (found.get(key), wanted))
+            violations.append(f"weight {promise.name!r} is stored in {has}, expected {needs}")
+    return violations
+
+
+def _unknown_block(name: str, blocks: Mapping[str, Blocks], promised: Mapping[str, Promise]) -> str:
+    """What differs, where the name says which weight it should be."""
+    found = f"initializer {name!r} is in blocks and stands for no weight of the model"
+    named = next((one for one in promised.values() if one.name + PACKED == name), None)
+    if named is None or blocks[name].steps.shape != named.values.shape:
+        return found
+    if wrong := blocks[name].wrong(named.values):
+        return f"{found}: {wrong:,} of {named.values.size:,} elements are not the nearest to those of {named.name!r}"
+    return f"{found}: its scales are not those of {named.name!r}"
+
+
+def _tail_violations(model: onnx.ModelProto, read: Integers, promised: Mapping[str, Promise]) -> list[str]:
+    """Products of few rows, and no others, read the copy in blocks."""
+    shapes, violations = infer_shapes(model), []
+    held = {init.name: init for init in model.graph.initializer if len(init.dims) == 2}
+    for node in model.graph.node:
+        name = node.input[1] if node.op_type in PRODUCTS else ""
+        if name not in held:
+            continue
+        key = read.keys.get(name) or content_key(numpy_helper.to_array(held[name]))
+        rows = math.prod(int(dim) for dim in shapes[node.input[0]][:-1])
+        if key in promised and (wanted := tail_bits(promised[key].name, held[name].dims[0], rows)) != (
+            found := read.blocks[name].bits if name in read.blocks else None
+        ):
+            has, needs = (f"{bits} bits" if bits else "float" for bits in (found, wanted))
+            violations.append(
+                f"node {node.name!r}, of {rows} rows, reads {name!r} in {has}, expected {needs}"
+            )
+    return violations
 
 
 def integer_violations(
@@ -162,3 +282,8 @@ def _stands_for(values: NDArray[Any], scale: NDArray[Any], promise: Promise, lar
     if not full.all():
         return False
     return bool((np.abs(values * scale - promise.values) <= HALF_STEP * scale).all())
+
+
+def content_key(array: NDArray[Any]) -> str:
+    """Shape and content."""
+    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"

@@ -11,9 +11,7 @@ from onnx import external_data_helper, numpy_helper
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
-from morvit_deploy.exporters.onnx.proof_precision import Promise
-from morvit_deploy.exporters.onnx.proof_weights import content_key
-from morvit_deploy.model.precision import Lowering
+from morvit_deploy.exporters.onnx.proof_precision import Promise, Storing, content_key
 
 SIZE_FACTOR, SIZE_SLACK = 1.02, 500_000  # files against the bytes of the unique parameters; slack per bucket
 
@@ -22,34 +20,41 @@ def storage_violations(
     stored: Mapping[str, set[str]],
     promised: Mapping[str, Promise],
     integers: Mapping[str, str],
-    lowering: Lowering | None,
+    storing: Storing,
 ) -> list[str]:
-    """Over all files, each weight is stored once, as integers where `lowering` says so. `stored` is from `places`."""
+    """Over all files, each weight is stored once, as integers where `storing` says so. `stored` is from `places`."""
     floats = {key: promise for key, promise in promised.items() if key in stored}
     return [
         *(
             f"weight {promise.name!r} is stored {len(stored[key])} times, expected once: {sorted(stored[key])}"
             for key, promise in floats.items()
-            if len(stored[key]) != 1 and not promise.is_int8(lowering)
+            if len(stored[key]) != 1 and not storing.is_integer(promise)
         ),
         *(
-            f"weight {name!r} is stored as int8 {len(stored[key])} times, expected once: {sorted(stored[key])}"
+            f"weight {name!r} is stored as {storing.kind} {len(stored[key])} times, expected once: "
+            f"{sorted(stored[key])}"
             for key, name in integers.items()
             if key in stored and len(stored[key]) != 1
         ),
         *(
-            f"a float copy of the int8 weight {promise.name!r} is left: {sorted(stored[key])}"
+            f"a float copy of the {storing.kind} weight {promise.name!r} is left: {sorted(stored[key])}"
             for key, promise in floats.items()
-            if promise.is_int8(lowering)
+            if storing.is_integer(promise)
         ),
     ]
 
 
-def size_violations(file_bytes: int, promised: Iterable[Promise], manifest: Manifest) -> list[str]:
-    """The files are hardly larger than the unique weights and the table of positions, which grows with the image."""
-    stored = sum(promise.stored_bytes(manifest.lowering) for promise in promised)
+def size_violations(
+    file_bytes: int, promised: Iterable[Promise], manifest: Manifest, storing: Storing, beside: int
+) -> list[str]:
+    """The files are hardly larger than the unique weights and the table of positions, which grows with the image.
+
+    `beside` are the bytes of all other parameters. Beside weights in blocks they count: biases and positions in float
+    are a tenth of such files.
+    """
     positions = 4 * manifest.config.num_tokens * manifest.config.embed_dim
-    limit = int(SIZE_FACTOR * (stored + positions) + SIZE_SLACK * len(manifest.plan.buckets))
+    stored = sum(map(storing.stored_bytes, promised)) + (beside if storing.in_blocks else positions)
+    limit = int(SIZE_FACTOR * stored + SIZE_SLACK * len(manifest.plan.buckets))
     if file_bytes <= limit:
         return []
     return [f"the files take {file_bytes:,} bytes, at most {limit:,} expected"]

@@ -5,7 +5,6 @@ Weights are identified by content: names in the file prove nothing.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from onnx import numpy_helper
 
 from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.graphs.macs import PRODUCTS
-from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise
+from morvit_deploy.exporters.onnx.proof_precision import Integers, Promise, content_key
 from morvit_deploy.graph.style.blocks import StaticLinear
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import weight_name
@@ -50,6 +49,18 @@ def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
     }
 
 
+def bytes_beside_weights(graphs: Mapping[str, StaticMoRViT]) -> int:
+    """Bytes of the unique tensors that are no weight of a linear layer: positions, biases, norms."""
+    found = {
+        content_key(as_numpy(tensor)): tensor.nbytes
+        for graph in graphs.values()
+        for name, module in graph.named_modules()
+        for part, tensor in module.state_dict(keep_vars=True).items()
+        if "." not in part and not (isinstance(module, StaticLinear) and part == "weight")
+    }
+    return sum(found.values())
+
+
 def weight_uses(model: onnx.ModelProto, integers: Integers) -> dict[str, int]:
     """Initializer to the number of products that read it as a factor, widened first where it is int8."""
     weights = [init.name for init in model.graph.initializer if len(init.dims) == 2]
@@ -68,8 +79,13 @@ def sharing_violations(
     promised: Mapping[str, Promise],
     graph: StaticMoRViT,
     integers: Integers,
+    *,
+    copied: bool = False,
 ) -> list[str]:
-    """One bucket's plain graph: each weight is one initializer, applied as often as promised; there are no others."""
+    """One bucket's plain graph: each weight is one initializer, applied as often as promised; there are no others.
+
+    With `copied` a weight may have one copy in blocks beside it.
+    """
     owned = {
         content_key(as_numpy(tensor)) for tensor in graph.state_dict().values()
     }  # position constants, too
@@ -85,20 +101,20 @@ def sharing_violations(
                 f"read by {_readers(model, init.name)}"
             )
     for key, promise in promised.items():
-        violations += _use_violations(model, promise, found[key], uses)
+        kinds = len({name in integers.blocks for name in found[key]}) if copied else 1
+        violations += _use_violations(model, promise, found[key], uses, kinds)
     return violations
 
 
 def _use_violations(
-    model: onnx.ModelProto, promise: Promise, names: list[str], uses: Mapping[str, int]
+    model: onnx.ModelProto, promise: Promise, names: list[str], uses: Mapping[str, int], kinds: int
 ) -> list[str]:
-    """One weight, which the graph holds under `names`."""
-    if len(names) != 1:
+    """One weight, which the graph holds under `names`, one of each of `kinds` kinds."""
+    if len(names) != max(1, kinds):
         return [f"weight {promise.name!r} is stored {len(names)} times, expected once: {names}"]
-    (name,) = names
-    if (actual := uses.get(name, 0)) != promise.uses:
-        readers = _readers(model, name)
-        return [f"weight {name!r} is applied {actual} times, expected {promise.uses}; by {readers}"]
+    if (actual := sum(uses.get(name, 0) for name in names)) != promise.uses:
+        readers = [reader for name in names for reader in _readers(model, name)]
+        return [f"weight {names[0]!r} is applied {actual} times, expected {promise.uses}; by {readers}"]
     return []
 
 
@@ -112,9 +128,11 @@ def _readers(model: onnx.ModelProto, name: str) -> list[str]:
 
 
 def integer_keys(model: onnx.ModelProto, read: Integers, promised: Mapping[str, Promise]) -> dict[str, str]:
-    """Content key of each int8 weight of a plain graph to the weight's name."""
+    """Content key of each integer weight of a plain graph, as it is stored, to the weight's name."""
     return {
-        content_key(numpy_helper.to_array(init)): promised[read.keys[init.name]].name
+        content_key(
+            read.blocks[init.name].packed if init.name in read.blocks else numpy_helper.to_array(init)
+        ): promised[read.keys[init.name]].name
         for init in model.graph.initializer
         if init.name in read.keys
     }
@@ -125,8 +143,3 @@ def as_numpy(tensor: torch.Tensor) -> Array:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(BFLOAT16)
     return tensor.numpy()
-
-
-def content_key(array: Array) -> str:
-    """Shape and content."""
-    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"

@@ -30,6 +30,9 @@ READS = {
 TESTED_FROM = "1.16"  # the oldest in which bundles of every precision and dispatch are run by the tests
 # 1.18 aborts the process at a LayerNormalization without a bias; every release from this one on runs it
 NORM_WITHOUT_BIAS = "1.19"
+# bits of a product of weights in blocks -> the first release with a kernel for it on every processor; each measured.
+# 1.22 has 8 bits where the processor has fast kernels only
+BLOCKS = {4: "1.17", 8: "1.23"}
 LAST_IR_OF_BIASES = 8  # bundles of a later IR version were written before each norm got a bias
 KNOWN_IRS = range(1, 1 + max(ir for ir, _ in READS.values()))
 _IR_FIELD = 0x08  # tag of ModelProto.ir_version, the first field of an ONNX file
@@ -42,6 +45,7 @@ class Held:
     ir: int
     opset: int  # of ai.onnx
     norm_without_bias: bool = False
+    blocks: frozenset[int] = frozenset()  # bits of its products of weights in blocks
 
 
 def lowest_release(files: Iterable[Held]) -> str:
@@ -49,6 +53,7 @@ def lowest_release(files: Iterable[Held]) -> str:
     needed = [TESTED_FROM]
     for held in files:
         needed += [_first_to_read(held), *([NORM_WITHOUT_BIAS] if held.norm_without_bias else [])]
+        needed += [BLOCKS.get(bits, BLOCKS[8]) for bits in held.blocks]
     return max(needed, key=release)
 
 
@@ -66,15 +71,20 @@ def _first_to_read(held: Held) -> str:
 def held_by(model: onnx.ModelProto) -> Held:
     """What a model holds that not every release runs."""
     from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
+    from morvit_deploy.exporters.onnx.low.blocks import OPERATOR
 
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
-    norms = (
-        node
-        for graph in every_graph(model.graph)
-        for node in graph.node
-        if node.op_type == "LayerNormalization"
-    )
-    return Held(model.ir_version, opset, any(len(norm.input) < 3 or not norm.input[2] for norm in norms))
+    nodes = [node for graph in every_graph(model.graph) for node in graph.node]
+    norms = (node for node in nodes if node.op_type == "LayerNormalization")
+    blocks = {
+        attribute.i
+        for node in nodes
+        if node.op_type == OPERATOR
+        for attribute in node.attribute
+        if attribute.name == "bits"
+    }
+    without = any(len(norm.input) < 3 or not norm.input[2] for norm in norms)
+    return Held(model.ir_version, opset, without, frozenset(blocks))
 
 
 def lowest_of(folder: Path, manifest: Manifest) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from morvit_deploy.exporters.onnx.options import OnnxOptions
 from morvit_deploy.exporters.targets import Needs, Target
 
 TARGET = Target(
@@ -15,12 +16,12 @@ TARGET = Target(
     exporter="morvit_deploy.exporters.onnx.export:OnnxExporter",
     runner="morvit_deploy.exporters.onnx.run:open_onnx",
     profiled="morvit_deploy.exporters.onnx.run:profiled",
+    options=OnnxOptions,
     form="morvit_deploy.exporters.onnx.form:OnnxForm",
     required="morvit_deploy.exporters.onnx.releases:required",
     board_files="morvit_deploy.exporters.onnx.board:board_files",
     devices=("cpu", "cuda", "jetson", "ssh", "browser"),
-    precisions=("fp32", "fp16", "int8"),
-    why_not={"bf16": "only TensorRT runs it (target 'trt'); elsewhere fp16 is as small"},
+    precisions=("fp32", "fp16", "int8", "w8", "w4"),
     calibrates=True,
     synonyms=("onnxruntime", "ort", "onnx-runtime"),
 )

@@ -116,7 +116,7 @@ class Manifest(Strict):
         if self.precision not in target.precisions:
             problems.append(f"precision: {self.precision!r} with target {self.target!r}")
         problems += [f"target_form.{problem}" for problem in self.target_form.problems(self)]
-        if self.precision != "fp32" and self.form != "unrolled":
+        if not self.exact and self.form != "unrolled":
             problems.append(f"form: {self.form!r} in {self.precision}")
         if self.form == "unrolled":
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]

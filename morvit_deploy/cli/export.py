@@ -14,6 +14,7 @@ from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Verifica
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
+from morvit_deploy.model.choices import PRECISIONS
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.base import Exported
@@ -98,8 +99,10 @@ def _check(options: Mapping[str, Any], target: Target) -> None:
         )
     target.check_export()
     precision = options.get("precision", target.precision)
-    if "calibration_limit" in options and (precision == "fp32" or not target.calibrates):
-        what = "fp32" if target.calibrates else f"target {target.name}"
+    if "calibration_limit" in options and (
+        PRECISIONS[precision].calibration == "no" or not target.calibrates
+    ):
+        what = precision if target.calibrates else f"target {target.name}"
         raise ConfigError(
             f"--calibration-limit: {what} needs no calibration; give another --precision or target, or leave it out"
         )

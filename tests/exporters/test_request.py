@@ -14,6 +14,7 @@ import morvit_deploy
 from morvit_deploy import export
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.options import CoremlKeywords, CoremlOptions
+from morvit_deploy.exporters.onnx.options import OnnxKeywords, OnnxOptions
 from morvit_deploy.exporters.options import TargetOptions, options_of
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.trt.options import TrtKeywords, TrtOptions
@@ -51,7 +52,9 @@ def test_a_request_has_the_options_of_its_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "keywords"), [(CoremlOptions, CoremlKeywords), (TrtOptions, TrtKeywords)], ids=["coreml", "trt"]
+    ("kind", "keywords"),
+    [(CoremlOptions, CoremlKeywords), (OnnxOptions, OnnxKeywords), (TrtOptions, TrtKeywords)],
+    ids=["coreml", "onnx", "trt"],
 )
 def test_keywords_are_the_options(kind: type[TargetOptions], keywords: type) -> None:
     assert get_type_hints(keywords) == get_type_hints(kind)

@@ -29,7 +29,7 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
         for graph in (inner for model in graphs.values() for inner in every_graph(model.graph)):
             for init in graph.initializer:
                 array = numpy_helper.to_array(init)
-                if array.nbytes >= INLINE_BYTES or _is_int8_weight(array):
+                if array.nbytes >= INLINE_BYTES or _is_integer_weight(array):
                     offset, length = _place(array.tobytes(), weights, placed)
                     init.CopyFrom(numpy_helper.from_array(array, init.name))
                     external_data_helper.set_external_data(init, WEIGHTS, offset, length)
@@ -40,9 +40,9 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
     return [*graphs, WEIGHTS]
 
 
-def _is_int8_weight(array: NDArray[Any]) -> bool:
-    """Int8 weights are stored in the file whatever their size, so that several branches can refer to them."""
-    return array.dtype == np.int8 and array.ndim == 2
+def _is_integer_weight(array: NDArray[Any]) -> bool:
+    """Integer weights are stored in the file whatever their size, so that several branches and graphs share them."""
+    return (array.dtype, array.ndim) in ((np.int8, 2), (np.uint8, 3))
 
 
 def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -79,7 +79,7 @@ def to_int8(
     if flavor == "cpu":
         tell("comparing its speed with fp32")
         speeds = measure_speed(traced, integers, plan, observer.first_feeds())
-        record["speed"] = {name: asdict(speed) for name, speed in speeds.items()}
+        record["speed"] = {name: speed.as_dict("int8") for name, speed in speeds.items()}
         record["speed_ratio"] = overall_ratio(speeds, plan)
     return integers, Lowering(
         flavor=flavor,

@@ -1,4 +1,4 @@
-"""Is the int8 graph faster than the fp32 graph on this machine? A short measurement in alternating blocks."""
+"""Is a lowered graph faster than the fp32 graph on this machine? A short measurement in alternating blocks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,24 @@ class Speed:
     """Medians over the blocks, for one bucket (stem included)."""
 
     fp32_ms: float
-    int8_ms: float
-    ratio: float  # int8 over fp32, of consecutive blocks
+    low_ms: float
+    ratio: float  # the lower precision over fp32, of consecutive blocks
+
+    def as_dict(self, name: str) -> dict[str, float]:
+        """For a manifest, with `name` for the lower precision."""
+        return {"fp32_ms": self.fp32_ms, f"{name}_ms": self.low_ms, "ratio": self.ratio}
 
 
-def measure_speed(floats: Pieces, integers: Pieces, plan: Plan, feeds: Arrays) -> dict[str, Speed]:
+def measure_speed(floats: Pieces, lowered: Pieces, plan: Plan, feeds: Arrays) -> dict[str, Speed]:
     """Bucket to its speed, all threads, on one batch of images."""
     return {
-        bucket.name: _speed(floats, integers, bucket.name if plan.adaptive else WHOLE, feeds)
+        bucket.name: _speed(floats, lowered, bucket.name if plan.adaptive else WHOLE, feeds)
         for bucket in plan.buckets
     }
 
 
 def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
-    """int8 over fp32 in the calibrated mix of buckets; equal shares where the plan has none."""
+    """The lower precision over fp32 in the calibrated mix of buckets; equal shares where the plan has none."""
     shares = [bucket.share if bucket.share is not None else 1.0 for bucket in plan.buckets]
     if not sum(shares):
         shares = [1.0] * len(shares)
@@ -44,10 +48,10 @@ def overall_ratio(speeds: dict[str, Speed], plan: Plan) -> float:
     return sum(share * speed.fp32_ms * speed.ratio for speed, share in times) / slow
 
 
-def _speed(floats: Pieces, integers: Pieces, part: str, feeds: Arrays) -> Speed:
+def _speed(floats: Pieces, lowered: Pieces, part: str, feeds: Arrays) -> Speed:
     lanes = [
-        CallLane(name=precision, call=_graph(pieces, part, feeds))
-        for precision, pieces in (("fp32", floats), ("int8", integers))
+        CallLane(name=name, call=_graph(pieces, part, feeds))
+        for name, pieces in (("fp32", floats), ("lowered", lowered))
     ]
     measure(Calls(), lanes, AMOUNT, Stages())
     slow, fast = ([block.median_ms for block in lane.blocks] for lane in lanes)

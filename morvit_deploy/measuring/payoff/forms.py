@@ -81,9 +81,10 @@ def check_forms(bundle: Path, manifest: Manifest, checkpoint: Path) -> None:
             f"{bundle} has one bucket, so there is no adaptivity to measure; fit a plan of several with "
             "`morvit-deploy calibrate`, export with --plan, and give that bundle"
         )
-    if manifest.precision != "fp32":
+    if not manifest.exact:
+        what = ", ".join(filter(None, (manifest.precision, manifest.target_form.said)))
         raise PlanError(
-            f"{bundle} is in {manifest.precision} and the other forms are exported in fp32, so precisions would be "
+            f"{bundle} is in {what} and the other forms are exported in fp32, so precisions would be "
             "compared; give the fp32 bundle of the same plan"
         )
     from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint

@@ -75,6 +75,8 @@ def stating(bundle: Path, folder: Path, lowest: object) -> Path:
         (Held(11, 18), "1.23"),
         (Held(11, 23, norm_without_bias=True), "1.23"),
         (Held(13, 26), "1.25"),
+        (Held(8, 18, blocks=frozenset({4})), "1.17"),
+        (Held(8, 18, blocks=frozenset({4, 8})), "1.23"),
     ],
     ids=repr,
 )
