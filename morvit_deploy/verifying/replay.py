@@ -117,6 +117,8 @@ def is_decision(name: str) -> bool:
 class _Skipped:
     """A block that leaves states as they are, where only decisions are compared."""
 
+    unformed = False
+
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return x
 

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
@@ -42,7 +41,7 @@ def write_graphs(folder: Path, graphs: dict[str, onnx.ModelProto]) -> list[str]:
 
 def _is_integer_weight(array: NDArray[Any]) -> bool:
     """Integer weights are stored in the file whatever their size, so that several branches and graphs share them."""
-    return (array.dtype, array.ndim) in ((np.int8, 2), (np.uint8, 3))
+    return (array.dtype.name, array.ndim) in (("int8", 2), ("uint8", 3))
 
 
 def _place(content: bytes, weights: BinaryIO, placed: dict[str, tuple[int, int]]) -> tuple[int, int]:

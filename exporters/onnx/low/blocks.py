@@ -46,8 +46,8 @@ class Blocks:
         """Codes as they are stored, (out, blocks, bytes): of two 4-bit codes in a byte the first is the low half."""
         if self.bits == 8:
             return self.codes
-        packed: NDArray[np.uint8] = self.codes[..., 0::2] | (self.codes[..., 1::2] << 4)
-        return packed
+        low, high = self.codes[..., 0::2], self.codes[..., 1::2]
+        return (low | (high << 4)).astype(np.uint8)
 
     @property
     def steps(self) -> NDArray[np.int16]:
@@ -86,8 +86,8 @@ def to_blocks(weight: NDArray[np.float32], bits: int, size: int) -> Blocks:
     """Round a finite weight (in, out) to blocks of `size` inputs."""
     wide = _in_blocks(weight, size).astype(np.float64)  # (out, blocks, size)
     largest = np.take_along_axis(wide, np.abs(wide).argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    scales = np.abs(largest) / 127 if bits == 8 else largest / -8
-    scales = np.where(np.abs(largest) < SMALLEST, 1.0, scales).astype(np.float32)
+    wanted = np.abs(largest) / 127 if bits == 8 else largest / -8
+    scales = np.where(np.abs(largest) < SMALLEST, 1.0, wanted).astype(np.float32)
     steps = np.round(wide / scales[..., None].astype(np.float64)) + 2 ** (bits - 1)
     return Blocks(steps.clip(0, 2**bits - 1).astype(np.uint8), scales, bits)
 
@@ -195,7 +195,8 @@ def _most(bits: int) -> int:
 
 
 def _in_blocks(weight: NDArray[Any], size: int) -> NDArray[Any]:
-    return weight.T.reshape(weight.shape[1], -1, size)
+    blocks: NDArray[Any] = weight.T.reshape(weight.shape[1], -1, size)
+    return blocks
 
 
 def _as_weight(blocks: NDArray[Any]) -> NDArray[Any]:

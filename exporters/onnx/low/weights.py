@@ -138,7 +138,7 @@ def _with_blocks(
     used: dict[str, Blocks] = {}
     for node in graph.node:
         one = of.get(node.name)
-        bits = one and choose(one, _rows(one, shapes), int(shapes[one.weight][0]))
+        bits = None if one is None else choose(one, _rows(one, shapes), int(shapes[one.weight][0]))
         if one is None or bits is None:
             nodes.append(node)
             continue

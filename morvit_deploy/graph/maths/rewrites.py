@@ -26,7 +26,9 @@ class KV(NamedTuple):
 class KeyedBlock(Protocol):
     """The parts of a block that rewrites 3, 4 and 6 apply to different sets of tokens."""
 
-    unformed: bool  # whether it attends to states instead of keys and values (rewrite 6)
+    @property
+    def unformed(self) -> bool:
+        """Whether it attends to states instead of keys and values (rewrite 6)."""
 
     def norm1(self, x: Tensor) -> Tensor: ...
     def queries(self, normed: Tensor) -> Tensor: ...

@@ -53,7 +53,8 @@ class PointwiseBlock(StaticBlock):
         own = self.heads.own
         logits = mixed(normed.transpose(1, 3), self.k(self.q(querying) * own))  # (1, n, 1, heads)
         weights = (logits if mask is None else logits + mask).softmax(dim=1)
-        return (self.v(mixed(normed, weights)) * own).sum(dim=-1, keepdim=True)
+        attended: Tensor = (self.v(mixed(normed, weights)) * own).sum(dim=-1, keepdim=True)
+        return attended
 
     def _attend(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None) -> Tensor:
         """Attend head by head to (1, dim, 1, n), with keys on the channel axis of the attention weights.

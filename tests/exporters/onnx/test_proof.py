@@ -19,6 +19,7 @@ from morvit_deploy.exporters.onnx import proof
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.proof import prove
+from morvit_deploy.exporters.onnx.proof_precision import Storing
 from morvit_deploy.exporters.onnx.proof_storage import size_violations
 from morvit_deploy.exporters.onnx.proof_structure import limit_violations
 from morvit_deploy.exporters.structure import Structure
@@ -26,6 +27,7 @@ from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.exporters.verification import options_of
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint
+from morvit_deploy.model.precision import Lowering
 
 Plant = Callable[[onnx.ModelProto], None]
 
@@ -363,7 +365,8 @@ def test_positions_of_a_large_image_are_no_copy_of_a_weight() -> None:
     config = make_config(
         image_size=512, patch_size=16, embed_dim=768, preprocess={"resize": 512}, capacity=[9, 9, 9]
     )
-    manifest: Any = SimpleNamespace(config=config, lowering=None, plan=SimpleNamespace(buckets=[None]))
+    manifest: Any = SimpleNamespace(config=config, plan=SimpleNamespace(buckets=[None]))
     table = 4 * config.num_tokens * config.embed_dim
-    assert size_violations(table, [], manifest) == []
-    assert size_violations(2 * table, [], manifest) != []
+    storing = Storing("fp32", Lowering(), fast_tail=False, read_otherwise=frozenset())
+    assert size_violations(table, [], manifest, storing, 0) == []
+    assert size_violations(2 * table, [], manifest, storing, 0) != []
