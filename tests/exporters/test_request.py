@@ -75,6 +75,7 @@ TYPES = (  # what the signature of `export` is made of
     *(
         "exporters/api",
         "exporters/options",
+        "exporters/onnx/options",
         "exporters/coreml/contract/options",
         "exporters/coreml/contract/names",
     ),

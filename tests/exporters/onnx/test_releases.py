@@ -123,7 +123,8 @@ def test_held_is_read_from_the_model_also_inside_branches() -> None:
 @pytest.mark.parametrize("options", [{}, {"plan": ADAPTIVE}, {"plan": ADAPTIVE, "dispatch": "host"}], ids=str)
 def test_the_manifest_states_it(exported: Exported, options: dict[str, Any]) -> None:
     bundle = exported(make_config(), with_depth=True, **options)
-    assert json.loads((bundle / "manifest.json").read_text())["target_form"] == {"lowest_runtime": "1.16"}
+    form = json.loads((bundle / "manifest.json").read_text())["target_form"]
+    assert form == {"lowest_runtime": "1.16", "fast_tail": False}
     assert {ir_version(path) for path in bundle.glob("*.onnx")} == {8}
 
 
