@@ -87,7 +87,7 @@ class DispatchComparison:
             found = {}
             for edge in edges:
                 found[edge] = self.pool.find(edge)[:most]
-                progress(1 - max(self.pool.budget, 0) / TRIED)
+                progress(1 - max(self.pool.budget, 0) / max(TRIED, 1))
             if all(found.values()):
                 break
         compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)

@@ -24,7 +24,7 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.reference import FORWARD, MoRViT
 from morvit_deploy.model.routings import ROUTINGS
-from morvit_deploy.model.routings.counting import GraphShape, block_macs
+from morvit_deploy.model.routings.counting import GraphShape, block_macs, cls_macs
 from morvit_deploy.model.routings.expert_choice import scores_read
 from morvit_deploy.model.routings.none import NONE
 from morvit_deploy.model.trace import Routing, Trace
@@ -167,8 +167,9 @@ def first_half(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple
 
 def first_half_macs(config: Config, graph: GraphShape) -> int:
     tokens, layers = 1 + config.num_patches // 2, config.num_layers
-    last = block_macs(config, 1 if graph.cls_only else tokens, tokens, tokens)
-    return (layers - 1) * block_macs(config, tokens, tokens, tokens) + last
+    everyone = block_macs(config, tokens, tokens, tokens)
+    last = cls_macs(config, graph, tokens, tokens) if graph.cls_only else everyone
+    return (layers - 1) * everyone + last
 
 
 class FirstHalf(Dense):
