@@ -27,7 +27,7 @@ from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import LIBRARIES, versions
 from morvit_deploy.model.accuracy import Kept, ruin_of
-from morvit_deploy.model.checkpoint import check_unchanged, fingerprint, load_checkpoint
+from morvit_deploy.model.checkpoint import check_unchanged, load_with_fingerprint
 from morvit_deploy.model.choices import PRECISIONS, Dispatch
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan, read_plan
@@ -148,8 +148,7 @@ class Exporter(ABC):
         }
         check_free(request.out, **place)
         tell("loading the checkpoint")
-        sha256 = fingerprint(request.checkpoint)
-        model = load_checkpoint(request.checkpoint)
+        model, sha256 = load_with_fingerprint(request.checkpoint)
         source, before = None, recorded_gap(model)
         if request.reference is not None:
             tell("comparing with the source's own outputs")

@@ -107,6 +107,15 @@ def fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+def load_with_fingerprint(folder: str | Path) -> tuple[MoRViT, str]:
+    """Load a checkpoint, and return its `fingerprint` from before it was read, for `check_unchanged`."""
+    try:
+        sha256 = fingerprint(folder)
+    except OSError:
+        sha256 = ""  # loading says what is missing; a checkpoint that appears just now has changed
+    return load_checkpoint(folder), sha256
+
+
 def check_unchanged(folder: str | Path, sha256: str) -> None:
     """Raise CheckpointError unless a checkpoint still has the `fingerprint` that it had when it was loaded."""
     if fingerprint(folder) != sha256:

@@ -291,7 +291,9 @@ def test_a_slow_int8_bundle_is_refused_and_can_be_let_through(
 def test_only_the_gate_can_be_let_through(
     tiny_checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "compare", lambda *arguments: verification(unrolling_gap=Gap(1.0, 1e-9, 1.0)))
+    monkeypatch.setattr(
+        base, "compare", lambda *arguments, **calls: verification(unrolling_gap=Gap(1.0, 1e-9, 1.0))
+    )
     with pytest.raises(ParityError, match="unrolling gap"):
         export(
             tiny_checkpoint, tmp_path / "out", precision="int8", images=calibration_folder, allow_worse=True
