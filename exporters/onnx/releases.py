@@ -71,7 +71,7 @@ def _first_to_read(held: Held) -> str:
 def held_by(model: onnx.ModelProto) -> Held:
     """What a model holds that not every release runs."""
     from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
-    from morvit_deploy.exporters.onnx.low.blocks import OPERATOR
+    from morvit_deploy.exporters.onnx.graphs.macs import BLOCK_PRODUCT
 
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
     nodes = [node for graph in every_graph(model.graph) for node in graph.node]
@@ -79,7 +79,7 @@ def held_by(model: onnx.ModelProto) -> Held:
     blocks = {
         attribute.i
         for node in nodes
-        if node.op_type == OPERATOR
+        if node.op_type == BLOCK_PRODUCT
         for attribute in node.attribute
         if attribute.name == "bits"
     }

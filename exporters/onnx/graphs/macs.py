@@ -11,11 +11,14 @@ from contextlib import contextmanager
 
 import onnx
 import onnxsim
-from onnx import shape_inference
+from onnx import TensorProto, helper, shape_inference
 
 from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
+BLOCK_PRODUCT = (
+    "MatMulNBits"  # of com.microsoft: the weight is stored in blocks, its shape in attributes K and N
+)
 
 Shapes = dict[str, tuple[int | str, ...]]  # an unknown dimension is the string "?"
 
@@ -56,7 +59,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
-    bare = copy_of(model)
+    bare = _with_plain_products(model)
     del bare.graph.value_info[:]  # the exporter's own shapes prove nothing
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
@@ -67,6 +70,24 @@ def infer_shapes(model: onnx.ModelProto) -> Shapes:
     return shapes | {init.name: tuple(init.dims) for init in inferred.graph.initializer}
 
 
+def _with_plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose products of blocks are plain ones of inputs of the weights' shapes, which inference knows."""
+    copy = copy_of(model)
+    for node in copy.graph.node:
+        if node.op_type == BLOCK_PRODUCT:
+            weight, shape = f"{node.name}_weight", _block_shape(node)
+            copy.graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, shape))
+            node.op_type, node.domain, node.input[:] = "MatMul", "", [node.input[0], weight]
+            del node.attribute[:]
+    return copy
+
+
+def _block_shape(node: onnx.NodeProto) -> tuple[int, int]:
+    """Shape (in, out) of the weight of a product of blocks."""
+    found = {attribute.name: attribute.i for attribute in node.attribute}
+    return found["K"], found["N"]
+
+
 def count_macs(model: onnx.ModelProto) -> int:
     """MACs of every MatMul, Gemm and Conv in one run; ValueError on an unknown shape."""
     shapes = infer_shapes(model)
@@ -75,6 +96,8 @@ def count_macs(model: onnx.ModelProto) -> int:
 
 def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
     """MACs of one node; 0 for one that is no product. ValueError on an unknown shape."""
+    if node.op_type == BLOCK_PRODUCT:
+        return math.prod(_known(node.output[0], shapes)) * _block_shape(node)[0]
     if node.op_type not in PRODUCTS:
         return 0
     out, weight = _known(node.output[0], shapes), _known(node.input[1], shapes)

@@ -16,9 +16,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, drop_unread
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
+from morvit_deploy.exporters.onnx.graphs.macs import BLOCK_PRODUCT
 
-DOMAIN, OPERATOR = "com.microsoft", "MatMulNBits"
+DOMAIN = "com.microsoft"
 SIZES = (
     128,
     64,
@@ -109,14 +110,15 @@ class Widened:
 
 def widened(model: onnx.ModelProto) -> Widened:
     """Read the products of blocks in a graph whose weights are loaded; the model itself where there are none."""
-    nodes = [node for node in model.graph.node if node.op_type == OPERATOR]
+    nodes = [node for node in model.graph.node if node.op_type == BLOCK_PRODUCT]
     if not nodes:
         return Widened(model, {}, ())
     copy = copy_of(model)
     held = {init.name: init for init in copy.graph.initializer}
     blocks: dict[str, Blocks] = {}
     problems: list[str] = []
-    for node in (node for node in copy.graph.node if node.op_type == OPERATOR):
+    beside: set[str] = set()  # scales
+    for node in (node for node in copy.graph.node if node.op_type == BLOCK_PRODUCT):
         found = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         read, problem = _read(node, found, held)
         if read is None:
@@ -124,11 +126,14 @@ def widened(model: onnx.ModelProto) -> Widened:
             node.input[1] = _stand_in(copy.graph, node, found)
         else:
             blocks.setdefault(node.input[1], read)
+        beside |= {*node.input[2:]}
         node.op_type, node.domain = "MatMul", ""
         del node.attribute[:], node.input[2:]
     for name, one in blocks.items():
         held[name].CopyFrom(numpy_helper.from_array(one.weight, name))
-    drop_unread(copy.graph)
+    others = [init for init in copy.graph.initializer if init.name not in beside]  # unread ones, too
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(others)
     kept = [entry for entry in copy.opset_import if entry.domain != DOMAIN]
     del copy.opset_import[:]
     copy.opset_import.extend(kept)
@@ -139,7 +144,7 @@ def product_of_blocks(name: str, source: str, weight: str, result: str, blocks: 
     """The node that multiplies `source` by a weight in blocks."""
     out, count, size = blocks.codes.shape
     return helper.make_node(
-        OPERATOR,
+        BLOCK_PRODUCT,
         [source, weight + PACKED, weight + SCALES],
         [result],
         name=name,

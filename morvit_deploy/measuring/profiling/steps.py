@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from morvit_deploy.exporters.onnx.graphs.macs import PRODUCTS, infer_shapes, node_macs
+from morvit_deploy.exporters.onnx.graphs.macs import BLOCK_PRODUCT, PRODUCTS, infer_shapes, node_macs
 
 if TYPE_CHECKING:
     import onnx  # named only
@@ -112,7 +112,7 @@ def _products(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, list[str
     makers = {name: node for node in graph.node for name in node.output}
     held = {init.name for init in graph.initializer}
     for node in graph.node:
-        if node.op_type in PRODUCTS:
+        if node.op_type in (*PRODUCTS, BLOCK_PRODUCT):
             yield node, weights_of(node, makers, held)
 
 

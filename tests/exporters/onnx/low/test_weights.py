@@ -21,6 +21,7 @@ from morvit_deploy.bundle.manifest import describe_files, open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
+from morvit_deploy.exporters.onnx.graphs.macs import count_macs
 from morvit_deploy.exporters.onnx.low import weights
 from morvit_deploy.exporters.onnx.low.speed import Speed
 from morvit_deploy.exporters.onnx.proof import prove
@@ -68,15 +69,17 @@ def test_every_layer_but_the_routers_is_in_blocks_once(exported: Exported, preci
     manifest = open_manifest(bundle)
     assert manifest.precision == precision and manifest.structure["proved"]
     assert manifest.macs == {bucket.name: bucket.macs for bucket in manifest.plan.buckets}
+    (macs,) = manifest.macs.values()
+    assert count_macs(onnx.load(bundle / "model.onnx", load_external_data=False)) == macs
     held = initializers(bundle)
     floats = {name for name in held if name.endswith(".weight") and len(held[name].dims) == 2}
     kept = {f"routers.{step}.0.weight" for step in range(3)}
     assert floats == kept | ({"stem.patch.weight"} if precision == "w4" else set())
     assert manifest.target_form.lowest_runtime == {"w8": "1.23", "w4": "1.17"}[precision]  # type: ignore[attr-defined]
     assert manifest.lowering is not None
-    stored = {"w8": {"8 bits": 15}, "w4": {"4 bits": 14, "float": 1}}[precision]
+    stored = {"w8": {"8 bits": 16}, "w4": {"4 bits": 15, "float": 1}}[precision]
     assert manifest.lowering.facts["stored"] == stored
-    assert sum(1 for name in held if name.endswith("_blocks")) == 15 - stored.get("float", 0)
+    assert sum(1 for name in held if name.endswith("_blocks")) == 16 - stored.get("float", 0)
     result = verify(bundle, bundle.parent / "checkpoint", min_agreement=0.0)
     assert result.passed, result.failure
     with open_bundle(bundle, threads=1) as session:
