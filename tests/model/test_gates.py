@@ -48,7 +48,7 @@ def test_a_wrong_bundle_does_not_pass_with_enough_images(share: float) -> None:
 
 def test_enough_images_are_fewer_than_export_compares() -> None:
     assert {name: gate.images_needed for name, gate in GATES.items()} == {
-        "int8": 18, "fp16": 14, "fp16 throughout": 14, "bf16": 18,
+        "int8": 18, "fp16": 14, "fp16 throughout": 14, "bf16": 18, "w8": 18, "w4": 18,
     }  # fmt: skip  # as the documentation lists them
     assert Gate(0.0, 0.0).images_needed == 1 and Gate(0.5, 0.5).images_needed == 32
     assert Gate(0.9, 0.99).images_needed == images_needed(0.9), "the share that needs more"
