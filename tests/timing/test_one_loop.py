@@ -103,7 +103,7 @@ def test_int8_speed(seen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "_graph", lambda pieces, part, feeds: lambda: sum(range(pieces)))
     pieces: Any = (20_000, 5_000)
     found = speed.measure_speed(*pieces, threshold_ladder(), {})
-    assert seen == ["fp32", ""] * len(found)
+    assert seen == ["fp32", "lowered"] * len(found)
     assert all(0 < one.low_ms < one.fp32_ms for one in found.values())
 
 
