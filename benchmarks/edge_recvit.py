@@ -35,7 +35,7 @@ from morvit_deploy.timing.arithmetic import shares_of
 from morvit_deploy.timing.loop import Amount, Stages, measure
 from morvit_deploy.timing.result import Ratio, ratio_of, warnings_about
 
-BAR, BAR_DEPTH = 1.6, 6  # times as fast as the faster dense form, at this mean depth
+BAR, BAR_DEPTH = 1.75, 6  # times as fast as the faster dense form, at this mean depth
 DEPTHS, BUCKETS, COUNT = (2, 4, 6, 8, 10, 12), 12, 64
 
 Tell = Callable[[str], None]
