@@ -11,7 +11,7 @@ from morvit_deploy.report import Picture, three_digits
 
 WIDTH, ROW, TITLE, MARGIN = 440, 46, 34, 12  # pixels, readable on a phone; a row is a label above its bar
 BAR, FONT, SMALL = 14, 15, 12
-NUMBER = 70  # pixels right of the longest bar, for its milliseconds
+NUMBER = 90  # pixels right of the longest bar, for its milliseconds
 FILLS = ("#1f6fb4", "#e08a1e", "#8fa3b5", "#5a9a4c")  # of the kinds, in their order; told apart in grays, too
 
 Row = tuple[str, Mapping[str, float], str]  # label, kind to milliseconds, words beside the label
@@ -27,9 +27,11 @@ def stacked(title: str, groups: Sequence[tuple[str, Sequence[Row]]], kinds: Mapp
         for row in rows:
             drawn.append(_row(top, row, list(kinds), most))
             top += ROW
+    width = WIDTH + 2 * MARGIN
     content = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
-        f'font-family="system-ui,sans-serif">{OWN_SVG}<rect width="{WIDTH}" height="{top}" fill="#fff"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-MARGIN} 0 {width} {top}" width="{width}" height="{top}" '
+        f'font-family="system-ui,sans-serif">{OWN_SVG}'
+        f'<rect x="{-MARGIN}" width="{width}" height="{top}" fill="#fff"/>'
         f"{''.join(drawn)}</svg>"
     )
     return Picture(title, Path("profile.svg"), "", content.encode(), chart=True)
