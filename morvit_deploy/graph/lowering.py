@@ -78,9 +78,8 @@ class Channels:
     name: str
     written_by: tuple[Tensor, ...]  # (…, channels) each
     read_by: tuple[tuple[str, StaticLinear], ...]  # weights (channels, out)
-    met_by: tuple[
-        StaticLinear, ...
-    ] = ()  # weights (in, channels) whose products are multiplied with the channels
+    # weights (in, channels) whose products are multiplied with the channels, as rewrite 6 does with keys
+    met_by: tuple[StaticLinear, ...] = ()
 
 
 def smooth(graph: StaticMoRViT, exponents: Mapping[str, Sequence[int]]) -> None:

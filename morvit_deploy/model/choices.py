@@ -24,9 +24,8 @@ PRECISION_WORDS = {  # what others call them
 class PrecisionRecord:
     """What an export in a precision needs, on every target that has it. Its gate is in `gates.GATES`."""
 
-    calibration: Literal["no", "optional", "required"] = (
-        "no"  # images of the user, beside those of verification
-    )
+    # images of the user, beside those of verification
+    calibration: Literal["no", "optional", "required"] = "no"
     why_required: str = ""  # why images are required
     ranges: bool = False  # has options for activation ranges, smoothing, and layers that stay in float
     elsewhere: str = ""  # what to do with a target that does not have it

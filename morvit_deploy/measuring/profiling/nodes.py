@@ -18,11 +18,8 @@ from morvit_deploy.measuring.profiling.steps import Steps, weights_of
 if TYPE_CHECKING:
     import onnx  # named only
 
-_MULTIPLIES = (
-    "MatMul",
-    "Gemm",
-    "Conv",
-)  # in the names of operators, with or without what was fused into them
+# in the names of operators, with or without what was fused into them
+_MULTIPLIES = ("MatMul", "Gemm", "Conv")
 _MOVES = {
     *MOVES, "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Expand", "Tile", "Pad", "Flatten",
     "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "ReorderInput", "ReorderOutput",

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 
 STEM, FIRST, STEPS, LAST, HEAD = "stem", "first", "steps", "last", "head"
 _NUMBERED = re.compile(r"(step|layer)(\d+)\.")
-_WIDENING = (
-    "DequantizeLinear",
-    "Cast",
-    "Transpose",
-    "Reshape",
-    "Identity",
-)  # between a weight and its product
+# between a weight and its product
+_WIDENING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
 _BLOCKS = {"first": FIRST, "cycle": STEPS, "last": LAST}  # first part of a weight's name to its step
 
 

@@ -20,6 +20,7 @@ from morvit_deploy import export, open_bundle
 from morvit_deploy.bundle.manifest import describe_files, open_manifest
 from morvit_deploy.errors import BundleError, ConfigError, PrecisionError
 from morvit_deploy.exporters.onnx.export import OnnxExporter
+from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import count_macs
 from morvit_deploy.exporters.onnx.low import weights
@@ -28,6 +29,7 @@ from morvit_deploy.exporters.onnx.proof import prove
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from morvit_deploy.model.choices import Precision
 from morvit_deploy.model.gates import GATES
 
 WIDE: dict[str, Any] = {"embed_dim": 64, "mlp_dim": 128, "num_heads": 4}
@@ -75,7 +77,8 @@ def test_every_layer_but_the_routers_is_in_blocks_once(exported: Exported, preci
     floats = {name for name in held if name.endswith(".weight") and len(held[name].dims) == 2}
     kept = {f"routers.{step}.0.weight" for step in range(3)}
     assert floats == kept | ({"stem.patch.weight"} if precision == "w4" else set())
-    assert manifest.target_form.lowest_runtime == {"w8": "1.23", "w4": "1.17"}[precision]  # type: ignore[attr-defined]
+    assert isinstance(manifest.target_form, OnnxForm)
+    assert manifest.target_form.lowest_runtime == {"w8": "1.23", "w4": "1.17"}[precision]
     assert manifest.lowering is not None
     stored = {"w8": {"8 bits": 16}, "w4": {"4 bits": 15, "float": 1}}[precision]
     assert manifest.lowering.facts["stored"] == stored
@@ -108,10 +111,10 @@ def test_buckets_share_the_blocks(exported: Exported, options: dict[str, Any]) -
     ("model", "precision"),
     [("digits-expert", "w8"), ("digits-token", "w8"), ("digits-token", "w4")],
 )
-def test_a_trained_model_passes_its_gate(model: str, precision: str, tmp_path: Path) -> None:
+def test_a_trained_model_passes_its_gate(model: str, precision: Precision, tmp_path: Path) -> None:
     """Judged on shipped pictures, without being let through; none is used to make it."""
     options: dict[str, Any] = {"images": EXAMPLES / "digits-test", "limit": 32}
-    found = export(EXAMPLES / model, tmp_path / "out", precision=precision, **options)  # type: ignore[arg-type]
+    found = export(EXAMPLES / model, tmp_path / "out", precision=precision, **options)
     assert found.verification.passed and found.verification.gate == GATES[precision]
     assert found.manifest.lowering is not None and found.manifest.lowering.images == 0
 
