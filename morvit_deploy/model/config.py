@@ -28,6 +28,7 @@ from morvit_deploy.errors import ConfigError, listed
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import Mode, RoutingRecord
 from morvit_deploy.model.routings.schedules import (
+    reduction_problems,
     schedule_problems,
     threshold_problems,
     unthresholded_problems,
@@ -35,6 +36,10 @@ from morvit_deploy.model.routings.schedules import (
 from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit/1"
+FORMAT_2 = (
+    "morvit/2"  # the same, and fields that morvit/1 does not have; written only where one of them is used
+)
+NEWER = ("reduction",)  # fields of morvit/2 alone
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 MAX_SIZE = 1_000_000  # a larger size is a typing error
 MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, those of 0 … 255 near 120
@@ -118,10 +123,22 @@ class Preprocess(Strict):
         return written
 
 
+class Reduction(Strict):
+    """At which layers of a plain ViT its patch tokens become fewer; `capacity` says how many go on after each.
+
+    `attentive` (EViT): with `fuse`, the tokens that leave continue as one more token, their sum weighted by score.
+    `merged` (ToMe): with `proportional`, attention to a merged token counts as attention to all tokens in it.
+    """
+
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # from 0
+    fuse: bool = False
+    proportional: bool = False
+
+
 class Config(Strict):
     """Architecture, routing and preprocessing of one MoR-ViT; docs/format.md describes the fields."""
 
-    format: Literal["morvit/1"]
+    format: Literal["morvit/1", "morvit/2"]
     image_size: Size
     patch_size: Size
     in_channels: Literal[3]
@@ -147,6 +164,7 @@ class Config(Strict):
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     # on router logits, one for each step (null: not routed); `capacity` then holds the mean counts of training
     thresholds: tuple[Threshold | None, ...] | None = None
+    reduction: Reduction | None = None  # where tokens leave, with a routing that shortens a plain ViT
     provenance: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -209,10 +227,16 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
-        problems = [*self._shape_problems(), *self._routing_problems()]
+        problems = [*self._format_problems(), *self._shape_problems(), *self._routing_problems()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _format_problems(self) -> list[str]:
+        newer = [name for name in NEWER if getattr(self, name) != Config.model_fields[name].default]
+        if self.format == FORMAT_2 or not newer:
+            return []
+        return [f"format: got {self.format!r}, expected {FORMAT_2!r}, which has the field {newer[0]!r}"]
 
     def _shape_problems(self) -> list[str]:
         problems = []
@@ -256,7 +280,7 @@ class Config(Strict):
         return problems
 
     def _routing_problems(self) -> list[str]:
-        problems, record = [], self.record
+        problems, record = reduction_problems(self), self.record
         if self.register_tokens and record.routes:
             problems.append(
                 f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: only plain "
@@ -267,9 +291,9 @@ class Config(Strict):
                 shown = _short(list(got) if isinstance(got, tuple) else got)
                 wanted = f"{json.dumps(value)} with routing {self.routing!r}{record.why_fixed}"
                 problems.append(f"{field}: got {shown}, expected {wanted}")
-        if record.routes and self.router is None:
+        if record.routes and record.reads_router and self.router is None:
             problems.append(f"router: got null, expected a router with routing {self.routing!r}")
-        if record.has_schedule:
+        if record.has_schedule and record.reduces == (self.reduction is not None):
             problems += schedule_problems(self.capacity, self)
         if self.thresholds is not None:
             problems += self._threshold_problems(self.thresholds)
@@ -293,10 +317,13 @@ class Config(Strict):
         return unthresholded_problems(self.capacity or (), thresholds, self)
 
     @model_serializer(mode="wrap")
-    def _without_thresholds(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_newer_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = fields(self)
-        if self.thresholds is None:  # as before the field existed: digests of older checkpoints stay the same
-            written.pop("thresholds", None)
+        for name in ("thresholds", "reduction"):
+            if (
+                getattr(self, name) is None
+            ):  # as before the field existed: older checkpoints keep their digests
+                written.pop(name, None)
         return written
 
     def to_json(self) -> str:

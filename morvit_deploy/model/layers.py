@@ -33,15 +33,25 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from x (..., q, dim) to context (..., k, dim), by default x itself; returns (..., q, dim)."""
+        return self.mixed(x, context)[0]
+
+    def mixed(
+        self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, with the softmax weights (..., heads, q, k) and the keys (..., heads, k, head_dim).
+
+        `bias` is added to the attention logits.
+        """
         context = x if context is None else context
         dim = x.shape[-1]
         weight_q, weight_kv = self.qkv.weight.split((dim, 2 * dim))
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split((dim, 2 * dim))
         q = self._heads(F.linear(x, weight_q, bias_q))
         k, v = (self._heads(part) for part in F.linear(context, weight_kv, bias_kv).chunk(2, dim=-1))
-        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (..., heads, q, k)
+        logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (..., heads, q, k)
+        weights = (logits if bias is None else logits + bias).softmax(dim=-1)
         out: Tensor = self.proj((weights @ v).transpose(-3, -2).flatten(-2))
-        return out
+        return out, weights, k
 
     def _heads(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
@@ -76,6 +86,18 @@ class Block(nn.Module):
         """Update x (..., q, dim); keys and values are computed from context (..., k, dim), by default x."""
         normed = self.norm1(x)
         x = x + self.attn(normed, normed if context is None else self.norm1(context))
+        return self.fed(x)
+
+    def attended(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The first half on x (..., n, dim): x with the attention added, its softmax weights and its keys.
+
+        They are as `Attention.mixed` returns them.
+        """
+        out, weights, keys = self.attn.mixed(self.norm1(x), bias=bias)
+        return x + out, weights, keys
+
+    def fed(self, x: Tensor) -> Tensor:
+        """The second half on x (..., n, dim): x with the MLP added."""
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 

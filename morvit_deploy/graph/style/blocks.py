@@ -138,18 +138,33 @@ class StaticBlock(nn.Module):
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add the projection of attended (…, n, dim) to x, then the MLP, including residuals."""
-        x = x + self.proj(attended).to(x.dtype)
+        return self.fed(self.projected(x, attended))
+
+    def projected(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the projection of attended (…, n, dim) to x: the end of a block's first half."""
+        return x + self.proj(attended).to(x.dtype)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """Add the MLP to x (…, n, dim): a block's second half."""
         mlp: Tensor = self.fc2(self.activation(self.fc1(self.norm2(x)))).to(x.dtype)
         return x + mlp
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Apply the block to x (…, n, dim), with all tokens as queries and keys."""
+        q, kv = self.read(x)
+        return self.finish(x, q, kv, mask)
+
+    def read(self, x: Tensor) -> tuple[Tensor, KV]:
+        """Return the queries, keys and values of all tokens of x (…, n, dim)."""
         normed = self.norm1(x)
-        if self.projections == "joint":
-            q, k, v = self._heads(self.qkv(normed), 3)
-        else:
-            q, (k, v) = self.queries(normed), self.keys(normed)
-        return self.finish(x, q, KV(k, v), mask)
+        if self.projections != "joint":
+            return self.queries(normed), self.keys(normed)
+        q, k, v = self._heads(self.qkv(normed), 3)
+        return q, KV(k, v)
+
+    def attended(self, x: Tensor, q: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
+        """Apply the first half of the block to x (…, n, dim): attention of q over kv, with the residual."""
+        return self.projected(x, self._attend(q, kv, x.dtype, mask))
 
     @staticmethod
     def _laid_out(own: Tensor) -> Tensor:

@@ -29,9 +29,19 @@ def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
 
     Attention to a single key returns its value, without a product.
     """
-    dim = config.embed_dim
-    per_query = 2 * dim * dim + 2 * dim * config.mlp_dim  # Q, projection, fc1, fc2
-    return queries * per_query + projected * 2 * dim * dim + (keys > 1) * 2 * queries * keys * dim
+    return attention_macs(config, queries, projected, keys) + mlp_macs(config, queries)
+
+
+def attention_macs(config: Config, queries: int, projected: int, keys: int) -> int:
+    """Return the MACs of the first half of a block, up to the residual; the numbers are those of `block_macs`."""
+    square = config.embed_dim**2
+    products = (keys > 1) * 2 * queries * keys * config.embed_dim
+    return 2 * queries * square + 2 * projected * square + products  # Q and projection, K and V
+
+
+def mlp_macs(config: Config, tokens: int) -> int:
+    """Return the MACs of the second half of a block: fc1 and fc2."""
+    return 2 * tokens * config.embed_dim * config.mlp_dim
 
 
 def leaves_keys_unformed(config: Config) -> bool:

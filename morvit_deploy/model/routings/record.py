@@ -26,6 +26,10 @@ def _one_logit(config: Config) -> int:
     return 1
 
 
+def _none(config: Config) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class RoutingRecord:
     """One routing. Its torch code is registered by `name` in `reference.FORWARD` and `unroll.STATIC_ROUTINGS`."""
@@ -35,7 +39,12 @@ class RoutingRecord:
     describe: Callable[[Config], str]  # a line for `inspect`
     macs: Callable[[Config, GraphShape], int]  # between patch projection and head, including routers
     selection_macs: Callable[[Config, GraphShape], int]  # of selecting tokens by products with one-hot rows
-    routes: bool = True  # there are routers; otherwise every token runs every step
+    routes: bool = True  # some tokens leave; otherwise every token runs every step
+    reads_router: bool = True  # the field `router` describes the routers
+    reduces: bool = False  # a plain ViT whose tokens become fewer at the layers of the field `reduction`
+    reduction_flags: tuple[str, ...] = ()  # fields of `reduction` that this routing reads, besides `layers`
+    predicts: bool = False  # the routers are DynamicViT's predictors, which read all patch tokens together
+    last_layer_reduces: bool = False  # a token that leaves at the last layer changes the logits
     nested: bool = True  # a token that leaves at one step skips all later steps
     routes_cls: bool = False  # CLS is routed, and capacities count it
     has_schedule: bool = True  # `capacity` is the number of tokens that run each step
@@ -46,6 +55,7 @@ class RoutingRecord:
     num_steps: Callable[[Config], int] = _num_recursions  # routed steps; a schedule has a number for each
     num_routers: Callable[[Config], int] = _one_each_or_one
     router_width: Callable[[Config], int] = _one_logit  # router logits per token
+    added_tokens: Callable[[Config], int] = _none  # tokens that each step appends to those that go on
 
     @property
     def own_mode(self) -> Mode:

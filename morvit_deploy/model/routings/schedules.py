@@ -30,6 +30,33 @@ def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[
     return problems
 
 
+def reduction_problems(config: Config) -> list[str]:
+    """Return the reasons why the field `reduction` does not fit the routing and the layers; empty if it does."""
+    record, reduction = config.record, config.reduction
+    if not record.reduces:
+        return [] if reduction is None else [f"reduction: expected null with routing {config.routing!r}"]
+    if reduction is None:
+        return [
+            f"reduction: got null, expected the layers at which tokens leave, as {config.routing!r} requires"
+        ]
+    layers, last = list(reduction.layers), config.num_layers - 1 - (not record.last_layer_reduces)
+    problems = [
+        f"reduction.{flag}: expected false with routing {config.routing!r}"
+        for flag in ("fuse", "proportional")
+        if getattr(reduction, flag) and flag not in record.reduction_flags
+    ]
+    if layers != sorted(set(layers)) or max(layers) > last:
+        problems.append(
+            f"reduction.layers: got {layers}, expected ascending numbers from 0 to {last}, each once"
+            + (
+                ""
+                if record.last_layer_reduces
+                else "; what leaves in the last layer does not change the logits"
+            )
+        )
+    return problems
+
+
 def threshold_problems(thresholds: tuple[float | None, ...], config: Config) -> list[str]:
     """Return the reasons why `config` cannot be routed by these thresholds; empty if it can."""
     steps = config.num_steps
