@@ -16,6 +16,7 @@ from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.layers import Block, PatchEmbed, Router
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
+from morvit_deploy.model.walks.merging import merged
 
 
 class MoRViT(nn.Module):
@@ -208,6 +209,7 @@ FORWARD: dict[str, Callable[[MoRViT, Tensor, Trace, Routing], tuple[Tensor, Tens
     "expert_choice_flat": expert_choice_flat,
     "token_choice": token_choice,
     "none": dense,
+    "merged": merged,
 }
 
 
