@@ -16,6 +16,7 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
+from morvit_deploy.graph.merging_baseline import scattered
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
@@ -109,6 +110,8 @@ def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Option
     """Return the static module of a single bucket without a plan."""
     if variant == "unrolled":
         return unroll(model, bucket, options)
+    if model.config.record.merges:
+        return scattered(variant, model, bucket, options)
     if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
         routing = None if model.config.schedule is None else Masked  # otherwise the bucket holds every token

@@ -77,15 +77,15 @@ class Merging(StaticRouting):
         layout, sizes = self.layout, state.sizes
         ranked = self.selection.rows(layout.every_second(state.h, 2), moved)
         merging, staying = layout.first(ranked, count), layout.beyond(ranked, count)
-        rows = layout.count(ranked)
+        alone = layout.count(staying) + 1  # tokens of side A that go on, and CLS
         if sizes is None:
             weight, own = into, None
         else:
             of_a, own = self.selection.numbers(sizes[..., 2::2], moved), sizes[..., 1::2]
             weight = into * layout.as_rows(of_a[..., :count])
         b, total = added(layout.every_second(state.h, 1), own, merging, weight, layout)
-        cls_and_rest = torch.ones_like(total[..., : 1 + rows - count])
+        others = torch.ones_like(total[..., :alone])  # coremltools takes slices of constant ones for integers
         if sizes is not None:
-            cls_and_rest = torch.cat([sizes[..., :1], of_a[..., count:]], dim=-1)
+            others = torch.cat([sizes[..., :1], of_a[..., count:]], dim=-1)
         state.h = layout.join([layout.first(state.h, 1), staying, b])
-        state.sizes = torch.cat([cls_and_rest, total], dim=-1)
+        state.sizes = torch.cat([others, total], dim=-1)

@@ -18,7 +18,9 @@ class Merge:
     """One step of a graph."""
 
     held: NDArray[np.int64]  # (images, held) the tokens that go on, in the graph's order
-    into: NDArray[np.int64]  # (images, patches) the token that each goes on in: itself, if it does not merge here
+    into: NDArray[
+        np.int64
+    ]  # (images, patches) the token that each goes on in: itself, if it does not merge here
 
 
 class MergeRoutes(Routes):
@@ -82,7 +84,9 @@ class MergeRoutes(Routes):
 
     def stages_of(self, outputs: Arrays) -> Stages:
         """Return a graph's probes in order of computation; as tokens merge alike, their order is the same."""
-        stages: Stages = {name: value for name, value in outputs.items() if name.endswith((".state", "embed"))}
+        stages: Stages = {
+            name: value for name, value in outputs.items() if name.endswith((".state", "embed"))
+        }
         return self._with_merges(stages, self.merges(outputs)) | {"logits": outputs["logits"]}
 
     def stages_of_reference(self, reference: Outcome) -> Stages:

@@ -5,6 +5,7 @@ No scatter: the tokens that merge are multiplied by a matrix with one number in 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from morvit_deploy.graph.maths.layouts import RowLayout
@@ -27,7 +28,7 @@ def added(
     partner. `size` are those of h as numbers; None: each is one token.
     """
     incoming = layout.over_rows(weight)
-    total = incoming + 1 if size is None else incoming + size
-    own = 1 / total if size is None else size / total
+    size = torch.full((1,), 1.0, dtype=incoming.dtype) if size is None else size
+    total = incoming + size
     arriving = layout.combine(merging, weight / layout.as_columns(total))
-    return h * layout.spread(own) + arriving, total
+    return h * layout.spread(size / total) + arriving, total

@@ -36,7 +36,7 @@ class OneHot(OneGather):
         n = scores.shape[-1]
         ranks = self._as_numbers(self._ranks(scores))
         places = torch.arange(n, dtype=self.dtype)
-        keys = torch.where(ranks < k, ranks - n, places)  # the k highest before all others
+        keys = torch.where(ranks >= k, places, ranks - n)  # the k highest before all others
         return self._order(self._ranks(-keys), n)
 
     def best(self, order: Tensor, k: int) -> Tensor:

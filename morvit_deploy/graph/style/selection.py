@@ -130,7 +130,9 @@ class OneGather(Gathers):
         return torch.topk(keys, tokens, dim=-1).indices
 
     def _others(self, order: Tensor, n: int) -> Tensor:
-        return torch.topk(_later_if_taken(order, n), n - order.shape[-1], dim=-1).indices  # integers, as above
+        return torch.topk(
+            _later_if_taken(order, n), n - order.shape[-1], dim=-1
+        ).indices  # integers, as above
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         return values.index_select(-1, order.flatten())

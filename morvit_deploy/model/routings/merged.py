@@ -40,10 +40,14 @@ def schedule_limits(capacity: tuple[int, ...], config: Config) -> list[str]:
     return problems
 
 
-def _merging_macs(config: Config, tokens: int, merged: int) -> int:
-    """Similarities of both sides in the width of a head, and the product that adds the merged tokens to B."""
+def _merging_macs(config: Config, graph: GraphShape, tokens: int, merged: int) -> int:
+    """Similarities of both sides in the width of a head, and the product that adds the merged tokens to B.
+
+    The baseline compares CLS, too, and adds by a scatter.
+    """
     rows, partners = sides(tokens)
-    return rows * partners * (config.embed_dim // config.num_heads) + merged * partners * config.embed_dim
+    compared = (rows + graph.scatters) * partners * (config.embed_dim // config.num_heads)
+    return compared + (not graph.scatters) * merged * partners * config.embed_dim
 
 
 def _macs(config: Config, graph: GraphShape) -> int:
@@ -55,7 +59,7 @@ def _macs(config: Config, graph: GraphShape) -> int:
             return total + cls_macs(config, graph, tokens, tokens)
         total += attention_macs(config, tokens, tokens, tokens)
         if layer in steps:
-            total += _merging_macs(config, tokens, tokens - 1 - steps[layer])
+            total += _merging_macs(config, graph, tokens, tokens - 1 - steps[layer])
             tokens = 1 + steps[layer]
         total += mlp_macs(config, tokens)
     return total
@@ -75,9 +79,14 @@ def _describe(config: Config) -> str:
     assert config.reduction is not None
     merged = ", ".join(map(str, merges_of(config, config.capacity or ())))
     layers = ", ".join(map(str, config.reduction.layers))
-    weighted = "; attention counts a merged token as often as it has patches" if config.reduction.proportional else ""
-    return f"token merging (ToMe): {merged} of {config.num_patches} patch tokens merge into others in layers {layers} " + (
-        f"(from 0){weighted}"
+    weighted = (
+        "; attention counts a merged token as often as it has patches"
+        if config.reduction.proportional
+        else ""
+    )
+    return (
+        f"token merging (ToMe): {merged} of {config.num_patches} patch tokens merge into others in layers {layers} "
+        + (f"(from 0){weighted}")
     )
 
 

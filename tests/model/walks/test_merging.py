@@ -24,9 +24,7 @@ def test_equals_the_published_arithmetic(changes: dict[str, Any], seed: int) -> 
 
 def tokens(*states: float) -> Tokens:
     """CLS and patches whose states are one number."""
-    return Tokens(
-        torch.tensor(states)[:, None], torch.ones(len(states)), torch.arange(-1, len(states) - 1)
-    )
+    return Tokens(torch.tensor(states)[:, None], torch.ones(len(states)), torch.arange(-1, len(states) - 1))
 
 
 # directions of CLS and five patches: 0 and 2 and 4 are B, 1 and 3 are A

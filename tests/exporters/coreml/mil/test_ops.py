@@ -249,6 +249,7 @@ for _name, _reduce in {
     "reduce_sum": torch.sum,
     "reduce_max": torch.amax,
     "reduce_min": torch.amin,
+    "reduce_mean": torch.mean,
 }.items():
     case(
         _name, lambda v, _n=_name: getattr(mb, _n)(x=v.x, axes=[1, -1]), lambda v, _r=_reduce: _r(v.x, (1, 2))
