@@ -17,7 +17,7 @@ from morvit_deploy.model.reference import MoRViT
 
 
 class ScatteredMerging(StaticRouting):
-    """Every token is gathered with an index for each channel, and those that merge are scattered to their partners."""
+    """Tokens are gathered with an index for each channel, and those that merge are scattered to their partners."""
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
         reduction, h = self.config.reduction, carried["h"]

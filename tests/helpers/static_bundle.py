@@ -19,8 +19,8 @@ from morvit_deploy.model.gates import gate_for
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.verifying.comparison import compare
-from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.merges import routes_of
+from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.routes import Routes
 
 Alter = Callable[[Arrays], None]

@@ -1,6 +1,6 @@
 """Token merging as pure tensor functions, for both layouts (ToMe, Bolya et al. 2023).
 
-No scatter: the tokens that merge are multiplied by a matrix with one number in each row, at the column of the partner.
+No scatter: the tokens that merge are multiplied by a matrix with one number in a row, at the column of the partner.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def schedule_limits(capacity: tuple[int, ...], config: Config) -> list[str]:
         most = sides(before + 1)[0]
         if not 1 <= before - after <= most:
             problems.append(
-                f"capacity[{step}]: got {after} after {before}, expected {before - most} to {before - 1}: at least one "
-                f"and at most {most} of {before} patch tokens merge into others, since every second one has a partner"
+                f"capacity[{step}]: got {after} after {before}, expected {before - most} to {before - 1}: at least "
+                f"one and at most {most} of {before} patch tokens merge into others, as every second one may"
             )
     return problems
 

@@ -85,7 +85,7 @@ def merge(tokens: Tokens, metric: Tensor, r: int, chosen: Routing) -> tuple[Toke
 
 
 def _inclinations(best: Tensor, tokens: int) -> Tensor:
-    """How much each token but CLS is inclined to go on by itself (tokens − 1,): minus the similarity that it merges by.
+    """Return what each token but CLS goes on by itself by (tokens − 1,): minus its similarity to its partner.
 
     Side B, which always goes on, has the highest value of A.
     """
