@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.model.walks.merge_tokens import merge_tokens
+    from morvit_deploy.planning.merges import calibrate_merges
     from morvit_deploy.planning.rounds import calibrate, calibrate_shard, merge_shards
     from morvit_deploy.remote.host import Host
     from morvit_deploy.sources.conversion import convert
@@ -77,6 +78,7 @@ __all__ = [
     "bench",
     "build",
     "calibrate",
+    "calibrate_merges",
     "calibrate_shard",
     "convert",
     "doctor",
@@ -98,6 +100,7 @@ _HOMES = {
     "bench": "measuring.bench",
     "build": "exporters.trt.building",
     "calibrate": "planning.rounds",
+    "calibrate_merges": "planning.merges",
     "calibrate_shard": "planning.rounds",
     "convert": "sources.conversion",
     "doctor": "machine.diagnosis",

@@ -72,6 +72,11 @@ def decreasing(config: Config) -> tuple[float, ...]:
     return tuple(float(config.num_layers - 1 - layer) for layer in range(config.num_layers - 1))
 
 
+def earliest(config: Config) -> tuple[float, ...]:
+    """Weights of a schedule that merges all tokens as early as they can: the fewest MACs."""
+    return (1.0, *(0.0,) * (config.num_layers - 2))
+
+
 def constant_merges(config: Config, count: int) -> tuple[int, ...]:
     """Return `count` merges at each layer but the last; ConfigError names the largest possible count."""
     layers = config.num_layers - 1
@@ -105,7 +110,7 @@ def listed_merges(config: Config, counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def merges_to(config: Config, share: float) -> tuple[int, ...]:
-    """Return merges, spread evenly, after which this share of all tokens is left; ConfigError if that is impossible."""
+    """Return merges, spread evenly, after which this share of the tokens is left; ConfigError if there are none."""
     least = config.num_tokens - sum(spread(config, config.num_tokens, even(config)))
     total = config.num_tokens - round(share * config.num_tokens)
     if not 0 < share < 1 or total < 1 or config.num_tokens - total < least:
@@ -133,8 +138,8 @@ def typed_schedule(
         return MergeSchedule(merges=merges, proportional=proportional)
     if not Path(merge).is_file():
         raise ConfigError(
-            f"merge: got {merge!r}, expected a number of tokens, a number for each layer but the last with commas, or "
-            "a file that `morvit-deploy calibrate` wrote"
+            f"merge: got {merge!r}, expected a number of tokens, one for each layer but the last with commas, or a "
+            "file that `morvit-deploy calibrate` wrote"
         )
     if proportional:
         raise ConfigError(
@@ -181,8 +186,8 @@ def check_plain(config: Config) -> None:
         )
     if config.sharing != "none":
         raise ConfigError(
-            f"merge: got a ViT with tied layers (sharing {config.sharing!r}), expected one with sharing 'none'; convert "
-            "it without --sharing"
+            f"merge: got a ViT with tied layers (sharing {config.sharing!r}), expected one with sharing 'none'; "
+            "convert it without --sharing"
         )
     if config.register_tokens:
         raise ConfigError(

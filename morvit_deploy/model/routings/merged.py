@@ -1,7 +1,7 @@
 """Token merging (ToMe, Bolya et al. 2023): at some layers of any plain ViT, similar tokens become their mean.
 
-Step r is the r-th layer of the field `reduction`. Between its attention and its MLP the tokens are dealt in turn to two
-sides, A (CLS first) and B; each token of A but CLS has a best partner in B, and those with the best ones merge.
+Step r is the r-th layer of the field `reduction`. Between its attention and its MLP the tokens are dealt in turn to
+two sides, A (CLS first) and B; each token of A but CLS has a best partner in B, and those with the best ones merge.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sides(tokens: int) -> tuple[int, int]:
-    """Return how many of a number of tokens, CLS included, may merge into others (A but CLS), and into how many (B)."""
+    """Return how many of all tokens, CLS included, may merge into others (A but CLS), and into how many (B)."""
     return (tokens - 1) // 2, tokens // 2
 
 
