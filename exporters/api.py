@@ -15,7 +15,7 @@ from morvit_deploy.exporters.targets import Target, find_target, targets
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
-from morvit_deploy.model.routings.merge_schedules import as_text
+from morvit_deploy.model.merges.schedules import as_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -30,10 +30,10 @@ from morvit_deploy.model.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import check_unchanged, load_with_fingerprint
 from morvit_deploy.model.choices import PRECISIONS, Dispatch
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.merges.tokens import merge_tokens
 from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.walks.merge_tokens import merge_tokens
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.sources.outputs.comparison import check_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described

@@ -19,9 +19,9 @@ from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.merges.schedules import schedule_of
+from morvit_deploy.model.merges.tokens import with_schedule
 from morvit_deploy.model.plan import own_plan, recounted
-from morvit_deploy.model.routings.merge_schedules import schedule_of
-from morvit_deploy.model.walks.merge_tokens import with_schedule
 from morvit_deploy.sources.outputs.comparison import compare_with_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described
 from morvit_deploy.verifying.comparison import compare

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.browser.options import Browser
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-    from morvit_deploy.model.walks.merge_tokens import merge_tokens
+    from morvit_deploy.model.merges.tokens import merge_tokens
     from morvit_deploy.planning.merges import calibrate_merges
     from morvit_deploy.planning.rounds import calibrate, calibrate_shard, merge_shards
     from morvit_deploy.remote.host import Host
@@ -108,7 +108,7 @@ _HOMES = {
     "inspect": "inspecting.inspection",
     "load_checkpoint": "model.checkpoint",
     "merge_shards": "planning.rounds",
-    "merge_tokens": "model.walks.merge_tokens",
+    "merge_tokens": "model.merges.tokens",
     "open_bundle": "exporters.targets",
     "payoff": "measuring.payoff.rounds",
     "predict": "exporters.prediction",

@@ -14,11 +14,11 @@ from morvit_deploy.calibration.merging.points import MergePoint, divergence, mer
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
 from morvit_deploy.model.heads import same_decisions
+from morvit_deploy.model.merges.schedules import MergeSchedule, merged_config
+from morvit_deploy.model.merges.tokens import with_schedule
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.routings.merge_schedules import MergeSchedule, merged_config
 from morvit_deploy.model.threads import fitting_threads
-from morvit_deploy.model.walks.merge_tokens import with_schedule
 
 BATCH = 16
 OPTIONS = Options(style=STYLES["rows"])  # uint8 images, any batch

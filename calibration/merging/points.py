@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from morvit_deploy.errors import PlanError
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.heads import SIGMOID, probabilities
+from morvit_deploy.model.merges.schedules import MergeSchedule, merged_config, spread
 from morvit_deploy.model.plan import bucket_macs
-from morvit_deploy.model.routings.merge_schedules import MergeSchedule, merged_config, spread
 
 TINY = 1e-12  # a probability of zero would have an infinite logarithm
 
@@ -78,7 +78,7 @@ def least_macs(config: Config, weights: tuple[float, ...]) -> int:
 
 
 def budget_of(budget: float | str, unmerged: int, least: int) -> float:
-    """Return a budget in MACs, from a number or a share of the unmerged ViT's as in "0.6x"; PlanError if impossible."""
+    """Return a budget in MACs, from a number or a share of the unmerged ViT's as in "0.6x"; or PlanError."""
     text = str(budget).strip().lower()
     relative = text.endswith(("x", "×"))
     try:
@@ -88,7 +88,7 @@ def budget_of(budget: float | str, unmerged: int, least: int) -> float:
     macs = value * unmerged if relative else value
     if not least <= macs < unmerged:
         raise PlanError(
-            f"budget_macs: got {budget!r}, expected {least:,} to {unmerged:,} MACs, or {least / unmerged:.2f}x to 1x of "
-            "the unmerged ViT"
+            f"budget_macs: got {budget!r}, expected {least:,} to {unmerged:,} MACs, or {least / unmerged:.2f}x to 1x "
+            "of the unmerged ViT"
         )
     return macs

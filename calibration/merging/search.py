@@ -8,7 +8,7 @@ from typing import Protocol
 
 from morvit_deploy.calibration.merging.points import MergePoint, merged_macs, within
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.routings.merge_schedules import (
+from morvit_deploy.model.merges.schedules import (
     MergeSchedule,
     decreasing,
     earliest,

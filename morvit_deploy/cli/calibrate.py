@@ -192,7 +192,7 @@ def calibrate(
         check_outside(out, counted.images)
     with opened(checkpoint, foreign) as source:
         said = counted.say(source.folder)
-        if wanted.budget_macs is not None and is_unrouted(source.folder):
+        if is_unrouted(source.folder):
             calibrate_merges(source.folder, counted, wanted, parts, out, output, said)
             return
         with working("loading PyTorch") as (tell, progress):

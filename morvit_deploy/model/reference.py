@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.layers import Block, PatchEmbed, Router
+from morvit_deploy.model.merging import merged
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
-from morvit_deploy.model.walks.merging import merged
 
 
 class MoRViT(nn.Module):

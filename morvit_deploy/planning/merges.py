@@ -24,14 +24,14 @@ from morvit_deploy.errors import PlanError
 from morvit_deploy.files import check_files, is_ours, no_file, write_together
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import load_with_fingerprint
-from morvit_deploy.model.plan import own_plan
-from morvit_deploy.model.routings.merge_schedules import (
+from morvit_deploy.model.merges.schedules import (
     FORMAT,
     MergeSchedule,
     check_plain,
     described,
     earliest,
 )
+from morvit_deploy.model.plan import own_plan
 from morvit_deploy.report import BAR, Report, Shown, Table, count, share
 
 DEFAULT_LIMIT = 256  # images
@@ -115,10 +115,11 @@ def calibrate_merges(
 ) -> MergeCalibrated:
     """Find the merges of a plain ViT within a budget that change its results least on a folder of images.
 
-    `budget_macs` are the MACs of an image, or a share of the unmerged ViT's, as in "0.6x". Schedules
-    that merge as many tokens at each layer, more at early ones, or all as early as possible are tried, each with and
-    without proportional attention. From the best of them, up to `tries` more move merges between layers. At most `limit` images are used (default: 256), a choice seeded by
-    `seed`. `tell` is called with each stage, `progress` with the share of it that is done.
+    `budget_macs` are the MACs of an image, or a share of the unmerged ViT's, as in "0.6x". Schedules that merge as
+    many tokens at each layer, more at early ones, or all as early as possible are tried, with and without
+    proportional attention. From the best of them, up to `tries` more move merges between layers. At most `limit`
+    images are used (default: 256), a choice seeded by `seed`. `tell` is called with each stage, `progress` with the
+    share of it that is done.
 
     Raises PlanError, ConfigError, CheckpointError or ImageError.
 
@@ -148,11 +149,11 @@ def calibrate_merges(
     points = [*found, *curve(config, start, unmerged, runs)]
     tell("moving merges between layers")
     chosen = searched(config, start, budget, runs, tries)
-    points += [chosen] if chosen is not start else []
+    distinct = {(p.schedule.merges, p.schedule.proportional): p for p in reversed([start, chosen, *points])}
     result = MergeCalibrated(
         chosen.schedule,
         chosen,
-        tuple(points),
+        tuple(distinct.values()),
         unmerged,
         runs.evaluation.top1_of(runs.evaluation.logits),
         budget,

@@ -55,8 +55,10 @@ class MergeRoutes(Routes):
             into = self._everyone(len(numbers))
             merging = np.take_along_axis(a, order, axis=1)
             np.put_along_axis(into, merging, np.take_along_axis(b, partner, axis=1), axis=1)
-            rest = np.stack([np.delete(row, places) for row, places in zip(a, order, strict=True)])
-            numbers = np.concatenate([rest, b], axis=1)
+            taken = np.zeros(a.shape, dtype=bool)
+            np.put_along_axis(taken, order, True, axis=1)
+            staying = np.argsort(taken, axis=1, kind="stable")[:, : a.shape[1] - order.shape[1]]
+            numbers = np.concatenate([np.take_along_axis(a, staying, axis=1), b], axis=1)
             found.append(Merge(numbers, into))
         return found
 

@@ -43,13 +43,18 @@ def calibrate_merges(
     said: dict[str, Any] | None,
 ) -> None:
     """Find the merges, write them to `out`, and print the curve."""
+    if wanted.budget_macs is None:
+        raise PlanError(
+            "--budget-macs: missing; a plain ViT has no routing to calibrate, but its tokens can merge within a "
+            "budget: give one, as in 0.6x of its MACs"
+        )
     unused = _given(wanted, but=BUDGET) + _given(parts) + (["max_bad"] if counted.max_bad else [])
     if unused:
         raise PlanError(
             f"{', '.join('--' + name.replace('_', '-') for name in unused)}: not used for a plain ViT, whose tokens "
             "merge within --budget-macs; leave it out"
         )
-    assert counted.images is not None and wanted.budget_macs is not None
+    assert counted.images is not None
     with working("loading PyTorch") as (tell, progress):
         from morvit_deploy.files import check_files
         from morvit_deploy.planning import merges

@@ -9,8 +9,8 @@ import torch
 from merged_models import MERGED, merged_config, merged_named, published
 from tiny_models import EXACT, normalised, random_model, random_pixels
 
+from morvit_deploy.model.merging import Tokens, merge
 from morvit_deploy.model.trace import Routing, Trace
-from morvit_deploy.model.walks.merging import Tokens, merge
 
 
 @pytest.mark.parametrize("seed", [0, 1])

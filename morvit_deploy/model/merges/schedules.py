@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -50,13 +51,23 @@ def most_merges(tokens: int, merges: Sequence[int]) -> list[int]:
 def spread(config: Config, total: int, weights: Sequence[float]) -> tuple[int, ...]:
     """Return merges for each layer but the last, in proportion to its weight; fewer than `total` if no more can be.
 
-    What a layer cannot merge, the next ones do.
+    What a layer cannot merge, others do: the next ones and, if the last ones cannot either, those before it.
     """
+    merges: tuple[int, ...] = ()
+    for aim in range(total, total + config.num_tokens):
+        merges = _toward(config, aim, total, weights)
+        if sum(merges) == total:
+            break
+    return merges
+
+
+def _toward(config: Config, aim: int, total: int, weights: Sequence[float]) -> tuple[int, ...]:
+    """Return merges in proportion to an aim, as long as layers can and `total` is not exceeded."""
     merges: list[int] = []
     tokens, reached = config.num_tokens, 0.0
     for weight in weights:
         reached += weight
-        wanted = round(total * reached / sum(weights)) - sum(merges)
+        wanted = min(total, round(aim * reached / sum(weights))) - sum(merges)
         merges.append(max(0, min(wanted, sides(tokens)[0])))
         tokens -= merges[-1]
     return tuple(merges)
@@ -112,12 +123,13 @@ def listed_merges(config: Config, counts: Sequence[int]) -> tuple[int, ...]:
 def merges_to(config: Config, share: float) -> tuple[int, ...]:
     """Return merges, spread evenly, after which this share of the tokens is left; ConfigError if there are none."""
     least = config.num_tokens - sum(spread(config, config.num_tokens, even(config)))
-    total = config.num_tokens - round(share * config.num_tokens)
-    if not 0 < share < 1 or total < 1 or config.num_tokens - total < least:
+    left = round(share * config.num_tokens) if 0 < share < 1 else 0
+    if not least <= left < config.num_tokens:
         raise ConfigError(
             f"merge_to: got {share:g}, expected a share from {least / config.num_tokens:.3g} to below 1, in which at "
             "least one token merges"
         )
+    total = config.num_tokens - left
     return spread(config, total, even(config))
 
 
@@ -136,7 +148,7 @@ def typed_schedule(
         counts = [int(part) for part in parts]
         merges = constant_merges(config, counts[0]) if len(counts) == 1 else listed_merges(config, counts)
         return MergeSchedule(merges=merges, proportional=proportional)
-    if not Path(merge).is_file():
+    if not os.path.isfile(merge):  # noqa: PTH113  # False for a name that is too long, too
         raise ConfigError(
             f"merge: got {merge!r}, expected a number of tokens, one for each layer but the last with commas, or a "
             "file that `morvit-deploy calibrate` wrote"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.routings.merge_schedules import (
+from morvit_deploy.model.merges.schedules import (
     MergeSchedule,
     as_text,
     check_plain,
     merged_config,
     typed_schedule,
 )
+from morvit_deploy.model.reference import MoRViT
 
 
 @checks_keywords()
