@@ -17,6 +17,7 @@ from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
 from morvit_deploy.graph.merging_baseline import scattered
+from morvit_deploy.graph.reducing_baselines import MaskedAttentive, MaskedPredicted
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll, unroll_plan
@@ -98,6 +99,18 @@ def _put(h: Tensor, rows: Tensor, x: Tensor) -> Tensor:
     return x if x.shape[-2] == h.shape[-2] else h.scatter(-2, rows, x)
 
 
+# the code of each form, for the routings that it exists for
+BASELINES: dict[Variant, dict[str, type[StaticRouting]]] = {
+    "masked": {
+        "expert_choice": Masked,
+        "expert_choice_flat": Masked,
+        "attentive": MaskedAttentive,
+        "predicted": MaskedPredicted,
+    },
+    "gather_scatter": {"expert_choice": GatherScatter, "expert_choice_flat": GatherScatter},
+}
+
+
 def build_graphs(variant: Variant, model: MoRViT, plan: Plan, options: Options) -> dict[str, StaticMoRViT]:
     """Return a static module for each bucket name: unrolled, or a baseline."""
     if variant == "unrolled":
@@ -114,13 +127,15 @@ def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Option
         return scattered(variant, model, bucket, options)
     if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
-        routing = None if model.config.schedule is None else Masked  # otherwise the bucket holds every token
+        # without a schedule the bucket holds every token
+        routing = None if model.config.schedule is None else BASELINES["masked"][model.config.routing]
         return StaticMoRViT(model, bucket, plain, routing=routing).eval()
-    if model.config.schedule is None or options.with_depth:
+    routing = BASELINES[variant].get(model.config.routing)
+    if model.config.schedule is None or routing is None or options.with_depth:
         by = "" if model.config.thresholds is None else " by thresholds"
         raise TargetError(
             f"form {variant!r}: got routing {model.config.routing!r}{by}, depth output {options.with_depth}; "
-            "expected routing 'expert_choice' or 'expert_choice_flat' by a capacity, and no depth output"
+            f"expected routing {' or '.join(map(repr, BASELINES[variant]))} by a capacity, and no depth output"
         )
     plain = replace(options, cls_only=False, frozen_keys=False)
-    return StaticMoRViT(model, bucket, plain, routing=GatherScatter).eval()
+    return StaticMoRViT(model, bucket, plain, routing=routing).eval()

@@ -16,6 +16,7 @@ from morvit_deploy.graph.dense import Dense
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.flat_choice import FlatChoice
 from morvit_deploy.graph.merging import Merging
+from morvit_deploy.graph.reducing import Attentive, Predicted
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.styles import DEFAULTS, Options
 from morvit_deploy.graph.token_choice import TokenChoice
@@ -30,6 +31,8 @@ STATIC_ROUTINGS: dict[str, type[StaticRouting]] = {
     "token_choice": TokenChoice,
     "none": Dense,
     "merged": Merging,
+    "attentive": Attentive,
+    "predicted": Predicted,
 }
 
 

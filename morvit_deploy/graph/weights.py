@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from morvit_deploy.graph.style.blocks import Projections, StaticBlock
-from morvit_deploy.graph.style.ends import Classifier, StaticRouter
+from morvit_deploy.graph.style.ends import Classifier, StaticPredictor, StaticRouter
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
@@ -54,7 +54,15 @@ class StaticWeights(nn.Module):
         )
         pixels = options.input == "uint8"
         self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
-        self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
+        self.routers = nn.ModuleList(
+            [
+                *(StaticRouter(one, style.block.linear) for one in model.all_routers()),
+                *(
+                    StaticPredictor(one, style.layout, style.block, fold=options.fold)
+                    for one in model.predictors()
+                ),
+            ]
+        )
         self.classifier = Classifier(model, style.block, fold=options.fold)
 
     def _projections(self, name: str, routing: type[StaticRouting]) -> Projections:

@@ -8,11 +8,14 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morvit_deploy.model.config import Config, RouterConfig
+from morvit_deploy.model.routings.reducing import predictor_widths
 
+PREDICTOR_EPS = 1e-5  # PyTorch's default, which DynamicViT leaves as it is
 Module = TypeVar("Module", bound=nn.Module)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -134,6 +137,34 @@ class Router(nn.ModuleList):
                 x = F.gelu(x) if j == 1 else F.relu(x)
             x = layer(x)
         return x
+
+
+class Predictor(nn.Module):
+    """DynamicViT's predictor: from the states of all patch tokens to a logit each, how much each should go on."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embed_dim, eps=PREDICTOR_EPS)
+        self.embed = nn.Linear(config.embed_dim, config.embed_dim)
+        widths = predictor_widths(config)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def linears(self) -> list[nn.Linear]:
+        """Return the linear layers after `embed`, in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map states x (..., n, dim) to logits (..., n, 1): that of going on minus that of leaving.
+
+        A token keeps the first half of its channels; the other half is the mean over all n tokens.
+        """
+        x = F.gelu(self.embed(self.norm(x)))
+        half = x.shape[-1] // 2
+        own, shared = x[..., :half], x[..., half:]
+        x = torch.cat([own, shared.mean(dim=-2, keepdim=True).expand_as(shared)], dim=-1)
+        for j, layer in enumerate(self.linears()):
+            x = layer(F.gelu(x) if j else x)
+        return x[..., :1] - x[..., 1:]
 
 
 def double_of(module: Module) -> Module:

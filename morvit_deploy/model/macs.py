@@ -15,22 +15,13 @@ from morvit_deploy.model.routings.counting import (
     GraphShape,
     block_macs,
     layer_names,
-    routed_steps,
     router_macs,
 )
-from morvit_deploy.model.routings.schedules import routed_by
 
 
 def dense_macs(config: Config) -> int:
     """Return the MACs of every token in every layer and every router, as in eager code that masks tokens."""
-    tokens = config.num_tokens
-    routers = 1
-    if config.thresholds is not None:
-        routers = sum(routed_by(config, config.thresholds))
-    elif config.capacity is not None:
-        routers = sum(routed_steps(config, config.capacity))
-    routed = routers * router_macs(config) * tokens
-    return _ends(config) + config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
+    return _ends(config) + config.record.masked_macs(config)
 
 
 def schedule_macs(

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.layers import Block, PatchEmbed, Router
+from morvit_deploy.model.layers import Block, PatchEmbed, Predictor, Router
 from morvit_deploy.model.merging import merged
+from morvit_deploy.model.reducing import attentive, predicted
+from morvit_deploy.model.selecting import decide, order_of
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
 
 
@@ -58,6 +60,10 @@ class MoRViT(nn.Module):
     def all_routers(self) -> list[Router]:
         """Return the routers: one for each step, or a single one."""
         return [router for router in self.routers if isinstance(router, Router)]
+
+    def predictors(self) -> list[Predictor]:
+        """Return the predictors, one for each step; empty with other routings."""
+        return [router for router in self.routers if isinstance(router, Predictor)]
 
     def head_layers(self) -> list[nn.Linear]:
         """Return the head's linear layers in order."""
@@ -127,7 +133,7 @@ def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tu
     active = torch.arange(1, len(h))  # patch tokens; CLS is always active
     for step in range(model.config.num_recursions):
         z = model.router(step)(h)[:, 0]  # (N+1,)
-        trace.decisions.append(_decide(_order(z[active], chosen), active - 1, step, chosen))
+        trace.decisions.append(decide(order_of(z[active], chosen), active - 1, step, chosen))
         active = trace.decisions[-1].kept + 1
         running = torch.cat([torch.zeros(1, dtype=torch.long), active])
         depth[running] += 1
@@ -145,8 +151,8 @@ def expert_choice_flat(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) 
     everyone = torch.arange(len(h))  # CLS is token 0
     for step in range(model.config.num_recursions):
         z = model.router(step)(h)[:, 0]  # (N+1,)
-        order = torch.cat([z[:1], _order(z[1:], chosen)])
-        trace.decisions.append(_decide(order, everyone, step, chosen))
+        order = torch.cat([z[:1], order_of(z[1:], chosen)])
+        trace.decisions.append(decide(order, everyone, step, chosen))
         running = trace.decisions[-1].kept
         depth[running] += 1
         h = trace.states[f"step{step + 1}"] = model.gated_step(h, running, model.score(z[running]))
@@ -159,7 +165,7 @@ def token_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tup
     z = model.router(0)(h)  # (N+1, L)
     depth = decisions.first_argmax(z) + 1
     depth[0] = model.config.num_layers
-    depth[1:] = _order(depth[1:], chosen)
+    depth[1:] = order_of(depth[1:], chosen)
     margin = decisions.argmax_margin(z[1:])
     candidates = torch.arange(1, len(h))
     deepest_first = torch.argsort(depth[1:], descending=True, stable=True) + 1
@@ -184,36 +190,21 @@ def dense(model: MoRViT, h: Tensor, trace: Trace, _chosen: Routing) -> tuple[Ten
     return h, torch.full((len(h),), model.config.num_recursions)
 
 
-def _order(values: Tensor, chosen: Routing) -> Tensor:
-    """What the tokens are selected by: a router's values (n,), or the same values in random order."""
-    if chosen.shuffle is None:
-        return values
-    return values[torch.randperm(len(values), generator=chosen.shuffle)]
-
-
-def _decide(z: Tensor, candidates: Tensor, step: int, chosen: Routing) -> Decision:
-    """Route candidates (n,) with router logits z (n,) at a step (from 0) by a threshold, by top-k, or by both."""
-    going, margin = torch.arange(len(z)), float("inf")
-    if chosen.thresholds is not None and (threshold := chosen.thresholds[step]) is not None:
-        going, margin = decisions.at_least(z, threshold), decisions.threshold_margin(z, threshold)
-    capacity = len(z) if chosen.capacity is None else chosen.capacity[step]
-    kept = going[decisions.top_k(z[going], capacity)]
-    margin = min(margin, decisions.top_k_margin(z[going], capacity))
-    wanted = len(kept) if chosen.thresholds is None else len(going)
-    return Decision(candidates, candidates[kept], z, margin, wanted)
-
-
 # name of a routing -> function from the tokens h (N+1, dim) of an image to their final states and depths
 FORWARD: dict[str, Callable[[MoRViT, Tensor, Trace, Routing], tuple[Tensor, Tensor]]] = {
     "expert_choice": expert_choice,
     "expert_choice_flat": expert_choice_flat,
     "token_choice": token_choice,
     "none": dense,
+    "attentive": attentive,
+    "predicted": predicted,
     "merged": merged,
 }
 
 
-def _routers(config: Config) -> list[Router]:
+def _routers(config: Config) -> list[Router] | list[Predictor]:
+    if config.record.predicts:
+        return [Predictor(config) for _ in range(config.record.num_routers(config))]
     if config.router is None:
         return []
     width = config.record.router_width(config)

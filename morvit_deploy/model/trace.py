@@ -122,8 +122,9 @@ class Outcome:
 
     @property
     def runs(self) -> Tensor:
-        """Which tokens ran each step, bool (steps, batch, routed tokens)."""
-        steps, tokens = len(self.traces[0].decisions), len(self.traces[0].decisions[0].candidates)
+        """Which tokens ran each step, bool (steps, batch, tokens): those routed, then those that steps appended."""
+        steps = len(self.traces[0].decisions)
+        tokens = max(int(one.candidates.max()) for trace in self.traces for one in trace.decisions) + 1
         runs = torch.zeros(steps, len(self.traces), tokens, dtype=torch.bool)
         for image, trace in enumerate(self.traces):
             for step, decision in enumerate(trace.decisions):

@@ -95,7 +95,7 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
     tell("reading the checkpoint")
     contents = read_source(source, ema=given.ema, entry=given.entry, prefix=given.prefix)
     found = recognise(contents, given.family)
-    _refuse_reduced(contents)
+    _refuse_reduced(contents, found.family)
     questions = Questions(given)
     draft = _drafted(found.family, contents, questions)
     questions.close(source, found.family.title)
@@ -177,15 +177,26 @@ def checked(converted: Converted, reference: str | Path, tell: Tell = lambda sta
     return replace(converted, reference=gap)
 
 
-def _refuse_reduced(contents: Contents) -> None:
-    """Raise CheckpointError for a model whose tokens are dropped or merged without parameters of its own."""
-    if reduction := contents.arguments.reduction():
-        raise CheckpointError(
-            f"{contents.path} was trained as {reduction}: it drops or merges tokens between layers. Its tensors are "
-            "those of a plain ViT, but its logits are not, and morvit/1 does not support it. If your model runs "
-            "every token through every layer in spite of this, save its tensors alone: "
-            "torch.save(model.state_dict(), PATH)"
-        )
+WHY_NOT = {  # method that reduces tokens -> why it is not supported, or what to do
+    "A-ViT": "its output is a mixture over layers, and the constants of its gate are in no file",
+    "ATS": "it samples tokens, and how many depends on the image",
+    "Evo-ViT": "it updates the tokens that leave by a summary of them, and classifies by the mean of all patches",
+    "ToMe": "it has no weights of its own; save the tensors alone, and say how many tokens to merge when you export",
+}
+
+
+def _refuse_reduced(contents: Contents, family: Family) -> None:
+    """Raise CheckpointError for a model that reduces its tokens by another method than its family's."""
+    method = contents.arguments.method()
+    if not method or method == family.method:
+        return
+    read = f"it is read as {family.title} because of --family; leave that out"
+    raise CheckpointError(
+        f"{contents.path} was trained as {contents.arguments.reduction()}: it drops or merges tokens between layers. "
+        f"Its tensors are those of a plain ViT, but its logits are not: {WHY_NOT.get(method, read)}. If your model "
+        "runs every token through every layer in spite of this, save its tensors alone: "
+        "torch.save(model.state_dict(), PATH)"
+    )
 
 
 def _drafted(family: Family, contents: Contents, questions: Questions) -> Draft:

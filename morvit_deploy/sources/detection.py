@@ -10,6 +10,7 @@ from morvit_deploy.sources.families.edge_recvit import EdgeRecViT
 from morvit_deploy.sources.families.family import SHOWN, Family, evidence
 from morvit_deploy.sources.families.hf_vit import TransformersViT
 from morvit_deploy.sources.families.native import Native
+from morvit_deploy.sources.families.reducing import DynamicViT, EViT
 from morvit_deploy.sources.families.refused import REFUSED
 from morvit_deploy.sources.families.timm_vit import TimmViT
 from morvit_deploy.sources.families.torchvision_vit import TorchvisionViT
@@ -23,7 +24,9 @@ FAMILIES: tuple[Family, ...] = (
     EdgeRecViT(),
     VisionMoR(),
     TransformersViT(),
+    DynamicViT(),
     TimmViT(),
+    EViT(),
     TorchvisionViT(),
     NATIVE,
 )
@@ -54,8 +57,14 @@ def recognise(contents: Contents, wanted: str | None = None) -> Recognised:
     format = str((contents.config or {}).get("format", ""))
     if format.startswith("morvit/"):
         return Recognised(NATIVE, [f"format {format!r} in config.json"])
+    method, why = contents.arguments.method(), contents.arguments.reduction()
+    for family in FAMILIES:
+        if method and family.method == method and evidence(family.signature, keys) is not None:
+            return Recognised(family, [why])
     found = [
-        (family, matched) for family in FAMILIES if (matched := evidence(family.signature, keys)) is not None
+        (family, matched)
+        for family in FAMILIES
+        if family.named and (matched := evidence(family.signature, keys)) is not None
     ]
     found = [(family, matched) for family, matched in found if not _part_of_another(family, found, keys)]
     if len(found) == 1:
@@ -128,9 +137,10 @@ def _nearest(keys: Sequence[str]) -> list[Family]:
         present = sum(evidence((pattern,), keys) is not None for pattern in family.signature)
         return assign(keys, family.rules).known, present / len(family.signature)
 
-    by_family = {family: nearness(family) for family in FAMILIES}
+    by_family = {family: nearness(family) for family in FAMILIES if family.named}
     most = max(by_family.values())
     nearest = [family for family, near in by_family.items() if near == most and near[0]]
+    nearest = [family for family in nearest if type(family).__base__ not in map(type, nearest)]
     return [family for family in nearest if family is not NATIVE] or nearest  # its names are timm's, too
 
 
@@ -165,4 +175,5 @@ def _groups(keys: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _family_of(keys: Sequence[str]) -> Family | None:
-    return next((family for family in FAMILIES if evidence(family.signature, keys) is not None), None)
+    named = (family for family in FAMILIES if family.named)
+    return next((family for family in named if evidence(family.signature, keys) is not None), None)

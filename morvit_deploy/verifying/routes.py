@@ -38,18 +38,32 @@ class Routes:
         held = self._everyone(len(outputs["logits"]))
         if "depth.order" in outputs:
             held = outputs["depth.order"].astype(np.int64)
-        steps = []
+        steps, last = [], self.config.routed_tokens
         for step, capacity in enumerate(self.capacity, start=1):
             order, rows = outputs.get(f"step{step}.order"), capacity if self.config.record.nested else None
             if order is not None:
                 held = np.take_along_axis(held, order[:, :rows].astype(np.int64), axis=1)
             held = held[:, :rows]
             steps.append(held)
+            if order is not None and self._added:  # candidates of the next step, after those that go on
+                added = np.arange(last, last + self._added)
+                held = np.concatenate([held, np.tile(added, (len(held), 1))], axis=1)
+                last += self._added
         return steps
+
+    @property
+    def _added(self) -> int:
+        """How many tokens a step appends that some tokens leave."""
+        return self.config.record.added_tokens(self.config)
+
+    @property
+    def _tokens(self) -> int:
+        """Number of token numbers there may be: those that are routed, and those that steps append."""
+        return self.config.routed_tokens + self._added * len(self.capacity)
 
     def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
         """Return which tokens run each step, bool (steps, images, routed tokens); None without probes."""
-        shape = len(self.capacity), len(outputs["logits"]), self.config.routed_tokens
+        shape = len(self.capacity), len(outputs["logits"]), self._tokens
         if not self.config.record.routes:
             return np.ones(shape, dtype=bool)
         held = self.held(outputs)
@@ -95,7 +109,8 @@ class Routes:
         runs = self.runs(outputs)
         if runs is None or not self.config.record.routes:
             return None
-        depth: NDArray[np.int64] = runs.sum(axis=0)[:, self.config.routed_tokens - self.config.num_patches :]
+        first = self.config.routed_tokens - self.config.num_patches
+        depth: NDArray[np.int64] = runs.sum(axis=0)[:, first : first + self.config.num_patches]
         return depth
 
     def _going(
@@ -117,6 +132,8 @@ class Routes:
             # the probe, if there is one
             going = outputs.get(f"step{step}.runs", going[:, : numbers.shape[1]])
             steps.append((going, wanted))
+            if order is not None:
+                going = np.pad(going, ((0, 0), (0, self._added)), constant_values=True)
         return steps
 
     def decisions_alike(
@@ -200,15 +217,22 @@ class Routes:
         if not self.config.record.routes:
             return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | logits
         stages: Stages = {name: states[name] for name in ("embed", "first") if name in states}
-        everyone = self._everyone(len(reference.traces))
-        for step, runs in enumerate(reference.runs.numpy(), start=1):
+        everyone = np.tile(np.arange(self._tokens), (len(reference.traces), 1))
+        for step, runs in enumerate(self._widened(reference.runs.numpy()), start=1):
             stages[f"step{step}.runs"] = runs.astype(np.float64)
-            stages[f"step{step}.state"] = self._spread(states[f"step{step}"], everyone, runs)
+            state = states[f"step{step}"]
+            rows = state.shape[1] - (not self.config.record.routes_cls)  # later steps append tokens
+            stages[f"step{step}.state"] = self._spread(state, everyone[:, :rows], runs)
         return stages | logits
 
     def _everyone(self, images: int) -> NDArray[np.int64]:
         """Return the numbers of all routed tokens, in order, (images, routed tokens)."""
         return np.tile(np.arange(self.config.routed_tokens), (images, 1))
+
+    def _widened(self, runs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return runs (steps, images, n) with a column for each token number that there may be."""
+        missing = self._tokens - runs.shape[-1]
+        return np.pad(runs, ((0, 0), (0, 0), (0, missing)))
 
     def _spread(self, state: NDArray[Any], held: NDArray[np.int64], runs: NDArray[np.bool_]) -> NDArray[Any]:
         """Place rows of states at their token's index, (images, N + 1, dim); zeros for tokens that do not run.
@@ -220,8 +244,9 @@ class Routes:
                 np.pad(held + 1, ((0, 0), (1, 0))),
                 np.pad(runs, ((0, 0), (1, 0)), constant_values=True),
             )
-        if state.shape[1] != held.shape[1]:  # the last step without a `last` block: CLS only
+        if state.shape[1] < held.shape[1]:  # the last step without a `last` block: CLS only
             return state
+        state = state[:, : held.shape[1]]  # a token that the step appended is first decided on at the next
         tokens = np.zeros((len(state), runs.shape[1], state.shape[2]), dtype=state.dtype)
         np.put_along_axis(tokens, held[..., None], state, axis=1)
         return np.where(runs[..., None], tokens, 0)

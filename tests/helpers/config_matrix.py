@@ -28,7 +28,18 @@ FLAT: list[dict[str, Any]] = [
         {"router": {"hidden": [12, 10], "shared": True, "activation": "tanh"}, "cycle_depth": 2},
     )
 ]
-EVERY = [*EXPERT, *FLAT, *TOKEN, *DENSE]
+REDUCING: list[dict[str, Any]] = [
+    {"routing": "attentive"},
+    {"routing": "attentive", "reduction": {"layers": [0, 1, 3], "fuse": True}, "capacity": [9, 4, 1]},
+    {"routing": "attentive", "reduction": {"layers": [0, 1, 3], "fuse": True}, "capacity": [16, 16, 15]},
+    {"routing": "predicted"},
+    {
+        "routing": "predicted",
+        "reduction": {"layers": [0, 2, 4]},
+        "capacity": [16, 5, 1],
+    },  # a step that keeps all
+]
+EVERY = [*EXPERT, *FLAT, *TOKEN, *DENSE, *REDUCING]
 OPTIONS: list[dict[str, Any]] = [
     {"sharing": "middle_cycle", "cycle_depth": 2, "attention_scope": "all"},
     {"sharing": "cycle", "cycle_depth": 2, "attention_scope": "all", "gate": "delta"},

@@ -69,6 +69,10 @@ class Oracle:
 
     def block(self, name: str, x: Floats, context: list[Floats]) -> Floats:
         """The new state of one token x, which attends to the states in context."""
+        return self.fed(name, self.attended(name, x, context))
+
+    def attended(self, name: str, x: Floats, context: list[Floats]) -> Floats:
+        """The first half of a block: attention."""
         dim = self.config.embed_dim
         width = dim // self.config.num_heads
         q = self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x))[:dim]
@@ -80,11 +84,47 @@ class Oracle:
             weights = np.exp(logits - logits.max())
             weights /= weights.sum()
             mixed.append(sum(a * key_value[dim:][part] for a, key_value in zip(weights, kv, strict=True)))
-        x = x + self.linear(f"{name}.attn.proj", np.concatenate(mixed))
+        return x + self.linear(f"{name}.attn.proj", np.concatenate(mixed))
+
+    def fed(self, name: str, x: Floats) -> Floats:
+        """The second half of a block: the MLP."""
         hidden = ACTIVATIONS[self.config.activation](
             self.linear(f"{name}.mlp.fc1", self.norm(f"{name}.norm2", x))
         )
         return x + self.linear(f"{name}.mlp.fc2", hidden)
+
+    def attention_of(self, name: str, x: Floats, context: list[Floats]) -> Floats:
+        """The weights that token x gives the states in context, (heads, n)."""
+        dim = self.config.embed_dim
+        width = dim // self.config.num_heads
+        q = self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x))[:dim]
+        keys = [
+            self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", c))[dim : 2 * dim] for c in context
+        ]
+        rows = []
+        for start in range(0, dim, width):
+            part = slice(start, start + width)
+            weights = np.exp(np.array([q[part] @ key[part] for key in keys]) / math.sqrt(width))
+            rows.append(weights / weights.sum())
+        return np.array(rows)
+
+    def predictions(self, step: int, states: list[Floats]) -> list[float]:
+        """DynamicViT's predictor: for each patch token the logit of going on minus that of leaving."""
+        half = self.config.embed_dim // 2
+        embedded = []
+        for x in states:
+            centred = x - x.mean()
+            x = centred / math.sqrt((centred**2).mean() + 1e-5)
+            x = x * self.w[f"routers.{step}.norm.weight"] + self.w[f"routers.{step}.norm.bias"]
+            embedded.append(gelu(self.linear(f"routers.{step}.embed", x)))
+        shared = sum(x[half:] for x in embedded) / len(embedded)
+        answers = []
+        for x in embedded:
+            x = np.concatenate([x[:half], shared])
+            for j in range(3):
+                x = self.linear(f"routers.{step}.layers.{j}", gelu(x) if j else x)
+            answers.append(float(x[0] - x[1]))
+        return answers
 
     def router(self, step: int, x: Floats) -> Floats:
         router = self.config.router
@@ -101,6 +141,48 @@ class Oracle:
         for j in range(len(self.config.head_hidden) + 1):
             x = self.linear(f"head.{j}", np.tanh(x) if j else x)
         return x
+
+    def walk_attentive(self, h: list[Floats]) -> list[int]:
+        reduction, capacity = self.config.reduction, self.config.capacity
+        assert reduction is not None and capacity is not None
+        patches = len(h) - 1
+        depth, kept = [0] * patches, list(range(1, len(h)))  # tokens that are still there
+        for layer in range(self.config.cycle_depth):
+            name, running = f"cycle.{layer}", [0, *kept]
+            context = [h[t] for t in running]
+            weights = self.attention_of(name, h[0], context).mean(axis=0)
+            scores = dict(zip(running, weights, strict=True))
+            for t, x in zip(running, [self.attended(name, x, context) for x in context], strict=True):
+                h[t] = x
+            if layer in reduction.layers:
+                best = sorted(kept, key=lambda t: (-scores[t], t))[: capacity[reduction.layers.index(layer)]]
+                leaving = [t for t in kept if t not in best]
+                kept = [t for t in kept if t in best]
+                if reduction.fuse and leaving:
+                    h.append(sum(scores[t] * h[t] for t in leaving))  # type: ignore[arg-type]
+                for t in kept:
+                    depth[t - 1 : t] = [depth[t - 1] + 1] if t <= patches else []
+                kept += [len(h) - 1] if reduction.fuse and leaving else []
+            for t in [0, *kept]:
+                h[t] = self.fed(name, h[t])
+        return depth
+
+    def walk_predicted(self, h: list[Floats]) -> list[int]:
+        reduction, capacity = self.config.reduction, self.config.capacity
+        assert reduction is not None and capacity is not None
+        depth, kept = [0] * (len(h) - 1), list(range(1, len(h)))
+        for layer in range(self.config.cycle_depth):
+            if layer in reduction.layers:
+                step = reduction.layers.index(layer)
+                z = dict(zip(kept, self.predictions(step, [h[t] for t in kept]), strict=True))
+                kept = sorted(sorted(kept, key=lambda t: (-z[t], t))[: capacity[step]])
+                for t in kept:
+                    depth[t - 1] += 1
+            running = [0, *kept]
+            new = [self.block(f"cycle.{layer}", h[t], [h[s] for s in running]) for t in running]
+            for t, x in zip(running, new, strict=True):
+                h[t] = x
+        return depth
 
     def walk_expert_choice(self, h: list[Floats]) -> list[int]:
         config, router = self.config, self.config.router

@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
         "interpolation": "bicubic",
     },
 }
+REDUCING = ("attentive", "predicted")
 SCALES = {"pos_embed": 1.0, "cls_token": 1.0, "patch_embed.proj.weight": 0.1}
 ROUTER_SCALE = 0.6  # router logits a few tenths apart: decisions differ from image to image, by clear margins
 
@@ -46,6 +47,15 @@ def make_fields(**changes: Any) -> dict[str, Any]:
         fields |= {"capacity": [9, 4, 13], "gate": "hard"}
     if changes.get("routing") == "token_choice":
         fields |= {"capacity": None, "gate": "hard", "attention_scope": "all"}
+    if changes.get("routing") in REDUCING:
+        fields |= {
+            "format": "morvit/2",
+            "sharing": "none",
+            "num_recursions": 1,
+            "cycle_depth": 5,
+            "gate": "hard",
+        }
+        fields |= {"router": None, "capacity": [9, 4], "reduction": {"layers": [1, 3]}}
     if changes.get("routing") == "none":
         fields |= {"capacity": None, "gate": "hard", "router": None}
     router = changes.pop("router", fields["router"])

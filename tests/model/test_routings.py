@@ -33,7 +33,7 @@ PACKAGE = Path(morvit_deploy.__file__).parent
 FOLDERS = (PACKAGE, PACKAGE.parent / "exporters", PACKAGE.parent / "calibration")
 MAY_ASK = (PACKAGE / "model", PACKAGE / "graph")
 MAY_WRITE = PACKAGE / "sources"  # converters write a name into config.json
-NAMES = ROUTINGS.keys() - {"none"}  # "none" is a word of its own elsewhere
+NAMES = ROUTINGS.keys() - {"none", "predicted"}  # words of their own elsewhere
 
 sources = [
     path

@@ -46,6 +46,15 @@ class Foreign(Group):
         ),
     ] = None
     capacity: Annotated[str | None, Help("Tokens that run each step.", "K1,K2,…")] = None
+    keep_rate: Annotated[
+        float | None, Help("Of a model that drops tokens: the fraction that goes on at each of its layers.")
+    ] = None
+    drop_layers: Annotated[
+        str | None, Help("Its layers at which tokens leave, from 0: 3,6,9 in EViT and DynamicViT.", "L1,L2,…")
+    ] = None
+    dropped: Annotated[
+        str | None, Help("EViT: what becomes of tokens that leave: fused (into one token) or gone.", "NAME")
+    ] = None
     dora_alpha: Annotated[float | None, Help("Alpha of DoRA layers that were not merged.")] = None
     image_size: Annotated[
         str | None,
@@ -91,6 +100,8 @@ class Foreign(Group):
         }
         if "capacity" in given:
             given["capacity"] = numbers("--capacity", given["capacity"], "65,43,21")
+        if "drop_layers" in given:
+            given["drop_layers"] = numbers("--drop-layers", given["drop_layers"], "3,6,9", least=0)
         return Given(ema=not self.no_ema, **given)
 
 
@@ -144,9 +155,10 @@ def _name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else Path(path.name.removesuffix(".tar")).stem
 
 
-def numbers(option: str, text: str, example: str) -> tuple[int, ...]:
-    """Positive numbers with commas; ConfigError for anything else."""
+def numbers(option: str, text: str, example: str, least: int = 1) -> tuple[int, ...]:
+    """Whole numbers with commas, none below `least`; ConfigError for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) > 0 for part in parts):
-        raise ConfigError(f"{option}: got {text!r}, expected positive numbers with commas, as in {example}")
+    if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) >= least for part in parts):
+        what = "positive numbers" if least else "whole numbers from 0"
+        raise ConfigError(f"{option}: got {text!r}, expected {what} with commas, as in {example}")
     return tuple(int(part) for part in parts)

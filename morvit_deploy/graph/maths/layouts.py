@@ -74,6 +74,15 @@ class RowLayout:
         """Convert one image's states from (1, dim, n) to this layout."""
         return x[0].T
 
+    def weighted(self, h: Tensor, numbers: Tensor) -> Tensor:
+        """Return the sum of h's states, each times its number, as one token's state."""
+        if self.count(h) == 1:
+            return h * self.spread(numbers)
+        return self._products(h, numbers)
+
+    def _products(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return numbers[..., None, :] @ h
+
     def spread(self, numbers: Tensor) -> Tensor:
         """Broadcast numbers over the channels of states."""
         return numbers[..., None]
@@ -150,6 +159,9 @@ class ChannelLayout(RowLayout):
 
     def from_channels(self, x: Tensor) -> Tensor:
         return x[:, :, None]
+
+    def _products(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return mixed(h, numbers.transpose(1, 3))
 
     def spread(self, numbers: Tensor) -> Tensor:
         return numbers

@@ -84,7 +84,7 @@ class StaticBlock(nn.Module):
         dtype = block.attn.proj.weight.dtype
         norms = (block.norm1, block.norm2) if fold else (None, None)
         qkv = affine_of(block.attn.qkv, norms[0])
-        q, kv = _columns(qkv, 0, dim), _columns(qkv, dim, 3 * dim)
+        q, kv = columns(qkv, 0, dim), columns(qkv, dim, 3 * dim)
         if self.scales_queries or self.unformed:
             q = fold_scale((dim // self.num_heads) ** -0.5, q)
         self.norm1 = self.norm(block.norm1, fold)
@@ -96,8 +96,8 @@ class StaticBlock(nn.Module):
         if projections == "apart":
             self.kv = self.linear(kv, dtype)
         if projections == "unformed":
-            self.k = self.linear(Affine(_columns(kv, 0, dim).weight.T, None), dtype)
-            self.v = self.linear(_columns(kv, dim, 2 * dim), dtype)
+            self.k = self.linear(Affine(columns(kv, 0, dim).weight.T, None), dtype)
+            self.v = self.linear(columns(kv, dim, 2 * dim), dtype)
             own = torch.eye(self.num_heads, dtype=dtype).repeat_interleave(dim // self.num_heads, dim=1)
             self.heads = HeadChannels(self._laid_out(own))
         self.proj = self.linear(affine_of(block.attn.proj, None), dtype)
@@ -124,6 +124,17 @@ class StaticBlock(nn.Module):
         keep the precision of x.
         """
         return self.update(x, self._attend(q, kv, x.dtype, mask))
+
+    def first_weights(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
+        """Return the weight that the first token gives each key, the mean over the heads, as numbers (…, keys).
+
+        One row of the softmax that attention computes: computed again, so that attention may be one operator. `mask`
+        is added to its logits (…, heads, 1, keys).
+        """
+        logits = (q[..., :1, :] @ kv.k.transpose(-2, -1)).to(dtype)
+        logits = logits if self.scales_queries else logits * q.shape[-1] ** -0.5
+        logits = logits if mask is None else logits + mask
+        return logits.softmax(dim=-1).mean(dim=-3)[..., 0, :]
 
     def over_states(self, querying: Tensor, normed: Tensor, mask: Tensor | None) -> Tensor:
         """Attend from one row querying (…, 1, dim) to normed (…, n, dim) without keys and values: (…, 1, dim).
@@ -207,7 +218,8 @@ def affine_of(linear: nn.Linear, norm: nn.LayerNorm | None) -> Affine:
     return affine if norm is None else fold_norm(norm.weight.double(), norm.bias.double(), affine)
 
 
-def _columns(affine: Affine, start: int, stop: int) -> Affine:
+def columns(affine: Affine, start: int, stop: int) -> Affine:
+    """Return a linear layer with only the outputs from `start` to `stop`."""
     return Affine(affine.weight[:, start:stop], None if affine.bias is None else affine.bias[start:stop])
 
 

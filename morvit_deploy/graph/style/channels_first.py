@@ -51,6 +51,13 @@ class PointwiseBlock(StaticBlock):
     def _laid_out(own: Tensor) -> Tensor:
         return own.T[None, :, None].contiguous()
 
+    def first_weights(self, q: Tensor, kv: KV, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
+        n = self.num_heads
+        parts = zip(_split(q[..., :1], n, 1), _split(kv.k.transpose(1, 3), n, 3), strict=True)
+        logits = torch.cat([mixed(key, query) for query, key in parts], dim=-1)  # (1, keys, 1, heads)
+        logits = logits if mask is None else logits + mask
+        return logits.softmax(dim=1).mean(dim=-1, keepdim=True).transpose(1, 3)
+
     def over_states(self, querying: Tensor, normed: Tensor, mask: Tensor | None) -> Tensor:
         """Attend from one column (1, dim, 1, 1) to normed (1, dim, 1, n): (1, dim, 1, 1), a column for each head."""
         own = self.heads.own

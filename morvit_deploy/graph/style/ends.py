@@ -1,4 +1,4 @@
-"""The routers and the classifier of a static graph."""
+"""The routers, the predictors and the classifier of a static graph."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of
-from morvit_deploy.model.layers import Router
+from morvit_deploy.graph.maths.layouts import RowLayout
+from morvit_deploy.graph.maths.rewrites import Affine
+from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of, columns
+from morvit_deploy.model.layers import Predictor, Router
 from morvit_deploy.model.reference import MoRViT
 
 
@@ -25,6 +27,48 @@ class StaticRouter(nn.Module):
             if j:
                 x = F.gelu(x) if j == 1 else F.relu(x)
             x = layer(x)
+        return x
+
+
+class StaticPredictor(nn.Module):
+    """DynamicViT's predictor on the patch tokens, with the norm and the linear layers of `block`.
+
+    A token's half and the half that all share have weights of their own, so that the shared half is multiplied once;
+    the two outputs are folded into their difference.
+    """
+
+    def __init__(
+        self, predictor: Predictor, layout: RowLayout, block: type[StaticBlock], *, fold: bool
+    ) -> None:
+        super().__init__()
+        self.axis = layout.axis
+        embed = affine_of(predictor.embed, predictor.norm if fold else None)
+        mixing, *layers, deciding = (affine_of(layer, None) for layer in predictor.linears())
+        half, dtype = embed.weight.shape[0] // 2, predictor.embed.weight.dtype
+        assert deciding.bias is not None
+        margin = Affine(
+            deciding.weight[:, :1] - deciding.weight[:, 1:], deciding.bias[:1] - deciding.bias[1:]
+        )
+        self.norm = block.norm(predictor.norm, fold)
+        self.own = block.linear(columns(embed, 0, half), dtype)
+        self.shared = block.linear(columns(embed, half, embed.weight.shape[1]), dtype)
+        self.own_mixed = block.linear(Affine(mixing.weight[:half], None), dtype)
+        self.shared_mixed = block.linear(Affine(mixing.weight[half:], mixing.bias), dtype)
+        self.layers = nn.ModuleList(block.linear(affine, dtype) for affine in (*layers, margin))
+
+    def forward(self, x: Tensor, among: Tensor | None = None) -> Tensor:
+        """Map states of patch tokens to logits, one for each; the mean is over all, or `among` (0 or 1) some."""
+        x = self.norm(x)
+        shared = F.gelu(self.shared(x))
+        if among is None:
+            shared = shared.mean(dim=self.axis, keepdim=True)
+        else:
+            shared = (shared * among).sum(dim=self.axis, keepdim=True) / among.sum(
+                dim=self.axis, keepdim=True
+            )
+        x = self.own_mixed(F.gelu(self.own(x))) + self.shared_mixed(shared)
+        for layer in self.layers:
+            x = layer(F.gelu(x))
         return x
 
 

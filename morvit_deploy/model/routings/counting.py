@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from morvit_deploy.model.routings.schedules import routed_by
+
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
 
@@ -89,6 +91,17 @@ def routed_steps(config: Config, capacity: tuple[int, ...]) -> tuple[bool, ...]:
     everyone = (config.routed_tokens,) * len(capacity)
     before = (config.routed_tokens, *capacity)[: len(capacity)] if config.record.nested else everyone
     return tuple(config.gate != "hard" or kept < held for kept, held in zip(capacity, before, strict=True))
+
+
+def masked_macs(config: Config) -> int:
+    """Return the MACs of every token in every layer and every router, between patch projection and head."""
+    tokens, routers = config.num_tokens, 1
+    if config.thresholds is not None:
+        routers = sum(routed_by(config, config.thresholds))
+    elif config.capacity is not None:
+        routers = sum(routed_steps(config, config.capacity))
+    routed = routers * router_macs(config) * tokens
+    return config.num_layers * block_macs(config, tokens, tokens, tokens) + routed
 
 
 def recursion_macs(config: Config, graph: GraphShape) -> int:

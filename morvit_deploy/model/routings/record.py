@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from morvit_deploy.model.routings.counting import masked_macs
+
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
     from morvit_deploy.model.routings.counting import GraphShape
@@ -43,6 +45,7 @@ class RoutingRecord:
     describe: Callable[[Config], str]  # a line for `inspect`
     macs: Callable[[Config, GraphShape], int]  # between patch projection and head, including routers
     selection_macs: Callable[[Config, GraphShape], int]  # of selecting tokens by products with one-hot rows
+    masked_macs: Callable[[Config], int] = masked_macs  # the same if every token runs, as training code does
     routes: bool = True  # some tokens leave; otherwise every token runs every step
     reads_router: bool = True  # the field `router` describes the routers
     reduces: bool = False  # a plain ViT whose tokens become fewer at the layers of the field `reduction`

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.routings.counting import GraphShape, attention_macs, cls_macs, mlp_macs
+from morvit_deploy.model.routings.counting import GraphShape, attention_macs, block_macs, cls_macs, mlp_macs
 from morvit_deploy.model.routings.record import RoutingRecord
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def predictor_macs(config: Config, tokens: int) -> int:
 
 def _attentive_macs(config: Config, graph: GraphShape) -> int:
     """Between attention and MLP the tokens become fewer: CLS's weights are computed for the selection."""
-    assert config.reduction is not None
-    tokens, total = config.num_tokens, 0
-    steps = dict(zip(config.reduction.layers, graph.capacity, strict=True))
+    tokens, total, steps = config.num_tokens, 0, _kept_after(config, graph.capacity)
     for layer in range(config.num_layers):
         if layer == config.num_layers - 1 and graph.cls_only:
             return total + cls_macs(config, graph, tokens, tokens)
@@ -53,7 +51,8 @@ def _attentive_macs(config: Config, graph: GraphShape) -> int:
         kept = steps.get(layer, tokens - 1)
         if kept < tokens - 1:
             leaving = tokens - 1 - kept
-            total += tokens * config.embed_dim + fused_tokens(config) * leaving * config.embed_dim
+            summed = fused_tokens(config) * leaving * (leaving > 1)  # one token is scaled, without a product
+            total += (tokens + summed) * config.embed_dim
             tokens = 1 + kept + fused_tokens(config)
         total += mlp_macs(config, tokens)
     return total
@@ -61,9 +60,7 @@ def _attentive_macs(config: Config, graph: GraphShape) -> int:
 
 def _predicted_macs(config: Config, graph: GraphShape) -> int:
     """Before a layer the predictor runs on all patch tokens, and the layer on those that go on."""
-    assert config.reduction is not None
-    tokens, total = config.num_tokens, 0
-    steps = dict(zip(config.reduction.layers, graph.capacity, strict=True))
+    tokens, total, steps = config.num_tokens, 0, _kept_after(config, graph.capacity)
     for layer in range(config.num_layers):
         kept = steps.get(layer, tokens - 1)
         if kept < tokens - 1:
@@ -75,19 +72,46 @@ def _predicted_macs(config: Config, graph: GraphShape) -> int:
     return total
 
 
+def _masked_attentive_macs(config: Config) -> int:
+    """Every layer runs all tokens, and those that steps append."""
+    tokens, total, held = config.num_tokens, 0, config.num_patches
+    steps = _kept_after(config, config.capacity or ())
+    for layer in range(config.num_layers):
+        total += attention_macs(config, tokens, tokens, tokens)
+        kept = steps.get(layer, held)
+        if kept < held:
+            total += tokens * config.embed_dim * (1 + fused_tokens(config))
+            tokens, held = tokens + fused_tokens(config), kept + fused_tokens(config)
+        total += mlp_macs(config, tokens)
+    return total
+
+
+def _masked_predicted_macs(config: Config) -> int:
+    held, total = config.num_patches, config.num_layers * block_macs(config, *(config.num_tokens,) * 3)
+    for kept in config.capacity or ():
+        total += (kept < held) * predictor_macs(config, config.num_patches)
+        held = kept
+    return total
+
+
+def _kept_after(config: Config, capacity: tuple[int, ...]) -> dict[int, int]:
+    """Return how many patch tokens go on at each layer where some may leave."""
+    assert config.reduction is not None
+    return dict(zip(config.reduction.layers, capacity, strict=True))
+
+
 def _selection_macs(config: Config, graph: GraphShape) -> int:
     """One-hot rows multiply the states and, for depths, the token numbers; fused tokens are weighted by score."""
-    fused, held, total = fused_tokens(config), config.num_patches, 0
+    fused, held, total, added = fused_tokens(config), config.num_patches, 0, 0
     for kept in graph.capacity:
         if kept == held:
             continue
         ranked = held if fused or graph.with_depth else kept
         total += (held if fused else kept) * held * config.embed_dim + fused * held * held
         total += graph.with_depth * ranked * held
-        held = kept + fused
-    everyone = config.num_patches + fused * sum(1 for _ in graph.capacity)
-    moved = held < config.num_patches
-    return total + graph.with_depth * moved * everyone**2
+        held, added = kept + fused, added + 1
+    everyone = config.num_patches + fused * added
+    return total + graph.with_depth * (added > 0) * everyone**2
 
 
 def _describe(config: Config, who: str) -> str:
@@ -108,6 +132,7 @@ ATTENTIVE = RoutingRecord(
     describe=lambda config: _describe(config, "attention of CLS (EViT)"),
     macs=_attentive_macs,
     selection_macs=_selection_macs,
+    masked_macs=_masked_attentive_macs,
     reads_router=False,
     reduces=True,
     reduction_flags=("fuse",),
@@ -124,6 +149,7 @@ PREDICTED = RoutingRecord(
     describe=lambda config: _describe(config, "a predictor (DynamicViT)"),
     macs=_predicted_macs,
     selection_macs=_selection_macs,
+    masked_macs=_masked_predicted_macs,
     reads_router=False,
     reduces=True,
     predicts=True,

@@ -46,6 +46,8 @@ class Family(ABC):
     signature: ClassVar[tuple[str, ...]]  # patterns of keys that every checkpoint of the family has
     rules: ClassVar[tuple[Rule, ...]]
     recipes: ClassVar[tuple[Recipe, ...]] = (COPIED,)
+    method: ClassVar[str] = ""  # what the arguments in a file call it, if tokens leave between its layers
+    named: ClassVar[bool] = True  # its tensors' names tell it from other families
 
     @abstractmethod
     def draft(self, contents: Contents, questions: Questions) -> Draft:

@@ -66,7 +66,6 @@ class TimmViT(Family):
         copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
         copy(rf"head\.{KIND}", r"head.\g<kind>"),
         refuse(r"fc_norm\..*", MEAN),
-        refuse(r"score_predictor\..*", "it is DynamicViT, which drops tokens by learned scores"),
         refuse(r"attn_pool\..*", "it classifies by an attention pool, not by CLS"),
         refuse(
             r"(dist_token|head_dist\..*)",

@@ -86,8 +86,17 @@ class Arguments:
             return "cls", f"the model's name {self.model!r} in the file"
         return None, ""
 
+    def method(self) -> str:
+        """Return the method by which the model reduces its tokens; empty if no argument says that it does."""
+        return next((method for method, _ in self._signs()), "")
+
     def reduction(self) -> str:
         """Return how the model reduces its tokens, with the arguments that say so; empty if none does."""
+        signs = self._signs()
+        return f"{signs[0][0]} ({', '.join(sign for _, sign in signs)})" if signs else ""
+
+    def _signs(self) -> list[tuple[str, str]]:
+        """Return each argument that says that tokens are reduced, after its method."""
         ignored = {"EViT"} if self.find("base_keep_rate")[0] == 1 else set()
         signs = [
             (method, f"{entry}.{name} {values[name]!r}")
@@ -99,8 +108,7 @@ class Arguments:
         signs += [
             (method, f"model {self.model!r}") for part, method in REDUCING_NAMES.items() if part in words
         ]
-        signs = [(method, sign) for method, sign in signs if method not in ignored]
-        return f"{signs[0][0]} ({', '.join(sign for _, sign in signs)})" if signs else ""
+        return [(method, sign) for method, sign in signs if method not in ignored]
 
     def unread(self) -> list[str]:
         """Return the names of the arguments that were not used."""

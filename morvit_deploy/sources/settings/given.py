@@ -18,10 +18,11 @@ _CHOICES = {
     "sharing": ("none", "cycle", "middle_cycle"),
     "pooling": ("cls", "mean"),
     "head_activation": ("softmax", "sigmoid"),
+    "dropped": ("fused", "gone"),
 }
 # which tensors, and how they are named: not settings of the model
 _WHICH = ("family", "ema", "entry", "prefix")
-_POSITIVE = ("norm_eps", "num_heads", "dora_alpha", "patch_stride", "cycle_depth")
+_POSITIVE = ("keep_rate", "norm_eps", "num_heads", "dora_alpha", "patch_stride", "cycle_depth")
 _SIZES = ("image_size", "trained_size")
 MAX_EDGE = 16384  # pixels; a larger size is a typing error
 
@@ -33,8 +34,10 @@ class Given:
     """Settings given by the user for what the files do not contain; None: not given.
 
     `preprocess` is the name of a preset, a JSON file or a Preprocess. `capacity` is the number of tokens that run
-    each step. `sharing` and `cycle_depth` state how unrolled layers are tied, which is then verified. Sizes are N or
-    "HxW" in pixels; `trained_size` is that of training, if it differs from `image_size`. `entry` is the state dict
+    each step. Of models that drop tokens, `keep_rate` is the fraction that goes on, `drop_layers` are the layers,
+    from 0, at which tokens leave, and `dropped` says what becomes of them, fused or gone. `sharing` and `cycle_depth`
+    state how unrolled layers are tied, which is then verified. Sizes are N or "HxW" in pixels; `trained_size` is that
+    of training, if it differs from `image_size`. `entry` is the state dict
     to use in a training file, and `prefix` the module inside it.
     """
 
@@ -50,6 +53,9 @@ class Given:
     alpha: float | None = None
     selection: str | None = None
     capacity: tuple[int, ...] | None = None
+    keep_rate: float | None = None
+    drop_layers: tuple[int, ...] | None = None
+    dropped: str | None = None
     dora_alpha: float | None = None
     image_size: ImageSize | None = None
     trained_size: ImageSize | None = None
@@ -79,8 +85,9 @@ class Given:
         for name in _SIZES:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _size(option(name), value))
-        if self.capacity is not None:  # Python callers may pass a list
-            object.__setattr__(self, "capacity", tuple(self.capacity))
+        for name in ("capacity", "drop_layers"):  # Python callers may pass a list
+            if (numbers := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(numbers))
 
     def edges(self, name: str) -> tuple[int, int] | None:
         """Return `image_size` or `trained_size` as (height, width)."""
@@ -108,6 +115,9 @@ class Settings(TypedDict, total=False):
     alpha: float | None
     selection: str | None
     capacity: tuple[int, ...] | None
+    keep_rate: float | None
+    drop_layers: tuple[int, ...] | None
+    dropped: str | None
     dora_alpha: float | None
     image_size: ImageSize | None
     trained_size: ImageSize | None

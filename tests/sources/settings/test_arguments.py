@@ -18,13 +18,10 @@ from morvit_deploy.sources.settings.given import Questions
 EVIT = {
     "model": "deit_small_patch16_shrink_base",
     "base_keep_rate": 0.7,
-    "drop_loc": "(3, 6, 9)",
+    "drop_loc": "(1, 3)",
     "fuse_token": True,
 }
 REDUCED: dict[str, tuple[dict[str, Any], str]] = {
-    "EViT": (EVIT, "EViT (args.base_keep_rate 0.7, args.drop_loc '(3, 6, 9)', args.fuse_token True"),
-    "EViT without its rate": ({"fuse_token": True}, "EViT (args.fuse_token True)"),
-    "EViT by its name": ({"model": "deit_base_patch16_shrink_base"}, "EViT (model 'deit_base_patch16_shrink_base')"),
     "A-ViT": ({"ponder_token_scale": 5e-4, "gate_scale": 10.0}, "A-ViT (args.ponder_token_scale 0.0005"),
     "A-ViT by its name": ({"model": "avit_tiny_patch16_224"}, "A-ViT (model"),
     "ToMe": ({"prop_attn": True, "tome_r": 8}, "ToMe (args.tome_r 8"),
@@ -53,9 +50,12 @@ def test_reduced_tokens_are_refused(tmp_path: Path, arguments: dict[str, Any], w
     ids=["dictionary", "Lightning", "nested", "config"],
 )
 def test_wherever_they_are(tmp_path: Path, held: dict[str, Any]) -> None:
-    path = saved({"state_dict": vit(), **held}, tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match="was trained as EViT"):
-        read_model(path, said())
+    path = saved({"state_dict": vit("abcde"), **held}, tmp_path / "m.pth")
+    config = read_model(path, said()).model.config
+    assert config.reduction is not None and config.reduction.layers == (1, 3) and config.reduction.fuse
+    assert config.capacity == (12, 10)  # ceil(0.7 · 16), then ceil(0.7 · 13)
+    with pytest.raises(CheckpointError, match=r"was trained as EViT .* because of --family; leave that out"):
+        read_model(path, said(family="timm_vit"))
 
 
 def test_evit_that_keeps_every_token_is_a_plain_vit(tmp_path: Path) -> None:
