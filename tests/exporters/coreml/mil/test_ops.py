@@ -86,6 +86,14 @@ for _name, _expect in {
 }.items():
     simple(_name, _expect, "x", "y")
     simple(f"{_name}:integers", _expect, "i", "j")
+simple("real_div", torch.div, "x", "y")
+case("rsqrt", lambda v: mb.rsqrt(x=mb.mul(x=v.x, y=v.x)), lambda v: 1 / torch.sqrt(v.x * v.x + 1e-12))
+case("log", lambda v: mb.log(x=mb.mul(x=v.x, y=v.x)), lambda v: torch.log(v.x * v.x))
+case(
+    "fill_like",
+    lambda v: mb.fill_like(ref_tensor=v.x, value=v.real(1.5)),
+    lambda v: torch.full_like(v.x, 1.5),
+)
 case("gelu", lambda v: mb.gelu(x=v.x), lambda v: v.x * 0.5 * (1 + torch.erf(v.x / math.sqrt(2))))
 case(
     "gelu:tanh",
