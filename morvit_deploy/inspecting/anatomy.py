@@ -99,6 +99,8 @@ def mac_counts(config: Config) -> Macs:
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """Return the stages of the static graph of a schedule; their MACs add up to `mac_counts(config).static`."""
     assert config.schedule is not None
+    if config.record.reduces:
+        return _stages_by_layers(config)
     tokens, capacity = config.num_patches + 1, config.schedule
     middle = config.sharing == "middle_cycle"
     upto = [schedule_macs(config, capacity[:r], cls_only=False) for r in range(len(capacity))]
@@ -112,6 +114,40 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
         last = cls_macs(config, GraphShape(capacity), tokens, tokens)
         stages.append(Stage("last, for CLS only", tokens, last))
     return tuple(stages)
+
+
+def _stages_by_layers(config: Config) -> tuple[Stage, ...]:
+    """The stages of a shortened ViT: the layers between two of its steps hold as many tokens."""
+    assert config.reduction is not None and config.capacity is not None
+    added, before, last = config.record.added_tokens(config), config.record.predicts, config.num_layers - 1
+    bounds = [
+        at if before else at + 1 for at in config.reduction.layers
+    ]  # layers from here on hold fewer tokens
+    stages = [Stage("patch projection and head", config.num_tokens, _ends(config))]
+    held, start = config.num_patches, 0
+    for end, kept in zip([*bounds, last], [*config.capacity, None], strict=True):
+        if end > start:
+            macs = _upto_layer(config, end) - _upto_layer(config, start)
+            named = f"layer {start}" if end - start == 1 else f"layers {start} to {end - 1}"
+            stages.append(Stage(named, held + 1, macs))
+        if kept is not None and kept < held:
+            held = kept + added
+        start = end
+    rest = mac_counts(config).static - sum(stage.macs for stage in stages)
+    return (*stages, Stage(f"layer {last}, for CLS only", held + 1, rest))
+
+
+def _upto_layer(config: Config, layer: int) -> int:
+    """MACs of the layers before a layer, each for all tokens that it holds."""
+    assert config.reduction is not None and config.capacity is not None
+    layers = tuple(at for at in config.reduction.layers if at < layer)
+    short = {
+        "cycle_depth": layer,
+        "capacity": config.capacity[: len(layers)],
+        "reduction": config.reduction.model_copy(update={"layers": layers}),
+    }
+    cut = config.model_copy(update=short)
+    return cut.record.macs(cut, GraphShape(config.capacity[: len(layers)], cls_only=False))
 
 
 def depths_of(config: Config) -> tuple[AtDepth, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,3 +94,14 @@ def _inclinations(best: Tensor, tokens: int) -> Tensor:
     values = stay.max().repeat(tokens - 1)
     values[1::2] = stay
     return values
+
+
+def groups_of(decisions: Sequence[Decision]) -> Tensor:
+    """Return for each patch (N,) the number of the token that it is part of after an image's last step."""
+    numbers = torch.arange(int(decisions[0].candidates.max()) + 1)
+    for decision in decisions:
+        assert decision.into is not None
+        step = torch.arange(len(numbers))
+        step[decision.candidates] = decision.into
+        numbers = step[numbers]
+    return numbers

@@ -21,17 +21,17 @@ from morvit_deploy.calibration.merging.search import (
     searched,
 )
 from morvit_deploy.errors import PlanError
-from morvit_deploy.files import check_files, is_ours, no_file, write_together
+from morvit_deploy.files import check_files, no_file, write_together
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import load_with_fingerprint
 from morvit_deploy.model.merges.schedules import (
-    FORMAT,
     MergeSchedule,
     check_plain,
     described,
     earliest,
 )
 from morvit_deploy.model.plan import own_plan
+from morvit_deploy.planning.calibrated import is_plan_file
 from morvit_deploy.report import BAR, Report, Shown, Table, count, share
 
 DEFAULT_LIMIT = 256  # images
@@ -182,8 +182,8 @@ def write_schedule(found: MergeCalibrated, path: Path, *, force: bool) -> None:
 
 
 def is_schedule_file(path: Path) -> bool:
-    """Is it a file that a calibration of merges wrote?"""
-    return is_ours(path, FORMAT.partition("/")[0])
+    """Is it a file that a calibration wrote?"""
+    return is_plan_file(path)  # a plan, too: `calibrate` of another checkpoint wrote it to its usual place
 
 
 def _table(found: MergeCalibrated) -> Table:

@@ -9,8 +9,8 @@ import torch
 from merged_models import MERGED, merged_config, merged_named, published
 from tiny_models import EXACT, normalised, random_model, random_pixels
 
-from morvit_deploy.model.merging import Tokens, merge
-from morvit_deploy.model.trace import Routing, Trace
+from morvit_deploy.model.merging import Tokens, groups_of, merge
+from morvit_deploy.model.trace import Decision, Routing, Trace
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -86,3 +86,24 @@ def test_states_are_those_after_each_layer() -> None:
     trace: Trace = random_model(config)(normalised(config, random_pixels(config, 1)).float()).traces[0]
     assert [len(state) for state in trace.states.values()] == [17, 13, 10, 8, 8]
     assert list(trace.states) == ["embed", "step1", "step2", "step3", "layer4"]
+
+
+def test_groups_follow_merges_through_all_steps() -> None:
+    config = merged_config(capacity=[8, 4, 2])
+    model, images = random_model(config, 0, torch.float64), normalised(config, random_pixels(config, 2))
+    for trace in model(images).traces:
+        groups = groups_of(trace.decisions)
+        assert sorted(set(groups.tolist())) == sorted(trace.decisions[-1].kept.tolist())
+        assert sorted(groups.bincount()[groups.unique()].tolist())[-1] > 1
+    first = Decision(
+        torch.tensor([0, 1, 2, 3]),
+        torch.tensor([0, 2, 3]),
+        torch.zeros(4),
+        1.0,
+        3,
+        torch.tensor([0, 2, 2, 3]),
+    )
+    second = Decision(
+        torch.tensor([2, 0, 3]), torch.tensor([0, 3]), torch.zeros(3), 1.0, 2, torch.tensor([3, 0, 3])
+    )
+    assert groups_of([first, second]).tolist() == [0, 3, 3, 3]

@@ -28,7 +28,7 @@ class MergeSchedule(Strict):
     With `proportional`, attention to a merged token counts as attention to all tokens in it.
     """
 
-    format: Literal["morvit-merges/1"] = FORMAT
+    format: Literal["morvit-merges/1"] = "morvit-merges/1"
     merges: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     proportional: bool
     checkpoint: str | None = None  # sha256 of the unmerged ViT

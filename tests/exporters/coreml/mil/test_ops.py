@@ -86,9 +86,15 @@ for _name, _expect in {
 }.items():
     simple(_name, _expect, "x", "y")
     simple(f"{_name}:integers", _expect, "i", "j")
-simple("real_div", torch.div, "x", "y")
-case("rsqrt", lambda v: mb.rsqrt(x=mb.mul(x=v.x, y=v.x)), lambda v: 1 / torch.sqrt(v.x * v.x + 1e-12))
-case("log", lambda v: mb.log(x=mb.mul(x=v.x, y=v.x)), lambda v: torch.log(v.x * v.x))
+
+
+def positive(v: SimpleNamespace) -> Any:
+    return mb.add(x=mb.mul(x=v.x, y=v.x), y=v.real(1.0))
+
+
+case("real_div", lambda v: mb.real_div(x=v.y, y=positive(v)), lambda v: v.y / (v.x * v.x + 1))
+case("rsqrt", lambda v: mb.rsqrt(x=positive(v)), lambda v: 1 / torch.sqrt(v.x * v.x + 1))
+case("log", lambda v: mb.log(x=positive(v)), lambda v: torch.log(v.x * v.x + 1))
 case(
     "fill_like",
     lambda v: mb.fill_like(ref_tensor=v.x, value=v.real(1.5)),
@@ -257,7 +263,6 @@ for _name, _reduce in {
     "reduce_sum": torch.sum,
     "reduce_max": torch.amax,
     "reduce_min": torch.amin,
-    "reduce_mean": torch.mean,
 }.items():
     case(
         _name, lambda v, _n=_name: getattr(mb, _n)(x=v.x, axes=[1, -1]), lambda v, _r=_reduce: _r(v.x, (1, 2))
@@ -267,6 +272,7 @@ for _name, _reduce in {
         lambda v, _n=_name: getattr(mb, _n)(x=v.i, axes=[1], keep_dims=True),
         lambda v, _r=_reduce: _r(v.i, 1, True),
     )
+case("reduce_mean", lambda v: mb.reduce_mean(x=v.x, axes=[1, -1]), lambda v: v.x.mean((1, 2)))
 case("reduce_argmax", lambda v: mb.reduce_argmax(x=v.x, axis=1), lambda v: v.x.argmax(1))
 case(
     "reduce_argmin", lambda v: mb.reduce_argmin(x=v.x, axis=2, keep_dims=True), lambda v: v.x.argmin(2, True)
