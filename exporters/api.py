@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ from morvit_deploy.exporters.targets import Target, find_target, targets
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
+from morvit_deploy.model.merges.schedules import as_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,6 +45,9 @@ def export(
     *,
     target: str = "onnx",
     plan: str | Path | Plan | None = None,
+    merge: int | Sequence[int] | str | Path | None = None,
+    merge_to: float | None = None,
+    proportional_attention: bool = False,
     dispatch: Literal["graph", "host"] | None = None,
     batch: int | Literal["dynamic"] = 1,
     input: Input = "uint8",
@@ -74,7 +78,8 @@ def export(
     `images`, or on synthetic ones. Below fp32 it is calibrated on at most `calibration_limit` other pictures.
     Options of one target are given as keywords or, as the target's class, in `options`: `CoremlOptions` for
     `coreml`, `OnnxOptions` for `onnx`, `TrtOptions` for `trt`. `Request` describes the other options. `plan` is
-    a plan file or the plan of `calibrate`. `reference` is an `.npz` file with the source's own outputs, as for
+    a plan file or the plan of `calibrate`. `merge`, `merge_to` and `proportional_attention` merge tokens of a plain
+    ViT, as `merge_tokens` does. `reference` is an `.npz` file with the source's own outputs, as for
     `convert`. `tell` is called with each stage, `progress` with the share of it that is done, where that is known.
 
     Raises ConfigError, PlanError, CheckpointError, ImageError, OutputError or TargetError on bad input,
@@ -91,6 +96,9 @@ def export(
         out=Path(out),
         target=target,
         plan=Path(plan) if isinstance(plan, str) else plan,
+        merge=None if merge is None else as_text(merge),
+        merge_to=merge_to,
+        proportional_attention=proportional_attention,
         dispatch=dispatch,
         batch=batch,
         input=input,

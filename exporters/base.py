@@ -30,6 +30,7 @@ from morvit_deploy.model.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import check_unchanged, load_with_fingerprint
 from morvit_deploy.model.choices import PRECISIONS, Dispatch
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.merges.tokens import merge_tokens
 from morvit_deploy.model.plan import Plan, own_plan, read_plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
@@ -149,6 +150,7 @@ class Exporter(ABC):
         check_free(request.out, **place)
         tell("loading the checkpoint")
         model, sha256 = load_with_fingerprint(request.checkpoint)
+        model = _merged(model, request)
         source, before = None, recorded_gap(model)
         if request.reference is not None:
             tell("comparing with the source's own outputs")
@@ -260,6 +262,18 @@ class Exporter(ABC):
         if not (verification.passed or verification.only_gate_missed):
             raise ParityError(f"no bundle was written: {verification.failure}")
         return verification
+
+
+def _merged(model: MoRViT, request: Request) -> MoRViT:
+    """The model as loaded, or a plain ViT whose tokens merge as requested."""
+    if not request.merges:
+        return model
+    return merge_tokens(
+        model,
+        request.merge,
+        merge_to=request.merge_to,
+        proportional_attention=request.proportional_attention,
+    )
 
 
 def _ruin_found(verification: Verification, recorded: Kept | None, request: Request) -> list[str]:

@@ -48,6 +48,23 @@ class Request:
         Path | Plan | None,
         Help("Plan file of `calibrate` (default: the checkpoint's own schedule, one bucket).", panel=PLAN),
     ] = None
+    merge: Annotated[
+        str | None,
+        Help(
+            "Plain ViT: merge N similar tokens at each layer but the last (token merging, no training); a number for "
+            "each of them, or a file of `calibrate`.",
+            "N|N1,N2,…|FILE",
+            panel=PLAN,
+        ),
+    ] = None
+    merge_to: Annotated[
+        float | None,
+        Help("Plain ViT: merge tokens until this share is left, as many at each layer.", panel=PLAN),
+    ] = None
+    proportional_attention: Annotated[
+        bool,
+        Help("With --merge: attend to a merged token as often as it has tokens.", panel=PLAN),
+    ] = False
     dispatch: Annotated[
         Literal["graph", "host"] | None,
         Help(
@@ -148,12 +165,18 @@ class Request:
             raise ConfigError(
                 f"form: got {self.form!r} with a plan; a baseline has the checkpoint's own schedule"
             )
+        self._check_merging()
         if self.calibration_limit < 1:
             raise ConfigError(f"calibration_limit: got {self.calibration_limit}, expected at least 1 image")
         if self.precision not in self._target.precisions:
             raise ConfigError(f"precision: got {self.precision!r}; {self._target.why_not_in(self.precision)}")
         self.options.check(self)
         self._check_precision()
+
+    @property
+    def merges(self) -> bool:
+        """Whether tokens of a plain ViT are to merge."""
+        return self.merge is not None or self.merge_to is not None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -176,6 +199,16 @@ class Request:
         from morvit_deploy.exporters.pictures import read_pictures
 
         return read_pictures(self)
+
+    def _check_merging(self) -> None:
+        if self.merge is not None and self.merge_to is not None:
+            raise ConfigError("merge_to: got it beside merge, expected one of them")
+        if self.merges and self.plan is not None:
+            raise ConfigError(
+                "merge: got it with a plan, expected one of them: a plain ViT has nothing to plan"
+            )
+        if self.proportional_attention and not self.merges:
+            raise ConfigError("proportional_attention: no tokens merge; give merge or merge_to, too")
 
     def _check_precision(self) -> None:
         record = PRECISIONS[self.precision]

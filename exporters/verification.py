@@ -19,6 +19,8 @@ from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.merges.schedules import schedule_of
+from morvit_deploy.model.merges.tokens import with_schedule
 from morvit_deploy.model.plan import own_plan, recounted
 from morvit_deploy.sources.outputs.comparison import compare_with_source, recorded_gap
 from morvit_deploy.sources.outputs.gap import described
@@ -27,6 +29,7 @@ from morvit_deploy.verifying.outcome import Verification
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.base import Exporter
+    from morvit_deploy.model.reference import MoRViT
 
 DEFAULT_LIMIT = 64  # images; the float64 reference runs them one by one
 
@@ -63,6 +66,7 @@ def verify(
     tell("loading the checkpoint")
     model = load_checkpoint(checkpoint)
     folder, manifest = open_linked(bundle)
+    model = _merged_alike(model, manifest.config)
     differing = _differences(manifest.config, model.config)
     if differing:
         listed = "\n".join(f"  - {line}" for line in differing)
@@ -114,6 +118,16 @@ def verify(
         min_agreement=min_agreement or 0.0,
         gate=manifest.gate(min_agreement),
     )
+
+
+def _merged_alike(model: MoRViT, bundled: Config) -> MoRViT:
+    """The model, with the bundle's merges if export made them of a plain ViT."""
+    if not bundled.record.merges or model.config.record.routes:
+        return model
+    try:
+        return with_schedule(model, schedule_of(bundled))
+    except ConfigError:  # another model, whose differences are listed
+        return model
 
 
 def _differences(bundled: Config, own: Config) -> list[str]:

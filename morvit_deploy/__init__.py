@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.browser.options import Browser
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+    from morvit_deploy.model.merges.tokens import merge_tokens
+    from morvit_deploy.planning.merges import calibrate_merges
     from morvit_deploy.planning.rounds import calibrate, calibrate_shard, merge_shards
     from morvit_deploy.remote.host import Host
     from morvit_deploy.sources.conversion import convert
@@ -76,6 +78,7 @@ __all__ = [
     "bench",
     "build",
     "calibrate",
+    "calibrate_merges",
     "calibrate_shard",
     "convert",
     "doctor",
@@ -83,6 +86,7 @@ __all__ = [
     "inspect",
     "load_checkpoint",
     "merge_shards",
+    "merge_tokens",
     "open_bundle",
     "payoff",
     "predict",
@@ -96,6 +100,7 @@ _HOMES = {
     "bench": "measuring.bench",
     "build": "exporters.trt.building",
     "calibrate": "planning.rounds",
+    "calibrate_merges": "planning.merges",
     "calibrate_shard": "planning.rounds",
     "convert": "sources.conversion",
     "doctor": "machine.diagnosis",
@@ -103,6 +108,7 @@ _HOMES = {
     "inspect": "inspecting.inspection",
     "load_checkpoint": "model.checkpoint",
     "merge_shards": "planning.rounds",
+    "merge_tokens": "model.merges.tokens",
     "open_bundle": "exporters.targets",
     "payoff": "measuring.payoff.rounds",
     "predict": "exporters.prediction",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from morvit_deploy.cli import calibrate_result as result
 from morvit_deploy.cli.app import command
+from morvit_deploy.cli.shared.calibrate_merges import calibrate_merges, is_unrouted, macs_of
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale
@@ -83,7 +84,14 @@ class Wanted(Group):
         Literal["macs", "measured"],
         Help("Fit buckets to multiply-accumulates, or to milliseconds measured here.", show_default=True),
     ] = "macs"
-    budget_macs: Annotated[float | None, Help("Maximum expected MACs of an image, as in 1.2e9.")] = None
+    budget_macs: Annotated[
+        str | None,
+        Help(
+            "Maximum expected MACs of an image, as in 1.2e9. Of a plain ViT, whose tokens are then merged, also a "
+            "share of what it takes, as in 0.6x.",
+            "MACS",
+        ),
+    ] = None
     budget_ms: Annotated[float | None, Help("Maximum expected milliseconds of an image, measured here.")] = (
         None
     )
@@ -184,6 +192,9 @@ def calibrate(
         check_outside(out, counted.images)
     with opened(checkpoint, foreign) as source:
         said = counted.say(source.folder)
+        if is_unrouted(source.folder):
+            calibrate_merges(source.folder, counted, wanted, parts, out, output, said)
+            return
         with working("loading PyTorch") as (tell, progress):
             found = _run(source.folder, counted, wanted, parts, tell, progress)
     if not isinstance(found, Calibrated):
@@ -205,7 +216,7 @@ def _run(
     """The plan; of a shard what it waits for, or None where it has counted all rounds."""
     from morvit_deploy.planning import rounds
 
-    wish = asdict(wanted)
+    wish = asdict(wanted) | {"budget_macs": macs_of(wanted.budget_macs)}
     how: dict[str, Any] = {"max_bad": counted.max_bad, "tell": tell, "progress": progress}
     if parts.merge:
         assert parts.stats is not None

@@ -16,6 +16,7 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.maths.dispatch import key_mask
 from morvit_deploy.graph.maths.rewrites import take
+from morvit_deploy.graph.merging_baseline import scattered
 from morvit_deploy.graph.reducing_baselines import MaskedAttentive, MaskedPredicted
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.styles import Options
@@ -122,6 +123,8 @@ def build_graph(variant: Variant, model: MoRViT, bucket: Bucket, options: Option
     """Return the static module of a single bucket without a plan."""
     if variant == "unrolled":
         return unroll(model, bucket, options)
+    if model.config.record.merges:
+        return scattered(variant, model, bucket, options)
     if variant == "masked":
         plain = replace(options, cls_only=False, frozen_keys=False, fold=False)
         # without a schedule the bucket holds every token

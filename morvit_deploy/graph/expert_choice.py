@@ -189,16 +189,3 @@ class ExpertChoice(StaticRouting):
         h = self.layout.join([state.h, *state.left])
         last = self.graph.block("last")
         return cls_only(last, h, layout=self.layout) if self.options.cls_only else last(h)
-
-    def depths(self, state: TokenState) -> Tensor:
-        """Return the number of steps that each patch token ran (…, N), in the original order of the tokens."""
-        groups = [*state.gone, state.held]
-        present = [group for group in groups if group.shape[-1]]
-        if len(present) == 1:  # no token has moved
-            everyone = torch.full_like(present[0], len(state.gone), dtype=torch.int32)
-            return everyone if state.ran is None else state.ran
-        numbers = torch.cat(present, dim=-1)
-        if state.ran is not None:
-            return self.selection.back(torch.cat([*state.gone_ran, state.ran], dim=-1), numbers)
-        steps = [step for step, group in enumerate(groups) for _ in range(group.shape[-1])]
-        return self.selection.back_from(torch.tensor(steps, dtype=torch.int32), numbers)

@@ -15,6 +15,7 @@ from torch import Tensor
 from morvit_deploy.graph.dense import Dense
 from morvit_deploy.graph.expert_choice import ExpertChoice
 from morvit_deploy.graph.flat_choice import FlatChoice
+from morvit_deploy.graph.merging import Merging
 from morvit_deploy.graph.reducing import Attentive, Predicted
 from morvit_deploy.graph.step import Carried, StaticRouting
 from morvit_deploy.graph.style.styles import DEFAULTS, Options
@@ -29,6 +30,7 @@ STATIC_ROUTINGS: dict[str, type[StaticRouting]] = {
     "expert_choice_flat": FlatChoice,
     "token_choice": TokenChoice,
     "none": Dense,
+    "merged": Merging,
     "attentive": Attentive,
     "predicted": Predicted,
 }

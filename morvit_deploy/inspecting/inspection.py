@@ -35,6 +35,7 @@ from morvit_deploy.inspecting.survey import DepthMaps, Seen, Survey, draw_survey
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.merging import groups_of
 from morvit_deploy.model.plan import bucket_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
@@ -146,7 +147,8 @@ def inspect(
     survey = run.survey()
     if survey.assessment is None:
         return replace(found, survey=survey)
-    maps = DepthMaps(np.stack(run.pixels), np.stack(run.depths))
+    groups = np.stack(run.groups) if run.groups else None
+    maps = DepthMaps(np.stack(run.pixels), np.stack(run.depths), groups)
     if out is None:
         return replace(found, survey=survey, maps=maps)
     tell("drawing depth maps")
@@ -206,6 +208,7 @@ class _Run:
         self.counts: list[tuple[int, ...]] = []  # tokens that ran each step
         self.spreads: list[list[float]] = []
         self.pixels: list[Pixels] = []
+        self.groups: list[NDArray[np.uint16]] = []  # of these pictures, where tokens merge
         self.distinct: dict[str, int] = {}  # digest of pixels -> index of the first image
         self.shuffle = torch.Generator().manual_seed(0)
         self.budget = SmallerBudget(model)
@@ -230,6 +233,8 @@ class _Run:
         ):
             if len(self.pixels) < self.keep:
                 self.pixels.append(shown)
+                if self.model.config.record.merges:
+                    self.groups.append(groups_of(trace.decisions).numpy().astype(np.uint16))
             self.distinct.setdefault(digest(shown), len(self.depths))
             self.depths.append(depth)
             for decision in trace.decisions:

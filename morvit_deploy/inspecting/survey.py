@@ -84,6 +84,9 @@ class DepthMaps:
 
     pixels: Pixels  # uint8 (m, h, w, 3) of the first m images
     depth: Depth  # (n, N) of all
+    groups: Depth | None = (
+        None  # (m, N) where tokens merge: the number of the token that each patch is part of
+    )
 
 
 def draw_survey(folder: Path, survey: Survey, config: Config, maps: DepthMaps, count: int) -> list[Path]:
@@ -96,7 +99,12 @@ def draw_survey(folder: Path, survey: Survey, config: Config, maps: DepthMaps, c
     if not names:
         return [overview]
     pixels, depth, titles = maps.pixels[:count], maps.depth[:count], _titles(survey, config, maps)
-    return [overview, *draw_all(folder, names, pixels, depth, config.num_steps, titles)]
+    files = [overview, *draw_all(folder, names, pixels, depth, config.num_steps, titles)]
+    if maps.groups is None:
+        return files
+    from morvit_deploy.inspecting.group_maps import draw_groups
+
+    return [*files, *draw_groups(files[1:], pixels, maps.groups[:count])]
 
 
 def survey_png(survey: Survey, config: Config, maps: DepthMaps) -> bytes:

@@ -31,15 +31,16 @@ def schedule_macs(
     frozen_keys: bool = True,
     routed: tuple[bool, ...] | None = None,
     unformed_keys: bool = True,
+    scatters: bool = False,
 ) -> int:
     """Return the MACs of one image in the static graph of `capacity`, which has a number for each step.
 
     Without `cls_only` (rewrite 3) the last layer is computed for all tokens in the graph. Without `frozen_keys`
     (rewrite 4) K and V of tokens that have left are recomputed at every step. Without `unformed_keys` (rewrite 6) the
-    last layer forms K and V. `routed` is true at steps whose router
-    is evaluated; by default those at which a token leaves or the gate needs the score.
+    last layer forms K and V. `routed` is true at steps whose router is evaluated; by default those at which a token
+    leaves or the gate needs the score. With `scatters`, tokens merge by a scatter, which has no MACs.
     """
-    graph = GraphShape(capacity, cls_only, unformed_keys, frozen_keys, routed)
+    graph = GraphShape(capacity, cls_only, unformed_keys, frozen_keys, routed, scatters=scatters)
     return _ends(config) + config.record.macs(config, graph)
 
 

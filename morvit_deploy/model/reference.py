@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from morvit_deploy.model import decisions
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.layers import Block, PatchEmbed, Predictor, Router
+from morvit_deploy.model.merging import merged
 from morvit_deploy.model.reducing import attentive, predicted
 from morvit_deploy.model.selecting import decide, order_of
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
@@ -197,6 +198,7 @@ FORWARD: dict[str, Callable[[MoRViT, Tensor, Trace, Routing], tuple[Tensor, Tens
     "none": dense,
     "attentive": attentive,
     "predicted": predicted,
+    "merged": merged,
 }
 
 

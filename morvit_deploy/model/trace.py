@@ -25,6 +25,9 @@ class Decision:
     router_logits: Tensor  # (n,), for token_choice (n, layers)
     margin: float  # in router logits: the smallest change that could alter the decision
     wanted: int  # tokens that would run the step without a capacity; for top-k the capacity
+    into: Tensor | None = (
+        None  # (n,) where tokens merge: the token that each goes on in, itself unless it merges
+    )
 
     @property
     def clearance(self) -> float:

@@ -136,7 +136,9 @@ def is_plan_file(path: Path) -> bool:
     """Is it a file that a calibration wrote?"""
     if path.suffix == ".png":
         return is_own_png(path)
-    return is_ours(path, "morvit-pareto/" if path.name.endswith(".pareto.json") else "morvit-plan/")
+    if path.name.endswith(".pareto.json"):
+        return is_ours(path, "morvit-pareto/")
+    return is_ours(path, "morvit-plan/") or is_ours(path, "morvit-merges/")  # of a plain ViT
 
 
 def write_files(calibrated: Calibrated, files: PlanFiles, *, force: bool) -> None:

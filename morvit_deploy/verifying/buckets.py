@@ -25,7 +25,7 @@ from morvit_deploy.verifying.gaps import (
     is_clear,
     shares_of,
 )
-from morvit_deploy.verifying.routes import Routes
+from morvit_deploy.verifying.merges import routes_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BucketComparison:
         self.decision_flips: list[list[float]] = [[] for _ in bucket.capacity]
         self.class_flips: list[float] = []
         self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
-        self.routes = Routes(reference.config, bucket.capacity, static.thresholds)
+        self.routes = routes_of(reference.config, bucket.capacity, static.thresholds)
         self.head = reference.config.head_activation
         self.unrolling, self.conversion = LogitPairs(self.head), LogitPairs(self.head)
         self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): equal, total

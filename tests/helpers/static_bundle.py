@@ -19,6 +19,7 @@ from morvit_deploy.model.gates import gate_for
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.verifying.comparison import compare
+from morvit_deploy.verifying.merges import routes_of
 from morvit_deploy.verifying.outcome import Verification
 from morvit_deploy.verifying.routes import Routes
 
@@ -101,4 +102,4 @@ class StaticBundle:
         return results | {"bucket": np.full(len(pixels), chosen, dtype=np.int32)}
 
     def _routes(self, name: str) -> Routes:
-        return Routes(self.model.config, self.plan.bucket(name).capacity, self.graphs[name].thresholds)
+        return routes_of(self.model.config, self.plan.bucket(name).capacity, self.graphs[name].thresholds)

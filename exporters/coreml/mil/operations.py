@@ -17,6 +17,7 @@ from morvit_deploy.exporters.coreml.mil.ops import Evaluator, Result, evaluator
 _OF_ONE = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 _OF_TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "equal": torch.eq},
+    "real_div": torch.div,
     **{"greater": torch.gt, "greater_equal": torch.ge},
     **{"logical_and": torch.logical_and, "logical_or": torch.logical_or},
 }
@@ -30,6 +31,7 @@ _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 _NUMBERS: dict[str, Callable[..., Result]] = {
     **{"select": numbers.select, "cast": numbers.cast, "gelu": numbers.gelu},
+    **{"rsqrt": numbers.rsqrt, "log": numbers.log, "fill_like": numbers.fill_like},
     **{"linear": numbers.linear, "matmul": numbers.matmul, "einsum": numbers.einsum, "conv": numbers.conv},
     "scaled_dot_product_attention": numbers.attention,
     **{"softmax": numbers.softmax, "layer_norm": numbers.layer_norm},

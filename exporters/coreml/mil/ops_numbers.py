@@ -35,6 +35,18 @@ def of_two(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
     return evaluate
 
 
+def rsqrt(x: Tensor, epsilon: float = 1e-12) -> Tensor:
+    return torch.rsqrt(x + epsilon)
+
+
+def log(x: Tensor, epsilon: float = 1e-45) -> Tensor:
+    return torch.log(x + epsilon)
+
+
+def fill_like(ref_tensor: Tensor, value: Tensor | float = 0.0) -> Tensor:
+    return torch.full_like(ref_tensor, float(value))
+
+
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     """By the error function, by tanh, or by the logistic function of 1.702 x."""
     if mode == "SIGMOID_APPROXIMATION":

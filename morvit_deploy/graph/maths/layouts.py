@@ -16,6 +16,7 @@ class RowLayout:
     """`bsd`: states (…, tokens, dim), numbers (…, tokens), with an optional leading batch axis."""
 
     axis = -2  # the token axis of states
+    channels = -1  # their channel axis
 
     def count(self, h: Tensor) -> int:
         """Number of tokens of h."""
@@ -28,6 +29,34 @@ class RowLayout:
     def beyond(self, h: Tensor, n: int) -> Tensor:
         """Return the states of all but the first n tokens."""
         return h[..., n:, :]
+
+    def every_second(self, h: Tensor, start: int) -> Tensor:
+        """Return the states of the tokens start, start + 2, …"""
+        return h[..., start::2, :]
+
+    def best_partners(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the highest product of each token of a with one of b, as numbers, and the position of that one.
+
+        a and b are states of two groups of tokens.
+        """
+        best, partner = (a @ b.transpose(-2, -1)).max(dim=-1)
+        return best, partner
+
+    def as_rows(self, numbers: Tensor) -> Tensor:
+        """Return numbers as the rows of a matrix (…, numbers, 1), which `combine` takes."""
+        return numbers[..., None]
+
+    def as_columns(self, numbers: Tensor) -> Tensor:
+        """Return numbers as the columns of a matrix (…, 1, numbers), which `combine` takes."""
+        return numbers[..., None, :]
+
+    def over_rows(self, matrix: Tensor) -> Tensor:
+        """Sum the rows of a matrix: a number for each column."""
+        return matrix.sum(dim=-2)
+
+    def combine(self, h: Tensor, matrix: Tensor) -> Tensor:
+        """Return for each column of a matrix (…, tokens of h, columns) the sum of the states of h weighted by it."""
+        return matrix.transpose(-2, -1) @ h
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Concatenate the states of several groups of tokens."""
@@ -94,13 +123,33 @@ class RowLayout:
 class ChannelLayout(RowLayout):
     """`bc1s`, for one image: states (1, dim, 1, tokens), numbers (1, 1, 1, tokens)."""
 
-    axis = -1
+    axis, channels = -1, 1
 
     def first(self, h: Tensor, n: int) -> Tensor:
         return h if n == h.shape[-1] else h[..., :n]
 
     def beyond(self, h: Tensor, n: int) -> Tensor:
         return h[..., n:]
+
+    def every_second(self, h: Tensor, start: int) -> Tensor:
+        return h[..., start::2]
+
+    def best_partners(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        products = mixed(b.transpose(1, 3), a)  # (1, tokens of b, 1, tokens of a)
+        best, partner = products.max(dim=1, keepdim=True)
+        return best, partner
+
+    def as_rows(self, numbers: Tensor) -> Tensor:
+        return numbers.transpose(1, 3)
+
+    def as_columns(self, numbers: Tensor) -> Tensor:
+        return numbers
+
+    def over_rows(self, matrix: Tensor) -> Tensor:
+        return matrix.sum(dim=1, keepdim=True)
+
+    def combine(self, h: Tensor, matrix: Tensor) -> Tensor:
+        return mixed(h, matrix)
 
     def cls(self, h: Tensor) -> Tensor:
         return self.first(h, 1)

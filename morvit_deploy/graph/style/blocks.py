@@ -177,6 +177,10 @@ class StaticBlock(nn.Module):
         """Apply the first half of the block to x (…, n, dim): attention of q over kv, with the residual."""
         return self.projected(x, self._attend(q, kv, x.dtype, mask))
 
+    def mean_keys(self, kv: KV) -> Tensor:
+        """Return the mean of the heads' keys, as states (…, tokens, head_dim)."""
+        return kv.k.mean(dim=-3)
+
     @staticmethod
     def _laid_out(own: Tensor) -> Tensor:
         """Convert own (heads, dim) to the layout of states."""

@@ -44,6 +44,9 @@ class PointwiseBlock(StaticBlock):
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return _split(x, parts, 1)  # `_attend` splits the heads
 
+    def mean_keys(self, kv: KV) -> Tensor:
+        return torch.unflatten(kv.k, 1, (self.num_heads, -1)).mean(dim=1)
+
     @staticmethod
     def _laid_out(own: Tensor) -> Tensor:
         return own.T[None, :, None].contiguous()

@@ -32,6 +32,16 @@ class OneHot(OneGather):
     def by_depth(self, depth: Tensor) -> Tensor:
         return self._order(self._ranks(depth.to(self.dtype)), depth.shape[-1])
 
+    def highest_first(self, scores: Tensor, k: int) -> Tensor:
+        n = scores.shape[-1]
+        ranks = self._as_numbers(self._ranks(scores))
+        places = torch.arange(n, dtype=self.dtype)
+        keys = torch.where(ranks >= k, places, ranks - n)  # the k highest before all others
+        return self._order(self._ranks(-keys), n)
+
+    def best(self, order: Tensor, k: int) -> Tensor:
+        return self._best(order, k)
+
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         return (order @ values.to(self.dtype)[:, None])[:, 0]
 
@@ -62,6 +72,10 @@ class OneHot(OneGather):
         """Return the order (k, n) of the tokens with labels 0 … k − 1, from labels (n,)."""
         return (labels == torch.arange(k, dtype=self.dtype)[:, None]).to(self.dtype)
 
+    def _as_numbers(self, labels: Tensor) -> Tensor:
+        """Labels as numbers."""
+        return labels
+
     def _best(self, order: Tensor, k: int) -> Tensor:
         """Return the first k tokens of an order."""
         return order if k == order.shape[0] else order[:k]
@@ -75,6 +89,9 @@ class OneHotChannels(OneHot):
 
     def rows(self, h: Tensor, order: Tensor) -> Tensor:
         return mixed(h, order)
+
+    def _as_numbers(self, labels: Tensor) -> Tensor:
+        return labels.transpose(1, 3)
 
     def _ranks(self, scores: Tensor) -> Tensor:
         """Map scores (1, 1, 1, n) to labels (1, n, 1, 1)."""

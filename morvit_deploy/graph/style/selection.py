@@ -60,6 +60,21 @@ class Gathers:
         """Return the order of all tokens by depth (…, N), deepest first, ties by position."""
         return sort_by_depth(depth)
 
+    def highest_first(self, scores: Tensor, k: int) -> Tensor:
+        """Return an order of all scores (…, n): the k highest, best first, then the others by position."""
+        n = scores.shape[-1]
+        order = self.rank(scores, k, 0)[1]
+        return order if k == n else torch.cat([order, self._others(order, n)], dim=-1)
+
+    def best(self, order: Tensor, k: int) -> Tensor:
+        """Return the first k tokens of an order."""
+        return self.leading(order, k)
+
+    def _others(self, order: Tensor, n: int) -> Tensor:
+        """Return those of n positions that are not in an order (…, k), ascending."""
+        keys = _later_if_taken(order, n).to(torch.float32)  # whole numbers below 2²⁴: exact
+        return rank(keys, n - order.shape[-1])[1]
+
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         """Select numbers (…, n) by an order."""
         return take(values[..., None], order)[..., 0]
@@ -114,6 +129,11 @@ class OneGather(Gathers):
         keys = depth * tokens - torch.arange(tokens)  # integers: fp16 would be exact only up to 2048
         return torch.topk(keys, tokens, dim=-1).indices
 
+    def _others(self, order: Tensor, n: int) -> Tensor:
+        return torch.topk(
+            _later_if_taken(order, n), n - order.shape[-1], dim=-1
+        ).indices  # integers, as above
+
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         return values.index_select(-1, order.flatten())
 
@@ -143,3 +163,10 @@ class OneGather(Gathers):
         if k == self.layout.count(ranked):
             return ranked, None
         return self.layout.first(ranked, k), self.layout.beyond(ranked, k)
+
+
+def _later_if_taken(order: Tensor, n: int) -> Tensor:
+    """Return whole numbers (…, n) that rank n positions: those outside an order (…, k) first, ascending."""
+    places = torch.arange(n)
+    taken = (order[..., None] == places).sum(dim=-2)
+    return -places - n * taken

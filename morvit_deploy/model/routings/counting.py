@@ -23,6 +23,9 @@ class GraphShape:
     routed: tuple[bool, ...] | None = None  # whether each step's router is evaluated; None: as needed
     thresholds: tuple[float | None, ...] | None = None
     with_depth: bool = False
+    scatters: bool = (
+        False  # tokens that merge are added by a scatter, as in the baseline, and not by a product
+    )
     sorts: bool = True  # a bucket of the plan holds fewer tokens than all
 
 

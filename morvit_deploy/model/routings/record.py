@@ -32,6 +32,10 @@ def _none(config: Config) -> int:
     return 0
 
 
+def _unlimited(capacity: tuple[int, ...], config: Config) -> list[str]:
+    return []
+
+
 @dataclass(frozen=True)
 class RoutingRecord:
     """One routing. Its torch code is registered by `name` in `reference.FORWARD` and `unroll.STATIC_ROUTINGS`."""
@@ -49,6 +53,7 @@ class RoutingRecord:
     weighs: bool = False  # scores are weights that add up to about 1, so only their ratios say anything
     predicts: bool = False  # the routers are DynamicViT's predictors, which read all patch tokens together
     last_layer_reduces: bool = False  # a token that leaves at the last layer changes the logits
+    merges: bool = False  # tokens that leave are averaged into others, and their decisions name which
     nested: bool = True  # a token that leaves at one step skips all later steps
     routes_cls: bool = False  # CLS is routed, and capacities count it
     has_schedule: bool = True  # `capacity` is the number of tokens that run each step
@@ -59,6 +64,8 @@ class RoutingRecord:
     num_steps: Callable[[Config], int] = _num_recursions  # routed steps; a schedule has a number for each
     num_routers: Callable[[Config], int] = _one_each_or_one
     router_width: Callable[[Config], int] = _one_logit  # router logits per token
+    # reasons why a schedule, which fits otherwise, is not possible
+    schedule_limits: Callable[[tuple[int, ...], Config], list[str]] = _unlimited
     added_tokens: Callable[[Config], int] = _none  # tokens that each step appends to those that go on
 
     @property

@@ -27,7 +27,7 @@ def schedule_problems(capacity: tuple[int, ...] | None, config: Config) -> list[
         "not return, so capacities must not increase"
         for r in rises
     ]
-    return problems
+    return problems or config.record.schedule_limits(capacity, config)
 
 
 def reduction_problems(config: Config) -> list[str]:

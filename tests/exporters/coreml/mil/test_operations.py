@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from adaptive_plans import depth_plan, threshold_plan
+from merged_models import MERGED, merged_config
 from tiny_models import make_config, random_model
 
 from morvit_deploy.exporters.coreml.contract.names import Weights
@@ -65,6 +66,7 @@ PACKAGES = {  # few, whose functions hold between them what all packages do
     ),
     "ladder": Package({"sharing": "cycle"}, ladder),
     "ladder of one step": Package({"sharing": "none"}, ladder, layout="bc1s", select="onehot"),
+    "merged": Package(MERGED[1]),
     "classifier": Package({"routing": "none", "activation": "relu"}, labels=True),
     "int8, iOS 17": Package(LARGE, weights="int8", ios=17),
     "int4": Package(LARGE, weights="int4"),
@@ -74,7 +76,7 @@ PACKAGES = {  # few, whose functions hold between them what all packages do
 
 def operations(package: Package) -> Iterator[str]:
     """The types of the operations of every function, constants left out."""
-    config = make_config(**package.changes)
+    config = (merged_config if "reduction" in package.changes else make_config)(**package.changes)
     plan = package.plan(config)
     options = coreml_options(
         "uint8",

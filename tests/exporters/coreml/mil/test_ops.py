@@ -86,6 +86,20 @@ for _name, _expect in {
 }.items():
     simple(_name, _expect, "x", "y")
     simple(f"{_name}:integers", _expect, "i", "j")
+
+
+def positive(v: SimpleNamespace) -> Any:
+    return mb.add(x=mb.mul(x=v.x, y=v.x), y=v.real(1.0))
+
+
+case("real_div", lambda v: mb.real_div(x=v.y, y=positive(v)), lambda v: v.y / (v.x * v.x + 1))
+case("rsqrt", lambda v: mb.rsqrt(x=positive(v)), lambda v: 1 / torch.sqrt(v.x * v.x + 1))
+case("log", lambda v: mb.log(x=positive(v)), lambda v: torch.log(v.x * v.x + 1))
+case(
+    "fill_like",
+    lambda v: mb.fill_like(ref_tensor=v.x, value=v.real(1.5)),
+    lambda v: torch.full_like(v.x, 1.5),
+)
 case("gelu", lambda v: mb.gelu(x=v.x), lambda v: v.x * 0.5 * (1 + torch.erf(v.x / math.sqrt(2))))
 case(
     "gelu:tanh",
@@ -258,11 +272,7 @@ for _name, _reduce in {
         lambda v, _n=_name: getattr(mb, _n)(x=v.i, axes=[1], keep_dims=True),
         lambda v, _r=_reduce: _r(v.i, 1, True),
     )
-case(
-    "reduce_mean",
-    lambda v: mb.reduce_mean(x=v.x, axes=[1, -1], keep_dims=True),
-    lambda v: v.x.mean((1, 2), keepdim=True),
-)
+case("reduce_mean", lambda v: mb.reduce_mean(x=v.x, axes=[1, -1]), lambda v: v.x.mean((1, 2)))
 case("reduce_argmax", lambda v: mb.reduce_argmax(x=v.x, axis=1), lambda v: v.x.argmax(1))
 case(
     "reduce_argmin", lambda v: mb.reduce_argmin(x=v.x, axis=2, keep_dims=True), lambda v: v.x.argmin(2, True)
