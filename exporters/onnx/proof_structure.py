@@ -107,7 +107,7 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
         else schedule_macs(
             graph.config,
             graph.capacity,
-            options.cls_only,
+            graph.cls_alone,
             options.frozen_keys,
             graph.routed,
             options.unformed_keys,

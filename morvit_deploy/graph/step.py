@@ -54,7 +54,7 @@ class StaticRouting:
         return {"h": h}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """Run the trunk; returns states (…, n, dim), CLS first."""
+        """Run the trunk; returns states (…, n, dim): CLS first, and all others if the head reads them."""
         raise NotImplementedError
 
     def counts(self, carried: Carried) -> Tensor:

@@ -39,16 +39,16 @@ class TokenChoice(StaticRouting):
         for layer, name in enumerate(self.graph.names, start=1):
             capacity = self.capacity[layer - 1] if self.graph.sorts else self.config.num_patches
             if capacity < self.layout.count(state.h) - 1:
-                if self.config.attention_scope == "all":
+                if self.config.attention_scope == "all" or self.graph.reads_all:
                     state.left.append(self.layout.beyond(state.h, 1 + capacity))
                 state.h = self.layout.first(state.h, 1 + capacity)
             state.runs = depth[..., :capacity] >= layer if layer > 1 else None
-            final = layer == len(self.graph.names) and self.options.cls_only
+            final = layer == len(self.graph.names) and self.graph.cls_alone
             after = self.attend(name, state.h, state, final)
             state.h = out[f"step{layer}.state"] = self.only_running(state.h, after, state.runs)
         if state.overflow is not None:
             out["overflow"] = state.overflow
-        return state.h
+        return self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
 
     def counts(self, carried: Carried) -> Tensor:
         """Return how many patch tokens run each layer."""

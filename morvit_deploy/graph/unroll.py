@@ -90,8 +90,7 @@ class StaticMoRViT(StaticWeights):
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> None:
         """Run the trunk of this bucket."""
-        cls = self.routing.finish(carried, out)
-        out["logits"] = self.classifier(self.layout.cls(cls))
+        out["logits"] = self.classifier(self.routing.finish(carried, out))
 
     def counts(self, carried: Carried) -> Tensor:
         """Return the token counts that determine the bucket, int64 (…, steps), from the stem's outputs."""

@@ -11,7 +11,12 @@ from morvit_deploy.graph.style.ends import Classifier, StaticRouter
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.routings.counting import layer_names, leaves_keys_unformed, routed_steps
+from morvit_deploy.model.routings.counting import (
+    layer_names,
+    leaves_keys_unformed,
+    reads_cls_alone,
+    routed_steps,
+)
 from morvit_deploy.model.routings.schedules import routed_by
 
 if TYPE_CHECKING:
@@ -34,6 +39,10 @@ class StaticWeights(nn.Module):
         self.thresholds = model.config.thresholds if plan is None else plan.thresholds
         self.lead = 0 if plan is None else plan.lead
         self.names = layer_names(model.config)
+        self.reads_all = not reads_cls_alone(model.config)  # the head reads all patch tokens
+        self.cls_alone = (
+            options.cls_only and not self.reads_all
+        )  # rewrite 3: the last layer updates CLS alone
         self.routed = (
             routed_steps(model.config, bucket.capacity)
             if self.thresholds is None
@@ -55,11 +64,11 @@ class StaticWeights(nn.Module):
         pixels = options.input == "uint8"
         self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
         self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
-        self.classifier = Classifier(model, style.block, fold=options.fold)
+        self.classifier = Classifier(model, style.block, style.layout, fold=options.fold)
 
     def _projections(self, name: str, routing: type[StaticRouting]) -> Projections:
         """How a block holds Q, K and V: those with fewer queries than keys do not hold them jointly."""
-        if name == self.names[-1] and self.options.cls_only:
+        if name == self.names[-1] and self.cls_alone:
             unformed = self.options.unformed_keys and leaves_keys_unformed(self.config)
             return "unformed" if unformed else "apart"
         splits = name.startswith("cycle") and routing.splits_cycle(self.config, self.sorts)

@@ -1,6 +1,6 @@
-"""The model configuration: `config.json` of a `morvit/1` checkpoint, checked field by field.
+"""The model configuration: `config.json` of a `morvit/1` or `morvit/2` checkpoint, checked field by field.
 
-Every field that affects the logits is required, and unknown fields are errors.
+Every field that affects the logits is required, unless older formats did not have it, and unknown fields are errors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from morvit_deploy.model.routings.schedules import (
 )
 from morvit_deploy.strict_json import parse_json
 
-FORMAT = "morvit/1"
+FORMAT, GROWN = "morvit/1", "morvit/2"
+# fields that only morvit/2 has; at their defaults they are not written, so that older checkpoints keep their digests
+NEW_FIELDS = ("pooling",)
 MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
 MAX_SIZE = 1_000_000  # a larger size is a typing error
 MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, those of 0 … 255 near 120
@@ -121,7 +123,7 @@ class Preprocess(Strict):
 class Config(Strict):
     """Architecture, routing and preprocessing of one MoR-ViT; docs/format.md describes the fields."""
 
-    format: Literal["morvit/1"]
+    format: Literal["morvit/1", "morvit/2"]
     image_size: Size
     patch_size: Size
     in_channels: Literal[3]
@@ -144,6 +146,8 @@ class Config(Strict):
     preprocess: Preprocess
     labels: tuple[str, ...] | None
     head_activation: Literal["softmax", "sigmoid"] = "softmax"
+    # what the head reads: CLS, or the mean of the patch tokens, after the final norm or (`mean_norm`) before it
+    pooling: Literal["cls", "mean", "mean_norm"] = "cls"
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     # on router logits, one for each step (null: not routed); `capacity` then holds the mean counts of training
     thresholds: tuple[Threshold | None, ...] | None = None
@@ -209,10 +213,16 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
-        problems = [*self._shape_problems(), *self._routing_problems()]
+        problems = [*self._format_problems(), *self._shape_problems(), *self._routing_problems()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _format_problems(self) -> list[str]:
+        """Fields that need another format than the one stated."""
+        if self.format == GROWN:
+            return []
+        return [f"format: got {self.format!r}, expected {GROWN!r} with {need}" for need in needs_grown(self)]
 
     def _shape_problems(self) -> list[str]:
         problems = []
@@ -293,10 +303,11 @@ class Config(Strict):
         return unthresholded_problems(self.capacity or (), thresholds, self)
 
     @model_serializer(mode="wrap")
-    def _without_thresholds(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = fields(self)
-        if self.thresholds is None:  # as before the field existed: digests of older checkpoints stay the same
-            written.pop("thresholds", None)
+        for name in ("thresholds", *NEW_FIELDS):
+            if getattr(self, name) == Config.model_fields[name].default:  # as before the field existed
+                written.pop(name, None)
         return written
 
     def to_json(self) -> str:
@@ -308,13 +319,24 @@ class Config(Strict):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
+def needs_grown(config: Config) -> list[str]:
+    """Return what a configuration has that only morvit/2 can express, as `field value`; empty for morvit/1."""
+    return [
+        f"{name} {json.dumps(value)}"
+        for name in NEW_FIELDS
+        if (value := getattr(config, name)) != Config.model_fields[name].default
+    ]
+
+
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
     """Parse the text of a `config.json`; ConfigError lists every wrong field."""
-    parse_json(text, source, what=f"a {FORMAT} configuration")
+    fields = parse_json(text, source, what=f"a {FORMAT} configuration")
+    stated = fields.get("format") if isinstance(fields, dict) else None
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"{source} is not a {FORMAT} configuration:\n{explain(error)}") from None
+        kind = GROWN if stated == GROWN else FORMAT
+        raise ConfigError(f"{source} is not a {kind} configuration:\n{explain(error)}") from None
 
 
 def checked(config: Config) -> Config:
@@ -322,7 +344,9 @@ def checked(config: Config) -> Config:
     try:
         return Config.model_validate(dict(config), strict=False)  # lists become tuples
     except ValidationError as error:
-        raise ConfigError(f"the model's configuration is not one of {FORMAT}:\n{explain(error)}") from None
+        raise ConfigError(
+            f"the model's configuration is not one of {config.format}:\n{explain(error)}"
+        ) from None
 
 
 def load_config(folder: Path) -> Config:

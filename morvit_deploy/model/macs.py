@@ -15,6 +15,7 @@ from morvit_deploy.model.routings.counting import (
     GraphShape,
     block_macs,
     layer_names,
+    reads_cls_alone,
     routed_steps,
     router_macs,
 )
@@ -43,12 +44,14 @@ def schedule_macs(
 ) -> int:
     """Return the MACs of one image in the static graph of `capacity`, which has a number for each step.
 
-    Without `cls_only` (rewrite 3) the last layer is computed for all tokens in the graph. Without `frozen_keys`
+    Without `cls_only` (rewrite 3), or if the head reads the mean of the patch tokens, the last layer is computed for
+    all tokens in the graph. Without `frozen_keys`
     (rewrite 4) K and V of tokens that have left are recomputed at every step. Without `unformed_keys` (rewrite 6) the
     last layer forms K and V. `routed` is true at steps whose router
     is evaluated; by default those at which a token leaves or the gate needs the score.
     """
-    graph = GraphShape(capacity, cls_only, unformed_keys, frozen_keys, routed)
+    alone = cls_only and reads_cls_alone(config)
+    graph = GraphShape(capacity, alone, unformed_keys, frozen_keys, routed)
     return _ends(config) + config.record.macs(config, graph)
 
 
@@ -66,7 +69,8 @@ def selection_macs(
     these MACs belong to the stem, and only if it `sorts`, that is, if a bucket of the plan holds fewer tokens than
     all. Otherwise they belong to the trunk.
     """
-    graph = GraphShape(capacity, cls_only=cls_only, thresholds=thresholds, with_depth=with_depth, sorts=sorts)
+    alone = cls_only and reads_cls_alone(config)
+    graph = GraphShape(capacity, cls_only=alone, thresholds=thresholds, with_depth=with_depth, sorts=sorts)
     return config.record.selection_macs(config, graph)
 
 

@@ -94,9 +94,25 @@ class MoRViT(nn.Module):
         gated = {"block": old + g * new, "delta": old + g * (new - old), "hard": new}[self.config.gate]
         return h.index_copy(0, running, gated)
 
+    def pool(self, h: Tensor) -> Tensor:
+        """Return the vector (dim,) that the head reads, of the final states h (tokens, dim).
+
+        A mean is that of the patch tokens alone: neither CLS nor registers are in it.
+        """
+        if self.config.pooling == "cls":
+            pooled: Tensor = self.norm(h[0])
+            return pooled
+        patches = h[1 : 1 + self.config.num_patches]
+        if self.config.pooling == "mean_norm":
+            return self.norm(patches.mean(dim=0))
+        return self.norm(patches).mean(dim=0)
+
     def classify(self, cls: Tensor) -> Tensor:
-        """Map CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
-        x: Tensor = self.norm(cls)
+        """Map final states of CLS (..., dim) to logits (..., classes)."""
+        return self.logits(self.norm(cls))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Map pooled vectors (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
         for j, layer in enumerate(self.head_layers()):
             x = layer(torch.tanh(x) if j else x)
         return x
@@ -112,7 +128,7 @@ class MoRViT(nn.Module):
         for h in self.embed(images):
             trace = Trace(states={"embed": h})
             h, depth = FORWARD[self.config.routing](self, h, trace, chosen)
-            logits.append(self.classify(h[0]))
+            logits.append(self.logits(self.pool(h)))
             depths.append(depth[1 : 1 + self.config.num_patches])
             traces.append(trace)
         return Outcome(torch.stack(logits), torch.stack(depths), traces)

@@ -44,7 +44,16 @@ class Oracle:
         h = self.embed(image)
         walk: Any = getattr(self, f"walk_{self.config.routing}")
         depth = walk(h)
-        return self.classify(h[0]), depth
+        return self.head(self.pool(h)), depth
+
+    def pool(self, h: list[Floats]) -> Floats:
+        """What the head reads of the final states."""
+        patches = h[1 : 1 + self.config.num_patches]
+        if self.config.pooling == "cls":
+            return self.norm("norm", h[0])
+        if self.config.pooling == "mean_norm":
+            return self.norm("norm", sum(patches) / len(patches))
+        return sum(self.norm("norm", patch) for patch in patches) / len(patches)
 
     def linear(self, name: str, x: Floats) -> Floats:
         y = self.w[f"{name}.weight"] @ x
@@ -94,8 +103,7 @@ class Oracle:
             x = self.linear(f"routers.{step}.{j}", (gelu(x) if j == 1 else relu(x)) if j else x)
         return x
 
-    def classify(self, cls: Floats) -> Floats:
-        x = self.norm("norm", cls)
+    def head(self, x: Floats) -> Floats:
         if not self.config.head_hidden:
             return self.linear("head", x)
         for j in range(len(self.config.head_hidden) + 1):

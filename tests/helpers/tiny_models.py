@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.model.checkpoint import init_model
-from morvit_deploy.model.config import Config, parse_config
+from morvit_deploy.model.config import GROWN, NEW_FIELDS, Config, parse_config
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.presets import PRESETS
 from morvit_deploy.model.reference import MoRViT
@@ -48,6 +48,8 @@ def make_fields(**changes: Any) -> dict[str, Any]:
         fields |= {"capacity": None, "gate": "hard", "attention_scope": "all"}
     if changes.get("routing") == "none":
         fields |= {"capacity": None, "gate": "hard", "router": None}
+    if changes.keys() & {*NEW_FIELDS}:
+        fields["format"] = GROWN
     router = changes.pop("router", fields["router"])
     preprocess = fields["preprocess"] | changes.pop("preprocess", {})
     fields |= changes | {"preprocess": preprocess}

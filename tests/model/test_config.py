@@ -132,7 +132,10 @@ def test_a_wrong_value_inside_is_named_with_its_place(place: str, value: Any) ->
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
-    ({"format": "morvit/2"}, ["format", "'morvit/2'", "'morvit/1'"]),
+    ({"format": "morvit/3"}, ["format", "'morvit/3'", "'morvit/1'", "'morvit/2'"]),
+    ({"format": "morvit/1", "pooling": "mean"},
+     ["format: got 'morvit/1', expected 'morvit/2' with pooling \"mean\""]),
+    ({"pooling": "max"}, ["is not a morvit/2", "pooling: got 'max'", "'cls', 'mean' or 'mean_norm'"]),
     ({"image_size": 0}, ["image_size", "got 0", "greater than or equal to 1"]),
     ({"image_size": 8 * 257}, ["image_size", "66,049 patches of 8 pixels", "at most 65,536"]),
     ({"image_size": 10**10}, ["image_size", "got 10000000000", "less than or equal to 1000000"]),

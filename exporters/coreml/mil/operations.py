@@ -21,7 +21,12 @@ _OF_TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{"logical_and": torch.logical_and, "logical_or": torch.logical_or},
 }
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
-    **{"reduce_sum": torch.sum, "reduce_max": torch.amax, "reduce_min": torch.amin},
+    **{
+        "reduce_sum": torch.sum,
+        "reduce_mean": torch.mean,
+        "reduce_max": torch.amax,
+        "reduce_min": torch.amin,
+    },
 }
 _NUMBERS: dict[str, Callable[..., Result]] = {
     **{"select": numbers.select, "cast": numbers.cast, "gelu": numbers.gelu},

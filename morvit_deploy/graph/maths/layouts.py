@@ -37,6 +37,10 @@ class RowLayout:
         """Return the first token's state, in the shape that the classifier takes."""
         return h[..., 0, :]
 
+    def mean(self, h: Tensor) -> Tensor:
+        """Return the mean state of all tokens of h, in the shape that the classifier takes."""
+        return h.mean(dim=-2)
+
     def constant(self, rows: Tensor) -> Tensor:
         """Convert states (n, dim) or (batch, n, dim) to this layout."""
         return rows
@@ -95,6 +99,9 @@ class ChannelLayout(RowLayout):
 
     def cls(self, h: Tensor) -> Tensor:
         return self.first(h, 1)
+
+    def mean(self, h: Tensor) -> Tensor:
+        return h.mean(dim=-1, keepdim=True)
 
     def constant(self, rows: Tensor) -> Tensor:
         return rows.T[None, :, None]

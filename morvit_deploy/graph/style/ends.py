@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from morvit_deploy.graph.maths.layouts import RowLayout
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of
 from morvit_deploy.model.layers import Router
 from morvit_deploy.model.reference import MoRViT
@@ -29,10 +30,16 @@ class StaticRouter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm and head on the state of CLS, with the norm and the linear layers of `block`."""
+    """LayerNorm, pooling and head, with the norm and the linear layers of `block`.
 
-    def __init__(self, model: MoRViT, block: type[StaticBlock], *, fold: bool) -> None:
+    The scale and shift of the norm fold into the head also where the mean is taken between the two: a mean of
+    scaled and shifted states is the scaled and shifted mean.
+    """
+
+    def __init__(self, model: MoRViT, block: type[StaticBlock], layout: RowLayout, *, fold: bool) -> None:
         super().__init__()
+        self.pooling, self.layout = model.config.pooling, layout
+        self.patches, self.registers = model.config.num_patches, model.config.register_tokens
         layers = model.head_layers()
         affines = [
             affine_of(layer, model.norm if fold and j == 0 else None) for j, layer in enumerate(layers)
@@ -40,8 +47,21 @@ class Classifier(nn.Module):
         self.norm = block.norm(model.norm, fold)
         self.head = nn.ModuleList(block.linear(affine, layers[0].weight.dtype) for affine in affines)
 
-    def forward(self, cls: Tensor) -> Tensor:
-        x: Tensor = self.norm(cls)
+    def forward(self, h: Tensor) -> Tensor:
+        """Map final states (…, tokens, dim) to logits: CLS first, then the patches in any order, then registers."""
+        x = self._pooled(h)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
-        return x.to(cls.dtype)
+        return x.to(h.dtype)
+
+    def _pooled(self, h: Tensor) -> Tensor:
+        """Return the normalised vector that the head reads."""
+        if self.pooling == "cls":
+            pooled: Tensor = self.norm(self.layout.cls(h))
+            return pooled
+        patches = self.layout.beyond(h, 1)
+        if self.registers:
+            patches = self.layout.first(patches, self.patches)
+        if self.pooling == "mean_norm":
+            return self.norm(self.layout.mean(patches))
+        return self.layout.mean(self.norm(patches))

@@ -84,6 +84,10 @@ class Gathers:
         """The same for values (n,) that are equal for every image."""
         return values[inverse(numbers)]
 
+    def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
+        """Sort states by the token numbers (…, tokens) they belong to, which are a permutation: one gather."""
+        return self.rows(h, inverse(numbers))
+
     def lowest_number(self, numbers: Tensor) -> Tensor:
         """Return an order of one token: the position of number 0."""
         return numbers[..., None].argmin(dim=-2)  # (…, 1); TensorRT does not support argmin of a vector
@@ -134,6 +138,9 @@ class OneGather(Gathers):
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
         return self.back(values.expand(numbers.shape), numbers)
+
+    def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.rows(h, torch.argsort(numbers, dim=-1))
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
         return numbers.argmin(dim=-1, keepdim=True)

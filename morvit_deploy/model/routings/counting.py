@@ -24,6 +24,11 @@ class GraphShape:
     sorts: bool = True  # a bucket of the plan holds fewer tokens than all
 
 
+def reads_cls_alone(config: Config) -> bool:
+    """Return whether the head reads no other token than CLS, so that the last layer need not update the others."""
+    return config.pooling == "cls"
+
+
 def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:
     """Return the MACs of a block that updates `queries` tokens, projects K and V of `projected`, attends to `keys`.
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.routings.counting import GraphShape, recursion_macs, routed_steps
+from morvit_deploy.model.routings.counting import (
+    GraphShape,
+    reads_cls_alone,
+    recursion_macs,
+    routed_steps,
+)
 from morvit_deploy.model.routings.record import RoutingRecord
 
 if TYPE_CHECKING:
@@ -30,6 +35,7 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
     """States, scores and token numbers are selected at each step where tokens leave; depths are reordered last."""
     capacity, by_threshold, with_depth = graph.capacity, graph.thresholds is not None, graph.with_depth
     leavers_read = config.sharing == "middle_cycle" or config.attention_scope == "all"
+    leavers_read = leavers_read or not reads_cls_alone(config)
     total, held = 0, config.num_patches
     given = graph.thresholds or (0.0,) * len(capacity)  # with top-k every step may select
     for step, (kept, threshold) in enumerate(zip(capacity, given, strict=True), start=1):
@@ -59,8 +65,12 @@ def _flat_selection_macs(config: Config, graph: GraphShape) -> int:
     tokens = config.num_tokens
     choosing = sum(routed_steps(config, graph.capacity))
     moved = choosing * tokens**2 * (config.embed_dim + 1 + graph.with_depth)
-    cls = tokens * config.embed_dim * (2 if graph.cls_only else 1)  # its state, and the normalised state
-    return moved + (cls if choosing else 0) + tokens**2 * graph.with_depth
+    read = (
+        tokens * config.embed_dim * (2 if graph.cls_only else 1)
+    )  # CLS: its state, and the normalised state
+    if not reads_cls_alone(config):
+        read = tokens**2 * config.embed_dim  # all states, in their own order
+    return moved + (read if choosing else 0) + tokens**2 * graph.with_depth
 
 
 def _describe_flat(config: Config) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from morvit_deploy.model.routings.counting import reads_cls_alone
+
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
 
@@ -62,7 +64,7 @@ def routed_by(config: Config, thresholds: tuple[float | None, ...]) -> tuple[boo
 
 def last_step_is_cls_alone(config: Config) -> bool:
     """Whether the last step updates CLS alone, with all tokens as keys, so that its routing has no effect."""
-    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1
+    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1 and reads_cls_alone(config)
     return alone and config.attention_scope == "all"
 
 

@@ -66,6 +66,7 @@ PACKAGES = {  # few, whose functions hold between them what all packages do
     "ladder": Package({"sharing": "cycle"}, ladder),
     "ladder of one step": Package({"sharing": "none"}, ladder, layout="bc1s", select="onehot"),
     "classifier": Package({"routing": "none", "activation": "relu"}, labels=True),
+    "mean of patches": Package({"routing": "none", "pooling": "mean"}),
     "int8, iOS 17": Package(LARGE, weights="int8", ios=17),
     "int4": Package(LARGE, weights="int4"),
     "palette": Package(LARGE, weights="palette6"),
