@@ -296,12 +296,12 @@ def _lowering_of(
 
 def plain_ports(config: Config, request: Request) -> tuple[tuple[Port], tuple[Port]]:
     """Inputs and outputs of a graph that takes the image as requested and returns logits."""
-    size, batch = config.image_size, "batch" if request.batch == "dynamic" else request.batch
+    shape, batch = config.image_shape, "batch" if request.batch == "dynamic" else request.batch
     pixels = request.input == "uint8"
     image = Port(
         name="image",
         dtype="uint8" if pixels else "float32",
-        shape=(batch, size, size, 3) if pixels else (batch, 3, size, size),
+        shape=(batch, *shape, config.in_channels) if pixels else (batch, config.in_channels, *shape),
     )
     return (image,), (Port(name="logits", dtype="float32", shape=(batch, config.num_classes)),)
 

@@ -22,7 +22,7 @@ from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
 from morvit_deploy.exporters.targets import issue_warnings, open_session
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.heads import SIGMOID
+from morvit_deploy.model.heads import PLAIN, SIGMOID
 from morvit_deploy.report import Picture, Report, Shown, numbered
 
 DRAWN = 8  # pictures of an overview
@@ -47,7 +47,7 @@ class Prediction(Shown):
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class; of a head without activation, the one of the largest output."""
         return self.top[0].label
 
     @property
@@ -77,7 +77,8 @@ class Prediction(Shown):
         return read_image(self.image, self.manifest.preprocess, size, **how)
 
     def __repr__(self) -> str:
-        classes = ", ".join(f"{guess.label!r} {guess.probability:.1%}" for guess in self.present)
+        how = ".4g" if self._has_values else ".1%"
+        classes = ", ".join(f"{guess.label!r} {guess.probability:{how}}" for guess in self.present)
         return f"Prediction({str(self.image)!r}, {classes or 'no class'}, bucket {self.bucket!r})"
 
     def depth_map(self) -> bytes:
@@ -100,8 +101,13 @@ class Prediction(Shown):
         return {
             "image": str(self.image),
             "bucket": self.bucket,
-            "top": [asdict(guess) for guess in self.top],
+            "top": [_valued(guess) if self._has_values else asdict(guess) for guess in self.top],
         } | present
+
+    @property
+    def _has_values(self) -> bool:
+        """Whether the head has no activation, so that its outputs are no probabilities."""
+        return self.manifest.config.head_activation == PLAIN
 
     @property
     def _is_sigmoid(self) -> bool:
@@ -111,6 +117,11 @@ class Prediction(Shown):
         if self.depth is None:
             raise TargetError("the bundle returns no depth; export it again with with_depth=True")
         return self.depth
+
+
+def _valued(guess: Guess) -> dict[str, Any]:
+    """An output of a head without activation."""
+    return {"index": guess.index, "label": guess.label, "value": guess.probability}
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class Program:
 
     def _input(self, name: str, value: Tensor) -> Tensor:
         if name == IMAGE and self._pixels:
-            height, width = value.shape[-2:]
-            return torch.zeros(1, height, width, 3, dtype=torch.uint8)
+            channels, height, width = value.shape[-3:]
+            return torch.zeros(1, height, width, channels, dtype=torch.uint8)
         half = self._half and name != IMAGE and value.is_floating_point()
         return value.to(HALF) if half else value
 

@@ -85,10 +85,10 @@ class Ports:
         return tuple(port for name, port in self.outputs.items() if name not in RESULTS)
 
     def _port(self, name: str, value: Tensor) -> Port:
-        """A function's input or output as an app sees it; an image is RGB pixels (1, height, width, 3)."""
+        """A function's input or output as an app sees it; an image is pixels (1, height, width, channels)."""
         if name == IMAGE and self.request.input == "uint8":
-            height, width = value.shape[-2:]
-            return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
+            channels, height, width = value.shape[-3:]
+            return Port(name=name, dtype="uint8", shape=(1, height, width, channels))
         half = self.request.precision == "fp16" and name not in (IMAGE, "logits")
         dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
         return Port(name=name, dtype=dtype, shape=tuple(value.shape))

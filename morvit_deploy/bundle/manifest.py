@@ -122,8 +122,8 @@ class Manifest(Strict):
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
         if self.plan.checkpoint not in (None, self.checkpoint.sha256):
             problems.append("plan.checkpoint: differs from checkpoint.sha256")
-        side = self.config.image_size
-        nhwc, nchw = ("uint8", (side, side, 3)), ("float32", (3, side, side))
+        shape, channels = self.config.image_shape, self.config.in_channels
+        nhwc, nchw = ("uint8", (*shape, channels)), ("float32", (channels, *shape))
         wanted = nhwc if self.input == "uint8" else nchw
         for port in self.inputs:
             if (

@@ -26,8 +26,9 @@ class MoRViT(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + 1, dim))
+        if config.cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.front + config.num_patches, dim))
         if config.register_tokens:  # position embeddings included
             self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, dim))
         ends = config.sharing == "middle_cycle"
@@ -63,13 +64,14 @@ class MoRViT(nn.Module):
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embed normalised images (batch, 3, height, width) as tokens (batch, N+1, dim), CLS first (paper §3.1).
+        """Embed normalised images (batch, channels, height, width) as tokens (batch, N+1, dim) (paper §3.1).
 
-        Register tokens, if any, follow the patches.
+        CLS, if there is one, is the first. Register tokens, if any, follow the patches.
         """
-        patches = self.patch_embed(images)
-        cls = self.cls_token.expand(len(images), -1, -1)
-        x = torch.cat([cls, patches], dim=1) + self.pos_embed
+        x: Tensor = self.patch_embed(images)
+        if self.config.cls_token:
+            x = torch.cat([self.cls_token.expand(len(images), -1, -1), x], dim=1)
+        x = x + self.pos_embed
         if not self.config.register_tokens:
             return x
         return torch.cat([x, self.register_tokens.expand(len(images), -1, -1)], dim=1)
@@ -102,7 +104,7 @@ class MoRViT(nn.Module):
         if self.config.pooling == "cls":
             pooled: Tensor = self.norm(h[0])
             return pooled
-        patches = h[1 : 1 + self.config.num_patches]
+        patches = h[self.config.front :][: self.config.num_patches]
         if self.config.pooling == "mean_norm":
             return self.norm(patches.mean(dim=0))
         return self.norm(patches).mean(dim=0)
@@ -118,7 +120,7 @@ class MoRViT(nn.Module):
         return x
 
     def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
-        """Run normalised images (batch, 3, height, width); returns logits, token depths and traces.
+        """Run normalised images (batch, channels, height, width); returns logits, token depths and traces.
 
         Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2), or by its
         own thresholds (paper §5.3).
@@ -129,7 +131,7 @@ class MoRViT(nn.Module):
             trace = Trace(states={"embed": h})
             h, depth = FORWARD[self.config.routing](self, h, trace, chosen)
             logits.append(self.logits(self.pool(h)))
-            depths.append(depth[1 : 1 + self.config.num_patches])
+            depths.append(depth[self.config.front :][: self.config.num_patches])
             traces.append(trace)
         return Outcome(torch.stack(logits), torch.stack(depths), traces)
 

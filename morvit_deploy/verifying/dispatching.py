@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels, synthetic_images
+from morvit_deploy.bundle.pixels import Pixels, synthetic_for
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Outcome, Routing
@@ -82,7 +82,7 @@ class DispatchComparison:
         edges = edges_of(self.plan, self.reference.config.num_patches)
         most = AT_EDGE_LOW if self.low else AT_EDGE
         for seed in range(SEED, SEED + ROUNDS):
-            pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
+            pictures = synthetic_for(self.reference.config, POOL, seed=seed)
             self.pool.add(np.concatenate([pictures, 255 - pictures]))
             found = {}
             for edge in edges:

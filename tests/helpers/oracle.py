@@ -48,7 +48,8 @@ class Oracle:
 
     def pool(self, h: list[Floats]) -> Floats:
         """What the head reads of the final states."""
-        patches = h[1 : 1 + self.config.num_patches]
+        patches = h[1:] if self.config.cls_token else h
+        patches = patches[: self.config.num_patches]
         if self.config.pooling == "cls":
             return self.norm("norm", h[0])
         if self.config.pooling == "mean_norm":
@@ -65,13 +66,14 @@ class Oracle:
         return scaled * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
 
     def embed(self, image: Floats) -> list[Floats]:
-        """A list of N + 1 states, CLS first, and the registers behind them."""
-        size, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
+        """A list of N + 1 states, CLS first if there is one, and the registers behind them."""
+        size = self.config.patch_size
+        step = self.config.patch_stride or size
         positions = self.w["pos_embed"][0]
-        h = [self.w["cls_token"][0, 0] + positions[0]]
-        for row in range(grid):
-            for column in range(grid):
-                patch = image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        h = [self.w["cls_token"][0, 0] + positions[0]] if self.config.cls_token else []
+        for top in range(0, image.shape[1] - size + 1, step):
+            for left in range(0, image.shape[2] - size + 1, step):
+                patch = image[:, top : top + size, left : left + size]
                 state = np.tensordot(self.w["patch_embed.proj.weight"], patch, axes=3)
                 h.append(state + self.w["patch_embed.proj.bias"] + positions[len(h)])
         return h + list(self.w["register_tokens"][0] if "register_tokens" in self.w else [])

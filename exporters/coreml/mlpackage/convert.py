@@ -107,9 +107,8 @@ def _exported(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
 def _input(name: str, value: Tensor, wanted: Wanted) -> Any:
     ct = coremltools()
     if name == IMAGE and wanted.pixels:
-        return ct.ImageType(
-            name=IMAGE, shape=tuple(value.shape), scale=PIXEL_SCALE, color_layout=ct.colorlayout.RGB
-        )
+        color = ct.colorlayout.RGB if value.shape[1] == 3 else ct.colorlayout.GRAYSCALE
+        return ct.ImageType(name=IMAGE, shape=tuple(value.shape), scale=PIXEL_SCALE, color_layout=color)
     half = wanted.precision == "fp16" and name != IMAGE
     dtype = (np.float16 if half else np.float32) if value.is_floating_point() else np.int32
     return ct.TensorType(name=plain_name(name), shape=tuple(value.shape), dtype=dtype)

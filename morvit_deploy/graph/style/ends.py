@@ -39,7 +39,8 @@ class Classifier(nn.Module):
     def __init__(self, model: MoRViT, block: type[StaticBlock], layout: RowLayout, *, fold: bool) -> None:
         super().__init__()
         self.pooling, self.layout = model.config.pooling, layout
-        self.patches, self.registers = model.config.num_patches, model.config.register_tokens
+        config = model.config
+        self.front, self.patches, self.registers = config.front, config.num_patches, config.register_tokens
         layers = model.head_layers()
         affines = [
             affine_of(layer, model.norm if fold and j == 0 else None) for j, layer in enumerate(layers)
@@ -48,7 +49,10 @@ class Classifier(nn.Module):
         self.head = nn.ModuleList(block.linear(affine, layers[0].weight.dtype) for affine in affines)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Map final states (…, tokens, dim) to logits: CLS first, then the patches in any order, then registers."""
+        """Map final states (…, tokens, dim) to logits.
+
+        CLS is first, if there is one; then the patches in any order, then registers.
+        """
         x = self._pooled(h)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
@@ -59,7 +63,7 @@ class Classifier(nn.Module):
         if self.pooling == "cls":
             pooled: Tensor = self.norm(self.layout.cls(h))
             return pooled
-        patches = self.layout.beyond(h, 1)
+        patches = self.layout.beyond(h, self.front) if self.front else h
         if self.registers:
             patches = self.layout.first(patches, self.patches)
         if self.pooling == "mean_norm":
