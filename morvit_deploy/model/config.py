@@ -129,6 +129,14 @@ class Preprocess(Strict):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
     crop_rounding: Literal["even", "down"] = "even"
 
+    @model_validator(mode="after")
+    def _alike(self) -> Preprocess:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean: got {len(self.mean)} values, and {len(self.std)} of std; expected as many"
+            )
+        return self
+
     @model_serializer(mode="wrap")
     def _without_default(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = fields(self)
