@@ -14,7 +14,7 @@ from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Re
 from morvit_deploy.exporters.targets import Target, find_target, targets
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
-from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
+from morvit_deploy.model.choices import Input, Int8Flavor, Method, Output, Precision, Variant
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,6 +48,7 @@ def export(
     batch: int | Literal["dynamic"] = 1,
     input: Input = "uint8",
     with_depth: bool = False,
+    output: Output = "logits",
     form: Variant = "unrolled",
     precision: Precision | None = None,
     int8_flavor: Int8Flavor | None = None,
@@ -95,6 +96,7 @@ def export(
         batch=batch,
         input=input,
         with_depth=with_depth,
+        output=output,
         form=form,
         precision=precision or found.precision,
         int8_flavor=int8_flavor,

@@ -160,7 +160,8 @@ class Exporter(ABC):
         let_through = ruin_of(recorded, allow_worse=request.allow_worse, remedy=CALIBRATE)
         tell("unrolling")
         self.check(request, model, plan)
-        graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
+        options = replace(self.options(request, with_depth=request.with_depth), output=request.output)
+        graphs = build_graphs(request.form, model, plan, options)
         with new_folder(request.out, **place) as folder:
             tell(f"writing {request.target}")
             written = self.write(graphs, plan, request, folder, tell)
@@ -221,6 +222,7 @@ class Exporter(ABC):
             batch=request.batch,
             input=request.input,
             unformed_keys=True,
+            output=request.output,
             config=config,
             plan=plan,
             preprocess=config.preprocess,

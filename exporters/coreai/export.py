@@ -62,7 +62,7 @@ class CoreaiExporter(Exporter):
         probing = converted(parts, request.precision, pixels=pixels, probing=True)
         self._has_written = True
         inside = find_values(Digests(read_program(asset)), Digests(ProgramText(probing.text)), probing.probes)
-        remarks = tuple(filter(None, [lacks(next(iter(graphs.values())).config)]))
+        remarks = tuple(filter(None, [lacks(next(iter(graphs.values())).config, request.output)]))
         if options.weights != "float":
             tell(f"compressing weights to {options.weights}")
             compressed = compress(asset, options.weights, next(iter(graphs.values())), inside)

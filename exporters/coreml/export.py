@@ -25,6 +25,7 @@ from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.checkpoint import fingerprint
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.heads import PLAIN
 from morvit_deploy.model.plan import Plan
@@ -52,11 +53,13 @@ class CoremlExporter(Exporter):
                 "one bucket"
             )
         labels = model.config.labels
-        if not _classifies(options, model.config, plan):
+        if not _classifies(options, model.config, plan, request.output):
             if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
                 if labels is not None and len(labels) == 1:
                     why = "the only class is always the most probable one"
+                if request.output != "logits":
+                    why = f"the output is {request.output}"
                 if model.config.head_activation == PLAIN:
                     why = "head_activation is none, so there are no probabilities"
                 raise ConfigError(f"classifier: {why}, so no function can return a class; leave it out")
@@ -82,7 +85,7 @@ class CoremlExporter(Exporter):
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
         options, config = CoremlOptions.of(request), next(iter(graphs.values())).config
-        labels = config.labels if _classifies(options, config, plan) else None
+        labels = config.labels if _classifies(options, config, plan, request.output) else None
         head = None if labels is None else config.head_activation
         wanted = Wanted(options.ios, request.precision, request.input == "uint8", head)
         models: dict[str, Any] = {}
@@ -128,7 +131,7 @@ class CoremlExporter(Exporter):
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
             form=form,
-            remarks=tuple(filter(None, [lacks(config)])),
+            remarks=tuple(filter(None, [lacks(config, request.output)])),
         )
 
     def accompany(
@@ -141,7 +144,7 @@ class CoremlExporter(Exporter):
         return coreml_proof.prove(folder, manifest, graphs).as_dict()
 
 
-def _classifies(options: CoremlOptions, config: Config, plan: Plan) -> bool:
+def _classifies(options: CoremlOptions, config: Config, plan: Plan, output: Output) -> bool:
     """Does the package return a class? If it has one function, and several classes that have names."""
     named = config.labels is not None and len(config.labels) > 1 and config.head_activation != PLAIN
-    return options.classifier is not False and named and not plan.adaptive
+    return options.classifier is not False and named and not plan.adaptive and output == "logits"

@@ -18,6 +18,7 @@ from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
 
 IMAGE = "image"
+ANSWERS = ("logits", "features", "tokens")  # what a bundle returns, in float32
 COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
 
 
@@ -89,7 +90,7 @@ class Ports:
         if name == IMAGE and self.request.input == "uint8":
             channels, height, width = value.shape[-3:]
             return Port(name=name, dtype="uint8", shape=(1, height, width, channels))
-        half = self.request.precision == "fp16" and name not in (IMAGE, "logits")
+        half = self.request.precision == "fp16" and name not in (IMAGE, *ANSWERS)
         dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
         return Port(name=name, dtype=dtype, shape=tuple(value.shape))
 

@@ -107,10 +107,11 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
         else schedule_macs(
             graph.config,
             graph.capacity,
-            graph.cls_alone,
+            options.cls_only,
             options.frozen_keys,
             graph.routed,
             options.unformed_keys,
+            options.output,
         )
     )
     if found == expected:

@@ -98,11 +98,22 @@ class Session:
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
-        """float32 (n, classes); AnswerError if one is NaN or infinite."""
+        """float32 (n, classes); AnswerError if one is NaN or infinite, TargetError for a bundle of features."""
+        if self.manifest.output != "logits":
+            raise TargetError(
+                f"{self.folder} returns {self.manifest.output}, not logits; export the checkpoint with output 'logits'"
+            )
+        return self.answer(pixels)
+
+    def answer(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The bundle's main output, float32: logits, features (n, dim) or tokens (n, N, dim).
+
+        AnswerError if a number is NaN or infinite.
+        """
         outputs = self.run(pixels)
         for row in range(len(pixels)):
             self.check_answer(outputs, row)
-        return outputs["logits"]
+        return outputs[self.manifest.output]
 
     def bucket_of(self, outputs: Arrays, row: int) -> str:
         """Name of the bucket that ran an image; AnswerError for a number that is none."""
@@ -115,9 +126,10 @@ class Session:
         return buckets[number].name
 
     def check_answer(self, outputs: Arrays, row: int) -> None:
-        """AnswerError if an image's logits are not finite."""
-        where = f"logits in bucket {self.bucket_of(outputs, row)!r}, run by {self._runtime}"
-        check_finite(outputs["logits"][row], where, OVERFLOWING)
+        """AnswerError if an image's logits, or features, are not finite."""
+        name = self.manifest.output
+        where = f"{name} in bucket {self.bucket_of(outputs, row)!r}, run by {self._runtime}"
+        check_finite(outputs[name][row], where, OVERFLOWING)
 
     @property
     def _runtime(self) -> str:

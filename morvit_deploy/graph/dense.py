@@ -22,4 +22,6 @@ class Dense(StaticRouting):
             if layer == len(names) and self.graph.cls_alone:
                 return cls_only(block, h, layout=self.layout)
             h = out[f"layer{layer}.state"] = block(h)
+        if self.graph.in_order:
+            return self.layout.first(self.layout.beyond(h, self.config.front), self.config.num_patches)
         return h

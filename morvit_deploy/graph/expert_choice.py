@@ -43,8 +43,10 @@ class ExpertChoice(StaticRouting):
         if state.overflow is not None:
             out["overflow"] = state.overflow
         if self.config.sharing == "middle_cycle":
-            return self.last(state)
-        return self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
+            h = self.last(state)
+        else:
+            h = self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
+        return self.in_own_order(h, state) if self.graph.in_order else h
 
     def counts(self, carried: Carried) -> Tensor:
         """Return how many tokens run the first routed step, from which the bucket is predicted."""
@@ -140,7 +142,7 @@ class ExpertChoice(StaticRouting):
         Returns the ranked scores, those of the held tokens first, None if no later operation reads them.
         """
         # the order of the leaving tokens is read, too
-        everyone = self._keeps_leavers() or self.options.with_depth
+        everyone = self._keeps_leavers() or self._numbered()
         ranked = self.layout.count(state.h) - 1 if everyone else capacity
         read = self._scores_read(step)
         values, order = self.selection.rank(scores, ranked, capacity if read else 0)
@@ -159,7 +161,7 @@ class ExpertChoice(StaticRouting):
         state.h, leavers = self.selection.partition(state.h, order, capacity, self._keeps_leavers())
         if leavers is not None:
             state.left.append(leavers)
-        if self.options.with_depth:
+        if self._numbered():
             numbers = self.selection.numbers(state.held, order)
             state.held = numbers[..., :capacity]
             state.gone.append(numbers[..., capacity:])
@@ -167,6 +169,10 @@ class ExpertChoice(StaticRouting):
                 ran = self.selection.numbers(state.ran, order)
                 state.ran = ran[..., :capacity]
                 state.gone_ran.append(ran[..., capacity:])
+
+    def _numbered(self) -> bool:
+        """Whether the numbers of tokens are read later."""
+        return self.options.with_depth or self.graph.in_order
 
     def _keeps_leavers(self) -> bool:
         """Whether the states of tokens that leave are read later, by a last block, as keys or by the head."""

@@ -45,7 +45,8 @@ class FlatChoice(StaticRouting):
         last = self.graph.block("last")
         if self.graph.reads_all:
             h = last(h)
-            return selection.restored(h, numbers) if any(self.routed) else h
+            h = selection.restored(h, numbers) if any(self.routed) else h
+            return layout.beyond(h, 1) if self.graph.in_order else h
         cls = selection.lowest_number(numbers) if any(self.routed) else None
         if self.graph.cls_alone:
             return cls_only(last, h, row=cls, layout=layout, rows=selection.rows)

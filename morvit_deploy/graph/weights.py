@@ -39,7 +39,8 @@ class StaticWeights(nn.Module):
         self.thresholds = model.config.thresholds if plan is None else plan.thresholds
         self.lead = 0 if plan is None else plan.lead
         self.names = layer_names(model.config)
-        self.reads_all = not reads_cls_alone(model.config)  # the head reads all patch tokens
+        self.reads_all = not reads_cls_alone(model.config, options.output)  # all patch tokens are read
+        self.in_order = options.output == "tokens"  # and are returned in their own order
         self.cls_alone = (
             options.cls_only and not self.reads_all
         )  # rewrite 3: the last layer updates CLS alone
@@ -64,14 +65,18 @@ class StaticWeights(nn.Module):
         pixels = options.input == "uint8"
         self.stem = style.stem(model, style.layout, pixels=pixels, fold=options.fold, single=style.single)
         self.routers = nn.ModuleList(StaticRouter(r, style.block.linear) for r in model.all_routers())
-        self.classifier = Classifier(model, style.block, style.layout, fold=options.fold)
+        self.classifier = Classifier(
+            model, style.block, style.layout, fold=options.fold, output=options.output
+        )
 
     def _projections(self, name: str, routing: type[StaticRouting]) -> Projections:
         """How a block holds Q, K and V: those with fewer queries than keys do not hold them jointly."""
         if name == self.names[-1] and self.cls_alone:
             unformed = self.options.unformed_keys and leaves_keys_unformed(self.config)
             return "unformed" if unformed else "apart"
-        splits = name.startswith("cycle") and routing.splits_cycle(self.config, self.sorts)
+        # with depths the last layer holds fewer tokens, too
+        held = name.startswith("cycle") or (self.config.record.depth_upfront and name == self.names[-1])
+        splits = held and routing.splits_cycle(self.config, self.sorts)
         return "apart" if splits else "joint"
 
     def block(self, name: str) -> StaticBlock:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SOFTMAX, SIGMOID, PLAIN = "softmax", "sigmoid", "none"  # values of `head_activation`
+UNDECIDED = "undecided"  # of outputs that are no logits, such as features: nothing is decided by them
 
 
 def probabilities(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.float64]:
@@ -34,6 +35,8 @@ def probabilities(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np
 
 def decided(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.int64]:
     """Return the decisions of logits (images, classes): the best class (images, 1), or each class's 0 or 1."""
+    if activation == UNDECIDED:
+        return np.zeros((len(logits), 1), dtype=np.int64)
     if by_sign(logits.shape[-1], activation):
         return np.asarray(logits > 0, dtype=np.int64)
     return np.asarray(logits.argmax(axis=-1)[:, None], dtype=np.int64)
@@ -55,4 +58,4 @@ def decision_margins(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray
 
 def by_sign(classes: int, activation: str) -> bool:
     """Whether decisions are the signs of logits."""
-    return activation == SIGMOID or classes == 1
+    return activation == SIGMOID or (classes == 1 and activation != UNDECIDED)

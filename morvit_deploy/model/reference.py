@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.model import decisions
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.layers import Block, PatchEmbed, Router
 from morvit_deploy.model.trace import Decision, Outcome, Routing, Trace
@@ -104,10 +105,21 @@ class MoRViT(nn.Module):
         if self.config.pooling == "cls":
             pooled: Tensor = self.norm(h[0])
             return pooled
-        patches = h[self.config.front :][: self.config.num_patches]
+        patches = self._patches(h)
         if self.config.pooling == "mean_norm":
             return self.norm(patches.mean(dim=0))
         return self.norm(patches).mean(dim=0)
+
+    def tokens(self, h: Tensor) -> Tensor:
+        """Return the patch tokens (N, dim) of the final states h, after the final norm.
+
+        With pooling `mean_norm` the norm belongs to the mean, so the tokens are returned as they are.
+        """
+        patches = self._patches(h)
+        return patches if self.config.pooling == "mean_norm" else self.norm(patches)
+
+    def _patches(self, h: Tensor) -> Tensor:
+        return h[self.config.front :][: self.config.num_patches]
 
     def classify(self, cls: Tensor) -> Tensor:
         """Map final states of CLS (..., dim) to logits (..., classes)."""
@@ -119,21 +131,26 @@ class MoRViT(nn.Module):
             x = layer(torch.tanh(x) if j else x)
         return x
 
-    def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
+    def forward(self, images: Tensor, route: Routing | None = None, output: Output = "logits") -> Outcome:
         """Run normalised images (batch, channels, height, width); returns logits, token depths and traces.
+
+        With `output` features the outcome also has the vectors that the head reads, with tokens all patch tokens.
 
         Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2), or by its
         own thresholds (paper §5.3).
         """
         chosen = route or Routing.of(self.config)
-        logits, depths, traces = [], [], []
+        logits, depths, traces, vectors = [], [], [], []
         for h in self.embed(images):
             trace = Trace(states={"embed": h})
             h, depth = FORWARD[self.config.routing](self, h, trace, chosen)
-            logits.append(self.logits(self.pool(h)))
+            pooled = self.pool(h)
+            logits.append(self.logits(pooled))
+            vectors.append(self.tokens(h) if output == "tokens" else pooled)
             depths.append(depth[self.config.front :][: self.config.num_patches])
             traces.append(trace)
-        return Outcome(torch.stack(logits), torch.stack(depths), traces)
+        asked = None if output == "logits" else torch.stack(vectors)
+        return Outcome(torch.stack(logits), torch.stack(depths), traces, asked)
 
 
 def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:

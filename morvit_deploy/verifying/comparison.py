@@ -94,7 +94,7 @@ class _Comparison:
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
         has_schedule = model.config.capacity is not None
         self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
-        options = Options(input=manifest.input, style=STYLES["rows"])
+        options = Options(input=manifest.input, style=STYLES["rows"], output=manifest.output)
         graphs = build_graphs(manifest.form, self.reference, manifest.plan, options)
         self.buckets = [
             BucketComparison(
@@ -103,6 +103,7 @@ class _Comparison:
                 bucket,
                 open_session(bucket=bucket.name, probes=True),
                 self.low,
+                manifest.head,
             )
             for bucket in manifest.plan.buckets
         ]
@@ -111,7 +112,7 @@ class _Comparison:
             whole, normalised = open_session(), self._normalised
             self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised)
         self.change = RoutingChange.empty(model.config.num_steps)
-        self.routed = LogitPairs(model.config.head_activation)
+        self.routed = LogitPairs(manifest.head)
         self.margins: list[float] = []
         self.clearances: list[float] = []
 
@@ -119,12 +120,12 @@ class _Comparison:
         """Run a chunk through all models and accumulate the differences."""
         exact, before = self._normalised(images), len(self.margins)
         with fitting_threads(self.reference.config):
-            ragged = self.reference(exact, self.routing)
+            ragged = self.reference(exact, self.routing, self.manifest.output)
             self.margins += [trace.margin for trace in ragged.traces]
             self.clearances += [trace.clearance for trace in ragged.traces]
             if not self.own:
-                trained = self.reference(exact)
-                self.routed.add(trained.logits.numpy(), ragged.logits.numpy())
+                trained = self.reference(exact, output=self.manifest.output)
+                self.routed.add(trained.answer.numpy(), ragged.answer.numpy())
                 self.change.add(trained, ragged)
             runs = [bucket.add(images, exact, ragged, self.routing, before) for bucket in self.buckets]
         if self.dispatch is not None:

@@ -99,6 +99,8 @@ def _ports(about: Subject) -> dict[str, str]:
         "image": image,
         "logits": f"One number for each of the {config.num_classes} classes"
         + ("." if config.head_activation == PLAIN else f", before {config.head_activation}."),
+        "features": f"The {config.embed_dim} numbers that the head reads.",
+        "tokens": f"A row of {config.embed_dim} numbers for each of the {config.num_patches} patches, row by row.",
         "classLabel": "The most probable class.",
         "classLabel_probs": "The probability of each class"
         + (apart if config.head_activation == SIGMOID else "."),

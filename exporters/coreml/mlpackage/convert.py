@@ -17,7 +17,7 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
 from morvit_deploy.exporters.coreml.mlpackage.probes import hide
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.exporters.functions.names import plain_name
-from morvit_deploy.exporters.functions.tracing import IMAGE, Outputs
+from morvit_deploy.exporters.functions.tracing import ANSWERS, IMAGE, Outputs
 from morvit_deploy.graph.pieces import Named
 from morvit_deploy.model.heads import SIGMOID
 
@@ -115,9 +115,9 @@ def _input(name: str, value: Tensor, wanted: Wanted) -> Any:
 
 
 def _output(name: str) -> Any:
-    """Logits are float32; everything else has the precision that it is computed in."""
+    """Logits and features are float32; everything else has the precision that it is computed in."""
     ct = coremltools()
-    if name in ("logits", PROBABILITIES):
+    if name in (*ANSWERS, PROBABILITIES):
         return ct.TensorType(name=name, dtype=np.float32)
     return ct.TensorType(name=plain_name(name))
 

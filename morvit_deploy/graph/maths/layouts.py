@@ -77,6 +77,10 @@ class RowLayout:
         """Add a batch axis to one image's logits, numbers or scalar: (1, …)."""
         return value[None]
 
+    def rows(self, h: Tensor) -> Tensor:
+        """Convert one image's states to (1, tokens, dim)."""
+        return h[None]
+
     def vector(self, numbers: Tensor) -> Tensor:
         """Reshape numbers to (…, tokens)."""
         return numbers
@@ -129,6 +133,9 @@ class ChannelLayout(RowLayout):
 
     def result(self, value: Tensor) -> Tensor:
         return value.flatten(1) if value.ndim == 4 else value.flatten()
+
+    def rows(self, h: Tensor) -> Tensor:
+        return h[:, :, 0].transpose(1, 2)
 
     def vector(self, numbers: Tensor) -> Tensor:
         return numbers.flatten()

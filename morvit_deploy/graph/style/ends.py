@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from morvit_deploy.graph.maths.layouts import RowLayout
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.layers import Router
 from morvit_deploy.model.reference import MoRViT
 
@@ -30,29 +31,41 @@ class StaticRouter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm, pooling and head, with the norm and the linear layers of `block`.
+    """LayerNorm, pooling and, for logits, the head, with the norm and the linear layers of `block`.
 
     The scale and shift of the norm fold into the head also where the mean is taken between the two: a mean of
     scaled and shifted states is the scaled and shifted mean.
     """
 
-    def __init__(self, model: MoRViT, block: type[StaticBlock], layout: RowLayout, *, fold: bool) -> None:
+    def __init__(
+        self,
+        model: MoRViT,
+        block: type[StaticBlock],
+        layout: RowLayout,
+        *,
+        fold: bool,
+        output: Output = "logits",
+    ) -> None:
         super().__init__()
+        self.output, fold = output, fold and output == "logits"  # without a head, nothing follows the norm
         self.pooling, self.layout = model.config.pooling, layout
         config = model.config
         self.front, self.patches, self.registers = config.front, config.num_patches, config.register_tokens
-        layers = model.head_layers()
+        layers = model.head_layers() if output == "logits" else []
         affines = [
             affine_of(layer, model.norm if fold and j == 0 else None) for j, layer in enumerate(layers)
         ]
         self.norm = block.norm(model.norm, fold)
-        self.head = nn.ModuleList(block.linear(affine, layers[0].weight.dtype) for affine in affines)
+        self.head = nn.ModuleList(block.linear(affine, model.norm.weight.dtype) for affine in affines)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Map final states (…, tokens, dim) to logits.
+        """Map final states (…, tokens, dim) to the output.
 
-        CLS is first, if there is one; then the patches in any order, then registers.
+        CLS is first, if there is one; then the patches in any order, then registers. For the output tokens h are the
+        patches alone, in their own order.
         """
+        if self.output == "tokens":
+            return h if self.pooling == "mean_norm" else self.norm(h)
         x = self._pooled(h)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)

@@ -48,6 +48,9 @@ class OneHot(OneGather):
     def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
         return self.rows(h, self._order(self._labels(numbers), numbers.shape[-1]))
 
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.restored(self.layout.beyond(h, 1), numbers)
+
     def lowest_number(self, numbers: Tensor) -> Tensor:
         return self._order(self._labels(numbers), 1)
 

@@ -88,6 +88,10 @@ class Gathers:
         """Sort states by the token numbers (…, tokens) they belong to, which are a permutation: one gather."""
         return self.rows(h, inverse(numbers))
 
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        """Sort the states after CLS by their numbers (…, N), and leave CLS out: one gather."""
+        return self.rows(h, inverse(numbers) + 1)
+
     def lowest_number(self, numbers: Tensor) -> Tensor:
         """Return an order of one token: the position of number 0."""
         return numbers[..., None].argmin(dim=-2)  # (…, 1); TensorRT does not support argmin of a vector
@@ -141,6 +145,9 @@ class OneGather(Gathers):
 
     def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
         return self.rows(h, torch.argsort(numbers, dim=-1))
+
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.rows(h, torch.argsort(numbers, dim=-1) + 1)
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
         return numbers.argmin(dim=-1, keepdim=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from morvit_deploy.model.choices import Output
+
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
 
@@ -22,11 +24,12 @@ class GraphShape:
     thresholds: tuple[float | None, ...] | None = None
     with_depth: bool = False
     sorts: bool = True  # a bucket of the plan holds fewer tokens than all
+    output: Output = "logits"
 
 
-def reads_cls_alone(config: Config) -> bool:
-    """Return whether the head reads no other token than CLS, so that the last layer need not update the others."""
-    return config.pooling == "cls"
+def reads_cls_alone(config: Config, output: Output = "logits") -> bool:
+    """Return whether the output reads no other token than CLS, so that the last layer need not update the others."""
+    return config.pooling == "cls" and output != "tokens"
 
 
 def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:

@@ -35,7 +35,8 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
     """States, scores and token numbers are selected at each step where tokens leave; depths are reordered last."""
     capacity, by_threshold, with_depth = graph.capacity, graph.thresholds is not None, graph.with_depth
     leavers_read = config.sharing == "middle_cycle" or config.attention_scope == "all"
-    leavers_read = leavers_read or not reads_cls_alone(config)
+    leavers_read = leavers_read or not reads_cls_alone(config, graph.output)
+    numbered = with_depth or graph.output == "tokens"
     total, held = 0, config.num_patches
     given = graph.thresholds or (0.0,) * len(capacity)  # with top-k every step may select
     for step, (kept, threshold) in enumerate(zip(capacity, given, strict=True), start=1):
@@ -44,10 +45,13 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
         total += (held if leavers_read else kept) * held * config.embed_dim
         final = step == len(capacity)
         total += kept * held * scores_read(config, final, by_threshold, with_depth, graph.cls_only)
-        total += held * held * with_depth * (2 if by_threshold else 1)  # token numbers, and steps run so far
+        total += held * held * (numbered + with_depth * by_threshold)  # token numbers, and steps run so far
         held = kept
     moved = held < config.num_patches
-    return total + config.num_patches**2 * (with_depth and moved)  # depths in the tokens' original order
+    restored = (
+        with_depth + (graph.output == "tokens") * config.embed_dim
+    )  # depths and states in their own order
+    return total + config.num_patches**2 * restored * moved
 
 
 def _describe(config: Config) -> str:
@@ -68,7 +72,7 @@ def _flat_selection_macs(config: Config, graph: GraphShape) -> int:
     read = (
         tokens * config.embed_dim * (2 if graph.cls_only else 1)
     )  # CLS: its state, and the normalised state
-    if not reads_cls_alone(config):
+    if not reads_cls_alone(config, graph.output):
         read = tokens**2 * config.embed_dim  # all states, in their own order
     return moved + (read if choosing else 0) + tokens**2 * graph.with_depth
 
