@@ -44,16 +44,20 @@ class Prediction(Shown):
     manifest: Manifest = field(compare=False)
     upscale: bool = False  # were smaller images enlarged?
     exif: bool = False  # was it turned by its EXIF orientation?
+    # what a bundle exported with output features (dim,) or tokens (N, dim) returned, instead of logits and classes
+    features: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
         """The most probable class; of a head without activation, the one of the largest output."""
+        if not self.top:
+            raise TargetError(f"the bundle returns {self.manifest.output}, not classes: read `features`")
         return self.top[0].label
 
     @property
     def probability(self) -> float:
         """Of that class."""
-        return self.top[0].probability
+        return self.top[0].probability if self.label else 0.0
 
     @property
     def present(self) -> tuple[Guess, ...]:
@@ -91,12 +95,22 @@ class Prediction(Shown):
     def report(self) -> Report:
         """The classes, and the depth map where there is one."""
         parts: list[Any] = [prediction_table([self.as_dict()])]
+        if self.features is not None:
+            return Report("Prediction", parts, f"{self.manifest.output} of {self.image.name}.")
         if self.depth is not None:
             parts.append(Picture("Depth map", Path("depth.png"), content=self.depth_map()))
         return Report("Prediction", parts, f"{self.image.name} is {self.label}.")
 
     def as_dict(self) -> dict[str, Any]:
         """As `predict --json` prints it; with a sigmoid head, `present` lists every class above one half."""
+        if self.features is not None:
+            shape = list(self.features.shape)
+            return {
+                "image": str(self.image),
+                "bucket": self.bucket,
+                "output": self.manifest.output,
+                "shape": shape,
+            }
         present = {"present": [asdict(guess) for guess in self.present]} if self._is_sigmoid else {}
         return {
             "image": str(self.image),
@@ -165,7 +179,8 @@ def predict(
     """Classify pictures with a bundle, or with one that is open already; no PyTorch is loaded.
 
     `images` is a file or a folder, or several of them. Each prediction has the `top` most probable classes, the
-    logits, the bucket that ran it and, of a bundle exported with `with_depth`, the depth of each patch token.
+    logits, the bucket that ran it and, of a bundle exported with `with_depth`, the depth of each patch token. Of a
+    bundle exported with output features or tokens, it has `features` instead of classes and logits.
     With `exif`, pictures are turned by their EXIF orientation.
 
     Raises BundleError, TargetError, and ImageError where no image can be read. If only some have no prediction, the
@@ -254,10 +269,13 @@ def _answer(
         bucket = session.bucket_of(outputs, row)
     except AnswerError as error:
         return Failure(path, AnswerError(f"{path}: {error}"))
-    logits = outputs["logits"][row]
+    name = session.manifest.output
+    answer = outputs[name][row]
+    logits = answer if name == "logits" else np.empty(0, dtype=np.float32)
+    features = None if name == "logits" else answer
     depth = outputs["depth"][row] if "depth" in outputs else None
     guesses = tuple(session.guesses(logits, top))
-    return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif)
+    return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif, features)
 
 
 def _overview(predictions: list[Prediction]) -> bytes:

@@ -101,7 +101,8 @@ class Session:
         """float32 (n, classes); AnswerError if one is NaN or infinite, TargetError for a bundle of features."""
         if self.manifest.output != "logits":
             raise TargetError(
-                f"{self.folder} returns {self.manifest.output}, not logits; export the checkpoint with output 'logits'"
+                f"{self.folder} returns {self.manifest.output}, not logits; export the checkpoint with output "
+                "'logits'"
             )
         return self.answer(pixels)
 

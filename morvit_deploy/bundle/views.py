@@ -16,6 +16,9 @@ def prediction_table(predictions: list[dict[str, Any]], *, with_logits: bool = F
 
     Of a head without activation, the largest outputs.
     """
+    if any("shape" in one for one in predictions):
+        rows = [(one["image"], one["bucket"], "×".join(map(str, one["shape"]))) for one in predictions]
+        return Table("Predictions", ("image", "bucket", predictions[0]["output"]), rows)
     if any("value" in guess for one in predictions for guess in one["top"]):
         return _table(predictions, ("largest", "value", "next"), _of_values, with_logits, numeric=(3,))
     if any("present" in one for one in predictions):
