@@ -14,7 +14,7 @@ from morvit_deploy.exporters.request import CALIBRATION_LIMIT, DEFAULT_LIMIT, Re
 from morvit_deploy.exporters.targets import Target, find_target, targets
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.extras import names_extra
-from morvit_deploy.model.choices import Input, Int8Flavor, Method, Precision, Variant
+from morvit_deploy.model.choices import Input, Int8Flavor, Method, Output, Precision, Variant
 from morvit_deploy.model.merges.schedules import as_text
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def export(
     batch: int | Literal["dynamic"] = 1,
     input: Input = "uint8",
     with_depth: bool = False,
+    output: Output = "logits",
     form: Variant = "unrolled",
     precision: Precision | None = None,
     int8_flavor: Int8Flavor | None = None,
@@ -103,6 +104,7 @@ def export(
         batch=batch,
         input=input,
         with_depth=with_depth,
+        output=output,
         form=form,
         precision=precision or found.precision,
         int8_flavor=int8_flavor,

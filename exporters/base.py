@@ -17,7 +17,7 @@ from morvit_deploy.bundle.forms import TargetForm
 from morvit_deploy.bundle.manifest import MANIFEST, Manifest, Port, Source, describe_files
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.errors import ParityError, PrecisionError, StructureError, listed
+from morvit_deploy.errors import ConfigError, ParityError, PrecisionError, StructureError, listed
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import bundle_files, find_target, open_runner
 from morvit_deploy.files import Place, check_free, check_outside, make_readable, new_folder
@@ -151,6 +151,7 @@ class Exporter(ABC):
         tell("loading the checkpoint")
         model, sha256 = load_with_fingerprint(request.checkpoint)
         model = _merged(model, request)
+        _check_tokens(model, request)
         source, before = None, recorded_gap(model)
         if request.reference is not None:
             tell("comparing with the source's own outputs")
@@ -162,7 +163,8 @@ class Exporter(ABC):
         let_through = ruin_of(recorded, allow_worse=request.allow_worse, remedy=CALIBRATE)
         tell("unrolling")
         self.check(request, model, plan)
-        graphs = build_graphs(request.form, model, plan, self.options(request, with_depth=request.with_depth))
+        options = replace(self.options(request, with_depth=request.with_depth), output=request.output)
+        graphs = build_graphs(request.form, model, plan, options)
         with new_folder(request.out, **place) as folder:
             tell(f"writing {request.target}")
             written = self.write(graphs, plan, request, folder, tell)
@@ -223,6 +225,7 @@ class Exporter(ABC):
             batch=request.batch,
             input=request.input,
             unformed_keys=True,
+            output=request.output,
             config=config,
             plan=plan,
             preprocess=config.preprocess,
@@ -262,6 +265,15 @@ class Exporter(ABC):
         if not (verification.passed or verification.only_gate_missed):
             raise ParityError(f"no bundle was written: {verification.failure}")
         return verification
+
+
+def _check_tokens(model: MoRViT, request: Request) -> None:
+    """Raise ConfigError where all patch tokens are wanted, and some of them end before the last layer."""
+    if request.output == "tokens" and model.config.record.reduces:
+        raise ConfigError(
+            f"output: got 'tokens' with routing {model.config.routing!r}, whose last layers hold fewer tokens than "
+            "the image has patches; expected 'logits' or 'features'"
+        )
 
 
 def _merged(model: MoRViT, request: Request) -> MoRViT:
@@ -310,12 +322,12 @@ def _lowering_of(
 
 def plain_ports(config: Config, request: Request) -> tuple[tuple[Port], tuple[Port]]:
     """Inputs and outputs of a graph that takes the image as requested and returns logits."""
-    size, batch = config.image_size, "batch" if request.batch == "dynamic" else request.batch
+    shape, batch = config.image_shape, "batch" if request.batch == "dynamic" else request.batch
     pixels = request.input == "uint8"
     image = Port(
         name="image",
         dtype="uint8" if pixels else "float32",
-        shape=(batch, size, size, 3) if pixels else (batch, 3, size, size),
+        shape=(batch, *shape, config.in_channels) if pixels else (batch, config.in_channels, *shape),
     )
     return (image,), (Port(name="logits", dtype="float32", shape=(batch, config.num_classes)),)
 

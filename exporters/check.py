@@ -11,7 +11,7 @@ import numpy as np
 
 from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.bundle.pixels import synthetic_for
 from morvit_deploy.bundle.session import Session, warnings_here
 from morvit_deploy.errors import BundleError, MissingExtraError
 from morvit_deploy.exporters.targets import open_runner
@@ -77,11 +77,11 @@ def check_bundle(bundle: str | Path, *, threads: int | None = None) -> BundleChe
 
 def _run(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, str]:
     with Session(folder, manifest, open_runner(folder, manifest, threads=threads)) as session:
-        logits = session.logits(synthetic_images(IMAGES, manifest.config.image_size))
+        answer = session.answer(synthetic_for(manifest.config, IMAGES))
         runtime = session.runner.runtime
-    if not np.isfinite(logits).all():
-        raise BundleError(f"{folder} returns logits that are not finite; export it again")
+    if not np.isfinite(answer).all():
+        raise BundleError(f"{folder} returns {manifest.output} that are not finite; export it again")
     return {
         "graphs": f"loaded by {runtime}; inputs and outputs as listed",
-        "run": f"finite logits for {IMAGES} synthetic images",
+        "run": f"finite {manifest.output} for {IMAGES} synthetic images",
     }

@@ -72,6 +72,11 @@ class TargetOptions:
         return True
 
     @property
+    def any_output(self) -> bool:
+        """Are they judged without classes, so that a graph may return features?"""
+        return True
+
+    @property
     def remedy(self) -> str:
         """What to do if these options make a bundle miss its gate; "" if they do not."""
         return ""

@@ -22,7 +22,7 @@ from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
 from morvit_deploy.exporters.targets import issue_warnings, open_session
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.heads import SIGMOID
+from morvit_deploy.model.heads import PLAIN, SIGMOID
 from morvit_deploy.report import Picture, Report, Shown, numbered
 
 DRAWN = 8  # pictures of an overview
@@ -44,16 +44,20 @@ class Prediction(Shown):
     manifest: Manifest = field(compare=False)
     upscale: bool = False  # were smaller images enlarged?
     exif: bool = False  # was it turned by its EXIF orientation?
+    # what a bundle exported with output features (dim,) or tokens (N, dim) returned, instead of logits and classes
+    features: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class; of a head without activation, the one of the largest output."""
+        if not self.top:
+            raise TargetError(f"the bundle returns {self.manifest.output}, not classes: read `features`")
         return self.top[0].label
 
     @property
     def probability(self) -> float:
         """Of that class."""
-        return self.top[0].probability
+        return self.top[0].probability if self.label else 0.0
 
     @property
     def present(self) -> tuple[Guess, ...]:
@@ -77,7 +81,8 @@ class Prediction(Shown):
         return read_image(self.image, self.manifest.preprocess, size, **how)
 
     def __repr__(self) -> str:
-        classes = ", ".join(f"{guess.label!r} {guess.probability:.1%}" for guess in self.present)
+        how = ".4g" if self._has_values else ".1%"
+        classes = ", ".join(f"{guess.label!r} {guess.probability:{how}}" for guess in self.present)
         return f"Prediction({str(self.image)!r}, {classes or 'no class'}, bucket {self.bucket!r})"
 
     def depth_map(self) -> bytes:
@@ -90,18 +95,33 @@ class Prediction(Shown):
     def report(self) -> Report:
         """The classes, and the depth map where there is one."""
         parts: list[Any] = [prediction_table([self.as_dict()])]
+        if self.features is not None:
+            return Report("Prediction", parts, f"{self.manifest.output} of {self.image.name}.")
         if self.depth is not None:
             parts.append(Picture("Depth map", Path("depth.png"), content=self.depth_map()))
         return Report("Prediction", parts, f"{self.image.name} is {self.label}.")
 
     def as_dict(self) -> dict[str, Any]:
         """As `predict --json` prints it; with a sigmoid head, `present` lists every class above one half."""
+        if self.features is not None:
+            shape = list(self.features.shape)
+            return {
+                "image": str(self.image),
+                "bucket": self.bucket,
+                "output": self.manifest.output,
+                "shape": shape,
+            }
         present = {"present": [asdict(guess) for guess in self.present]} if self._is_sigmoid else {}
         return {
             "image": str(self.image),
             "bucket": self.bucket,
-            "top": [asdict(guess) for guess in self.top],
+            "top": [_valued(guess) if self._has_values else asdict(guess) for guess in self.top],
         } | present
+
+    @property
+    def _has_values(self) -> bool:
+        """Whether the head has no activation, so that its outputs are no probabilities."""
+        return self.manifest.config.head_activation == PLAIN
 
     @property
     def _is_sigmoid(self) -> bool:
@@ -111,6 +131,11 @@ class Prediction(Shown):
         if self.depth is None:
             raise TargetError("the bundle returns no depth; export it again with with_depth=True")
         return self.depth
+
+
+def _valued(guess: Guess) -> dict[str, Any]:
+    """An output of a head without activation."""
+    return {"index": guess.index, "label": guess.label, "value": guess.probability}
 
 
 @dataclass(frozen=True)
@@ -154,7 +179,8 @@ def predict(
     """Classify pictures with a bundle, or with one that is open already; no PyTorch is loaded.
 
     `images` is a file or a folder, or several of them. Each prediction has the `top` most probable classes, the
-    logits, the bucket that ran it and, of a bundle exported with `with_depth`, the depth of each patch token.
+    logits, the bucket that ran it and, of a bundle exported with `with_depth`, the depth of each patch token. Of a
+    bundle exported with output features or tokens, it has `features` instead of classes and logits.
     With `exif`, pictures are turned by their EXIF orientation.
 
     Raises BundleError, TargetError, and ImageError where no image can be read. If only some have no prediction, the
@@ -243,10 +269,13 @@ def _answer(
         bucket = session.bucket_of(outputs, row)
     except AnswerError as error:
         return Failure(path, AnswerError(f"{path}: {error}"))
-    logits = outputs["logits"][row]
+    name = session.manifest.output
+    answer = outputs[name][row]
+    logits = answer if name == "logits" else np.empty(0, dtype=np.float32)
+    features = None if name == "logits" else answer
     depth = outputs["depth"][row] if "depth" in outputs else None
     guesses = tuple(session.guesses(logits, top))
-    return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif)
+    return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif, features)
 
 
 def _overview(predictions: list[Prediction]) -> bytes:

@@ -19,6 +19,7 @@ from morvit_deploy.model.choices import (
     Input,
     Int8Flavor,
     Method,
+    Output,
     Precision,
     Variant,
 )
@@ -82,6 +83,14 @@ class Request:
         ),
     ] = "uint8"
     with_depth: Annotated[bool, Help("Also return each token's depth.")] = False
+    output: Annotated[
+        Output,
+        Help(
+            "What it returns. logits: of the classes; features: the vector that the head reads; tokens: the state of "
+            "every patch after the last layer.",
+            show_default=True,
+        ),
+    ] = "logits"
     form: Annotated[
         Variant, Help("unrolled, or one of two baselines to measure against.", show_default=True)
     ] = "unrolled"
@@ -172,6 +181,7 @@ class Request:
             raise ConfigError(f"precision: got {self.precision!r}; {self._target.why_not_in(self.precision)}")
         self.options.check(self)
         self._check_precision()
+        self._check_output()
 
     @property
     def merges(self) -> bool:
@@ -209,6 +219,23 @@ class Request:
             )
         if self.proportional_attention and not self.merges:
             raise ConfigError("proportional_attention: no tokens merge; give merge or merge_to, too")
+
+    def _check_output(self) -> None:
+        """ConfigError for an output that the form, the precision or the target does not support."""
+        if self.output == "logits":
+            return
+        if self.form != "unrolled":
+            raise ConfigError(f"output: got {self.output!r} in form {self.form!r}; baselines return logits")
+        if PRECISIONS[self.precision].ranges or not self.options.any_output:
+            what = self.precision if PRECISIONS[self.precision].ranges else "with these options"
+            raise ConfigError(
+                f"output: got {self.output!r} {what}, which is judged by its classes; expected logits, or fp32 or "
+                "fp16"
+            )
+        if self.output not in self._target.outputs:
+            raise ConfigError(
+                f"output: got {self.output!r}, and target {self.target!r} returns {' or '.join(self._target.outputs)}"
+            )
 
     def _check_precision(self) -> None:
         record = PRECISIONS[self.precision]

@@ -26,7 +26,7 @@ from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.machine.dependencies import installed, within
 from morvit_deploy.machine.extras import names_extra, require
-from morvit_deploy.model.choices import PRECISIONS, Dispatch, Int8Flavor, Precision
+from morvit_deploy.model.choices import PRECISIONS, Dispatch, Int8Flavor, Output, Precision
 from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Target:
     why_not: Mapping[str, str] = field(default_factory=dict)
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)  # below fp32, by precision
     dispatches: tuple[Dispatch, ...] = ("graph", "host")  # who can choose between buckets; first: default
+    outputs: tuple[Output, ...] = ("logits",)  # what its graphs may return
     calibrates: bool = False  # are the user's images used for ranges or overflows below fp32?
     int8_flavor: Int8Flavor = "cpu"  # unless another is asked for
     integers: tuple[str, str] = ("uint8", "bool")  # dtypes of the outputs `depth` and `overflow`

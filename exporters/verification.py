@@ -143,4 +143,4 @@ def _differences(bundled: Config, own: Config) -> list[str]:
 def options_of(exporter: Exporter, manifest: Manifest) -> Options:
     """The options of the static graphs that a bundle was written from."""
     options = exporter.options(manifest, with_depth=any(port.name == "depth" for port in manifest.outputs))
-    return replace(options, unformed_keys=manifest.unformed_keys)
+    return replace(options, unformed_keys=manifest.unformed_keys, output=manifest.output)

@@ -172,7 +172,7 @@ def _is_last(config: Config, task: Task) -> bool:
 
 def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
     """Read a unit; images that cannot be read are recorded as bad."""
-    size = folder.config.image_size
+    shape = (*folder.config.image_shape, folder.config.in_channels)
     pixels, labels, digest, bad = [], [], 0, []
     for entry in entries:
         name = _name(folder, entry)
@@ -185,7 +185,7 @@ def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
         labels.append(NO_LABEL if entry.label is None else entry.label)
         own = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=8)
         digest += int.from_bytes(own.digest(), "big")
-    stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), dtype=np.uint8)
+    stacked = np.stack(pixels) if pixels else np.empty((0, *shape), dtype=np.uint8)
     return Unit(len(entries), stacked, np.array(labels, dtype=np.int64), digest, bad)
 
 

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.functions.names import plain_name
-from morvit_deploy.exporters.functions.tracing import IMAGE, Outputs
+from morvit_deploy.exporters.functions.tracing import ANSWERS, IMAGE, Outputs
 from morvit_deploy.graph.pieces import Named
 
 PIXEL_SCALE = 2.0**-8  # of raw pixels: exact in fp16, and what a convolutional stem takes
@@ -72,8 +72,8 @@ class Program:
 
     def _input(self, name: str, value: Tensor) -> Tensor:
         if name == IMAGE and self._pixels:
-            height, width = value.shape[-2:]
-            return torch.zeros(1, height, width, 3, dtype=torch.uint8)
+            channels, height, width = value.shape[-3:]
+            return torch.zeros(1, height, width, channels, dtype=torch.uint8)
         half = self._half and name != IMAGE and value.is_floating_point()
         return value.to(HALF) if half else value
 
@@ -124,7 +124,7 @@ class _Adapted(Outputs):
             scaled = image.permute(0, 3, 1, 2).to(HALF if self._half else torch.float32) * PIXEL_SCALE
             inputs = (scaled,)
         out = super().named(*inputs)
-        return out | {"logits": out["logits"].float()} if "logits" in out else out
+        return out | {name: out[name].float() for name in ANSWERS if name in out}
 
 
 def refused(where: str, error: Exception, program: ExportedProgram | None = None) -> TargetError:

@@ -17,7 +17,7 @@ from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.coreai.printed.probes import Digests, find_values
 from morvit_deploy.exporters.coreai.printed.program import ProgramText, read_program
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
-from morvit_deploy.exporters.kit.accompany import accompany
+from morvit_deploy.exporters.kit.accompany import accompany, lacks
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options, style_of
 from morvit_deploy.graph.unroll import StaticMoRViT
@@ -62,11 +62,11 @@ class CoreaiExporter(Exporter):
         probing = converted(parts, request.precision, pixels=pixels, probing=True)
         self._has_written = True
         inside = find_values(Digests(read_program(asset)), Digests(ProgramText(probing.text)), probing.probes)
-        remarks: tuple[str, ...] = ()
+        remarks = tuple(filter(None, [lacks(next(iter(graphs.values())).config, request.output)]))
         if options.weights != "float":
             tell(f"compressing weights to {options.weights}")
             compressed = compress(asset, options.weights, next(iter(graphs.values())), inside)
-            inside, remarks = compressed.inside, compressed.remarks
+            inside, remarks = compressed.inside, (*remarks, *compressed.remarks)
         return Written(
             files=sorted(path.relative_to(folder).as_posix() for path in asset.rglob("*") if path.is_file()),
             inputs=(ports.inputs[IMAGE],),

@@ -30,6 +30,7 @@ TARGET = Target(
     devices=("cpu",),
     options=CoreaiOptions,
     form="morvit_deploy.exporters.coreai.form:CoreaiForm",
+    outputs=("logits", "features", "tokens"),
     precisions=("fp32", "fp16"),
     why_not={
         "int8": "a Core AI asset computes in fp16 or fp32 and can store int8: weights='int8'",

@@ -20,11 +20,14 @@ from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.coreml.mlpackage.save import complete, save_package
 from morvit_deploy.exporters.coreml.sdk.load import coremltools
 from morvit_deploy.exporters.functions.tracing import IMAGE, Ports, functions, probe_names
-from morvit_deploy.exporters.kit.accompany import accompany
+from morvit_deploy.exporters.kit.accompany import accompany, lacks
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.checkpoint import fingerprint
+from morvit_deploy.model.choices import Output
+from morvit_deploy.model.config import Config
+from morvit_deploy.model.heads import PLAIN
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT
@@ -38,6 +41,11 @@ class CoremlExporter(Exporter):
     def check(self, request: Request, model: MoRViT, plan: Plan) -> None:
         options = CoremlOptions.of(request)
         coremltools()
+        if request.input == "uint8" and model.config.in_channels not in (1, 3):
+            raise ConfigError(
+                f"input: got 'uint8' and images of {model.config.in_channels} channels; Core ML's pictures are gray "
+                "or RGB: export with input 'float' (--input float)"
+            )
         if plan.adaptive and options.ios < SEVERAL_FUNCTIONS:
             raise ConfigError(
                 f"ios: got {options.ios}, and a plan with {len(plan.buckets)} buckets; a package of several "
@@ -45,14 +53,18 @@ class CoremlExporter(Exporter):
                 "one bucket"
             )
         labels = model.config.labels
-        if not _classifies(options, labels, plan):
+        if not _classifies(options, model.config, plan, request.output):
             if options.classifier:
                 why = "the plan has several buckets" if plan.adaptive else "the checkpoint has no labels"
                 if labels is not None and len(labels) == 1:
                     why = "the only class is always the most probable one"
+                if request.output != "logits":
+                    why = f"the output is {request.output}"
+                if model.config.head_activation == PLAIN:
+                    why = "head_activation is none, so there are no probabilities"
                 raise ConfigError(f"classifier: {why}, so no function can return a class; leave it out")
             return
-        doubled = [name for name, times in Counter(labels).items() if times > 1]
+        doubled = [name for name, times in Counter(labels or ()).items() if times > 1]
         if doubled:
             raise ConfigError(
                 f"labels: {', '.join(map(repr, doubled))} name more than one class each, and Core ML returns "
@@ -73,7 +85,7 @@ class CoremlExporter(Exporter):
         self, graphs: dict[str, StaticMoRViT], plan: Plan, request: Request, folder: Path, tell: Tell
     ) -> Written:
         options, config = CoremlOptions.of(request), next(iter(graphs.values())).config
-        labels = config.labels if _classifies(options, config.labels, plan) else None
+        labels = config.labels if _classifies(options, config, plan, request.output) else None
         head = None if labels is None else config.head_activation
         wanted = Wanted(options.ios, request.precision, request.input == "uint8", head)
         models: dict[str, Any] = {}
@@ -119,6 +131,7 @@ class CoremlExporter(Exporter):
             probes=tuple(probes),
             lowering=None if request.exact else Lowering(),
             form=form,
+            remarks=tuple(filter(None, [lacks(config, request.output)])),
         )
 
     def accompany(
@@ -131,7 +144,7 @@ class CoremlExporter(Exporter):
         return coreml_proof.prove(folder, manifest, graphs).as_dict()
 
 
-def _classifies(options: CoremlOptions, labels: tuple[str, ...] | None, plan: Plan) -> bool:
+def _classifies(options: CoremlOptions, config: Config, plan: Plan, output: Output) -> bool:
     """Does the package return a class? If it has one function, and several classes that have names."""
-    named = labels is not None and len(labels) > 1
-    return options.classifier is not False and named and not plan.adaptive
+    named = config.labels is not None and len(config.labels) > 1 and config.head_activation != PLAIN
+    return options.classifier is not False and named and not plan.adaptive and output == "logits"

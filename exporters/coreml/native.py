@@ -54,7 +54,8 @@ def _model(package: Path, function: str | None) -> Model:
 
 def picture(pixels: Array) -> Image.Image:
     """(1, 3, height, width) pixel values as the image that Core ML takes."""
-    return Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8))
+    picture = pixels[0].transpose(1, 2, 0).astype(np.uint8)
+    return Image.fromarray(picture if picture.shape[2] > 1 else picture[..., 0])
 
 
 def expose(package: Path, function: str, values: list[str]) -> Path:

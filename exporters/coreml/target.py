@@ -32,6 +32,7 @@ TARGET = Target(
     options=CoremlOptions,
     form="morvit_deploy.exporters.coreml.contract.form:CoremlForm",
     precision="fp16",
+    outputs=("logits", "features", "tokens"),
     precisions=("fp32", "fp16"),
     why_not={
         "int8": "a Core ML package computes in fp16 or fp32 and can store int8: weights='int8'",

@@ -24,7 +24,13 @@ def mac_violations(found: Macs, graph: StaticMoRViT, plan: Plan) -> list[str]:
     """A bucket's MACs are the plan's, and selection takes as many as one-hot rows need."""
     violations = []
     unformed = graph.options.unformed_keys
-    expected = schedule_macs(graph.config, graph.capacity, routed=graph.routed, unformed_keys=unformed)
+    expected = schedule_macs(
+        graph.config,
+        graph.capacity,
+        routed=graph.routed,
+        unformed_keys=unformed,
+        output=graph.options.output,
+    )
     if found.products != expected:
         violations.append(f"the graph does {found.products:,} MACs an image, the plan says {expected:,}")
     selecting = _selection_macs(graph, plan)
@@ -38,4 +44,11 @@ def _selection_macs(graph: StaticMoRViT, plan: Plan) -> int:
     if not graph.options.style.one_hot:
         return 0
     with_depth = graph.options.with_depth
-    return selection_macs(graph.config, graph.capacity, plan.thresholds, with_depth, sorts=graph.sorts)
+    return selection_macs(
+        graph.config,
+        graph.capacity,
+        plan.thresholds,
+        with_depth,
+        sorts=graph.sorts,
+        output=graph.options.output,
+    )

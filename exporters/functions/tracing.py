@@ -18,6 +18,7 @@ from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
 
 IMAGE = "image"
+ANSWERS = ("logits", "features", "tokens")  # what a bundle returns, in float32
 COUNTED = ("bucket", "depth", "overflow")  # whole numbers, whatever they are computed in
 
 
@@ -85,11 +86,11 @@ class Ports:
         return tuple(port for name, port in self.outputs.items() if name not in RESULTS)
 
     def _port(self, name: str, value: Tensor) -> Port:
-        """A function's input or output as an app sees it; an image is RGB pixels (1, height, width, 3)."""
+        """A function's input or output as an app sees it; an image is pixels (1, height, width, channels)."""
         if name == IMAGE and self.request.input == "uint8":
-            height, width = value.shape[-2:]
-            return Port(name=name, dtype="uint8", shape=(1, height, width, 3))
-        half = self.request.precision == "fp16" and name not in (IMAGE, "logits")
+            channels, height, width = value.shape[-3:]
+            return Port(name=name, dtype="uint8", shape=(1, height, width, channels))
+        half = self.request.precision == "fp16" and name not in (IMAGE, *ANSWERS)
         dtype = "int32" if is_whole(name, value) else "float16" if half else "float32"
         return Port(name=name, dtype=dtype, shape=tuple(value.shape))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels, synthetic_images
+from morvit_deploy.bundle.pixels import Pixels, synthetic_for
 from morvit_deploy.exporters.functions.devices import TOLERANCE
 from morvit_deploy.exporters.kit.write import Golden
 from morvit_deploy.model.reference import MoRViT
@@ -29,7 +29,7 @@ def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, written_
     With compressed weights the file is another model than the checkpoint: the phone must repeat `written_logits`.
     """
     config, plan = manifest.config, manifest.plan
-    pixels = synthetic_images(CANDIDATES, config.image_size) if images is None else images[:CANDIDATES]
+    pixels = synthetic_for(config, CANDIDATES) if images is None else images[:CANDIDATES]
     reference = copy.deepcopy(model).double()
     own = plan.buckets[0].capacity if plan.mode == "topk" and config.capacity is not None else None
     with fitting_threads(config):

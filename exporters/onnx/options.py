@@ -29,6 +29,10 @@ class OnnxOptions(TargetOptions):
         return not self.fast_tail
 
     @property
+    def any_output(self) -> bool:
+        return not self.fast_tail
+
+    @property
     def remedy(self) -> str:
         return "an export without --fast-tail keeps every decision" if self.fast_tail else ""
 

@@ -111,6 +111,7 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
             options.frozen_keys,
             graph.routed,
             options.unformed_keys,
+            output=options.output,
             scatters=manifest.form == "gather_scatter",
         )
     )

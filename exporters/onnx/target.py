@@ -21,6 +21,7 @@ TARGET = Target(
     required="morvit_deploy.exporters.onnx.releases:required",
     board_files="morvit_deploy.exporters.onnx.board:board_files",
     devices=("cpu", "cuda", "jetson", "ssh", "browser"),
+    outputs=("logits", "features", "tokens"),
     precisions=("fp32", "fp16", "int8", "w8", "w4"),
     calibrates=True,
     synonyms=("onnxruntime", "ort", "onnx-runtime"),

@@ -32,6 +32,7 @@ TARGET = Target(
     options=TrtOptions,
     form="morvit_deploy.exporters.trt.form:TrtForm",
     precision="fp16",
+    outputs=("logits", "features", "tokens"),
     precisions=("fp32", "fp16", "int8", "bf16"),
     calibrates=True,
     made_later=(f"{BUILD}/engines.json", f"{BUILD}/{TIMING_CACHE}", f"{BUILD}/*.engine"),

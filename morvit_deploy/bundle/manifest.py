@@ -23,9 +23,10 @@ from morvit_deploy.bundle.formats import FORMAT, upgraded
 from morvit_deploy.bundle.forms import TargetForm, read_form
 from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
-from morvit_deploy.model.choices import Dispatch, Input, Precision, Variant
+from morvit_deploy.model.choices import Dispatch, Input, Output, Precision, Variant
 from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
 from morvit_deploy.model.gates import Gate
+from morvit_deploy.model.heads import UNDECIDED
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.report import numbered, size
@@ -79,6 +80,7 @@ class Manifest(Strict):
     input: Input
     # whether the last block's K and V are never formed (rewrite 6) where that costs less; older bundles form them
     unformed_keys: bool = False
+    output: Output = "logits"  # what the graph returns, and the name of its output
     config: Config
     plan: Plan
     preprocess: Preprocess
@@ -122,8 +124,8 @@ class Manifest(Strict):
             problems += [f"plan.{problem}" for problem in plan_problems(self.plan, self.config)]
         if self.plan.checkpoint not in (None, self.checkpoint.sha256):
             problems.append("plan.checkpoint: differs from checkpoint.sha256")
-        side = self.config.image_size
-        nhwc, nchw = ("uint8", (side, side, 3)), ("float32", (3, side, side))
+        shape, channels = self.config.image_shape, self.config.in_channels
+        nhwc, nchw = ("uint8", (*shape, channels)), ("float32", (channels, *shape))
         wanted = nhwc if self.input == "uint8" else nchw
         for port in self.inputs:
             if (
@@ -139,12 +141,14 @@ class Manifest(Strict):
         whole, truth = target.integers
         outputs: dict[str, tuple[str | int, ...]] = {
             "logits": ("float32", self.config.num_classes),
+            "features": ("float32", self.config.embed_dim),
+            "tokens": ("float32", self.config.num_patches, self.config.embed_dim),
             "depth": (whole, self.config.num_patches),
             "bucket": ("int32",),
             "overflow": (truth,),
         }
         names = {port.name for port in self.outputs}
-        needed = {"logits", "bucket"} if self.plan.adaptive else {"logits"}
+        needed = {self.output, "bucket"} if self.plan.adaptive else {self.output}
         problems += [f"outputs: {name} is missing" for name in sorted(needed - names)]
         if self.form != "unrolled" and self.plan.adaptive:
             problems.append(f"form: {self.form!r} with {len(self.plan.buckets)} buckets in the plan")
@@ -169,6 +173,7 @@ class Manifest(Strict):
         """What a bundle is, in a few words: `target='onnx', fp32, 3 buckets`."""
         batch = "" if self.batch == 1 else f", batch {self.batch}"
         form = "" if self.form == "unrolled" else f", form {self.form}"
+        form += "" if self.output == "logits" else f", output {self.output}"
         buckets = numbered(len(self.plan.buckets), "bucket")
         return f"target={self.target!r}, {self.precision}, {buckets}{batch}{form}"
 
@@ -176,6 +181,11 @@ class Manifest(Strict):
         return f"Manifest({self.described}, {size(sum(file.bytes for file in self.files))})"
 
     __str__ = __repr__
+
+    @property
+    def head(self) -> str:
+        """The activation of the head, which decides what classes an output stands for; features stand for none."""
+        return self.config.head_activation if self.output == "logits" else UNDECIDED
 
     @property
     def exact(self) -> bool:

@@ -1,4 +1,4 @@
-"""Opens a picture file as RGB, from the formats that Pillow decodes itself. Pillow only."""
+"""Opens a picture file as gray, RGB or RGBA, from the formats that Pillow decodes itself. Pillow only."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _UNDECODABLE = (
 )  # raised by Pillow's decoders for damaged files
 
 
-def open_picture(path: Path, *, exif: bool = False) -> Image.Image:
-    """The picture as RGB, of an animation the first frame; with `exif`, turned as its EXIF orientation says.
+def open_picture(path: Path, *, mode: str = "RGB", exif: bool = False) -> Image.Image:
+    """The picture in a mode (L, RGB, RGBA), of an animation the first frame; with `exif`, turned upright.
 
     ImageError when it is no regular file, of no known format, damaged, cut off, or has no 8 bits a channel.
     """
@@ -58,8 +58,8 @@ def open_picture(path: Path, *, exif: bool = False) -> Image.Image:
         raise ImageError(
             f"{path} has mode {image.mode!r} (no RGB meaning, or not 8 bits a channel); convert it to 8-bit RGB"
         )
-    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
-    return rgb
+    converted: Image.Image = image if image.mode == mode else image.convert(mode)
+    return converted
 
 
 def is_turned(path: Path) -> bool:

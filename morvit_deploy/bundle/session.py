@@ -20,7 +20,7 @@ from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetErr
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IntegerKernels
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import SIGMOID, probabilities
+from morvit_deploy.model.heads import SOFTMAX, probabilities
 from morvit_deploy.model.precision import Lowering
 
 OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`); below fp32, export it in fp32"
@@ -42,7 +42,7 @@ class Guess:
 
     index: int
     label: str
-    probability: float
+    probability: float  # of a head of activation none, which has no probabilities, the logit
 
 
 class Session:
@@ -66,25 +66,22 @@ class Session:
         self.runner.close()
 
     def read(self, path: str | Path, *, upscale: bool = False, exif: bool = False) -> Pixels:
-        """A picture file as the pixels this bundle takes, uint8 (height, width, 3)."""
+        """A picture file as the pixels this bundle takes, uint8 (height, width, channels)."""
         size = self.manifest.config.image_size
         return read_image(path, self.manifest.preprocess, size, upscale=upscale, exif=exif)
 
     def run(self, pixels: Pixels) -> Arrays:
-        """uint8 (n, height, width, 3), any n, to every output of the graph, n rows each.
+        """uint8 (n, height, width, channels), any n, to every output of the graph, n rows each.
 
         A bundle of fixed batch runs its batch at a time; the last one is padded and the padding cut off. Raises
         ImageError for other pixels, TargetError when the runtime fails.
         """
-        size = self.manifest.config.image_size
-        if (
-            pixels.dtype != np.uint8
-            or pixels.ndim != 4
-            or pixels.shape[1:] != (size, size, 3)
-            or not len(pixels)
-        ):
+        config = self.manifest.config
+        shape = (*config.image_shape, config.in_channels)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape or not len(pixels):
+            expected = ", ".join(map(str, shape))
             raise ImageError(
-                f"got pixels {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, {size}, {size}, 3], n > 0"
+                f"got pixels {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, {expected}], n > 0"
             )
         try:
             return running.run_in_batches(self.runner, pixels, self.manifest.batch, self.feed)
@@ -101,11 +98,23 @@ class Session:
         return pixels if self.manifest.input == "uint8" else normalise(pixels, self.manifest.preprocess)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
-        """float32 (n, classes); AnswerError if one is NaN or infinite."""
+        """float32 (n, classes); AnswerError if one is NaN or infinite, TargetError for a bundle of features."""
+        if self.manifest.output != "logits":
+            raise TargetError(
+                f"{self.folder} returns {self.manifest.output}, not logits; export the checkpoint with output "
+                "'logits'"
+            )
+        return self.answer(pixels)
+
+    def answer(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The bundle's main output, float32: logits, features (n, dim) or tokens (n, N, dim).
+
+        AnswerError if a number is NaN or infinite.
+        """
         outputs = self.run(pixels)
         for row in range(len(pixels)):
             self.check_answer(outputs, row)
-        return outputs["logits"]
+        return outputs[self.manifest.output]
 
     def bucket_of(self, outputs: Arrays, row: int) -> str:
         """Name of the bucket that ran an image; AnswerError for a number that is none."""
@@ -118,9 +127,10 @@ class Session:
         return buckets[number].name
 
     def check_answer(self, outputs: Arrays, row: int) -> None:
-        """AnswerError if an image's logits are not finite."""
-        where = f"logits in bucket {self.bucket_of(outputs, row)!r}, run by {self._runtime}"
-        check_finite(outputs["logits"][row], where, OVERFLOWING)
+        """AnswerError if an image's logits, or features, are not finite."""
+        name = self.manifest.output
+        where = f"{name} in bucket {self.bucket_of(outputs, row)!r}, run by {self._runtime}"
+        check_finite(outputs[name][row], where, OVERFLOWING)
 
     @property
     def _runtime(self) -> str:
@@ -154,7 +164,7 @@ def warnings_here(manifest: Manifest) -> tuple[str, ...]:
 
 def head_warnings(config: Config) -> tuple[str, ...]:
     """A sentence for a softmax of one logit, which is always 1; none for other heads."""
-    if config.num_classes > 1 or config.head_activation == SIGMOID:
+    if config.num_classes > 1 or config.head_activation != SOFTMAX:
         return ()
     return (
         "the head has one logit, and its softmax is 100 % for every image; if the checkpoint is a binary classifier, "

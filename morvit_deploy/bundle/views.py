@@ -12,7 +12,15 @@ APART = "each class has its own probability (sigmoid): they do not sum to 100 %"
 
 
 def prediction_table(predictions: list[dict[str, Any]], *, with_logits: bool = False) -> Table:
-    """The most probable classes of each image; of a sigmoid head, first those above one half."""
+    """The most probable classes of each image; of a sigmoid head, first those above one half.
+
+    Of a head without activation, the largest outputs.
+    """
+    if any("shape" in one for one in predictions):
+        rows = [(one["image"], one["bucket"], "×".join(map(str, one["shape"]))) for one in predictions]
+        return Table("Predictions", ("image", "bucket", predictions[0]["output"]), rows)
+    if any("value" in guess for one in predictions for guess in one["top"]):
+        return _table(predictions, ("largest", "value", "next"), _of_values, with_logits, numeric=(3,))
     if any("present" in one for one in predictions):
         return _table(predictions, ("above 50 %", "next"), _of_sigmoid, with_logits, caption=APART)
     columns = ("class", "probability", "next")
@@ -37,6 +45,12 @@ def _table(
 def _of_softmax(one: dict[str, Any]) -> tuple[str, ...]:
     best, others = one["top"][0], one["top"][1:]
     return best["label"], share(best["probability"]), _listed(others)
+
+
+def _of_values(one: dict[str, Any]) -> tuple[str, ...]:
+    best, *others = one["top"]
+    rest = ", ".join(f"{guess['label']} {guess['value']:.4g}".replace(" ", HELD) for guess in others)
+    return best["label"], f"{best['value']:.4g}", rest
 
 
 def _of_sigmoid(one: dict[str, Any]) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ from morvit_deploy.cli.shared.pictures import say_listed
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_outside
+from morvit_deploy.files import check_files, check_outside, no_file, write_bytes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from morvit_deploy.bundle.session import Session
     from morvit_deploy.exporters.prediction import Failure, Prediction
 
@@ -35,6 +37,13 @@ class Shown(Group):
             "Folder for a picture of each image's token depths (needs a bundle exported --with-depth).", "DIR"
         ),
     ] = None
+    features: Annotated[
+        Path | None,
+        Help(
+            "File for what a bundle exported with --output features or tokens returns: a row for each image.",
+            "FILE.npy",
+        ),
+    ] = None
     upscale: Upscale = False
     exif: Exif = False
     threads: Threads = None
@@ -47,6 +56,7 @@ class Found:
     entries: list[dict[str, Any]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     drawn: list[Prediction] = field(default_factory=list)
+    features: list[NDArray[Any]] = field(default_factory=list)
 
 
 @command(
@@ -72,6 +82,8 @@ def predict(
     have no prediction, 2 when none could be read.
     """
     bundle, given = _split(paths)
+    if shown.features is not None:
+        check_files([shown.features] if shown.features.exists() else [], force=False, replaces=no_file)
     if shown.depth_map is not None:
         for path in given:
             check_outside(shown.depth_map, path)
@@ -87,12 +99,15 @@ def predict(
             has_depth = any(port.name == "depth" for port in session.manifest.outputs)
             if shown.depth_map is not None and not has_depth:
                 raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")
+            _check_output(bundle, session.manifest.output, shown)
             found = _run(session, images, shown, tell, progress)
         if not found.entries:
             raise why_incomplete(found.failures)
         if shown.depth_map is not None:
             tell("drawing depth maps")
             warning = _draw(shown.depth_map, found, session)
+        if shown.features is not None:
+            _write(shown.features, found)
     if find_target(session.manifest.target).names_runtime:
         note(f"answered by {session.runner.runtime}")
     errors = [one.as_dict() for one in found.failures]
@@ -100,6 +115,8 @@ def predict(
     emit(Report("Predictions", [prediction_table(found.entries, with_logits=shown.logits)]), data, json)
     if shown.depth_map is not None:
         note(f"the depth maps are in {shown.depth_map}")
+    if shown.features is not None:
+        note(f"{len(found.features)} rows of {session.manifest.output} are in {shown.features}, as listed")
     warn([*session.warnings, *([warning] if warning else [])])
     if found.failures:
         warn(f"skipped: {one.error}" for one in found.failures)
@@ -123,8 +140,34 @@ def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progres
             logits = {"logits": [float(value) for value in one.logits]} if shown.logits else {}
             found.entries.append(one.as_dict() | logits)
             found.drawn += [one] if shown.depth_map is not None else []
+            found.features += [] if one.features is None else [one.features]
         progress((number + 1) / len(images))
     return found
+
+
+def _check_output(bundle: Path, output: str, shown: Shown) -> None:
+    """TargetError for options that do not fit what the bundle returns."""
+    if output == "logits" and shown.features is not None:
+        raise TargetError(
+            f"{bundle} returns logits; for features export it again with --output features or tokens"
+        )
+    if output != "logits" and shown.features is None:
+        raise TargetError(f"{bundle} returns {output}, not classes; give --features FILE.npy to write them")
+    if output != "logits" and (shown.logits or shown.depth_map is not None):
+        raise TargetError(
+            f"{bundle} returns {output}; --logits and --depth-map are for bundles that return logits"
+        )
+
+
+def _write(path: Path, found: Found) -> None:
+    """Write the features of all images to one .npy file, float32, a row for each entry."""
+    import io
+
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, np.stack(found.features), allow_pickle=False)
+    write_bytes(path, content.getvalue())
 
 
 def _draw(folder: Path, found: Found, session: Session) -> str:

@@ -18,10 +18,10 @@ from morvit_deploy.inspecting.depth_panels import (
     FAINT,
     INK,
     Scale,
+    grid_of,
     image,
     overlay,
     scale_of,
-    side_of,
     write,
 )
 from morvit_deploy.report import numbered, share, three_digits
@@ -96,7 +96,7 @@ def _draw_scenes(figure: Figure, run: ScenesRun, top: float) -> None:
         bucket = run.plan.buckets[scenes.bucket[i]].name + " again" * bool(scenes.overflow[i])
         write(figure, left, top + 0.07, numbered(int(scenes.objects[i]), "digit"), size=TEXT)
         image(figure, (left, upper, SIDE), scenes.pixels[i] / 255)
-        image(figure, (left, lower, SIDE), map_of, side_of(scenes.depth[i]))
+        image(figure, (left, lower, SIDE), map_of, grid_of(scenes.depth[i], scenes.pixels[i]))
         write(figure, left, lower - 0.2, f"bucket {bucket}", size=TEXT)
         write(figure, left, lower - 0.38, f"{run.gain.adaptive.macs[i] / 1e6:.2f} M MACs", size=SMALL)
     _depth_scale(figure, scale, lower - 0.66)

@@ -19,7 +19,9 @@ class Dense(StaticRouting):
             out["depth"] = torch.full(numbers.shape, self.config.num_recursions, dtype=torch.int32)
         for layer, name in enumerate(names, start=1):
             block = self.graph.block(name)
-            if layer == len(names) and self.options.cls_only:
+            if layer == len(names) and self.graph.cls_alone:
                 return cls_only(block, h, layout=self.layout)
             h = out[f"layer{layer}.state"] = block(h)
+        if self.graph.in_order:
+            return self.layout.first(self.layout.beyond(h, self.config.front), self.config.num_patches)
         return h

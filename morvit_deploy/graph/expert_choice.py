@@ -42,7 +42,11 @@ class ExpertChoice(StaticRouting):
             out["depth"] = self.depths(state)
         if state.overflow is not None:
             out["overflow"] = state.overflow
-        return self.last(state) if self.config.sharing == "middle_cycle" else state.h
+        if self.config.sharing == "middle_cycle":
+            h = self.last(state)
+        else:
+            h = self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
+        return self.in_own_order(h, state) if self.graph.in_order else h
 
     def counts(self, carried: Carried) -> Tensor:
         """Return how many tokens run the first routed step, from which the bucket is predicted."""
@@ -138,7 +142,7 @@ class ExpertChoice(StaticRouting):
         Returns the ranked scores, those of the held tokens first, None if no later operation reads them.
         """
         # the order of the leaving tokens is read, too
-        everyone = self._keeps_leavers() or self.options.with_depth
+        everyone = self._keeps_leavers() or self._numbered()
         ranked = self.layout.count(state.h) - 1 if everyone else capacity
         read = self._scores_read(step)
         values, order = self.selection.rank(scores, ranked, capacity if read else 0)
@@ -149,7 +153,7 @@ class ExpertChoice(StaticRouting):
     def _scores_read(self, step: int) -> bool:
         """Whether the scores of the held tokens are kept."""
         final, under, options = step == len(self.capacity) - 1, self.thresholds is not None, self.options
-        read = scores_read(self.config, final, under, options.with_depth, options.cls_only)
+        read = scores_read(self.config, final, under, options.with_depth, self.graph.cls_alone)
         return read or not self.selection.frugal
 
     def _set_aside(self, order: Tensor, capacity: int, state: TokenState) -> None:
@@ -157,7 +161,7 @@ class ExpertChoice(StaticRouting):
         state.h, leavers = self.selection.partition(state.h, order, capacity, self._keeps_leavers())
         if leavers is not None:
             state.left.append(leavers)
-        if self.options.with_depth:
+        if self._numbered():
             numbers = self.selection.numbers(state.held, order)
             state.held = numbers[..., :capacity]
             state.gone.append(numbers[..., capacity:])
@@ -166,16 +170,21 @@ class ExpertChoice(StaticRouting):
                 state.ran = ran[..., :capacity]
                 state.gone_ran.append(ran[..., capacity:])
 
+    def _numbered(self) -> bool:
+        """Whether the numbers of tokens are read later."""
+        return self.options.with_depth or self.graph.in_order
+
     def _keeps_leavers(self) -> bool:
-        """Whether the states of tokens that leave are read later, by a last block or as keys."""
-        return self.config.sharing == "middle_cycle" or self.config.attention_scope == "all"
+        """Whether the states of tokens that leave are read later, by a last block, as keys or by the head."""
+        read = self.config.sharing == "middle_cycle" or self.config.attention_scope == "all"
+        return read or self.graph.reads_all
 
     def _gated_step(self, step: int, state: TokenState, z: Tensor | None) -> Tensor:
         """Apply the cycle to the held tokens, then the gate; to CLS alone if no other state is read later."""
         after = state.h
         for i in range(self.config.cycle_depth):
             final = step == len(self.capacity) - 1 and i == self.config.cycle_depth - 1
-            alone = final and self.config.sharing != "middle_cycle" and self.options.cls_only
+            alone = final and self.config.sharing != "middle_cycle" and self.graph.cls_alone
             before, after = after, self.attend(f"cycle.{i}", after, state, alone)
             if i < self.config.cycle_depth - 1:  # the next block may read padding as keys
                 after = self.only_running(before, after, state.runs)
@@ -188,4 +197,4 @@ class ExpertChoice(StaticRouting):
         """Apply the last block to all tokens: CLS first, the others in any order."""
         h = self.layout.join([state.h, *state.left])
         last = self.graph.block("last")
-        return cls_only(last, h, layout=self.layout) if self.options.cls_only else last(h)
+        return cls_only(last, h, layout=self.layout) if self.graph.cls_alone else last(h)

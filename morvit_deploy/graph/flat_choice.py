@@ -42,8 +42,12 @@ class FlatChoice(StaticRouting):
             ran = ran + (torch.arange(everyone) < capacity).to(torch.int32)
         if self.options.with_depth:
             out["depth"] = selection.back(ran, numbers)[..., 1:]
-        cls = selection.lowest_number(numbers) if any(self.routed) else None
         last = self.graph.block("last")
-        if self.options.cls_only:
+        if self.graph.reads_all:
+            h = last(h)
+            h = selection.restored(h, numbers) if any(self.routed) else h
+            return layout.beyond(h, 1) if self.graph.in_order else h
+        cls = selection.lowest_number(numbers) if any(self.routed) else None
+        if self.graph.cls_alone:
             return cls_only(last, h, row=cls, layout=layout, rows=selection.rows)
         return one_row(last(h), cls, layout, selection.rows)

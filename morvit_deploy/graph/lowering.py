@@ -119,6 +119,8 @@ def smoothable(graph: StaticMoRViT) -> Iterator[Channels]:
         values = [part[..., -module.proj.weight.shape[0] :] for part in _parts(getattr(module, first[-1]))]
         yield Channels(f"{block}.v", tuple(values), ((f"{block}.proj", module.proj),))
         yield Channels(f"{block}.norm2", _parts(module.norm2), ((f"{block}.fc1", module.fc1),))
+    if not graph.classifier.head:  # the output is not logits
+        return
     head = graph.classifier.head[0]
     assert isinstance(head, StaticLinear)
     yield Channels("classifier.norm", _parts(graph.classifier.norm), (("classifier.head.0", head),))

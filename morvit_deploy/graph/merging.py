@@ -31,7 +31,7 @@ class Merging(StaticRouting):
         steps = {layer: step for step, layer in enumerate(reduction.layers)}
         for layer, name in enumerate(names):
             block, mask = self.graph.block(name), self._mask(state)
-            if layer == len(names) - 1 and self.options.cls_only:
+            if layer == len(names) - 1 and self.graph.cls_alone:
                 state.h = cls_only(block, state.h, mask, layout=self.layout)
                 break
             q, kv = block.read(state.h)

@@ -94,6 +94,8 @@ class EmptyResults(Named):
         batch = 1 if self.static.options.single else inputs[0].shape[0]
         empty = {
             "logits": torch.zeros(batch, config.num_classes),
+            "features": torch.zeros(batch, config.embed_dim),
+            "tokens": torch.zeros(batch, config.num_patches, config.embed_dim),
             "overflow": torch.zeros(batch, dtype=torch.bool),
             "depth": torch.zeros(batch, config.num_patches, dtype=torch.int32),
         }
@@ -126,8 +128,8 @@ def choose(plan: Plan, counts: Tensor) -> Tensor:
 def results_of(static: StaticMoRViT) -> tuple[str, ...]:
     """Return the outputs of a graph; `overflow` only with thresholds, where the predicted bucket can be too small."""
     overflows = any(threshold is not None for threshold in static.thresholds or ())
-    has = {"logits": True, "depth": static.options.with_depth, "overflow": overflows}
-    return tuple(name for name in RESULTS if has[name])
+    has = {static.options.output: True, "depth": static.options.with_depth, "overflow": overflows}
+    return tuple(name for name in RESULTS if has.get(name, False))
 
 
 def _stem_results(static: StaticMoRViT) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Reducing(StaticRouting):
         state, last = self.state(carried["h"]), len(self.graph.names) - 1
         for layer, name in enumerate(self.graph.names):
             block, step = self.graph.block(name), steps.get(layer)
-            state.h = self.layer(block, step, layer == last and self.options.cls_only, state, out)
+            state.h = self.layer(block, step, layer == last and self.graph.cls_alone, state, out)
             if step is not None:
                 out[f"step{step + 1}.state"] = state.h
         if self.options.with_depth:

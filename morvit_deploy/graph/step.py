@@ -27,6 +27,7 @@ class TokenState:
     gone: list[Tensor] = field(default_factory=list)  # their patch numbers, for the depth output
     ran: Tensor | None = None  # (…, held) steps that each held token ran, with thresholds
     gone_ran: list[Tensor] = field(default_factory=list)  # the same for the tokens that left
+    sorted: bool = False  # the held tokens are not in their own order from the start
     # block -> keys of the first n tensors of `left`, and n
     keyed: dict[str, tuple[KV | None, int]] = field(default_factory=dict)
 
@@ -54,12 +55,26 @@ class StaticRouting:
         return {"h": h}
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> Tensor:
-        """Run the trunk; returns states (…, n, dim), CLS first."""
+        """Run the trunk; returns states (…, n, dim): CLS first, and all others if they are read.
+
+        For the output tokens these are the patches alone, in their own order (`graph.in_order`).
+        """
         raise NotImplementedError
 
     def counts(self, carried: Carried) -> Tensor:
         """Return the token counts that determine the bucket, int64 (…, steps), from the stem's outputs."""
         raise NotImplementedError(f"routing {self.config.routing!r} has one bucket")
+
+    def in_own_order(self, h: Tensor, state: TokenState) -> Tensor:
+        """Return the patches of h (…, 1 + N, dim) in their own order: one gather.
+
+        h are the held tokens after CLS, then those that left.
+        """
+        groups = [state.held, *(group for group in state.gone if group.shape[-1])]
+        if len(groups) == 1 and not state.sorted:
+            return self.layout.beyond(h, 1)
+        numbers = groups[0] if len(groups) == 1 else torch.cat(groups, dim=-1)
+        return self.selection.restored_patches(h, numbers)
 
     # parts of a step -------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from morvit_deploy.graph.weights import StaticWeights
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
 
-RESULTS = ("logits", "depth", "overflow")
+RESULTS = ("logits", "features", "tokens", "depth", "overflow")
 STATIC_ROUTINGS: dict[str, type[StaticRouting]] = {
     "expert_choice": ExpertChoice,
     "expert_choice_flat": FlatChoice,
@@ -37,7 +37,8 @@ STATIC_ROUTINGS: dict[str, type[StaticRouting]] = {
 
 
 class StaticMoRViT(StaticWeights):
-    """One bucket as a static graph. `forward` returns named tensors: logits, depth, overflow, and probes.
+    """One bucket as a static graph. `forward` returns named tensors: logits (or the output asked
+    for), depth, overflow, and probes.
 
     With thresholds, or depths chosen up front, a step holds as many tokens as its capacity. Some of them run; the
     others are padding: tokens that have left, whose state does not change. `overflow` is true for an image with more
@@ -85,8 +86,11 @@ class StaticMoRViT(StaticWeights):
         TensorRT supports uint8 only for inputs and outputs, so depths are int32 inside.
         """
         if self.options.single:
-            out = {name: self.layout.result(v) if name in RESULTS else v for name, v in out.items()}
+            out = {name: self._result(name, v) if name in RESULTS else v for name, v in out.items()}
         return out | {"depth": out["depth"].to(torch.uint8)} if last and "depth" in out else out
+
+    def _result(self, name: str, value: Tensor) -> Tensor:
+        return self.layout.rows(value) if name == "tokens" else self.layout.result(value)
 
     def begin(self, image: Tensor, out: dict[str, Tensor]) -> Carried:
         """Run the stem, which all buckets share."""
@@ -95,8 +99,7 @@ class StaticMoRViT(StaticWeights):
 
     def finish(self, carried: Carried, out: dict[str, Tensor]) -> None:
         """Run the trunk of this bucket."""
-        cls = self.routing.finish(carried, out)
-        out["logits"] = self.classifier(self.layout.cls(cls))
+        out[self.options.output] = self.classifier(self.routing.finish(carried, out))
 
     def counts(self, carried: Carried) -> Tensor:
         """Return the token counts that determine the bucket, int64 (…, steps), from the stem's outputs."""

@@ -11,8 +11,12 @@ from morvit_deploy.graph.style.ends import Classifier, StaticPredictor, StaticRo
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.model.plan import Bucket, Plan
 from morvit_deploy.model.reference import MoRViT
-from morvit_deploy.model.routings.counting import layer_names, leaves_keys_unformed, routed_steps
-from morvit_deploy.model.routings.schedules import routed_by
+from morvit_deploy.model.routings.counting import (
+    layer_names,
+    leaves_keys_unformed,
+    routed_steps,
+)
+from morvit_deploy.model.routings.schedules import reads_cls_alone, routed_by
 
 if TYPE_CHECKING:
     from morvit_deploy.graph.step import StaticRouting
@@ -34,6 +38,11 @@ class StaticWeights(nn.Module):
         self.thresholds = model.config.thresholds if plan is None else plan.thresholds
         self.lead = 0 if plan is None else plan.lead
         self.names = layer_names(model.config)
+        self.reads_all = not reads_cls_alone(model.config, options.output)  # all patch tokens are read
+        self.in_order = options.output == "tokens"  # and are returned in their own order
+        self.cls_alone = (
+            options.cls_only and not self.reads_all
+        )  # rewrite 3: the last layer updates CLS alone
         self.routed = (
             routed_steps(model.config, bucket.capacity)
             if self.thresholds is None
@@ -63,14 +72,18 @@ class StaticWeights(nn.Module):
                 ),
             ]
         )
-        self.classifier = Classifier(model, style.block, fold=options.fold)
+        self.classifier = Classifier(
+            model, style.block, style.layout, fold=options.fold, output=options.output
+        )
 
     def _projections(self, name: str, routing: type[StaticRouting]) -> Projections:
         """How a block holds Q, K and V: those with fewer queries than keys do not hold them jointly."""
-        if name == self.names[-1] and self.options.cls_only:
+        if name == self.names[-1] and self.cls_alone:
             unformed = self.options.unformed_keys and leaves_keys_unformed(self.config)
             return "unformed" if unformed else "apart"
-        splits = name.startswith("cycle") and routing.splits_cycle(self.config, self.sorts)
+        # with depths the last layer holds fewer tokens, too
+        held = name.startswith("cycle") or (self.config.record.depth_upfront and name == self.names[-1])
+        splits = held and routing.splits_cycle(self.config, self.sorts)
         return "apart" if splits else "joint"
 
     def block(self, name: str) -> StaticBlock:

@@ -9,7 +9,7 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import applications, dense_macs, schedule_macs
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.routings.counting import GraphShape, block_macs, cls_macs
-from morvit_deploy.model.routings.schedules import routed_by
+from morvit_deploy.model.routings.schedules import reads_cls_alone, routed_by
 
 _PARTS = {  # first component of a tensor's name -> part
     "patch_embed": "stem",
@@ -111,8 +111,11 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     stages = [Stage("patch projection and head", tokens, _ends(config)), *steps]
     if middle:
         stages.insert(1, Stage("first", tokens, block_macs(config, tokens, tokens, tokens)))
-        last = cls_macs(config, GraphShape(capacity), tokens, tokens)
-        stages.append(Stage("last, for CLS only", tokens, last))
+        if reads_cls_alone(config):
+            last = Stage("last, for CLS only", tokens, cls_macs(config, GraphShape(capacity), tokens, tokens))
+        else:
+            last = Stage("last", tokens, block_macs(config, tokens, tokens, tokens))
+        stages.append(last)
     return tuple(stages)
 
 

@@ -19,6 +19,8 @@ from morvit_deploy.files import OWN_PNG, check_files, is_own_png, write_bytes
 from morvit_deploy.inspecting.depth_panels import (
     Depth,
     Scale,
+    as_rgb,
+    grid_of,
     histogram,
     image,
     mean_map,
@@ -26,7 +28,6 @@ from morvit_deploy.inspecting.depth_panels import (
     scale_of,
     sheet,
     shorten,
-    side_of,
     write,
 )
 
@@ -96,11 +97,11 @@ def overview_png(
     for i in range(shown):
         left, low = 0.3 + i % 4 * _CELL, bottom - i // 4 * _PAIR
         write(figure, left, low + 3.41, shorten(titles[i], 26) if titles else "", size=8)
-        image(figure, (left, low + 1.7, 1.65), pixels[i] / 255)
-        image(figure, (left, low, 1.65), overlay(pixels[i], depth[i], scale), side_of(depth[i]))
+        image(figure, (left, low + 1.7, 1.65), as_rgb(pixels[i]))
+        image(figure, (left, low, 1.65), overlay(pixels[i], depth[i], scale), grid_of(depth[i], pixels[i]))
     histogram(figure, (right, bottom, 3.6, 3.35), depth, scale)
     corner = (right, bottom - _PAIR) if rows > 1 else (right + 3.9, bottom)
-    mean_map(figure, (*corner, 3.35), depth, scale)
+    mean_map(figure, (*corner, 3.35), depth, scale, grid_of(depth[0], pixels[0]))
     return _png(figure)
 
 
@@ -108,8 +109,8 @@ def _single(name: str, pixels: Pixels, depth: Depth, scale: Scale, title: str) -
     """Draw the image, the map over it, the colour bar and the histogram."""
     remark = _summary(depth, scale.highest) + (f"  ·  {title}" if title else "")
     figure = sheet((11.2, 4.35), name, remark)
-    image(figure, (0.3, 0.3, 3.3), pixels / 255)
-    image(figure, (3.75, 0.3, 3.3), overlay(pixels, depth, scale), side_of(depth))
+    image(figure, (0.3, 0.3, 3.3), as_rgb(pixels))
+    image(figure, (3.75, 0.3, 3.3), overlay(pixels, depth, scale), grid_of(depth, pixels))
     histogram(figure, (7.75, 0.3, 3.3, 3.3), depth, scale)
     return figure
 

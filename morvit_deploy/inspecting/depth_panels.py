@@ -27,6 +27,9 @@ _SHINE = 0.25  # blend to white in the image's highlights
 _TICKS = 13  # largest number of tick labels at the colour bar
 
 
+Grid = tuple[int, int]  # rows and columns of patches
+
+
 @dataclass(frozen=True)
 class Scale:
     """The range of depths that is drawn, and the colour of each depth."""
@@ -56,15 +59,15 @@ def scale_of(depth: Depth, num_steps: int) -> Scale:
 
 
 def overlay(pixels: Pixels, depth: Depth, scale: Scale) -> NDArray[np.float64]:
-    """Draw depth (N,) over pixels uint8 (h, w, 3); returns RGB in [0, 1] (h, w, 3).
+    """Draw depth (N,) over pixels uint8 (h, w, channels); returns RGB in [0, 1] (h, w, 3).
 
     Hue shows depth; brightness shows the image, with its contrast stretched.
     """
     height, width = pixels.shape[:2]
-    side = side_of(depth)
-    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
-    colours = scale.colours(depth.reshape(side, side))[rows][:, columns]
-    grey = pixels @ np.array((0.299, 0.587, 0.114))
+    high, wide = grid_of(depth, pixels)
+    rows, columns = np.arange(height) * high // height, np.arange(width) * wide // width
+    colours = scale.colours(depth.reshape(high, wide))[rows][:, columns]
+    grey = 255 * as_rgb(pixels) @ np.array((0.299, 0.587, 0.114))
     low, high = np.percentile(grey, (1, 99))
     light = ((grey - low) / max(high - low, 1.0)).clip(0, 1)[..., None]
     shaded = colours * (1 - _SHADE + _SHADE * light)
@@ -88,15 +91,14 @@ def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def image(
-    figure: Figure, box: tuple[float, float, float], content: NDArray[np.float64], side: int = 0
+    figure: Figure, box: tuple[float, float, float], content: NDArray[np.float64], grid: Grid = (0, 0)
 ) -> Axes:
-    """Draw an RGB image (h, w, 3) in a square box (left, bottom, side), under a grid of side × side patches."""
+    """Draw an RGB image (h, w, 3) in a square box (left, bottom, side), under a grid of (rows, columns) patches."""
     left, bottom, inches = box
     axes = _axes(figure, left, bottom, inches, inches)
     axes.imshow(content, extent=(0, 1, 0, 1), aspect="auto")  # enlarged images stay sharp by default
-    inner = np.arange(1, side) / max(side, 1)
-    axes.vlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
-    axes.hlines(inner, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
+    for count, lines in zip(grid, (axes.hlines, axes.vlines), strict=True):
+        lines(np.arange(1, count) / max(count, 1), 0, 1, colors="white", linewidth=0.5, alpha=0.45)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     _frameless(axes)
     return axes
@@ -126,16 +128,24 @@ def histogram(figure: Figure, box: tuple[float, float, float, float], depth: Dep
     _frameless(bar, axes)
 
 
-def mean_map(figure: Figure, box: tuple[float, float, float], depth: Depth, scale: Scale) -> None:
+def mean_map(figure: Figure, box: tuple[float, float, float], depth: Depth, scale: Scale, grid: Grid) -> None:
     """Draw the mean of depth (n, N) by position in a square box (left, bottom, side)."""
-    side = side_of(depth[0])
-    axes = image(figure, box, scale.colours(depth.mean(axis=0).reshape(side, side)), side)
+    axes = image(figure, box, scale.colours(depth.mean(axis=0).reshape(grid)), grid)
     axes.set_title(f"mean depth by position, {len(depth)} images", fontsize=9, color=INK, loc="left")
 
 
-def side_of(depth: Depth) -> int:
-    """Return the number of patches along an edge, from depth (N,)."""
-    return math.isqrt(len(depth))
+def grid_of(depth: Depth, pixels: Pixels) -> Grid:
+    """Return rows and columns of depth (N,): of the grids of N patches, the one nearest to the picture's shape."""
+    tokens, (height, width) = len(depth), pixels.shape[:2]
+    grids = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
+    return min(grids, key=lambda grid: abs(math.log(grid[0] / grid[1] * width / height)))
+
+
+def as_rgb(pixels: Pixels) -> NDArray[np.float64]:
+    """Return pixels uint8 (h, w, channels) as RGB in [0, 1]: gray three times, without further channels."""
+    rgb = np.repeat(pixels[..., :1], 3, axis=-1) if pixels.shape[-1] < 3 else pixels[..., :3]
+    shown: NDArray[np.float64] = rgb / 255
+    return shown
 
 
 def shorten(text: str, limit: int) -> str:

@@ -89,12 +89,12 @@ def check_table(assessment: Assessment) -> Table:
 
 def config_table(config: Config) -> Table:
     """Return the configuration as a table."""
-    size, patch, tokens = config.image_size, config.patch_size, config.num_patches
+    patch, tokens = config.patch_size, config.num_patches
     head_dim = config.embed_dim // config.num_heads
     hidden = "".join(f"{width} – " for width in config.head_hidden)
     rows = [
-        ("input", f"{size}×{size} RGB, patches of {patch}×{patch}: {tokens} patch tokens and CLS"
-                  f"{_registers(config)}"),
+        ("input", f"{config.pictures} {_colors(config)}, patches of {patch}×{patch}{_overlap(config)}: {tokens} "
+                  f"patch tokens{' and CLS' if config.cls_token else ''}{_registers(config)}"),
         ("width", f"{config.embed_dim}, {config.num_heads} heads of {head_dim}, MLP {config.mlp_dim} with "
                   f"{_ACTIVATION[config.activation]}"),
         ("layers", _layers(config)),
@@ -103,6 +103,14 @@ def config_table(config: Config) -> Table:
         ("preprocess", _preprocess(config)),
     ]  # fmt: skip  # one row per line
     return Table("Configuration", ("what", "value"), rows)
+
+
+def _colors(config: Config) -> str:
+    return {1: "gray", 3: "RGB", 4: "RGBA"}.get(config.in_channels, f"{config.in_channels} channels")
+
+
+def _overlap(config: Config) -> str:
+    return f", one every {config.patch_stride} pixels" if config.patch_stride is not None else ""
 
 
 def parameter_table(found: Inspection) -> Table:
@@ -278,4 +286,4 @@ def _preprocess(config: Config) -> str:
     if isinstance(p.resize, tuple):
         resize = f"resized to {p.resize[0]}×{p.resize[1]} whatever the shape ({p.interpolation}), "
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    return f"{resize}centre {config.image_size}×{config.image_size}, mean {mean}, std {std}"
+    return f"{resize}centre {config.pictures}, mean {mean}, std {std}"

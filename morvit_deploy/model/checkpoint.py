@@ -1,4 +1,4 @@
-"""Checkpoints of format `morvit/1`: a folder with `config.json` and `model.safetensors`.
+"""Checkpoints of format `morvit/1` or `morvit/2`: a folder with `config.json` and `model.safetensors`.
 
 Loading is strict: missing and unexpected tensors are errors.
 """
@@ -92,7 +92,8 @@ def init_model(config: Config, seed: int = 0) -> MoRViT:
             nn.init.trunc_normal_(module.weight, std=INIT_STD, generator=generator)
             if module.bias is not None:
                 nn.init.trunc_normal_(module.bias, std=INIT_STD, generator=generator)
-    nn.init.trunc_normal_(model.cls_token, std=INIT_STD, generator=generator)
+    if config.cls_token:
+        nn.init.trunc_normal_(model.cls_token, std=INIT_STD, generator=generator)
     nn.init.trunc_normal_(model.pos_embed, std=INIT_STD, generator=generator)
     return model.eval().requires_grad_(False)
 

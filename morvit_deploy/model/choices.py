@@ -57,6 +57,7 @@ PRECISIONS: dict[str, PrecisionRecord] = {
 Variant = Literal["unrolled", "gather_scatter", "masked"]  # `form` in a manifest
 Dispatch = Literal["single", "graph", "host"]
 Input = Literal["uint8", "float"]
+Output = Literal["logits", "features", "tokens"]  # what a graph returns; its output has this name
 Method = Literal["minmax", "percentile", "entropy"]  # how int8 activation ranges are chosen
 Int8Flavor = Literal["cpu", "trt"]  # the runtime that an int8 graph is written for
 Layout = Literal["bsd", "bc1s"]  # token states as rows, (tokens, dim), or channels first, (1, dim, 1, tokens)

@@ -1,6 +1,6 @@
-"""The model configuration: `config.json` of a `morvit/1` checkpoint, checked field by field.
+"""The model configuration: `config.json` of a `morvit/1` or `morvit/2` checkpoint, checked field by field.
 
-Every field that affects the logits is required, and unknown fields are errors.
+Every field that affects the logits is required, unless older formats did not have it, and unknown fields are errors.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ from morvit_deploy.model.routings.schedules import (
 )
 from morvit_deploy.strict_json import parse_json
 
-FORMAT = "morvit/1"
-FORMAT_2 = (
-    "morvit/2"  # the same, and fields that morvit/1 does not have; written only where one of them is used
-)
-NEWER = ("reduction",)  # fields of morvit/2 alone
-MAX_STEPS, MAX_LAYERS, MAX_REGISTERS = 255, 1000, 64
+FORMAT, GROWN = "morvit/1", "morvit/2"
+# fields that only morvit/2 has; at their defaults they are not written, so that older checkpoints keep their digests
+NEW_FIELDS = ("pooling", "cls_token", "patch_stride", "reduction")
+MAX_STEPS, MAX_LAYERS, MAX_REGISTERS, MAX_CHANNELS = 255, 1000, 64, 64
 MAX_SIZE = 1_000_000  # a larger size is a typing error
 MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, those of 0 … 255 near 120
 MAX_PATCHES = 65_536  # 256 × 256: one head's attention matrix is then 17 GB
@@ -90,6 +88,22 @@ class RouterConfig(Strict):
     alpha: Finite
 
 
+def _image_size(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+    """One message for each form of `image_size`, where pydantic has one for both."""
+    pair = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    try:
+        found = inner(pair)
+    except ValidationError as error:
+        if isinstance(pair, tuple):
+            raise PydanticCustomError(
+                "image_size", f"expected [height, width], each from 1 to {MAX_SIZE:,} pixels"
+            ) from None
+        raise PydanticCustomError("image_size", error.errors()[0]["msg"].replace("{", "{{")) from None
+    if isinstance(found, tuple) and found[0] == found[1]:
+        raise PydanticCustomError("image_size", f"expected {found[0]}, one number for a square")
+    return found
+
+
 def _resize(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
     """One message for the three forms of `resize`, where pydantic has one for each."""
     try:
@@ -102,18 +116,27 @@ def _resize(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
 
 
 class Preprocess(Strict):
-    """Preprocessing of an image: resize the shorter side to `resize`, centre crop, normalise.
+    """Preprocessing of an image: resize the shorter side to `resize`, centre crop, normalise each channel.
 
     With `resize` [height, width], images are resized to exactly this size, whatever their aspect ratio; with null,
     they are cropped without resizing. Where the margin of the crop is odd, `crop_rounding` rounds its half to the
-    even pixel, as torchvision and timm do, or down, as Transformers does. mean and std apply to RGB in [0, 1].
+    even pixel, as torchvision and timm do, or down, as Transformers does. mean and std have a
+    value for each channel, in [0, 1]: gray, RGB or RGBA.
     """
 
-    mean: Annotated[tuple[Annotated[Finite, Color], ...], Field(min_length=3, max_length=3)]
-    std: Annotated[tuple[Annotated[Positive, Color], ...], Field(min_length=3, max_length=3)]
+    mean: Annotated[tuple[Annotated[Finite, Color], ...], Field(min_length=1, max_length=MAX_CHANNELS)]
+    std: Annotated[tuple[Annotated[Positive, Color], ...], Field(min_length=1, max_length=MAX_CHANNELS)]
     resize: Annotated[Size | tuple[Size, Size] | None, WrapValidator(_resize)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
     crop_rounding: Literal["even", "down"] = "even"
+
+    @model_validator(mode="after")
+    def _alike(self) -> Preprocess:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean: got {len(self.mean)} values, and {len(self.std)} of std; expected as many"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _without_default(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -139,9 +162,11 @@ class Config(Strict):
     """Architecture, routing and preprocessing of one MoR-ViT; docs/format.md describes the fields."""
 
     format: Literal["morvit/1", "morvit/2"]
-    image_size: Size
+    image_size: Annotated[
+        Size | tuple[Size, Size], WrapValidator(_image_size)
+    ]  # (height, width) if they differ
     patch_size: Size
-    in_channels: Literal[3]
+    in_channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
     num_classes: Size
     embed_dim: Size
     num_heads: Size
@@ -160,7 +185,11 @@ class Config(Strict):
     head_hidden: tuple[Size, ...]
     preprocess: Preprocess
     labels: tuple[str, ...] | None
-    head_activation: Literal["softmax", "sigmoid"] = "softmax"
+    head_activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    # what the head reads: CLS, or the mean of the patch tokens, after the final norm or (`mean_norm`) before it
+    pooling: Literal["cls", "mean", "mean_norm"] = "cls"
+    cls_token: bool = True
+    patch_stride: Size | None = None  # pixels from one patch to the next, if they overlap
     register_tokens: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     # on router logits, one for each step (null: not routed); `capacity` then holds the mean counts of training
     thresholds: tuple[Threshold | None, ...] | None = None
@@ -170,7 +199,7 @@ class Config(Strict):
     def __repr__(self) -> str:
         return (
             f"Config({self.routing!r}, {self.num_layers} layers, {self.num_steps} steps, {self.num_patches} patch "
-            f"tokens of {self.embed_dim}, {self.num_classes} classes, {self.image_size}×{self.image_size})"
+            f"tokens of {self.embed_dim}, {self.num_classes} classes, {self.pictures})"
         )
 
     __str__ = __repr__
@@ -202,12 +231,36 @@ class Config(Strict):
     @property
     def num_patches(self) -> int:
         """Number of patch tokens, N."""
-        return (self.image_size // self.patch_size) ** 2
+        rows, columns = self.grid
+        return rows * columns
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of images, in pixels."""
+        size = self.image_size
+        return size if isinstance(size, tuple) else (size, size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; pixels beyond the last whole patch are not read."""
+        patch, stride = self.patch_size, self.patch_stride or self.patch_size
+        high, wide = ((edge - patch) // stride + 1 for edge in self.image_shape)
+        return high, wide
+
+    @property
+    def pictures(self) -> str:
+        """Size of images in words: 224×224, height first."""
+        return "×".join(map(str, self.image_shape))
+
+    @property
+    def front(self) -> int:
+        """Number of tokens before the patches: CLS, if there is one."""
+        return int(self.cls_token)
 
     @property
     def num_tokens(self) -> int:
         """Number of all tokens: CLS, patches and registers."""
-        return self.num_patches + 1 + self.register_tokens
+        return self.front + self.num_patches + self.register_tokens
 
     @property
     def num_layers(self) -> int:
@@ -233,20 +286,17 @@ class Config(Strict):
         return self
 
     def _format_problems(self) -> list[str]:
-        newer = [name for name in NEWER if getattr(self, name) != Config.model_fields[name].default]
-        if self.format == FORMAT_2 or not newer:
+        """Fields that need another format than the one stated."""
+        if self.format == GROWN:
             return []
-        return [f"format: got {self.format!r}, expected {FORMAT_2!r}, which has the field {newer[0]!r}"]
+        return [f"format: got {self.format!r}, expected {GROWN!r} with {need}" for need in needs_grown(self)]
 
     def _shape_problems(self) -> list[str]:
-        problems = []
-        if self.image_size % self.patch_size:
-            problems.append(
-                f"image_size: got {self.image_size}, expected a multiple of patch_size {self.patch_size}"
-            )
+        problems = [*self._patch_problems(), *self._channel_problems()]
+        size = list(self.image_shape) if isinstance(self.image_size, tuple) else self.image_size
         if self.num_patches > MAX_PATCHES:
             problems.append(
-                f"image_size: got {self.image_size}, which is {self.num_patches:,} patches of {self.patch_size} "
+                f"image_size: got {size}, which is {self.num_patches:,} patches of {self.patch_size} "
                 f"pixels, expected at most {MAX_PATCHES:,} patches"
             )
         if self.embed_dim % self.num_heads:
@@ -270,17 +320,48 @@ class Config(Strict):
                 f"labels: got {len(self.labels)} names, expected {self.num_classes} (num_classes)"
             )
         resize = self.preprocess.resize
-        sides = resize if isinstance(resize, tuple) else (resize or self.image_size,)
-        if min(sides) < self.image_size:
+        sides = resize if isinstance(resize, tuple) else (resize or MAX_SIZE,) * 2
+        if any(side < edge for side, edge in zip(sides, self.image_shape, strict=True)):
             got = list(resize) if isinstance(resize, tuple) else resize
             problems.append(
-                f"preprocess.resize: got {got}, expected at least image_size {self.image_size}, "
+                f"preprocess.resize: got {got}, expected at least image_size {size}, "
                 "or null to crop without resizing"
             )
         return problems
 
+    def _patch_problems(self) -> list[str]:
+        size, patch, stride = self.image_size, self.patch_size, self.patch_stride
+        shown = list(size) if isinstance(size, tuple) else size
+        if stride is None and any(edge % patch for edge in self.image_shape):
+            return [f"image_size: got {shown}, expected a multiple of patch_size {patch}"]
+        if min(self.image_shape) < patch:
+            return [f"image_size: got {shown}, expected at least patch_size {patch}"]
+        if stride is not None and stride >= patch:
+            return [
+                f"patch_stride: got {stride}, expected less than patch_size {patch}, for patches that overlap; omit "
+                "the field if they are side by side"
+            ]
+        return []
+
+    def _channel_problems(self) -> list[str]:
+        """The normalisation has a value for each channel."""
+        return [
+            f"preprocess.{name}: got {len(values)} values, expected {self.in_channels} (in_channels)"
+            for name, values in (("mean", self.preprocess.mean), ("std", self.preprocess.std))
+            if len(values) != self.in_channels
+        ]
+
     def _routing_problems(self) -> list[str]:
         problems, record = reduction_problems(self), self.record
+        if not self.cls_token and record.routes:
+            problems.append(
+                f"cls_token: got false, expected true with routing {self.routing!r}: CLS runs every step, so that "
+                "each step has a token"
+            )
+        if not self.cls_token and self.pooling == "cls":
+            problems.append(
+                "cls_token: got false, expected pooling 'mean' or 'mean_norm': there is no CLS to read"
+            )
         if self.register_tokens and record.routes:
             problems.append(
                 f"register_tokens: got {self.register_tokens}, expected 0 with routing {self.routing!r}: only plain "
@@ -317,12 +398,10 @@ class Config(Strict):
         return unthresholded_problems(self.capacity or (), thresholds, self)
 
     @model_serializer(mode="wrap")
-    def _without_newer_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = fields(self)
-        for name in ("thresholds", "reduction"):
-            if (
-                getattr(self, name) is None
-            ):  # as before the field existed: older checkpoints keep their digests
+        for name in ("thresholds", *NEW_FIELDS):
+            if getattr(self, name) == Config.model_fields[name].default:  # as before the field existed
                 written.pop(name, None)
         return written
 
@@ -335,13 +414,29 @@ class Config(Strict):
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
+def needs_grown(config: Config) -> list[str]:
+    """Return what a configuration has that only morvit/2 can express, as `field value`; empty for morvit/1."""
+    needs = {name: getattr(config, name) for name in NEW_FIELDS}
+    grown = {name: value for name, value in needs.items() if value != Config.model_fields[name].default}
+    if isinstance(config.image_size, tuple):
+        grown["image_size"] = config.image_size
+    if config.in_channels != 3:
+        grown["in_channels"] = config.in_channels
+    if config.head_activation == "none":
+        grown["head_activation"] = "none"
+    stated = config.model_dump(mode="json", include=set(grown), exclude_defaults=True)
+    return [f"{name} {json.dumps(stated[name])}" for name in grown]
+
+
 def parse_config(text: str | bytes, source: str = "config.json") -> Config:
     """Parse the text of a `config.json`; ConfigError lists every wrong field."""
-    parse_json(text, source, what=f"a {FORMAT} configuration")
+    fields = parse_json(text, source, what=f"a {FORMAT} configuration")
+    stated = fields.get("format") if isinstance(fields, dict) else None
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"{source} is not a {FORMAT} configuration:\n{explain(error)}") from None
+        kind = GROWN if stated == GROWN else FORMAT
+        raise ConfigError(f"{source} is not a {kind} configuration:\n{explain(error)}") from None
 
 
 def checked(config: Config) -> Config:
@@ -349,7 +444,9 @@ def checked(config: Config) -> Config:
     try:
         return Config.model_validate(dict(config), strict=False)  # lists become tuples
     except ValidationError as error:
-        raise ConfigError(f"the model's configuration is not one of {FORMAT}:\n{explain(error)}") from None
+        raise ConfigError(
+            f"the model's configuration is not one of {config.format}:\n{explain(error)}"
+        ) from None
 
 
 def load_config(folder: Path) -> Config:

@@ -1,6 +1,7 @@
 """What logits say: probabilities of classes, and which classes are decided for. No torch.
 
-A softmax head decides for the best class. A sigmoid head decides on each class by itself: yes if its logit is above
+With activation none, the logits are numbers of their own, such as a regression's. A softmax head decides for the best
+class. A sigmoid head decides on each class by itself: yes if its logit is above
 0, a probability above one half. A single logit is judged by its sign: the best of one class is always the same.
 """
 
@@ -11,12 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SOFTMAX, SIGMOID = "softmax", "sigmoid"  # values of `head_activation`
+SOFTMAX, SIGMOID, PLAIN = "softmax", "sigmoid", "none"  # values of `head_activation`
+UNDECIDED = "undecided"  # of outputs that are no logits, such as features: nothing is decided by them
 
 
 def probabilities(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.float64]:
-    """Return the probability of each class, with the shape of logits (…, classes), in float64."""
+    """Return the probability of each class, with the shape of logits (…, classes), in float64.
+
+    With activation none there are no probabilities, and the logits are returned.
+    """
     wide = logits.astype(np.float64)
+    if activation == PLAIN:
+        return wide
     if activation == SIGMOID:
         power = np.exp(-np.abs(wide))  # never overflows
         each: NDArray[np.float64] = np.where(wide >= 0, 1.0, power) / (1 + power)
@@ -28,6 +35,8 @@ def probabilities(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np
 
 def decided(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray[np.int64]:
     """Return the decisions of logits (images, classes): the best class (images, 1), or each class's 0 or 1."""
+    if activation == UNDECIDED:
+        return np.zeros((len(logits), 1), dtype=np.int64)
     if by_sign(logits.shape[-1], activation):
         return np.asarray(logits > 0, dtype=np.int64)
     return np.asarray(logits.argmax(axis=-1)[:, None], dtype=np.int64)
@@ -49,4 +58,4 @@ def decision_margins(logits: NDArray[Any], activation: str = SOFTMAX) -> NDArray
 
 def by_sign(classes: int, activation: str) -> bool:
     """Whether decisions are the signs of logits."""
-    return activation == SIGMOID or classes == 1
+    return activation == SIGMOID or (classes == 1 and activation != UNDECIDED)

@@ -106,12 +106,15 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Embed an image (batch, 3, height, width) as patches (batch, N, dim), row by row."""
+    """Embed an image (batch, channels, height, width) as patches (batch, N, dim), row by row."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.proj = nn.Conv2d(
-            config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size
+            config.in_channels,
+            config.embed_dim,
+            config.patch_size,
+            stride=config.patch_stride or config.patch_size,
         )
 
     def forward(self, images: Tensor) -> Tensor:

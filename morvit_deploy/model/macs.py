@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.routings.counting import (
     GraphShape,
@@ -17,6 +18,7 @@ from morvit_deploy.model.routings.counting import (
     layer_names,
     router_macs,
 )
+from morvit_deploy.model.routings.schedules import reads_cls_alone
 
 
 def dense_macs(config: Config) -> int:
@@ -31,17 +33,22 @@ def schedule_macs(
     frozen_keys: bool = True,
     routed: tuple[bool, ...] | None = None,
     unformed_keys: bool = True,
+    output: Output = "logits",
     scatters: bool = False,
 ) -> int:
     """Return the MACs of one image in the static graph of `capacity`, which has a number for each step.
 
-    Without `cls_only` (rewrite 3) the last layer is computed for all tokens in the graph. Without `frozen_keys`
+    Without `cls_only` (rewrite 3), or if the head reads the mean of the patch tokens, the last layer is computed for
+    all tokens in the graph. Without `frozen_keys`
     (rewrite 4) K and V of tokens that have left are recomputed at every step. Without `unformed_keys` (rewrite 6) the
     last layer forms K and V. `routed` is true at steps whose router is evaluated; by default those at which a token
-    leaves or the gate needs the score. With `scatters`, tokens merge by a scatter, which has no MACs.
+    leaves or the gate needs the score. With another `output` than logits there is no head, and with tokens no rewrite
+    3. With `scatters`, tokens merge by a scatter, which has no MACs.
     """
-    graph = GraphShape(capacity, cls_only, unformed_keys, frozen_keys, routed, scatters=scatters)
-    return _ends(config) + config.record.macs(config, graph)
+    alone = cls_only and reads_cls_alone(config, output)
+    graph = GraphShape(capacity, alone, unformed_keys, frozen_keys, routed, scatters=scatters)
+    ends = _ends(config) if output == "logits" else _patch_macs(config)
+    return ends + config.record.macs(config, graph)
 
 
 def selection_macs(
@@ -51,6 +58,7 @@ def selection_macs(
     with_depth: bool = False,
     cls_only: bool = True,
     sorts: bool = True,
+    output: Output = "logits",
 ) -> int:
     """Return the additional MACs of one image if tokens are selected by products with one-hot rows.
 
@@ -58,7 +66,15 @@ def selection_macs(
     these MACs belong to the stem, and only if it `sorts`, that is, if a bucket of the plan holds fewer tokens than
     all. Otherwise they belong to the trunk.
     """
-    graph = GraphShape(capacity, cls_only=cls_only, thresholds=thresholds, with_depth=with_depth, sorts=sorts)
+    alone = cls_only and reads_cls_alone(config, output)
+    graph = GraphShape(
+        capacity,
+        cls_only=alone,
+        thresholds=thresholds,
+        with_depth=with_depth,
+        sorts=sorts,
+        output=output,
+    )
     return config.record.selection_macs(config, graph)
 
 

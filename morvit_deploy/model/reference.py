@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.model import decisions
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.layers import Block, PatchEmbed, Predictor, Router
 from morvit_deploy.model.merging import merged
@@ -29,8 +30,9 @@ class MoRViT(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + 1, dim))
+        if config.cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.front + config.num_patches, dim))
         if config.register_tokens:  # position embeddings included
             self.register_tokens = nn.Parameter(torch.zeros(1, config.register_tokens, dim))
         ends = config.sharing == "middle_cycle"
@@ -70,13 +72,14 @@ class MoRViT(nn.Module):
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embed normalised images (batch, 3, height, width) as tokens (batch, N+1, dim), CLS first (paper §3.1).
+        """Embed normalised images (batch, channels, height, width) as tokens (batch, N+1, dim) (paper §3.1).
 
-        Register tokens, if any, follow the patches.
+        CLS, if there is one, is the first. Register tokens, if any, follow the patches.
         """
-        patches = self.patch_embed(images)
-        cls = self.cls_token.expand(len(images), -1, -1)
-        x = torch.cat([cls, patches], dim=1) + self.pos_embed
+        x: Tensor = self.patch_embed(images)
+        if self.config.cls_token:
+            x = torch.cat([self.cls_token.expand(len(images), -1, -1), x], dim=1)
+        x = x + self.pos_embed
         if not self.config.register_tokens:
             return x
         return torch.cat([x, self.register_tokens.expand(len(images), -1, -1)], dim=1)
@@ -101,28 +104,60 @@ class MoRViT(nn.Module):
         gated = {"block": old + g * new, "delta": old + g * (new - old), "hard": new}[self.config.gate]
         return h.index_copy(0, running, gated)
 
+    def pool(self, h: Tensor) -> Tensor:
+        """Return the vector (dim,) that the head reads, of the final states h (tokens, dim).
+
+        A mean is that of the patch tokens alone: neither CLS nor registers are in it.
+        """
+        if self.config.pooling == "cls":
+            pooled: Tensor = self.norm(h[0])
+            return pooled
+        patches = self._patches(h)
+        if self.config.pooling == "mean_norm":
+            return self.norm(patches.mean(dim=0))
+        return self.norm(patches).mean(dim=0)
+
+    def tokens(self, h: Tensor) -> Tensor:
+        """Return the patch tokens (N, dim) of the final states h, after the final norm.
+
+        With pooling `mean_norm` the norm belongs to the mean, so the tokens are returned as they are.
+        """
+        patches = self._patches(h)
+        return patches if self.config.pooling == "mean_norm" else self.norm(patches)
+
+    def _patches(self, h: Tensor) -> Tensor:
+        return h[self.config.front :][: self.config.num_patches]
+
     def classify(self, cls: Tensor) -> Tensor:
-        """Map CLS states (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
-        x: Tensor = self.norm(cls)
+        """Map final states of CLS (..., dim) to logits (..., classes)."""
+        return self.logits(self.norm(cls))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Map pooled vectors (..., dim) to logits (..., classes); an MLP head has tanh between its layers."""
         for j, layer in enumerate(self.head_layers()):
             x = layer(torch.tanh(x) if j else x)
         return x
 
-    def forward(self, images: Tensor, route: Routing | None = None) -> Outcome:
-        """Run normalised images (batch, 3, height, width); returns logits, token depths and traces.
+    def forward(self, images: Tensor, route: Routing | None = None, output: Output = "logits") -> Outcome:
+        """Run normalised images (batch, channels, height, width); returns logits, token depths and traces.
+
+        With `output` features the outcome also has the vectors that the head reads, with tokens all patch tokens.
 
         Without `route`, the model runs as trained: top-k by the checkpoint's own schedule (paper §3.2), or by its
         own thresholds (paper §5.3).
         """
         chosen = route or Routing.of(self.config)
-        logits, depths, traces = [], [], []
+        logits, depths, traces, vectors = [], [], [], []
         for h in self.embed(images):
             trace = Trace(states={"embed": h})
             h, depth = FORWARD[self.config.routing](self, h, trace, chosen)
-            logits.append(self.classify(h[0]))
-            depths.append(depth[1 : 1 + self.config.num_patches])
+            pooled = self.pool(h)
+            logits.append(self.logits(pooled))
+            vectors.append(self.tokens(h) if output == "tokens" else pooled)
+            depths.append(depth[self.config.front :][: self.config.num_patches])
             traces.append(trace)
-        return Outcome(torch.stack(logits), torch.stack(depths), traces)
+        asked = None if output == "logits" else torch.stack(vectors)
+        return Outcome(torch.stack(logits), torch.stack(depths), traces, asked)
 
 
 def expert_choice(model: MoRViT, h: Tensor, trace: Trace, chosen: Routing) -> tuple[Tensor, Tensor]:

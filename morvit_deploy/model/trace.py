@@ -102,29 +102,45 @@ class Outcome:
     logits: Tensor  # (batch, classes)
     depth: Tensor  # (batch, N) steps that each patch token ran
     traces: list[Trace]
+    vectors: Tensor | None = None  # features (batch, dim) or tokens (batch, N, dim), if they were asked for
+
+    @property
+    def answer(self) -> Tensor:
+        """What was asked for, a row for each image: (batch, numbers)."""
+        return self.logits if self.vectors is None else self.vectors.flatten(1)
 
     def replaced(self, images: Sequence[int], others: Outcome) -> Outcome:
         """The same with the results of some images taken from `others`, which has them in this order."""
         places = torch.tensor(images)
         traces = dict(zip(images, others.traces, strict=True))
+        vectors = self.vectors
+        if vectors is not None and others.vectors is not None:
+            vectors = vectors.index_copy(0, places, others.vectors)
         return Outcome(
             self.logits.index_copy(0, places, others.logits),
             self.depth.index_copy(0, places, others.depth),
             [traces.get(image, trace) for image, trace in enumerate(self.traces)],
+            vectors,
         )
 
     def decided(self) -> list[Outcome]:
         """An outcome for each image, without the states, which take most of the memory."""
         return [
-            Outcome(self.logits[i : i + 1], self.depth[i : i + 1], [Trace(trace.decisions)])
+            Outcome(
+                self.logits[i : i + 1],
+                self.depth[i : i + 1],
+                [Trace(trace.decisions)],
+                None if self.vectors is None else self.vectors[i : i + 1],
+            )
             for i, trace in enumerate(self.traces)
         ]
 
     @property
     def runs(self) -> Tensor:
         """Which tokens ran each step, bool (steps, batch, tokens): those routed, then those that steps appended."""
-        steps = len(self.traces[0].decisions)
-        tokens = max(int(one.candidates.max()) for trace in self.traces for one in trace.decisions) + 1
+        steps, routed = len(self.traces[0].decisions), len(self.traces[0].decisions[0].candidates)
+        each = [one.candidates for trace in self.traces for one in trace.decisions]
+        tokens = max([routed, *(int(numbers.max()) + 1 for numbers in each if len(numbers))])
         runs = torch.zeros(steps, len(self.traces), tokens, dtype=torch.bool)
         for image, trace in enumerate(self.traces):
             for step, decision in enumerate(trace.decisions):

@@ -15,7 +15,7 @@ from morvit_deploy.errors import CheckpointError, KeywordError
 from morvit_deploy.files import check_free
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import build_model, checkpoint_files, save_checkpoint
-from morvit_deploy.model.config import parse_config
+from morvit_deploy.model.config import FORMAT, GROWN, needs_grown, parse_config
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.sources.detection import recognise
@@ -114,8 +114,10 @@ def read_model(source: str | Path, given: Given | None = None, tell: Tell = lamb
         **({"warnings": warnings} if warnings else {}),
         **({"before": draft.before} if draft.before else {}),
     }
-    fields = json.dumps({**draft.fields, "provenance": provenance})
-    config = parse_config(fields, source=f"{source} as morvit/1")
+    fields = json.dumps({**draft.fields, "format": GROWN, "provenance": provenance})
+    config = parse_config(fields, source=f"{source} as {GROWN}")
+    if not needs_grown(config):
+        config = config.model_copy(update={"format": FORMAT})
     return Converted(
         model=build_model(config, tensors, source),
         source=source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.trace import Outcome, Routing
@@ -39,6 +41,10 @@ class Ran:
     depth: NDArray[np.int64]  # (images, patches) as expected
     wanted: NDArray[np.int64]  # (images, steps) tokens that would run each step
 
+    def answer(self, output: Output) -> NDArray[Any]:
+        """What the runtime returned, a row for each image: (images, numbers)."""
+        return self.runtime[output].reshape(len(self.clear), -1)
+
     @property
     def wrong_overflow(self) -> NDArray[np.bool_]:
         """Which compared images have another overflow flag."""
@@ -56,7 +62,13 @@ class BucketComparison:
     """Accumulates the differences between the plan's model, the static graph and the runtime of one bucket."""
 
     def __init__(
-        self, reference: MoRViT, static: StaticMoRViT, bucket: Bucket, session: Session, low: bool
+        self,
+        reference: MoRViT,
+        static: StaticMoRViT,
+        bucket: Bucket,
+        session: Session,
+        low: bool,
+        head: str,
     ) -> None:
         self.reference, self.static, self.bucket, self.session, self.low = (
             reference, static, bucket, session, low
@@ -64,8 +76,9 @@ class BucketComparison:
         self.decision_flips: list[list[float]] = [[] for _ in bucket.capacity]
         self.class_flips: list[float] = []
         self.tokens: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
-        self.routes = routes_of(reference.config, bucket.capacity, static.thresholds)
-        self.head = reference.config.head_activation
+        self.output: Output = static.options.output
+        self.routes = routes_of(reference.config, bucket.capacity, static.thresholds, self.output)
+        self.head = head  # activation, or that nothing is decided
         self.unrolling, self.conversion = LogitPairs(self.head), LogitPairs(self.head)
         self.decisions: list[NDArray[np.int64]] = []  # (steps, 2): equal, total
         self.compared = self.fitting = self.wrong_overflow = self.wrong_depth = 0
@@ -78,12 +91,13 @@ class BucketComparison:
         uint8 = self.static.options.input == "uint8"
         found = self.static(torch.from_numpy(images) if uint8 else exact)
         static = {name: tensor.numpy() for name, tensor in found.items()}
+        computed, returned = static[self.output].reshape(len(images), -1), ran.answer(self.output)
         self.fitting += sum(self._fits(ragged))
         self.compared += int(clear.sum())
         self.divergence = self.divergence or self._divergence(capped, static, runtime, clear, before)
-        self.unrolling.add(capped.logits.numpy()[clear], static["logits"][clear])
-        self.conversion.add(static["logits"][clear], runtime["logits"][clear])
-        self.class_flips += flipped_margins(static["logits"], runtime["logits"], self.head)
+        self.unrolling.add(capped.answer.numpy()[clear], computed[clear])
+        self.conversion.add(computed[clear], returned[clear])
+        self.class_flips += flipped_margins(computed, returned, self.head)
         self.wrong_overflow += int(ran.wrong_overflow.sum())
         self.wrong_depth += int(ran.wrong_depth.sum())
         decisions = self.routes.decisions_alike(capped, runtime, clear, self.decision_flips)
@@ -127,7 +141,7 @@ class BucketComparison:
         again = [image for image, fits in enumerate(self._fits(ragged)) if not fits]
         if not again:
             return ragged
-        limited = self.reference(exact[again], Routing(routing.thresholds, self.bucket.capacity))
+        limited = self.reference(exact[again], Routing(routing.thresholds, self.bucket.capacity), self.output)
         return ragged.replaced(again, limited)
 
     def _fits(self, ragged: Outcome) -> list[bool]:
@@ -137,12 +151,13 @@ class BucketComparison:
         self, reference: Outcome, static: Arrays, runtime: Arrays, clear: NDArray[np.bool_], before: int
     ) -> str | None:
         """Return the first stage at which a compared image of this chunk differs, if its logits differ."""
-        logits = reference.logits.numpy()
-        if not gap_of(logits[clear], static["logits"][clear], EXACT_TOLERANCE).passed:
+        answer = reference.answer.numpy()
+        computed, returned = (some[self.output].reshape(answer.shape) for some in (static, runtime))
+        if not gap_of(answer[clear], computed[clear], EXACT_TOLERANCE, self.head).passed:
             wanted, found = self.routes.stages_of_reference(reference), self.routes.stages_of(static)
         elif self.low:
             return None
-        elif not gap_of(static["logits"][clear], runtime["logits"][clear], LOGIT_TOLERANCE).passed:
+        elif not gap_of(computed[clear], returned[clear], LOGIT_TOLERANCE, self.head).passed:
             wanted, found = self.routes.stages_of(static), self.routes.stages_of(runtime)
         else:
             return None

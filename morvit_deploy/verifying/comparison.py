@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_images
+from morvit_deploy.bundle.pixels import Pixels, normalise, synthetic_for
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.styles import STYLES, Options
@@ -62,7 +62,7 @@ def compare(
     tell: Callable[[str], None] = lambda stage: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
-    """Compare on images uint8 (n, height, width, 3); `open_session(bucket=…, probes=…)` opens the bundle.
+    """Compare on images uint8 (n, height, width, channels); `open_session(bucket=…, probes=…)` opens the bundle.
 
     Without images, synthetic ones are generated until ENOUGH can be compared, at most SYNTHETIC: if every token
     chooses its depth, the smallest margin of an image is often too small. `tell` is called with each further stage,
@@ -75,7 +75,7 @@ def compare(
             if images is not None:
                 comparison.add(images[start : start + CHUNK])
             elif comparison.least_compared < comparison.enough:
-                comparison.add(synthetic_images(CHUNK, model.config.image_size, seed=start))
+                comparison.add(synthetic_for(model.config, CHUNK, seed=start))
             progress(min(1.0, (start + CHUNK) / total if images is not None else comparison.share))
         if comparison.dispatch is not None:
             comparison.dispatch.add_edges(tell, progress)
@@ -94,7 +94,7 @@ class _Comparison:
         capacity = manifest.plan.buckets[0].capacity if manifest.plan.mode == "topk" else None
         has_schedule = model.config.capacity is not None
         self.routing = Routing(manifest.plan.thresholds, capacity if has_schedule else None)
-        options = Options(input=manifest.input, style=STYLES["rows"])
+        options = Options(input=manifest.input, style=STYLES["rows"], output=manifest.output)
         graphs = build_graphs(manifest.form, self.reference, manifest.plan, options)
         self.buckets = [
             BucketComparison(
@@ -103,6 +103,7 @@ class _Comparison:
                 bucket,
                 open_session(bucket=bucket.name, probes=True),
                 self.low,
+                manifest.head,
             )
             for bucket in manifest.plan.buckets
         ]
@@ -111,7 +112,7 @@ class _Comparison:
             whole, normalised = open_session(), self._normalised
             self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised)
         self.change = RoutingChange.empty(model.config.num_steps)
-        self.routed = LogitPairs(model.config.head_activation)
+        self.routed = LogitPairs(manifest.head)
         self.margins: list[float] = []
         self.clearances: list[float] = []
 
@@ -119,12 +120,12 @@ class _Comparison:
         """Run a chunk through all models and accumulate the differences."""
         exact, before = self._normalised(images), len(self.margins)
         with fitting_threads(self.reference.config):
-            ragged = self.reference(exact, self.routing)
+            ragged = self.reference(exact, self.routing, self.manifest.output)
             self.margins += [trace.margin for trace in ragged.traces]
             self.clearances += [trace.clearance for trace in ragged.traces]
             if not self.own:
-                trained = self.reference(exact)
-                self.routed.add(trained.logits.numpy(), ragged.logits.numpy())
+                trained = self.reference(exact, output=self.manifest.output)
+                self.routed.add(trained.answer.numpy(), ragged.answer.numpy())
                 self.change.add(trained, ragged)
             runs = [bucket.add(images, exact, ragged, self.routing, before) for bucket in self.buckets]
         if self.dispatch is not None:
@@ -197,6 +198,6 @@ class _Comparison:
 
 
 def exactly_normalised(images: Pixels, preprocess: Preprocess) -> torch.Tensor:
-    """Normalise images uint8 (n, height, width, 3) in float64 to (n, 3, height, width)."""
+    """Normalise images uint8 (n, height, width, channels) in float64 to (n, 3, height, width)."""
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
     return ((torch.from_numpy(images).double() / 255 - mean) / std).permute(0, 3, 1, 2)

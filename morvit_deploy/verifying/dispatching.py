@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels, synthetic_images
+from morvit_deploy.bundle.pixels import Pixels, synthetic_for
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Outcome, Routing
@@ -49,7 +50,8 @@ class DispatchComparison:
         self.group = 1  # images in a row that run in one bucket
         if manifest.dispatch == "graph":
             self.group = AT_A_TIME if manifest.batch == "dynamic" else manifest.batch
-        self.logits = LogitPairs(manifest.config.head_activation)
+        self.output, self.head = manifest.output, manifest.head
+        self.logits = LogitPairs(self.head)
         self.served = np.zeros(len(buckets), dtype=np.int64)
         self.overflowed = self.misdirected = self.misserved = 0
         self.pool = Pool(self._count, TRIED)
@@ -63,14 +65,14 @@ class DispatchComparison:
             self.pool.keep(images, _counts(ragged), clear)
             self.pooled += ragged.decided()
         clear = clear | self.low
-        self.logits.add(ragged.logits.numpy()[clear], outputs["logits"][clear])
+        self.logits.add(ragged.answer.numpy()[clear], self._answer(outputs)[clear])
         self.served += np.bincount(outputs["bucket"], minlength=len(self.served))
         overflows = {number: ran.overflow for number, ran in enumerate(runs)}
         wrong, overflow = self._misdirected(outputs, clear, runs[0].wanted, overflows)
         self.overflowed += int(overflow.sum())
         self.misdirected += int(wrong.sum())
         if self.low:
-            self.misserved += int(_misserved(outputs, dict(enumerate(runs))).sum())
+            self.misserved += int(self._misserved(outputs, dict(enumerate(runs))).sum())
 
     def add_edges(
         self,
@@ -82,7 +84,7 @@ class DispatchComparison:
         edges = edges_of(self.plan, self.reference.config.num_patches)
         most = AT_EDGE_LOW if self.low else AT_EDGE
         for seed in range(SEED, SEED + ROUNDS):
-            pictures = synthetic_images(POOL, self.reference.config.image_size, seed=seed)
+            pictures = synthetic_for(self.reference.config, POOL, seed=seed)
             self.pool.add(np.concatenate([pictures, 255 - pictures]))
             found = {}
             for edge in edges:
@@ -148,14 +150,14 @@ class DispatchComparison:
                 overflows[other] = runs[other].overflow if self.low else self.buckets[other].exceeded(ragged)
         if self._misdirected(outputs, np.array([True]), ran.wanted, overflows)[0].any():
             return served, f"ran in bucket {self.buckets[served].bucket.name}, not as the plan requires,"
-        if self.low and _misserved(outputs, runs).any():
+        if self.low and self._misserved(outputs, runs).any():
             return served, f"has other logits than those of bucket {self.buckets[served].bucket.name}"
         if ran.wrong_overflow.any() or ran.wrong_depth.any():
             return served, f"overflow or depth of bucket {name} is wrong"
-        alone = gap_of(ran.capped.logits.numpy(), ran.runtime["logits"], self.tolerance)
+        alone = gap_of(ran.capped.answer.numpy(), ran.answer(self.output), self.tolerance, self.head)
         if not (ran.clear.all() and alone.passed):
             return served, f"logits of bucket {name} are wrong" if ran.clear.all() else ""
-        if not gap_of(ragged.logits.numpy(), outputs["logits"], self.tolerance).passed:
+        if not gap_of(ragged.answer.numpy(), self._answer(outputs), self.tolerance, self.head).passed:
             return served, "logits as dispatched are wrong"
         return served, ""
 
@@ -164,11 +166,27 @@ class DispatchComparison:
         counts, clear = [], []
         for start in range(0, len(pictures), AT_ONCE):
             with fitting_threads(self.reference.config):
-                ragged = self.reference(self.normalised(pictures[start : start + AT_ONCE]), self.routing)
+                part = self.normalised(pictures[start : start + AT_ONCE])
+                ragged = self.reference(part, self.routing, self.output)
             self.pooled += ragged.decided()
             counts.append(_counts(ragged))
             clear.append(_clear(ragged))
         return np.concatenate(counts), np.concatenate(clear)
+
+    def _answer(self, outputs: Arrays) -> NDArray[Any]:
+        """What the bundle returned, a row for each image: (images, numbers)."""
+        return outputs[self.output].reshape(len(outputs["bucket"]), -1)
+
+    def _misserved(self, outputs: Arrays, runs: dict[int, Ran]) -> NDArray[np.bool_]:
+        """Return which images have, as dispatched, the logits of another bucket than the one that they ran in."""
+        numbers = np.array(list(runs))
+        answer = self._answer(outputs)
+        alike = np.stack([snr_db_of(ran.answer(self.output), answer) for ran in runs.values()])
+        is_own = numbers[:, None] == outputs["bucket"]  # (buckets, images)
+        own = np.where(is_own, alike, -np.inf).max(axis=0)
+        other = np.where(is_own, -np.inf, alike).max(axis=0)
+        apart: NDArray[np.bool_] = (own < other - NEARER_DB) | (own == -np.inf)
+        return apart
 
 
 def _clear(ragged: Outcome) -> NDArray[np.bool_]:
@@ -178,14 +196,3 @@ def _clear(ragged: Outcome) -> NDArray[np.bool_]:
 def _counts(ragged: Outcome) -> NDArray[np.int64]:
     """Return the tokens that run each step, (images, steps)."""
     return np.array([trace.counts for trace in ragged.traces])
-
-
-def _misserved(outputs: Arrays, runs: dict[int, Ran]) -> NDArray[np.bool_]:
-    """Return which images have, as dispatched, the logits of another bucket than the one that they ran in."""
-    numbers = np.array(list(runs))
-    alike = np.stack([snr_db_of(ran.runtime["logits"], outputs["logits"]) for ran in runs.values()])
-    is_own = numbers[:, None] == outputs["bucket"]  # (buckets, images)
-    own = np.where(is_own, alike, -np.inf).max(axis=0)
-    other = np.where(is_own, -np.inf, alike).max(axis=0)
-    apart: NDArray[np.bool_] = (own < other - NEARER_DB) | (own == -np.inf)
-    return apart

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.trace import Decision, Outcome
 from morvit_deploy.verifying.routes import Routes, Stages
@@ -34,7 +35,7 @@ class MergeRoutes(Routes):
         held = self.held(outputs)
         if held is None:
             return None
-        runs = np.zeros((len(held), len(outputs["logits"]), self.config.num_patches), dtype=bool)
+        runs = np.zeros((len(held), len(outputs[self.output]), self.config.num_patches), dtype=bool)
         for step, numbers in enumerate(held):
             np.put_along_axis(runs[step], numbers, True, axis=1)
         return runs
@@ -45,7 +46,7 @@ class MergeRoutes(Routes):
         `step{r}.order` (images, merged) are positions in side A, `step{r}.into` (images, merged, side B) has a 1 at
         the partner of each.
         """
-        numbers, found = self._everyone(len(outputs["logits"])), []
+        numbers, found = self._everyone(len(outputs[self.output])), []
         for step in range(1, len(self.capacity) + 1):
             if f"step{step}.order" not in outputs or f"step{step}.into" not in outputs:
                 return None
@@ -89,7 +90,10 @@ class MergeRoutes(Routes):
         stages: Stages = {
             name: value for name, value in outputs.items() if name.endswith((".state", "embed"))
         }
-        return self._with_merges(stages, self.merges(outputs)) | {"logits": outputs["logits"]}
+        answer = outputs[self.output]
+        return self._with_merges(stages, self.merges(outputs)) | {
+            self.output: answer.reshape(len(answer), -1)
+        }
 
     def stages_of_reference(self, reference: Outcome) -> Stages:
         names = reference.traces[0].states
@@ -104,7 +108,7 @@ class MergeRoutes(Routes):
             for step in range(len(self.capacity))
         ]
         merges = [Merge(part, part) for part in into]
-        return self._with_merges(stages, merges) | {"logits": reference.logits.numpy()}
+        return self._with_merges(stages, merges) | {self.output: reference.answer.numpy()}
 
     @staticmethod
     def _with_merges(stages: Stages, merges: list[Merge] | None) -> Stages:
@@ -136,7 +140,10 @@ def _into(decision: Decision, patches: int) -> NDArray[np.int64]:
 
 
 def routes_of(
-    config: Config, capacity: tuple[int, ...], thresholds: tuple[float | None, ...] | None = None
+    config: Config,
+    capacity: tuple[int, ...],
+    thresholds: tuple[float | None, ...] | None = None,
+    output: Output = "logits",
 ) -> Routes:
     """Return the routes of a bucket's tokens."""
-    return (MergeRoutes if config.record.merges else Routes)(config, capacity, thresholds)
+    return (MergeRoutes if config.record.merges else Routes)(config, capacity, thresholds, output)

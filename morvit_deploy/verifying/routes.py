@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.trace import Outcome
 
@@ -24,8 +25,9 @@ class Routes:
         config: Config,
         capacity: tuple[int, ...],
         thresholds: tuple[float | None, ...] | None = None,
+        output: Output = "logits",
     ) -> None:
-        self.config, self.capacity = config, capacity
+        self.config, self.capacity, self.output = config, capacity, output
         self.thresholds = thresholds or (None,) * len(capacity)
 
     def held(self, outputs: Arrays) -> list[NDArray[np.int64]] | None:
@@ -35,7 +37,7 @@ class Routes:
         """
         if self.config.capacity is not None and "step1.state" not in outputs:
             return None
-        held = self._everyone(len(outputs["logits"]))
+        held = self._everyone(len(outputs[self.output]))
         if "depth.order" in outputs:
             held = outputs["depth.order"].astype(np.int64)
         steps, last = [], self.config.routed_tokens
@@ -63,7 +65,7 @@ class Routes:
 
     def runs(self, outputs: Arrays) -> NDArray[np.bool_] | None:
         """Return which tokens run each step, bool (steps, images, routed tokens); None without probes."""
-        shape = len(self.capacity), len(outputs["logits"]), self._tokens
+        shape = len(self.capacity), len(outputs[self.output]), self._tokens
         if not self.config.record.routes:
             return np.ones(shape, dtype=bool)
         held = self.held(outputs)
@@ -207,15 +209,15 @@ class Routes:
             if state is not None and held is not None and runs is not None:
                 stages[f"step{step}.state"] = self._spread(state, held[step - 1], runs[step - 1])
         stages |= {name: outputs[name] for name in outputs if name.startswith("layer")}
-        return stages | {"logits": outputs["logits"]}
+        return stages | {self.output: outputs[self.output].reshape(len(outputs[self.output]), -1)}
 
     def stages_of_reference(self, reference: Outcome) -> Stages:
         """Return the same stages of the reference."""
-        logits: Stages = {"logits": reference.logits.numpy()}
+        answer: Stages = {self.output: reference.answer.numpy()}
         names = reference.traces[0].states
         states = {n: np.stack([t.states[n].numpy() for t in reference.traces]) for n in names}
         if not self.config.record.routes:
-            return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | logits
+            return {n if n == "embed" else f"{n}.state": state for n, state in states.items()} | answer
         stages: Stages = {name: states[name] for name in ("embed", "first") if name in states}
         everyone = np.tile(np.arange(self._tokens), (len(reference.traces), 1))
         for step, runs in enumerate(self._widened(reference.runs.numpy()), start=1):
@@ -223,7 +225,7 @@ class Routes:
             state = states[f"step{step}"]
             rows = state.shape[1] - (not self.config.record.routes_cls)  # later steps append tokens
             stages[f"step{step}.state"] = self._spread(state, everyone[:, :rows], runs)
-        return stages | logits
+        return stages | answer
 
     def _everyone(self, images: int) -> NDArray[np.int64]:
         """Return the numbers of all routed tokens, in order, (images, routed tokens)."""

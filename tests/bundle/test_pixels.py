@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from third_party import third_party
 from tiny_models import make_config
 
 from morvit_deploy.bundle.pixels import (
@@ -90,6 +92,87 @@ def test_more_than_eight_bits_is_refused(tmp_path: Path, mode: str) -> None:
     Image.fromarray(noise(32, 32).astype(dtype)).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match=r"not 8 bits a channel.*convert it"):
         read_image(tmp_path / "a.tif", AS_IT_IS, 32)
+
+
+def of_channels(*values: float, **changes: Any) -> Preprocess:
+    """Without resizing, a mean for each channel."""
+    fields = {"mean": values, "std": values, "resize": None, "interpolation": "bicubic"}
+    return Preprocess(**(fields | changes))
+
+
+def test_channels_are_gray_rgb_or_rgba(tmp_path: Path) -> None:
+    rgba = noise(32, 40, 4)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    gray = read_image(tmp_path / "a.png", of_channels(0.5), (32, 40))
+    assert gray.shape == (32, 40, 1)
+    assert np.array_equal(gray[..., 0], np.asarray(Image.fromarray(rgba).convert("L")))
+    assert np.array_equal(read_image(tmp_path / "a.png", of_channels(0.5, 0.5, 0.5), (32, 40)), rgba[..., :3])
+    assert np.array_equal(read_image(tmp_path / "a.png", of_channels(*[0.5] * 4), (32, 40)), rgba)
+
+
+def test_other_channels_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32, 3)).save(tmp_path / "a.png")
+    with pytest.raises(
+        ImageError, match=r"images of 5 channels, and picture files have 1, 3 or 4; give arrays"
+    ):
+        read_image(tmp_path / "a.png", of_channels(*[0.5] * 5), 32)
+
+
+@pytest.mark.parametrize("side", [(64, 48), (40, 90), (33, 70)])
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_resizing_is_that_of_timm(tmp_path: Path, mode: str, side: tuple[int, int]) -> None:
+    """timm's evaluation transform with crop_mode center and squash."""
+    transforms = third_party("timm.data")
+    picture = Image.fromarray(noise(*side, 3))
+    picture.save(tmp_path / "a.png")
+    made = transforms.create_transform(
+        (3, 32, 32),
+        interpolation="bicubic",
+        crop_pct=0.9,
+        crop_mode=mode,
+        normalize=False,
+        mean=(0,) * 3,
+        std=(1,) * 3,
+    )
+    expected = np.asarray(made(picture)).transpose(1, 2, 0)
+    expected = expected if expected.dtype == np.uint8 else np.round(expected * 255)
+    resize = (35, 35) if mode == "squash" else 35
+    found = read_image(tmp_path / "a.png", of_channels(0.5, 0.5, 0.5, resize=resize), 32)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("crop", [32, 30], ids=["no margin", "a margin"])
+def test_squash_to_an_oblong_is_that_of_timm(tmp_path: Path, crop: int, channels: int) -> None:
+    transforms = third_party("timm.data")
+    picture = Image.fromarray(noise(70, 80, 3)).convert("RGB" if channels == 3 else "L")
+    picture.save(tmp_path / "a.png")
+    made = transforms.create_transform(
+        (channels, crop, 2 * crop), interpolation="bicubic", crop_pct=crop / 32, crop_mode="squash",
+        normalize=False, mean=(0,) * channels, std=(1,) * channels,
+    )  # fmt: skip
+    expected = np.asarray(made(picture)).transpose(1, 2, 0)
+    expected = expected if expected.dtype == np.uint8 else np.round(expected * 255)
+    found = read_image(tmp_path / "a.png", of_channels(*[0.5] * channels, resize=(32, 64)), (crop, 2 * crop))
+    assert np.array_equal(found, expected)
+
+
+def test_the_crop_of_an_oblong_is_central(tmp_path: Path) -> None:
+    pixels = noise(40, 50, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png", of_channels(0.5, 0.5, 0.5), (20, 40))
+    assert np.array_equal(found, pixels[10:30, 5:45])
+    with pytest.raises(ImageError, match="smaller than the model's 60×20 crop"):
+        read_image(tmp_path / "a.png", of_channels(0.5, 0.5, 0.5), (20, 60))
+    enlarged = read_image(tmp_path / "a.png", of_channels(0.5, 0.5, 0.5), (20, 60), upscale=True)
+    whole = Image.fromarray(pixels).resize((60, 48), Image.Resampling.BICUBIC)
+    assert np.array_equal(enlarged, np.asarray(whole)[14:34])
+
+
+def test_synthetic_pictures_have_the_models_shape() -> None:
+    assert synthetic_images(2, (20, 30), channels=5).shape == (2, 20, 30, 5)
+    square = synthetic_images(1, 24, seed=7)
+    assert np.array_equal(square, synthetic_images(1, (24, 24), seed=7))
 
 
 def png_16_bit_rgb() -> bytes:

@@ -44,7 +44,17 @@ class Oracle:
         h = self.embed(image)
         walk: Any = getattr(self, f"walk_{self.config.routing}")
         depth = walk(h)
-        return self.classify(h[0]), depth
+        return self.head(self.pool(h)), depth
+
+    def pool(self, h: list[Floats]) -> Floats:
+        """What the head reads of the final states."""
+        patches = h[1:] if self.config.cls_token else h
+        patches = patches[: self.config.num_patches]
+        if self.config.pooling == "cls":
+            return self.norm("norm", h[0])
+        if self.config.pooling == "mean_norm":
+            return self.norm("norm", sum(patches) / len(patches))
+        return sum(self.norm("norm", patch) for patch in patches) / len(patches)
 
     def linear(self, name: str, x: Floats) -> Floats:
         y = self.w[f"{name}.weight"] @ x
@@ -56,13 +66,14 @@ class Oracle:
         return scaled * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
 
     def embed(self, image: Floats) -> list[Floats]:
-        """A list of N + 1 states, CLS first, and the registers behind them."""
-        size, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
+        """A list of N + 1 states, CLS first if there is one, and the registers behind them."""
+        size = self.config.patch_size
+        step = self.config.patch_stride or size
         positions = self.w["pos_embed"][0]
-        h = [self.w["cls_token"][0, 0] + positions[0]]
-        for row in range(grid):
-            for column in range(grid):
-                patch = image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        h = [self.w["cls_token"][0, 0] + positions[0]] if self.config.cls_token else []
+        for top in range(0, image.shape[1] - size + 1, step):
+            for left in range(0, image.shape[2] - size + 1, step):
+                patch = image[:, top : top + size, left : left + size]
                 state = np.tensordot(self.w["patch_embed.proj.weight"], patch, axes=3)
                 h.append(state + self.w["patch_embed.proj.bias"] + positions[len(h)])
         return h + list(self.w["register_tokens"][0] if "register_tokens" in self.w else [])
@@ -134,8 +145,7 @@ class Oracle:
             x = self.linear(f"routers.{step}.{j}", (gelu(x) if j == 1 else relu(x)) if j else x)
         return x
 
-    def classify(self, cls: Floats) -> Floats:
-        x = self.norm("norm", cls)
+    def head(self, x: Floats) -> Floats:
         if not self.config.head_hidden:
             return self.linear("head", x)
         for j in range(len(self.config.head_hidden) + 1):

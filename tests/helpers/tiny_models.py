@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.bundle.pixels import synthetic_for
 from morvit_deploy.model.checkpoint import init_model
-from morvit_deploy.model.config import Config, parse_config
+from morvit_deploy.model.config import GROWN, NEW_FIELDS, Config, parse_config
 from morvit_deploy.model.plan import Bucket
 from morvit_deploy.model.presets import PRESETS
 from morvit_deploy.model.reference import MoRViT
@@ -58,10 +58,22 @@ def make_fields(**changes: Any) -> dict[str, Any]:
         fields |= {"router": None, "capacity": [9, 4], "reduction": {"layers": [1, 3]}}
     if changes.get("routing") == "none":
         fields |= {"capacity": None, "gate": "hard", "router": None}
+    fields["format"] = GROWN if _is_new(changes) else fields["format"]
+    channels = changes.get("in_channels", 3)
+    if channels != 3:
+        fields["preprocess"] |= {"mean": [0.5] * channels, "std": [0.25] * channels}
     router = changes.pop("router", fields["router"])
     preprocess = fields["preprocess"] | changes.pop("preprocess", {})
     fields |= changes | {"preprocess": preprocess}
     return fields | {"router": router if router is None else TINY["router"] | router}
+
+
+def _is_new(changes: dict[str, Any]) -> bool:
+    """Whether only morvit/2 can express the changes."""
+    new = changes.keys() & {*NEW_FIELDS} or changes.get("in_channels", 3) != 3
+    return (
+        bool(new) or isinstance(changes.get("image_size"), list) or changes.get("head_activation") == "none"
+    )
 
 
 def make_config(**changes: Any) -> Config:
@@ -88,8 +100,8 @@ def random_model(config: Config, seed: int = 0, dtype: torch.dtype = torch.float
 
 
 def random_pixels(config: Config, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth pictures uint8 (count, size, size, 3)."""
-    return synthetic_images(count, config.image_size, seed)
+    """Smooth pictures uint8 (count, height, width, channels)."""
+    return synthetic_for(config, count, seed)
 
 
 def normalised(config: Config, pixels: NDArray[np.uint8]) -> Tensor:

@@ -61,7 +61,7 @@ def test_provenance_says_what_was_read_and_said(tmp_path: Path) -> None:
         "image_size": "command line, --image-size; trained with 16",
         "trained_size": "command line, --trained-size",
         "pooling": "command line, --pooling",
-        "head_activation": "default for several classes; or --head-activation sigmoid",
+        "head_activation": "default for several classes; or --head-activation sigmoid, none",
     }
     (remark,) = provenance["remarks"]
     assert remark == "position embeddings resampled from 4×4 to 6×6 patches (bicubic, antialiased)"

@@ -23,7 +23,7 @@ from third_party import third_party
 from tiny_models import normalised
 from torch import Tensor, nn
 
-from morvit_deploy.bundle.pixels import synthetic_images
+from morvit_deploy.bundle.pixels import synthetic_for
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.model.checkpoint import load_checkpoint
 
@@ -34,6 +34,9 @@ IMAGES, SIZE = 4, 32
 SQUARE = ("--image-size", str(SIZE))
 TORCHVISION = (*SQUARE, "--norm-eps", "1e-6", "--num-heads", "2", "--activation", "gelu")
 TIMM = (*TORCHVISION, "--pooling", "cls")
+POOLED = (*TORCHVISION, "--pooling")  # to be followed by what
+OF_ONE = {"mean": [0.5], "std": [0.25], "resize": 36, "interpolation": "bicubic"}
+WRITTEN = {"gray": OF_ONE, "oblong": OF_ONE | {"mean": [0.5] * 3, "std": [0.25] * 3, "resize": [16, 64]}}
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,23 @@ def by_deit_3(model: nn.Module, folder: Path) -> Path:
     return folder / "deit_3_small_224_1k.pth"
 
 
+def by_mae(model: nn.Module, folder: Path) -> Path:
+    """MAE's fine-tuning saves its arguments, among them what it pools."""
+    arguments = argparse.Namespace(global_pool=True, input_size=SIZE, model="vit_tiny_patch8", lr=1e-3)
+    torch.save({"model": model.state_dict(), "args": arguments}, folder / "mae_finetuned.pth")
+    return folder / "mae_finetuned.pth"
+
+
+def by_dinov2(model: nn.Module, folder: Path) -> Path:
+    """DINOv2's own names: registers without positions, which timm has with those of CLS and patches."""
+    state = model.state_dict()
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.cat([torch.zeros(1, 1, 16), state["pos_embed"]], dim=1)
+    state["mask_token"] = torch.zeros(1, 16)
+    torch.save(state, folder / "dinov2.pth")
+    return folder / "dinov2.pth"
+
+
 def torchvision_vit(**options: Any) -> nn.Module:
     models = third_party("torchvision").models
     model = models.VisionTransformer(
@@ -115,9 +135,15 @@ def edge_folder(model: nn.Module, folder: Path, **config: Any) -> Path:
 
 
 def timm_vit(name: str = "vit_tiny_patch16_224", **options: Any) -> nn.Module:
-    model = third_party("timm").create_model(
-        name, num_classes=10, img_size=SIZE, patch_size=8, embed_dim=16, num_heads=2, depth=3, **options
-    )
+    small = {
+        "num_classes": 10,
+        "img_size": SIZE,
+        "patch_size": 8,
+        "embed_dim": 16,
+        "num_heads": 2,
+        "depth": 3,
+    }
+    model = third_party("timm").create_model(name, **(small | options))
     return source_models.randomise(model, seed=1)
 
 
@@ -172,6 +198,24 @@ def edge(act: str = "gelu", dora: tuple[str, ...] = ()) -> nn.Module:
 
 def vision_mor(shared: int = 1) -> nn.Module:
     return source_models.randomise(source_models.VisionMoR(shared=shared), seed=5, router_scale=0.3)
+
+
+def hf_dinov2(kind: str = "Dinov2", **options: Any) -> nn.Module:
+    transformers = third_party("transformers")
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=SIZE,
+        patch_size=8,
+        **options,
+    )  # fmt: skip  # two lines read better than eight
+    return source_models.randomise(getattr(transformers, f"{kind}Model")(config), seed=3)
+
+
+def hf_features(model: nn.Module, images: Tensor) -> Tensor:
+    return model(images).pooler_output
 
 
 def hf_logits(model: nn.Module, images: Tensor) -> Tensor:
@@ -233,6 +277,76 @@ GOLDEN = {
         "dynamic_vit",
         expected={"routing": "predicted", "capacity": (11, 7)},
     ),
+    "timm-mean-norm": Golden(
+        lambda: timm_vit(global_pool="avg"),
+        bare,
+        (*POOLED, "mean_norm", *PREPROCESS),
+        "timm_vit",
+        expected={"pooling": "mean_norm", "format": "morvit/2"},
+    ),
+    "timm-mean": Golden(
+        lambda: timm_vit(global_pool="avg", fc_norm=False),
+        bare,
+        (*POOLED, "mean", *PREPROCESS),
+        "timm_vit",
+        expected={"pooling": "mean"},
+    ),
+    "timm-fc-norm-of-cls": Golden(
+        lambda: timm_vit(fc_norm=True),
+        bare,
+        (*POOLED, "cls", *PREPROCESS),
+        "timm_vit",
+        expected={"pooling": "cls", "format": "morvit/1"},
+    ),
+    "timm-no-cls": Golden(
+        lambda: timm_vit(global_pool="avg", class_token=False),
+        bare,
+        (*POOLED, "mean_norm", *PREPROCESS),
+        "timm_vit",
+        expected={"cls_token": False},
+    ),
+    "timm-registers-gap": Golden(
+        lambda: timm_vit("vit_medium_patch16_reg4_gap_256"),
+        bare,
+        (*POOLED, "mean_norm", *PREPROCESS),
+        "timm_vit",
+        expected={"cls_token": False, "register_tokens": 4, "pooling": "mean_norm"},
+    ),
+    "timm-gray": Golden(
+        lambda: timm_vit(in_chans=1),
+        bare,
+        (*TIMM, "--preprocess", "gray"),
+        "timm_vit",
+        expected={"in_channels": 1},
+    ),
+    "timm-oblong": Golden(
+        lambda: timm_vit(img_size=(16, 64)),
+        bare,
+        ("--image-size", "16x64", *TIMM[2:], "--preprocess", "oblong"),
+        "timm_vit",
+        expected={"image_size": (16, 64), "patch_stride": None},
+    ),
+    "timm-headless": Golden(
+        lambda: timm_vit("vit_small_patch14_reg4_dinov2", num_classes=0),
+        bare,
+        (*TIMM, *PREPROCESS, "--head-activation", "none"),
+        "timm_vit",
+        expected={"num_classes": 16, "head_activation": "none", "register_tokens": 4},
+    ),
+    "dinov2": Golden(
+        lambda: timm_vit("vit_small_patch14_reg4_dinov2", num_classes=0),
+        by_dinov2,
+        (*TIMM, *PREPROCESS, "--head-activation", "none"),
+        "timm_vit",
+        expected={"register_tokens": 4},
+    ),
+    "mae": Golden(
+        lambda: timm_vit(global_pool="avg"),
+        by_mae,
+        (*TORCHVISION[2:], *PREPROCESS),
+        "timm_vit",
+        expected={"pooling": "mean_norm"},
+    ),
     "timm-cycle": Golden(
         lambda: tied_timm_vit(middle=False),
         bare,
@@ -266,6 +380,30 @@ GOLDEN = {
     ),
     "hf-deit": Golden(
         lambda: hf_vit("DeiT"), by_transformers, PREPROCESS, "hf_vit", hf_logits, {"register_tokens": 1}
+    ),
+    "hf-regression": Golden(
+        lambda: hf_vit(problem_type="regression"),
+        by_transformers,
+        PREPROCESS,
+        "hf_vit",
+        hf_logits,
+        {"head_activation": "none"},
+    ),
+    "hf-dinov2": Golden(
+        hf_dinov2,
+        by_transformers,
+        (*PREPROCESS, "--head-activation", "none"),
+        "hf_vit",
+        hf_features,
+        {"num_classes": 16, "head_activation": "none", "norm_eps": 1e-6},
+    ),
+    "hf-dinov2-registers": Golden(
+        lambda: hf_dinov2("Dinov2WithRegisters", num_register_tokens=3),
+        by_transformers,
+        (*PREPROCESS, "--head-activation", "none"),
+        "hf_vit",
+        hf_features,
+        {"register_tokens": 3},
     ),
     "edge": Golden(
         edge,
@@ -315,7 +453,10 @@ def test_a_converted_checkpoint_answers_as_its_own_code_does(golden: Golden, tmp
     (tmp_path / "source").mkdir()
     model = golden.build()
     source = golden.save(model, tmp_path / "source")
-    done = run("convert", source, "-o", tmp_path / "native", *golden.say)
+    for name, fields in WRITTEN.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(fields))
+    say = [tmp_path / f"{word}.json" if word in WRITTEN else word for word in golden.say]
+    done = run("convert", source, "-o", tmp_path / "native", *say)
     assert done.exit_code == 0, done.output
     converted = load_checkpoint(tmp_path / "native")
     provenance = converted.config.provenance
@@ -323,7 +464,7 @@ def test_a_converted_checkpoint_answers_as_its_own_code_does(golden: Golden, tmp
     for name, value in golden.expected.items():
         assert getattr(converted.config, name) == value, name
 
-    pixels = synthetic_images(IMAGES, SIZE, seed=3)
+    pixels = synthetic_for(converted.config, IMAGES, seed=3)
     images = normalised(converted.config, pixels).float()
     with torch.no_grad():
         expected = golden.answer(model, images)

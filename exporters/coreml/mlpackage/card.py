@@ -10,7 +10,7 @@ from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.functions.names import STEM, plain_name
 from morvit_deploy.machine.this import versions
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import SIGMOID
+from morvit_deploy.model.heads import PLAIN, SIGMOID
 from morvit_deploy.model.plan import Plan
 
 PREFIX = "morvit"  # of our keys in the user-defined metadata
@@ -66,8 +66,9 @@ def model_card(about: Subject, author: str | None, license: str | None, version:
 
 
 def _description(about: Subject) -> str:
-    config, plan, size = about.config, about.plan, about.config.image_size
-    begin = f"MoR-ViT ({config.routing}): {config.num_classes} classes of {size}×{size} pictures, {about.precision}."
+    config, plan = about.config, about.plan
+    classes = f"{config.num_classes} classes of {config.pictures} pictures"
+    begin = f"MoR-ViT ({config.routing}): {classes}, {about.precision}."
     if not plan.adaptive:
         return f"{begin} One function runs every picture."
     names = ", ".join(bucket.name for bucket in plan.buckets)
@@ -78,23 +79,28 @@ def _description(about: Subject) -> str:
 
 
 def _ports(about: Subject) -> dict[str, str]:
-    config, size = about.config, about.config.image_size
-    preprocess = config.preprocess
-    crop = f"the central {size}×{size} pixels"
+    config, preprocess = about.config, about.config.preprocess
+    high, wide = config.image_shape
+    crop = f"the central {wide}×{high} pixels"
     if isinstance(preprocess.resize, tuple):
         height, width = preprocess.resize
         crop = f"resized to {width}×{height} whatever its shape ({preprocess.interpolation}), then {crop}"
     elif preprocess.resize:
         crop = f"its shorter side resized to {preprocess.resize} ({preprocess.interpolation}), then {crop}"
     if about.input == "uint8":
-        image = f"An RGB picture: {crop}. Normalisation is inside."
+        image = (
+            f"{'An RGB' if config.in_channels == 3 else 'A gray'} picture: {crop}. Normalisation is inside."
+        )
     else:
         image = f"A picture, {crop}, as (pixel / 255 − mean) / std, channels first."
     apart = ", independent of the others (sigmoid); a picture may have several classes above 0.5, or none."
     handed = {plain_name(name): "Passed from the stem to a bucket's function." for name in about.carried}
     return {
         "image": image,
-        "logits": f"One number for each of the {config.num_classes} classes, before {config.head_activation}.",
+        "logits": f"One number for each of the {config.num_classes} classes"
+        + ("." if config.head_activation == PLAIN else f", before {config.head_activation}."),
+        "features": f"The {config.embed_dim} numbers that the head reads.",
+        "tokens": f"A row of {config.embed_dim} numbers for each of the {config.num_patches} patches, row by row.",
         "classLabel": "The most probable class.",
         "classLabel_probs": "The probability of each class"
         + (apart if config.head_activation == SIGMOID else "."),

@@ -17,7 +17,7 @@ from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
 from morvit_deploy.exporters.coreml.mlpackage.probes import hide
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.exporters.functions.names import plain_name
-from morvit_deploy.exporters.functions.tracing import IMAGE, Outputs
+from morvit_deploy.exporters.functions.tracing import ANSWERS, IMAGE, Outputs
 from morvit_deploy.graph.pieces import Named
 from morvit_deploy.model.heads import SIGMOID
 
@@ -107,18 +107,17 @@ def _exported(module: nn.Module, example: Sequence[Tensor]) -> ExportedProgram:
 def _input(name: str, value: Tensor, wanted: Wanted) -> Any:
     ct = coremltools()
     if name == IMAGE and wanted.pixels:
-        return ct.ImageType(
-            name=IMAGE, shape=tuple(value.shape), scale=PIXEL_SCALE, color_layout=ct.colorlayout.RGB
-        )
+        color = ct.colorlayout.RGB if value.shape[1] == 3 else ct.colorlayout.GRAYSCALE
+        return ct.ImageType(name=IMAGE, shape=tuple(value.shape), scale=PIXEL_SCALE, color_layout=color)
     half = wanted.precision == "fp16" and name != IMAGE
     dtype = (np.float16 if half else np.float32) if value.is_floating_point() else np.int32
     return ct.TensorType(name=plain_name(name), shape=tuple(value.shape), dtype=dtype)
 
 
 def _output(name: str) -> Any:
-    """Logits are float32; everything else has the precision that it is computed in."""
+    """Logits and features are float32; everything else has the precision that it is computed in."""
     ct = coremltools()
-    if name in ("logits", PROBABILITIES):
+    if name in (*ANSWERS, PROBABILITIES):
         return ct.TensorType(name=name, dtype=np.float32)
     return ct.TensorType(name=plain_name(name))
 

@@ -92,8 +92,8 @@ def _ports(function: Function, manifest: Manifest) -> Iterator[tuple[str, str]]:
         elif name == BY_LABEL:
             yield name, "dictionary of string"
         elif name == "image" and manifest.input == "uint8":
-            height, width = kind.sizes[-2:]
-            yield name, f"image {width}×{height} RGB"
+            channels, height, width = kind.sizes[-3:]
+            yield name, f"image {width}×{height} {'RGB' if channels == 3 else 'GRAYSCALE'}"
         else:
             yield name, f"{DTYPES.get(kind.dtype, kind.dtype)} {list(kind.sizes)}"
 

@@ -96,6 +96,14 @@ def read_package(folder: Path) -> Package:
     if not isinstance(known, dict) or known.get("format") not in (BUNDLE_FORMAT, FIRST_FORMAT):
         raise BundleError(f"{folder / MANIFEST} is no {BUNDLE_FORMAT} manifest; expected an exported bundle")
     check_target(folder, str(known.get("target")))
+    if (
+        isinstance(size := known.get("config", {}).get("image_size"), list)
+        or known["config"]["in_channels"] != 3
+    ):
+        shape = f"{size} pixels, {known['config'].get('in_channels')} channels"
+        raise TargetError(
+            f"{folder} takes images of {shape}; a Mac and an iPhone are measured with square RGB pictures"
+        )
     try:
         package = _package(folder, known)
         problems = [problem for file in known["files"] if (problem := _problem(folder, file))]

@@ -20,7 +20,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, rename
 from morvit_deploy.exporters.onnx.graphs.portable import cast_to_uint8
 from morvit_deploy.model.plan import FULL
 
-ORDER = ("logits", "bucket", "overflow", "depth")  # of a bundle's outputs
+ORDER = ("logits", "features", "tokens", "bucket", "overflow", "depth")  # of a bundle's outputs
 
 Values = dict[str, onnx.ValueInfoProto]  # result to its type and shape
 

@@ -19,7 +19,7 @@ from morvit_deploy.exporters.onnx.graphs.graphs import (
 )
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 
-RESULTS = ("logits", "overflow", "depth")
+RESULTS = ("logits", "features", "tokens", "overflow", "depth")
 
 
 def read_graph(path: Path, *, weights: bool = False) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ else:
 
 AT_A_TIME = 32  # images a dynamic batch takes in one run, so that memory does not grow with their number
 
-RESULTS = ("logits", "bucket", "overflow", "depth")
+RESULTS = ("logits", "features", "tokens", "bucket", "overflow", "depth")
 
 
 class Runner(ABC):

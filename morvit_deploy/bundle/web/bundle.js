@@ -110,7 +110,19 @@ function parseManifest(bytes) {
     const found = [...missing.map((name) => `no ${name}`), ...outside.map(({ path }) => `the path "${path}"`)];
     throw new BundleError(`manifest.json was edited by hand: it has ${found.join(", ")}; export the bundle again`);
   }
+  const beyond = unsupported(manifest.config);
+  if (beyond) {
+    throw new BundleError(`the bundle has ${beyond}, which bundle.js does not support; run it with ONNX Runtime itself`);
+  }
   return manifest;
+}
+
+/** What of a model this file does not support, in words; it reads square RGB pictures and returns classes. */
+function unsupported({ image_size: size, in_channels: channels, patch_stride: stride, head_activation: head }) {
+  if (Array.isArray(size)) return `images of ${size.join("×")}`;
+  if (channels !== 3) return `images of ${channels} channels`;
+  if (stride) return "overlapping patches";
+  return head === "none" ? "head_activation none" : "";
 }
 
 /** Refuse a runtime that is older than the graphs allow; older manifests do not say. */

@@ -58,17 +58,20 @@ class Foreign(Group):
     dora_alpha: Annotated[float | None, Help("Alpha of DoRA layers that were not merged.")] = None
     image_size: Annotated[
         str | None,
-        Help("Image size in pixels; position embeddings are resampled if it is not that of training.", "N"),
+        Help(
+            "Image size in pixels; position embeddings are resampled if it is not that of training.", "N|HxW"
+        ),
     ] = None
     trained_size: Annotated[
         str | None, Help("Image size of training, if --image-size is another one.", "N|HxW")
     ] = None
     patch_stride: Annotated[int | None, Help("Pixels from one patch to the next.")] = None
     pooling: Annotated[
-        str | None, Help("What the head reads: cls, or mean (the mean of all tokens).", "NAME")
+        str | None,
+        Help("What the head reads: cls, mean (of the patches), or mean_norm (then fc_norm).", "NAME"),
     ] = None
     head_activation: Annotated[
-        str | None, Help("softmax: one class an image; sigmoid: each class yes or no.", "NAME")
+        str | None, Help("softmax: one class an image; sigmoid: each class yes or no; none: values.", "NAME")
     ] = None
     sharing: Annotated[
         str | None,

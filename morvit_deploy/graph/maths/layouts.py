@@ -66,6 +66,10 @@ class RowLayout:
         """Return the first token's state, in the shape that the classifier takes."""
         return h[..., 0, :]
 
+    def mean(self, h: Tensor) -> Tensor:
+        """Return the mean state of all tokens of h, in the shape that the classifier takes."""
+        return h.mean(dim=-2)
+
     def constant(self, rows: Tensor) -> Tensor:
         """Convert states (n, dim) or (batch, n, dim) to this layout."""
         return rows
@@ -111,6 +115,10 @@ class RowLayout:
         """Add a batch axis to one image's logits, numbers or scalar: (1, …)."""
         return value[None]
 
+    def rows(self, h: Tensor) -> Tensor:
+        """Convert one image's states to (1, tokens, dim)."""
+        return h[None]
+
     def vector(self, numbers: Tensor) -> Tensor:
         """Reshape numbers to (…, tokens)."""
         return numbers
@@ -154,6 +162,9 @@ class ChannelLayout(RowLayout):
     def cls(self, h: Tensor) -> Tensor:
         return self.first(h, 1)
 
+    def mean(self, h: Tensor) -> Tensor:
+        return h.mean(dim=-1, keepdim=True)
+
     def constant(self, rows: Tensor) -> Tensor:
         return rows.T[None, :, None]
 
@@ -183,6 +194,9 @@ class ChannelLayout(RowLayout):
 
     def result(self, value: Tensor) -> Tensor:
         return value.flatten(1) if value.ndim == 4 else value.flatten()
+
+    def rows(self, h: Tensor) -> Tensor:
+        return h[:, :, 0].transpose(1, 2)
 
     def vector(self, numbers: Tensor) -> Tensor:
         return numbers.flatten()

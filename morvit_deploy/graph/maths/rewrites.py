@@ -211,11 +211,14 @@ def fold_pixels(
     return Affine(weight, bias if patch.bias is None else patch.bias + bias)
 
 
-def fold_positions(cls_token: Tensor, pos_embed: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def fold_positions(cls_token: Tensor | None, pos_embed: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor]:
     """Rewrite 5: add CLS to its position, and the patch bias to the patch positions.
 
-    cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim).
+    cls_token (1, 1, dim), pos_embed (1, N+1, dim), bias (dim); returns (1, 1, dim) and (1, N, dim). Without CLS,
+    pos_embed is (1, N, dim).
     """
+    if cls_token is None:
+        return None, pos_embed + bias
     return cls_token + pos_embed[:, :1], pos_embed[:, 1:] + bias
 
 

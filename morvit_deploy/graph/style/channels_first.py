@@ -33,7 +33,8 @@ class ChannelNorm(StaticNorm):
         x = x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + self.eps)
         if self.bias is None:  # scale and shift are folded
             return x
-        return x * self.weight[:, None, None] + self.bias[:, None, None]
+        # not an addition: coremltools would make a batch norm of both, whose epsilon of 1e-5 changes the scale
+        return x * self.weight[:, None, None] - (-self.bias[:, None, None])
 
 
 class PointwiseBlock(StaticBlock):

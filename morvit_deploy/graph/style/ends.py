@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from morvit_deploy.graph.maths.layouts import RowLayout
 from morvit_deploy.graph.maths.rewrites import Affine
 from morvit_deploy.graph.style.blocks import StaticBlock, StaticLinear, affine_of, columns
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.layers import Predictor, Router
 from morvit_deploy.model.reference import MoRViT
 
@@ -73,19 +74,54 @@ class StaticPredictor(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm and head on the state of CLS, with the norm and the linear layers of `block`."""
+    """LayerNorm, pooling and, for logits, the head, with the norm and the linear layers of `block`.
 
-    def __init__(self, model: MoRViT, block: type[StaticBlock], *, fold: bool) -> None:
+    The scale and shift of the norm fold into the head also where the mean is taken between the two: a mean of
+    scaled and shifted states is the scaled and shifted mean.
+    """
+
+    def __init__(
+        self,
+        model: MoRViT,
+        block: type[StaticBlock],
+        layout: RowLayout,
+        *,
+        fold: bool,
+        output: Output = "logits",
+    ) -> None:
         super().__init__()
-        layers = model.head_layers()
+        self.output, fold = output, fold and output == "logits"  # without a head, nothing follows the norm
+        self.pooling, self.layout = model.config.pooling, layout
+        config = model.config
+        self.front, self.patches, self.registers = config.front, config.num_patches, config.register_tokens
+        layers = model.head_layers() if output == "logits" else []
         affines = [
             affine_of(layer, model.norm if fold and j == 0 else None) for j, layer in enumerate(layers)
         ]
         self.norm = block.norm(model.norm, fold)
-        self.head = nn.ModuleList(block.linear(affine, layers[0].weight.dtype) for affine in affines)
+        self.head = nn.ModuleList(block.linear(affine, model.norm.weight.dtype) for affine in affines)
 
-    def forward(self, cls: Tensor) -> Tensor:
-        x: Tensor = self.norm(cls)
+    def forward(self, h: Tensor) -> Tensor:
+        """Map final states (…, tokens, dim) to the output.
+
+        CLS is first, if there is one; then the patches in any order, then registers. For the output tokens h are the
+        patches alone, in their own order.
+        """
+        if self.output == "tokens":
+            return h if self.pooling == "mean_norm" else self.norm(h)
+        x = self._pooled(h)
         for j, layer in enumerate(self.head):
             x = layer(torch.tanh(x) if j else x)
-        return x.to(cls.dtype)
+        return x.to(h.dtype)
+
+    def _pooled(self, h: Tensor) -> Tensor:
+        """Return the normalised vector that the head reads."""
+        if self.pooling == "cls":
+            pooled: Tensor = self.norm(self.layout.cls(h))
+            return pooled
+        patches = self.layout.beyond(h, self.front) if self.front else h
+        if self.registers:
+            patches = self.layout.first(patches, self.patches)
+        if self.pooling == "mean_norm":
+            return self.norm(self.layout.mean(patches))
+        return self.layout.mean(self.norm(patches))

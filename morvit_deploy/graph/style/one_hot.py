@@ -55,6 +55,12 @@ class OneHot(OneGather):
     def back(self, values: Tensor, numbers: Tensor) -> Tensor:
         return self.numbers(values, self._order(self._labels(numbers), numbers.shape[-1]))
 
+    def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.rows(h, self._order(self._labels(numbers), numbers.shape[-1]))
+
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.restored(self.layout.beyond(h, 1), numbers)
+
     def lowest_number(self, numbers: Tensor) -> Tensor:
         return self._order(self._labels(numbers), 1)
 

@@ -99,6 +99,14 @@ class Gathers:
         """The same for values (n,) that are equal for every image."""
         return values[inverse(numbers)]
 
+    def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
+        """Sort states by the token numbers (…, tokens) they belong to, which are a permutation: one gather."""
+        return self.rows(h, inverse(numbers))
+
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        """Sort the states after CLS by their numbers (…, N), and leave CLS out: one gather."""
+        return self.rows(h, inverse(numbers) + 1)
+
     def lowest_number(self, numbers: Tensor) -> Tensor:
         """Return an order of one token: the position of number 0."""
         return numbers[..., None].argmin(dim=-2)  # (…, 1); TensorRT does not support argmin of a vector
@@ -154,6 +162,12 @@ class OneGather(Gathers):
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
         return self.back(values.expand(numbers.shape), numbers)
+
+    def restored(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.rows(h, torch.argsort(numbers, dim=-1))
+
+    def restored_patches(self, h: Tensor, numbers: Tensor) -> Tensor:
+        return self.rows(h, torch.argsort(numbers, dim=-1) + 1)
 
     def lowest_number(self, numbers: Tensor) -> Tensor:
         return numbers.argmin(dim=-1, keepdim=True)

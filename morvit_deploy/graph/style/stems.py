@@ -35,23 +35,27 @@ class Stem(nn.Module):
         assert patch.bias is not None
         dtype = conv.weight.dtype
         self._set_projection(patch.weight, dtype)
-        cls, positions = fold_positions(model.cls_token.double(), model.pos_embed.double(), patch.bias)
-        self.cls, self.positions = self._tokens(cls, dtype), self._tokens(positions, dtype)
+        cls = model.cls_token.double() if config.cls_token else None
+        cls, positions = fold_positions(cls, model.pos_embed.double(), patch.bias)
+        self.positions = self._tokens(positions, dtype)
+        if cls is not None:
+            self.cls = self._tokens(cls, dtype)
         if config.register_tokens:
             self.registers = self._tokens(model.register_tokens, dtype)
 
     def example(self, batch: int) -> Tensor:
         """Return zeros of the stem's input shape and type, for tracing."""
-        size = self.config.image_size
-        return torch.zeros(batch, 3, size, size)
+        return torch.zeros(batch, self.config.in_channels, *self.config.image_shape)
 
     def forward(self, image: Tensor) -> Tensor:
-        image = image.to(self.cls.dtype)  # first, since TensorRT supports uint8 only as the input of a cast
-        x = self._project(image).to(self.cls.dtype) + self.positions
-        parts = [self._repeated(self.cls, image), x]
+        dtype = self.positions.dtype
+        image = image.to(dtype)  # first, since TensorRT supports uint8 only as the input of a cast
+        parts = [self._project(image).to(dtype) + self.positions]
+        if self.config.cls_token:
+            parts.insert(0, self._repeated(self.cls, image))
         if self.config.register_tokens:
             parts.append(self._repeated(self.registers, image))
-        return self.layout.join(parts)
+        return self.layout.join(parts) if len(parts) > 1 else parts[0]
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         """Store the patch projection's weight (row · column · channel, dim)."""
@@ -77,16 +81,17 @@ class Stem(nn.Module):
 
 
 class RowStem(Stem):
-    """A stem for raw pixels (batch, height, width, 3) or images (batch, 3, height, width), in layout bsd.
+    """A stem for raw pixels (batch, height, width, channels) or images (batch, channels, height, width), layout bsd.
 
-    Patches are rows, and the projection is a matrix product.
+    Patches are rows, and the projection is a matrix product. Patches that overlap are laid side by side first.
     """
 
     white = 255.0
 
     def example(self, batch: int) -> Tensor:
-        size = self.config.image_size
-        return torch.zeros(batch, size, size, 3, dtype=torch.uint8) if self.pixels else super().example(batch)
+        if not self.pixels:
+            return super().example(batch)
+        return torch.zeros(batch, *self.config.image_shape, self.config.in_channels, dtype=torch.uint8)
 
     def _set_projection(self, weight: Tensor, dtype: torch.dtype) -> None:
         self.patch = StaticLinear(Affine(weight, None), dtype)
@@ -96,26 +101,35 @@ class RowStem(Stem):
     def _project(self, image: Tensor) -> Tensor:
         x = self._rows(image[0] if self.single else image)
         if self.normalises:
-            x = self._normalise(x, lambda values: values.repeat(x.shape[-1] // 3))
+            x = self._normalise(x, lambda values: values.repeat(x.shape[-1] // len(values)))
         x = x if self.shrink == 1 else x * self.shrink
         x = x if self.centre == 0 else x - self.centre
         projected: Tensor = self.patch(x)
         return projected
 
     def _rows(self, image: Tensor) -> Tensor:
-        """Reshape an image to one row (row, column, channel) per patch: (…, N, patch² · 3)."""
-        grid, patch = self.config.image_size // self.config.patch_size, self.config.patch_size
+        """Reshape an image to one row (row, column, channel) per patch: (…, N, patch² · channels)."""
+        (high, wide), patch = self.config.grid, self.config.patch_size
+        if self.config.patch_stride is not None:
+            image = self._side_by_side(image, self.config.patch_stride)
         if self.pixels:
-            columns = torch.unflatten(image, -2, (grid, patch))
-            cut = torch.unflatten(columns, -4, (grid, patch))
+            columns = torch.unflatten(image, -2, (wide, patch))
+            cut = torch.unflatten(columns, -4, (high, patch))
         else:  # move channels last
-            columns = torch.unflatten(image, -1, (grid, patch))
-            cut = torch.unflatten(columns, -3, (grid, patch)).movedim(-5, -1)
+            columns = torch.unflatten(image, -1, (wide, patch))
+            cut = torch.unflatten(columns, -3, (high, patch)).movedim(-5, -1)
         return cut.transpose(-4, -3).flatten(-3).flatten(-3, -2)
+
+    def _side_by_side(self, image: Tensor, stride: int) -> Tensor:
+        """Repeat the rows and columns of pixels that overlapping patches share: one gather for each axis."""
+        for axis, count in zip((-3, -2) if self.pixels else (-2, -1), self.config.grid, strict=True):
+            places = torch.arange(count)[:, None] * stride + torch.arange(self.config.patch_size)
+            image = image.index_select(axis, places.flatten())
+        return image
 
 
 class ConvStem(Stem):
-    """A stem for images (1, 3, height, width) that projects patches by a strided convolution, in either layout.
+    """A stem for images (1, channels, height, width), in either layout: patches are projected by a convolution.
 
     Raw pixels are p / 256, as a Core ML ImageType scales them: by an exact power of two.
     """
@@ -130,7 +144,7 @@ class ConvStem(Stem):
     def _project(self, image: Tensor) -> Tensor:
         if self.normalises:
             image = self._normalise(image, lambda values: values[:, None, None])
-        patches = F.conv2d(image, self.weight, stride=self.config.patch_size)
+        patches = F.conv2d(image, self.weight, stride=self.config.patch_stride or self.config.patch_size)
         return self.layout.from_channels(patches.flatten(2))  # of (1, dim, N)
 
 

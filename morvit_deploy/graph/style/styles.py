@@ -14,7 +14,7 @@ from morvit_deploy.graph.style.channels_first import PointwiseBlock
 from morvit_deploy.graph.style.one_hot import OneHot, OneHotChannels
 from morvit_deploy.graph.style.selection import Gathers, OneGather
 from morvit_deploy.graph.style.stems import ConvStem, RowStem, Stem
-from morvit_deploy.model.choices import Attention, Input, Layout, Select
+from morvit_deploy.model.choices import Attention, Input, Layout, Output, Select
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Options:
     frozen_keys: bool = True
     fold: bool = True
     unformed_keys: bool = True  # False for bundles that were written before it, too
+    output: Output = "logits"
 
     def __post_init__(self) -> None:
         if self.input not in get_args(Input):

@@ -12,7 +12,7 @@ import numpy as np
 from morvit_deploy.bundle.images import open_images
 from morvit_deploy.bundle.links import open_linked
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.bundle.pixels import Pixels, digest, synthetic_images
+from morvit_deploy.bundle.pixels import Pixels, digest, synthetic_for
 from morvit_deploy.errors import TargetError
 from morvit_deploy.model.config import Config
 
@@ -90,7 +90,7 @@ def draw(source: Source, config: Config, most: int, *, shuffled: bool = False) -
     Adaptive bundles get them shuffled, as neighbours in a folder are often alike.
     """
     if source.images is None:
-        return synthetic_images(most, config.image_size)
+        return synthetic_for(config, most)
     how = {"upscale": source.upscale, "exif": source.exif}
     pixels = open_images(source.images, config, limit=most, **how).all()
     return np.random.default_rng(0).permutation(pixels) if shuffled else pixels

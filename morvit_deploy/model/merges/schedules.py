@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.model.config import FORMAT_2, Config, Reduction, Strict, checked, explain
+from morvit_deploy.model.config import GROWN, Config, Reduction, Strict, checked, explain
 from morvit_deploy.model.routings.merged import sides
 from morvit_deploy.strict_json import MAX_DIGITS, parse_json
 
@@ -182,7 +182,7 @@ def merged_config(config: Config, schedule: MergeSchedule) -> Config:
     layers = tuple(layer for layer, count in enumerate(merges) if count)
     left = [config.num_patches - sum(merges[: layer + 1]) for layer in layers]
     changes = {
-        "format": FORMAT_2, "routing": MERGED, "capacity": tuple(left), "attention_scope": "active",
+        "format": GROWN, "routing": MERGED, "capacity": tuple(left), "attention_scope": "active",
         "reduction": Reduction(layers=layers, proportional=schedule.proportional),
     }  # fmt: skip
     return checked(config.model_copy(update=changes))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from morvit_deploy.model.routings.schedules import routed_by
 
 if TYPE_CHECKING:
+    from morvit_deploy.model.choices import Output
     from morvit_deploy.model.config import Config
 
 
@@ -27,6 +28,7 @@ class GraphShape:
         False  # tokens that merge are added by a scatter, as in the baseline, and not by a product
     )
     sorts: bool = True  # a bucket of the plan holds fewer tokens than all
+    output: Output = "logits"
 
 
 def block_macs(config: Config, queries: int, projected: int, keys: int) -> int:

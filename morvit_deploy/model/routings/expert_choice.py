@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.routings.counting import GraphShape, recursion_macs, routed_steps
+from morvit_deploy.model.routings.counting import (
+    GraphShape,
+    recursion_macs,
+    routed_steps,
+)
 from morvit_deploy.model.routings.record import RoutingRecord
+from morvit_deploy.model.routings.schedules import reads_cls_alone
 
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
@@ -30,6 +35,8 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
     """States, scores and token numbers are selected at each step where tokens leave; depths are reordered last."""
     capacity, by_threshold, with_depth = graph.capacity, graph.thresholds is not None, graph.with_depth
     leavers_read = config.sharing == "middle_cycle" or config.attention_scope == "all"
+    leavers_read = leavers_read or not reads_cls_alone(config, graph.output)
+    numbered = with_depth or graph.output == "tokens"
     total, held = 0, config.num_patches
     given = graph.thresholds or (0.0,) * len(capacity)  # with top-k every step may select
     for step, (kept, threshold) in enumerate(zip(capacity, given, strict=True), start=1):
@@ -38,10 +45,13 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
         total += (held if leavers_read else kept) * held * config.embed_dim
         final = step == len(capacity)
         total += kept * held * scores_read(config, final, by_threshold, with_depth, graph.cls_only)
-        total += held * held * with_depth * (2 if by_threshold else 1)  # token numbers, and steps run so far
+        total += held * held * (numbered + with_depth * by_threshold)  # token numbers, and steps run so far
         held = kept
     moved = held < config.num_patches
-    return total + config.num_patches**2 * (with_depth and moved)  # depths in the tokens' original order
+    restored = (
+        with_depth + (graph.output == "tokens") * config.embed_dim
+    )  # depths and states in their own order
+    return total + config.num_patches**2 * restored * moved
 
 
 def _describe(config: Config) -> str:
@@ -59,8 +69,12 @@ def _flat_selection_macs(config: Config, graph: GraphShape) -> int:
     tokens = config.num_tokens
     choosing = sum(routed_steps(config, graph.capacity))
     moved = choosing * tokens**2 * (config.embed_dim + 1 + graph.with_depth)
-    cls = tokens * config.embed_dim * (2 if graph.cls_only else 1)  # its state, and the normalised state
-    return moved + (cls if choosing else 0) + tokens**2 * graph.with_depth
+    read = (
+        tokens * config.embed_dim * (2 if graph.cls_only else 1)
+    )  # CLS: its state, and the normalised state
+    if not reads_cls_alone(config, graph.output):
+        read = tokens**2 * config.embed_dim  # all states, in their own order
+    return moved + (read if choosing else 0) + tokens**2 * graph.with_depth
 
 
 def _describe_flat(config: Config) -> str:

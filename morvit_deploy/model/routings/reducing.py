@@ -122,7 +122,10 @@ def _describe(config: Config, who: str, when: str) -> str:
     return f"{who}: {kept} of {config.num_patches} patch tokens go on {when} layers {layers} (from 0){fused}"
 
 
-_PLAIN = {"sharing": "none", "router": None, "gate": "hard", "attention_scope": "active", "thresholds": None}
+_PLAIN = {
+    **{"sharing": "none", "router": None, "gate": "hard", "attention_scope": "active", "thresholds": None},
+    **{"cls_token": True, "pooling": "cls"},
+}
 _WHY_FIXED = ", which shortens a plain ViT"
 _WHY_ONE = "the number of tokens that leave is part of the trained model and the same for every image"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+
 if TYPE_CHECKING:
+    from morvit_deploy.model.choices import Output
     from morvit_deploy.model.config import Config
 
 
@@ -87,9 +89,14 @@ def routed_by(config: Config, thresholds: tuple[float | None, ...]) -> tuple[boo
     return tuple(config.gate != "hard" or threshold is not None for threshold in thresholds)
 
 
+def reads_cls_alone(config: Config, output: Output = "logits") -> bool:
+    """Return whether the output reads no other token than CLS, so that the last layer need not update the others."""
+    return config.pooling == "cls" and output != "tokens"
+
+
 def last_step_is_cls_alone(config: Config) -> bool:
     """Whether the last step updates CLS alone, with all tokens as keys, so that its routing has no effect."""
-    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1
+    alone = config.sharing != "middle_cycle" and config.cycle_depth == 1 and reads_cls_alone(config)
     return alone and config.attention_scope == "all"
 
 

@@ -42,7 +42,10 @@ def _macs(config: Config, graph: GraphShape) -> int:
 
 def _selection_macs(config: Config, graph: GraphShape) -> int:
     """The stem sorts states and depths by depth if a bucket holds fewer tokens than all."""
-    return graph.sorts * config.num_patches**2 * (config.embed_dim + 1)
+    restored = (graph.output == "tokens") * (
+        config.embed_dim + 1
+    )  # states in their own order, and their numbers
+    return graph.sorts * config.num_patches**2 * (config.embed_dim + 1 + restored)
 
 
 def _describe(config: Config) -> str:

@@ -78,8 +78,8 @@ class EdgeRecViT(Family):
         remarks = _without_positions(tensors, contents)
         need(tensors, contents, self.title, *_NEEDED)
         draft = Draft(self._fields(contents, questions, tensors), tensors, rows, remarks)
-        side = settle_positions(draft, questions, "position_embeddings", image_sizes(contents))
-        hold_to_config(contents, {"image_size": side * draft.fields["patch_size"]})
+        size = settle_positions(draft, questions, "position_embeddings", image_sizes(contents))
+        hold_to_config(contents, {"image_size": size})
         settle_preprocess(
             draft.fields, questions, published="cifar10, in its CIFAR-10 script", example="cifar10"
         )

@@ -1,4 +1,4 @@
-"""ViT and DeiT as saved by Hugging Face Transformers, with the names of versions 4 and 5."""
+"""ViT, DeiT and DINOv2 as saved by Hugging Face Transformers, with the names of versions 4 and 5."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
+    add_missing_head,
+    edges_in,
     hold_to_config,
     image_sizes,
     need,
@@ -21,10 +23,20 @@ from morvit_deploy.sources.families.settling import (
 )
 from morvit_deploy.sources.settings import preprocessing
 from morvit_deploy.sources.settings.given import Questions
-from morvit_deploy.sources.tensors.keymap import COPIED, KIND, QKV, Rule, copy, drop, part, refuse
+from morvit_deploy.sources.tensors.keymap import (
+    COPIED,
+    KIND,
+    LAYER_SCALE,
+    QKV,
+    Rule,
+    copy,
+    drop,
+    part,
+    refuse,
+)
 from morvit_deploy.sources.tensors.reading import Contents
 
-_AT = r"(?:(?:vit|deit)\.)?"  # a ViTModel without classifier has no prefix
+_AT = r"(?:(?:vit|deit|dinov2|dinov2_with_registers)\.)?"  # a ViTModel without classifier has no prefix
 _ACTIVATIONS = {  # hidden_act -> the activation that it computes
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -49,16 +61,16 @@ class TransformersViT(Family):
     """Every token runs every layer. DeiT's distillation token is converted to a register token."""
 
     name = "hf_vit"
-    title = "a Hugging Face ViT or DeiT"
+    title = "a Hugging Face ViT, DeiT or DINOv2"
     signature = (
         rf"{_AT}embeddings\.patch_embeddings\.projection\.weight",
-        rf"{_AT}(encoder\.layer|layers)\.\d+\.layernorm_before\.weight",
+        rf"{_AT}(encoder\.layer|layers)\.\d+\.(layernorm_before|norm1)\.weight",
     )
-    recipes = (COPIED, QKV)
+    recipes = (COPIED, QKV, LAYER_SCALE)
     rules = (
         copy(rf"{_AT}embeddings\.patch_embeddings\.projection\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(rf"{_AT}embeddings\.cls_token", "cls_token"),
-        copy(rf"{_AT}embeddings\.distillation_token", "register_tokens"),
+        copy(rf"{_AT}embeddings\.(distillation_token|register_tokens)", "register_tokens"),
         copy(rf"{_AT}embeddings\.position_embeddings", "pos_embed"),
         drop(rf"{_AT}embeddings\.mask_token", "used only for masked-image training"),
         *_layer_rules(
@@ -72,7 +84,29 @@ class TransformersViT(Family):
                 r"layernorm_after": "norm2",
                 r"intermediate\.dense": "mlp.fc1",
                 r"output\.dense": "mlp.fc2",
+                # DINOv2; version 5 of Transformers names its projections as its other models do
+                r"attention\.q_proj": "attn.qkv:q",
+                r"attention\.k_proj": "attn.qkv:k",
+                r"attention\.v_proj": "attn.qkv:v",
+                r"attention\.o_proj": "attn.proj",
+                r"norm1": "norm1",
+                r"norm2": "norm2",
+                r"mlp\.fc1": "mlp.fc1",
+                r"mlp\.fc2": "mlp.fc2",
             },
+        ),
+        *(
+            part(
+                rf"{_AT}encoder\.layer\.(?P<i>\d+)\.layer_scale{n}\.lambda1",
+                "gamma",
+                rf"layers.\g<i>.{layer}.weight",
+                rf"layers.\g<i>.{layer}.bias",
+            )
+            for n, layer in ((1, "attn.proj"), (2, "mlp.fc2"))
+        ),
+        refuse(
+            rf"{_AT}encoder\.layer\.\d+\.mlp\.(gate_proj|up_proj|down_proj|weights_in|weights_out)\..*",
+            "the MLP is gated (SwiGLU)",
         ),
         *_layer_rules(
             r"layers",
@@ -99,10 +133,13 @@ class TransformersViT(Family):
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         tensors, rows = self.built(contents)
+        remarks = add_missing_head(tensors, questions)
         need(tensors, contents, self.title, *NEEDED)
-        draft = Draft(width_fields(tensors, "layers.0"), tensors, rows)
-        side = settle_positions(draft, questions, "position_embeddings", image_sizes(contents))
-        hold_to_config(contents, _numbers(draft, side))
+        draft = Draft(width_fields(tensors, "layers.0"), tensors, rows, remarks)
+        _refuse_joined_head(draft)
+        placed = "register_tokens" not in {key.rpartition(".")[2] for key in contents.tensors}
+        size = settle_positions(draft, questions, "position_embeddings", image_sizes(contents), placed=placed)
+        hold_to_config(contents, _numbers(draft, size))
         draft.fields |= self._rest(draft, contents, questions)
         settle_layers(draft, questions)
         return draft
@@ -115,13 +152,12 @@ class TransformersViT(Family):
             raise CheckpointError(
                 f"{contents.path}: got hidden_act {act!r} in config.json, expected one of {', '.join(_ACTIVATIONS)}"
             )
-        unsupported = preprocessing.unsupported_of_transformers(
-            contents.processor, draft.fields["image_size"]
-        )
+        size, channels = edges_in(draft.fields), draft.fields["in_channels"]
+        unsupported = preprocessing.unsupported_of_transformers(contents.processor, size, channels)
         settle_preprocess(
             draft.fields,
             questions,
-            stored=preprocessing.of_transformers(contents.processor, draft.fields["image_size"]),
+            stored=preprocessing.of_transformers(contents.processor, size, channels),
             origin="preprocessor_config.json",
             published="inception for google/vit-*, imagenet for facebook/deit-*"
             + (f"; {unsupported}" if unsupported else ""),
@@ -150,7 +186,18 @@ class TransformersViT(Family):
         }
 
 
-def _numbers(draft: Draft, side: int) -> dict[str, int]:
+def _refuse_joined_head(draft: Draft) -> None:
+    """CheckpointError for DINOv2's classifier, which reads CLS and the mean of the patches side by side."""
+    width, dim = draft.tensors["head.weight"].shape[1], draft.fields["embed_dim"]
+    if width == 2 * dim:
+        raise CheckpointError(
+            f"classifier: got {width} inputs for states of {dim}: it reads CLS and the mean of the patches "
+            "together, which is not supported; save the backbone (model.dinov2), and give --head-activation none for "
+            "its features"
+        )
+
+
+def _numbers(draft: Draft, size: int | list[int]) -> dict[str, object]:
     """Return the sizes that the tensors imply, by the names in config.json."""
     layers = {name.split(".")[1] for name in draft.tensors if name.startswith("layers.")}
     return {
@@ -158,5 +205,5 @@ def _numbers(draft: Draft, side: int) -> dict[str, int]:
         "hidden_size": draft.fields["embed_dim"],
         "intermediate_size": draft.fields["mlp_dim"],
         "patch_size": draft.fields["patch_size"],
-        "image_size": side * draft.fields["patch_size"],
+        "image_size": size,
     }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.model.config import Config, parse_config
+from morvit_deploy.model.config import FORMAT, GROWN, Config, parse_config
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import take_layers, tie
-from morvit_deploy.sources.families.settling import settle_positions, settle_preprocess
+from morvit_deploy.sources.families.settling import patches_in, settle_positions, settle_preprocess
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, copy
 from morvit_deploy.sources.tensors.reading import Contents
@@ -31,7 +31,7 @@ class Native(Family):
     recipes = (COPIED,)
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
-        if contents.config is None or str(contents.config.get("format")) != "morvit/1":
+        if contents.config is None or contents.config.get("format") not in (FORMAT, GROWN):
             raise CheckpointError(
                 f"{contents.path} has the tensor names of morvit/1, but no config.json of that format next to it; "
                 "write one (docs/format.md), since the tensors do not determine heads, eps, gate and routing"
@@ -67,9 +67,10 @@ def _roll(draft: Draft, config: Config) -> None:
 def _resize(draft: Draft, config: Config, questions: Questions) -> None:
     """Change the image size: resample positions, and require the settings that depend on it."""
     fields = draft.fields
-    size = (config.image_size, config.image_size)
-    settle_positions(draft, questions, sizes={"config.json": size})
-    now = (fields["image_size"] // fields["patch_size"]) ** 2
+    stride = config.patch_stride or config.patch_size
+    own_size = {"config.json": config.image_shape}
+    settle_positions(draft, questions, sizes=own_size, placed=False, stride=stride)
+    now = patches_in(fields)
     if config.capacity is not None and now != config.num_patches:
         capacity = questions.settle(
             "capacity",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from morvit_deploy.errors import CheckpointError
-from morvit_deploy.model.config import FORMAT_2
+from morvit_deploy.model.config import GROWN
 from morvit_deploy.sources.families.family import Draft
 from morvit_deploy.sources.families.layers import count_of
 from morvit_deploy.sources.families.timm_vit import TimmViT
@@ -141,7 +141,7 @@ def _fields(routing: str, kept: Sequence[int], layers: Sequence[int]) -> dict[st
             f"the keep rate leaves {', '.join(map(str, kept))} patch tokens after layers "
             f"{', '.join(map(str, layers))}: none after layer {layers[empty]}, expected at least 1"
         )
-    return {"format": FORMAT_2, "routing": routing, "capacity": list(kept)}
+    return {"format": GROWN, "routing": routing, "capacity": list(kept)}
 
 
 def _patches(draft: Draft) -> int:

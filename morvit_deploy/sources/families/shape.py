@@ -10,12 +10,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.sources.settings.given import Questions
 
 Edges = tuple[int, int]  # height and width, in pixels
 PUBLISHED = (224, 384, 448, 512)  # image sizes of published ViTs
-SQUARES = "morvit/1 supports square images only"
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,21 @@ class Rows:
 
     count: int
     patch: int
-    special: int  # tokens before the patches: CLS and registers
+    special: int  # tokens before the patches that may have positions: CLS and registers
     name: str = "pos_embed"  # in the source
+    stride: int | None = None  # if it is known: then patches need not end at the edge
 
     @property
-    def prefixes(self) -> tuple[int, int]:
+    def prefixes(self) -> tuple[int, ...]:
         """Numbers of rows that may come before those of the patches: some models have positions for patches only."""
-        return self.special, 0
+        return tuple(dict.fromkeys((self.special, 0)))
 
     def at(self, size: Edges) -> list[Reading]:
         """Return the readings at a known image size; patches side by side come first."""
         found = []
         for stride in range(self.patch, 0, -1):
-            if all(edge >= self.patch and (edge - self.patch) % stride == 0 for edge in size):
+            exact = all((edge - self.patch) % stride == 0 for edge in size)
+            if min(size) >= self.patch and (exact or stride == self.stride):
                 high, wide = ((edge - self.patch) // stride + 1 for edge in size)
                 if (before := self.count - high * wide) in self.prefixes:
                     found.append(Reading(size, (high, wide), stride, self.patch, before))
@@ -83,26 +84,17 @@ def said(size: Edges) -> str:
 def settle_shape(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) -> Reading:
     """Return the shape in training, as given or as `stored` in the files (origin -> size), or ask for it.
 
-    Raises CheckpointError for rectangular images and overlapping patches, and ConfigError for a given size that does
-    not fit. If the question is open, the square reading is returned, and `Questions.close` raises.
+    Raises ConfigError for a given size that does not fit. If the question is open, one that fits is returned, and
+    `Questions.close` raises.
     """
     origin, readings = _known(rows, questions, stored)
     if not readings:
         return _asked(rows, questions, stored)
-    reading = _at_stride(readings, questions)
-    grid = f"{reading.grid[0]}×{reading.grid[1]} patches"
-    if reading.size[0] != reading.size[1]:
-        raise CheckpointError(
-            f"images of {reading.size[0]}×{reading.size[1]} in {origin}, expected squares: the {rows.count} position "
-            f"embeddings are for {grid}, and {SQUARES}; train with square images"
-        )
-    if reading.stride != rows.patch:
-        raise CheckpointError(
-            f"overlapping patches: {rows.count} position embeddings at the image size {said(reading.size)} in "
-            f"{origin} are {grid} of {rows.patch} pixels, one every {reading.stride}, expected one every "
-            f"{rows.patch}; morvit/1 supports patches side by side only"
-        )
-    questions.note("image_size", reading.size[0], origin)
+    reading = _at_stride(rows, readings, questions)
+    size = reading.size
+    questions.note("image_size", size[0] if size[0] == size[1] else said(size), origin)
+    if reading.stride != rows.patch and rows.stride is None:
+        questions.note("patch_stride", reading.stride, f"{rows.count} position embeddings at {said(size)}")
     return reading
 
 
@@ -115,7 +107,8 @@ def _known(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) -> tup
             return origin, rows.at(size)
         readings = [] if wanted is None else rows.at(wanted)
         # overlapping patches of this size, or another size in training: `_asked` names both
-        return "--image-size", [] if all(one.stride != rows.patch for one in readings) else readings
+        unsaid = rows.stride is None and all(one.stride != rows.patch for one in readings)
+        return "--image-size", [] if unsaid else readings
     if not rows.at(trained):
         raise ConfigError(f"--trained-size: got {said(trained)}, which does not fit: {_fitting(rows, [])}")
     questions.note("trained_size", said(trained), "command line, --trained-size")
@@ -127,15 +120,16 @@ def _known(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) -> tup
     return "--trained-size", rows.at(trained)
 
 
-def _at_stride(readings: list[Reading], questions: Questions) -> Reading:
-    """Return the reading with the given stride; if several fit and none is given, ask for it."""
-    stride = questions.given.patch_stride
+def _at_stride(rows: Rows, readings: list[Reading], questions: Questions) -> Reading:
+    """Return the reading with the known stride; if several fit and none is known, ask for it."""
+    stride = rows.stride
     if stride is None:
         if len(readings) > 1:
             hint = "; ".join(f"{one.stride} if image size {one}" for one in readings)
             questions.ask("patch_stride", hint, "N")
         return readings[0]
-    questions.note("patch_stride", stride, "command line, --patch-stride")
+    if questions.given.patch_stride is not None:
+        questions.note("patch_stride", stride, "command line, --patch-stride")
     for one in readings:
         if one.stride == stride:
             return one
@@ -144,13 +138,8 @@ def _at_stride(readings: list[Reading], questions: Questions) -> Reading:
 
 
 def _asked(rows: Rows, questions: Questions, stored: Mapping[str, Edges]) -> Reading:
-    """Ask for the size of training with the readings that fit; returns the square one."""
-    square = next((one for one in rows.side_by_side() if one.is_square), None)
-    if square is None:
-        raise CheckpointError(
-            f"{rows.name}: got {rows.count} rows with {rows.special} token(s) before the patches, no square grid; "
-            f"expected {rows.special} + side² rows: {SQUARES}"
-        )
+    """Ask for the size of training with the readings that fit; returns the most nearly square one."""
+    square = min(rows.side_by_side(), key=lambda one: not one.is_square)
     wanted = questions.given.edges("image_size")
     unfit = [f"{said(size)} in {origin} does not fit: " for origin, size in stored.items()]
     overlapping = []
@@ -172,4 +161,4 @@ def _fitting(rows: Rows, more: list[Reading]) -> str:
 
 def _example(square: Reading) -> str:
     """Return the size to paste: that of a published ViT, otherwise a placeholder."""
-    return said(square.size) if square.size[0] in PUBLISHED else "N"
+    return said(square.size) if square.is_square and square.size[0] in PUBLISHED else "N"

@@ -7,12 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, listed
-from morvit_deploy.sources.families.classifier import MEAN, settle_head_activation, settle_pooling
+from morvit_deploy.sources.families.classifier import settle_head_activation, settle_pooling
 from morvit_deploy.sources.families.family import SHOWN, Draft, Family
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
     PLAIN,
+    add_missing_head,
+    edges_in,
     hold_to_config,
     need,
     settle_head,
@@ -24,10 +26,11 @@ from morvit_deploy.sources.families.settling import (
 from morvit_deploy.sources.settings import preprocessing
 from morvit_deploy.sources.settings.arguments import edges_of
 from morvit_deploy.sources.settings.given import Questions
-from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, part, refuse
+from morvit_deploy.sources.tensors.keymap import COPIED, KIND, LAYER, LAYER_SCALE, copy, drop, part, refuse
 from morvit_deploy.sources.tensors.reading import Contents
 
 _GATED = "the MLP is gated (SwiGLU)"
+_POOLINGS = {"token": "cls", "avg": "mean"}  # global_pool -> pooling; `fc_norm` then makes it mean_norm
 
 
 class TimmViT(Family):
@@ -45,7 +48,8 @@ class TimmViT(Family):
         copy(rf"patch_embed\.proj\.{KIND}", r"patch_embed.proj.\g<kind>"),
         copy(r"cls_token", "cls_token"),
         copy(r"pos_embed", "pos_embed"),
-        copy(r"reg_token", "register_tokens"),
+        copy(r"(reg_token|register_tokens)", "register_tokens"),  # DINOv2's own, without positions
+        drop(r"mask_token", "used only for masked-image training"),
         copy(
             rf"blocks\.(?P<i>\d+)\.{LAYER}\.{KIND}",
             r"layers.\g<i>.\g<rest>.\g<kind>",
@@ -65,8 +69,8 @@ class TimmViT(Family):
         copy(rf"norm\.{KIND}", r"norm.\g<kind>"),
         copy(rf"pre_logits\.fc\.{KIND}", r"head.0.\g<kind>"),
         copy(rf"head\.{KIND}", r"head.\g<kind>"),
-        refuse(r"fc_norm\..*", MEAN),
-        refuse(r"attn_pool\..*", "it classifies by an attention pool, not by CLS"),
+        copy(rf"fc_norm\.{KIND}", r"norm.\g<kind>"),
+        refuse(r"attn_pool\..*", "it classifies by an attention pool"),
         refuse(
             r"(dist_token|head_dist\..*)",
             "its logits are the mean of two heads, of CLS and of a distillation token",
@@ -84,27 +88,40 @@ class TimmViT(Family):
 
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         tensors, rows = self.built(contents)
-        need(tensors, contents, self.title, *NEEDED)
+        remarks = add_missing_head(tensors, questions)
+        need(
+            tensors,
+            contents,
+            self.title,
+            *(name for name in NEEDED if name != "cls_token" or name in tensors),
+        )
         stored = contents.config or {}
         arguments = _arguments(stored)
         _refuse_what_names_hide(contents, arguments, tensors)
         fields = width_fields(tensors, "layers.0")
         hold_to_config(contents, {"num_features": fields["embed_dim"], "num_classes": fields["num_classes"]})
-        draft = Draft(fields, tensors, rows)
-        settle_positions(draft, questions, sizes=_image_sizes(contents, arguments))
+        draft = Draft(fields, tensors, rows, remarks)
+        placed = "register_tokens" not in contents.tensors
+        settle_positions(draft, questions, sizes=_image_sizes(contents, arguments), placed=placed)
         settle_preprocess(
             draft.fields,
             questions,
-            stored=preprocessing.of_timm(stored, draft.fields["image_size"]),
+            stored=preprocessing.of_timm(stored, edges_in(draft.fields), fields["in_channels"]),
             origin="config.json, pretrained_cfg",
             published="inception for timm's own ViTs, imagenet for DeiT",
             example="imagenet" if contents.arguments.model.startswith("deit") else "",
         )
-        settle_pooling(questions, *_pooling(contents, arguments))
+        pooling = settle_pooling(questions, *_pooling(contents, arguments), contents.tensors)
+        if pooling == "cls" and "cls_token" not in tensors:
+            raise CheckpointError(
+                f"{contents.path} is {self.title} without cls_token: --pooling: got cls, expected mean or "
+                "mean_norm"
+            )
         heads, origin = contents.arguments.find("num_heads")
         stated = arguments.get("num_heads")
         draft.fields |= {
             **PLAIN,
+            **({} if pooling in (None, "cls") else {"pooling": pooling}),
             "num_heads": settle_heads(
                 questions,
                 heads if stated is None else stated,
@@ -130,8 +147,8 @@ def _image_sizes(contents: Contents, arguments: dict[str, Any]) -> dict[str, tup
 
 def _pooling(contents: Contents, arguments: dict[str, Any]) -> tuple[str | None, str]:
     """Return what the head reads and where this was read; other values of config.json were refused."""
-    if arguments["global_pool"] == "token":
-        return "cls", "config.json, global_pool"
+    if arguments["global_pool"] is not None:
+        return _POOLINGS[arguments["global_pool"]], "config.json, global_pool"
     return contents.arguments.pooling()
 
 
@@ -149,8 +166,10 @@ def _refuse_what_names_hide(
 ) -> None:
     """Raise CheckpointError for models that have the tensor names of a plain ViT but compute something else."""
     problems = []
-    if arguments["global_pool"] not in ("token", None):
-        problems.append(f"global_pool {arguments['global_pool']!r} in config.json: {MEAN}")
+    if arguments["global_pool"] not in (*_POOLINGS, None):
+        problems.append(
+            f"global_pool {arguments['global_pool']!r} in config.json, expected {' or '.join(_POOLINGS)}"
+        )
     if arguments.get("act_layer") not in ("gelu", None):
         problems.append(f"act_layer {arguments['act_layer']!r} in config.json, expected gelu")
     up, down = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))

@@ -13,6 +13,7 @@ from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import count_of
 from morvit_deploy.sources.families.settling import (
     need,
+    patches_in,
     settle_heads,
     settle_positions,
     settle_preprocess,
@@ -82,7 +83,7 @@ class VisionMoR(Family):
             "head_hidden": [],
             "labels": None,
         }
-        fields |= self._routing(contents, questions, factors, _patches(fields), steps)
+        fields |= self._routing(contents, questions, factors, patches_in(fields), steps)
         settle_preprocess(
             fields,
             questions,
@@ -145,7 +146,3 @@ def _heads(questions: Questions, dim: int) -> Any:
     if dim == 256:
         return questions.settle("num_heads", published="8 at width 256", example="8", usual=8)
     return settle_heads(questions, None, dim)
-
-
-def _patches(fields: dict[str, Any]) -> int:
-    return int(fields["image_size"] // fields["patch_size"]) ** 2

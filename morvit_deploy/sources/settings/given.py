@@ -16,8 +16,8 @@ _CHOICES = {
     "gate": ("block", "delta", "hard"),
     "selection": ("flat", "nested"),
     "sharing": ("none", "cycle", "middle_cycle"),
-    "pooling": ("cls", "mean"),
-    "head_activation": ("softmax", "sigmoid"),
+    "pooling": ("cls", "mean", "mean_norm"),
+    "head_activation": ("softmax", "sigmoid", "none"),
     "dropped": ("fused", "gone"),
 }
 # which tensors, and how they are named: not settings of the model

@@ -24,20 +24,33 @@ PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "ha
 SQUASHES = ("ViT", "DeiT")  # processors for which a `size` of one number means a square
 
 
-def preset(name: str, image_size: int) -> Preprocess:
-    """Return a preset for an image size: `imagenet` at 224 resizes to 256."""
+Size = int | tuple[int, int]  # of images in pixels: a square, or height and width
+
+
+def _edges(size: Size) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def preset(name: str, size: Size) -> Preprocess:
+    """Return a preset for square images: `imagenet` at 224 resizes to 256. ConfigError for others."""
     mean, std, ratio, interpolation = PRESETS[name]
-    made = _made(mean, std, math.floor(image_size / ratio), interpolation)
+    high, wide = _edges(size)
+    if high != wide:
+        raise ConfigError(
+            f"--preprocess: got {name}, a preset for square images, and images of {high}×{wide}; expected a "
+            f'JSON file with mean, std, "resize": [{high}, {wide}] or as in training, and interpolation'
+        )
+    made = _made(mean, std, math.floor(high / ratio), interpolation)
     assert made is not None
     return made
 
 
-def chosen(given: str | Path | Preprocess, image_size: int) -> Preprocess:
+def chosen(given: str | Path | Preprocess, size: Size) -> Preprocess:
     """Return the value of `--preprocess`; ConfigError if it is neither a preset nor a JSON file."""
     if isinstance(given, Preprocess):
         return given
     if str(given) in PRESETS:
-        return preset(str(given), image_size)
+        return preset(str(given), size)
     path = Path(given)
     try:
         fields = read_json(path, advice="see --preprocess")
@@ -52,8 +65,12 @@ def chosen(given: str | Path | Preprocess, image_size: int) -> Preprocess:
         raise ConfigError(f"--preprocess: {given} is not a preprocess object:\n{explain(error)}") from None
 
 
-def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None:
-    """Convert the `pretrained_cfg` of a timm config.json; None if there is none or it is not supported."""
+def of_timm(config: dict[str, Any] | None, size: Size, channels: int = 3) -> Preprocess | None:
+    """Convert the `pretrained_cfg` of a timm config.json; None if there is none or it is not supported.
+
+    timm crops oblong images after resizing to cover them, which has no equivalent here: of those, only `squash` is
+    converted.
+    """
     found = (config or {}).get("pretrained_cfg", config or {})
     if not isinstance(found, dict):
         return None
@@ -61,33 +78,36 @@ def of_timm(config: dict[str, Any] | None, image_size: int) -> Preprocess | None
     mode = found.get("crop_mode", "center")
     if mode not in ("center", "squash") or not isinstance(crop, int | float) or not 0 < crop <= 1:
         return None
-    side = math.floor(image_size / crop)  # rounded like timm's evaluation
-    return _made(mean, std, (side, side) if mode == "squash" else side, interpolation)
+    high, wide = (math.floor(edge / crop) for edge in _edges(size))  # rounded like timm's evaluation
+    if mode == "center" and high != wide:
+        return None
+    return _made(mean, std, (high, wide) if mode == "squash" else high, interpolation, channels=channels)
 
 
-def of_transformers(processor: dict[str, Any] | None, image_size: int) -> Preprocess | None:
+def of_transformers(processor: dict[str, Any] | None, size: Size, channels: int = 3) -> Preprocess | None:
     """Convert a preprocessor_config.json; None if it is not supported."""
-    if processor is None or _unlike(processor, image_size):
+    if processor is None or _unlike(processor, size):
         return None
     resize = _resize(processor) if processor.get("do_resize") else None
     resample = PIL.get(processor["resample"]) if processor.get("do_resize") else "bicubic"  # unused
-    rounding = (
-        "even" if resize == (image_size, image_size) else "down"
-    )  # without a margin, nothing is rounded
-    return _made(processor.get("image_mean"), processor.get("image_std"), resize, resample, rounding)
+    rounding = "even" if resize == _edges(size) else "down"  # without a margin, nothing is rounded
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    return _made(mean, std, resize, resample, rounding, channels=channels)
 
 
-def unsupported_of_transformers(processor: dict[str, Any] | None, image_size: int) -> str:
+def unsupported_of_transformers(processor: dict[str, Any] | None, size: Size, channels: int = 3) -> str:
     """Return why a preprocessor_config.json is not supported; empty if it is."""
     if processor is None:
         return ""
     numbers = f"mean {processor.get('image_mean')}, std {processor.get('image_std')}"
-    why = _unlike(processor, image_size) or "these are not valid values for RGB"
+    colors = "RGB" if channels == 3 else f"{channels} channel(s)"
+    why = _unlike(processor, size) or f"these are not valid values for {colors}"
     return f"preprocessor_config.json has {numbers}, but {why}"
 
 
-def _unlike(processor: dict[str, Any], image_size: int) -> str:
+def _unlike(processor: dict[str, Any], size: Size) -> str:
     """Return why a processor has no equivalent `preprocess` object; empty if it has one."""
+    edges = _edges(size)
     if not processor.get("do_normalize", False):
         return "do_normalize is not true"
     factor = processor.get("rescale_factor", 1 / 255)
@@ -102,12 +122,18 @@ def _unlike(processor: dict[str, Any], image_size: int) -> str:
             return f"resample is {processor.get('resample')!r}, expected one of Pillow's numbers {list(PIL)}"
         if resize is None:
             return f"it resizes to {processor.get('size')}, expected a shortest_edge, or a height and a width"
-        if min(resize if isinstance(resize, tuple) else (resize,)) < image_size:
-            return f"it resizes to {processor.get('size')}, expected at least the image size {image_size}"
-    cropped = processor.get("do_center_crop") and _sides(processor.get("crop_size")) == (image_size,) * 2
-    if not cropped and (processor.get("do_center_crop") or resize != (image_size, image_size)):
-        return f"it does not crop the centre to {image_size}"
+        reached = resize if isinstance(resize, tuple) else (resize, resize)
+        if any(got < edge for got, edge in zip(reached, edges, strict=True)):
+            return f"it resizes to {processor.get('size')}, expected at least the image size {_shown(size)}"
+    cropped = processor.get("do_center_crop") and _sides(processor.get("crop_size")) == edges
+    if not cropped and (processor.get("do_center_crop") or resize != edges):
+        return f"it does not crop the centre to {_shown(size)}"
     return ""
+
+
+def _shown(size: Size) -> str:
+    high, wide = _edges(size)
+    return str(high) if high == wide else f"{high}×{wide}"
 
 
 def _resize(processor: dict[str, Any]) -> int | tuple[int, int] | None:
@@ -134,10 +160,10 @@ def _is_size(value: Any) -> TypeGuard[int]:
 
 
 def _made(
-    mean: Any, std: Any, resize: Any, interpolation: Any, crop_rounding: Any = "even"
+    mean: Any, std: Any, resize: Any, interpolation: Any, crop_rounding: Any = "even", *, channels: int = 3
 ) -> Preprocess | None:
     """Return a preprocess object; None if its values are not valid."""
-    if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
+    if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple) or len(mean) != channels:
         return None
     try:
         return Preprocess(

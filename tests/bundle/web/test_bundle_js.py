@@ -101,6 +101,16 @@ def test_bad_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     escaping = [{"path": "../weights.bin", "bytes": 1, "sha256": "00"}]
     cases[changed(tiny_bundle, tmp_path / "escaping", files=escaping)] = 'the path "../weights.bin"'
     cases[changed(tiny_bundle, tmp_path / "planless", plan=None)] = "edited by hand: it has no plan"
+    config = json.loads((tiny_bundle / "manifest.json").read_bytes())["config"]
+    beyond: dict[str, dict[str, object]] = {
+        "images of 32×64": {"image_size": [32, 64]},
+        "images of 1 channels": {"in_channels": 1},
+        "overlapping patches": {"patch_stride": 6},
+        "head_activation none": {"head_activation": "none"},
+    }
+    for number, (words, fields) in enumerate(beyond.items()):
+        copy = changed(tiny_bundle, tmp_path / f"beyond{number}", config=config | fields)
+        cases[copy] = f"the bundle has {words}, which bundle.js does not support"
     (tmp_path / "empty").mkdir()
     cases[tmp_path / "empty"] = "cannot read manifest.json"
     damaged, short, torn, partial = (

@@ -48,11 +48,42 @@ def test_a_config_that_says_it() -> None:
     assert questions.settled["pooling"] == Settled("cls", "config.json, global_pool")
 
 
-def test_the_mean_of_all_tokens_is_refused() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"pooling 'mean' \(command line, --pooling\): it classifies by"
-    ):
-        TimmViT().draft(contents(vit()), Questions(said(pooling="mean")))
+def fc_norm_vit() -> dict[str, Any]:
+    """timm's names of a model whose norm follows the mean."""
+    return {
+        name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: t
+        for name, t in vit().items()
+    }
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_norm"])
+def test_the_mean_as_given(pooling: str) -> None:
+    draft = TimmViT().draft(contents(vit()), Questions(said(pooling=pooling)))
+    assert draft.fields["pooling"] == pooling
+
+
+def test_a_norm_after_the_mean_is_that_of_fc_norm() -> None:
+    questions = Questions(said(pooling=None))
+    draft = TimmViT().draft(contents(fc_norm_vit(), config={"global_pool": "avg"}), questions)
+    assert draft.fields["pooling"] == "mean_norm" and "norm.weight" in draft.tensors
+    assert questions.settled["pooling"] == Settled("mean_norm", "config.json, global_pool, and fc_norm")
+    asked = Questions(said(pooling=None))
+    TimmViT().draft(contents(fc_norm_vit()), asked)
+    assert closed(asked).endswith("with the published values: --pooling mean_norm")
+
+
+def test_fc_norm_contradicts_a_mean_after_the_norm() -> None:
+    with pytest.raises(ConfigError, match="--pooling: got mean, expected mean_norm: the file has fc_norm"):
+        TimmViT().draft(contents(fc_norm_vit()), Questions(said(pooling="mean")))
+
+
+def test_a_file_without_a_head_returns_features_if_asked() -> None:
+    tensors = {name: t for name, t in vit().items() if not name.startswith("head.")}
+    with pytest.raises(CheckpointError, match=r"saved without its head.*--head-activation none"):
+        TimmViT().draft(contents(tensors), Questions(said()))
+    draft = TimmViT().draft(contents(tensors), Questions(said(head_activation="none")))
+    assert torch.equal(draft.tensors["head.weight"], torch.eye(DIM)) and not draft.tensors["head.bias"].any()
+    assert "the head is the identity" in draft.remarks[0]
 
 
 def test_pooling_against_the_file() -> None:
@@ -73,6 +104,9 @@ PROBLEMS: dict[str, tuple[int, object, str | None, str]] = {
     "multi-label": (3, "multi_label_classification", None, "sigmoid"),
     "multi-label, one class": (1, "multi_label_classification", None, "sigmoid"),
     "single-label": (3, "single_label_classification", None, "softmax"),
+    "regression": (3, "regression", None, "none"),
+    "regression, one number": (1, "regression", None, "none"),
+    "regression as given": (1, None, "none", "none"),
     "nothing said": (3, None, None, "softmax"),
     "given": (3, None, "sigmoid", "sigmoid"),
     "binary": (1, None, "sigmoid", "sigmoid"),
@@ -95,7 +129,7 @@ def test_one_logit_is_asked_for() -> None:
         activation(1, head_activation="softmax")
 
 
-@pytest.mark.parametrize("problem", ["regression", "object_detection", 7])
+@pytest.mark.parametrize("problem", ["object_detection", 7])
 def test_what_is_no_classifier(problem: object) -> None:
     with pytest.raises(
         CheckpointError, match=f"got problem_type {problem!r} in config.json, expected one of"

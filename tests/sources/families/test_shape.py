@@ -11,6 +11,7 @@ import pytest
 from foreign_checkpoints import DIM, SIZE, contents, drawn, said, saved, vit
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.model.config import Preprocess
 from morvit_deploy.sources.conversion import read_model
 from morvit_deploy.sources.families.shape import Reading, Rows, settle_shape
 from morvit_deploy.sources.families.timm_vit import TimmViT
@@ -22,7 +23,8 @@ PATCH = 8
 def settled(count: int, special: int = 1, stored: Mapping[str, Any] | None = None, **given: Any) -> Reading:
     """The reading of `count` rows with patches; every question must have its answer."""
     questions = Questions(Given(**given))
-    reading = settle_shape(Rows(count, PATCH, special), questions, stored or {})
+    rows = Rows(count, PATCH, special, stride=given.get("patch_stride"))
+    reading = settle_shape(rows, questions, stored or {})
     questions.close(Path("model.pth"), "a ViT")
     return reading
 
@@ -42,22 +44,26 @@ def test_seventeen_rows_are_no_square_by_themselves() -> None:
 
 
 @pytest.mark.parametrize("size", ["16x64", (16, 64), [16, 64], "16×64"])
-def test_oblong_images_are_refused_by_name(size: Any) -> None:
-    message = refused(17, image_size=size)
-    assert "images of 16×64 in --image-size, expected squares" in message
-    assert "2×8 patches" in message and "square images only" in message
+def test_oblong_images_as_given(size: Any) -> None:
+    reading = settled(17, image_size=size)
+    assert (reading.size, reading.grid, reading.stride) == ((16, 64), (2, 8), 8)
 
 
 def test_oblong_images_that_a_file_states() -> None:
-    assert "64×16 in config.json" in refused(17, stored={"config.json": (64, 16)})
-    assert "32×48 in args.input_size" in refused(25, stored={"args.input_size": (32, 48)})
+    assert settled(17, stored={"config.json": (64, 16)}).grid == (8, 2)
+    assert settled(25, stored={"args.input_size": (32, 48)}).grid == (4, 6)
+
+
+def test_patches_without_cls() -> None:
+    assert settled(16, special=0, image_size=32).grid == (4, 4)
+    assert settled(16, special=0, image_size="16x64").before == 0
 
 
 def test_twenty_five_rows_with_and_without_cls() -> None:
     message = refused(25)
     assert "40 (5×5 patches, none for CLS)" in message and "32x48 (4×6 patches" in message
     assert settled(25, image_size=40).before == 0
-    assert "images of 32×48" in refused(25, image_size="32x48")
+    assert settled(25, image_size="32x48").grid == (4, 6)
 
 
 def test_fifty_rows_side_by_side_or_overlapping() -> None:
@@ -66,9 +72,9 @@ def test_fifty_rows_side_by_side_or_overlapping() -> None:
     assert "--trained-size" in message and "56 (7×7 patches)" in message
     assert "32 (7×7 patches, one every 4 pixels)" in message
     assert settled(50, image_size=32, trained_size=56).size == (56, 56)
-    message = refused(50, trained_size=32)
-    assert "overlapping patches" in message and "one every 4, expected one every 8" in message
-    assert "overlapping patches" in refused(50, stored={"config.json": (32, 32)})
+    assert settled(50, trained_size=32).stride == 4
+    assert settled(50, stored={"config.json": (32, 32)}).stride == 4
+    assert settled(50, image_size=32, patch_stride=4).grid == (7, 7)
 
 
 def test_two_strides_fit_one_image_size() -> None:
@@ -77,15 +83,15 @@ def test_two_strides_fit_one_image_size() -> None:
     assert "--patch-stride" in message and "8 if image size 32 (4×4" in message
     assert "6 if image size 32 (5×5 patches, one every 6 pixels, none for CLS)" in message
     assert settled(25, special=9, image_size=32, patch_stride=8).grid == (4, 4)
-    assert "overlapping" in refused(25, special=9, image_size=32, patch_stride=6)
-    assert "--patch-stride: got 5, expected 8 or 6" in refused(25, special=9, image_size=32, patch_stride=5)
+    assert settled(25, special=9, image_size=32, patch_stride=6).grid == (5, 5)
+    assert "--patch-stride: got 4, expected 8 or 6" in refused(25, special=9, trained_size=32, patch_stride=4)
 
 
 def test_what_a_file_states_is_used() -> None:
     assert settled(17, stored={"config.json": (32, 32)}).size == (32, 32)
     assert settled(17, stored={"config.json": (32, 32)}, image_size=64).size == (32, 32), "to resample from"
     message = refused(17, stored={"config.json": (32, 32)}, trained_size="16x64")
-    assert "images of 16×64 in --trained-size" in message
+    assert "--trained-size: got 16x64, expected 32 as in config.json" in message
     message = refused(17, stored={"config.json": (224, 224)})
     assert "224 in config.json does not fit: 17 positions fit 32" in message
 
@@ -102,7 +108,12 @@ def test_a_published_size_is_in_the_line_to_paste() -> None:
 
 
 def test_no_square_at_all() -> None:
-    assert "got 13 rows with 1 token(s) before the patches, no square grid" in refused(13)
+    message = refused(14)
+    assert "16x56 (2×7 patches, none for CLS) or another HxW" in message and "--image-size N" in message
+
+
+def test_a_known_stride_may_leave_a_margin() -> None:
+    assert settled(3 * 5 + 1, image_size="21x33", patch_stride=6).grid == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +131,14 @@ def test_patches_that_are_no_squares() -> None:
 
 
 def test_an_oblong_image_size_to_resample_to() -> None:
-    questions = Questions(said(image_size="8x16", trained_size=SIZE))
-    with pytest.raises(ConfigError, match="--image-size: got 8x16, expected N for images of N×N"):
-        TimmViT().draft(contents(vit()), questions)
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize": [8, 16], "interpolation": "bicubic"}
+    made = Preprocess(**{name: tuple(v) if isinstance(v, list) else v for name, v in preprocess.items()})
+    questions = Questions(said(image_size="8x16", trained_size=SIZE, preprocess=made))
+    draft = TimmViT().draft(contents(vit()), questions)
+    assert draft.fields["image_size"] == [8, 16]
+    assert "resampled from 4×4 to 2×4 patches" in draft.remarks[-1]
+    with pytest.raises(ConfigError, match="a preset for square images, and images of 8×16"):
+        TimmViT().draft(contents(vit()), Questions(said(image_size="8x16", trained_size=SIZE)))
 
 
 def test_arguments_in_the_file_state_the_size(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from morvit_deploy.exporters.coreml.mlpackage.compress import compress
 from morvit_deploy.exporters.coreml.mlpackage.convert import Wanted, convert
 from morvit_deploy.exporters.functions.tracing import functions
 from morvit_deploy.graph.unroll import unroll_plan
-from morvit_deploy.model.choices import Attention, Layout, Select
+from morvit_deploy.model.choices import Attention, Layout, Output, Select
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 
@@ -51,6 +51,7 @@ class Package:
     ios: int = 18
     weights: Weights = "float"
     labels: bool = False
+    output: Output = "logits"
 
 
 HIDDEN_ROUTER = {"hidden": [12, 10], "shared": True, "activation": "tanh"}
@@ -68,6 +69,8 @@ PACKAGES = {  # few, whose functions hold between them what all packages do
     "ladder of one step": Package({"sharing": "none"}, ladder, layout="bc1s", select="onehot"),
     "merged": Package(MERGED[1]),
     "classifier": Package({"routing": "none", "activation": "relu"}, labels=True),
+    "mean of patches": Package({"routing": "none", "pooling": "mean"}),
+    "features, channels first": Package({"routing": "none"}, layout="bc1s", output="features"),
     "int8, iOS 17": Package(LARGE, weights="int8", ios=17),
     "int4": Package(LARGE, weights="int4"),
     "palette": Package(LARGE, weights="palette6"),
@@ -85,6 +88,7 @@ def operations(package: Package) -> Iterator[str]:
         with_depth=config.routing != "none",
         attention=package.attention,
     )
+    options = replace(options, output=package.output)
     graphs = unroll_plan(random_model(config), plan, options)
     wanted = Wanted(package.ios, "fp16", pixels=True, probabilities="softmax" if package.labels else None)
     for _, part, example in functions(graphs, plan):

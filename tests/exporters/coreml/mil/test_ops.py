@@ -273,6 +273,11 @@ for _name, _reduce in {
         lambda v, _r=_reduce: _r(v.i, 1, True),
     )
 case("reduce_mean", lambda v: mb.reduce_mean(x=v.x, axes=[1, -1]), lambda v: v.x.mean((1, 2)))
+case(
+    "reduce_mean:kept",
+    lambda v: mb.reduce_mean(x=v.x, axes=[1], keep_dims=True),
+    lambda v: v.x.mean(1, keepdim=True),
+)
 case("reduce_argmax", lambda v: mb.reduce_argmax(x=v.x, axis=1), lambda v: v.x.argmax(1))
 case(
     "reduce_argmin", lambda v: mb.reduce_argmin(x=v.x, axis=2, keep_dims=True), lambda v: v.x.argmin(2, True)
