@@ -60,7 +60,8 @@ class Reducing(StaticRouting):
             state.gone.append(numbers[..., capacity:])
             state.held = numbers[..., :capacity]
             if fuses:
-                added = torch.full_like(numbers[..., :1], self._numbered(state))
+                number = self._numbered(state)
+                added = self.selection.places(state.h, number + 1)[..., number:]
                 state.held = torch.cat([state.held, added], dim=-1)
 
     def depths(self, state: TokenState) -> Tensor:

@@ -57,7 +57,7 @@ class SmallerBudget:
         if exact:
             counts = np.array([self.counts[i] for i in images])
             spread = spread_of(np.maximum(counts, 1), self._macs)  # a graph holds at least one patch token
-        elif record.nested and self.first:
+        elif record.why_one_bucket is None and self.first:
             need = tokens_over_threshold(np.stack([self.first[i] for i in images]), self._first_capacity())
             spread = spread_of(self._schedules(need), self._macs)
         everyone = np.full((1, self.config.num_steps), self.config.num_patches)
@@ -65,7 +65,7 @@ class SmallerBudget:
             depth=self._effect(images) if self.fewer else None,
             spread=spread,
             full=float(self._macs(everyone)[0]) if exact else None,
-            one_number=not record.nested,
+            one_number=record.why_one_bucket is not None,
             estimated=not exact,
         )
 

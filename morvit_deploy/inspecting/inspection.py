@@ -280,15 +280,25 @@ class _Run:
 
 
 def _spreads(trace: Trace, config: Config) -> list[float]:
-    """Return the standard deviation of an image's router logits at each step; NaN at a step without selection."""
+    """Return the standard deviation of an image's router logits at each step; NaN at a step without selection.
+
+    That of weights is relative to their mean.
+    """
     if config.record.depth_upfront:  # a single decision
         return [trace.decisions[0].router_logits.std(dim=1, correction=0).mean().item()]
     # without CLS, whose logit may differ even if all patches agree
     first = 1 if config.record.routes_cls else 0
     return [
-        d.router_logits[first:].std(correction=0).item() if len(d.kept) < len(d.candidates) else float("nan")
+        _spread(d.router_logits[first:], config.record.weighs)
+        if len(d.kept) < len(d.candidates)
+        else float("nan")
         for d in trace.decisions
     ]
+
+
+def _spread(scores: torch.Tensor, relative: bool) -> float:
+    spread = scores.std(correction=0)
+    return (spread / scores.mean() if relative else spread).item()
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -46,6 +46,18 @@ _MORVIT_B16: dict[str, Any] = {
     "preprocess": _IMAGENET,
     "labels": None,
 }
+_VIT_B16 = {
+    **_MORVIT_B16,
+    "sharing": "none",
+    "cycle_depth": 12,
+    "num_recursions": 1,
+    "routing": "none",
+    "router": None,
+    "gate": "hard",
+    "capacity": None,
+}
+_DEIT_S16 = {**_VIT_B16, "embed_dim": 384, "num_heads": 6, "mlp_dim": 1536}
+_SHORTENED = {**_DEIT_S16, "format": "morvit/2"}
 PRESETS: dict[str, dict[str, Any]] = {
     "morvit_b16": _MORVIT_B16,
     "morvit_b16_mlp_head": {**_MORVIT_B16, "head_hidden": [3072]},
@@ -55,15 +67,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_recursions": 5,
         "capacity": [51, 13, 3, 1, 1],  # β = 74
     },
-    "vit_b16": {
-        **_MORVIT_B16,
-        "sharing": "none",
-        "cycle_depth": 12,
-        "num_recursions": 1,
-        "routing": "none",
-        "router": None,
-        "gate": "hard",
-        "capacity": None,
+    "vit_b16": _VIT_B16,
+    "deit_s16": _DEIT_S16,
+    "evit_s16": {  # keep rate 0.7, fused
+        **_SHORTENED,
+        "routing": "attentive",
+        "capacity": [138, 98, 70],
+        "reduction": {"layers": [3, 6, 9], "fuse": True},
+    },
+    "dynamic_vit_s16": {  # keep rate 0.7
+        **_SHORTENED,
+        "routing": "predicted",
+        "capacity": [137, 96, 67],
+        "reduction": {"layers": [3, 6, 9]},
     },
     "edge_recvit_b16": {
         **_MORVIT_B16,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from calibration_setup import save_pictures
-from config_matrix import DENSE, EXPERT, FLAT, OPTIONS, TOKEN, named
+from config_matrix import DENSE, EXPERT, FLAT, OPTIONS, REDUCING, TOKEN, named
 from PIL import Image
 from tiny_models import make_config, own_bucket, random_model
 from typer.testing import CliRunner, Result
@@ -25,7 +25,9 @@ from morvit_deploy.model.presets import preset
 from morvit_deploy.model.routings.counting import GraphShape, block_macs, cls_macs
 from morvit_deploy.model.trace import Routing
 
-ROUTED = [changes for changes in (*EXPERT, *FLAT, *OPTIONS) if changes.get("routing") != "token_choice"]
+ROUTED = [
+    changes for changes in (*REDUCING, *EXPERT, *FLAT, *OPTIONS) if changes.get("routing") != "token_choice"
+]
 
 
 def _inspect(*arguments: str | Path) -> Result:

@@ -30,7 +30,7 @@ FLAT: list[dict[str, Any]] = [
 ]
 REDUCING: list[dict[str, Any]] = [
     {"routing": "attentive"},
-    {"routing": "attentive", "reduction": {"layers": [0, 1, 3], "fuse": True}, "capacity": [9, 4, 1]},
+    {"routing": "attentive", "reduction": {"layers": [0, 1, 3], "fuse": True}, "capacity": [8, 4, 2]},
     {"routing": "attentive", "reduction": {"layers": [0, 1, 3], "fuse": True}, "capacity": [16, 16, 15]},
     {"routing": "predicted"},
     {

@@ -174,3 +174,12 @@ def test_signatures_tell_families_apart() -> None:
 def test_names_are_matched_from_their_beginning() -> None:
     tensors = drawn({f"x.{key}": tuple(t.shape) for key, t in vit().items()}, 0) | keys("y")
     assert "x.*: a ViT with timm's names" in refusal(tensors)
+
+
+def test_lv_vit_is_refused_by_name() -> None:
+    message = refusal(
+        vit() | keys("patch_embed.conv1.weight", "aux_head.weight", "score_predictor.0.in_conv.0.weight")
+    )
+    assert (
+        "is an LV-ViT, or DynamicViT on one" in message and "a second head reads the patch tokens" in message
+    )

@@ -17,6 +17,7 @@ import pytest
 import source_models
 import torch
 from commands import run
+from reduced_models import DynamicViT, EViT
 from safetensors.torch import save_file
 from third_party import third_party
 from tiny_models import normalised
@@ -120,6 +121,24 @@ def timm_vit(name: str = "vit_tiny_patch16_224", **options: Any) -> nn.Module:
     return source_models.randomise(model, seed=1)
 
 
+def evit(fuse: bool) -> nn.Module:
+    return EViT(timm_vit(), 0.6, (0, 1), fuse).eval()
+
+
+def by_evit(model: nn.Module, folder: Path) -> Path:
+    """EViT's main.py saves its arguments, the layers as text."""
+    assert isinstance(model, EViT)
+    held = {"base_keep_rate": model.rate, "drop_loc": str(model.layers), "fuse_token": model.fuse}
+    torch.save({"model": model.state_dict(), "args": argparse.Namespace(**held)}, folder / "evit.pth")
+    return folder / "evit.pth"
+
+
+def dynamic_vit() -> nn.Module:
+    model = DynamicViT(timm_vit(), 0.7, (1, 2))
+    source_models.randomise(model.score_predictor, seed=8)
+    return model.eval()
+
+
 def tied_timm_vit(middle: bool) -> nn.Module:
     """Unrolled: the blocks are copies of one, or of one between the ends."""
     model: Any = timm_vit()
@@ -200,6 +219,19 @@ GOLDEN = {
         (*TIMM, *PREPROCESS),
         "timm_vit",
         expected={"register_tokens": 2},
+    ),
+    "evit": Golden(
+        lambda: evit(fuse=False), by_evit, (*TIMM, *PREPROCESS), "evit", expected={"capacity": (10, 6)}
+    ),
+    "evit-fused": Golden(
+        lambda: evit(fuse=True), by_evit, (*TIMM, *PREPROCESS), "evit", expected={"capacity": (10, 7)}
+    ),
+    "dynamic-vit": Golden(
+        dynamic_vit,
+        bare,
+        (*TIMM, *PREPROCESS, "--keep-rate", "0.7", "--drop-layers", "1,2"),
+        "dynamic_vit",
+        expected={"routing": "predicted", "capacity": (11, 7)},
     ),
     "timm-cycle": Golden(
         lambda: tied_timm_vit(middle=False),

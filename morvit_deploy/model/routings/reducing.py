@@ -114,12 +114,12 @@ def _selection_macs(config: Config, graph: GraphShape) -> int:
     return total + graph.with_depth * (added > 0) * everyone**2
 
 
-def _describe(config: Config, who: str) -> str:
+def _describe(config: Config, who: str, when: str) -> str:
     assert config.reduction is not None
     kept = ", ".join(map(str, config.capacity or ()))
     layers = ", ".join(map(str, config.reduction.layers))
     fused = "; those that leave go on as one fused token" if config.reduction.fuse else ""
-    return f"{who}: {kept} of {config.num_patches} patch tokens go on after layers {layers} (from 0){fused}"
+    return f"{who}: {kept} of {config.num_patches} patch tokens go on {when} layers {layers} (from 0){fused}"
 
 
 _PLAIN = {"sharing": "none", "router": None, "gate": "hard", "attention_scope": "active", "thresholds": None}
@@ -129,13 +129,14 @@ _WHY_ONE = "the number of tokens that leave is part of the trained model and the
 ATTENTIVE = RoutingRecord(
     name="attentive",
     modes=("topk",),
-    describe=lambda config: _describe(config, "attention of CLS (EViT)"),
+    describe=lambda config: _describe(config, "attention of CLS (EViT)", "in"),
     macs=_attentive_macs,
     selection_macs=_selection_macs,
     masked_macs=_masked_attentive_macs,
     reads_router=False,
     reduces=True,
     reduction_flags=("fuse",),
+    weighs=True,
     fixed=_PLAIN,
     why_fixed=_WHY_FIXED,
     why_one_bucket=_WHY_ONE,
@@ -146,7 +147,7 @@ ATTENTIVE = RoutingRecord(
 PREDICTED = RoutingRecord(
     name="predicted",
     modes=("topk",),
-    describe=lambda config: _describe(config, "a predictor (DynamicViT)"),
+    describe=lambda config: _describe(config, "a predictor (DynamicViT)", "from"),
     macs=_predicted_macs,
     selection_macs=_selection_macs,
     masked_macs=_masked_predicted_macs,

@@ -11,6 +11,12 @@ _LLAMA = (
 
 REFUSED = (
     Foreign(
+        title="an LV-ViT, or DynamicViT on one",
+        signature=(r"patch_embed\.conv1\.weight", r"blocks\.\d+\.attn\.qkv\.weight", r"aux_head\.weight"),
+        reason="its patches come from a stem of convolutions with batch norm, its residuals are halved, and a second "
+        "head reads the patch tokens, while morvit/1 has one patch projection, plain residuals and one head",
+    ),
+    Foreign(
         title="an official Mixture-of-Recursions language model, or a fork of it (vit-mor)",
         signature=(
             r"(.*\.)?layers\.\d+\.(.*\.)?mlp\.gate_proj\.weight",

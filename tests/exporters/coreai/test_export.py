@@ -15,7 +15,7 @@ import pytest
 import torch
 from absent import COMMAND, without
 from bucket_plans import EXPERT, TOKEN, depth_ladder, stepped_ladder, threshold_ladder
-from config_matrix import named
+from config_matrix import REDUCING, named
 from tiny_models import make_config, normalised, random_model, random_pixels
 from torch import Tensor
 
@@ -52,6 +52,8 @@ SINGLE: list[dict[str, Any]] = [
     {"routing": "expert_choice_flat"},
     {"routing": "token_choice"},
     {"routing": "none", "register_tokens": 2, "sharing": "none"},
+    REDUCING[1],
+    REDUCING[4],
 ]
 LADDERS = [("thresholds", EXPERT, threshold_ladder), ("depths", TOKEN, depth_ladder)]
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from bucket_plans import EXPERT, TOKEN, depth_ladder, threshold_ladder
-from config_matrix import named
+from config_matrix import REDUCING, named
 from faster_export import traced_anew
 from places import EXAMPLES
 from tiny_models import make_config, normalised, random_model, random_pixels
@@ -53,6 +53,8 @@ SINGLE: list[dict[str, Any]] = [
     {"routing": "token_choice"},
     {"routing": "none", "sharing": "none"},
     {"routing": "none", "register_tokens": 2},
+    REDUCING[1],
+    REDUCING[4],
 ]
 LADDERS: list[tuple[str, Config, Callable[[], Plan]]] = [
     ("thresholds", EXPERT, threshold_ladder),

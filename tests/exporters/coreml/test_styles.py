@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from adaptive_plans import depth_plan, threshold_plan
-from config_matrix import named
+from config_matrix import REDUCING, named
 from graph_styles import LAYOUTS, SELECTS, WORDS
 from tiny_models import make_config, own_bucket, random_model
 
@@ -29,6 +29,8 @@ SINGLE: list[dict[str, Any]] = [
     {"sharing": "cycle", "gate": "hard"},
     {"routing": "expert_choice_flat"},
     {"routing": "none", "register_tokens": 2},
+    REDUCING[1],
+    REDUCING[4],
 ]
 LADDERS = {
     "thresholds": threshold_plan(make_config(), (0.1, 0.0, 0.2), [(9, 5, 2)]),
@@ -62,14 +64,18 @@ def test_a_single_function(changes: dict[str, Any], layout: Layout, select: Sele
     options = coreml_options("uint8", layout, select, with_depth=True)
     module = Whole(unroll(random_model(config), own_bucket(config), options))
     found = held(module, [torch.rand(1, 3, 32, 32)], select, ios=17, precision="fp16")
-    norms = 2 * config.num_layers + 1
+    steps = sum(kept < 16 for kept in config.capacity or ()) if config.record.reduces else 0
+    norms = 2 * config.num_layers + 1 + steps * config.record.predicts  # a predictor has one
     assert found["layer_norm"] == norms  # recognised, over the channel axis too
     heads = config.num_heads if layout == "bc1s" else 1
     # where CLS alone attends to states, its heads are columns of one softmax
-    assert found["softmax"] == config.num_layers * heads - leaves_keys_unformed(config) * (heads - 1)
+    alone = leaves_keys_unformed(config) * (heads - 1)
+    # CLS's row is computed again where it selects, all heads at once
+    assert found["softmax"] == config.num_layers * heads - alone + steps * config.record.weighs
     if layout == "bc1s":  # channels first throughout: what remains turns keys and one-hot labels
         assert found["conv"] > 4 * config.num_layers and not {"linear", "matmul"} & found.keys()
-        assert found["transpose"] <= config.num_layers + 2 * config.num_steps + 2
+        turned = config.num_layers + 2 * config.num_steps + 2 + 2 * steps * config.record.weighs
+        assert found["transpose"] <= turned
 
 
 @pytest.mark.parametrize(("layout", "select"), WORDS)

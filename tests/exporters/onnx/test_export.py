@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from config_matrix import named
+from config_matrix import REDUCING, named
 from faster_export import traced_anew
 from flat_models import CLS_RUNS, wandering_model
 from onnx import numpy_helper
@@ -46,6 +46,7 @@ BASIC: list[dict[str, Any]] = [
     {"routing": "token_choice", "sharing": "cycle", "attention_scope": "all"},
     {"routing": "token_choice", "sharing": "middle_cycle", "attention_scope": "active"},
     {"routing": "token_choice", "sharing": "middle_cycle", "attention_scope": "all"},
+    *REDUCING,
     {"routing": "none", "sharing": "none"},
     {"routing": "none", "sharing": "cycle"},
     {"routing": "none", "sharing": "middle_cycle"},
@@ -58,6 +59,8 @@ BATCHED: list[dict[str, Any]] = [
     {"attention_scope": "all", "gate": "delta"},
     {"routing": "expert_choice_flat"},
     {"routing": "token_choice", "attention_scope": "active"},
+    REDUCING[1],
+    REDUCING[4],
 ]
 SIZES = (1, 3, 5)
 
