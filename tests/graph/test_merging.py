@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from graph_styles import LAYOUTS, SELECTS
 from hypothesis import given
 from hypothesis import strategies as st
 from merged_models import LAYERS, MERGED, merged_config, merged_named
 from tiny_models import EXACT, normalised, own_bucket, random_model, random_pixels
+from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.graph.style.stems import ConvStem
-from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch
+from morvit_deploy.graph.style.styles import STYLES, Options, style_for_batch, style_of
 from morvit_deploy.graph.unroll import unroll
+from morvit_deploy.model.choices import Layout
 from morvit_deploy.model.config import Config
+from morvit_deploy.model.macs import schedule_macs, selection_macs
 from morvit_deploy.model.routings.merged import sides
 
 CLEAR = 1e-9  # similarities further apart than this rank alike in any order of float64 sums
@@ -69,3 +73,33 @@ def test_random_schedules(data: st.DataObject, proportional: bool, seed: int) ->
     reduction = {"layers": layers[: len(capacity)], "proportional": proportional}
     options = Options(with_depth=True, style=STYLES["rows"])
     assert_same(merged_config(reduction=reduction, capacity=capacity), options, 2, seed)
+
+
+def counted(config: Config, options: Options, batch: int = 1) -> int:
+    """Multiply-accumulates that torch sees one image pay."""
+    graph = unroll(random_model(config), own_bucket(config), options)
+    with FlopCounterMode(display=False) as counter:
+        graph(torch.zeros(batch, 3, config.image_size, config.image_size))
+    assert counter.get_total_flops() % (2 * batch) == 0
+    return counter.get_total_flops() // (2 * batch)
+
+
+@pytest.mark.parametrize("cls_only", [True, False])
+@pytest.mark.parametrize("changes", MERGED, ids=merged_named)
+def test_the_graph_does_what_is_counted(changes: dict[str, Any], cls_only: bool) -> None:
+    config = merged_config(**changes)
+    expected = schedule_macs(config, config.capacity or (), cls_only)
+    assert counted(config, Options("float", cls_only=cls_only)) == expected
+    assert counted(config, Options("float", cls_only=cls_only, style=STYLES["rows"]), batch=3) == expected
+
+
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("changes", MERGED, ids=merged_named)
+def test_one_hot_selection_costs_what_is_counted(
+    changes: dict[str, Any], layout: Layout, depth: bool
+) -> None:
+    config = merged_config(**changes)
+    gathers, products = (counted(config, Options("float", depth, style_of(layout, way))) for way in SELECTS)
+    assert gathers == schedule_macs(config, config.capacity or ())
+    assert products - gathers == selection_macs(config, config.capacity or (), None, depth)

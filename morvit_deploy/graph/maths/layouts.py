@@ -55,8 +55,12 @@ class RowLayout:
         return matrix.sum(dim=-2)
 
     def combine(self, h: Tensor, matrix: Tensor) -> Tensor:
-        """Return for each column of a matrix (…, tokens of h, columns) the sum of the states of h weighted by it."""
-        return matrix.transpose(-2, -1) @ h
+        """Return for each column of a matrix (…, tokens of h, columns) the sum of the states of h weighted by it.
+
+        One token is scaled, without a product.
+        """
+        weights = matrix.transpose(-2, -1)
+        return weights * h if self.count(h) == 1 else weights @ h
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Concatenate the states of several groups of tokens."""
@@ -157,7 +161,7 @@ class ChannelLayout(RowLayout):
         return matrix.sum(dim=1, keepdim=True)
 
     def combine(self, h: Tensor, matrix: Tensor) -> Tensor:
-        return mixed(h, matrix)
+        return h * matrix if self.count(h) == 1 else mixed(h, matrix)
 
     def cls(self, h: Tensor) -> Tensor:
         return self.first(h, 1)

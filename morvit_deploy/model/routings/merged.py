@@ -47,7 +47,8 @@ def _merging_macs(config: Config, graph: GraphShape, tokens: int, merged: int) -
     """
     rows, partners = sides(tokens)
     compared = (rows + graph.scatters) * partners * (config.embed_dim // config.num_heads)
-    return compared + (not graph.scatters) * merged * partners * config.embed_dim
+    multiplies = merged > 1 and not graph.scatters  # one token is scaled, without a product
+    return compared + multiplies * merged * partners * config.embed_dim
 
 
 def _macs(config: Config, graph: GraphShape) -> int:
