@@ -83,8 +83,7 @@ def predict(
     have no prediction, 2 when none could be read.
     """
     bundle, given = _split(paths)
-    if shown.features is not None:
-        check_files([shown.features] if shown.features.exists() else [], force=False, replaces=no_file)
+    check_files([path for path in (shown.features,) if path and path.exists()], force=False, replaces=no_file)
     if shown.depth_map is not None:
         for path in given:
             check_outside(shown.depth_map, path)
