@@ -64,6 +64,8 @@ class Prediction(Shown):
         """What the head decides for, best first: the best class of a softmax head, or every class of a sigmoid head
         whose probability is above one half.
         """
+        if self.features is not None:
+            return ()
         guesses = guesses_of(self.logits, self.manifest)
         if not self._is_sigmoid:
             return tuple(guesses[:1])
@@ -274,7 +276,7 @@ def _answer(
     logits = answer if name == "logits" else np.empty(0, dtype=np.float32)
     features = None if name == "logits" else answer
     depth = outputs["depth"][row] if "depth" in outputs else None
-    guesses = tuple(session.guesses(logits, top))
+    guesses = tuple(session.guesses(logits, top)) if features is None else ()
     return Prediction(path, bucket, guesses, logits, depth, session.manifest, upscale, exif, features)
 
 

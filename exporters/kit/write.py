@@ -20,7 +20,7 @@ from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.functions.devices import oldest_macos
 from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.exporters.kit.form import DEFAULT_RUNTIME, AppForm
-from morvit_deploy.exporters.kit.vectors import describe_preprocessing, test_vectors
+from morvit_deploy.exporters.kit.vectors import describe_preprocessing, side_of, test_vectors
 
 FORMAT = "morvit-kit/1"
 TEMPLATE = Path(__file__).parent / "swift" / "MoRViTKit"
@@ -93,7 +93,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "patchSize": config.patch_size,
         "classes": config.num_classes,
         "labels": manifest.labels,
-        "preprocessing": describe_preprocessing(manifest.preprocess, config.image_size),
+        "preprocessing": describe_preprocessing(manifest.preprocess, side_of(config)),
         "headActivation": config.head_activation,
         "dispatch": {
             "mode": plan.mode,

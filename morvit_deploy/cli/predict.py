@@ -20,6 +20,7 @@ from morvit_deploy.files import check_files, check_outside, no_file, write_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from morvit_deploy.bundle.manifest import Manifest
     from morvit_deploy.bundle.session import Session
     from morvit_deploy.exporters.prediction import Failure, Prediction
 
@@ -82,8 +83,7 @@ def predict(
     have no prediction, 2 when none could be read.
     """
     bundle, given = _split(paths)
-    if shown.features is not None:
-        check_files([shown.features] if shown.features.exists() else [], force=False, replaces=no_file)
+    check_files([path for path in (shown.features,) if path and path.exists()], force=False, replaces=no_file)
     if shown.depth_map is not None:
         for path in given:
             check_outside(shown.depth_map, path)
@@ -96,10 +96,7 @@ def predict(
     warning = ""
     with working("opening the bundle") as (tell, progress):
         with open_session(bundle, threads=shown.threads) as session:
-            has_depth = any(port.name == "depth" for port in session.manifest.outputs)
-            if shown.depth_map is not None and not has_depth:
-                raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")
-            _check_output(bundle, session.manifest.output, shown)
+            _check_outputs(bundle, session.manifest, shown)
             found = _run(session, images, shown, tell, progress)
         if not found.entries:
             raise why_incomplete(found.failures)
@@ -113,10 +110,7 @@ def predict(
     errors = [one.as_dict() for one in found.failures]
     data = {"predictions": found.entries, "errors": errors, "images_read": said}
     emit(Report("Predictions", [prediction_table(found.entries, with_logits=shown.logits)]), data, json)
-    if shown.depth_map is not None:
-        note(f"the depth maps are in {shown.depth_map}")
-    if shown.features is not None:
-        note(f"{len(found.features)} rows of {session.manifest.output} are in {shown.features}, as listed")
+    _note_files(shown, found)
     warn([*session.warnings, *([warning] if warning else [])])
     if found.failures:
         warn(f"skipped: {one.error}" for one in found.failures)
@@ -145,8 +139,20 @@ def _run(session: Session, images: list[Path], shown: Shown, tell: Tell, progres
     return found
 
 
-def _check_output(bundle: Path, output: str, shown: Shown) -> None:
+def _note_files(shown: Shown, found: Found) -> None:
+    """Say where depth maps and features are."""
+    if shown.depth_map is not None:
+        note(f"the depth maps are in {shown.depth_map}")
+    if shown.features is not None:
+        note(f"{len(found.features)} rows are in {shown.features}, in the order of the table")
+
+
+def _check_outputs(bundle: Path, manifest: Manifest, shown: Shown) -> None:
     """TargetError for options that do not fit what the bundle returns."""
+    output = manifest.output
+    has_depth = any(port.name == "depth" for port in manifest.outputs)
+    if shown.depth_map is not None and not has_depth:
+        raise TargetError(f"{bundle} returns no depth; export it again with --with-depth")
     if output == "logits" and shown.features is not None:
         raise TargetError(
             f"{bundle} returns logits; for features export it again with --output features or tokens"

@@ -97,8 +97,9 @@ def image(
     left, bottom, inches = box
     axes = _axes(figure, left, bottom, inches, inches)
     axes.imshow(content, extent=(0, 1, 0, 1), aspect="auto")  # enlarged images stay sharp by default
-    for count, lines in zip(grid, (axes.hlines, axes.vlines), strict=True):
-        lines(np.arange(1, count) / max(count, 1), 0, 1, colors="white", linewidth=0.5, alpha=0.45)
+    rows, columns = (np.arange(1, count) / max(count, 1) for count in grid)
+    axes.hlines(rows, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
+    axes.vlines(columns, 0, 1, colors="white", linewidth=0.5, alpha=0.45)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     _frameless(axes)
     return axes

@@ -114,8 +114,10 @@ class MoRViT(nn.Module):
             return pooled
         patches = self._patches(h)
         if self.config.pooling == "mean_norm":
-            return self.norm(patches.mean(dim=0))
-        return self.norm(patches).mean(dim=0)
+            pooled = self.norm(patches.mean(dim=0))
+        else:
+            pooled = self.norm(patches).mean(dim=0)
+        return pooled
 
     def tokens(self, h: Tensor) -> Tensor:
         """Return the patch tokens (N, dim) of the final states h, after the final norm.

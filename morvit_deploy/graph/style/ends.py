@@ -123,5 +123,6 @@ class Classifier(nn.Module):
         if self.registers:
             patches = self.layout.first(patches, self.patches)
         if self.pooling == "mean_norm":
-            return self.norm(self.layout.mean(patches))
+            pooled = self.norm(self.layout.mean(patches))
+            return pooled
         return self.layout.mean(self.norm(patches))
