@@ -36,7 +36,7 @@ types: $(READY)
 	rm -rf build/types build/lib  # setuptools would package what was removed since
 	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py ../../examples/baselines/*.py
 
 # the bundles also run in the oldest runtime, which has an environment of its own
 unit: $(READY)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from morvit_deploy.machine.diagnosis import doctor
     from morvit_deploy.measuring.bench import bench
     from morvit_deploy.measuring.browser.options import Browser
+    from morvit_deploy.measuring.compare.compare import compare
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.planning.rounds import calibrate, calibrate_shard, merge_shards
@@ -77,6 +78,7 @@ __all__ = [
     "build",
     "calibrate",
     "calibrate_shard",
+    "compare",
     "convert",
     "doctor",
     "export",
@@ -97,6 +99,7 @@ _HOMES = {
     "build": "exporters.trt.building",
     "calibrate": "planning.rounds",
     "calibrate_shard": "planning.rounds",
+    "compare": "measuring.compare.compare",
     "convert": "sources.conversion",
     "doctor": "machine.diagnosis",
     "export": "exporters.api",

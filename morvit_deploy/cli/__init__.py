@@ -18,6 +18,7 @@ with while_loading():
         verify,
         predict,
         bench,
+        compare,
         demo,
     )
 

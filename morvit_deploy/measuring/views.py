@@ -13,6 +13,7 @@ from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.measuring.profiling.views import profile_picture, profile_result, profile_tables
 from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
+from morvit_deploy.timing.result import Measured
 
 _MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly"}  # kind to its column
 
@@ -126,7 +127,7 @@ def cost_table(result: BenchResult) -> Table:
     return Table("Work and memory", columns, rows, numeric=tuple(range(1, len(columns))), caption=caption)
 
 
-def conditions_table(device: str, known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> Table:
+def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Measured]) -> Table:
     """The conditions for reproducing the figures."""
     machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]
@@ -151,6 +152,7 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
         ),
         ("others meanwhile", f"{spread(others)} % in use" if others else "not readable"),
         ("date", known["date"]),
+        *([("command", known["command"])] if "command" in known else []),
     ]
     rows[1:1] = [*_there(known), *jetson_rows(known), *browser_rows(known)]
     return Table("Conditions", ("what", "value"), rows)

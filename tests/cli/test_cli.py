@@ -19,6 +19,7 @@ COMMANDS = [
     "verify",
     "predict",
     "bench",
+    "compare",
     "demo",
 ]
 

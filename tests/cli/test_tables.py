@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bucket_plans import EXPERT, threshold_ladder
 from calibration_setup import calibrated
+from comparisons import comparison, row
 from fake_coreml import Played, answers_of, coreml_bundle
 from foreign_checkpoints import SAID, saved, vit
 from measurements import measured
@@ -42,6 +43,7 @@ from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board.jetson import energy_table
+from morvit_deploy.measuring.compare.views import compare_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
 from morvit_deploy.measuring.mix.views import mix_tables
@@ -153,6 +155,8 @@ def measurements(ladder: Path) -> Made:
     payoff: Any = type("Payoff", (), {"bundle": "model", "matches": (match,), "left_out": ()})()
     yield payoff_table(payoff)
     yield match_table(match)
+    yield compare_report(comparison(row("build/b16", 10.0, 11.0, kind="bundle"), row("resnet50", 5.0, 5.5)))
+    yield compare_report(comparison(*(row(name, 10.0, 14.0, 20.0) for name in ("a", "b"))))
     runtime = "TensorRT 10.3.0 on NVIDIA Jetson AGX Orin Developer Kit"
     yield from profile_tables("digits-expert", profile())
     timing = Timing("b", 8, (Block((1.0, 2.0)), Block((3.0,))), "b", "model", runtime, True, False)
