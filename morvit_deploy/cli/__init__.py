@@ -19,6 +19,7 @@ with while_loading():
         predict,
         bench,
         compare,
+        report,
         demo,
     )
 

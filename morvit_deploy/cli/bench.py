@@ -94,7 +94,7 @@ def _measure(words: BenchWords, ssh: Ssh) -> None:
         result, report = _payoff(words)
     else:
         result, report = _bench(words, place)
-    words.keep(result, report.picture if words.measured.profile else None)
+    words.keep(result, report)
     if words.measured.images is None and not is_verdict:  # which warns of more than that
         note("no --images given; measured on synthetic pictures")
     emit(report, result.as_dict(), words.output.json)

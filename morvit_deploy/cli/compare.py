@@ -12,7 +12,7 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
-from morvit_deploy.cli.shared.pages import check_page, typed, write_page
+from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, no_file, of_format, write_text
@@ -117,6 +117,8 @@ def compare(
     Other models are exported by torch.onnx.export as they are. Published figures have columns of their own. A model
     that cannot be exported or run is listed with the reason, and the others are measured.
     """
+    from morvit_deploy.cli.shared.stored import KEY, stored
+
     folders = [*bundles] or [bundle_folder(None)]
     inputs = (*folders, others.checkpoint, pictures.images)
     if output.out is not None:
@@ -124,13 +126,14 @@ def compare(
     if output.report is not None:
         check_page(output.report, force=output.force, inputs=inputs)
     result = _measured(folders, others, pictures, timing)
-    result.conditions["command"] = typed()
     warn(result.warnings)
+    report = with_command(result.report())
     if output.out is not None:
-        text = json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n"
+        found = result.as_dict() | {KEY: stored(report)}
+        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         write_text(output.out, text, replaces=IS_RESULT if output.force else no_file)
     if output.report is not None:
-        write_page(output.report, result.report(), force=output.force)
+        write_page(output.report, report, force=output.force)
     if pictures.images is None:
         note("no --images given; measured on synthetic pictures")
     emit(result.report(), result.as_dict(), output.json)

@@ -152,7 +152,6 @@ def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Meas
         ),
         ("others meanwhile", f"{spread(others)} % in use" if others else "not readable"),
         ("date", known["date"]),
-        *([("command", known["command"])] if "command" in known else []),
     ]
     rows[1:1] = [*_there(known), *jetson_rows(known), *browser_rows(known)]
     return Table("Conditions", ("what", "value"), rows)

@@ -20,6 +20,7 @@ COMMANDS = [
     "predict",
     "bench",
     "compare",
+    "report",
     "demo",
 ]
 

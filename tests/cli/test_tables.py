@@ -25,6 +25,8 @@ from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
+from morvit_deploy.cli.shared.pages import with_command
+from morvit_deploy.cli.shared.stored import _table
 from morvit_deploy.demo.scene_views import objects_table, ways_table
 from morvit_deploy.exporters import views as exporting
 from morvit_deploy.exporters.check import check_bundle
@@ -156,6 +158,8 @@ def measurements(ladder: Path) -> Made:
     yield payoff_table(payoff)
     yield match_table(match)
     yield compare_report(comparison(row("build/b16", 10.0, 11.0, kind="bundle"), row("resnet50", 5.0, 5.5)))
+    yield _table({"title": "T", "columns": ["a"], "rows": [["1"]], "numeric": [], "caption": "read back"})
+    yield with_command(bench_report(bench(ladder, threads=1, runs=10, blocks=1, warmup=0, starts=1)))
     yield compare_report(comparison(*(row(name, 10.0, 14.0, 20.0) for name in ("a", "b"))))
     runtime = "TensorRT 10.3.0 on NVIDIA Jetson AGX Orin Developer Kit"
     yield from profile_tables("digits-expert", profile())

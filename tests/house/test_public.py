@@ -62,6 +62,7 @@ with open_bundle(sys.argv[1]) as session:
         "inspect",
         "bench",
         "compare",
+        "report",
         "doctor",
         "demo",
     ],

@@ -23,6 +23,14 @@ def typed() -> str:
     return shlex.join(["morvit-deploy", *sys.argv[1:]])
 
 
+def with_command(report: Report) -> Report:
+    """The report with the command that repeats it, for a page or a file; on a terminal it is above the output."""
+    from morvit_deploy.report import Report, Table
+
+    again = Table("To repeat it", ("command",), [(typed(),)])
+    return Report(report.title, [*report.parts, again], report.result, report.picture)
+
+
 def check_page(path: Path, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:
     """OutputError unless the page can be written, before anything is measured."""
     if path.suffix not in SUFFIXES:

@@ -1,12 +1,11 @@
 """Rows of a comparison, from raw samples: ratios to one row with their interval, ranks, and whether they hold.
 
-No torch, no onnx: a result is read back from its JSON for a report.
+No torch, no onnx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from morvit_deploy.measuring.compare.published import REFERENCE, Published
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.result import Measured, Ratio, Result, ratio_of
-from morvit_deploy.timing.samples import Block, Start
+from morvit_deploy.timing.samples import Start
 
 FORMAT = "morvit-compare/1"
 NOISE = 0.10  # spread of a row's middle half of blocks, relative to their median: beyond, ranks mean nothing
@@ -76,20 +75,6 @@ class Row(Measured):
             "starts": [asdict(start) for start in self.starts],
             "blocks": [block.as_dict() for block in self.blocks],
         }
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Row:
-        """From what `as_dict` returned."""
-        return cls(
-            name=found["name"],
-            batch=1,
-            blocks=tuple(block_of(block) for block in found["blocks"]),
-            macs_by_bucket=found["macs_by_bucket"],
-            starts=tuple(Start(**start) for start in found["starts"]),
-            memory_mib=found["memory_mib"],
-            published=_published(found["published"]),
-            **{name: found[name] for name in _OWN},
-        )
 
 
 @dataclass(frozen=True)
@@ -186,30 +171,3 @@ class Comparison(Result[Row], Shown):
             "ratios": [self.ratio(row).as_dict() for row in self.measured],
             "left_out": [one.as_dict() for one in self.left_out],
         }
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Comparison:
-        """From what `as_dict` returned."""
-        left_out = (
-            NotMeasured(one["name"], one["reason"], _published(one["published"])) for one in found["left_out"]
-        )
-        rows = tuple(map(Row.of, found["rows"]))
-        return cls(
-            found["device"],
-            rows,
-            found["conditions"],
-            tuple(found["warnings"]),
-            found.get("partial"),
-            left_out=tuple(left_out),
-        )
-
-
-def block_of(found: Mapping[str, Any]) -> Block:
-    """A block from what `Block.as_dict` returned."""
-    known = {one.name: found[one.name] for one in fields(Block) if one.name in found}
-    rows = {name: tuple(map(tuple, known[name])) for name in ("bucket", "overflow") if name in known}
-    return Block(**known | {"ms": tuple(found["ms"]), "warmup_ms": tuple(found["warmup_ms"])} | rows)
-
-
-def _published(found: Mapping[str, Any] | None) -> Published | None:
-    return None if found is None else Published(**found)

@@ -16,7 +16,8 @@ _UNKNOWN = "–"
 def compare_report(result: Comparison) -> Report:
     """Speed, work and memory, what is published, what was not measured, and the conditions."""
     tables = [speed_table(result), cost_table(result)]
-    tables += [table for table in (published_table(result), left_out_table(result)) if table.rows]
+    further = (published_table(result), left_out_table(result), parity_table(result))
+    tables += [table for table in further if table.rows]
     tables.append(conditions_table(result.device, result.conditions, result.measured))
     return Report("Comparison", list(tables), result.sentence, picture_of(result))
 
@@ -115,6 +116,24 @@ def left_out_table(result: Comparison) -> Table:
     """What was asked for and not measured."""
     rows = [(one.name, one.reason) for one in result.left_out]
     return Table("Not measured", ("model", "reason"), rows)
+
+
+def parity_table(result: Comparison) -> Table:
+    """Logits of the bundles' rows, compared with those expected before anything was timed."""
+    names = short_names(result)
+    rows = [
+        (
+            names.get(name, name),
+            str(found["images"]),
+            f"{found['max_abs']:.1e}",
+            f"{found['tolerance']:.1e}",
+            str(found["class_flips"]),
+        )
+        for name, found in result.conditions["parity"].items()
+    ]
+    columns = ("model", "images", "largest |Δlogit|", "tolerance", "other classes")
+    caption = "logits compared with the bundle's own before anything was timed"
+    return Table("Parity", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
 def picture_of(result: Comparison) -> Picture | None:
