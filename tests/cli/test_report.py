@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import browser, find_chromium
 from commands import refused, run
 from comparisons import comparison, row
 
@@ -176,3 +177,20 @@ def test_pictures_that_are_no_drawings_are_left_out_of_the_file() -> None:
 
     report = Report("R", [Picture("P", Path("p.png"), content=b"png"), Table("T", ("a",), [("1",)])])
     assert [part["title"] for part in stored(report)["parts"]] == ["T"]
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no browser of the Chromium family is installed")
+def test_a_phone_scrolls_tables_and_not_the_page(result: Path, tmp_path: Path) -> None:
+    assert run("report", result).exit_code == 0
+    with browser(tmp_path / "profile") as tab:
+        tab.goto(result.with_suffix(".html").as_uri())
+        tab.wait_for("document.querySelectorAll('table').length >= 4")
+        for width, dark in ((375, False), (375, True), (1280, False)):
+            tab.screenshot(tmp_path / "page.png", width=width, dark=dark)
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") is dark
+        loaded = (
+            "performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).length"
+        )
+        assert tab.evaluate(loaded) == 0
+        assert tab.complaints == []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from morvit_deploy.report import Picture, three_digits
+from morvit_deploy.report import Picture
 
 WIDTH, HEIGHT = 640, 420  # pixels; on a phone the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 16, 48
@@ -76,11 +76,11 @@ class _Scale:
         for tick in _ticks(self.x):
             x, _ = self.at(tick, 10 ** self.y[0])
             drawn.append(_rule(x, TOP, x, HEIGHT - BOTTOM))
-            drawn.append(_text(x, HEIGHT - BOTTOM + 18, three_digits(tick).rstrip("0").rstrip("."), "middle"))
+            drawn.append(_text(x, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
         for tick in _ticks(self.y):
             _, y = self.at(10 ** self.x[0], tick)
             drawn.append(_rule(LEFT, y, WIDTH - RIGHT, y))
-            drawn.append(_text(LEFT - 6, y + 4, three_digits(tick).rstrip("0").rstrip("."), "end"))
+            drawn.append(_text(LEFT - 6, y + 4, f"{tick:g}", "end"))
         across, up = axes
         drawn.append(_text(WIDTH - RIGHT, HEIGHT - 8, across, "end"))
         drawn.append(_text(LEFT + 6, TOP + 12, up, "start"))

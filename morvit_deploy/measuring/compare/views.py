@@ -6,11 +6,18 @@ from pathlib import Path
 
 from morvit_deploy.measuring.compare.pareto import Point, pareto
 from morvit_deploy.measuring.compare.rows import NOISE, Comparison, Row
+from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
 from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.report import Picture, Report, Table, count, share, size, spread, three_digits
 
 _BASELINE = "baseline"  # the kind of a row that is not the user's
 _UNKNOWN = "–"
+_RUNTIMES = {
+    ONNX_RUNTIME: "ONNX Runtime",
+    OPENVINO: "OpenVINO",
+    EAGER: "PyTorch",
+    COMPILE: "torch.compile",
+}
 
 
 def compare_report(result: Comparison) -> Report:
@@ -76,7 +83,7 @@ def cost_table(result: Comparison) -> Table:
             names[row.name],
             f"{row.image} px",
             row.precision,
-            row.runtime,
+            _RUNTIMES.get(row.runtime, row.runtime),
             _UNKNOWN if row.parameters is None else count(row.parameters),
             _UNKNOWN if row.macs is None else count(row.macs),
             _UNKNOWN if row.file_bytes is None else size(row.file_bytes),
@@ -98,7 +105,7 @@ def published_table(result: Comparison) -> Table:
         (
             name,
             one.method,
-            _UNKNOWN if one.top1_percent is None else f"{one.top1_percent:g} %",
+            _UNKNOWN if one.top1_percent is None else f"{one.top1_percent:.1f} %",
             _UNKNOWN if one.images_per_s is None else f"{one.images_per_s:g}",
             one.source,
         )

@@ -35,3 +35,4 @@ def test_names_are_escaped_inside_the_picture_and_apart() -> None:
     heights = [float(names[point.name].get("y", 0)) for point in points]
     assert all(abs(a - b) >= FONT - 1 for a, b in combinations(heights, 2))
     assert len([*drawn.iter(f"{SVG}circle")]) == 7
+    assert {"5", "10", "50", "100"} <= {*names}, "ticks with their numbers"
