@@ -98,9 +98,9 @@ class Unit(nn.Module):
             steps = torch.linspace(-0.4, 0.4, round(POINTS**0.5))
             evenly = torch.stack([*torch.meshgrid(steps, steps, indexing="xy")], dim=-1).flatten()
             with torch.no_grad():
-                self.move[1].weight.zero_()  # type: ignore[operator, union-attr]  # of a Linear
-                self.offsets[1].weight.mul_(0.02)  # type: ignore[operator, union-attr]
-                self.offsets[1].bias.copy_(evenly)  # type: ignore[operator, union-attr]
+                self.move[1].weight.zero_()  # type: ignore[operator]  # of a Linear
+                self.offsets[1].weight.mul_(0.02)  # type: ignore[operator]
+                self.offsets[1].bias.copy_(evenly)  # type: ignore[operator]
 
     def forward(self, tokens: Tensor, regions: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (batch, TOKENS, dim) and regions (batch, TOKENS, 4): corners x, y, x, y from 0 to 1."""

@@ -79,7 +79,8 @@ class TokenConv(nn.Module):
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         """x (batch, n, dim) to (batch, n, out)."""
         near = self.conv(tokens.to_grid(x))
-        return self.skip(x.transpose(1, 2)).transpose(1, 2) + tokens.from_grid(near)
+        own: Tensor = self.skip(x.transpose(1, 2)).transpose(1, 2)
+        return own + tokens.from_grid(near)
 
 
 class GridConv(nn.Conv2d):
@@ -183,7 +184,8 @@ class Tct(nn.Module):
         for stage, blocks in enumerate(self.stages):
             if stage > 0:
                 tokens, keys = self.clusterings[stage - 1](tokens)
-            for number, block in enumerate(blocks):  # type: ignore[arg-type]  # a ModuleList
+            assert isinstance(blocks, nn.ModuleList)
+            for number, block in enumerate(blocks):
                 tokens = block(tokens, keys if number == 0 else tokens)
             tokens = replace(tokens, x=self.norms[stage](tokens.x))
         logits: Tensor = self.head(tokens.x.mean(dim=1))

@@ -55,6 +55,7 @@ from morvit_deploy.measuring.payoff.views import match_table, payoff_table
 from morvit_deploy.measuring.profiling.bounds import Machine, StepProfile
 from morvit_deploy.measuring.profiling.result import Profile
 from morvit_deploy.measuring.profiling.views import profile_tables
+from morvit_deploy.measuring.regression import Change, Earlier, change_table
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.precision import Lowering
@@ -158,6 +159,8 @@ def measurements(ladder: Path) -> Made:
     yield payoff_table(payoff)
     yield match_table(match)
     yield compare_report(comparison(row("build/b16", 10.0, 11.0, kind="bundle"), row("resnet50", 5.0, 5.5)))
+    earlier = Earlier(Path("before.json"), "cpu", {}, 2, {})
+    yield change_table([Change("my-model-onnx", (10.0, 10.5), (12.0, 12.5), 0.05)], earlier)
     yield _table({"title": "T", "columns": ["a"], "rows": [["1"]], "numeric": [], "caption": "read back"})
     yield with_command(bench_report(bench(ladder, threads=1, runs=10, blocks=1, warmup=0, starts=1)))
     yield compare_report(comparison(*(row(name, 10.0, 14.0, 20.0) for name in ("a", "b"))))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
 PICTURE = ".profile.svg"
+EARLIER, MAX_SLOWER = "Slower than an earlier run?", "5%"
 IS_RESULT = of_format("morvit-bench/")
 
 
@@ -179,7 +180,46 @@ class Browsing(Group):
 
 
 @dataclass(frozen=True)
-class Written(Group):
+class Regression(Group):
+    """Is it slower than before?"""
+
+    baseline: Annotated[
+        Path | None,
+        Help(
+            "JSON file of an earlier `bench -o` on this machine; exit status 1 if a bundle is slower.",
+            "FILE",
+            panel=EARLIER,
+        ),
+    ] = None
+    max_slower: Annotated[
+        str | None,
+        Help(
+            "For --baseline: how much slower is allowed, beyond noise (default: 5%).",
+            "PERCENT",
+            panel=EARLIER,
+        ),
+    ] = None
+
+    @property
+    def limit(self) -> float:
+        """Relative, as in 0.05; ConfigError for text that is no percentage, or without --baseline."""
+        if self.max_slower is not None and self.baseline is None:
+            raise ConfigError(
+                "--max-slower is for --baseline; give the file of an earlier run, or leave it out"
+            )
+        given = (self.max_slower or MAX_SLOWER).strip()
+        number = given.removesuffix("%").strip()
+        try:
+            percent = float(number)
+        except ValueError:
+            percent = -1.0
+        if not given.endswith("%") or not 0 <= percent < 1000:
+            raise ConfigError(f"--max-slower: got {given!r}, expected a percentage such as 5%")
+        return percent / 100
+
+
+@dataclass(frozen=True)
+class Written(Regression):
     """How the result is shown, and the file that keeps it."""
 
     panel = OUTPUT
@@ -256,6 +296,21 @@ class BenchWords:
         if not verdict.verdict and (words := self.foreign.typed):
             raise ConfigError(
                 f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
+            )
+
+    def check_regression(self) -> None:
+        """ConfigError for --baseline where no list of bundles is measured."""
+        limit = self.output.limit
+        if self.output.baseline is None or limit < 0:
+            return
+        if (
+            self.verdict.verdict
+            or self.apple.emit_project is not None
+            or self.device in ("cuda", "mac", "iphone")
+        ):
+            raise ConfigError(
+                "--baseline compares bundles that --device cpu, ssh, jetson or browser measures; leave it out with "
+                "--verdict, --emit-project and the other devices"
             )
 
     def check_profile(self) -> None:

@@ -86,7 +86,9 @@ def openable(
 
     The error of a bundle is raised: it is what the user asks about.
     """
-    good, refused, parities = [], [], {}
+    good: list[Candidate] = []
+    refused: list[NotMeasured] = []
+    parities: dict[str, Any] = {}
     for candidate in candidates:
         try:
             with stages.part(f"opening {candidate.name}"), candidate.open(threads) as worker:

@@ -139,7 +139,8 @@ class Comparison(Result[Row], Shown):
                 groups[-1].append(row)
             else:
                 groups.append([row])
-        ranks, place = {}, 1
+        ranks: dict[str, str] = {}
+        place = 1
         for group in groups:
             ranks |= {row.name: f"={place}" if len(group) > 1 else str(place) for row in group}
             place += len(group)
