@@ -4,8 +4,9 @@ Four stages of 3, 4, 6 and 3 blocks. Between them a strided convolution widens t
 peaks merges each four to one on average: 3136, 784, 196 and 49 tokens. Tokens go to a grid and back for convolutions,
 as a token may stand for any cells of it. Sizes are those of `tcformer` in github.com/zengwang430521/TCFormer.
 
-Simplified: the noise that breaks ties between densities is left out, and cells are averaged by scatter instead of a
-sparse product. Weights are random: this model measures time, and its classes mean nothing.
+Simplified: the noise that breaks ties between densities is left out, and cells are gathered and added by rows instead
+of by a sparse product, which ONNX does not have. Weights are random: this model measures time, and its classes mean
+nothing.
 """
 
 from __future__ import annotations
@@ -48,24 +49,35 @@ class Tokens:
     def to_grid(self, x: Tensor) -> Tensor:
         """x (batch, n, channels) to (batch, channels, side, side): the mean over a cell's part of the first grid."""
         first = IMAGE_SIZE // 4
-        cells = picked(x, self.owner, 1).transpose(1, 2).unflatten(2, (first, first))
+        cells = rows(x, self.owner).transpose(1, 2).unflatten(2, (first, first))
         return nn.functional.avg_pool2d(cells, first // self.side) if self.side < first else cells
 
     def from_grid(self, grid: Tensor) -> Tensor:
         """A grid (batch, channels, side', side') to (batch, n, channels): the mean over a token's cells."""
         first = IMAGE_SIZE // 4
-        cells = (
-            nn.functional.interpolate(grid, size=(first, first), mode="nearest").flatten(2).transpose(1, 2)
-        )
-        return merged(cells, self.owner, torch.ones_like(cells[..., :1]), self.x.shape[1])
+        cells = nn.functional.interpolate(grid, size=(first, first), mode="nearest").flatten(2)
+        return merged(cells.transpose(1, 2), self.owner, torch.ones_like(cells[:, :1]).mT, self.x.shape[1])
 
 
 def merged(x: Tensor, owner: Tensor, weight: Tensor, count: int) -> Tensor:
     """Weighted means of the rows of x (batch, n, channels) that have the same owner: (batch, count, channels)."""
-    sums = torch.zeros(x.shape[0], count, x.shape[2], dtype=x.dtype)
-    total = torch.zeros(x.shape[0], count, 1, dtype=x.dtype).scatter_add(1, owner[..., None], weight)
-    share = weight / (picked(total, owner, 1) + 1e-6)
-    return sums.scatter_add(1, owner[..., None].expand_as(x), x * share)
+    order = owner.argsort(dim=1)
+    sizes = (owner[:, None] == torch.arange(count)[:, None]).sum(dim=2)
+    bounds = nn.functional.pad(sizes.cumsum(dim=1), (1, 0))  # where each owner's rows begin, in this order
+    return _added(x * weight, order, bounds) / (_added(weight, order, bounds) + 1e-6)
+
+
+def _added(x: Tensor, order: Tensor, bounds: Tensor) -> Tensor:
+    """Sums of the rows of x (batch, n, channels) between bounds, as differences of running sums."""
+    running = nn.functional.pad(rows(x, order).cumsum(dim=1), (0, 0, 1, 0))
+    at = rows(running, bounds)
+    return at[:, 1:] - at[:, :-1]
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x (batch, n, channels) by index (batch, m), whole rows at a time: (batch, m, channels)."""
+    numbers = (index + x.shape[1] * torch.arange(len(index))[:, None]).flatten()
+    return x.flatten(0, 1)[numbers].unflatten(0, (len(x), index.shape[1]))
 
 
 class TokenConv(nn.Module):
