@@ -106,8 +106,8 @@ def _measure(words: BenchWords, ssh: Ssh) -> None:
     elif is_verdict:
         result, report = _payoff(words)
     else:
-        result, report = measured, _ = _bench(words, place)
-        changed = _compared(measured, report, words, earlier)
+        measured, report = _bench(words, place)
+        result, changed = measured, _compared(measured, report, words, earlier)
     words.keep(result, report)
     if words.measured.images is None and not is_verdict:  # which warns of more than that
         note("no --images given; measured on synthetic pictures")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +13,18 @@ from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
 from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
-from morvit_deploy.cli.shared.places import bundle_folder
+from morvit_deploy.cli.shared.places import bundle_folder, checkpoint_path
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, no_file, of_format, write_text
 
 if TYPE_CHECKING:
+    from morvit_deploy.measuring.compare.formats import Formats
     from morvit_deploy.measuring.compare.rows import Comparison
 
 IS_RESULT = of_format("morvit-compare/")
+FORMATS = "All formats of one checkpoint"
+DEFAULT = "onnx"  # target
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,26 @@ class Others(Group):
         Path | None,
         Help("Folder that keeps exported baselines for the next run (default: your cache).", "DIR"),
     ] = None
+    targets: Annotated[
+        tuple[str, ...],
+        Help(
+            "Instead of bundles: give a checkpoint, and get all its formats in one table: onnx,coreml,trt,coreai.",
+            "NAMES",
+            panel=FORMATS,
+        ),
+    ] = ()
+    precisions: Annotated[
+        tuple[str, ...],
+        Help("The same, in these precisions, with commas (default: fp32).", "NAMES", panel=FORMATS),
+    ] = ()
+
+    def check(self) -> None:
+        """ConfigError for options of both tables."""
+        if (self.targets or self.precisions) and (self.baselines or self.with_ or self.checkpoint):
+            raise ConfigError(
+                "--targets and --precisions compare the formats of one checkpoint, --baselines and --with other "
+                "models with bundles; run one after the other"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,11 +124,15 @@ class Written(Group):
     "morvit-deploy compare build/b16 --baselines table2 -o table2.json --report table2.html",
     "morvit-deploy compare build/b16 build/b16-int8 --baselines vit_base_patch16_224,other.onnx",
     "morvit-deploy compare build/b16 --with masked,eager --checkpoint my-model",
+    "morvit-deploy compare my-model --targets onnx,coreml,trt --precisions fp32,fp16,int8 --images photos",
 )
 def compare(
     bundles: Annotated[
         tuple[Path, ...],
-        Arg("Bundles of target onnx (default: the newest under build/).", "BUNDLE..."),
+        Arg(
+            "Bundles of target onnx (default: the newest under build/), or with --targets a checkpoint.",
+            "BUNDLE...",
+        ),
     ] = (),
     *,
     others: Others,
@@ -119,13 +147,15 @@ def compare(
     """
     from morvit_deploy.cli.shared.stored import KEY, stored
 
+    others.check()
     folders = [*bundles] or [bundle_folder(None)]
     inputs = (*folders, others.checkpoint, pictures.images)
     if output.out is not None:
         check_files([output.out], force=output.force, replaces=IS_RESULT, inputs=inputs)
     if output.report is not None:
         check_page(output.report, force=output.force, inputs=inputs)
-    result = _measured(folders, others, pictures, timing)
+    measure = _formats if others.targets or others.precisions else _measured
+    result = measure(folders, others, pictures, timing)
     warn(result.warnings)
     report = with_command(result.report())
     if output.out is not None:
@@ -137,6 +167,23 @@ def compare(
     if pictures.images is None:
         note("no --images given; measured on synthetic pictures")
     emit(result.report(), result.as_dict(), output.json)
+
+
+def _formats(checkpoints: list[Path], others: Others, pictures: Images, timing: Timing) -> Formats:
+    """One checkpoint in every target and precision."""
+    if len(checkpoints) > 1:
+        raise ConfigError(
+            f"--targets and --precisions export one checkpoint; got {len(checkpoints)} folders, expected one"
+        )
+    from morvit_deploy.measuring.compare.formats import compare_formats
+
+    given = {name: value for name, value in asdict(timing).items() if value is not None}
+    with working("exporting") as (tell, _):
+        return compare_formats(
+            checkpoint_path(checkpoints[0]), targets=_split(others.targets) or [DEFAULT],
+            precisions=_split(others.precisions) or ["fp32"], images=pictures.images, upscale=pictures.upscale,
+            exif=pictures.exif, timing=given, tell=tell,
+        )  # fmt: skip  # three lines read better than nine
 
 
 def _measured(folders: list[Path], others: Others, pictures: Images, timing: Timing) -> Comparison:

@@ -45,6 +45,7 @@ from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board.jetson import energy_table
+from morvit_deploy.measuring.compare import formats
 from morvit_deploy.measuring.compare.views import compare_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
@@ -159,6 +160,9 @@ def measurements(ladder: Path) -> Made:
     yield payoff_table(payoff)
     yield match_table(match)
     yield compare_report(comparison(row("build/b16", 10.0, 11.0, kind="bundle"), row("resnet50", 5.0, 5.5)))
+    made = formats.Made("trt", "fp16", 52_100_000, 0.985, 1e-3, 0.75, None, "not run here: NVIDIA GPUs")
+    refused = formats.Made("onnx", "bf16", remark="target onnx has fp32")
+    yield formats.formats_table(formats.Formats("my-model", (made, refused), None))
     earlier = Earlier(Path("before.json"), "cpu", {}, 2, {})
     yield change_table([Change("my-model-onnx", (10.0, 10.5), (12.0, 12.5), 0.05)], earlier)
     yield _table({"title": "T", "columns": ["a"], "rows": [["1"]], "numeric": [], "caption": "read back"})
