@@ -77,7 +77,8 @@ def _added(x: Tensor, order: Tensor, bounds: Tensor) -> Tensor:
 def rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows of x (batch, n, channels) by index (batch, m), whole rows at a time: (batch, m, channels)."""
     numbers = (index + x.shape[1] * torch.arange(len(index))[:, None]).flatten()
-    return x.flatten(0, 1)[numbers].unflatten(0, (len(x), index.shape[1]))
+    taken: Tensor = x.flatten(0, 1)[numbers].unflatten(0, (len(x), index.shape[1]))
+    return taken
 
 
 class TokenConv(nn.Module):
