@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # --no-compile saves about 165 MiB: Python then writes .pyc files of the modules that it imports, and of no others
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: help demo test lint types unit package fuzz mutants runtimes arm train clean
+.PHONY: help demo test lint types unit package fuzz mutants runtimes arm bench-table2 train clean
 
 help:
 	@echo "make demo    install what it needs, then run every step on the trained examples (about two minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make mutants change 240 conditions and numbers one by one, and count how many changes the quick tests notice"
 	@echo "make runtimes run the bundles in eleven runtimes and write docs/runtimes.md; RUNTIMES=\"--help\" lists the options"
 	@echo "make arm     run bundles and the agent on emulated Arm processors: correctness, no speed (needs qemu-user-static, mmdebstrap)"
+	@echo "make bench-table2 measure morvit_b16 beside the models of the paper's Table 2; TABLE2=\"--threads 2\" passes options"
 	@echo "make train   train the two digits models and the two scenes models again (about 80 minutes on two cores)"
 	@echo "make clean   remove the environment and everything built"
 
@@ -36,7 +37,7 @@ types: $(READY)
 	rm -rf build/types build/lib  # setuptools would package what was removed since
 	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p morvit_deploy
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python ../../benchmarks/*.py ../../examples/*.py ../../examples/web/*.py ../../examples/baselines/*.py
 
 # the bundles also run in the oldest runtime, which has an environment of its own
 unit: $(READY)
@@ -58,6 +59,13 @@ runtimes: $(READY)
 arm: $(READY)
 	tests/arm/make-userland build/arm $(BIN)/python
 	PYTHONPATH=tests/helpers:tests/arm $(BIN)/python tests/arm/emulated.py $(ARM)
+
+# random weights, which take the time of trained ones; exported models are kept in build/table2
+bench-table2: $(READY)
+	test -d build/table2/morvit_b16 || $(BIN)/morvit-deploy init --preset morvit_b16 -o build/table2/morvit_b16
+	test -d build/table2/bundle || $(BIN)/morvit-deploy export build/table2/morvit_b16 -o build/table2/bundle
+	$(BIN)/morvit-deploy compare build/table2/bundle --baselines table2 --cache build/table2/models \
+		-o build/table2/table2.json --report build/table2/table2.html --force $(TABLE2)
 
 train: $(READY)
 	$(BIN)/python examples/train_digits.py --routing expert_choice --out build/digits-expert

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from morvit_deploy.machine.diagnosis import doctor
     from morvit_deploy.measuring.bench import bench
     from morvit_deploy.measuring.browser.options import Browser
+    from morvit_deploy.measuring.compare.compare import compare
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.model.merges.tokens import merge_tokens
@@ -80,6 +81,7 @@ __all__ = [
     "calibrate",
     "calibrate_merges",
     "calibrate_shard",
+    "compare",
     "convert",
     "doctor",
     "export",
@@ -102,6 +104,7 @@ _HOMES = {
     "calibrate": "planning.rounds",
     "calibrate_merges": "planning.merges",
     "calibrate_shard": "planning.rounds",
+    "compare": "measuring.compare.compare",
     "convert": "sources.conversion",
     "doctor": "machine.diagnosis",
     "export": "exporters.api",

@@ -93,11 +93,21 @@ class Picture:
 
     def html(self) -> str:
         """The picture itself, so that the page is one file."""
-        data = base64.b64encode(self.content or self.path.read_bytes()).decode()
-        source = f"data:image/{self.path.suffix.lstrip('.').replace('svg', 'svg+xml')};base64,{data}"
+        content = self.content or self.path.read_bytes()
+        if self.path.suffix == ".svg":
+            return f"{_heading(self.title)}<div class=scroll>{self._drawing(content)}</div>{_caption(self.caption)}"
+        data = base64.b64encode(content).decode()
+        source = f"data:image/{self.path.suffix.lstrip('.')};base64,{data}"
         kind = " class=chart" if self.chart else ""
         image = f'<img{kind} alt="{html.escape(self.title)}" src="{source}">'
         return f"{_heading(self.title)}<div class=scroll>{image}</div>{_caption(self.caption)}"
+
+    def _drawing(self, content: bytes) -> str:
+        """An SVG as a part of the page, whose text can be searched and selected."""
+        kind = "class=chart " if self.chart else ""
+        drawing = content.decode()
+        opening = f'<svg {kind}role=img aria-label="{html.escape(self.title)}" '
+        return drawing[drawing.index("<svg ") :].replace("<svg ", opening, 1)
 
 
 @dataclass
@@ -197,17 +207,23 @@ _PAGE = (
     ".morvit h1{font-size:1.6rem;line-height:1.25}.morvit h2{font-size:1.2rem;margin:2rem 0 .5rem}"
     ".morvit nav ol{margin:0;padding-left:1.5rem;columns:2 16rem}"
     "@media(max-width:30rem){body.morvit{font-size:15px;margin:1rem auto}.morvit h1{font-size:1.3rem}"
-    ".morvit .scroll img[src*='image/png']{width:34rem;max-width:none}}"  # its text stays readable, and it scrolls
+    # on a phone their text stays readable, and they scroll
+    ".morvit .scroll img[src*='image/png'],.morvit .scroll svg[width='640']{width:34rem;max-width:none}}"
     "@media(prefers-color-scheme:dark){.morvit .chart{filter:invert(1) hue-rotate(180deg)}}"
+    "@media print{:root{color-scheme:light}.morvit nav{display:none}.morvit .scroll{overflow:visible}"
+    ".morvit .chart{filter:none}.morvit tr,.morvit svg,.morvit img{break-inside:avoid}.morvit h2{break-after:avoid}"
+    ".morvit table{font-size:.75rem}}"
 )
-_NOTEBOOK = ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img{max-width:45rem;width:100%}"
+_NOTEBOOK = (
+    ".morvit h2{font-size:1.05em;margin:1em 0 .3em}.morvit img,.morvit svg{max-width:45rem;width:100%}"
+)
 _TABLES = (  # no colors but grays that show on white and on black; a wide table scrolls by itself, not the page
     ".morvit .scroll{overflow-x:auto}.morvit table{border-collapse:collapse}"
     ".morvit th,.morvit td{padding:.3rem .8rem .3rem 0;border-bottom:1px solid #8886;text-align:left;"
     "vertical-align:top}"
     ".morvit .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
     ".morvit .text{min-width:11rem}.morvit .bar{font-size:.4em;vertical-align:middle;white-space:nowrap}"
-    ".morvit img{max-width:100%;height:auto}.morvit p{opacity:.75;overflow-wrap:anywhere}"
+    ".morvit img,.morvit svg{max-width:100%;height:auto}.morvit p{opacity:.75;overflow-wrap:anywhere}"
     ".morvit .result{opacity:1;font-size:1.1em}"
 )
 

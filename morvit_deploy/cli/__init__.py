@@ -18,6 +18,8 @@ with while_loading():
         verify,
         predict,
         bench,
+        compare,
+        report,
         demo,
     )
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
-from morvit_deploy.cli.shared.bench import Apple, BenchWords, Browsing, Measured, Timing, Verdict, Written
+from morvit_deploy.cli.shared.bench import (
+    Apple,
+    BenchWords,
+    Browsing,
+    Measured,
+    Timing,
+    Verdict,
+    Written,
+)
 from morvit_deploy.cli.shared.browser import browser_of
 from morvit_deploy.cli.shared.console import emit, note, working
 from morvit_deploy.cli.shared.groups import Bundle
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.core.results import BenchResult
     from morvit_deploy.measuring.cuda.results import CudaResult
     from morvit_deploy.measuring.payoff.result import Payoff
+    from morvit_deploy.measuring.regression import Change, Earlier
     from morvit_deploy.remote.host import Host
     from morvit_deploy.report import Report
     from morvit_deploy.timing.result import Result
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     "bench",
     "morvit-deploy bench build/my-model-onnx --against build/baseline --images photos",
     "morvit-deploy bench build/my-model-onnx --profile",
+    "morvit-deploy bench build/my-model-onnx --baseline before.json --max-slower 5%",
     "morvit-deploy bench build/my-model-trt --device jetson --host user@jetson -o bench.json",
     "morvit-deploy bench build/my-model-onnx --device browser --listen",
 )
@@ -70,6 +80,7 @@ def bench(
     )  # fmt: skip  # two lines read better than nine
     words.check_out()
     words.check_verdict()
+    words.check_regression()
     _measure(words, ssh)
 
 
@@ -81,23 +92,52 @@ def _measure(words: BenchWords, ssh: Ssh) -> None:
         check_here(words.device)  # before a bundle is looked for
     found = find_device(words.device, host=ssh.host is not None)
     words.check_profile()
+    earlier = _earlier(words)
     place = ssh.place(here=found.remote and ssh.host is None)
     if found.measured_by == APPLE or writes:
         run_apple(words)
         return
     words.check_local()
     result: Result[Any]
+    changed: list[Change] = []
     if found.measured_by == CUDA:
         check_gpu()
         result, report = _on_gpu(words)
     elif is_verdict:
         result, report = _payoff(words)
     else:
-        result, report = _bench(words, place)
-    words.keep(result, report.picture if words.measured.profile else None)
+        measured, report = _bench(words, place)
+        result, changed = measured, _compared(measured, report, words, earlier)
+    words.keep(result, report)
     if words.measured.images is None and not is_verdict:  # which warns of more than that
         note("no --images given; measured on synthetic pictures")
     emit(report, result.as_dict(), words.output.json)
+    if changed:
+        from morvit_deploy.measuring.regression import check_changes
+
+        check_changes(changed)
+
+
+def _compared(
+    result: BenchResult, report: Report, words: BenchWords, earlier: Earlier | None
+) -> list[Change]:
+    """The changes since the earlier run, which become a table of the report."""
+    if earlier is None:
+        return []
+    from morvit_deploy.measuring.regression import change_table, changes
+
+    found = changes(result, earlier, words.output.limit)
+    report.parts.append(change_table(found, earlier))
+    return found
+
+
+def _earlier(words: BenchWords) -> Earlier | None:
+    """The earlier run, read before anything is measured."""
+    if words.output.baseline is None:
+        return None
+    from morvit_deploy.measuring.regression import read_earlier
+
+    return read_earlier(words.output.baseline)
 
 
 def _bench(words: BenchWords, host: Host | None) -> tuple[BenchResult, Report]:

@@ -48,8 +48,9 @@ def _measure(words: BenchWords) -> None:
             tell=tell,
             progress=progress,
         )
-    words.keep(result)
-    emit(apple_report(result), result.as_dict(), words.output.json)
+    report = apple_report(result)
+    words.keep(result, report)
+    emit(report, result.as_dict(), words.output.json)
     if status := exit_status(result):
         raise typer.Exit(status)
 
@@ -62,6 +63,7 @@ def _write(words: BenchWords, project: Path) -> None:
         "--team": apple.team,
     }
     how |= {"--runs": timing.runs, "--blocks": timing.blocks, "--warmup": timing.warmup, "--out": words.out}
+    how |= {"--report": words.output.report}
     if said := given(how):
         raise ConfigError(
             f"{said} say how to measure, and --emit-project measures nothing; give them to its bench.py"

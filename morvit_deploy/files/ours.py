@@ -73,6 +73,12 @@ def is_own_svg(path: Path) -> bool:
     return head.startswith(b"<svg") and OWN_SVG.encode() in head
 
 
+def is_own_page(path: Path) -> bool:
+    """Is it a report, HTML or Markdown, that begins with the comment `OWN_SVG`?"""
+    with path.open("rb") as file:
+        return file.read(len(OWN_SVG)) == OWN_SVG.encode()
+
+
 def of_format(format: str) -> Replaces:
     """Whether a file is JSON of that format."""
     return lambda path: is_ours(path, format)

@@ -25,6 +25,7 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "segno": "browser",
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
+    "timm": "zoo",
     "sklearn": "train",
     "numpy": "",
     "onnxruntime": "",

@@ -13,6 +13,7 @@ from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.measuring.profiling.views import profile_picture, profile_result, profile_tables
 from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
+from morvit_deploy.timing.result import Measured
 
 _MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly"}  # kind to its column
 
@@ -126,7 +127,7 @@ def cost_table(result: BenchResult) -> Table:
     return Table("Work and memory", columns, rows, numeric=tuple(range(1, len(columns))), caption=caption)
 
 
-def conditions_table(device: str, known: dict[str, Any], measured: Sequence[MeasuredBundle]) -> Table:
+def conditions_table(device: str, known: dict[str, Any], measured: Sequence[Measured]) -> Table:
     """The conditions for reproducing the figures."""
     machine = known["machine"]
     load, clock = known["load_average_before"], known["cpu_mhz"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any, Protocol, TypeVar
 
 from morvit_deploy.errors import ParityError, TargetError
@@ -139,11 +140,14 @@ class Measurer(Protocol[L_contra]):
         return None  # the same
 
 
-def measure(device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Stages) -> dict[str, Any]:
+def measure(
+    device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Stages, *, shuffle: Random | None = None
+) -> dict[str, Any]:
     """Fill the lanes' starts, parity and blocks; returns the conditions, with the runs of a block.
 
-    Raises ParityError before it times a lane that returns other results, and what the device raises; complete blocks
-    stay in the lanes.
+    The lanes take turns in their order, or with `shuffle` in another order for each block, so that none always
+    follows the same one. Raises ParityError before it times a lane that returns other results, and what the device
+    raises; complete blocks stay in the lanes.
     """
     conditions = device.conditions()
     ready = list(lanes)
@@ -158,7 +162,7 @@ def measure(device: Measurer[L], lanes: Iterable[L], amount: Amount, stages: Sta
     for lane in ready:
         device.settle(lane, runs, amount.warmup)
     for number in range(1, amount.blocks + 1):
-        for lane in ready:
+        for lane in shuffle.sample(ready, len(ready)) if shuffle else ready:
             with stages.part(f"block {number} of {amount.blocks}: {lane.name}"):
                 lane.blocks.append(device.run(lane, runs, amount.warmup))
                 device.beside(lane, number)

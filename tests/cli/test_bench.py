@@ -189,3 +189,35 @@ def test_profile_where_there_is_none(tiny_bundle: Path, options: tuple[str, ...]
     ended = run(tiny_bundle, "--profile", *options)
     assert ended.exit_code == 2 and ended.stdout == ""
     assert expected in " ".join(ended.stderr.split())
+
+
+def test_a_bundle_that_became_slower_is_status_1(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "old.json"
+    assert run(tiny_bundle, "-o", out, *QUICK).exit_code == 0
+    same = run(tiny_bundle, "--baseline", out, "--max-slower", "900%", *QUICK)
+    assert same.exit_code == 0 and "Against old.json" in same.stdout
+    found = json.loads(out.read_text())
+    for block in found["bundles"][0]["blocks"]:
+        block["ms"] = [ms / 1000 for ms in block["ms"]]
+    out.write_text(json.dumps(found))
+    slower = run(tiny_bundle, "--baseline", out, *QUICK)
+    assert slower.exit_code == 1 and "Against old.json" in slower.stdout
+    assert "error: slower than before: bundle by" in slower.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--max-slower", "5%"), "--max-slower is for --baseline"),
+        (("--baseline", "x.json", "--max-slower", "5"), "got '5', expected a percentage such as 5%"),
+        (("--baseline", "x.json", "--max-slower", "-5%"), "got '-5%', expected a percentage"),
+        (("--baseline", "x.json", "--verdict", "--checkpoint", "c"), "leave it out with --verdict"),
+        (("--baseline", "x.json", "--device", "mac"), "leave it out with"),
+        (("--baseline", "x.json"), "x.json"),
+    ],
+    ids=str,
+)
+def test_a_baseline_that_cannot_be_used(
+    tiny_bundle: Path, inside: Path, words: tuple[str, ...], problem: str
+) -> None:
+    assert problem in " ".join(only_message(run(tiny_bundle, *words)).split())

@@ -19,6 +19,8 @@ COMMANDS = [
     "verify",
     "predict",
     "bench",
+    "compare",
+    "report",
     "demo",
 ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bucket_plans import EXPERT, threshold_ladder
 from calibration_setup import calibrated
+from comparisons import comparison, row
 from fake_coreml import Played, answers_of, coreml_bundle
 from foreign_checkpoints import SAID, saved, vit
 from measurements import measured
@@ -24,6 +25,8 @@ from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.cli.bench_apple import project_report
+from morvit_deploy.cli.shared.pages import with_command
+from morvit_deploy.cli.shared.stored import _table
 from morvit_deploy.demo.scene_views import objects_table, ways_table
 from morvit_deploy.exporters import views as exporting
 from morvit_deploy.exporters.check import check_bundle
@@ -42,6 +45,8 @@ from morvit_deploy.measuring.apple.running import Wish, measure_on
 from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board.jetson import energy_table
+from morvit_deploy.measuring.compare import formats
+from morvit_deploy.measuring.compare.views import compare_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
 from morvit_deploy.measuring.mix.views import mix_tables
@@ -51,6 +56,7 @@ from morvit_deploy.measuring.payoff.views import match_table, payoff_table
 from morvit_deploy.measuring.profiling.bounds import Machine, StepProfile
 from morvit_deploy.measuring.profiling.result import Profile
 from morvit_deploy.measuring.profiling.views import profile_tables
+from morvit_deploy.measuring.regression import Change, Earlier, change_table
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.precision import Lowering
@@ -153,6 +159,15 @@ def measurements(ladder: Path) -> Made:
     payoff: Any = type("Payoff", (), {"bundle": "model", "matches": (match,), "left_out": ()})()
     yield payoff_table(payoff)
     yield match_table(match)
+    yield compare_report(comparison(row("build/b16", 10.0, 11.0, kind="bundle"), row("resnet50", 5.0, 5.5)))
+    made = formats.Made("trt", "fp16", 52_100_000, 0.985, 1e-3, 0.75, None, "not run here: NVIDIA GPUs")
+    refused = formats.Made("onnx", "bf16", remark="target onnx has fp32")
+    yield formats.formats_table(formats.Formats("my-model", (made, refused), None))
+    earlier = Earlier(Path("before.json"), "cpu", {}, 2, {})
+    yield change_table([Change("my-model-onnx", (10.0, 10.5), (12.0, 12.5), 0.05)], earlier)
+    yield _table({"title": "T", "columns": ["a"], "rows": [["1"]], "numeric": [], "caption": "read back"})
+    yield with_command(bench_report(bench(ladder, threads=1, runs=10, blocks=1, warmup=0, starts=1)))
+    yield compare_report(comparison(*(row(name, 10.0, 14.0, 20.0) for name in ("a", "b"))))
     runtime = "TensorRT 10.3.0 on NVIDIA Jetson AGX Orin Developer Kit"
     yield from profile_tables("digits-expert", profile())
     timing = Timing("b", 8, (Block((1.0, 2.0)), Block((3.0,))), "b", "model", runtime, True, False)

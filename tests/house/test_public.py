@@ -51,7 +51,21 @@ with open_bundle(sys.argv[1]) as session:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "init", "convert", "calibrate", "export", "verify", "predict", "inspect", "bench", "doctor", "demo"],
+    [
+        "",
+        "init",
+        "convert",
+        "calibrate",
+        "export",
+        "verify",
+        "predict",
+        "inspect",
+        "bench",
+        "compare",
+        "report",
+        "doctor",
+        "demo",
+    ],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert modules_after(HELP, *filter(None, [command]), "--help") == set()

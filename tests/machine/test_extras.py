@@ -48,6 +48,8 @@ COMMANDS = {  # words after the command -> what is missing, and the extra that i
     "verify": (("verify", "BUNDLE", "--checkpoint", MODEL), EXPORT, "export"),
     "depth maps": (("predict", "BUNDLE", IMAGE, "--depth-map", "maps"), ["matplotlib"], "export"),
     "verdict": (("bench", "ADAPTIVE", "--verdict", "--checkpoint", MODEL), EXPORT, "export"),
+    "compare": (("compare", "BUNDLE", "--baselines", "resnet50"), ["timm"], "zoo"),
+    "compare, nothing": (("compare", "BUNDLE", "--baselines", "resnet50"), EXPORT, "export"),
     "ray": (("calibrate", MODEL, "--images", IMAGES, "--ray", "local"), ["ray"], "ray"),
 }
 
@@ -80,6 +82,13 @@ def test_the_base_install_runs_and_checks_bundles(tiny_bundle: Path, tmp_path: P
     assert set(checked["checked"]) == {"manifest", "files", "graphs", "run"}
     assert len(checked["not_checked"]) == 2
     assert 'run `pip install "morvit-deploy[export]"` and give --checkpoint' in found.stderr
+
+
+def test_the_base_install_compares_bundles(tiny_bundle: Path, tmp_path: Path) -> None:
+    quick = ("--blocks", 1, "--starts", 1, "--runs", 3, "--threads", 1)
+    done = without(BASE, tmp_path, COMMAND, "compare", tiny_bundle, "--json", *quick)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["rows"]) == 1
 
 
 def test_the_base_install_finds_a_damaged_bundle(copied_bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -86,6 +87,16 @@ def test_parity_comes_first_and_blocks_in_turn() -> None:
     ]
     assert found == {"machine": "made up", "runs_per_block": 10}
     assert [len(lane.starts) for lane in both] == [2, 2]
+
+
+def test_lanes_take_turns_in_another_order_each_time() -> None:
+    device, all_of_them = Fake(), lanes(*"abcdefgh")
+    amount = Amount(runs=10, blocks=6, warmup=0, starts=1)
+    measure(device, all_of_them, amount, Stages(), shuffle=Random(0))
+    ran = [entry.split()[1] for entry in device.log if entry.startswith("run")]
+    orders = ["".join(ran[start : start + 8]) for start in range(0, 48, 8)]
+    assert all(sorted(order) == [*"abcdefgh"] for order in orders) and len({*orders}) == 6
+    assert all(len(lane.blocks) == 6 for lane in all_of_them)
 
 
 def test_nothing_is_timed_where_parity_fails() -> None:

@@ -36,7 +36,7 @@ def trace(
     """
     named = module(*example)
     names = [*module.results, *(name for name in named if name not in module.results)]
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"), quick_traces():
+    with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), quick_traces():
         warnings.simplefilter("ignore")  # the exporter's own deprecations; the result is checked below
         program = torch.onnx.export(
             _AsTuple(module, names).eval(),
@@ -116,7 +116,7 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def quiet_loggers(*names: str) -> Iterator[None]:
     """Only errors from some loggers while the block runs."""
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     for logger in levels:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
+from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
@@ -19,12 +20,13 @@ from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, is_own_svg, no_file, of_format, write_together
 
 if TYPE_CHECKING:
-    from morvit_deploy.report import Picture
+    from morvit_deploy.report import Report
     from morvit_deploy.timing.result import Result
 
 
 Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
 PICTURE = ".profile.svg"
+EARLIER, MAX_SLOWER = "Slower than an earlier run?", "5%"
 IS_RESULT = of_format("morvit-bench/")
 
 
@@ -178,7 +180,46 @@ class Browsing(Group):
 
 
 @dataclass(frozen=True)
-class Written(Group):
+class Regression(Group):
+    """Is it slower than before?"""
+
+    baseline: Annotated[
+        Path | None,
+        Help(
+            "JSON file of an earlier `bench -o` on this machine; exit status 1 if a bundle is slower.",
+            "FILE",
+            panel=EARLIER,
+        ),
+    ] = None
+    max_slower: Annotated[
+        str | None,
+        Help(
+            "For --baseline: how much slower is allowed, beyond noise (default: 5%).",
+            "PERCENT",
+            panel=EARLIER,
+        ),
+    ] = None
+
+    @property
+    def limit(self) -> float:
+        """Relative, as in 0.05; ConfigError for text that is no percentage, or without --baseline."""
+        if self.max_slower is not None and self.baseline is None:
+            raise ConfigError(
+                "--max-slower is for --baseline; give the file of an earlier run, or leave it out"
+            )
+        given = (self.max_slower or MAX_SLOWER).strip()
+        number = given.removesuffix("%").strip()
+        try:
+            percent = float(number)
+        except ValueError:
+            percent = -1.0
+        if not given.endswith("%") or not 0 <= percent < 1000:
+            raise ConfigError(f"--max-slower: got {given!r}, expected a percentage such as 5%")
+        return percent / 100
+
+
+@dataclass(frozen=True)
+class Written(Regression):
     """How the result is shown, and the file that keeps it."""
 
     panel = OUTPUT
@@ -189,6 +230,9 @@ class Written(Group):
             "FILE",
             short="-o",
         ),
+    ] = None
+    report: Annotated[
+        Path | None, Help("Page to write, which opens without a network: .html or .md.", "FILE")
     ] = None
     force: Force = False
     json: Json = False
@@ -254,6 +298,21 @@ class BenchWords:
                 f"{', '.join(words)} say how to read --checkpoint, which is for --verdict; leave them out"
             )
 
+    def check_regression(self) -> None:
+        """ConfigError for --baseline where no list of bundles is measured."""
+        limit = self.output.limit
+        if self.output.baseline is None or limit < 0:
+            return
+        if (
+            self.verdict.verdict
+            or self.apple.emit_project is not None
+            or self.device in ("cuda", "mac", "iphone")
+        ):
+            raise ConfigError(
+                "--baseline compares bundles that --device cpu, ssh, jetson or browser measures; leave it out with "
+                "--verdict, --emit-project and the other devices"
+            )
+
     def check_profile(self) -> None:
         """ConfigError for --profile where nothing can be profiled."""
         if self.measured.profile:
@@ -309,25 +368,33 @@ class BenchWords:
             config = open_manifest(self.folders[0]).config
             say_opened(open_images(self.measured.images, config, exif=self.measured.exif))
 
-    def keep(self, result: Result[Any], picture: Picture | None = None) -> None:
-        """Print the warnings, and write the file of --out, perhaps with a picture beside it."""
+    def keep(self, result: Result[Any], report: Report) -> None:
+        """Print the warnings, and write the files of --out, with a profile's picture beside it, and of --report."""
         self.say_images()
         warn(result.warnings)
         if self.out is not None:
-            self.write(result, picture)
+            self.write(result, report)
+        if self.output.report is not None:
+            write_page(self.output.report, with_command(report), force=self.output.force)
 
     def check_out(self) -> None:
-        """OutputError unless --out can be written, before anything is measured."""
+        """OutputError unless --out and --report can be written, before anything is measured."""
+        inputs = (self.bundle, *self.measured.against, self.measured.images, self.verdict.checkpoint)
+        if self.output.report is not None:
+            check_page(self.output.report, force=self.output.force, inputs=inputs)
         if self.out is not None:
-            inputs = (self.bundle, *self.measured.against, self.measured.images, self.verdict.checkpoint)
             files = [self.out, *([picture_beside(self.out)] if self.measured.profile else [])]
             check_files(files, force=self.output.force, replaces=is_bench_file, inputs=inputs)
 
-    def write(self, result: Result[Any], picture: Picture | None = None) -> None:
-        """Write the file of --out, and a picture beside it."""
+    def write(self, result: Result[Any], report: Report | None = None) -> None:
+        """Write the file of --out, with the report of a complete result, and a profile's picture beside it."""
+        from morvit_deploy.cli.shared.stored import KEY, stored
+
         assert self.out is not None
-        text = json.dumps(result.as_dict(), indent=1, allow_nan=False) + "\n"
+        found = result.as_dict() | ({} if report is None else {KEY: stored(with_command(report))})
+        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         contents = {self.out: text.encode()}
+        picture = report.picture if report and self.measured.profile else None
         if picture is not None and picture.content is not None:
             contents[picture_beside(self.out)] = picture.content
         write_together(contents, replaces=is_bench_file if self.output.force else no_file)

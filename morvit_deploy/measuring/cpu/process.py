@@ -53,21 +53,18 @@ class BundleProcess(ABC):
         """Send a request of `agent.serving` and return its reply."""
 
 
-class Worker(BundleProcess):
-    """A running `worker` of this machine, whose expected logits are in `expected_file`.
+class LocalProcess(BundleProcess):
+    """Python with `arguments` as a process of this machine, which serves the requests of `agent.serving`.
 
-    With `bucket` it runs every image in that bucket. Raises BundleError when the worker refuses the bundle,
-    TargetError when it dies, hangs or replies with anything but JSON.
+    Raises BundleError when it refuses what it was given, TargetError when it dies, hangs or replies with anything
+    but JSON.
     """
 
-    def __init__(
-        self, bundle: Path, target: str, pixels: Path, threads: int, bucket: str | None = None
-    ) -> None:
-        forced = [] if bucket is None else [bucket]
-        command = [sys.executable, *_COMMAND, str(bundle), target, str(pixels), str(threads), *forced]
+    def __init__(self, arguments: Sequence[str], what: str) -> None:
+        command = [sys.executable, *arguments]
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # a file in the user's folder shadows no module
         with own_errors():
-            self._child = Child(command, f"the process that measures {bundle}", environment, START_TIMEOUT_S)
+            self._child = Child(command, f"the process that measures {what}", environment, START_TIMEOUT_S)
         self.start = Start(cold_start_ms=self._child.until_first_ms, **self._child.first)
 
     def run(self, runs: int, warmup: int, order: Sequence[int] | None = None) -> Block:
@@ -81,6 +78,19 @@ class Worker(BundleProcess):
     def _ask(self, request: dict[str, Any], doing: str, timeout_s: float) -> dict[str, Any]:
         with own_errors():
             return self._child.ask(request, doing, timeout_s)
+
+
+class Worker(LocalProcess):
+    """A running `worker` of a bundle, whose expected logits are in `expected_file`.
+
+    With `bucket` it runs every image in that bucket.
+    """
+
+    def __init__(
+        self, bundle: Path, target: str, pixels: Path, threads: int, bucket: str | None = None
+    ) -> None:
+        forced = [] if bucket is None else [bucket]
+        super().__init__([*_COMMAND, str(bundle), target, str(pixels), str(threads), *forced], str(bundle))
 
 
 # of a subject, threads, and perhaps a bucket

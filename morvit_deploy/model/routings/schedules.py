@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
     from morvit_deploy.model.choices import Output
     from morvit_deploy.model.config import Config

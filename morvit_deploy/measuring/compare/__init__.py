@@ -1,0 +1,1 @@
+"""Several models in one table: bundles beside other architectures, on the same runtime in the same run."""

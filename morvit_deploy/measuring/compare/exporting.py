@@ -1,0 +1,133 @@
+"""A baseline as an ONNX file by the plain path: torch.onnx.export for one image, without any rewrite of ours.
+
+The only thing in front of the model is what our graphs have, too: pixels in, normalised inside. Files are kept in a
+folder of the user's and written completely or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from morvit_deploy.errors import ParityError
+from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
+from morvit_deploy.exporters.onnx.graphs.portable import OPSET
+from morvit_deploy.exporters.onnx.graphs.trace import quiet_loggers
+from morvit_deploy.files import new_folder
+from morvit_deploy.measuring.compare.names import Baseline
+from morvit_deploy.measuring.compare.zoo import Built, build
+from morvit_deploy.strict_json import read_json
+
+FORMAT = "morvit-baseline/1"
+GRAPH, RECORD = "model.onnx", "baseline.json"
+TOLERANCE = 1e-4  # × max(1, max |logit|): float32 round-off in another order, as for our own graphs
+CHECKED = 2  # pictures
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file of a baseline, and what its module had."""
+
+    graph: Path
+    parameters: int
+    size: int  # pixels
+    max_abs: float  # largest |Δlogit| between ONNX Runtime and the module
+
+
+class FromPixels(nn.Module):
+    """Pixels uint8 (batch, height, width, 3) to logits, with the normalisation of the model in front of it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, built: Built) -> None:
+        super().__init__()
+        self.model = built.module
+        self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (batch, classes)."""
+        scaled = image.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        logits: Tensor = self.model((scaled - self.mean) / self.std)
+        return logits
+
+
+def exported(baseline: Baseline, seed: int, folder: Path) -> Exported:
+    """The baseline's file in `folder`, which is made unless it is there.
+
+    Raises ParityError where ONNX Runtime computes other logits than the module, and what building raises.
+    """
+    place = folder / _name(baseline, seed)
+    if not (place / RECORD).is_file():
+        built = build(baseline, seed)
+        with new_folder(place, marker=RECORD) as partial:
+            _write(built, baseline, partial)
+    found: Any = read_json(place / RECORD)
+    return Exported(place / GRAPH, found["parameters"], found["image_size"], found["max_abs"])
+
+
+def _name(baseline: Baseline, seed: int) -> str:
+    """A folder's name, another one for other weights, other code or another release of what builds it."""
+    files = [path for path in (baseline.weights, baseline.path) if path is not None]
+    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    library = version("timm") if baseline.kind == "timm" else ""
+    made_of = (FORMAT, baseline.name, seed, *content, library, version("torch"))
+    return f"{baseline.name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
+
+
+def _write(built: Built, baseline: Baseline, folder: Path) -> None:
+    module = FromPixels(built).eval()
+    pictures = torch.from_numpy(noise(CHECKED, built.size))
+    onnx.save_model(_traced(module, pictures[:1]), folder / GRAPH)
+    gap = _checked(module, pictures, folder / GRAPH, baseline.name)
+    record = {
+        "format": FORMAT, "name": baseline.name, "parameters": built.parameters, "image_size": built.size,
+        "max_abs": gap, "files": [GRAPH],
+    }  # fmt: skip  # a list of names
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def noise(count: int, size: int) -> NDArray[np.uint8]:
+    """Random pixels (count, size, size, 3): no two patches are alike, so that no sampling or clustering has ties."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def _traced(module: nn.Module, image: Tensor) -> onnx.ModelProto:
+    with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), quiet_stderr():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; the result is checked below
+        program = torch.onnx.export(
+            module, (image,), input_names=["image"], output_names=["logits"], opset_version=OPSET, dynamo=True,
+            verbose=False,
+        )  # fmt: skip  # two lines read better than eight
+    assert program is not None
+    return program.model_proto
+
+
+def _checked(module: nn.Module, pictures: Tensor, graph: Path, name: str) -> float:
+    """Largest |Δlogit| of ONNX Runtime; ParityError beyond TOLERANCE."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        wanted = module(pictures).numpy()
+    found = np.concatenate([session.run(["logits"], {"image": one[None]})[0] for one in pictures.numpy()])
+    gap, scale = float(np.abs(found - wanted).max()), max(1.0, float(np.abs(wanted).max()))
+    if not gap <= TOLERANCE * scale:
+        raise ParityError(
+            f"{name}: the exported graph differs from the module by {gap:.2e} in ONNX Runtime, expected at most "
+            f"{TOLERANCE * scale:.2e}; compare the releases of PyTorch and ONNX Runtime"
+        )
+    return gap

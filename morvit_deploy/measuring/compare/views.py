@@ -1,0 +1,166 @@
+"""Tables, picture and sentence of a comparison. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from morvit_deploy.measuring.compare.pareto import Point, pareto
+from morvit_deploy.measuring.compare.rows import NOISE, Comparison, Row
+from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
+from morvit_deploy.measuring.views import conditions_table
+from morvit_deploy.report import Picture, Report, Table, count, share, size, spread, three_digits
+
+_BASELINE = "baseline"  # the kind of a row that is not the user's
+_UNKNOWN = "–"
+_RUNTIMES = {
+    ONNX_RUNTIME: "ONNX Runtime",
+    OPENVINO: "OpenVINO",
+    EAGER: "PyTorch",
+    COMPILE: "torch.compile",
+}
+
+
+def compare_report(result: Comparison) -> Report:
+    """Speed, work and memory, what is published, what was not measured, and the conditions."""
+    tables = [speed_table(result), cost_table(result)]
+    further = (published_table(result), left_out_table(result), parity_table(result))
+    tables += [table for table in further if table.rows]
+    tables.append(conditions_table(result.device, result.conditions, result.measured))
+    return Report("Comparison", list(tables), result.sentence, picture_of(result))
+
+
+def sentence_of(result: Comparison) -> str:
+    """The first row's time, and which rows are ahead of it; or that the run was too noisy to rank."""
+    first, names = result.measured[0], short_names(result)
+    time = f"{names[first.name]} takes {three_digits(first.latency_ms['p50'])} ms an image (median)"
+    if result.too_noisy:
+        return (
+            f"{time}. The run was too noisy to rank: half of a model's blocks typically spread over "
+            f"{share(result.noise)} of their median, at most {share(NOISE)} expected; repeat it on a quiet machine."
+        )
+    if first is not result.reference:
+        ratio = result.ratio(first)
+        reference = names[result.reference.name]
+        time += f", {ratio.median:.2f}× ({spread(ratio.per_block)}) as fast as {reference}"
+    ahead = [row for row in result.ordered if min(result.ratio(row, first).per_block) > 1]
+    if not ahead:
+        others = len(result.measured) - 1
+        return f"{time}. No other model is ahead." if others else f"{time}."
+    listed = ", ".join(f"{names[row.name]} by {result.ratio(row, first).median:.2f}×" for row in ahead)
+    return f"{time}. Ahead of it: {listed}."
+
+
+def speed_table(result: Comparison) -> Table:
+    """Rank, warm latency, cold start, and the ratio to the reference with its interval."""
+    names, reference = short_names(result), result.reference
+    rows = [
+        (
+            names[row.name],
+            result.ranks.get(row.name, ""),
+            *(three_digits(row.latency_ms[rank]) for rank in ("p50", "p90")),
+            f"{result.ratio(row).median:.2f}×",
+            spread(result.ratio(row).per_block),
+            three_digits(row.cold_start_ms),
+        )
+        for row in result.measured
+    ]
+    columns = ("model", "rank", "p50 ms", "p90 ms", "times as fast", "over the blocks", "cold start ms")
+    known = result.conditions
+    caption = (
+        f"batch 1, {known['blocks']} blocks of {known['runs_per_block']} runs in turn, in another order each; times "
+        f"as fast as {names[reference.name]}, block by block; a rank is shared (=) where one is not always faster"
+    )
+    if result.too_noisy:
+        caption += f"; no ranks: blocks typically spread over {share(result.noise)}"
+    return Table("Speed", columns, rows, numeric=(1, 2, 3, 4, 5, 6), caption=caption)
+
+
+def cost_table(result: Comparison) -> Table:
+    """Parameters, MACs counted from the graph, bytes of the files, peak memory of the process."""
+    names = short_names(result)
+    rows = [
+        (
+            names[row.name],
+            f"{row.image} px",
+            row.precision,
+            _RUNTIMES.get(row.runtime, row.runtime),
+            _UNKNOWN if row.parameters is None else count(row.parameters),
+            _UNKNOWN if row.macs is None else count(row.macs),
+            _UNKNOWN if row.file_bytes is None else size(row.file_bytes),
+            f"{row.memory_mib['peak']:.0f}" if "peak" in row.memory_mib else _UNKNOWN,
+        )
+        for row in result.measured
+    ]
+    columns = ("model", "image", "precision", "runtime", "parameters", "MACs", "files", "peak MiB")
+    caption = (
+        "MACs of an image, counted from the graph; where a bucket is chosen, the mean over the timed images"
+    )
+    return Table("Work and memory", columns, rows, numeric=(4, 5, 6, 7), caption=caption)
+
+
+def published_table(result: Comparison) -> Table:
+    """Figures of papers, beside nothing that was measured here."""
+    named = [(short_names(result)[row.name], row.published) for row in result.measured]
+    rows = [
+        (
+            name,
+            one.method,
+            _UNKNOWN if one.top1_percent is None else f"{one.top1_percent:.1f} %",
+            _UNKNOWN if one.images_per_s is None else f"{one.images_per_s:g}",
+            one.source,
+        )
+        for name, one in named
+        if one is not None
+    ]
+    columns = ("model", "stands for", "top-1, published", "img/s, published", "source")
+    caption = (
+        "published by others on other machines, and not measured here; weights here are random unless given"
+    )
+    return Table("Published figures", columns, rows, numeric=(2, 3), caption=caption)
+
+
+def left_out_table(result: Comparison) -> Table:
+    """What was asked for and not measured."""
+    rows = [(one.name, one.reason) for one in result.left_out]
+    return Table("Not measured", ("model", "reason"), rows)
+
+
+def parity_table(result: Comparison) -> Table:
+    """Logits of the bundles' rows, compared with those expected before anything was timed."""
+    names = short_names(result)
+    rows = [
+        (
+            names.get(name, name),
+            str(found["images"]),
+            f"{found['max_abs']:.1e}",
+            f"{found['tolerance']:.1e}",
+            str(found["class_flips"]),
+        )
+        for name, found in result.conditions["parity"].items()
+    ]
+    columns = ("model", "images", "largest |Δlogit|", "tolerance", "other classes")
+    caption = "logits compared with the bundle's own before anything was timed"
+    return Table("Parity", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
+
+
+def picture_of(result: Comparison) -> Picture | None:
+    """Median time against MACs."""
+    names = short_names(result)
+    points = [
+        Point(names[row.name], row.macs / 1e9, row.latency_ms["p50"], row.kind != _BASELINE)
+        for row in result.measured
+        if row.macs
+    ]
+    caption = "down and left is better; the line joins the models that no other beats in both; blue: yours"
+    return pareto("Time and work of an image", points, ("GMACs", "ms, median"), caption)
+
+
+def short_names(result: Comparison) -> dict[str, str]:
+    """Name to what tables show: the last part of a path, unless two rows would look the same."""
+    short = {row.name: _last_part(row) for row in result.measured}
+    twice = {name for name in short.values() if list(short.values()).count(name) > 1}
+    return {name: name if shown in twice else shown for name, shown in short.items()}
+
+
+def _last_part(row: Row) -> str:
+    return Path(row.name).name or row.name

@@ -1,0 +1,106 @@
+"""Other ways to run a bundle's model, as further rows: as training code would export it, PyTorch, OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from morvit_deploy.errors import BundleError, ConfigError, MorvitError
+from morvit_deploy.keywords import did_you_mean
+from morvit_deploy.measuring.compare.candidates import (
+    FORM,
+    Candidate,
+    bundle_candidates,
+    graph_of,
+    in_another_runtime,
+)
+from morvit_deploy.measuring.compare.published import Published
+from morvit_deploy.measuring.compare.rows import NotMeasured
+from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, OPENVINO, check_installed
+from morvit_deploy.measuring.core.inputs import Source, Subject
+
+MASKED = "masked"
+WAYS = (MASKED, EAGER, COMPILE, OPENVINO)
+OF_CHECKPOINT = (MASKED, EAGER, COMPILE)
+
+
+def check_ways(ways: Sequence[str], checkpoint: Path | None) -> None:
+    """ConfigError for a way that there is not, or that requires the checkpoint where none is given."""
+    for way in ways:
+        if way not in WAYS:
+            raise ConfigError(
+                f"with: got {way!r}, expected some of {', '.join(WAYS)}{did_you_mean(way, WAYS)}"
+            )
+    needing = [way for way in ways if way in OF_CHECKPOINT]
+    if needing and checkpoint is None:
+        raise ConfigError(
+            f"with: {', '.join(needing)} run the checkpoint; give the one that the first bundle was made from "
+            "(--checkpoint)"
+        )
+    if checkpoint is not None and not needing:
+        raise ConfigError(
+            f"checkpoint: is for the rows {', '.join(OF_CHECKPOINT)}; name some of them (--with), or leave it out"
+        )
+
+
+def ways_of(
+    first: tuple[Candidate, Subject],
+    ways: Iterable[str],
+    checkpoint: Path | None,
+    scratch: Path,
+    tell: Callable[[str], None],
+) -> Iterator[Candidate | NotMeasured]:
+    """A candidate for each way, or the reason why there is none."""
+    candidate, subject = first
+    if checkpoint is not None:
+        _check_same(subject, checkpoint)
+    for way in ways:
+        try:
+            yield _way(candidate, subject, way, checkpoint, scratch, tell)
+        except MorvitError as error:
+            yield NotMeasured(f"{candidate.name} ({way})", str(error))
+
+
+def _way(
+    candidate: Candidate,
+    subject: Subject,
+    way: str,
+    checkpoint: Path | None,
+    scratch: Path,
+    tell: Callable[[str], None],
+) -> Candidate:
+    if way == OPENVINO:
+        check_installed(way)
+        return in_another_runtime(candidate, way, graph_of(subject.bundle, subject.manifest))
+    assert checkpoint is not None
+    masked = _masked(candidate, checkpoint, scratch, tell)
+    if way == MASKED:
+        return masked
+    return replace(
+        in_another_runtime(masked, way, checkpoint), name=f"{candidate.name} ({way})", file_bytes=None
+    )
+
+
+def _masked(candidate: Candidate, checkpoint: Path, scratch: Path, tell: Callable[[str], None]) -> Candidate:
+    """The checkpoint exported as training code would export it, with the pictures of the bundle."""
+    from morvit_deploy.exporters.api import export
+
+    folder = scratch / MASKED
+    if not folder.exists():
+        tell("exporting the checkpoint with every token in every layer")
+        export(checkpoint, folder, form="masked")
+    ((masked, _),) = bundle_candidates([folder], Source(), scratch)
+    own: Published | None = None
+    return replace(masked, name=f"{candidate.name} ({MASKED})", kind=FORM, published=own)
+
+
+def _check_same(subject: Subject, checkpoint: Path) -> None:
+    from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
+
+    load_checkpoint(checkpoint)  # raises its own errors
+    if (found := fingerprint(checkpoint)) != subject.manifest.checkpoint.sha256:
+        raise BundleError(
+            f"{subject.bundle} was made from another checkpoint (sha256 {subject.manifest.checkpoint.sha256[:12]}…) "
+            f"than {checkpoint} ({found[:12]}…); give the one that it was exported from"
+        )
