@@ -34,7 +34,7 @@ from selection import ByThreshold, PerImage, everything
 
 import morvit_deploy as md
 from morvit_deploy.files import any_file, write_bytes
-from morvit_deploy.model.accuracy import Z
+from morvit_deploy.model.answers.accuracy import Z
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import dense_macs, schedule_macs, stem_macs
 from morvit_deploy.model.plan import Plan

@@ -15,7 +15,7 @@ from scene_objective import settled_thresholds
 from selection import OPEN, ByThreshold, PerImage, Selection, everything
 from torch import Tensor
 
-from morvit_deploy.model.accuracy import Z
+from morvit_deploy.model.answers.accuracy import Z
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.reference import MoRViT

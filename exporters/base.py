@@ -26,7 +26,7 @@ from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.machine.this import LIBRARIES, versions
-from morvit_deploy.model.accuracy import Kept, ruin_of
+from morvit_deploy.model.answers.accuracy import Kept, ruin_of
 from morvit_deploy.model.checkpoint import check_unchanged, load_with_fingerprint
 from morvit_deploy.model.choices import PRECISIONS, Dispatch
 from morvit_deploy.model.config import Config

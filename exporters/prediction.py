@@ -22,7 +22,7 @@ from morvit_deploy.bundle.views import prediction_table
 from morvit_deploy.errors import AnswerError, ImageError, IncompleteError, MorvitError, TargetError, listed
 from morvit_deploy.exporters.targets import issue_warnings, open_session
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.heads import PLAIN, SIGMOID
+from morvit_deploy.model.answers.heads import PLAIN, SIGMOID
 from morvit_deploy.report import Picture, Report, Shown, numbered
 
 DRAWN = 8  # pictures of an overview

@@ -26,8 +26,8 @@ from morvit_deploy.files import own_list
 from morvit_deploy.keywords import checks_keywords, did_you_mean
 from morvit_deploy.machine.dependencies import installed, within
 from morvit_deploy.machine.extras import names_extra, require
+from morvit_deploy.model.answers.gates import GATES, Gate
 from morvit_deploy.model.choices import PRECISIONS, Dispatch, Int8Flavor, Output, Precision
-from morvit_deploy.model.gates import GATES, Gate
 
 if TYPE_CHECKING:
     from morvit_deploy.agent.core.running import Runner

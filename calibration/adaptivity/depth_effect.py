@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from morvit_deploy.model.accuracy import AGREEMENT, Interval, paired_interval, wilson
+from morvit_deploy.model.answers.accuracy import AGREEMENT, Interval, paired_interval, wilson
 
 # images; with fewer, chance explains large differences between images and between budgets
 ENOUGH = 30

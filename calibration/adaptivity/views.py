@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.adaptivity.spread import Spread
-from morvit_deploy.model.accuracy import Interval
+from morvit_deploy.model.answers.accuracy import Interval
 from morvit_deploy.report import Table, cost_in, share
 
 CAPTION = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import PlanError
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 from morvit_deploy.report import count
 
 NAMES = {"topk": "top-k", "threshold": "threshold", "depth": "depth"}

@@ -13,7 +13,7 @@ from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.calibration.merging.points import MergePoint, divergence, merged_macs
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT, unroll
-from morvit_deploy.model.heads import same_decisions
+from morvit_deploy.model.answers.heads import same_decisions
 from morvit_deploy.model.merges.schedules import MergeSchedule, merged_config
 from morvit_deploy.model.merges.tokens import with_schedule
 from morvit_deploy.model.plan import own_plan

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morvit_deploy.errors import PlanError
+from morvit_deploy.model.answers.heads import SIGMOID, probabilities
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import SIGMOID, probabilities
 from morvit_deploy.model.merges.schedules import MergeSchedule, merged_config, spread
 from morvit_deploy.model.plan import bucket_macs
 

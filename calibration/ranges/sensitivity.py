@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.model.heads import SOFTMAX, by_sign, same_decisions
+from morvit_deploy.model.answers.heads import SOFTMAX, by_sign, same_decisions
 
 
 @dataclass(frozen=True)

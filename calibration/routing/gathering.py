@@ -36,9 +36,9 @@ from morvit_deploy.calibration.routing.statistics import (
     add_tallies,
 )
 from morvit_deploy.errors import CheckpointError, ImageError
+from morvit_deploy.model.answers.heads import by_sign
 from morvit_deploy.model.checkpoint import fingerprint, load_checkpoint
 from morvit_deploy.model.config import Config, load_config
-from morvit_deploy.model.heads import by_sign
 from morvit_deploy.model.threads import fitting_threads
 
 UNIT = 16  # images

@@ -22,7 +22,7 @@ from morvit_deploy.graph.step import TokenState
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.graph.weights import StaticWeights
-from morvit_deploy.model.heads import decided
+from morvit_deploy.model.answers.heads import decided
 from morvit_deploy.model.plan import FULL, Bucket
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.routings.counting import routed_steps

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from morvit_deploy.exporters.coreai.names import TESTED
 from morvit_deploy.exporters.coreai.options import CoreaiOptions
 from morvit_deploy.exporters.targets import Needs, Target
-from morvit_deploy.model.gates import ALL_FP16, GATES
+from morvit_deploy.model.answers.gates import ALL_FP16, GATES
 
 
 def _runs_here(have: Collection[str], gpu: bool) -> str:

@@ -24,10 +24,10 @@ from morvit_deploy.exporters.kit.accompany import accompany, lacks
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.graph.style.styles import Options
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.answers.heads import PLAIN
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import PLAIN
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.model.reference import MoRViT

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from morvit_deploy.exporters.coreml.contract.options import CoremlOptions
 from morvit_deploy.exporters.targets import Needs, Target
-from morvit_deploy.model.gates import ALL_FP16, GATES
+from morvit_deploy.model.answers.gates import ALL_FP16, GATES
 
 INTERPRETER = () if sys.platform == "darwin" else ("torch",)  # runs packages where Core ML is not
 

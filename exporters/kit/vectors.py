@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import crop_centre, normalise, prepare, resize_image
+from morvit_deploy.model.answers.heads import probabilities
 from morvit_deploy.model.config import Config, Preprocess
-from morvit_deploy.model.heads import probabilities
 from morvit_deploy.model.plan import Plan
 
 ORIENTATION = 0x0112  # the EXIF tag

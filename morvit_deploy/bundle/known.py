@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from morvit_deploy.errors import TargetError
+from morvit_deploy.model.answers.gates import Gate
 from morvit_deploy.model.choices import Precision
-from morvit_deploy.model.gates import Gate
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.forms import TargetForm

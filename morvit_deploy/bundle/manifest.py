@@ -23,10 +23,10 @@ from morvit_deploy.bundle.formats import FORMAT, upgraded
 from morvit_deploy.bundle.forms import TargetForm, read_form
 from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
+from morvit_deploy.model.answers.gates import Gate
+from morvit_deploy.model.answers.heads import UNDECIDED
 from morvit_deploy.model.choices import Dispatch, Input, Output, Precision, Variant
 from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
-from morvit_deploy.model.gates import Gate
-from morvit_deploy.model.heads import UNDECIDED
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.report import numbered, size

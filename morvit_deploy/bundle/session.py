@@ -19,8 +19,8 @@ from morvit_deploy.bundle.pixels import Pixels, normalise, read_image
 from morvit_deploy.errors import AnswerError, ImageError, MorvitError, TargetError
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IntegerKernels
+from morvit_deploy.model.answers.heads import SOFTMAX, probabilities
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import SOFTMAX, probabilities
 from morvit_deploy.model.precision import Lowering
 
 OVERFLOWING = "compare the bundle with its checkpoint (`morvit-deploy verify`); below fp32, export it in fp32"

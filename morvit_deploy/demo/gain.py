@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.model.accuracy import Interval, Z, paired_interval, wilson
+from morvit_deploy.model.answers.accuracy import Interval, Z, paired_interval, wilson
 
 PAYS, DOES_NOT, UNDECIDED = "pays", "does not pay", "undecided"
 RULE = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from morvit_deploy.demo.examples import ADAPTIVE, DENSE, FIXED, THRESHOLDS
 from morvit_deploy.demo.gain import RULE, Gain, Way
 from morvit_deploy.inspecting.views import survey_tables
-from morvit_deploy.model.accuracy import wilson
+from morvit_deploy.model.answers.accuracy import wilson
 from morvit_deploy.planning.front import front_table
 from morvit_deploy.report import Picture, Table, cost_in, count, numbered, share, three_digits
 from morvit_deploy.verifying.views import parity_tables, structure_table

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from morvit_deploy.model.accuracy import Interval, paired_interval, wilson
+from morvit_deploy.model.answers.accuracy import Interval, paired_interval, wilson
 from morvit_deploy.report import share
 
 

@@ -12,8 +12,8 @@ from morvit_deploy.calibration.adaptivity.depth_effect import DepthEffect, depth
 from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.adaptivity.spread import Spread, spread_of
 from morvit_deploy.calibration.routing.sequence import SCALES
+from morvit_deploy.model.answers.heads import by_sign, same_decisions
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import by_sign, same_decisions
 from morvit_deploy.model.plan import bucket_macs
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.trace import Outcome, Routing

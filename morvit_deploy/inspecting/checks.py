@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from morvit_deploy.inspecting.baseline import Baseline
-from morvit_deploy.model.accuracy import wilson
+from morvit_deploy.model.answers.accuracy import wilson
 from morvit_deploy.report import share
 
 BLIND_IMAGES = 4  # minimum number of different images; the maps of fewer may be similar by chance

@@ -134,7 +134,7 @@ class Preprocess(Strict):
     def _alike(self) -> Preprocess:
         if len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean: got {len(self.mean)} values, and {len(self.std)} of std; expected as many"
+                f"preprocess.mean: got {len(self.mean)} values, and {len(self.std)} of std; expected as many"
             )
         return self
 

@@ -9,7 +9,7 @@ from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.buckets.choice import recommend
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.calibration.routing.sequence import OWN
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 
 
 def adaptivity_of(points: Sequence[Point], floor: Floor, unit: str, dense: float) -> Adaptivity:

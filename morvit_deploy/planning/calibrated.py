@@ -13,7 +13,7 @@ from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import OutputError
 from morvit_deploy.files import check_files, is_ours, is_own_png, no_file, write_together
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.report import Report, Shown, count
 

@@ -22,7 +22,7 @@ from morvit_deploy.calibration.routing.shards import StatisticsFolder
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
 from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.keywords import checks_keywords
-from morvit_deploy.model.accuracy import Floor, Kept, ruin_of
+from morvit_deploy.model.answers.accuracy import Floor, Kept, ruin_of
 from morvit_deploy.model.checkpoint import fingerprint
 from morvit_deploy.model.config import Config, load_config
 from morvit_deploy.planning.calibrated import Calibrated

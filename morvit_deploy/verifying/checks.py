@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from morvit_deploy.model.gates import Gate, allowed_misses
+from morvit_deploy.model.answers.gates import Gate, allowed_misses
 from morvit_deploy.verifying.findings import finite
 
 

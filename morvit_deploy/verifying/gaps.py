@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morvit_deploy.model.heads import SOFTMAX, decision_margins, same_decisions
+from morvit_deploy.model.answers.heads import SOFTMAX, decision_margins, same_decisions
 from morvit_deploy.verifying.findings import MARGIN, Gap
 
 # both are scaled by max(1, max |logit|)

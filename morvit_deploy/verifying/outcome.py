@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from morvit_deploy.errors import listed
-from morvit_deploy.model.gates import Gate
+from morvit_deploy.model.answers.gates import Gate
 from morvit_deploy.report import Report, Shown, numbered
 from morvit_deploy.sources.outputs.gap import NOT_CHECKED, SourceGap
 from morvit_deploy.verifying.checks import Check

@@ -17,7 +17,7 @@ from morvit_deploy.calibration.buckets.points import Point, points_of
 from morvit_deploy.calibration.routing.histograms import Histogram
 from morvit_deploy.calibration.routing.sequence import OWN, SCALES
 from morvit_deploy.calibration.routing.statistics import WHOLE, Run, Shard, Statistics, Thresholds
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
 from morvit_deploy.planning.rounds import Calibrated

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.style.styles import STYLES, Options
-from morvit_deploy.model.gates import gate_for
+from morvit_deploy.model.answers.gates import gate_for
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.verifying.comparison import compare

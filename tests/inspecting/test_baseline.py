@@ -8,7 +8,7 @@ import pytest
 from morvit_deploy.inspecting.baseline import Baseline, compare
 from morvit_deploy.inspecting.checks import ENOUGH, checks_of, outcome_of, summary
 from morvit_deploy.inspecting.degeneracy import assess
-from morvit_deploy.model.accuracy import paired_interval
+from morvit_deploy.model.answers.accuracy import paired_interval
 
 PUBLISHED = 5e-4
 

@@ -154,7 +154,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"patch_stride": 4, "image_size": 7, "preprocess": {"resize": None}}, ["got 7, expected at least patch_size 8"]),
     ({"in_channels": 0}, ["in_channels", "got 0"]),
     ({"in_channels": 65}, ["in_channels", "got 65"]),
-    ({"in_channels": 1, "preprocess": {"mean": [0.5, 0.5, 0.5]}},
+    ({"in_channels": 1, "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3}},
      ["preprocess.mean: got 3 values, expected 1 (in_channels)"]),
     ({"pooling": "max"}, ["is not a morvit/2", "pooling: got 'max'", "'cls', 'mean' or 'mean_norm'"]),
     ({"image_size": 0}, ["image_size", "got 0", "greater than or equal to 1"]),

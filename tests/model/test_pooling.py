@@ -39,10 +39,10 @@ def test_only_a_checkpoint_that_needs_it_has_the_new_format() -> None:
     assert "pooling" not in plain.to_json() and "pooling" not in plain.model_dump_json()
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
 POOLED = [changes for changes in EVERY if changes not in REDUCING]  # shortened ViTs read CLS
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("changes", [*POOLED, *OWNING], ids=named)
 def test_reference_and_static_graph_equal_the_second_statement(changes: dict[str, Any], pooling: str) -> None:
     config = pooled(pooling, **changes)

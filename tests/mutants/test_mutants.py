@@ -78,9 +78,9 @@ def test_every_module_has_mutants_and_tests(module: str) -> None:
 
 
 def test_the_mutant_is_what_is_imported() -> None:
-    name = "morvit_deploy.model.gates"
-    edit = next(edit for edit in edits_of(source_of("model.gates")) if edit.after == "1.01")
-    finder = Mutant(name, edited(source_of("model.gates"), edit))
+    name = "morvit_deploy.model.answers.gates"
+    edit = next(edit for edit in edits_of(source_of("model.answers.gates")) if edit.after == "1.01")
+    finder = Mutant(name, edited(source_of("model.answers.gates"), edit))
     assert finder.find_spec("morvit_deploy.model.plan", None) is None
     spec = finder.find_spec(name, morvit_deploy.model.__path__)
     assert spec is not None and spec.loader is not None

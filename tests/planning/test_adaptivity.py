@@ -12,7 +12,7 @@ from morvit_deploy.calibration.adaptivity.depth_effect import DepthEffect
 from morvit_deploy.calibration.adaptivity.rule import Adaptivity
 from morvit_deploy.calibration.adaptivity.spread import Spread
 from morvit_deploy.calibration.buckets.points import Point
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 from morvit_deploy.planning.adaptivity import adaptivity_of, depth_effect_of
 from morvit_deploy.planning.front import calibration_report
 

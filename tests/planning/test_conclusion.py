@@ -10,7 +10,7 @@ from calibration_setup import calibrated
 
 from morvit_deploy.calibration.buckets.choice import recommend
 from morvit_deploy.calibration.buckets.points import Point
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 from morvit_deploy.planning.rounds import Calibrated
 
 

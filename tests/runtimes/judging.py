@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.agent.core.running import Arrays
 from morvit_deploy.bundle.manifest import Manifest
-from morvit_deploy.model.gates import Gate, allowed_misses
+from morvit_deploy.model.answers.gates import Gate, allowed_misses
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE, LogitPairs, gap_of
 
 DECISIONS = ("bucket", "overflow", "depth")  # outputs that must be equal in fp32

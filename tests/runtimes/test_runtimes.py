@@ -23,7 +23,7 @@ from tiny_models import make_config, random_model, random_pixels
 
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.exporters.onnx.releases import lowest_of
-from morvit_deploy.model.gates import GATES
+from morvit_deploy.model.answers.gates import GATES
 from morvit_deploy.verifying.gaps import LogitPairs
 
 IMAGES = 12

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from morvit_deploy.model.gates import Gate
+from morvit_deploy.model.answers.gates import Gate
 from morvit_deploy.sources.outputs.gap import SourceGap
 from morvit_deploy.verifying.checks import Below, Check
 from morvit_deploy.verifying.findings import (

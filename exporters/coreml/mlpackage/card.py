@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.functions.names import STEM, plain_name
 from morvit_deploy.machine.this import versions
+from morvit_deploy.model.answers.heads import PLAIN, SIGMOID
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.heads import PLAIN, SIGMOID
 from morvit_deploy.model.plan import Plan
 
 PREFIX = "morvit"  # of our keys in the user-defined metadata

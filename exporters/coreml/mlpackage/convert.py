@@ -19,7 +19,7 @@ from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.exporters.functions.tracing import ANSWERS, IMAGE, Outputs
 from morvit_deploy.graph.pieces import Named
-from morvit_deploy.model.heads import SIGMOID
+from morvit_deploy.model.answers.heads import SIGMOID
 
 # of an image input: exact in fp16, and the patch weights, which take the rest, stay normal numbers
 PIXEL_SCALE = 2.0**-8

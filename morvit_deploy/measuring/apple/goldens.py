@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from morvit_deploy.errors import BundleError
 from morvit_deploy.exporters.functions.devices import TOLERANCE
-from morvit_deploy.model.heads import same_decisions
+from morvit_deploy.model.answers.heads import same_decisions
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.targets import open_session
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.model.gates import gate_for
-from morvit_deploy.model.heads import SIGMOID, SOFTMAX
+from morvit_deploy.model.answers.gates import gate_for
+from morvit_deploy.model.answers.heads import SIGMOID, SOFTMAX
 
 PARITY_IMAGES = 16  # at least one round
 DEVICE_TOLERANCE = 1e-4  # × max(1, max |logit|): as for the conversion gap, float32 round-off over 12 layers

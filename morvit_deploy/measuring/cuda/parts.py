@@ -31,7 +31,7 @@ from morvit_deploy.exporters.trt.run import look_for, on_cpu, open_engines
 from morvit_deploy.measuring.core.inputs import Source, draw, in_rounds
 from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
 from morvit_deploy.measuring.cuda.sessions import CudaSession, NotCaptured
-from morvit_deploy.model.heads import SOFTMAX
+from morvit_deploy.model.answers.heads import SOFTMAX
 
 SWEEP = (1, 8, 32)
 TF32_GATE = "fp16"  # the parity gate of products in TF32, whose mantissa is as short

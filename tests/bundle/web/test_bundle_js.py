@@ -17,7 +17,7 @@ from tiny_models import make_config, random_pixels
 
 from morvit_deploy import open_bundle
 from morvit_deploy.bundle.session import Session
-from morvit_deploy.model.heads import probabilities
+from morvit_deploy.model.answers.heads import probabilities
 
 MODULE = ROOT / "morvit_deploy" / "bundle" / "web" / "bundle.js"
 PROGRAM = Path(__file__).parent / "run.mjs"

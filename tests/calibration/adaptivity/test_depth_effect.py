@@ -14,7 +14,7 @@ from morvit_deploy.calibration.adaptivity.depth_effect import (
     DepthEffect,
     depth_effect,
 )
-from morvit_deploy.model.accuracy import Z, paired_interval, wilson
+from morvit_deploy.model.answers.accuracy import Z, paired_interval, wilson
 
 ROUNDING = 1e-12  # sums of a few float64
 

@@ -12,7 +12,7 @@ from morvit_deploy.calibration.buckets.choice import Asked, cheapest_first, choo
 from morvit_deploy.calibration.buckets.ladders import Ladder
 from morvit_deploy.calibration.buckets.points import Point
 from morvit_deploy.errors import PlanError
-from morvit_deploy.model.accuracy import Floor
+from morvit_deploy.model.answers.accuracy import Floor
 
 
 def point(

@@ -30,9 +30,9 @@ from morvit_deploy.exporters.coreml.run import INTERPRETED
 from morvit_deploy.exporters.coreml.target import TARGET
 from morvit_deploy.exporters.targets import open_bundle
 from morvit_deploy.exporters.verification import verify
+from morvit_deploy.model.answers.gates import ALL_FP16, GATES
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.gates import ALL_FP16, GATES
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.verifying.findings import MARGIN
 

@@ -37,9 +37,9 @@ from morvit_deploy.exporters.verification import verify
 from morvit_deploy.machine import integer_kernels
 from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
 from morvit_deploy.measuring.payoff.rounds import payoff
+from morvit_deploy.model.answers.gates import ALL_FP16, GATES, Gate, gate_for
 from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.config import Config
-from morvit_deploy.model.gates import ALL_FP16, GATES, Gate, gate_for
 from morvit_deploy.model.plan import Plan
 from morvit_deploy.verifying.findings import Fidelity, Gap
 from morvit_deploy.verifying.outcome import Verification

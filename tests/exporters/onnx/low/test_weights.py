@@ -28,9 +28,9 @@ from morvit_deploy.exporters.onnx.low.speed import Speed
 from morvit_deploy.exporters.onnx.proof import prove
 from morvit_deploy.exporters.verification import options_of, verify
 from morvit_deploy.graph.baselines import build_graphs
+from morvit_deploy.model.answers.gates import GATES
 from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from morvit_deploy.model.choices import Precision
-from morvit_deploy.model.gates import GATES
 
 WIDE: dict[str, Any] = {"embed_dim": 64, "mlp_dim": 128, "num_heads": 4}
 LATE = make_config(**WIDE, capacity=[16, 6, 3])  # the first step has 17 rows, more than FEW_ROWS

@@ -7,7 +7,14 @@ from math import comb
 
 import pytest
 
-from morvit_deploy.model.gates import GATES, OVERSIGHT, SIGNIFICANCE, Gate, allowed_misses, images_needed
+from morvit_deploy.model.answers.gates import (
+    GATES,
+    OVERSIGHT,
+    SIGNIFICANCE,
+    Gate,
+    allowed_misses,
+    images_needed,
+)
 
 
 def at_least(misses: int, decisions: int, share: Fraction) -> Fraction:

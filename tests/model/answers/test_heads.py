@@ -13,8 +13,8 @@ from morvit_deploy.agent.parity import gaps
 from morvit_deploy.calibration.ranges.sensitivity import score
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.measuring.core.parity import LogitParity
+from morvit_deploy.model.answers.heads import decided, decision_margins, probabilities, same_decisions
 from morvit_deploy.model.config import parse_config
-from morvit_deploy.model.heads import decided, decision_margins, probabilities, same_decisions
 from morvit_deploy.verifying.gaps import LogitPairs, flipped_margins, gap_of
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [-3.0, -0.1, -2.0]])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from morvit_deploy.errors import AccuracyError
-from morvit_deploy.model.accuracy import Floor, Interval, Kept, ruin_of, wilson
+from morvit_deploy.model.answers.accuracy import Floor, Interval, Kept, ruin_of, wilson
 
 PUBLISHED = 5e-4  # three digits are printed there
 
