@@ -140,7 +140,8 @@ def _nearest(keys: Sequence[str]) -> list[Family]:
     by_family = {family: nearness(family) for family in FAMILIES if family.named}
     most = max(by_family.values())
     nearest = [family for family, near in by_family.items() if near == most and near[0]]
-    nearest = [family for family in nearest if type(family).__base__ not in map(type, nearest)]
+    near = {type(family) for family in nearest}  # a family that another one extends is nearer than that one
+    nearest = [family for family in nearest if near.isdisjoint(type(family).__mro__[1:])]
     return [family for family in nearest if family is not NATIVE] or nearest  # its names are timm's, too
 
 

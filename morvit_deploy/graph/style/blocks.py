@@ -153,7 +153,8 @@ class StaticBlock(nn.Module):
 
     def projected(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add the projection of attended (…, n, dim) to x: the end of a block's first half."""
-        return x + self.proj(attended).to(x.dtype)
+        added: Tensor = self.proj(attended).to(x.dtype)
+        return x + added
 
     def fed(self, x: Tensor) -> Tensor:
         """Add the MLP to x (…, n, dim): a block's second half."""

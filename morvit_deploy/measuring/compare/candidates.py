@@ -36,7 +36,7 @@ class Candidate:
     kind: str
     runtime: str
     precision: str
-    image: int  # pixels
+    image: int | tuple[int, int]  # pixels; (height, width) if they differ
     parameters: int | None
     macs: Mapping[str, int] | None  # of one image, by bucket; one entry where there is no choice
     file_bytes: int | None

@@ -30,7 +30,7 @@ class Row(Measured):
     kind: str  # bundle, baseline or form
     runtime: str
     precision: str
-    image: int  # pixels
+    image: int | tuple[int, int]  # pixels; (height, width) if they differ
     parameters: int | None
     macs_by_bucket: dict[str, int] | None  # None: unknown, as a shape depends on the input's content
     file_bytes: int | None

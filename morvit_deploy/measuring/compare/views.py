@@ -75,13 +75,17 @@ def speed_table(result: Comparison) -> Table:
     return Table("Speed", columns, rows, numeric=(1, 2, 3, 4, 5, 6), caption=caption)
 
 
+def _edges(image: int | tuple[int, int]) -> str:
+    return str(image) if isinstance(image, int) else "×".join(map(str, image))
+
+
 def cost_table(result: Comparison) -> Table:
     """Parameters, MACs counted from the graph, bytes of the files, peak memory of the process."""
     names = short_names(result)
     rows = [
         (
             names[row.name],
-            f"{row.image} px",
+            f"{_edges(row.image)} px",
             row.precision,
             _RUNTIMES.get(row.runtime, row.runtime),
             _UNKNOWN if row.parameters is None else count(row.parameters),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class TimmViT(Family):
 
     name = "timm_vit"
     title = "a ViT with timm's names (timm, DeiT)"
-    signature = (
+    signature: ClassVar[tuple[str, ...]] = (
         r"patch_embed\.proj\.weight",
         r"blocks\.\d+\.attn\.qkv\.weight",
         r"blocks\.\d+\.mlp\.fc1\.weight",
