@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from morvit_deploy.model.choices import Output
-
 if TYPE_CHECKING:
+    from morvit_deploy.model.choices import Output
     from morvit_deploy.model.config import Config
 
 
