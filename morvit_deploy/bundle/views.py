@@ -17,8 +17,7 @@ def prediction_table(predictions: list[dict[str, Any]], *, with_logits: bool = F
     Of a head without activation, the largest outputs.
     """
     if any("shape" in one for one in predictions):
-        rows = [(one["image"], one["bucket"], "×".join(map(str, one["shape"]))) for one in predictions]
-        return Table("Predictions", ("image", "bucket", predictions[0]["output"]), rows)
+        return _table(predictions, (predictions[0]["output"],), _of_shape, with_logits)
     if any("value" in guess for one in predictions for guess in one["top"]):
         return _table(predictions, ("largest", "value", "next"), _of_values, with_logits, numeric=(3,))
     if any("present" in one for one in predictions):
@@ -45,6 +44,10 @@ def _table(
 def _of_softmax(one: dict[str, Any]) -> tuple[str, ...]:
     best, others = one["top"][0], one["top"][1:]
     return best["label"], share(best["probability"]), _listed(others)
+
+
+def _of_shape(one: dict[str, Any]) -> tuple[str, ...]:
+    return ("×".join(map(str, one["shape"])),)
 
 
 def _of_values(one: dict[str, Any]) -> tuple[str, ...]:
