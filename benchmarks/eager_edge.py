@@ -85,8 +85,7 @@ class EagerEdgeRecViT(nn.Module):
 
 def export_eager(model: reference.MoRViT) -> onnx.ModelProto:
     """PyTorch's own ONNX export of the eager model for one image, with its defaults."""
-    size = model.config.image_size
-    image = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    image = torch.zeros(1, *model.config.image_shape, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(

@@ -158,8 +158,8 @@ def groups(quick: bool) -> Iterator[Group]:
 def measured(group: Group, modules: Modules, quick: bool) -> dict[str, Any]:
     """Every module of a group, as a CUDA graph and eagerly, with its speed against the baselines."""
     torch.set_float32_matmul_precision("high" if group.precision == "TF32" else "highest")
-    device, size = modules.device, modules.image_size
-    images = torch.rand(group.batch, 3, size, size, device=device).to(TYPES[group.precision])
+    device, shape = modules.device, modules.image_shape
+    images = torch.rand(group.batch, 3, *shape, device=device).to(TYPES[group.precision])
     ways = ([True] if device != "cpu" else []) + ([False] if group.eager or device == "cpu" else [])
     lanes, absent = [], {}
     for subject in group.subjects:
@@ -206,7 +206,7 @@ class Modules:
     def __init__(self, device: str) -> None:
         self.device = device
         self.models = {name: init_model(preset(name), seed=0) for name in ("morvit_b16", "vit_b16")}
-        self.image_size = self.models["morvit_b16"].config.image_size
+        self.image_shape = self.models["morvit_b16"].config.image_shape
         self._built: dict[tuple[str, str, str], nn.Module] = {}
 
     def get(self, subject: str, attention: str, precision: str) -> nn.Module:
@@ -278,7 +278,7 @@ def warming() -> Iterator[None]:
 def same_model(modules: Modules, count: int) -> dict[str, Any]:
     """Largest logit difference of the unrolled and the masked form in fp32: they are one model."""
     torch.set_float32_matmul_precision("highest")
-    images = torch.rand(count, 3, modules.image_size, modules.image_size, device=modules.device)
+    images = torch.rand(count, 3, *modules.image_shape, device=modules.device)
     with torch.no_grad(), torch.device(modules.device):
         one, other = (modules.get(subject, "fused", "fp32")(images) for subject in (UNROLLED, MASKED))
     return {

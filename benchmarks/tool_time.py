@@ -178,8 +178,7 @@ def _answer(bundle: Path) -> None:
     import morvit_deploy as md
 
     with md.open_bundle(bundle, threads=2) as session:
-        side = session.manifest.config.image_size
-        session.logits(np.zeros((1, side, side, 3), np.uint8))
+        session.logits(np.zeros((1, *session.manifest.config.image_shape, 3), np.uint8))
 
 
 TASKS: dict[str, Callable[[Path, int], None]] = {
