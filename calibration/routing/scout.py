@@ -91,8 +91,7 @@ class Scout:
         return _WideSteps(graph)
 
     def _finished(self, steps: _WideSteps, state: TokenState, counts: Tensor) -> Scouted:
-        cls = steps.last(state) if self.config.sharing == "middle_cycle" else state.h
-        logits = self.graph.classifier(self.graph.layout.cls(cls))
+        logits = self.graph.classifier(steps.ended(state))
         return self._scouted(counts, steps.depths(state), logits)
 
     def _scouted(self, counts: Tensor, depth: Tensor, logits: Tensor) -> Scouted:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from morvit_deploy.cli.app import command
-from morvit_deploy.cli.shared import calibrate_result as result
-from morvit_deploy.cli.shared.calibrate_merges import calibrate_merges, is_unrouted, macs_of
+from morvit_deploy.cli.calibrating import result
+from morvit_deploy.cli.calibrating.merges import calibrate_merges, is_unrouted, macs_of
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale

@@ -42,10 +42,7 @@ class ExpertChoice(StaticRouting):
             out["depth"] = self.depths(state)
         if state.overflow is not None:
             out["overflow"] = state.overflow
-        if self.config.sharing == "middle_cycle":
-            h = self.last(state)
-        else:
-            h = self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
+        h = self.ended(state)
         return self.in_own_order(h, state) if self.graph.in_order else h
 
     def counts(self, carried: Carried) -> Tensor:
@@ -192,6 +189,12 @@ class ExpertChoice(StaticRouting):
         h = self.layout.first(state.h, rows)
         gated = None if z is None else self.layout.first(z, rows)
         return self.gate(h, after, gated, state.runs)
+
+    def ended(self, state: TokenState) -> Tensor:
+        """Return the final states: CLS first, and all others in any order if they are read."""
+        if self.config.sharing == "middle_cycle":
+            return self.last(state)
+        return self.layout.join([state.h, *state.left]) if self.graph.reads_all else state.h
 
     def last(self, state: TokenState) -> Tensor:
         """Apply the last block to all tokens: CLS first, the others in any order."""

@@ -58,6 +58,7 @@ _VIT_B16 = {
 }
 _DEIT_S16 = {**_VIT_B16, "embed_dim": 384, "num_heads": 6, "mlp_dim": 1536}
 _SHORTENED = {**_DEIT_S16, "format": "morvit/2"}
+_MERGING = tuple(range(11))  # layers of DeiT-S: all but the last
 PRESETS: dict[str, dict[str, Any]] = {
     "morvit_b16": _MORVIT_B16,
     "morvit_b16_mlp_head": {**_MORVIT_B16, "head_hidden": [3072]},
@@ -80,6 +81,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "routing": "predicted",
         "capacity": [137, 96, 67],
         "reduction": {"layers": [3, 6, 9]},
+    },
+    "tome_s16": {  # 13 merges at each layer
+        **_SHORTENED,
+        "routing": "merged",
+        "capacity": [196 - 13 * (layer + 1) for layer in _MERGING],
+        "reduction": {"layers": [*_MERGING], "proportional": True},
     },
     "edge_recvit_b16": {
         **_MORVIT_B16,

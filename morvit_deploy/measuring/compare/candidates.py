@@ -98,7 +98,7 @@ def _of_bundle(subject: Subject) -> Candidate:
         stream=subject.stream,
         expected=lambda: expected_logits(subject),
         activation=manifest.config.head_activation,
-        published=of_bundle(manifest.config.routing, preset_of(manifest.config)),
+        published=of_bundle(manifest.config.record.method, preset_of(manifest.config)),
     )
 
 

@@ -15,7 +15,7 @@ from morvit_deploy.measuring.browser.runtime import cache_folder
 from morvit_deploy.measuring.compare.candidates import Candidate, baseline_candidate, bundle_candidates
 from morvit_deploy.measuring.compare.lanes import RowLane, Rows, openable
 from morvit_deploy.measuring.compare.names import Baseline, find_baselines
-from morvit_deploy.measuring.compare.published import TABLE2, left_open, of_baseline
+from morvit_deploy.measuring.compare.published import of_baseline
 from morvit_deploy.measuring.compare.rows import Comparison, NotMeasured
 from morvit_deploy.measuring.compare.ways import check_ways, ways_of
 from morvit_deploy.measuring.core.inputs import Source, folders_of
@@ -51,8 +51,9 @@ def compare(
     """Measure bundles of target `onnx` and other models at batch 1 on this machine's CPU, block by block in turn.
 
     A baseline is a name of timm (which the extra `zoo` installs), NAME=WEIGHTS with a file of weights, a model of
-    `examples/baselines`, an ONNX file, or "table2" for all of the paper's. Named ones have 1,000 classes, random
-    weights of `seed` unless a file is given, and are exported once to the folder `cache` (default: the user's cache).
+    `examples/baselines`, a preset of `init`, an ONNX file, or "table2" for all of the paper's. Named ones have 1,000
+    classes, random weights of `seed` unless a file is given, and are exported once to the folder `cache` (default:
+    the user's cache).
     `ways` are further rows of the first bundle: "masked", "eager" and "compile" of its `checkpoint`, and "openvino".
     The order of the rows is another one in each block, drawn from `seed`. `images` are for the bundles; their number
     of tokens may depend on the picture.
@@ -85,14 +86,6 @@ def compare(
         rows = tuple(lane.row() for lane in lanes)
     conditions |= {"threads": threads, **settings(source, amount), "parity": parities, "seed": seed}
     conditions["versions"] |= versions(("timm", "openvino"))
-    if TABLE2 in map(str, baselines):
-        routings = [subject.manifest.config.routing for _, subject in own]
-        left_out += [
-            NotMeasured(
-                one.method, f"comes from a bundle of routing {one.routing!r}; give one as BUNDLE", one
-            )
-            for one in left_open(routings)
-        ]
     warnings = warnings_about(conditions, rows)
     return Comparison("cpu", rows, conditions, warnings, left_out=(*left_out, *refused))
 

@@ -21,13 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.errors import ParityError
+from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.onnx.graphs.macs import quiet_stderr
+from morvit_deploy.exporters.onnx.graphs.names import GRAPH as BUNDLE_GRAPH
+from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.graphs.portable import OPSET
 from morvit_deploy.exporters.onnx.graphs.trace import quiet_loggers
-from morvit_deploy.files import new_folder
+from morvit_deploy.files import new_folder, temporary
 from morvit_deploy.measuring.compare.names import Baseline
 from morvit_deploy.measuring.compare.zoo import Built, build
+from morvit_deploy.model.checkpoint import init_model, save_checkpoint
+from morvit_deploy.model.presets import preset
 from morvit_deploy.strict_json import read_json
 
 FORMAT = "morvit-baseline/1"
@@ -72,9 +78,11 @@ def exported(baseline: Baseline, seed: int, folder: Path) -> Exported:
     """
     place = folder / _name(baseline, seed)
     if not (place / RECORD).is_file():
-        built = build(baseline, seed)
         with new_folder(place, marker=RECORD) as partial:
-            _write(built, baseline, partial)
+            if baseline.kind == "preset":
+                _write_preset(baseline, seed, partial)
+            else:
+                _write(build(baseline, seed), baseline, partial)
     found: Any = read_json(place / RECORD)
     return Exported(place / GRAPH, found["parameters"], found["image_size"], found["max_abs"])
 
@@ -84,8 +92,23 @@ def _name(baseline: Baseline, seed: int) -> str:
     files = [path for path in (baseline.weights, baseline.path) if path is not None]
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     library = version("timm") if baseline.kind == "timm" else ""
+    if baseline.kind == "preset":
+        library = version("morvit-deploy")
     made_of = (FORMAT, baseline.name, seed, *content, library, version("torch"))
     return f"{baseline.name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
+
+
+def _write_preset(baseline: Baseline, seed: int, folder: Path) -> None:
+    """One of our own architectures with random weights, exported by us, with its proof and verification."""
+    model = init_model(preset(baseline.name), seed)
+    with temporary("baseline") as scratch:
+        save_checkpoint(model, scratch / "checkpoint")
+        outcome = export(scratch / "checkpoint", scratch / "bundle", target="onnx")
+        onnx.save_model(read_graph(scratch / "bundle" / BUNDLE_GRAPH, weights=True), folder / GRAPH)
+        gap = open_manifest(scratch / "bundle").parity
+    assert gap is not None and outcome is not None
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _record(baseline, folder, parameters, model.config.image_shape[0], gap["conversion_gap"]["max_abs"])
 
 
 def _write(built: Built, baseline: Baseline, folder: Path) -> None:
@@ -93,9 +116,13 @@ def _write(built: Built, baseline: Baseline, folder: Path) -> None:
     pictures = torch.from_numpy(noise(CHECKED, built.size))
     onnx.save_model(_traced(module, pictures[:1]), folder / GRAPH)
     gap = _checked(module, pictures, folder / GRAPH, baseline.name)
+    _record(baseline, folder, built.parameters, built.size, gap)
+
+
+def _record(baseline: Baseline, folder: Path, parameters: int, size: int, gap: float) -> None:
     record = {
-        "format": FORMAT, "name": baseline.name, "parameters": built.parameters, "image_size": built.size,
-        "max_abs": gap, "files": [GRAPH],
+        "format": FORMAT, "name": baseline.name, "parameters": parameters, "image_size": size, "max_abs": gap,
+        "files": [GRAPH],
     }  # fmt: skip  # a list of names
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Names of baselines: a timm model, a speed model of examples/baselines, or an ONNX file. No torch."""
+"""Names of baselines: a timm model, a speed model of examples/baselines, a preset, or an ONNX file. No torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Literal
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.measuring.compare.published import METHODS, OTHERS, TABLE2, table2
+from morvit_deploy.model.presets import PRESETS
 
-Kind = Literal["timm", "speed", "file"]
+Kind = Literal["timm", "speed", "preset", "file"]
 SUFFIX = ".onnx"
 BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[3] / "examples" / "baselines"
 
@@ -52,6 +53,13 @@ def _baseline(word: str, speed: dict[str, Path], timm_names: Callable[[], Sequen
         if weights is not None:
             raise ConfigError(f"{word}: {name} is a speed model, which has random weights; leave out ={file}")
         return Baseline(name, "speed", path=speed[name])
+    if name in PRESETS:
+        if weights is not None:
+            raise ConfigError(
+                f"{word}: {name} is a preset of `init`, which has random weights; convert and export {file}, and "
+                "give the bundle"
+            )
+        return Baseline(name, "preset")
     if name in OWN and not speed:
         raise ConfigError(
             f"{name} is a speed model of examples/baselines, which comes with the source and not with the installed "
@@ -59,10 +67,10 @@ def _baseline(word: str, speed: dict[str, Path], timm_names: Callable[[], Sequen
         )
     known = timm_names()
     if name.partition(".")[0] not in known:
-        hint = did_you_mean(name, [*speed, *known]) or f"; small ones are {', '.join(OTHERS)}"
+        hint = did_you_mean(name, [*speed, *PRESETS, *known]) or f"; small ones are {', '.join(OTHERS)}"
         raise ConfigError(
-            f"got baseline {name!r}, expected {TABLE2}, a model of timm, one of {', '.join(OWN)}, or a path that "
-            f"ends in {SUFFIX}{hint}"
+            f"got baseline {name!r}, expected {TABLE2}, a model of timm, one of {', '.join(OWN)}, a preset of "
+            f"`init`, or a path that ends in {SUFFIX}{hint}"
         )
     return Baseline(name, "timm", weights)
 

@@ -1,12 +1,11 @@
 """Figures that others published, each with its source. Nothing in this file was measured here.
 
-The rows are Table 2 of the MoR-ViT paper, whose images per second are those of a GPU that it does not name, and three
-token-pruning methods that it cites. `baseline` is what `--baselines table2` measures for a row.
+The rows are Table 2 of the MoR-ViT paper, whose images per second are those of a GPU that it does not name, and two
+methods that drop or merge tokens. `baseline` is what `--baselines table2` measures for a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,16 +18,16 @@ PLAIN = "vit_b16"
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper says of a method, and what stands for it here: a baseline, or bundles of a routing or preset."""
+    """What a paper says of a method, and what stands for it here: a baseline, or bundles of a preset.
+
+    Bundles whose routing is the method stand for it, too.
+    """
 
     method: str
     top1_percent: float | None
     images_per_s: float | None
     source: str
-    baseline: str | None = None  # timm model or speed model that `table2` measures
-    routing: str | None = (
-        None  # bundles of this routing are this method; `table2` names the place they leave empty
-    )
+    baseline: str | None = None  # model of timm, speed model or preset of `init` that `table2` measures
     preset: str | None = None  # bundles of this architecture are this method
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,13 +44,13 @@ METHODS = (
     Published("ResNet-50", 79.9, 1200, PAPER, baseline="resnet50"),
     Published("DeiT-B/16", 81.7, 920, PAPER, baseline="deit_base_patch16_224"),
     Published("ViT-B/16", 81.8, 900, PAPER, baseline="vit_base_patch16_224", preset=PLAIN),
-    Published("DynamicViT", 82.3, 1400, PAPER, routing="dynamicvit"),
+    Published("DynamicViT", 82.3, 1400, PAPER, baseline="dynamic_vit_s16"),
     Published("MetaFormer", 83.5, 1950, PAPER, baseline="poolformer_s36"),
     Published("MobileViT", 81.5, 1900, PAPER, baseline="mobilevitv2_200"),
     Published("SparseFormer", 82.1, 1750, PAPER, baseline="sparseformer"),
     Published("Token Clustering Transformer", 82.8, 1700, PAPER, baseline="tct"),
-    Published("EViT", None, None, "not in Table 2", routing="evit"),
-    Published("ToMe", None, None, "not in Table 2", routing="tome"),
+    Published("EViT", None, None, "not in Table 2", baseline="evit_s16"),
+    Published("ToMe", None, None, "not in Table 2", baseline="tome_s16"),
 )
 OTHERS = (  # further timm models that are small and fast; any other name of timm is taken, too
     "efficientvit_m2", "fastvit_sa12", "mobilenetv3_large_100", "mobileone_s1", "nextvit_small", "repvit_m1_1",
@@ -70,13 +69,7 @@ def of_baseline(name: str) -> Published | None:
     return next((one for one in METHODS if one.baseline == name), None)
 
 
-def of_bundle(routing: str, preset: str | None) -> Published | None:
-    """The same for a bundle of a routing, which has the architecture of a preset if it has a name."""
-    mine = (one for one in METHODS if one.routing == routing or (preset and one.preset == preset))
+def of_bundle(method: str | None, preset: str | None) -> Published | None:
+    """The same for a bundle: by the method that its routing is, or by the preset whose architecture it has."""
+    mine = (one for one in METHODS if one.method == method or (preset and one.preset == preset))
     return next(mine, None)
-
-
-def left_open(routings: Iterable[str]) -> list[Published]:
-    """Methods that are measured from bundles, of which no bundle has such a routing."""
-    there = set(routings)
-    return [one for one in METHODS if one.routing is not None and one.routing not in there]

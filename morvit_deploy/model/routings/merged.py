@@ -93,6 +93,7 @@ def _describe(config: Config) -> str:
 
 MERGED = RoutingRecord(
     name="merged",
+    method="ToMe",
     modes=("topk",),
     describe=_describe,
     macs=_macs,

@@ -50,6 +50,7 @@ class RoutingRecord:
     reads_router: bool = True  # the field `router` describes the routers
     reduces: bool = False  # a plain ViT whose tokens become fewer at the layers of the field `reduction`
     reduction_flags: tuple[str, ...] = ()  # fields of `reduction` that this routing reads, besides `layers`
+    method: str | None = None  # what its own paper calls it, where figures of it are published
     weighs: bool = False  # scores are weights that add up to about 1, so only their ratios say anything
     predicts: bool = False  # the routers are DynamicViT's predictors, which read all patch tokens together
     last_layer_reduces: bool = False  # a token that leaves at the last layer changes the logits

@@ -131,6 +131,7 @@ _WHY_ONE = "the number of tokens that leave is part of the trained model and the
 
 ATTENTIVE = RoutingRecord(
     name="attentive",
+    method="EViT",
     modes=("topk",),
     describe=lambda config: _describe(config, "attention of CLS (EViT)", "in"),
     macs=_attentive_macs,
@@ -149,6 +150,7 @@ ATTENTIVE = RoutingRecord(
 )
 PREDICTED = RoutingRecord(
     name="predicted",
+    method="DynamicViT",
     modes=("topk",),
     describe=lambda config: _describe(config, "a predictor (DynamicViT)", "from"),
     macs=_predicted_macs,

@@ -16,6 +16,10 @@ from morvit_deploy.model.trace import Outcome, Routing
 
 IMAGES = 6
 ROUTED = [changes for changes in (*EXPERT, *OPTIONS) if changes.get("routing") != "token_choice"]
+ROUTED += [
+    {"format": "morvit/2", "pooling": "mean", "sharing": "cycle"},  # tokens that left are in the mean
+    {"format": "morvit/2", "pooling": "mean_norm"},
+]
 DEPTHS = [changes for changes in (*TOKEN, *OPTIONS) if changes.get("routing") == "token_choice"]
 TAUS = [(0.1, 0.0, 0.2), (None, -0.2, 0.1), (0.2, None, -0.3), (None, None, None), (0.3, 1e30, 0.0)]
 

@@ -12,6 +12,7 @@ from bucket_plans import EXPERT, threshold_ladder
 from comparisons import conv_graph
 from onnx import TensorProto
 from third_party import third_party
+from tiny_models import make_config, make_fields
 
 import morvit_deploy as md
 from morvit_deploy.errors import BundleError, CheckpointError, ConfigError, TargetError
@@ -21,7 +22,8 @@ from morvit_deploy.measuring.compare.exporting import RECORD
 from morvit_deploy.measuring.compare.exporting import exported as export_baseline
 from morvit_deploy.measuring.compare.names import Baseline
 from morvit_deploy.measuring.compare.zoo import build
-from morvit_deploy.model.presets import preset
+from morvit_deploy.model.plan import own_plan
+from morvit_deploy.model.presets import PRESETS, preset
 
 QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "starts": 1}
 SMALL = "test_vit"  # of timm: 0.4 million parameters, made for tests
@@ -159,13 +161,14 @@ def test_a_baseline_that_cannot_be_exported_is_a_row(
     assert [one.name for one in result.left_out] == [SMALL]
 
 
-def test_table2_names_the_places_that_bundles_leave_open(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_preset_is_exported_by_us(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("morvit_deploy.measuring.compare.names.table2", lambda: [])
-    result = md.compare(tiny_bundle, baselines=["table2"], **QUICK)
-    assert [one.name for one in result.left_out] == ["DynamicViT", "EViT", "ToMe"]
-    assert "comes from a bundle of routing 'dynamicvit'; give one as BUNDLE" in result.left_out[0].reason
+    monkeypatch.setitem(PRESETS, "evit_s16", make_fields(routing="attentive"))
+    result = md.compare(tiny_bundle, baselines=["evit_s16"], cache=tmp_path, **QUICK)
+    _, row = result.measured
+    assert row.published is not None and row.published.method == "EViT"
+    assert row.macs == own_plan(make_config(routing="attentive")).buckets[0].macs
 
 
 def test_uint8_graphs_take_the_pixels(tmp_path: Path) -> None:

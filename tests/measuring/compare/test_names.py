@@ -8,8 +8,9 @@ import pytest
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.measuring.compare import names
-from morvit_deploy.measuring.compare.names import OWN, find_baselines, speed_models
-from morvit_deploy.measuring.compare.published import METHODS, left_open, of_baseline, of_bundle, table2
+from morvit_deploy.measuring.compare.names import OWN, Baseline, find_baselines, speed_models
+from morvit_deploy.measuring.compare.published import METHODS, of_baseline, of_bundle, table2
+from morvit_deploy.model.routings import ROUTINGS
 
 TIMM = [*(name for name in table2() if name not in OWN), "repvit_m1_1"]
 
@@ -68,12 +69,19 @@ def test_speed_models_come_with_the_source(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_published_figures_have_a_source_and_a_place() -> None:
     assert all(one.source for one in METHODS)
-    places = [one.baseline or one.routing or one.preset for one in METHODS]
+    places = [one.baseline or one.preset for one in METHODS]
     assert None not in places and len({*places}) == len(places)
-    vit, dynamic = of_baseline("vit_base_patch16_224"), of_bundle("dynamicvit", None)
+    vit, dynamic = of_baseline("vit_base_patch16_224"), of_bundle("DynamicViT", None)
     assert vit is not None and (vit.top1_percent, vit.images_per_s) == (81.8, 900)
     assert dynamic is not None and dynamic.method == "DynamicViT"
-    ours = of_bundle("expert_choice", "morvit_b16")
+    ours = of_bundle(None, "morvit_b16")
     assert ours is not None and ours.method == "MoR-ViT"
-    assert of_bundle("expert_choice", None) is None
-    assert [one.method for one in left_open(["evit"])] == ["DynamicViT", "ToMe"]
+    assert of_bundle(None, None) is None
+    methods = {one.method for one in METHODS}
+    assert all(record.method in methods for record in ROUTINGS.values() if record.method is not None)
+
+
+def test_presets_are_baselines_with_random_weights() -> None:
+    assert found("evit_s16") == [Baseline("evit_s16", "preset")]
+    with pytest.raises(ConfigError, match="is a preset of `init`, which has random weights"):
+        found(f"evit_s16={__file__}")

@@ -1,0 +1,1 @@
+"""What `calibrate` prints, and its work on plain ViTs."""
