@@ -30,11 +30,10 @@ def kit_violations(
     `exact` are the static graphs in float64, which take uint8 pixels divided by `scale`.
     """
     listed = {file.path for file in manifest.files}  # an export proves the model before it writes these
-    described = json.loads(json.dumps(describe_model(manifest)))
     violations = []
-    for path in (DESCRIPTION, f"{SWIFT}/{CORE_TESTS}/{DESCRIPTION}"):
-        if path in listed:
-            violations += _json_violations(folder / path, path, described)
+    for path in {DESCRIPTION, f"{SWIFT}/{CORE_TESTS}/{DESCRIPTION}"} & listed:
+        described = json.loads(json.dumps(describe_model(manifest)))
+        violations += _json_violations(folder / path, path, described)
     vectors = f"{SWIFT}/{VECTORS}"
     if vectors in listed:
         content = _read(folder / vectors)

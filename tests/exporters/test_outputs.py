@@ -18,12 +18,14 @@ from tiny_models import EXACT, make_config, normalised, own_bucket, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from morvit_deploy.errors import ConfigError, TargetError
+from morvit_deploy.exporters.api import export
 from morvit_deploy.exporters.check import check_bundle
 from morvit_deploy.exporters.prediction import predict
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import open_session
 from morvit_deploy.graph.style.styles import STYLES, Options
 from morvit_deploy.graph.unroll import unroll, unroll_plan
+from morvit_deploy.model.checkpoint import save_checkpoint
 from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.macs import schedule_macs
@@ -44,6 +46,8 @@ POOLED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", [*EVERY, *OWNING, *POOLED], ids=named)
 def test_the_static_graph_returns_what_the_reference_does(changes: dict[str, Any], output: Output) -> None:
     config = make_config(**changes)
+    if config.record.reduces and output == "tokens":
+        return  # refused
     model, pixels = random_model(config, dtype=torch.float64), random_pixels(config, 2)
     expected = model(normalised(config, pixels), output=output).vectors
     graph = unroll(model, own_bucket(config), Options(style=STYLES["rows"], output=output))
@@ -224,3 +228,12 @@ def test_what_does_not_fit_is_refused_by_name(
 def test_an_export_that_is_not_supported(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Request(checkpoint=Path(), out=Path(), **({"output": "features"} | options))
+
+
+@pytest.mark.parametrize("routing", ["attentive", "predicted", "merged"])
+def test_tokens_of_a_shortened_vit_are_refused(tmp_path: Path, routing: str) -> None:
+    """Its last layers hold fewer tokens than the image has patches; its features are those of CLS."""
+    save_checkpoint(random_model(make_config(routing=routing)), tmp_path / "model")
+    with pytest.raises(ConfigError, match=f"output: got 'tokens' with routing '{routing}'"):
+        export(tmp_path / "model", tmp_path / "bundle", output="tokens")
+    export(tmp_path / "model", tmp_path / "bundle", output="features")

@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
         "interpolation": "bicubic",
     },
 }
-REDUCING = ("attentive", "predicted")
+REDUCING = ("attentive", "predicted", "merged")
 SCALES = {"pos_embed": 1.0, "cls_token": 1.0, "patch_embed.proj.weight": 0.1}
 ROUTER_SCALE = 0.6  # router logits a few tenths apart: decisions differ from image to image, by clear margins
 
@@ -55,7 +55,7 @@ def make_fields(**changes: Any) -> dict[str, Any]:
             "cycle_depth": 5,
             "gate": "hard",
         }
-        fields |= {"router": None, "capacity": [9, 4], "reduction": {"layers": [1, 3]}}
+        fields |= {"router": None, "capacity": [9, 5], "reduction": {"layers": [1, 3]}}
     if changes.get("routing") == "none":
         fields |= {"capacity": None, "gate": "hard", "router": None}
     fields["format"] = GROWN if _is_new(changes) else fields["format"]
