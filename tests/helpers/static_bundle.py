@@ -58,7 +58,7 @@ class StaticBundle:
         structure = {"proved": True, "violations": []}
         manifest: Any = SimpleNamespace(
             plan=self.plan, config=self.model.config, exact=self.precision == "fp32", precision=self.precision,
-            form="unrolled", input="uint8",
+            form="unrolled", input="uint8", output="logits", head=self.model.config.head_activation,
             dispatch="graph" if self.plan.adaptive else "single", batch=self.group,
             gate=lambda share: gate_for(self.precision, share),
         )  # fmt: skip  # few lines read better than nine

@@ -13,7 +13,7 @@ from places import ROOT
 from suites import SUITES
 from trial import Mutant
 
-import morvit_deploy.model
+from morvit_deploy.model import answers
 
 SOURCE = '''
 LIMIT: int = 3
@@ -82,7 +82,7 @@ def test_the_mutant_is_what_is_imported() -> None:
     edit = next(edit for edit in edits_of(source_of("model.answers.gates")) if edit.after == "1.01")
     finder = Mutant(name, edited(source_of("model.answers.gates"), edit))
     assert finder.find_spec("morvit_deploy.model.plan", None) is None
-    spec = finder.find_spec(name, morvit_deploy.model.__path__)
+    spec = finder.find_spec(name, answers.__path__)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -50,7 +50,7 @@ class Foreign(Group):
         float | None, Help("Of a model that drops tokens: the fraction that goes on at each of its layers.")
     ] = None
     drop_layers: Annotated[
-        str | None, Help("Its layers at which tokens leave, from 0: 3,6,9 in EViT and DynamicViT.", "L1,L2,…")
+        str | None, Help("Its layers at which tokens leave, from 0: 3,6,9 in EViT and DynamicViT.", "N,N,…")
     ] = None
     dropped: Annotated[
         str | None, Help("EViT: what becomes of tokens that leave: fused (into one token) or gone.", "NAME")

@@ -285,7 +285,7 @@ def test_a_classifier_answers_its_label(labels: list[Any], tmp_path: Path) -> No
 
 UNKNOWN: dict[str, Callable[[Any], Any]] = {
     "band_part": lambda x: mb.band_part(x=x, lower=1, upper=0, name="one"),
-    "real_div": lambda x: mb.real_div(x=x, y=np.float32(2), name="one"),
+    "floor_div": lambda x: mb.floor_div(x=x, y=np.float32(2), name="one"),
     "cumsum": lambda x: mb.cumsum(x=x, axis=1, name="one"),
     "squeeze": lambda x: mb.squeeze(x=mb.expand_dims(x=x, axes=[0]), axes=[0], name="one"),
 }
