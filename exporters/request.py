@@ -54,7 +54,7 @@ class Request:
         Help(
             "Plain ViT: merge N similar tokens at each layer but the last (token merging, no training); a number for "
             "each of them, or a file of `calibrate`.",
-            "N|N1,N2,…|FILE",
+            "N|N,N,…|FILE",
             panel=PLAN,
         ),
     ] = None
