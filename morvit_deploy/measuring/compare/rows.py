@@ -130,12 +130,12 @@ class Comparison(Result[Row], Shown):
 
     @cached_property
     def ranks(self) -> dict[str, str]:
-        """Name to rank; `=2` where a row is not faster in every block than the next one. Empty where too noisy."""
+        """Name to rank; `=2` where the fastest of some rows is not faster in every block. Empty where too noisy."""
         if self.too_noisy:
             return {}
         groups: list[list[Row]] = []
         for row in self.ordered:
-            if groups and min(self.ratio(groups[-1][-1], row).per_block) <= 1:
+            if groups and min(self.ratio(groups[-1][0], row).per_block) <= 1:
                 groups[-1].append(row)
             else:
                 groups.append([row])
