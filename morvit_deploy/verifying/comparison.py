@@ -182,6 +182,7 @@ class _Comparison:
             gate=self.manifest.gate(None),
             fidelity=[bucket.fidelity() for bucket in self.buckets] if self.low else [],
             runtime=self.buckets[0].session.runner.runtime,
+            judges_tokens=not self.reference.config.record.merges,
             warnings=self.buckets[0].session.warnings,
         )
 

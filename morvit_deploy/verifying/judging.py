@@ -130,7 +130,7 @@ def _below(found: Verification, below: Below) -> Iterator[Check]:
     """Below fp32 decisions are held to the gate's fractions, and logits to its signal-to-noise ratio."""
     for seen in found.fidelity:
         where = f"bucket {seen.bucket}, " if len(found.fidelity) > 1 else ""
-        for step, share in enumerate(seen.token_agreement, start=1):
+        for step, share in enumerate(seen.token_agreement if found.judges_tokens else (), start=1):
             of = seen.tokens or seen.images
             yield from below.tokens(f"{where}step {step}", round((1 - share) * of), of)
         yield from below.classes("fidelity[].class_flips", where, len(seen.flips), seen.images)

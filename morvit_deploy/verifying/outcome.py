@@ -55,6 +55,7 @@ class Verification(Shown):
         default_factory=list
     )  # routing margins relative to the router logits' spread
     edges: Edges | None = None  # constructed pictures at the bounds of buckets
+    judges_tokens: bool = True  # below fp32: the gate holds for decisions on tokens, too
 
     def __repr__(self) -> str:
         outcome = "passed" if self.passed else "FAILED"
@@ -137,6 +138,7 @@ class Verification(Shown):
             "dispatch": self.dispatched.as_dict() if self.dispatched else None,
             "precision": self.precision,
             "gate": asdict(self.gate) if self.gate else None,
+            **({} if self.judges_tokens else {"judges_tokens": False}),
             "fidelity": [seen.as_dict() for seen in self.fidelity],
             "edges": self.edges.as_dict() if self.edges else None,
             "checks": [check.as_dict() for check in self.checks],

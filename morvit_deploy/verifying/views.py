@@ -186,6 +186,8 @@ def _change_tables(gap: dict[str, Any]) -> list[Table]:
 def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
     """Return the agreement of a bundle below fp32 with the reference: logits, classes and routing by bucket."""
     gate, seen = parity["gate"], parity["fidelity"]
+    judged = parity.get("judges_tokens", True)  # which tokens merge is shown alone
+    tokens = f"{gate['tokens']:.2%} of the tokens at each step, " if judged else ""
     logits = Table(
         f"Fidelity in {parity['precision']}",
         ("bucket", "images", "logit SNR", "median", "classes changed", "largest margin among them"),
@@ -201,8 +203,7 @@ def fidelity_tables(parity: dict[str, Any]) -> list[Table]:
             for one in seen
         ],
         numeric=(1, 2, 3, 4, 5),
-        caption=f"gate: {gate['tokens']:.2%} of the tokens at each step, {gate['top1']:.2%} of the classes, "
-        f"{gate['snr_db']:.0f} dB in the median",
+        caption=f"gate: {tokens}{gate['top1']:.2%} of the classes, {gate['snr_db']:.0f} dB in the median",
     )
     rows = [
         (

@@ -19,7 +19,7 @@ GOOD = np.zeros((3, 4), dtype=np.float32)
 def session(runtime: str = "a runtime") -> Session:
     """Of three buckets; `check_answer` reads nothing else."""
     buckets = [SimpleNamespace(name=name) for name in ("b0", "b1", "full")]
-    manifest: Any = SimpleNamespace(plan=SimpleNamespace(buckets=buckets), target="onnx")
+    manifest: Any = SimpleNamespace(plan=SimpleNamespace(buckets=buckets), target="onnx", output="logits")
     runner: Any = SimpleNamespace(runtime=runtime)
     return Session(Path("bundle"), manifest, runner)
 

@@ -24,6 +24,7 @@ from tiny_models import make_config, random_model
 from morvit_deploy.bundle.manifest import open_manifest
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.bundle.views import prediction_table
+from morvit_deploy.calibration.merging.points import MergePoint
 from morvit_deploy.cli.bench_apple import project_report
 from morvit_deploy.cli.shared.pages import with_command
 from morvit_deploy.cli.shared.stored import _table
@@ -59,8 +60,10 @@ from morvit_deploy.measuring.profiling.views import profile_tables
 from morvit_deploy.measuring.regression import Change, Earlier, change_table
 from morvit_deploy.measuring.views import bench_report
 from morvit_deploy.model.checkpoint import save_checkpoint
+from morvit_deploy.model.merges.schedules import MergeSchedule
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.planning.front import calibration_report
+from morvit_deploy.planning.merges import MergeCalibrated
 from morvit_deploy.report import Report, Table
 from morvit_deploy.sources.conversion import read_model
 from morvit_deploy.sources.settings.given import Given
@@ -205,6 +208,7 @@ def others(tiny_checkpoint: Path, image_files: list[Path], tmp_path: Path) -> Ma
     yield inspection_report(inspect(tmp_path / "levels"))
     for found in (calibrated(), calibrated("topk"), calibrated("depth", labelled=True)):
         yield calibration_report(found, Path("plan.json"), Path("plan.pareto.png"))
+    yield merges_found().report()
     top = [{"label": f"label {i}", "probability": 0.5 - 0.1 * i} for i in range(5)]
     answer = {"image": "photos/a picture.png", "bucket": "full", "top": top, "logits": [0.125] * 10}
     yield objects_table(scenes_run(warnings=("other processes used 42 % of the processor",)))
@@ -275,6 +279,18 @@ def test_a_console_of_few_signs_shows_stand_ins(
 ) -> None:
     for table in all_tables[0]:
         assert "?" not in rendered(table, 80, encoding=encoding), table.title
+
+
+def merges_found() -> MergeCalibrated:
+    """What `calibrate` finds for a plain ViT of the size of DeiT-S, with labels."""
+    schedules = [
+        MergeSchedule(merges=(r,) * 11, proportional=weighted) for r, weighted in ((13, True), (23, False))
+    ]
+    points = tuple(
+        MergePoint(kind, one, 2_631_000_000 + number, 0.995, 0.0123, 0.798)
+        for number, (kind, one) in enumerate(zip(("searched", "decreasing"), schedules, strict=True))
+    )
+    return MergeCalibrated(schedules[0], points[0], points, 4_225_000_000, 0.799, 2_700_000_000.0, 1000)
 
 
 def named(file: Path, function: str) -> str:

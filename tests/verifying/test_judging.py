@@ -236,3 +236,11 @@ def test_findings_by_hand() -> None:
         {"flips": 0, "median_margin": None, "largest_margin": None},
         {"flips": 1, "median_margin": 0.5, "largest_margin": 0.5},
     ]
+
+
+def test_which_tokens_merge_is_not_judged_below_fp32() -> None:
+    """A merge made otherwise joins two tokens that are nearly as similar; classes and logits judge what it does."""
+    drifted = [replace(LOW, token_agreement=[0.5])]
+    assert not below(fidelity=drifted).passed
+    assert below(fidelity=drifted, judges_tokens=False).passed
+    assert not below(fidelity=[replace(drifted[0], median_snr_db=20.0)], judges_tokens=False).passed
