@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # of a drawing in a file of its own
 BAR = "█"
 WORDS = 24  # characters: a column of longer texts gets room on a phone, and the table scrolls
 
@@ -107,7 +108,8 @@ class Picture:
         kind = "class=chart " if self.chart else ""
         drawing = content.decode()
         opening = f'<svg {kind}role=img aria-label="{html.escape(self.title)}" '
-        return drawing[drawing.index("<svg ") :].replace("<svg ", opening, 1)
+        inline = drawing[drawing.index("<svg ") :].replace(NAMESPACE, "", 1)  # HTML knows what svg is
+        return inline.replace("<svg ", opening, 1)
 
 
 @dataclass

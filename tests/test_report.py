@@ -154,7 +154,7 @@ def test_bars_are_a_picture_of_a_page_and_of_no_terminal() -> None:
     widths = [float(one.get("width", 0)) for one in drawn.iter("{http://www.w3.org/2000/svg}rect")]
     assert widths[2] == pytest.approx(2 * widths[1]) and widths[2] <= widths[0]
     report = Report("R", [TABLE], "done", picture)
-    assert '<svg class=chart role=img aria-label="Time" xmlns=' in report.html(), "its text can be searched"
+    assert '<svg class=chart role=img aria-label="Time" viewBox=' in report.html(), "its text can be searched"
     text = StringIO()
     report.show(Console(file=text, width=80))
     assert "bars.svg" not in text.getvalue() + report.markdown()
