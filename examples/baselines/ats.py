@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _layers import MEAN, STD, Block, Published, picked
 
 IMAGE_SIZE = 224
-PUBLISHED = Published(22.05e6, 2.9e9, IMAGE_SIZE, "DeiT-S+ATS: table of ImageNet results of the paper")
+PUBLISHED = Published(
+    22.05e6, 2.9e9, IMAGE_SIZE, "DeiT-S+ATS, as quoted; the paper was not at hand to check it"
+)
 DIM, HEADS, LAYERS, CLASSES = 384, 6, 12, 1000
 FIRST = 3  # layers before the first that samples
 FACTOR = 0.852  # tokens that a sampling layer keeps

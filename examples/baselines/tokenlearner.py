@@ -23,7 +23,10 @@ from _layers import MEAN, STD, Block, Mlp, Published
 
 IMAGE_SIZE = 224
 PUBLISHED = Published(
-    86e6, 28.7e9, 384, "TokenLearner B/16: Table 1 of the paper; parameters: ViT-B of Table 1 of ViT"
+    86e6,
+    28.7e9,
+    384,
+    "TokenLearner B/16: two copies of the paper's table; parameters: those of ViT-B, as quoted",
 )
 DIM, HEADS, LAYERS, CLASSES = 768, 12, 12, 1000
 MIDDLE, TOKENS, BOTTLENECK = 6, 8, 64

@@ -65,15 +65,8 @@ class Reducing(StaticRouting):
                 state.held = torch.cat([state.held, added], dim=-1)
 
     def depths(self, state: TokenState) -> Tensor:
-        """Return the number of steps that each patch token went on after (…, N), in the original order."""
-        groups = [*state.gone, state.held]
-        present = [group for group in groups if group.shape[-1]]
-        if len(present) == 1:
-            return torch.full_like(present[0], len(state.gone), dtype=torch.int32)
-        steps = [step for step, group in enumerate(groups) for _ in range(group.shape[-1])]
-        numbers = torch.cat(present, dim=-1)
-        depths = self.selection.back_from(torch.tensor(steps, dtype=torch.int32), numbers)
-        return depths[..., : self.config.num_patches]
+        """Return the same for the patches alone, without the tokens that steps appended."""
+        return super().depths(state)[..., : self.config.num_patches]
 
     def _numbered(self, state: TokenState) -> int:
         """The number of the token that this step appends: those of the patches come first."""

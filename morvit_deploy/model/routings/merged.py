@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from morvit_deploy.model.routings.counting import GraphShape, attention_macs, cls_macs, mlp_macs
 from morvit_deploy.model.routings.record import RoutingRecord
-from morvit_deploy.model.routings.reducing import PREDICTED, num_reductions
+from morvit_deploy.model.routings.reducing import PLAIN_VIT, WHY_PLAIN, kept_after, num_reductions
 
 if TYPE_CHECKING:
     from morvit_deploy.model.config import Config
@@ -52,9 +52,7 @@ def _merging_macs(config: Config, graph: GraphShape, tokens: int, merged: int) -
 
 
 def _macs(config: Config, graph: GraphShape) -> int:
-    assert config.reduction is not None
-    tokens, total = config.num_tokens, 0
-    steps = dict(zip(config.reduction.layers, graph.capacity, strict=True))
+    tokens, total, steps = config.num_tokens, 0, kept_after(config, graph.capacity)
     for layer in range(config.num_layers):
         if layer == config.num_layers - 1 and graph.cls_only:
             return total + cls_macs(config, graph, tokens, tokens)
@@ -103,8 +101,8 @@ MERGED = RoutingRecord(
     reduction_flags=("proportional",),
     merges=True,
     schedule_limits=schedule_limits,
-    fixed=PREDICTED.fixed,
-    why_fixed=PREDICTED.why_fixed,
+    fixed=PLAIN_VIT,
+    why_fixed=WHY_PLAIN,
     why_one_bucket="as many tokens merge in every image; `calibrate` of the unmerged ViT finds how many",
     num_steps=num_reductions,
     num_routers=lambda config: 0,

@@ -43,7 +43,7 @@ def predictor_macs(config: Config, tokens: int) -> int:
 
 def _attentive_macs(config: Config, graph: GraphShape) -> int:
     """Between attention and MLP the tokens become fewer: CLS's weights are computed for the selection."""
-    tokens, total, steps = config.num_tokens, 0, _kept_after(config, graph.capacity)
+    tokens, total, steps = config.num_tokens, 0, kept_after(config, graph.capacity)
     for layer in range(config.num_layers):
         if layer == config.num_layers - 1 and graph.cls_only:
             return total + cls_macs(config, graph, tokens, tokens)
@@ -60,7 +60,7 @@ def _attentive_macs(config: Config, graph: GraphShape) -> int:
 
 def _predicted_macs(config: Config, graph: GraphShape) -> int:
     """Before a layer the predictor runs on all patch tokens, and the layer on those that go on."""
-    tokens, total, steps = config.num_tokens, 0, _kept_after(config, graph.capacity)
+    tokens, total, steps = config.num_tokens, 0, kept_after(config, graph.capacity)
     for layer in range(config.num_layers):
         kept = steps.get(layer, tokens - 1)
         if kept < tokens - 1:
@@ -75,7 +75,7 @@ def _predicted_macs(config: Config, graph: GraphShape) -> int:
 def _masked_attentive_macs(config: Config) -> int:
     """Every layer runs all tokens, and those that steps append."""
     tokens, total, held = config.num_tokens, 0, config.num_patches
-    steps = _kept_after(config, config.capacity or ())
+    steps = kept_after(config, config.capacity or ())
     for layer in range(config.num_layers):
         total += attention_macs(config, tokens, tokens, tokens)
         kept = steps.get(layer, held)
@@ -94,7 +94,7 @@ def _masked_predicted_macs(config: Config) -> int:
     return total
 
 
-def _kept_after(config: Config, capacity: tuple[int, ...]) -> dict[int, int]:
+def kept_after(config: Config, capacity: tuple[int, ...]) -> dict[int, int]:
     """Return how many patch tokens go on at each layer where some may leave."""
     assert config.reduction is not None
     return dict(zip(config.reduction.layers, capacity, strict=True))
@@ -122,11 +122,11 @@ def _describe(config: Config, who: str, when: str) -> str:
     return f"{who}: {kept} of {config.num_patches} patch tokens go on {when} layers {layers} (from 0){fused}"
 
 
-_PLAIN = {
-    **{"sharing": "none", "router": None, "gate": "hard", "attention_scope": "active", "thresholds": None},
-    **{"cls_token": True, "pooling": "cls"},
-}
-_WHY_FIXED = ", which shortens a plain ViT"
+PLAIN_VIT = {
+    "sharing": "none", "router": None, "gate": "hard", "attention_scope": "active", "thresholds": None,
+    "cls_token": True, "pooling": "cls",
+}  # fmt: skip  # fields of a plain ViT that can be shortened
+WHY_PLAIN = ", which shortens a plain ViT"
 _WHY_ONE = "the number of tokens that leave is part of the trained model and the same for every image"
 
 ATTENTIVE = RoutingRecord(
@@ -141,8 +141,8 @@ ATTENTIVE = RoutingRecord(
     reduces=True,
     reduction_flags=("fuse",),
     weighs=True,
-    fixed=_PLAIN,
-    why_fixed=_WHY_FIXED,
+    fixed=PLAIN_VIT,
+    why_fixed=WHY_PLAIN,
     why_one_bucket=_WHY_ONE,
     num_steps=num_reductions,
     num_routers=lambda config: 0,
@@ -160,8 +160,8 @@ PREDICTED = RoutingRecord(
     reduces=True,
     predicts=True,
     last_layer_reduces=True,
-    fixed=_PLAIN,
-    why_fixed=_WHY_FIXED,
+    fixed=PLAIN_VIT,
+    why_fixed=WHY_PLAIN,
     why_one_bucket=_WHY_ONE,
     num_steps=num_reductions,
     num_routers=num_reductions,
