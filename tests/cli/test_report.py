@@ -113,6 +113,8 @@ def test_text_of_a_file_is_escaped(result: Path) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         '<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
         '<svg xmlns="http://www.w3.org/2000/svg"><rect style="background:url(http://x)"/></svg>',
+        '<svg xmlns="http://www.w3.org/2000/svg"><rect fill="url(http://x)"/></svg>',
+        '<svg xmlns="http://www.w3.org/2000/svg"><rect stroke="u\\72l(http://x)"/></svg>',
         '<svg xmlns="http://www.w3.org/2000/svg"><foreignObject/></svg>',
         '<svg><image href="http://example.org/x.png"/></svg>',
         '<!DOCTYPE svg [<!ENTITY a "b">]><svg xmlns="http://www.w3.org/2000/svg"><text>&a;</text></svg>',

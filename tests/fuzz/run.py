@@ -29,6 +29,7 @@ import of_image
 import of_labels
 import of_plan
 import of_reference
+import of_result
 import of_safetensors
 import of_statistics
 import torch
@@ -39,7 +40,7 @@ from seeds import make_seeds
 
 MODULES = (
     of_config, of_safetensors, of_foreign, of_plan, of_bundle, of_fitted_bundle, of_statistics, of_reference,
-    of_image, of_labels, of_command_line,
+    of_image, of_labels, of_result, of_command_line,
 )  # fmt: skip  # a table
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in MODULES}
 WHOLE = sum(kind.part for kind in KINDS.values())

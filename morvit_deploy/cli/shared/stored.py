@@ -98,11 +98,16 @@ def _drawing(text: str) -> str:
         raise ValueError("a drawing has declarations")
     root = ElementTree.fromstring(text)
     for element in root.iter():
-        further = {name for name in element.attrib if name not in _ATTRIBUTES}
+        further = {name for name, value in element.items() if name not in _ATTRIBUTES or _calls(name, value)}
         if element.tag not in _SHAPES or further:
             raise ValueError(f"a drawing has {element.tag} {sorted(further)}, expected shapes and text")
     ElementTree.register_namespace("", _SVG)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _calls(name: str, value: str) -> bool:
+    """Whether a value could name an address, as `url(…)` does; an escape could hide one."""
+    return "\\" in value or ("(" in value and name != "transform")
 
 
 def _text(found: object) -> str:
