@@ -120,7 +120,7 @@ def test_text_of_a_file_is_escaped(result: Path) -> None:
         '<!DOCTYPE svg [<!ENTITY a "b">]><svg xmlns="http://www.w3.org/2000/svg"><text>&a;</text></svg>',
         "<svg",
     ],
-    ids=["script", "event", "style", "foreign", "image", "entity", "cut off"],
+    ids=["script", "event", "style", "paint", "hidden paint", "foreign", "image", "entity", "cut off"],
 )
 def test_a_drawing_that_is_more_than_shapes(result: Path, drawing: str) -> None:
     edited(result, lambda found: found[KEY]["picture"].update(svg=drawing))
