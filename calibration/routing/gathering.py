@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from morvit_deploy.bundle.images import Entry, ImageFolder, open_images
 from morvit_deploy.bundle.pixels import Pixels
 from morvit_deploy.calibration.routing.histograms import Histogram
-from morvit_deploy.calibration.routing.scout import Scout, Scouted
+from morvit_deploy.calibration.routing.scout import Scout, Scouted, Stopped
 from morvit_deploy.calibration.routing.sequence import kinds_of, rounds_of, scaled
+from morvit_deploy.calibration.routing.states import States, Stops, nearest
 from morvit_deploy.calibration.routing.statistics import (
     DIGESTS,
     WHOLE,
@@ -88,6 +88,7 @@ class Task:
 class Unit:
     """A batch of images and its statistics."""
 
+    number: int  # of the unit in its shard, from 0
     names: int  # number of images, readable or not
     pixels: Pixels  # (images, height, width, 3)
     labels: NDArray[np.int64]  # (images,)
@@ -98,8 +99,14 @@ class Unit:
     tallies: dict[str, Any] = field(default_factory=dict)
 
 
-def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -> Statistics:
-    """Run a task; ImageError if more than `max_bad` images cannot be read."""
+def gather(
+    task: Task, progress: Callable[[float], None] = lambda share: None, states: States | None = None
+) -> Statistics:
+    """Run a task; ImageError if more than `max_bad` images cannot be read.
+
+    The rounds of one shard that share `states` go on where the previous one stopped.
+    """
+    states = States(0) if states is None else states
     scout, folder = _scout(task.source.checkpoint, task.run.checkpoint), task.source.folder()
     if listing_digest(folder) != task.run.images:
         raise ImageError(
@@ -112,8 +119,8 @@ def gather(task: Task, progress: Callable[[float], None] = lambda share: None) -
     histograms = {thresholds: Histogram() for thresholds in task.thresholds}  # equal thresholds share one
     counts: NDArray[Any] | None = None
     with _one_thread_each(scout.config) as workers:
-        read = (_read(folder, entries) for entries in units)
-        for unit in in_order(lambda unit: _look(scout, task, unit), read, workers):
+        read = (_read(folder, number, entries) for number, entries in enumerate(units))
+        for unit in in_order(lambda unit: _look(scout, task, unit, states), read, workers):
             statistics.digest = (statistics.digest + unit.digest) % DIGESTS
             statistics.bad += unit.bad
             statistics.check_bad(task.source.max_bad)
@@ -170,7 +177,7 @@ def _is_last(config: Config, task: Task) -> bool:
     return task.round + 1 == rounds_of(config, task.run.mode)
 
 
-def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
+def _read(folder: ImageFolder, number: int, entries: tuple[Entry, ...]) -> Unit:
     """Read a unit; images that cannot be read are recorded as bad."""
     shape = (*folder.config.image_shape, folder.config.in_channels)
     pixels, labels, digest, bad = [], [], 0, []
@@ -186,43 +193,51 @@ def _read(folder: ImageFolder, entries: tuple[Entry, ...]) -> Unit:
         own = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=8)
         digest += int.from_bytes(own.digest(), "big")
     stacked = np.stack(pixels) if pixels else np.empty((0, *shape), dtype=np.uint8)
-    return Unit(len(entries), stacked, np.array(labels, dtype=np.int64), digest, bad)
+    return Unit(number, len(entries), stacked, np.array(labels, dtype=np.int64), digest, bad)
 
 
 @torch.no_grad()
-def _look(scout: Scout, task: Task, unit: Unit) -> Unit:
+def _look(scout: Scout, task: Task, unit: Unit, states: States) -> Unit:
     """Compute the statistics of the task's round."""
     if not len(unit.labels):
         return unit
+    if task.run.mode == "depth":
+        trained = scout.by_depth(unit.pixels)
+        unit.counts, unit.tallies = _results(scout, task, unit.labels, trained, {"depth": [trained]})
+        return unit
+    stops = states.take(unit.number) or {(): scout.start(unit.pixels)}
     if _is_last(scout.config, task):
-        unit.counts, unit.tallies = _results(scout, task, unit.pixels, unit.labels)
+        trained = _as_trained(scout, stops[()])
+        found = _compared(scout, task, stops, trained)
+        unit.counts, unit.tallies = _results(scout, task, unit.labels, trained, found)
     else:
-        h = scout.start(unit.pixels)
-        unit.logits = {thresholds: scout.router_logits(h, thresholds) for thresholds in set(task.thresholds)}
+        after = {one: scout.onward(nearest(stops, one), one) for one in {*task.thresholds}}
+        unit.logits = {thresholds: scout.router_logits(stopped) for thresholds, stopped in after.items()}
+        states.keep(unit.number, {(): stops[()], **after})
     return unit
 
 
+def _compared(scout: Scout, task: Task, stops: Stops, trained: Scouted) -> dict[str, list[Scouted]]:
+    """Return the results of each kind of routing at each scale."""
+    config, found = scout.config, {}
+    kinds = kinds_of(config, task.run.mode)
+    if "topk" in kinds:
+        schedules = [scaled(config, scale) for scale in task.run.scales]
+        others = {one: scout.by_top_k(stops[()], one) for one in {*schedules} if one != config.schedule}
+        found["topk"] = [others.get(schedule, trained) for schedule in schedules]
+    if "threshold" in kinds:
+        found["threshold"] = [
+            trained if one == config.thresholds else scout.by_thresholds(nearest(stops, one), one)
+            for one in task.thresholds
+        ]
+    return found
+
+
 def _results(
-    scout: Scout, task: Task, pixels: Pixels, labels: NDArray[np.int64]
+    scout: Scout, task: Task, labels: NDArray[np.int64], trained: Scouted, found: dict[str, list[Scouted]]
 ) -> tuple[NDArray[Any] | None, dict[str, Any]]:
     """Return counts (images, scales, steps), None in mode `topk`, and tallies as in `Statistics`."""
     config, run = scout.config, task.run
-    found: dict[str, list[Scouted]]
-    if run.mode == "depth":
-        trained = scout.by_depth(pixels)
-        found = {"depth": [trained]}
-    else:
-        h, kinds, found = scout.start(pixels), kinds_of(config, run.mode), {}
-        trained = _as_trained(scout, h)
-        if "topk" in kinds:
-            schedules = [scaled(config, scale) for scale in run.scales]
-            others = {one: scout.by_top_k(h, one) for one in {*schedules} if one != config.schedule}
-            found["topk"] = [others.get(schedule, trained) for schedule in schedules]
-        if "threshold" in kinds:
-            found["threshold"] = [
-                trained if thresholds == config.thresholds else scout.by_thresholds(h, thresholds)
-                for thresholds in task.thresholds
-            ]
     if by_sign(config.num_classes, config.head_activation):
         labels = np.full_like(labels, NO_LABEL)  # an image may have several classes, or none
     tallies: dict[str, Any] = {"labelled": (labels != NO_LABEL).sum()}
@@ -240,13 +255,13 @@ def _results(
     return np.stack([one.counts for one in found[run.mode]], axis=1), tallies
 
 
-def _as_trained(scout: Scout, h: Tensor) -> Scouted:
-    """Run states (batch, N+1, dim) as the checkpoint was trained: by its thresholds, or by its schedule."""
+def _as_trained(scout: Scout, start: Stopped) -> Scouted:
+    """Run a batch as the checkpoint was trained: by its thresholds, or by its schedule."""
     config = scout.config
     if config.thresholds is not None:
-        return scout.by_thresholds(h, config.thresholds)
+        return scout.by_thresholds(start, config.thresholds)
     assert config.schedule is not None
-    return scout.by_top_k(h, config.schedule)
+    return scout.by_top_k(start, config.schedule)
 
 
 def _decisions_alike(trained: Scouted, planned: Scouted, steps: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,21 @@ class Scouted:
     decisions: NDArray[np.int64]  # (batch, …) what the head decides, as `decided` returns it
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A batch that stopped between two steps, from where it goes on with any further thresholds."""
+
+    state: TokenState
+    steps: int = 0  # that it has run
+    went: tuple[Tensor, ...] = ()  # (batch,) patch tokens that continued at each threshold
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that it holds in memory."""
+        state = self.state
+        single = [one for one in (state.h, state.held, state.runs, state.ran) if one is not None]
+        return [*single, *state.left, *state.gone, *state.gone_ran, *self.went]
+
+
 class Scout:
     """A model without fixed capacities. It is thread-safe."""
 
@@ -48,33 +63,39 @@ class Scout:
         options = Options(with_depth=True, style=STYLES["rows"])
         self.graph = StaticMoRViT(model, Bucket(name=FULL, capacity=everyone, macs=1), options)
 
-    def start(self, pixels: Pixels) -> Tensor:
-        """Return the states before step 1 (batch, N+1, dim) of pixels uint8 (batch, height, width, 3)."""
+    def start(self, pixels: Pixels) -> Stopped:
+        """Return pixels uint8 (batch, height, width, 3) before step 1."""
         h: Tensor = self.graph.stem(torch.from_numpy(pixels))
         if self.config.sharing == "middle_cycle":
             h = self.graph.block("first")(h)
-        return h
+        return Stopped(ExpertChoice(self.graph).state(h))
 
-    def router_logits(self, h: Tensor, thresholds: Sequence[float | None]) -> NDArray[np.float32]:
-        """Return the router logits (n,) of all candidates at the step after the given thresholds."""
-        state = self._under(thresholds).after(h, len(thresholds))
-        z = self.graph.router(len(thresholds))(state.h)[..., 1:, 0]
+    def onward(self, stopped: Stopped, thresholds: Sequence[float | None]) -> Stopped:
+        """Run the steps up to the last given threshold (None: all tokens continue); `stopped` is unchanged."""
+        return self._under(thresholds).onward(stopped, len(thresholds))
+
+    def router_logits(self, stopped: Stopped) -> NDArray[np.float32]:
+        """Return the router logits (n,) of all candidates at the next step."""
+        state = stopped.state
+        z = self.graph.router(stopped.steps)(state.h)[..., 1:, 0]
         logits: NDArray[np.float32] = (z if state.runs is None else z[state.runs]).numpy()
         return logits.ravel()
 
-    def by_thresholds(self, h: Tensor, thresholds: Sequence[float | None]) -> Scouted:
-        """Run every step with its threshold (None: all tokens continue)."""
+    def by_thresholds(self, stopped: Stopped, thresholds: Sequence[float | None]) -> Scouted:
+        """Run every remaining step with its threshold (None: all tokens continue)."""
         steps = self._under(thresholds)
-        state = steps.after(h, len(thresholds))
-        return self._finished(steps, state, torch.stack(steps.counts_under(len(h), thresholds), dim=1))
+        ended = steps.onward(stopped, len(thresholds))
+        counts = counts_under(ended, thresholds, self.config.num_patches)
+        return self._finished(steps, ended.state, torch.stack(counts, dim=1))
 
-    def by_top_k(self, h: Tensor, capacity: tuple[int, ...]) -> Scouted:
+    def by_top_k(self, start: Stopped, capacity: tuple[int, ...]) -> Scouted:
         """Run every step with a fixed number of tokens, the paper's percentile."""
         graph = copy.copy(self.graph)
         graph.thresholds = None
         graph.capacity, graph.routed = capacity, routed_steps(self.config, capacity)
         steps = _WideSteps(graph)
-        return self._finished(steps, steps.after(h, len(capacity)), torch.tensor(capacity).expand(len(h), -1))
+        ended = steps.onward(start, len(capacity)).state
+        return self._finished(steps, ended, torch.tensor(capacity).expand(len(ended.h), -1))
 
     def by_depth(self, pixels: Pixels) -> Scouted:
         """Run a model whose depths are chosen up front."""
@@ -109,25 +130,32 @@ class _WideSteps(ExpertChoice):
         super().__init__(graph)
         self.went: list[Tensor] = []  # (batch,) tokens that continue at each threshold
 
-    def after(self, h: Tensor, steps: int) -> TokenState:
-        """Return the tokens after the first `steps`."""
-        state = self.state(h)
-        if self.thresholds is not None:
+    def onward(self, stopped: Stopped, steps: int) -> Stopped:
+        """Run further steps, until `steps` of them are done."""
+        state, self.went = _copied(stopped.state), [*stopped.went]
+        if self.thresholds is not None and state.ran is None:
             state.ran = torch.zeros(state.held.shape, dtype=torch.uint8)
-        for step in range(steps):
+        for step in range(stopped.steps, steps):
             self.step(step, state, None, {})
-        return state
+        return Stopped(state, steps, tuple(self.went))
 
     def width(self, step: int, going: Tensor) -> int:
         self.went.append(going.sum(dim=-1))
         return max(1, int(self.went[-1].max()))  # a graph holds at least one
 
-    def counts_under(self, batch: int, thresholds: Sequence[float | None]) -> list[Tensor]:
-        """Return the number of tokens that run each step (batch,); it is unchanged at a step without threshold."""
-        went = iter(self.went)
-        counts, now = [], torch.full((batch,), self.config.num_patches)
-        for threshold in thresholds:
-            if threshold is not None:
-                now = next(went)
-            counts.append(now)
-        return counts
+
+def counts_under(ended: Stopped, thresholds: Sequence[float | None], patches: int) -> list[Tensor]:
+    """Return the number of tokens that ran each step (batch,); it is unchanged at a step without threshold."""
+    went = iter(ended.went)
+    counts, now = [], torch.full((len(ended.state.h),), patches)
+    for threshold in thresholds:
+        if threshold is not None:
+            now = next(went)
+        counts.append(now)
+    return counts
+
+
+def _copied(state: TokenState) -> TokenState:
+    """A state that goes on without changing the given one; a step replaces tensors and extends lists."""
+    lists = {name: [*getattr(state, name)] for name in ("left", "gone", "gone_ran")}
+    return replace(state, **lists, keyed={**state.keyed})

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from morvit_deploy.calibration.routing.cluster import Cluster
 from morvit_deploy.calibration.routing.gathering import Source, Task, gather
 from morvit_deploy.calibration.routing.sequence import OWN, Rounds, routed, scales_of
 from morvit_deploy.calibration.routing.shards import StatisticsFolder
+from morvit_deploy.calibration.routing.states import States
 from morvit_deploy.calibration.routing.statistics import WHOLE, Shard, Statistics, shard_names
 from morvit_deploy.errors import PlanError, listed
 from morvit_deploy.keywords import checks_keywords
@@ -35,6 +37,7 @@ POLL_S = 1.0
 
 Tell = Callable[[str], None]
 Progress = Callable[[float], None]
+Gather = Callable[[Task, Progress], Statistics]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def calibrate(
     source = Source(Path(checkpoint).absolute(), Path(images).absolute(), limit, seed, upscale, max_bad, exif)
     config, rounds = _begin(source, wish)
     with ExitStack() as stack:
-        count = gather
+        count: Gather = partial(gather, states=States())
         if ray is not None:
             tell("starting Ray")
             count = stack.enter_context(Cluster(ray, shards)).gather
@@ -141,13 +144,14 @@ def calibrate_shard(
     config, rounds = _begin(source, Wish(mode))
     store = StatisticsFolder(Path(folder), config, rounds.run.checkpoint)
     store.make()
+    states = States()
     while not rounds.complete:
         task = _next(source, rounds, shard)
         whole = store.joined(task.round)
         if whole is None:
             if not store.has(task.round, shard, rounds.run):
                 tell(f"round {task.round + 1} of {rounds.needed}, shard {shard}")
-                gather(task, progress).save(store.path(task.round, shard))
+                gather(task, progress, states).save(store.path(task.round, shard))
             if task.round + 1 == rounds.needed:
                 break  # --merge reads the last round
             whole = _awaited(store, task.round, wait_s, tell)

@@ -48,7 +48,7 @@ def test_thresholds(changes: dict[str, Any], taus: tuple[float | None, ...]) -> 
     alike(scout.by_thresholds(h, taus), wanted)
     for step in range(len(taus)):
         facing = torch.cat([trace.decisions[step].router_logits for trace in wanted.traces])
-        found = scout.router_logits(h, taus[:step])
+        found = scout.router_logits(scout.onward(h, taus[:step]))
         np.testing.assert_allclose(np.sort(found), facing.sort().values, rtol=0, atol=EXACT)
 
 
@@ -79,16 +79,19 @@ def test_an_image_does_not_depend_on_its_company(scope: str) -> None:
     alone = [scout.by_thresholds(h, taus) for h in starts]
     assert together.counts.tolist() == [one.counts[0].tolist() for one in alone]
     assert together.predictions.tolist() == [one.predictions[0] for one in alone]
-    logits = np.concatenate([scout.router_logits(h, taus[:2]) for h in starts])
+    logits = np.concatenate([scout.router_logits(scout.onward(h, taus[:2])) for h in starts])
     np.testing.assert_allclose(
-        np.sort(scout.router_logits(scout.start(pixels), taus[:2])), np.sort(logits), rtol=0, atol=EXACT
+        np.sort(scout.router_logits(scout.onward(scout.start(pixels), taus[:2]))),
+        np.sort(logits),
+        rtol=0,
+        atol=EXACT,
     )
 
 
 def test_when_nobody_is_left_there_are_no_logits() -> None:
     _, scout, pixels = scouted({})
     h = scout.start(pixels)
-    assert scout.router_logits(h, (1e30,)).size == 0
+    assert scout.router_logits(scout.onward(h, (1e30,))).size == 0
     assert not scout.by_thresholds(h, (1e30, 0.0, None)).counts.any()
 
 
@@ -107,3 +110,25 @@ def test_what_was_asked_before_changes_nothing() -> None:
 def test_counts_are_small() -> None:
     _, scout, pixels = scouted({})
     assert scout.by_thresholds(scout.start(pixels), (0.1, 0.0, 0.2)).counts.dtype == np.uint8
+
+
+@routings
+@pytest.mark.parametrize("taus", TAUS, ids=str)
+def test_going_on_from_a_stop_changes_no_bit(changes: dict[str, Any], taus: tuple[float | None, ...]) -> None:
+    model, scout, pixels = scouted(changes)
+    taus = taus[: model.config.num_steps]
+    start = scout.start(pixels)
+    whole = scout.by_thresholds(start, taus)
+    stopped = start
+    for step in range(len(taus)):
+        at_once = scout.router_logits(scout.onward(start, taus[:step]))
+        stopped = scout.onward(stopped, taus[:step])
+        np.testing.assert_array_equal(scout.router_logits(stopped), at_once)
+        other = (*taus[:step], *[0.05] * (len(taus) - step))
+        assert_same(scout.by_thresholds(stopped, other), scout.by_thresholds(start, other))
+        assert_same(scout.by_thresholds(stopped, taus), whole)  # the other thresholds changed no state
+
+
+def assert_same(one: Scouted, other: Scouted) -> None:
+    for name, value in vars(one).items():
+        np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
