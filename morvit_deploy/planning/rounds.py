@@ -74,7 +74,7 @@ def calibrate(
     tell: Tell = lambda stage: None,
     progress: Progress = lambda share: None,
 ) -> Calibrated:
-    """Fit thresholds and buckets to a folder of images, in constant memory; returns the plan and its Pareto front.
+    """Fit thresholds and buckets to a folder of images, in bounded memory; returns the plan and its Pareto front.
 
     The plan is the cheapest that keeps the trained model's accuracy on the images: top-1 not below its 95 % interval
     or, without labels, agreement not below the interval of 99 %. `min_agreement` replaces this floor. `mode`
