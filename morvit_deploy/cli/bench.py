@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
+from morvit_deploy.cli.fleet.options import FleetOptions
 from morvit_deploy.cli.shared.bench import (
     Apple,
     BenchWords,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     "morvit-deploy bench build/my-model-onnx --baseline before.json --max-slower 5%",
     "morvit-deploy bench build/my-model-trt --device jetson --host user@jetson -o bench.json",
     "morvit-deploy bench build/my-model-onnx --device browser --listen",
+    "morvit-deploy bench build/my-model-onnx --against build/baseline --device-file devices.toml --report fleet.html",
 )
 def bench(
     bundle: Bundle = None,
@@ -62,6 +64,7 @@ def bench(
     ssh: Ssh,
     apple: Apple,
     browsing: Browsing,
+    fleet: FleetOptions,
     output: Written,
     foreign: AlsoForeign,
 ) -> None:
@@ -73,11 +76,22 @@ def bench(
     On jetson the engines are built on it first, and power mode, clocks, temperature and energy are reported. On mac
     and iphone every function of a Core ML bundle is measured under every choice of compute units. On browser a page
     runs the bundle with onnxruntime-web: open the printed URL on this machine, or with --listen on any phone.
+
+    With --device-file the same bundles are measured on several devices, and joined in one report. Ctrl-C ends it and
+    keeps the devices that were measured.
     """
     words = BenchWords(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple,
         browsing=browsing, output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
+    fleet.check(words, ssh)
+    if fleet.device_file is not None:
+        words.check_verdict()
+        words.check_regression()
+        from morvit_deploy.cli.fleet.run import run_fleet
+
+        run_fleet(words, fleet)
+        return
     words.check_out()
     words.check_verdict()
     words.check_regression()
