@@ -12,6 +12,7 @@ from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.files import check_files, no_file, of_format, write_text
 from morvit_deploy.measuring.fleet.fleet import FleetInterrupt, measure_fleet
 from morvit_deploy.measuring.fleet.result import FleetResult
+from morvit_deploy.report import numbered
 
 IS_RESULT = of_format("morvit-fleet/")
 
@@ -35,6 +36,8 @@ def run_fleet(words: BenchWords, options: FleetOptions) -> None:
         interrupt, result = stopped, stopped.partial
     _keep(words, result)
     if interrupt is not None:
+        whole = sum(one.complete for one in result.outcomes)
+        note(f"{whole} of {numbered(len(result.outcomes), 'device')} had been measured before the interrupt")
         raise interrupt
     result.check()
 

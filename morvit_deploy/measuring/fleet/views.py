@@ -1,15 +1,15 @@
-"""The report of a fleet: which bundle is fastest on which device, the joined table, each device's conditions."""
+"""The report of a fleet: which bundle is fastest on which device, the joined tables, each device's conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from morvit_deploy.measuring.core.results import BenchResult
+from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.fleet.picture import grouped_bars
 from morvit_deploy.measuring.fleet.result import MEASURED, FleetResult, Row, comparable, label, ratio_between
 from morvit_deploy.measuring.fleet.running import Outcome
-from morvit_deploy.measuring.views import conditions_table, start_table
+from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.report import Report, Table, three_digits
 from morvit_deploy.timing.result import Measured
 
@@ -25,6 +25,7 @@ def fleet_report(result: FleetResult) -> Report:
     tables = [
         fleet_table(result),
         *([Table("Warnings", ("device", "warning"), warnings)] if warnings else []),
+        *([started] if (started := _start_table(measured)) else []),
         *(table for one in measured for table in _of_device(one)),
     ]
     return Report("Fleet", tables, sentence(result), grouped_bars("Median time of an image", groups, first))
@@ -45,10 +46,10 @@ def sentence(result: FleetResult) -> str:
     """Which bundle is fastest on which device, and which devices dropped out."""
     measured = [one for one in result.outcomes if comparable(one)]
     said = [_several(result, measured) if len(result.bundles) > 1 else _single(measured)] if measured else []
-    dropped = [one.device.name for one in result.dropped]
     if not measured:
         said.append("No device was measured.")
-    elif dropped:
+    if result.dropped:  # the first clause of a reason: the rest says what to do
+        dropped = [f"{one.device.name} ({one.reason.partition(';')[0]})" for one in result.dropped]
         said.append(f"{_and(dropped)} dropped out.")
     return " ".join([*said, *(["Ctrl-C ended it early."] if result.interrupted else [])])
 
@@ -84,16 +85,31 @@ def _lead(outcome: Outcome, fastest: Measured) -> str:
     return f"{place}, {ratio_between(fastest, second).median:.2f}× as fast as {label(second)})"
 
 
+def _start_table(measured: Sequence[Outcome]) -> Table | None:
+    """Medians over the new processes of a device, or over the new workers of a page."""
+    kinds = ("cold_start_ms", "load_ms", "first_run_ms")
+    rows = [
+        (one.device.name, label(lane), *(three_digits(lane.start_ms(kind)) for kind in kinds))
+        for one in measured
+        for lane in comparable(one)
+        if isinstance(lane, MeasuredBundle) and lane.starts
+    ]
+    columns = ("device", "bundle", "cold start ms", "load ms", "first run ms")
+    caption = (
+        "medians; a cold start includes interpreter and imports, in a browser the compilation of WebAssembly"
+    )
+    return Table("Start", columns, rows, numeric=(2, 3, 4), caption=caption) if rows else None
+
+
 def _of_device(outcome: Outcome) -> list[Table]:
     """Start and conditions of a device; on a GPU, all its parts."""
     result, name = outcome.result, outcome.device.name
     if not isinstance(result, BenchResult):
         parts = result.report().parts if result else []
         return [_titled(name, table) for table in parts if isinstance(table, Table)]
-    started = [start_table(result)] if all(one.starts for one in result.measured) else []
     known = "machine" in result.conditions and "threads" in result.conditions
     conditions = [conditions_table(result.device, result.conditions, result.measured)] if known else []
-    return [_titled(name, table) for table in (*started, *conditions)]
+    return [_titled(name, table) for table in conditions]
 
 
 def _titled(device: str, table: Table) -> Table:
