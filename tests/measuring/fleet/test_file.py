@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from morvit_deploy.cli.fleet.devices import keys_of, read_devices
 from morvit_deploy.cli.shared.bench import Browsing, Timing
@@ -137,3 +139,22 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_an_option_for_all_that_a_device_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"device 'a': --threads: a device of kind cuda does not have this"):
         read(tmp_path, device(kind="cuda"), Timing(threads=2))
+
+
+def test_the_file_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "bench-a-fleet.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    found = read(tmp_path, block)
+    assert [(one.name, one.kind) for one in found.values()] == [
+        ("desk", "cpu"), ("pi", "ssh"), ("orin", "jetson"), ("chromium", "browser"), ("phone", "browser"),
+    ]  # fmt: skip  # a list of names
+    rows = re.findall(r"^\| (.+?) \| (`.+?) \|$", page, re.MULTILINE)
+    for kind in kinds():
+        named = {
+            key
+            for first, second in rows
+            if f"`{kind}`" in first.split(" but ")[0]
+            or (first.startswith("every") and f"`{kind}`" not in first)
+            for key in re.findall(r"`([^`]+)`", second)
+        }
+        assert named == {*keys_of(kind)}, kind
