@@ -212,7 +212,7 @@ def test_ctrl_c_for_real_ends_boards_that_are_measured_at_once(
         (("--ssh-option", "Port=1"), "--ssh-option: for one device"),
         (("--listen", "--port", "8000"), "--listen, --port: for one device"),
         (("--tf32",), "--tf32: for one device"),
-        (("--phone", "mine"), "--phone: for one device"),
+        (("--phone", "mine"), "--phone: for one device; run `bench` on it alone"),
         (("--emit-project", "x"), "--emit-project: for one device"),
         (("--profile",), "--profile: for one device; run `bench` on it alone"),
         (("--verdict", "--checkpoint", "x"), "--verdict: for one device"),

@@ -47,14 +47,13 @@ class FleetOptions(Group):
             "--device": words.device != "cpu",
             "--tf32": words.measured.tf32,
             **{
-                _dashed(name): value
-                for group in (ssh, words.browsing, words.apple)
-                for name, value in vars(group).items()
+                _dashed(name): value for group in (ssh, words.browsing) for name, value in vars(group).items()
             },
         }
         if said := given(one):
             raise ConfigError(f"{said}: for one device; write it into its table of {self.device_file}")
         other = {
+            **{_dashed(name): value for name, value in vars(words.apple).items()},
             "--verdict": words.verdict.verdict,
             "--profile": words.measured.profile,
             "--baseline": words.output.baseline,

@@ -57,12 +57,13 @@ def _parsed(path: Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path}: got more than {MAX_BYTES:,} bytes, expected a device file")
     try:
-        return tomllib.loads(content.decode())
+        found: dict[str, Any] = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # of TOML and of UTF-8
         what = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(
-            f"{path} is no TOML ({what}); write `[[{TABLE}]]` tables, as in the example"
+            f"{path} is no TOML ({what}); write a table `[[{TABLE}]]` for each device"
         ) from None
+    return found
 
 
 def _entry(table: Mapping[str, Any], where: str, path: Path, keys: Keys) -> Entry:

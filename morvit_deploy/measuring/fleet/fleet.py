@@ -120,7 +120,8 @@ def measure_fleet(
         if device.kind == "cuda":
             how["batch"] = batch or 1
         kind: Any = device.kind
-        return bench(folders, device=kind, tell=say, progress=share, **how)
+        measured: BenchResult | CudaResult = bench(folders, device=kind, tell=say, progress=share, **how)
+        return measured
 
     fleet = Fleet(devices, measure, tell, progress)
     whole = fleet.run(at_once=at_once)

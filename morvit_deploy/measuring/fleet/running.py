@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 
-Tell, Share = (
-    Callable[[str, str], None],
-    Callable[[str, float], None],
-)  # of a device's name, and its stage or share
+Tell = Callable[[str, str], None]  # of a device's name, and its stage
+Share = Callable[[str, float], None]  # the same, and the share that is done
 Measure = Callable[[FleetDevice, Callable[[str], None], Callable[[float], None]], "BenchResult | CudaResult"]
 
 

@@ -10,7 +10,7 @@ from morvit_deploy.measuring.fleet.picture import grouped_bars
 from morvit_deploy.measuring.fleet.result import MEASURED, FleetResult, Row, comparable, label, ratio_between
 from morvit_deploy.measuring.fleet.running import Outcome
 from morvit_deploy.measuring.views import conditions_table
-from morvit_deploy.report import Report, Table, three_digits
+from morvit_deploy.report import Picture, Report, Table, three_digits
 from morvit_deploy.timing.result import Measured
 
 COLUMNS = ("device", "bundle", "p50 ms", "p90 ms", "speed", "images/s", "state")
@@ -22,7 +22,7 @@ def fleet_report(result: FleetResult) -> Report:
     groups = [(one.device.name, [(label(lane), _ms(lane)) for lane in comparable(one)]) for one in measured]
     first = groups[0][1][0][0] if groups else ""
     warnings = [tuple(text.split(": ", 1)) for text in result.warnings]
-    tables = [
+    tables: list[Table | Picture] = [
         fleet_table(result),
         *([Table("Warnings", ("device", "warning"), warnings)] if warnings else []),
         *([started] if (started := _start_table(measured)) else []),
