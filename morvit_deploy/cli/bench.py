@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
-from morvit_deploy.cli.fleet.options import FleetOptions
 from morvit_deploy.cli.shared.bench import (
     Apple,
     BenchWords,
@@ -64,7 +63,6 @@ def bench(
     ssh: Ssh,
     apple: Apple,
     browsing: Browsing,
-    fleet: FleetOptions,
     output: Written,
     foreign: AlsoForeign,
 ) -> None:
@@ -84,17 +82,15 @@ def bench(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple,
         browsing=browsing, output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
-    fleet.check(words, ssh)
-    if fleet.device_file is not None:
-        words.check_verdict()
-        words.check_regression()
-        from morvit_deploy.cli.fleet.run import run_fleet
-
-        run_fleet(words, fleet)
-        return
-    words.check_out()
     words.check_verdict()
     words.check_regression()
+    words.check_fleet(ssh)
+    if words.measured.device_file is not None:
+        from morvit_deploy.cli.fleet.run import run_fleet
+
+        run_fleet(words, words.measured.device_file)
+        return
+    words.check_out()
     _measure(words, ssh)
 
 

@@ -14,6 +14,7 @@ from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.exporters.options import Option, options_of
 from morvit_deploy.measuring.browser.options import Invitation
+from morvit_deploy.measuring.core.devices import DEVICES
 from morvit_deploy.measuring.fleet.device import AMOUNT, FleetDevice, keywords_of
 from morvit_deploy.measuring.fleet.file import Entry, read_entries
 
@@ -53,7 +54,8 @@ def _keywords(entry: Entry, own: tuple[str, ...]) -> dict[str, Any]:
     grouped = {one.name for group in GROUPS.values() for one in fields(group)}
     keywords = {name: value for name, value in entry.values.items() if name not in grouped}
     if "host" in own:
-        host = Ssh(**_of(entry, Ssh)).place()
+        here = "host" not in entry.values and DEVICES[entry.kind].is_here()  # a Jetson may be this machine
+        host = Ssh(**_of(entry, Ssh)).place(here=here)
         keywords |= {"host": host} if host else {}
     if "browser" in own:
         keywords["browser"] = opened_by(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from morvit_deploy.cli.fleet.devices import read_devices
-from morvit_deploy.cli.fleet.options import FleetOptions
 from morvit_deploy.cli.shared.bench import BenchWords
 from morvit_deploy.cli.shared.console import emit, note, warn, working_on_several
 from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
@@ -17,17 +17,16 @@ from morvit_deploy.report import numbered
 IS_RESULT = of_format("morvit-fleet/")
 
 
-def run_fleet(words: BenchWords, options: FleetOptions) -> None:
+def run_fleet(words: BenchWords, file: Path) -> None:
     """Measure all devices; CheckFailed if one dropped out, and KeyboardInterrupt on Ctrl-C, once all is written."""
-    assert options.device_file is not None
-    _check_out(words, options)
-    devices = read_devices(options.device_file, words.timing)
+    _check_out(words, file)
+    devices = read_devices(file, words.timing)
     measured = words.measured
     interrupt = None
     try:
         with working_on_several() as (tell, progress):
             result = measure_fleet(
-                words.folders, list(devices.values()), at_once=options.at_once, images=measured.images,
+                words.folders, list(devices.values()), at_once=measured.at_once, images=measured.images,
                 upscale=measured.upscale, exif=measured.exif, batch=measured.batch, tell=tell, progress=progress,
             )  # fmt: skip  # two lines read better than nine
     except FleetInterrupt as stopped:
@@ -42,9 +41,9 @@ def run_fleet(words: BenchWords, options: FleetOptions) -> None:
     result.check()
 
 
-def _check_out(words: BenchWords, options: FleetOptions) -> None:
+def _check_out(words: BenchWords, file: Path) -> None:
     """OutputError unless the files can be written, before anything is measured."""
-    out, inputs = words.output, (*words.folders, words.measured.images, options.device_file)
+    out, inputs = words.output, (*words.folders, words.measured.images, file)
     if out.report is not None:
         check_page(out.report, force=out.force, inputs=inputs)
     if out.out is not None:

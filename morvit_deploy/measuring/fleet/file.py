@@ -130,6 +130,8 @@ def _value(option: Option, given: object, where: str, path: Path) -> Any:
 def _single(kind: type, given: object, where: str, path: Path) -> Any:
     if type(given) is not (str if kind is Path else kind):  # a bool is an int to isinstance
         raise ConfigError(f"{where}: got {given!r}, expected {_WORDS[kind]}")
+    if isinstance(given, str) and not given.isprintable():  # a command line cannot hold all of them
+        raise ConfigError(f"{where}: got {given!r}, expected text without control characters")
     return path.parent / Path(str(given)).expanduser() if kind is Path else given
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutations import bytes_of
 from places import ROOT
 
 from morvit_deploy.cli.fleet.devices import keys_of, read_devices
@@ -117,6 +121,12 @@ def test_keys_are_the_options_of_the_command_line() -> None:
         (device('host = ""', kind="ssh"), "--host: got ''"),
         (device('host = "-oProxyCommand=x"', kind="ssh"), "--host: got '-oProxyCommand=x'"),
         (device("host = 3", kind="ssh"), "host: got 3, expected text"),
+        (device('host = "pi\\u0000"', kind="ssh"), "expected text without control characters"),
+        (device('host = "pi"', 'ssh-option = ["A=\\n1"]', kind="ssh"), "expected text without control characters"),
+        (device("threads = " + "9" * 5000), "is no TOML"),
+        (device("threads = 1979-05-27"), "expected a whole number"),
+        (device("threads.x = 1"), "expected a whole number"),
+        ("[[device.x]]\nname = 'a'", "got one table"),
         (device('host = "pi"', 'ssh-option = "Port=1"', kind="ssh"), "expected a list, as in [\"Port=1\"]"),
         (device('host = "pi"', 'ssh-option = ["Port"]', kind="ssh"), "--ssh-option: got 'Port'"),
         (device('host = "pi"', 'ssh-config = "no"', kind="ssh"), "no is not a file"),
@@ -128,6 +138,25 @@ def test_what_is_no_device_file(tmp_path: Path, text: str | bytes, problem: str)
         read(tmp_path, text)
     assert problem in str(error.value)
     assert "devices.toml" in str(error.value) and error.value.exit_status == 2
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_a_damaged_file_is_refused_or_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    with contextlib.suppress(MorvitError):
+        assert read(folder, data.draw(bytes_of(GOOD.encode())))
+
+
+def test_a_jetson_may_be_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = device('python = "/usr/bin/python3"', kind="jetson")
+    with pytest.raises(ConfigError, match="--python say how to reach --host"):
+        read(tmp_path, text)
+    monkeypatch.setitem(DEVICES, "jetson", replace(DEVICES["jetson"], is_here=lambda: True))
+    (jetson,) = read(tmp_path, text).values()
+    assert jetson.host is not None and jetson.host.is_here and jetson.machine == HERE
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

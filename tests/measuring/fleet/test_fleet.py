@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_page import FakePage, stand_in_runtime
 from measurements import measured
 from table_checks import problems
 
@@ -33,6 +34,12 @@ def outcome(device: FleetDevice, *bundles: tuple[str, tuple[float, ...]], reason
 
 def joined(*outcomes: Outcome, bundles: int = 2, interrupted: bool = False) -> FleetResult:
     return FleetResult(("build/a", "build/b")[:bundles], outcomes, interrupted)
+
+
+@pytest.fixture
+def no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A played page does not load onnxruntime-web."""
+    stand_in_runtime(tmp_path / "ort", monkeypatch)
 
 
 BOTH = ("a", FAST), ("b", SLOW)
@@ -237,6 +244,24 @@ def test_an_interrupt_carries_what_was_measured(tiny_bundle: Path, monkeypatch: 
     partial = stopped.value.partial  # type: ignore[attr-defined]
     assert [one.reason for one in partial.outcomes] == ["", INTERRUPTED] and partial.interrupted
     assert "Ctrl-C ended it early." in partial.report().result
+
+
+def test_a_page_for_real(tiny_bundle: Path, no_runtime: None) -> None:
+    """A played page, as a phone would open it."""
+    page = FakePage(tiny_bundle)
+    how: dict[str, Any] = QUICK | {"device": "browser", "browser": md.Browser(show=page.open)}
+    (row,) = md.bench_fleet(tiny_bundle, {"phone": how}).rows
+    page.join(5)
+    assert row.parity and row.p50_ms == 2.0
+
+
+def test_a_page_that_is_never_opened_drops_out(
+    tiny_bundle: Path, no_runtime: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PATIENCE_S", 0.0)
+    how: dict[str, Any] = {"device": "browser", "browser": md.Browser(show=lambda invitation: None)}
+    result = md.bench_fleet(tiny_bundle, {"phone": how})
+    assert [one.reason for one in result.dropped] == ["nobody opened the page within 0 minutes"]
 
 
 def test_this_machine_for_real(tiny_bundle: Path, exported: Callable[..., Path]) -> None:
