@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from morvit_deploy.measuring.bench import bench
     from morvit_deploy.measuring.browser.options import Browser
     from morvit_deploy.measuring.compare.compare import compare
+    from morvit_deploy.measuring.fleet.fleet import bench_fleet
     from morvit_deploy.measuring.payoff.rounds import payoff
     from morvit_deploy.model.checkpoint import load_checkpoint, save_checkpoint
     from morvit_deploy.model.merges.tokens import merge_tokens
@@ -77,6 +78,7 @@ __all__ = [
     "StructureError",
     "TargetError",
     "bench",
+    "bench_fleet",
     "build",
     "calibrate",
     "calibrate_merges",
@@ -100,6 +102,7 @@ _HOMES = {
     "Browser": "measuring.browser.options",
     "Host": "remote.host",
     "bench": "measuring.bench",
+    "bench_fleet": "measuring.fleet.fleet",
     "build": "exporters.trt.building",
     "calibrate": "planning.rounds",
     "calibrate_merges": "planning.merges",

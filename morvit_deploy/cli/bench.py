@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "morvit-deploy bench build/my-model-onnx --baseline before.json --max-slower 5%",
     "morvit-deploy bench build/my-model-trt --device jetson --host user@jetson -o bench.json",
     "morvit-deploy bench build/my-model-onnx --device browser --listen",
+    "morvit-deploy bench build/my-model-onnx --against build/baseline --device-file devices.toml --report fleet.html",
 )
 def bench(
     bundle: Bundle = None,
@@ -73,14 +74,23 @@ def bench(
     On jetson the engines are built on it first, and power mode, clocks, temperature and energy are reported. On mac
     and iphone every function of a Core ML bundle is measured under every choice of compute units. On browser a page
     runs the bundle with onnxruntime-web: open the printed URL on this machine, or with --listen on any phone.
+
+    With --device-file the same bundles are measured on several devices, and joined in one report. Ctrl-C ends it and
+    keeps the devices that were measured.
     """
     words = BenchWords(
         bundle=bundle, device=device, measured=measured, timing=timing, verdict=verdict, apple=apple,
         browsing=browsing, output=output, foreign=foreign,
     )  # fmt: skip  # two lines read better than nine
-    words.check_out()
     words.check_verdict()
     words.check_regression()
+    words.check_fleet(ssh)
+    if words.measured.device_file is not None:
+        from morvit_deploy.cli.fleet.run import run_fleet
+
+        run_fleet(words, words.measured.device_file)
+        return
+    words.check_out()
     _measure(words, ssh)
 
 

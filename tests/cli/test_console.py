@@ -35,6 +35,17 @@ def program(
     )
 
 
+def test_named_work_has_its_name_before_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    from morvit_deploy.cli.shared.console import working_on_several
+
+    with working_on_several() as (tell, share):
+        for name in ("pi1", "pi2"):
+            for block in (1, 2):
+                tell(name, f"block {block} of 2")
+                share(name, block / 2)
+    assert capsys.readouterr().err.splitlines() == ["pi1: block 1 of 2 ...", "pi2: block 1 of 2 ..."]
+
+
 # --- signs
 
 

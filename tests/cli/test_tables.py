@@ -49,7 +49,11 @@ from morvit_deploy.measuring.board.jetson import energy_table
 from morvit_deploy.measuring.compare import formats
 from morvit_deploy.measuring.compare.views import compare_report
 from morvit_deploy.measuring.core.inputs import Source
+from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report
+from morvit_deploy.measuring.fleet.device import FleetDevice
+from morvit_deploy.measuring.fleet.result import FleetResult
+from morvit_deploy.measuring.fleet.running import Outcome
 from morvit_deploy.measuring.mix.views import mix_tables
 from morvit_deploy.measuring.payoff.forms import ADAPTIVE, DENSE, Form
 from morvit_deploy.measuring.payoff.result import Contender, Match
@@ -175,6 +179,13 @@ def measurements(ladder: Path) -> Made:
     yield from profile_tables("digits-expert", profile())
     timing = Timing("b", 8, (Block((1.0, 2.0)), Block((3.0,))), "b", "model", runtime, True, False)
     yield cuda_report(CudaResult("cuda", (timing,), {"timed": "by events"}))
+    lanes = tuple(measured((20.0, 21.0, 25.0), bundle=f"build/{name}") for name in ("adaptive", "dense"))
+    warm = ("the processor was throttled at 88.5 °C",)
+    desk = Outcome(FleetDevice("desk", "cpu", {}), BenchResult("cpu", lanes, {"parity": {"x": {}}}, warm))
+    lost = Outcome(
+        FleetDevice("pi", "ssh", {"host": "pi"}), reason="pi was lost while running; measure it again"
+    )
+    yield FleetResult(("build/adaptive", "build/dense"), (desk, lost)).report()
 
 
 def apple(ladder: Path, tmp_path: Path, exported: Callable[..., Path]) -> Made:

@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 
 import morvit_deploy as md
+from morvit_deploy.measuring.browser import runtime
 
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
@@ -32,6 +34,15 @@ ABOUT = {
 Spoil = Callable[
     [dict[str, Any], dict[str, Any]], "dict[str, Any] | None"
 ]  # of request and reply; None: close
+
+
+def stand_in_runtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in the place of onnxruntime-web."""
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.30.0"}')
+    for module in runtime.MODULES.values():
+        (folder / "dist" / module).write_text("export {}")
+    monkeypatch.setenv(runtime.FOLDER_VARIABLE, str(folder))
 
 
 class FakePage(threading.Thread):

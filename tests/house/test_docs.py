@@ -28,7 +28,12 @@ FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:\.(?:py|sh|mjs|swift|md|toml)|/)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")  # exporters/NAME/run.py
-WRITTEN = {"build.py", "bench.py", "MoRViTKit/"}  # in a bundle or a benchmark project
+WRITTEN = {
+    "build.py",
+    "bench.py",
+    "MoRViTKit/",
+    "devices.toml",
+}  # in a bundle or a benchmark project, or by users
 FROM = (".", "docs", "morvit_deploy")  # a path starts at the root, beside its page or in the package
 OTHER_PROGRAMS = ("mypy ", "pip ", "pytest ")
 SEEN = re.compile(r"^(?:You see|\|) `([^`]+)`", re.MULTILINE)  # of the how-to page

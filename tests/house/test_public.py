@@ -131,7 +131,7 @@ def test_public_names_resolve(name: str) -> None:
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(
         AttributeError,
-        match=r"no attribute 'xyz'; it has: AccuracyError, .* Browser, BundleError, .*bench, build, calibrate",
+        match=r"no attribute 'xyz'; it has: AccuracyError, .* Browser, BundleError, .*bench_fleet, build, calibrate",
     ):
         morvit_deploy.xyz  # noqa: B018
 

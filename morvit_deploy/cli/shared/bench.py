@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
@@ -15,6 +15,7 @@ from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
+from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, is_own_svg, no_file, of_format, write_together
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["wasm", "webgpu"]  # as measuring.browser.options has it, which is too heavy for `--help`
 PICTURE = ".profile.svg"
+SEVERAL = "Several devices"
 EARLIER, MAX_SLOWER = "Slower than an earlier run?", "5%"
 IS_RESULT = of_format("morvit-bench/")
 
@@ -42,7 +44,29 @@ class Settings(TypedDict):
 
 
 @dataclass(frozen=True)
-class Measured(Group):
+class Fleet(Group):
+    """Where several devices are listed, and whether they are measured at once."""
+
+    device_file: Annotated[
+        Path | None,
+        Help(
+            "TOML file with a [[device]] table for each: name, kind (as --device) and the options of its kind. Exit "
+            "status 1 if a device drops out, after the others were measured.",
+            "FILE",
+            panel=SEVERAL,
+        ),
+    ] = None
+    at_once: Annotated[
+        bool,
+        Help(
+            "For --device-file: devices on other machines at the same time; this machine is measured alone.",
+            panel=SEVERAL,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Measured(Fleet):
     """What is measured, and with which inputs."""
 
     panel = "What to measure"
@@ -176,7 +200,7 @@ class Browsing(Group):
     @property
     def typed(self) -> str:
         """Names of the options that were given."""
-        return given({f"--{one.name.replace('_', '-')}": getattr(self, one.name) for one in fields(self)})
+        return given(named(self))
 
 
 @dataclass(frozen=True)
@@ -313,6 +337,24 @@ class BenchWords:
                 "--verdict, --emit-project and the other devices"
             )
 
+    def check_fleet(self, ssh: Ssh) -> None:
+        """ConfigError for options that say what one device is, or that need one result."""
+        file = self.measured.device_file
+        if file is None:
+            if self.measured.at_once:
+                raise ConfigError("--at-once is for --device-file; give it too, or leave it out")
+            return
+        one = {"--device": self.device != "cpu", "--tf32": self.measured.tf32}
+        if said := given(one | named(ssh) | named(self.browsing)):
+            raise ConfigError(f"{said}: for one device; write it into its table of {file}")
+        other = named(self.apple) | {
+            "--verdict": self.verdict.verdict,
+            "--profile": self.measured.profile,
+            "--baseline": self.output.baseline,
+        }
+        if said := given(other):
+            raise ConfigError(f"{said}: for one device; run `bench` on it alone, without --device-file")
+
     def check_profile(self) -> None:
         """ConfigError for --profile where nothing can be profiled."""
         if self.measured.profile:
@@ -408,6 +450,11 @@ def picture_beside(out: Path) -> Path:
 def is_bench_file(path: Path) -> bool:
     """Is it a file that `bench` wrote?"""
     return is_own_svg(path) if path.name.endswith(PICTURE) else IS_RESULT(path)
+
+
+def named(group: Group) -> dict[str, object]:
+    """The values of a group by the names of its options."""
+    return {f"--{name.replace('_', '-')}": value for name, value in vars(group).items()}
 
 
 def given(options: Mapping[str, object]) -> str:

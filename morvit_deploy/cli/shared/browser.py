@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from morvit_deploy.cli.shared.bench import BenchWords
+from morvit_deploy.cli.shared.bench import BenchWords, Browsing
 from morvit_deploy.cli.shared.console import note, stderr
 
 WHITE_ON_BLACK, RESET = (
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 def browser_of(words: BenchWords) -> Browser | None:
     """The browser to measure in; None for another device. ConfigError for options that exclude each other."""
-    if words.device != "browser":
-        return None
+    return opened_by(words.browsing, show) if words.device == "browser" else None
+
+
+def opened_by(typed: Browsing, show: Callable[[Invitation], None]) -> Browser:
+    """The browser of these options, opened by whom `show` shows its URL to."""
     from morvit_deploy.measuring.browser.options import Browser
 
-    typed = words.browsing
     return Browser(
         program=typed.browser,
         backend=typed.backend or "wasm",

@@ -128,14 +128,40 @@ def working(first: str) -> Iterator[tuple[Tell, Share]]:
         yield tell, lambda share: bar.update(task, total=1.0, completed=share)
 
 
-def _lines(first: str) -> Tell:
+@contextmanager
+def working_on_several() -> Iterator[tuple[Callable[[str, str], None], Callable[[str, float], None]]]:
+    """As `working`, for things with names: each has a bar of its own, or its name before its lines."""
+    console = stderr()
+    if not console.is_terminal or console.is_dumb_terminal:
+        lines: dict[str, Tell] = {}
+
+        def tell_line(name: str, stage: str) -> None:
+            if name in lines:
+                lines[name](stage)
+            else:
+                lines[name] = _lines(stage, f"{name}: ")
+
+        yield tell_line, lambda name, share: None
+        return
+    with _bar(console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(name: str, stage: str) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=None)
+            bar.update(tasks[name], description=f"{name}: {stage}")
+
+        yield tell, lambda name, share: bar.update(tasks[name], total=1.0, completed=share)
+
+
+def _lines(first: str, before: str = "") -> Tell:
     """A line for each stage, once: not for each number in it."""
     seen: set[str] = set()
 
     def tell(stage: str) -> None:
         if (gist := _gist(stage)) not in seen:
             seen.add(gist)
-            print(f"{stage} ...", file=sys.stderr, flush=True)
+            print(f"{before}{stage} ...", file=sys.stderr, flush=True)
 
     tell(first)
     return tell

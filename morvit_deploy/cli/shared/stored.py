@@ -16,7 +16,7 @@ from morvit_deploy.report import Picture, Report, Table
 from morvit_deploy.strict_json import read_object
 
 KEY = "report"
-FORMATS = ("morvit-bench/", "morvit-compare/")
+FORMATS = ("morvit-bench/", "morvit-compare/", "morvit-fleet/")
 _SVG = "http://www.w3.org/2000/svg"
 _SHAPES = {f"{{{_SVG}}}{name}" for name in ("svg", "g", "rect", "text", "line", "circle", "polyline", "path")}
 _ATTRIBUTES = {

@@ -32,14 +32,15 @@ def open_page(server: PageServer, browser: Browser, stages: Stages, stack: ExitS
         stages.stage(f"starting {browser.program}")
         flags = (*(WEBGPU_FLAGS if browser.backend == "webgpu" else ()), *browser.flags)
         program = stack.enter_context(started(browser.program, invited.urls[0], flags))
-    _wait(server.page, program)
+    _wait(server.page, program, browser)
     return program
 
 
-def _wait(page: Page, program: Program | None) -> None:
+def _wait(page: Page, program: Program | None, browser: Browser) -> None:
     """For a person as long as it takes, for a started browser PROGRAM_S."""
     begun = time.monotonic()
     while not page.wait(WAIT_S):
+        browser.waiting()
         if program is not None:
             program.check()
             if time.monotonic() - begun > PROGRAM_S:

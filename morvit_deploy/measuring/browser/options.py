@@ -42,6 +42,7 @@ class Browser:
     runtime: Path | None = None  # folder of the npm package onnxruntime-web
     flags: tuple[str, ...] = ()  # further ones for `program`
     show: Callable[[Invitation], None] = print_urls
+    waiting: Callable[[], None] = lambda: None  # called again and again until the page is open; may raise
 
     def __post_init__(self) -> None:
         """ConfigError for a backend or a port that does not exist, and for options that exclude each other."""

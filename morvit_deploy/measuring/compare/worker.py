@@ -5,21 +5,15 @@ Arguments: runtime, path, a .npy file of pixels uint8 (rounds, 1, height, width,
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from morvit_deploy.agent.core.child import own_stdout, say
-from morvit_deploy.agent.parity import compared
-from morvit_deploy.agent.serving import Model, Rounds, serve
-from morvit_deploy.errors import MorvitError
-from morvit_deploy.machine.this import memory_mib
+from morvit_deploy.agent.serving import Model, Rounds
 from morvit_deploy.measuring.compare.runtimes import Feed, open_runtime
-from morvit_deploy.measuring.core.inputs import expected_file
+from morvit_deploy.measuring.cpu.serving import run, serve_rounds
 
 
 class Fed(Rounds):
@@ -34,21 +28,14 @@ class Fed(Rounds):
 def main(arguments: Sequence[str]) -> None:
     """Serve until stdin ends; what a runtime refuses is reported as {"error"}."""
     runtime, path, pixels, threads = arguments
-    replies, rounds = own_stdout(), Fed(pixels)
+    rounds = Fed(pixels)
 
     def open_model() -> Model:
         model, rounds.feed = open_runtime(runtime, Path(path), int(threads))
         return model
 
-    def parity(model: Model, request: dict[str, Any]) -> dict[str, Any]:
-        return compared(model, rounds, expected_file(Path(pixels)), request["parity"])
-
-    try:
-        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
-    except MorvitError as error:
-        say(replies, {"error": str(error)})
+    serve_rounds(rounds, pixels, open_model)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        main(sys.argv[1:])
+    run(main)

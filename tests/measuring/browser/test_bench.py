@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bucket_plans import EXPERT, threshold_ladder
 from chromium import find_chromium
-from fake_page import CHROME, FakePage, Spoil, fetch
+from fake_page import CHROME, FakePage, Spoil, fetch, stand_in_runtime
 from table_checks import problems
 from typer.testing import CliRunner
 
@@ -31,12 +31,8 @@ TOLERANCE = 1e-4  # × max(1, max |logit|), as everywhere: float32 round-off ove
 
 @pytest.fixture
 def no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in the place of onnxruntime-web: a played page does not load it."""
-    (tmp_path / "ort" / "dist").mkdir(parents=True)
-    (tmp_path / "ort" / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.30.0"}')
-    for module in runtime.MODULES.values():
-        (tmp_path / "ort" / "dist" / module).write_text("export {}")
-    monkeypatch.setenv(runtime.FOLDER_VARIABLE, str(tmp_path / "ort"))
+    """A played page does not load onnxruntime-web."""
+    stand_in_runtime(tmp_path / "ort", monkeypatch)
 
 
 def played(

@@ -1,0 +1,1 @@
+"""The same bundles on several devices, in one report."""
