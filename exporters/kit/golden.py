@@ -24,9 +24,9 @@ Answers = Callable[[Pixels], NDArray[np.float32]]  # logits, features or tokens 
 
 
 def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, written: Answers) -> Golden:
-    """What the bundle returns, of the plan's model in float64, for images whose routing is clear; the clearest where none is.
+    """Output of the plan's model in float64, for images whose routing is clear; the clearest where none is.
 
-    With compressed weights the file is another model than the checkpoint: the phone must repeat what it has `written`.
+    With compressed weights the file is another model than the checkpoint: the phone must repeat what is `written`.
     """
     config, plan = manifest.config, manifest.plan
     pixels = synthetic_for(config, CANDIDATES) if images is None else images[:CANDIDATES]

@@ -79,6 +79,7 @@ def test_other_data_is_found(change: Callable[[Edited], None], of_features: Path
 def test_what_the_kit_lacks() -> None:
     """An array has no activation; classes without one are numbers that an app cannot name."""
     regression = make_config(head_activation="none", labels=None)
-    assert lacks(regression, "features") == lacks(regression, "tokens") == lacks(make_config(), "features") == ""
+    assert [lacks(regression, output) for output in ("features", "tokens")] == ["", ""]
     assert "head_activation none" in lacks(regression, "logits")
-    assert "4 channels" in lacks(make_config(in_channels=4, preprocess={"mean": [0.5] * 4, "std": [0.5] * 4}), "features")
+    four = make_config(in_channels=4, preprocess={"mean": [0.5] * 4, "std": [0.5] * 4})
+    assert "4 channels" in lacks(four, "features")
