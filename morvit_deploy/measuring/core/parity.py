@@ -132,7 +132,8 @@ def parity_rounds(subject: Subject) -> int:
 
 def save_expected(file: BinaryIO | Path, output: Output, answers: NDArray[np.float32]) -> None:
     """Write expected logits, features or tokens as the agent reads them: one array, with the name of the output."""
-    np.savez(file, **{output: answers})
+    arrays: dict[str, Any] = {output: answers}
+    np.savez(file, **arrays)
 
 
 def expected_answers(subject: Subject, session: Session | None = None) -> NDArray[np.float32]:
