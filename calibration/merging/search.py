@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Protocol
 
@@ -42,11 +42,11 @@ def best_of(points: list[MergePoint]) -> MergePoint:
     return min(points, key=lambda point: (point.divergence, point.macs))
 
 
-def families(config: Config, budget: float, measures: Measures) -> list[MergePoint]:
-    """Measure each family of schedules within a budget of MACs, with and without proportional attention."""
+def families(config: Config, budgets: Mapping[str, float], measures: Measures) -> list[MergePoint]:
+    """Measure each family of schedules within its budget of MACs, with and without proportional attention."""
     found = [
-        (kind, within(config, weights(config), budget, proportional=proportional))
-        for (kind, weights), proportional in product(FAMILIES.items(), (False, True))
+        (kind, within(config, FAMILIES[kind](config), budget, proportional=proportional))
+        for (kind, budget), proportional in product(budgets.items(), (False, True))
     ]
     return [measures.measure(kind, schedule) for kind, schedule in found if schedule is not None]
 

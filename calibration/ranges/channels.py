@@ -19,15 +19,17 @@ class Channels:
     """Sums over pixels in [0, 1] for each channel."""
 
     pixels: int = 0
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    total: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(1)
+    )  # (channels,) once there are pixels
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
 
     def add(self, pixels: Pixels) -> None:
-        """Add pixels uint8 (n, height, width, 3)."""
-        values = pixels.reshape(-1, 3) / 255.0
+        """Add pixels uint8 (n, height, width, channels)."""
+        values = pixels.reshape(-1, pixels.shape[-1]) / 255.0
         self.pixels += len(values)
-        self.total += values.sum(axis=0)
-        self.squares += np.square(values).sum(axis=0)
+        self.total = self.total + values.sum(axis=0)
+        self.squares = self.squares + np.square(values).sum(axis=0)
 
     @property
     def mean(self) -> NDArray[np.float64]:

@@ -7,13 +7,24 @@ const SHOWN = 5; // bars, and more where a sigmoid head decides for more classes
  * @param {Bundle} bundle
  */
 export function showResult(result, bundle) {
-  const { top, present } = result;
+  if (bundle.output === "logits") showClasses(result);
+  else showArray(result, bundle);
+  showFacts(result, bundle);
+  byId("result").hidden = false;
+}
+
+function showClasses({ top, present }) {
   const decided = present ?? top.slice(0, 1);
   byId("label").textContent = decided.map(({ label }) => label).join(", ") || "no class";
   const shown = top.slice(0, Math.max(SHOWN, decided.length));
   byId("bars").replaceChildren(...shown.map((guess) => bar(guess, decided.includes(guess))));
-  showFacts(result, bundle);
-  byId("result").hidden = false;
+}
+
+/** Features or tokens: there is no class to name. */
+function showArray({ values, shape }, { output }) {
+  const norm = Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
+  byId("label").textContent = `${output}: ${shape.join(" × ")} numbers, norm ${norm.toPrecision(4)}`;
+  byId("bars").replaceChildren();
 }
 
 function percent(probability) {
@@ -21,10 +32,11 @@ function percent(probability) {
 }
 
 /** Bundle and runtime in a line. */
-export function about({ manifest, bytes, runtime }) {
+export function about({ manifest, output, bytes, runtime }) {
   const { config, precision } = manifest;
   const size = `${config.image_size}×${config.image_size}`;
-  return [config.routing, `${config.num_classes} classes`, `${size} pixels`, precision, megabytes(bytes), runtime].join(" · ");
+  const returned = output === "logits" ? `${config.num_classes} classes` : output;
+  return [config.routing, returned, `${size} pixels`, precision, megabytes(bytes), runtime].join(" · ");
 }
 
 function showFacts(result, bundle) {

@@ -24,8 +24,7 @@ def lacks(config: Config, output: Output) -> str:
         f"images of {config.pictures}" * isinstance(config.image_size, tuple),
         f"{config.in_channels} channels" * (config.in_channels != 3),
         "overlapping patches" * (config.patch_stride is not None),
-        f"output {output}" * (output != "logits"),
-        "head_activation none" * (config.head_activation == "none"),
+        "head_activation none" * (config.head_activation == "none" and output == "logits"),
     ]
     named = ", ".join(filter(None, what))
     if not named:
@@ -42,10 +41,10 @@ def accompany(model: MoRViT, manifest: Manifest, images: Pixels | None, folder: 
     if lacks(model.config, manifest.output):
         return []
 
-    def written_logits(pixels: Pixels) -> NDArray[np.float32]:
+    def written(pixels: Pixels) -> NDArray[np.float32]:
         with Session(folder, manifest, open_runner(folder, manifest)) as session:
-            return session.logits(pixels)
+            return session.answer(pixels)
 
-    golden = golden_of(model, manifest, images, written_logits)
+    golden = golden_of(model, manifest, images, written)
     kit = write_swift_package(folder / SWIFT, manifest, golden)
     return [*(f"{SWIFT}/{name}" for name in kit), write_description(folder, manifest)]

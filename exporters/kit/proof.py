@@ -54,7 +54,7 @@ def _json_violations(path: Path, name: str, expected: dict[str, Any]) -> list[st
 def _golden_violations(
     folder: Path, manifest: Manifest, exact: Mapping[str, StaticMoRViT], scale: float
 ) -> list[str]:
-    """Golden logits and buckets are those of the static graphs, within the tolerance that the tests allow."""
+    """Golden outputs and buckets are those of the static graphs, within the tolerance that the tests allow."""
     header = _read(folder / "golden.json")
     count, height, width, classes = (header.get(key, 0) for key in ("count", "height", "width", "classes"))
     pixels = np.fromfile(folder / "golden-pixels.bin", np.uint8)
@@ -72,7 +72,8 @@ def _golden_violations(
         wanted, expected = _answer(exact, manifest, picture, scale)
         if np.abs(expected - golden).max() > tolerance or bucket != wanted:
             found.append(
-                f"{SWIFT}/{GOLDEN}: golden image {number} has other logits or another bucket than the model"
+                f"{SWIFT}/{GOLDEN}: golden image {number} has other {manifest.output} or another bucket than the "
+                "model"
             )
     # it was scaled by the largest logit of more images than are kept
     if tolerance > MOST_TOLERANCE * TOLERANCE[manifest.precision] * max(
@@ -85,7 +86,7 @@ def _golden_violations(
 def _answer(
     exact: Mapping[str, StaticMoRViT], manifest: Manifest, picture: NDArray[np.uint8], scale: float
 ) -> tuple[int, Any]:
-    """Bucket and logits of a picture (height, width, 3)."""
+    """Bucket of a picture (height, width, 3), and its logits, features or tokens, in one row."""
     names, plan = list(exact), manifest.plan
     if manifest.input == "uint8":
         image = torch.from_numpy(picture.transpose(2, 0, 1)[None] / scale)
@@ -99,7 +100,7 @@ def _answer(
         if "overflow" in out and bool(out["overflow"].any()):
             number = len(names) - 1
             out = exact[names[number]](image)
-    return number, out["logits"].numpy()[0]
+    return number, out[manifest.output].numpy()[0].ravel()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -37,9 +37,10 @@ class Golden:
     """Images and expected logits for the package's unit tests."""
 
     pixels: NDArray[np.uint8]  # (n, height, width, 3), already resized and cropped
-    logits: NDArray[np.float32]  # (n, classes), of the float64 reference of the static graph
+    # of the float64 reference of the static graph: logits (n, classes), or features or tokens, a row for each image
+    logits: NDArray[np.float32]
     bucket: NDArray[np.int32]  # (n,) number of the bucket that an image runs in
-    tolerance: float  # absolute, on logits; by precision
+    tolerance: float  # absolute; by precision
 
 
 def write_swift_package(folder: Path, manifest: Manifest, golden: Golden) -> list[str]:
@@ -94,7 +95,7 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "classes": config.num_classes,
         "labels": manifest.labels,
         "preprocessing": describe_preprocessing(manifest.preprocess, side_of(config)),
-        "headActivation": config.head_activation,
+        **_output_of(manifest),
         "dispatch": {
             "mode": plan.mode,
             "lead": plan.lead,
@@ -106,6 +107,14 @@ def describe_model(manifest: Manifest) -> dict[str, Any]:
         "answersDepth": any(port.name == "depth" for port in manifest.outputs),
         **({} if form.runtime == DEFAULT_RUNTIME else {"runtime": form.runtime}),
     }
+
+
+def _output_of(manifest: Manifest) -> dict[str, Any]:
+    """What logits mean; or that the model returns an array, and its shape for one image."""
+    if manifest.output == "logits":
+        return {"headActivation": manifest.config.head_activation}
+    port = next(port for port in manifest.outputs if port.name == manifest.output)
+    return {"output": manifest.output, "outputShape": list(port.shape[1:])}
 
 
 def app_form(manifest: Manifest) -> AppForm:
@@ -131,7 +140,10 @@ def choose_golden(golden: Golden) -> Golden:
 
 
 def golden_files(golden: Golden) -> dict[str, bytes]:
-    """The golden images as the Swift tests read them: raw bytes, float32 little-endian, and their shape."""
+    """The golden images as the Swift tests read them: raw bytes, float32 little-endian, and their shape.
+
+    Features and tokens have the names of logits: `classes` is how many numbers an image has.
+    """
     count, height, width, _ = golden.pixels.shape
     header = {
         "count": count,
@@ -165,12 +177,20 @@ def _filled_in(text: str, manifest: Manifest) -> str:
         "{{DESCRIPTION}}": DESCRIPTION,
         "{{SYSTEMS}}": f"iOS {form.oldest_ios} or macOS {oldest_macos(form.oldest_ios)}",
         "{{IMAGE}}": f"{size}×{size}",
-        "{{CLASSES}}": f"{config.num_classes:,}",
+        "{{RETURNS}}": _returned(manifest),
         "{{PRECISION}}": f"{manifest.precision}, weights {form.weights}",
         "{{CHECKPOINT}}": manifest.checkpoint.sha256,
         "{{BUCKETS}}": "\n".join(rows),
     }
     return _replaced(text, figures)
+
+
+def _returned(manifest: Manifest) -> str:
+    """What the model returns, for the README's table: `10 classes`, `tokens, 196 × 768 numbers`."""
+    shape = _output_of(manifest).get("outputShape")
+    if shape is None:
+        return f"{manifest.config.num_classes:,} classes"
+    return f"{manifest.output}, {' × '.join(f'{length:,}' for length in shape)} numbers"
 
 
 def _replaced(text: str, changes: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Compares the device's logits with those expected."""
+"""Compares what the device returns, logits, features or tokens, with what is expected."""
 
 from __future__ import annotations
 
@@ -15,25 +15,36 @@ if TYPE_CHECKING:
 
 
 def compared(model: Model, rounds: Rounds, expected: Path, most: int) -> dict[str, Any]:
-    """Compare the first `most` rounds with `logits` (images, classes) of a .npz file, which is never unpickled.
+    """Compare the first `most` rounds with the array of a .npz file.
 
-    Returns the largest difference of each image, the largest expected magnitude, how many have the same class, and
-    how many have the same sign of every logit: the decisions of a sigmoid head.
+    Returns the largest difference of each image, the largest expected magnitude, how many have the same class, how
+    many have the same sign of every logit (the decisions of a sigmoid head), and the power of each image's
+    differences as a share of its own.
     """
-    with np.load(str(expected), allow_pickle=False) as stored:
-        wanted = stored["logits"]
-    parts = [model.run(rounds[number])["logits"] for number in range(min(most, len(rounds)))]
+    name, wanted = expected_answers(expected)
+    parts = [model.run(rounds[number])[name] for number in range(min(most, len(rounds)))]
     return gaps(np.concatenate(parts)[: len(wanted)], wanted)
 
 
+def expected_answers(path: Path) -> tuple[str, NDArray[Any]]:
+    """The only array of a .npz file, which is never unpickled, and its name: that of the bundle's output."""
+    with np.load(str(path), allow_pickle=False) as stored:
+        (name,) = stored.files
+        return name, stored[name]
+
+
 def gaps(returned: NDArray[Any], wanted: NDArray[Any]) -> dict[str, Any]:
-    """The same for two arrays of logits (images, classes)."""
+    """The same for two arrays: logits (images, classes), features (images, dim) or tokens (images, patches, dim)."""
     found = returned.astype(np.float64)
     if found.shape != wanted.shape:
         raise Refused(
-            f"the device returns logits {list(found.shape)}, expected {list(wanted.shape)}; measure again"
+            f"the device returns an array {list(found.shape)}, expected {list(wanted.shape)}; measure again"
         )
+    found, wanted = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
     apart = np.abs(found - wanted).max(axis=1)
+    noise = np.square(found - wanted).sum(axis=1) / np.square(wanted.astype(np.float64)).sum(axis=1).clip(
+        1e-300
+    )
     same_signs = ((found > 0) == (wanted > 0)).all(axis=1)
     same_class = found.argmax(axis=1) == wanted.argmax(axis=1)
     return {
@@ -42,4 +53,5 @@ def gaps(returned: NDArray[Any], wanted: NDArray[Any]) -> dict[str, Any]:
         "scale": float(np.abs(wanted).max()),
         "same_class": int((same_signs if wanted.shape[1] == 1 else same_class).sum()),
         "same_signs": int(same_signs.sum()),
+        "noise": [float(share) if np.isfinite(share) else None for share in noise],
     }

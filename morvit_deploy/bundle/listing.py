@@ -11,11 +11,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from morvit_deploy.bundle import arrays
 from morvit_deploy.bundle.opening import FORMATS
 from morvit_deploy.errors import ImageError
 
 FRONT = ".pareto.png"  # calibrate's own picture, if it was written among the photos
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes) | {arrays.SUFFIX}
 # suffixes of photographs that are not read: their owner expects them to be
 PHOTOS = frozenset(
     {

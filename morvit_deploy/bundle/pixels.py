@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from morvit_deploy.agent.core import running
+from morvit_deploy.bundle.arrays import is_array, open_planes
 from morvit_deploy.bundle.opening import open_picture
 from morvit_deploy.errors import ImageError
 from morvit_deploy.model.config import Config, Preprocess
@@ -29,10 +30,13 @@ def read_image(
 
     `preprocess` has a mean for each channel: one is gray, three are RGB, four are RGBA. Other images are converted;
     gamma and color profiles are dropped, and so is transparency unless it is a channel. The EXIF orientation is
-    applied with `exif` only. ImageError when the file is no image or is damaged, its mode has no RGB meaning (16-bit,
-    float), it is smaller than the crop and `upscale` is false, or pictures do not have the model's channels.
+    applied with `exif` only. A `.npy` file holds the model's channels as they are.
+
+    ImageError when the file is no image or is damaged, its mode has no RGB meaning (16-bit, float), it is smaller
+    than the crop and `upscale` is false, or it does not have the model's channels.
     """
-    image = open_picture(Path(path), mode=mode_of(len(preprocess.mean)), exif=exif)
+    planes = _planes(Path(path), len(preprocess.mean), exif=exif)
+    image = planes[0]
     high, wide = edges(size)
     if (image.height < high or image.width < wide) and not upscale:
         raise ImageError(
@@ -45,13 +49,18 @@ def read_image(
             f"{path} is {image.width}×{image.height} pixels and becomes {width}×{height}, too much to resize; crop it"
         )
     try:
-        pixels = np.asarray(prepare(image, preprocess, size), dtype=np.uint8)
+        return np.dstack([np.asarray(prepare(plane, preprocess, size), dtype=np.uint8) for plane in planes])
     except MemoryError:
         raise ImageError(
             f"{path} is {image.width}×{image.height} pixels, too much to resize; crop it"
         ) from None
 
-    return pixels if pixels.ndim == 3 else pixels[..., None]  # gray has no axis of channels
+
+def _planes(path: Path, channels: int, *, exif: bool) -> list[Image.Image]:
+    """What is resized: a picture, or each channel of an array."""
+    if is_array(path):
+        return open_planes(path, channels)
+    return [open_picture(path, mode=mode_of(channels), exif=exif)]
 
 
 def edges(size: Size) -> tuple[int, int]:
@@ -63,8 +72,8 @@ def mode_of(channels: int) -> str:
     """Pillow's mode of pictures with so many channels; ImageError if no picture has them."""
     if channels not in MODES:
         raise ImageError(
-            f"the model takes images of {channels} channels, and picture files have 1, 3 or 4; give arrays to a "
-            "session: session.run(pixels), uint8 (images, height, width, channels)"
+            f"the model takes images of {channels} channels, and picture files have 1, 3 or 4; give .npy files "
+            "(height, width, channels), uint8 or float32 from 0 to 1"
         )
     return MODES[channels]
 

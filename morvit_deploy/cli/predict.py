@@ -84,9 +84,9 @@ def predict(
     """
     bundle, given = _split(paths)
     check_files([path for path in (shown.features,) if path and path.exists()], force=False, replaces=no_file)
-    if shown.depth_map is not None:
+    for written in filter(None, (shown.features, shown.depth_map)):
         for path in given:
-            check_outside(shown.depth_map, path)
+            check_outside(written, path)
     from morvit_deploy.bundle.views import prediction_table
     from morvit_deploy.exporters.prediction import why_incomplete
     from morvit_deploy.exporters.targets import find_target, open_session

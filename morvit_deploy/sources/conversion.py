@@ -1,4 +1,4 @@
-"""Conversion of a checkpoint to `morvit/1`: read it, detect its family, map every key, check the result."""
+"""Conversion of a checkpoint to a native one: read it, detect its family, map every key, check the result."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def convert(
     tell: Tell = lambda stage: None,
     **settings: Unpack[Settings],
 ) -> Converted:
-    """Convert a checkpoint of a supported family to a `morvit/1` folder at `out`, atomically.
+    """Convert a checkpoint of a supported family to a native folder at `out`, atomically.
 
     Settings that the files do not contain are given as keywords (the fields of `Given`: preprocess, norm_eps,
     num_heads, …) or as one `given`. `reference` is an `.npz` file with `images` or `inputs` and the `logits` that

@@ -113,7 +113,7 @@ def test_channels_are_gray_rgb_or_rgba(tmp_path: Path) -> None:
 def test_other_channels_are_refused_with_what_to_do(tmp_path: Path) -> None:
     Image.fromarray(noise(32, 32, 3)).save(tmp_path / "a.png")
     with pytest.raises(
-        ImageError, match=r"images of 5 channels, and picture files have 1, 3 or 4; give arrays"
+        ImageError, match=r"images of 5 channels, and picture files have 1, 3 or 4; give .npy"
     ):
         read_image(tmp_path / "a.png", of_channels(*[0.5] * 5), 32)
 

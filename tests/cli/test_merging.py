@@ -67,6 +67,13 @@ def test_from_photos_to_a_bundle(folder: Path) -> None:
         ([], "--budget-macs: missing; a plain ViT has no routing to calibrate"),
         (["--budget-macs", "0.8x", "--buckets", "3"], "--buckets: not used for a plain ViT"),
         (["--budget-macs", "0.8x", "--max-bad", "3"], "--max-bad: not used for a plain ViT"),
+        (["--budget-macs", "0.8x", "--threads", "1"], "--threads: not used for a plain ViT"),
+        (
+            ["--budget-macs", "0.8x", "--budget-ms", "3"],
+            "got budget_macs and budget_ms, expected one of them",
+        ),
+        (["--budget-ms", "-3"], "budget_ms: got -3.0, expected a number above 0"),
+        (["--budget-ms", "3", "--buckets", "3"], "whose tokens merge within --budget-ms"),
         (["--budget-macs", "2x"], "budget_macs: got '2x', expected"),
         (["--budget-macs", "much"], "budget_macs: got 'much', expected"),
     ],

@@ -8,7 +8,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from chromium import Tab, browser, find_chromium
 from node import web_runtime
 from PIL import Image
 from places import EXAMPLES
+from tiny_models import make_config
 
 from morvit_deploy import open_bundle
 from morvit_deploy.bundle.manifest import open_manifest
@@ -27,6 +29,7 @@ WEB = EXAMPLES / "web"
 ANSWERED = "document.body?.dataset.answered && document.getElementById('status').textContent === {name}"
 PROBLEM = "document.getElementById('problem').hidden ? '' : document.getElementById('problem').textContent"
 JPEG_LEVELS = 3  # of 255: decoders round the inverse transform and the colors differently
+SHOWN = 1e-3  # four digits, and float32
 PERCENT = 0.06  # half of the last digit shown, and float32
 
 
@@ -41,19 +44,29 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tiny_bundle: Path, image_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return prepared(tiny_bundle, image_files, tmp_path_factory.mktemp("web") / "site")
+
+
+def prepared(bundle: Path, image_files: list[Path], folder: Path) -> Site:
+    """The page with a bundle and samples; skips without a browser."""
     if find_chromium() is None:
         pytest.skip("no browser of the Chromium family is installed")
     runtime = web_runtime()
-    folder = tmp_path_factory.mktemp("web") / "site"
     options = ["--pictures", str(image_files[0].parent), "--runtime", str(runtime), "-o", str(folder)]
-    prepare = [sys.executable, str(WEB / "prepare.py"), str(tiny_bundle), *options]
+    prepare = [sys.executable, str(WEB / "prepare.py"), str(bundle), *options]
     done = subprocess.run(prepare, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return Site(folder, tiny_bundle, image_files[0])
+    return Site(folder, bundle, image_files[0])
 
 
 @pytest.fixture(scope="module")
 def server(site: Site) -> Iterator[subprocess.Popen[str]]:
+    with serving(site) as process:
+        yield process
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, str(WEB / "serve.py"), str(site.folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
@@ -62,6 +75,10 @@ def server(site: Site) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def url(server: subprocess.Popen[str]) -> str:
+    return url_of(server)
+
+
+def url_of(server: subprocess.Popen[str]) -> str:
     assert server.stdout is not None
     return server.stdout.readline().split()[0]
 
@@ -108,6 +125,23 @@ def test_first_sample_is_answered_as_in_python(tab: Tab, site: Site) -> None:
     assert "Latency" in text_of(tab, "#facts")
     assert tab.evaluate("crossOriginIsolated")
     assert tab.complaints == []
+
+
+@pytest.mark.parametrize("output", ["features", "tokens"])
+def test_an_array_is_shown_with_its_norm(
+    output: str, exported: Callable[..., Path], image_files: list[Path], tmp_path: Path
+) -> None:
+    bundle = exported(make_config(), output=output)
+    site = prepared(bundle, image_files, tmp_path / "site")
+    with open_bundle(bundle) as session:
+        (answer,) = session.answer(session.read(site.picture)[None])
+    with serving(site) as server, browser(tmp_path / "profile") as tab:
+        tab.goto(url_of(server))
+        wait_for_answer(tab, site.picture.name)
+        label, norm = text_of(tab, "#label").rsplit(" ", 1)
+        assert label == f"{output}: {' × '.join(map(str, answer.shape))} numbers, norm"
+        assert abs(float(norm) / np.linalg.norm(answer) - 1) < SHOWN
+        assert tab.complaints == []
 
 
 @pytest.mark.parametrize("width", [1280, 375])

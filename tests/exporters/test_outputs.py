@@ -196,6 +196,16 @@ def test_predict_writes_a_row_for_each_image(
     assert output in one.report().markdown()
 
 
+def test_no_array_is_written_among_the_pictures(
+    exported: Callable[..., Path], pictures: Path, tmp_path: Path
+) -> None:
+    """The next run would read it as a picture."""
+    bundle = exported(make_config(), output="features")
+    ended = run("predict", bundle, pictures, "--features", pictures / "out.npy")
+    assert ended.exit_code == 2 and "choose a place outside" in " ".join(ended.output.split())
+    assert not (pictures / "out.npy").exists()
+
+
 def test_what_does_not_fit_is_refused_by_name(
     exported: Callable[..., Path], pictures: Path, tmp_path: Path
 ) -> None:

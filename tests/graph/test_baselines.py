@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_matrix import DENSE, EVERY, EXPERT, FLAT, OPTIONS, OWNING, TOKEN, named
+from config_matrix import DENSE, EXPERT, FLAT, MASKABLE, OPTIONS, OWNING, TOKEN, named
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EXACT, make_config, normalised, own_bucket, random_model, random_pixels
@@ -34,7 +34,7 @@ def assert_same(config: Config, variant: Variant, options: Options, batch: int, 
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("changes", [*EVERY, *OPTIONS, *OWNING], ids=named)
+@pytest.mark.parametrize("changes", [*MASKABLE, *OPTIONS, *OWNING], ids=named)
 def test_masked(changes: dict[str, Any], batch: int) -> None:
     options = Options(with_depth=changes.get("routing") != "none", style=style_for_batch(batch))
     assert_same(make_config(**changes), "masked", options, batch)

@@ -38,8 +38,13 @@ REDUCING: list[dict[str, Any]] = [
         "reduction": {"layers": [0, 2, 4]},
         "capacity": [16, 5, 1],
     },  # a step that keeps all
+    {"routing": "merged"},
+    {"routing": "merged", "reduction": {"layers": [0, 2], "proportional": True}, "capacity": [8, 4]},
 ]
 EVERY = [*EXPERT, *FLAT, *TOKEN, *DENSE, *REDUCING]
+MASKABLE = [
+    changes for changes in EVERY if changes["routing"] != "merged"
+]  # no mask computes a mean of tokens
 OPTIONS: list[dict[str, Any]] = [
     {"sharing": "middle_cycle", "cycle_depth": 2, "attention_scope": "all"},
     {"sharing": "cycle", "cycle_depth": 2, "attention_scope": "all", "gate": "delta"},

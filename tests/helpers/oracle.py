@@ -82,8 +82,8 @@ class Oracle:
         """The new state of one token x, which attends to the states in context."""
         return self.fed(name, self.attended(name, x, context))
 
-    def attended(self, name: str, x: Floats, context: list[Floats]) -> Floats:
-        """The first half of a block: attention."""
+    def attended(self, name: str, x: Floats, context: list[Floats], more: Floats | float = 0.0) -> Floats:
+        """The first half of a block: attention, with `more` added to the logit of each state in context."""
         dim = self.config.embed_dim
         width = dim // self.config.num_heads
         q = self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x))[:dim]
@@ -91,7 +91,7 @@ class Oracle:
         mixed = []
         for start in range(0, dim, width):
             part = slice(start, start + width)
-            logits = np.array([q[part] @ key_value[:dim][part] for key_value in kv]) / math.sqrt(width)
+            logits = np.array([q[part] @ key_value[:dim][part] for key_value in kv]) / math.sqrt(width) + more
             weights = np.exp(logits - logits.max())
             weights /= weights.sum()
             mixed.append(sum(a * key_value[dim:][part] for a, key_value in zip(weights, kv, strict=True)))
@@ -193,6 +193,53 @@ class Oracle:
             for t, x in zip(running, new, strict=True):
                 h[t] = x
         return depth
+
+    def direction(self, name: str, x: Floats) -> Floats:
+        """Of length 1: where the mean of a token's keys over the heads points."""
+        dim, heads = self.config.embed_dim, self.config.num_heads
+        keys = self.linear(f"{name}.attn.qkv", self.norm(f"{name}.norm1", x))[dim : 2 * dim]
+        mean = sum(np.split(keys, heads)) / heads
+        return np.asarray(mean / math.sqrt(mean @ mean))
+
+    def walk_merged(self, h: list[Floats]) -> list[int]:
+        """A token is a list of patches, the first of which it is named after; CLS is [0]."""
+        reduction, capacity = self.config.reduction, self.config.capacity
+        assert reduction is not None and capacity is not None
+        depth, tokens = [0] * (len(h) - 1), [[t] for t in range(len(h))]
+        for layer in range(self.config.cycle_depth):
+            name, context = f"cycle.{layer}", [h[token[0]] for token in tokens]
+            weighs = np.log([len(token) for token in tokens]) if reduction.proportional else 0.0
+            points = {token[0]: self.direction(name, h[token[0]]) for token in tokens}
+            for token, x in zip(tokens, context, strict=True):
+                h[token[0]] = self.attended(name, x, context, weighs)
+            if layer in reduction.layers:
+                left = capacity[reduction.layers.index(layer)]
+                tokens = self.joined(h, tokens, points, len(tokens) - 1 - left)
+                for token in tokens[1:]:
+                    depth[token[0] - 1] += 1
+            for token in tokens:
+                h[token[0]] = self.fed(name, h[token[0]])
+        return depth
+
+    def joined(
+        self, h: list[Floats], tokens: list[list[int]], points: dict[int, Floats], merges: int
+    ) -> list[list[int]]:
+        """The tokens after those of even places that are most alike one of an odd place have joined it."""
+        even, odd = tokens[2::2], tokens[1::2]
+        found = []  # how alike, place, which joins, which is joined; of equals the first
+        for place, token in enumerate(even):
+            alike = [float(points[token[0]] @ points[other[0]]) for other in odd]
+            best = alike.index(max(alike))
+            found.append((-alike[best], place, token, odd[best]))
+        joining = sorted(found, key=lambda pair: pair[:2])[:merges]
+        for other in odd:
+            members = [other, *(token for _, _, token, into in joining if into is other)]
+            patches = sum(len(token) for token in members)
+            h[other[0]] = sum(len(token) * h[token[0]] for token in members) / patches
+        for _, _, token, into in joining:
+            into.extend(token)
+        gone = [token for _, _, token, _ in joining]
+        return [tokens[0], *(token for token in even if token not in gone), *odd]
 
     def walk_expert_choice(self, h: list[Floats]) -> list[int]:
         config, router = self.config, self.config.router

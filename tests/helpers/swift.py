@@ -17,6 +17,7 @@ from morvit_deploy.bundle.manifest import Manifest, Port
 from morvit_deploy.exporters.coreai.form import CoreaiForm
 from morvit_deploy.exporters.coreml.contract.form import CoremlForm
 from morvit_deploy.exporters.kit.write import Golden
+from morvit_deploy.model.choices import Output
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.plan import Plan, own_plan
 
@@ -29,8 +30,14 @@ def coreml_manifest(config: Config, plan: Plan | None = None, *, ios: int = 18, 
     size, patches = config.image_size, config.num_patches
     names = [bucket.name for bucket in plan.buckets]
     functions = ["stem", *names] if plan.adaptive else ["main"]
+    output: Output = changes.get("output", "logits")
+    shape = {
+        "logits": (config.num_classes,),
+        "features": (config.embed_dim,),
+        "tokens": (patches, config.embed_dim),
+    }
     outputs = [
-        Port(name="logits", dtype="float32", shape=(1, config.num_classes)),
+        Port(name=output, dtype="float32", shape=(1, *shape[output])),
         Port(name="depth", dtype="int32", shape=(1, patches)),
     ]
     if plan.adaptive:
@@ -83,9 +90,11 @@ def coreai_manifest(config: Config, plan: Plan | None = None, **changes: Any) ->
     return coreml_manifest(config, plan, **(fields | changes))
 
 
-def made_up_golden(config: Config, buckets: list[int], tolerance: float = 1e-3) -> Golden:
-    """Images of the model's size and random logits, for what does not run the model."""
-    logits = np.random.default_rng(0).normal(size=(len(buckets), config.num_classes))
+def made_up_golden(
+    config: Config, buckets: list[int], tolerance: float = 1e-3, numbers: int | None = None
+) -> Golden:
+    """Images of the model's size and random logits, or `numbers` of each, for what does not run the model."""
+    logits = np.random.default_rng(0).normal(size=(len(buckets), numbers or config.num_classes))
     return Golden(
         pixels=random_pixels(config, len(buckets)),
         logits=logits.astype(np.float32),

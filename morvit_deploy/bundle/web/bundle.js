@@ -110,19 +110,20 @@ function parseManifest(bytes) {
     const found = [...missing.map((name) => `no ${name}`), ...outside.map(({ path }) => `the path "${path}"`)];
     throw new BundleError(`manifest.json was edited by hand: it has ${found.join(", ")}; export the bundle again`);
   }
-  const beyond = unsupported(manifest.config);
+  const beyond = unsupported(manifest);
   if (beyond) {
     throw new BundleError(`the bundle has ${beyond}, which bundle.js does not support; run it with ONNX Runtime itself`);
   }
   return manifest;
 }
 
-/** What of a model this file does not support, in words; it reads square RGB pictures and returns classes. */
-function unsupported({ image_size: size, in_channels: channels, patch_stride: stride, head_activation: head }) {
+/** What of a model this file does not support, in words; it reads square RGB pictures and returns classes or an array. */
+function unsupported({ config, output }) {
+  const { image_size: size, in_channels: channels, patch_stride: stride, head_activation: head } = config;
   if (Array.isArray(size)) return `images of ${size.join("×")}`;
   if (channels !== 3) return `images of ${channels} channels`;
   if (stride) return "overlapping patches";
-  return head === "none" ? "head_activation none" : "";
+  return head === "none" && (output ?? "logits") === "logits" ? "head_activation none" : "";
 }
 
 /** Refuse a runtime that is older than the graphs allow; older manifests do not say. */
@@ -277,7 +278,8 @@ class Sessions {
  * An opened bundle. Made by `openBundle`.
  *
  * `manifest` is the parsed manifest.json, `warnings` a list of sentences, `backend` and `threads` what runs it, `bytes`
- * the size of its files, `grid` the patches as {rows, columns, steps}.
+ * the size of its files, `grid` the patches as {rows, columns, steps}, `output` what it returns: "logits", "features" or
+ * "tokens".
  */
 export class Bundle {
   #sessions;
@@ -289,6 +291,7 @@ export class Bundle {
     this.backend = sessions.backend;
     this.bytes = sessions.bytes;
     this.size = manifest.config.image_size;
+    this.output = manifest.output ?? "logits";
     const side = Math.floor(this.size / manifest.config.patch_size);
     this.grid = { rows: side, columns: side, steps: manifest.plan.buckets[0].capacity.length };
     this.#sessions = sessions;
@@ -360,29 +363,31 @@ export class Bundle {
   }
 
   /**
-   * Classify one image.
+   * Classify one image, or return its features or tokens.
    *
    * @param {Uint8Array | Float32Array} input As `preprocess` returns it.
    * @returns {Promise<object>} The keys of `predict --json`: `bucket` (name), `top` (all classes as {index, label,
    *   probability}, best first), `logits`; with a sigmoid head `present` (the classes above one half). Also
-   *   `probabilities` (by class), `overflow` (did a larger bucket run it than was predicted? null without thresholds),
+   *   `probabilities` (by class). A bundle of features or tokens has `values` (Float32Array) and `shape` ([dim], or
+   *   [patches, dim], the patches row by row) instead of classes. Of either: `overflow` (did a larger bucket run it than was predicted? null without thresholds),
    *   `depth` (Uint8Array, the steps that each patch ran, row by row; null without `--with-depth`), and `ms` (the time of
    *   the graph alone, in milliseconds).
    */
   async run(input) {
-    const { logits, bucket, overflow, depth, ms } = await this.outputs(input);
-    if (logits.dims[0] !== 1) throw new BundleError(`run: got ${logits.dims[0]} images, expected one; see outputs`);
+    const { [this.output]: returned, bucket, overflow, depth, ms } = await this.outputs(input);
+    const [images, ...shape] = returned.dims;
+    if (images !== 1) throw new BundleError(`run: got ${images} images, expected one; see outputs`);
     const name = this.#bucketName(bucket ? Number(bucket.data[0]) : 0);
-    const values = Array.from(logits.data);
+    const values = Float32Array.from(returned.data);
     if (!values.every(Number.isFinite)) {
       throw new BundleError(
-        `got logits that are NaN or infinite in bucket "${name}", run by ${this.runtime}; compare the bundle with its ` +
+        `got ${this.output} that are NaN or infinite in bucket "${name}", run by ${this.runtime}; compare the bundle with its ` +
           "checkpoint (`morvit-deploy verify`); below fp32, export it in fp32",
       );
     }
-    const found = { bucket: name, ...this.#decided(values), logits: values };
     return {
-      ...found,
+      bucket: name,
+      ...(this.output === "logits" ? this.#decided(Array.from(values)) : { values, shape }),
       overflow: overflow ? Boolean(overflow.data[0]) : null,
       depth: depth ? Uint8Array.from(depth.data) : null,
       ms,
@@ -495,7 +500,7 @@ export class Bundle {
     );
   }
 
-  /** The keys `top`, `present` with a sigmoid head, and `probabilities`. */
+  /** The keys `top`, `present` with a sigmoid head, `probabilities` and `logits`. */
   #decided(logits) {
     const { labels, config } = this.manifest;
     const isSigmoid = config.head_activation === "sigmoid";
@@ -507,7 +512,7 @@ export class Bundle {
       probability: probabilities[index],
     }));
     const present = isSigmoid ? { present: top.filter(({ index }) => logits[index] > 0) } : {};
-    return { top, ...present, probabilities };
+    return { top, ...present, probabilities, logits };
   }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from morvit_deploy.cli.calibrate import Counted, Parts, Wanted
     from morvit_deploy.cli.shared.groups import Output
 
-BUDGET = "budget_macs"
+BUDGETS = ("budget_macs", "budget_ms")
 
 
 def is_unrouted(checkpoint: Path) -> bool:
@@ -43,17 +44,7 @@ def calibrate_merges(
     said: dict[str, Any] | None,
 ) -> None:
     """Find the merges, write them to `out`, and print the curve."""
-    if wanted.budget_macs is None:
-        raise PlanError(
-            "--budget-macs: missing; a plain ViT has no routing to calibrate, but its tokens can merge within a "
-            "budget: give one, as in 0.6x of its MACs"
-        )
-    unused = _given(wanted, but=BUDGET) + _given(parts) + (["max_bad"] if counted.max_bad else [])
-    if unused:
-        raise PlanError(
-            f"{', '.join('--' + name.replace('_', '-') for name in unused)}: not used for a plain ViT, whose tokens "
-            "merge within --budget-macs; leave it out"
-        )
+    _check(counted, wanted, parts)
     assert counted.images is not None
     with working("loading PyTorch") as (tell, progress):
         from morvit_deploy.files import check_files
@@ -61,15 +52,37 @@ def calibrate_merges(
 
         check_files([out], force=output.force, replaces=merges.is_schedule_file)
         found = merges.calibrate_merges(
-            checkpoint, counted.images, wanted.budget_macs, limit=counted.limit, seed=counted.seed,
-            upscale=counted.upscale, exif=counted.exif, tell=tell, progress=progress,
-        )  # fmt: skip  # two lines read better than nine
+            checkpoint, counted.images, wanted.budget_macs, budget_ms=wanted.budget_ms, threads=wanted.threads,
+            limit=counted.limit, seed=counted.seed, upscale=counted.upscale, exif=counted.exif, tell=tell,
+            progress=progress,
+        )  # fmt: skip  # four lines read better than nine
         merges.write_schedule(found, out, force=output.force)
     emit(found.report(), found.as_dict() | {"file": str(out), "images_read": said}, output.json)
     note(f"the merges are in {out}; `morvit-deploy export CHECKPOINT --merge {out}` writes the bundle")
 
 
-def _given(group: Wanted | Parts, but: str = "") -> list[str]:
+def _check(counted: Counted, wanted: Wanted, parts: Parts) -> None:
+    """PlanError unless there is one budget and nothing that merges have no use for."""
+    given = [name for name in BUDGETS if getattr(wanted, name) is not None]
+    if not given:
+        raise PlanError(
+            "--budget-macs: missing; a plain ViT has no routing to calibrate, but its tokens can merge within a "
+            "budget: give one, as in 0.6x of its MACs, or --budget-ms"
+        )
+    if len(given) > 1:
+        raise PlanError("got budget_macs and budget_ms, expected one of them: leave the other out")
+    used = (*BUDGETS, "threads") if wanted.budget_ms is not None else BUDGETS
+    unused = _given(wanted, but=used) + _given(parts) + (["max_bad"] if counted.max_bad else [])
+    if unused:
+        raise PlanError(
+            f"{', '.join('--' + name.replace('_', '-') for name in unused)}: not used for a plain ViT, whose tokens "
+            f"merge within --{given[0].replace('_', '-')}; leave it out"
+        )
+
+
+def _given(group: Wanted | Parts, but: Sequence[str] = ()) -> list[str]:
     """The options of a group that are not at their defaults."""
     defaults = type(group)()
-    return [name for name, value in vars(group).items() if name != but and value != getattr(defaults, name)]
+    return [
+        name for name, value in vars(group).items() if name not in but and value != getattr(defaults, name)
+    ]

@@ -16,7 +16,10 @@ VERIFICATION, OUTPUT = "Verification", "Output"
 
 Checkpoint = Annotated[
     Path | None,
-    Arg("A morvit/1 folder, or any file that `convert` takes (default: the current folder).", "CHECKPOINT"),
+    Arg(
+        "A morvit/1 or morvit/2 folder, or what `convert` takes (default: the current folder).",
+        "CHECKPOINT",
+    ),
 ]
 Bundle = Annotated[Path | None, Arg("Bundle folder (default: the newest under build/).", "BUNDLE")]
 Json = Annotated[bool, Help("Print one JSON document on stdout; messages go to stderr.", panel=OUTPUT)]

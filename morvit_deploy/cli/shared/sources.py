@@ -132,7 +132,7 @@ def opened(checkpoint: Path | None, foreign: Foreign) -> Iterator[Opened]:
     if not is_foreign(path):
         if words := foreign.typed:
             raise ConfigError(
-                f"{path} is a morvit/1 checkpoint: its config.json says everything, so leave out "
+                f"{path} is a native checkpoint: its config.json says everything, so leave out "
                 f"{', '.join(words)} (`morvit-deploy convert` changes its image size)"
             )
         yield Opened(path, path, _name(path))

@@ -1,4 +1,4 @@
-"""Packs one bundle for a device: its files, recipe, pictures and expected logits. No torch."""
+"""Packs one bundle for a device: its files, recipe, pictures and expected output. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.exporters.board import BoardFiles
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.measuring.core.inputs import Subject
-from morvit_deploy.measuring.core.parity import expected_logits
+from morvit_deploy.measuring.core.parity import expected_answers, save_expected
 from morvit_deploy.remote.shipment import Shipment
 
 
@@ -43,15 +43,15 @@ def pack(subject: Subject, name: str, place: str) -> Shipment:
         more=dict(parts.more),
     )
     expected = io.BytesIO()
-    np.savez(expected, logits=_logits(subject, parts))
+    save_expected(expected, manifest.output, _answers(subject, parts))
     content: dict[str, Path | bytes] = {file.path: subject.bundle / file.path for file in manifest.files}
     content |= made
     content |= {RECIPE: recipe.to_json().encode(), PIXELS: subject.pixels, EXPECTED: expected.getvalue()}
     return {f"{place}/{file}": it for file, it in content.items()}
 
 
-def _logits(subject: Subject, files: BoardFiles) -> NDArray[np.float32]:
-    """(images, classes) of the first rounds, from the bundle, or from the same graphs on the CPU, on this machine."""
+def _answers(subject: Subject, files: BoardFiles) -> NDArray[np.float32]:
+    """(images, …) of the first rounds, from the bundle, or from the same graphs on the CPU, on this machine."""
     if files.open_reference is None:
-        return expected_logits(subject)
-    return expected_logits(subject, Session(subject.bundle, subject.manifest, files.open_reference()))
+        return expected_answers(subject)
+    return expected_answers(subject, Session(subject.bundle, subject.manifest, files.open_reference()))

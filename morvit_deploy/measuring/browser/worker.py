@@ -14,7 +14,7 @@ import numpy as np
 
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 from morvit_deploy.agent.host.processor import Usage
-from morvit_deploy.agent.parity import gaps
+from morvit_deploy.agent.parity import expected_answers, gaps
 from morvit_deploy.errors import LostError
 from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.measuring.browser.page import Page
@@ -80,12 +80,12 @@ class PageWorker(BundleProcess):
         return self._run(runs, warmup, order, self.group)
 
     def parity(self, rounds: int) -> dict[str, Any]:
-        reply = self._ask({"do": "logits", "rounds": rounds}, "comparing its logits", START_TIMEOUT_S)
-        with np.load(expected_file(self._place.subject.pixels), allow_pickle=False) as stored:
-            wanted = stored["logits"]
-        returned = np.array(reply["logits"], dtype=np.float64)[: len(wanted)]  # null: NaN
+        doing = f"comparing its {self._place.subject.manifest.output}"
+        reply = self._ask({"do": "answers", "rounds": rounds}, doing, START_TIMEOUT_S)
         with own_errors():
-            return gaps(returned, wanted)
+            wanted = expected_answers(expected_file(self._place.subject.pixels))[1]
+            returned = np.array(reply["answers"], dtype=np.float64)[: len(wanted)]  # null: NaN
+            return gaps(returned, wanted.reshape(len(wanted), -1))
 
     def memory_mib(self) -> dict[str, float]:
         reply = self._ask({"do": "memory"}, "reading memory", ANSWER_TIMEOUT_S)

@@ -18,7 +18,7 @@ from morvit_deploy.measuring.compare.names import Baseline
 from morvit_deploy.measuring.compare.published import PLAIN, PRESET, Published, of_baseline, of_bundle
 from morvit_deploy.measuring.compare.runtimes import ONNX_RUNTIME, image_side
 from morvit_deploy.measuring.core.inputs import IMAGES, Source, Subject, in_rounds, prepare
-from morvit_deploy.measuring.core.parity import expected_logits
+from morvit_deploy.measuring.core.parity import expected_answers
 from morvit_deploy.measuring.cpu.process import BundleProcess, LocalProcess, open_here
 from morvit_deploy.model.config import Config
 from morvit_deploy.model.presets import preset
@@ -60,7 +60,7 @@ class GraphProcess(LocalProcess):
 def bundle_candidates(
     folders: Sequence[Path], source: Source, scratch: Path
 ) -> list[tuple[Candidate, Subject]]:
-    """Of bundles of one target at batch 1; TargetError for others, and for bundles that this machine does not run."""
+    """Of classifiers of one target at batch 1; TargetError for others, and for what this machine does not run."""
     one_image = replace(source, batch=1)
     subjects = [prepare(folder, one_image, scratch / f"bundle{i}.npy") for i, folder in enumerate(folders)]
     _check_target(subjects)
@@ -80,6 +80,12 @@ def _check_target(subjects: Sequence[Subject]) -> None:
             f"compare measures in ONNX Runtime, as the baselines are ONNX graphs; got target {target!r}, so export "
             "with --target onnx, or measure the bundle alone with `morvit-deploy bench`"
         )
+    for subject in subjects:
+        if (output := subject.manifest.output) != "logits":
+            raise TargetError(
+                f"compare measures classifiers; {subject.bundle} returns {output}: export it without --output, or "
+                "measure it alone with `morvit-deploy bench`"
+            )
 
 
 def _of_bundle(subject: Subject) -> Candidate:
@@ -96,7 +102,7 @@ def _of_bundle(subject: Subject) -> Candidate:
         open=lambda threads: open_here(subject, threads),
         pixels=subject.pixels,
         stream=subject.stream,
-        expected=lambda: expected_logits(subject),
+        expected=lambda: expected_answers(subject),
         activation=manifest.config.head_activation,
         published=of_bundle(manifest.config.record.method, preset_of(manifest.config)),
     )

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-import numpy as np
-
 from morvit_deploy.errors import MorvitError, ParityError
 from morvit_deploy.measuring.compare.candidates import BUNDLE, Candidate
 from morvit_deploy.measuring.compare.rows import NotMeasured, Row
 from morvit_deploy.measuring.core.inputs import expected_file
-from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
+from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity, save_expected
 from morvit_deploy.measuring.cpu.process import BundleProcess
 from morvit_deploy.timing.conditions import read_conditions
 from morvit_deploy.timing.loop import Lane, Measurer, Stages
@@ -107,7 +105,7 @@ def _parity(candidate: Candidate, worker: BundleProcess) -> LogitParity | None:
     """Of a candidate that has expected logits; ParityError where it returns others."""
     if candidate.expected is None:
         return None
-    np.savez(expected_file(candidate.pixels), logits=candidate.expected())
+    save_expected(expected_file(candidate.pixels), "logits", candidate.expected())
     found = worker.parity(PARITY_IMAGES)
     parity = LogitParity.of(
         candidate.name, f"in {candidate.runtime}", candidate.precision, found, candidate.activation

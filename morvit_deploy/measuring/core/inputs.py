@@ -80,7 +80,7 @@ def folders_of(bundles: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def expected_file(pixels: Path) -> Path:
-    """The .npz file with the expected `logits` (images, classes) of a file of pixels."""
+    """The .npz file with the expected logits, features or tokens of a file of pixels."""
     return pixels.with_suffix(".expected.npz")
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from morvit_deploy.bundle.session import kernel_warnings
 from morvit_deploy.exporters.targets import find_target
 from morvit_deploy.files import temporary
@@ -19,7 +17,7 @@ from morvit_deploy.machine.extras import install_line, is_missing
 from morvit_deploy.machine.integer_kernels import IntegerKernels, kernels_here
 from morvit_deploy.machine.this import checked_threads, versions
 from morvit_deploy.measuring.core.inputs import Subject, expected_file
-from morvit_deploy.measuring.core.parity import LogitParity, expected_logits, parity_rounds
+from morvit_deploy.measuring.core.parity import LogitParity, expected_answers, parity_rounds, save_expected
 from morvit_deploy.measuring.core.request import BenchRequest, settings
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu.mix import MixRuns
@@ -99,13 +97,11 @@ class BundleProcesses(Measurer[BundleLane]):
         self.expect(lane.subject)
         found = lane.worker.parity(parity_rounds(lane.subject))
         manifest = lane.subject.manifest
-        return LogitParity.of(
-            lane.name, self.place, manifest.precision, found, manifest.config.head_activation
-        )
+        return LogitParity.of(lane.name, self.place, manifest.precision, found, manifest.head)
 
     def expect(self, subject: Subject) -> None:
-        """Write the expected logits for the process to read."""
-        np.savez(expected_file(subject.pixels), logits=expected_logits(subject))
+        """Write what is expected for the process to read."""
+        save_expected(expected_file(subject.pixels), subject.manifest.output, expected_answers(subject))
 
     def look(self, lane: BundleLane, runs: int, warmup: int) -> Block:
         return lane.worker.run(runs, warmup)

@@ -31,8 +31,10 @@ class BundleProcess(ABC):
         """
 
     def parity(self, rounds: int) -> dict[str, Any]:
-        """Compare the logits of the first rounds with those expected, as `agent.parity.gaps` returns it."""
-        return self._ask({"parity": rounds}, "comparing its logits with those expected", START_TIMEOUT_S)
+        """Compare what the first rounds return with those expected, as `agent.parity.gaps` returns it."""
+        return self._ask(
+            {"parity": rounds}, "comparing what it returns with what is expected", START_TIMEOUT_S
+        )
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, peak and anonymous memory of the process, MiB, as far as the system reports it."""

@@ -32,6 +32,7 @@ from morvit_deploy.measuring.core.inputs import Source, draw, in_rounds
 from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity
 from morvit_deploy.measuring.cuda.sessions import CudaSession, NotCaptured
 from morvit_deploy.model.answers.heads import SOFTMAX
+from morvit_deploy.model.choices import Output
 
 SWEEP = (1, 8, 32)
 TF32_GATE = "fp16"  # the parity gate of products in TF32, whose mantissa is as short
@@ -70,8 +71,9 @@ class Part:
     feeds: Arrays
     precision: str  # its parity gate
     head: str = SOFTMAX  # activation of the head
+    output: Output = "logits"
     parity_feeds: Sequence[Arrays] = ()
-    expected: NDArray[np.float32] | None = None  # logits (images, classes) for `parity_feeds`; None: a stem
+    expected: NDArray[np.float32] | None = None  # its output for `parity_feeds`; None: a stem
 
     def whole(self) -> Arrays:
         """One timed run with transfers."""
@@ -84,12 +86,12 @@ class Part:
         return outputs
 
     def parity(self) -> LogitParity | None:
-        """Compare the logits with the expected ones; None for a stem, which the trunks' logits check."""
+        """Compare the output with what is expected; None for a stem, which the trunks' outputs check."""
         if self.expected is None:
             return None
-        logits = np.concatenate([outputs["logits"] for outputs in self.over(self.parity_feeds)])
+        answers = np.concatenate([outputs[self.output] for outputs in self.over(self.parity_feeds)])
         place = f"on the GPU ({self.name}, batch {self.batch})"
-        return LogitParity.of(self.bundle, place, self.precision, gaps(logits, self.expected), self.head)
+        return LogitParity.of(self.bundle, place, self.precision, gaps(answers, self.expected), self.head)
 
 
 def open_parts(
@@ -130,7 +132,7 @@ def open_parts(
 
 
 class GpuBundle:
-    """Opens a bundle's parts on the GPU, with expected logits from the same graphs on the CPU."""
+    """Opens a bundle's parts on the GPU, with expected outputs from the same graphs on the CPU."""
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class GpuBundle:
         self.folder, self.manifest, self.cuda, self.stack, self.tf32 = folder, manifest, cuda, stack, tf32
         self.uncaptured: list[str] = []
         self.files = graph_files(manifest.dispatch, manifest.plan)
-        self._pixels, self._logits = pixels, dict[tuple[str, int], NDArray[np.float32]]()
+        self._pixels, self._answers = pixels, dict[tuple[str, int], NDArray[np.float32]]()
 
     def parts(self, size: int, captured: bool) -> list[Part]:
         """The only graph, or the stem and every trunk."""
@@ -174,8 +176,8 @@ class GpuBundle:
                 f"{graph.uncaptured}"
             )
         gate = TF32_GATE if self.tf32 and self.manifest.precision == "fp32" else self.manifest.precision
-        head = self.manifest.config.head_activation
-        return Part(str(self.folder), name, size, graph, graph.captured, feeds, gate, head)
+        answers = self.manifest.head, self.manifest.output
+        return Part(str(self.folder), name, size, graph, graph.captured, feeds, gate, *answers)
 
     def _graph(self, name: str, feeds: Arrays, captured: bool) -> GpuGraph:
         """A graph that has run; the same graph without a capture where that fails."""
@@ -194,12 +196,12 @@ class GpuBundle:
 
     def _expecting(self, part: Part, rounds: Sequence[Arrays]) -> Part:
         key = part.name, part.batch
-        if key not in self._logits:
+        if key not in self._answers:
             bucket = part.name if len(self.files) > 1 else None
             with Session(self.folder, self.manifest, self._reference(bucket)) as session:
-                logits = [session.logits(pixels) for pixels in self._rounds(part.batch)]
-            self._logits[key] = np.concatenate(logits)
-        return replace(part, parity_feeds=rounds, expected=self._logits[key])
+                answers = [session.answer(pixels) for pixels in self._rounds(part.batch)]
+            self._answers[key] = np.concatenate(answers)
+        return replace(part, parity_feeds=rounds, expected=self._answers[key])
 
     def _reference(self, bucket: str | None) -> Runner:
         """ONNX Runtime on the CPU, on the same graphs."""

@@ -50,7 +50,8 @@ def find_steps(model: onnx.ModelProto, probes: Iterable[str]) -> Steps:
         end(step, value)
     for value in _before_head(model.graph) if LAST in names else ():
         end(LAST, value)
-    end(HEAD, "logits")
+    for output in ("logits", "features", "tokens"):  # the graph has one of them
+        end(HEAD, output)
     for number, node in enumerate(nodes):  # read by no step: the outputs depth and overflow
         before = (of_node[makers[name]] for name in node.input if name in makers)
         of_node.setdefault(number, max(before, default=0))

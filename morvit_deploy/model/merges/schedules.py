@@ -206,6 +206,12 @@ def check_plain(config: Config) -> None:
             f"merge: got a ViT with {config.register_tokens} register tokens, expected none: they are no part of the "
             "image, so they must not merge, which merging by alternate positions does not allow"
         )
+    if not config.cls_token or config.pooling != "cls":
+        what = f"whose head reads the {config.pooling} of the patches" if config.cls_token else "without CLS"
+        raise ConfigError(
+            f"merge: got a ViT {what}, expected one whose head reads CLS: a mean would have to weigh merged tokens "
+            "by their sizes, which the format does not hold"
+        )
     if config.num_layers < 2:
         raise ConfigError(
             "merge: got a ViT of one layer, expected at least two: merges in the last change nothing"

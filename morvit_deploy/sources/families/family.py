@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, listed
+from morvit_deploy.model.config import GROWN
 from morvit_deploy.sources.settings.given import Questions
 from morvit_deploy.sources.tensors.keymap import COPIED, Assignment, Recipe, Row, Rule, assign, build, likely
 from morvit_deploy.sources.tensors.reading import Contents
@@ -20,9 +21,16 @@ SHOWN = 12  # keys that a message lists
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def unsupported(contents: Contents, title: str, problems: Sequence[str]) -> CheckpointError:
+    """The error for a model with components that not even the newest format has fields for."""
+    return CheckpointError(
+        f"{contents.path} is {title} with components that {GROWN} does not support:\n{listed(problems, SHOWN)}"
+    )
+
+
 @dataclass
 class Draft:
-    """A checkpoint during conversion: fields of config.json, tensors by morvit/1 name, and the table of keys."""
+    """A checkpoint during conversion: fields of config.json, tensors by native name, and the table of keys."""
 
     fields: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -51,7 +59,7 @@ class Family(ABC):
 
     @abstractmethod
     def draft(self, contents: Contents, questions: Questions) -> Draft:
-        """Return the fields and tensors of the morvit/1 checkpoint; `questions` settles what the files lack."""
+        """Return the fields and tensors of the native checkpoint; `questions` settles what the files lack."""
 
     def assignment(self, contents: Contents) -> Assignment:
         """Assign each key to a target; CheckpointError lists every key without one."""
@@ -59,10 +67,7 @@ class Family(ABC):
         targets = [key for slots in found.parts.values() for key in slots.values()]
         problems = [f"{key}: {why}" for key, why in _grouped(found.refused).items()]
         if problems:
-            raise CheckpointError(
-                f"{contents.path} is {self.title} with components that morvit/1 does not support:\n"
-                f"{listed(problems, SHOWN)}"
-            )
+            raise unsupported(contents, self.title, problems)
         problems = [f"unexpected: {key}{likely(key, targets)}" for key in found.unknown]
         problems += [f"two sources for one tensor: {pair}" for pair in found.twice]
         if problems:

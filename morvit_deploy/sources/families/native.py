@@ -1,4 +1,4 @@
-"""morvit/1 checkpoints in other containers: a training file next to its config.json, or unrolled layers."""
+"""Native checkpoints in other containers: a training file next to its config.json, or unrolled layers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from morvit_deploy.sources.tensors.ties import Tying
 
 
 class Native(Family):
-    """The names of morvit/1. Unrolled copies `blocks.{i}` are tied if they are bit-identical."""
+    """The names of morvit/1 and morvit/2. Unrolled copies `blocks.{i}` are tied if they are bit-identical."""
 
     name = "native"
-    title = "a morvit/1 checkpoint"
+    title = f"a {FORMAT} or {GROWN} checkpoint"
     signature = (r"patch_embed\.proj\.weight", r"(cycle\.\d+|blocks\.\d+)\.attn\.qkv\.weight")
     rules = (
         copy(rf"(?P<at>patch_embed\.proj|norm|head|head\.\d+)\.{KIND}", r"\g<at>.\g<kind>"),
@@ -33,8 +33,9 @@ class Native(Family):
     def draft(self, contents: Contents, questions: Questions) -> Draft:
         if contents.config is None or contents.config.get("format") not in (FORMAT, GROWN):
             raise CheckpointError(
-                f"{contents.path} has the tensor names of morvit/1, but no config.json of that format next to it; "
-                "write one (docs/format.md), since the tensors do not determine heads, eps, gate and routing"
+                f"{contents.path} has the tensor names of {FORMAT} and {GROWN}, but no config.json of that "
+                "format next to it; write one (docs/format.md), since the tensors do not determine heads, eps, gate "
+                "and routing"
             )
         tensors, rows = self.built(contents)
         config = parse_config(json.dumps(contents.config), source=f"{contents.path}: config.json")

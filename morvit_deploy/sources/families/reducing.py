@@ -35,6 +35,8 @@ class EViT(TimmViT):
         rate = _rate(contents, questions, "base_keep_rate", "0.5 to 0.9")
         layers = _layers(contents, questions, draft)
         stored, origin = contents.arguments.find("fuse_token")
+        if stored not in (None, True, False):
+            raise CheckpointError(f"{contents.path}: got {stored!r} ({origin}), expected true or false")
         dropped = questions.settle(
             "dropped",
             stored=None if stored is None else ("fused" if stored else "gone"),
@@ -87,6 +89,7 @@ class DynamicViT(TimmViT):
 
 
 REDUCING = (EViT(), DynamicViT())
+_LAYERS = re.compile(r"[\[(]?\s*\d{1,4}(\s*,\s*\d{1,4})*\s*,?\s*[\])]?")
 
 
 def kept_by_evit(rate: float, patches: int, steps: int, *, fuse: bool) -> tuple[int, ...]:
@@ -124,13 +127,22 @@ def _layers(contents: Contents, questions: Questions, draft: Draft) -> list[int]
     stored, origin = contents.arguments.find("drop_loc")
     layers: Sequence[int] | None = questions.settle(
         "drop_layers",
-        stored=None if stored is None else tuple(int(number) for number in re.findall(r"\d+", str(stored))),
+        stored=None if stored is None else _listed_layers(contents, stored, origin),
         origin=origin,
         published=", ".join(map(str, PUBLISHED_LAYERS)) + ", counted from 0",
         example=",".join(map(str, PUBLISHED_LAYERS)),
         usual=PUBLISHED_LAYERS,
     )
     return None if layers is None else list(layers)
+
+
+def _listed_layers(contents: Contents, stored: object, origin: str) -> tuple[int, ...]:
+    """Return the numbers of a list, or of its text as in "(3, 6, 9)"; CheckpointError for anything else."""
+    if not _LAYERS.fullmatch(str(stored)):
+        raise CheckpointError(
+            f"{contents.path}: got {str(stored)[:40]!r} ({origin}), expected one or more layers as in (3, 6, 9)"
+        )
+    return tuple(int(number) for number in re.findall(r"\d+", str(stored)))
 
 
 def _fields(routing: str, kept: Sequence[int], layers: Sequence[int]) -> dict[str, Any]:

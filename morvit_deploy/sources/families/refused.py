@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from morvit_deploy.model.config import GROWN
 from morvit_deploy.sources.families.family import Foreign
 
 _LLAMA = (
-    "its blocks are Llama blocks (RMSNorm, a gated SiLU MLP, rotary or no positions), while morvit/1 blocks are ViT "
+    f"its blocks are Llama blocks (RMSNorm, a gated SiLU MLP, rotary or no positions), while {GROWN} blocks are ViT "
     "blocks (LayerNorm, a two-layer MLP, learned positions); the weights cannot be converted"
 )
 
@@ -14,7 +15,7 @@ REFUSED = (
         title="an LV-ViT, or DynamicViT on one",
         signature=(r"patch_embed\.conv1\.weight", r"blocks\.\d+\.attn\.qkv\.weight", r"aux_head\.weight"),
         reason="its patches come from a stem of convolutions with batch norm, its residuals are halved, and a second "
-        "head reads the patch tokens, while morvit/1 has one patch projection, plain residuals and one head",
+        f"head reads the patch tokens, while {GROWN} has one patch projection, plain residuals and one head",
     ),
     Foreign(
         title="an official Mixture-of-Recursions language model, or a fork of it (vit-mor)",

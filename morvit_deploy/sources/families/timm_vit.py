@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from morvit_deploy.errors import CheckpointError, listed
+from morvit_deploy.errors import CheckpointError
 from morvit_deploy.sources.families.classifier import settle_head_activation, settle_pooling
-from morvit_deploy.sources.families.family import SHOWN, Draft, Family
+from morvit_deploy.sources.families.family import Draft, Family, unsupported
 from morvit_deploy.sources.families.layers import settle_layers
 from morvit_deploy.sources.families.settling import (
     NEEDED,
@@ -176,10 +176,7 @@ def _refuse_what_names_hide(
     if up is not None and down is not None and up.shape[0] == 2 * down.shape[-1]:
         problems.append(f"blocks.0.mlp.fc1 has {up.shape[0]} outputs, fc2 {down.shape[-1]} inputs: {_GATED}")
     if problems:
-        raise CheckpointError(
-            f"{contents.path} is {TimmViT.title} with components that morvit/1 does not support:\n"
-            f"{listed(problems, SHOWN)}"
-        )
+        raise unsupported(contents, TimmViT.title, problems)
 
 
 def _labels(stored: dict[str, Any], classes: int) -> list[str] | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError
+from morvit_deploy.model.config import GROWN
 from morvit_deploy.sources.families.classifier import settle_head_activation
 from morvit_deploy.sources.families.family import Draft, Family
 from morvit_deploy.sources.families.layers import count_of
@@ -128,7 +129,7 @@ class VisionMoR(Family):
 
 _NO_KV_SHARING = (
     "converted with the default use_kv_sharing=False; if it was trained with True, which the files do not record and "
-    "morvit/1 does not support, its logits differ"
+    f"{GROWN} does not support, its logits differ"
 )
 _SATURATES = (
     "tokens are ranked by router logits; the original code ranks their sigmoids in float32, which are all 1.0 for "

@@ -15,7 +15,7 @@ Combine = Callable[[Parts], Tensor]
 
 WHOLE = "whole"
 KIND = r"(?P<kind>weight|bias)"
-LAYER = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"  # of a block, in timm and morvit/1
+LAYER = r"(?P<rest>norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])"  # of a block, in timm and native checkpoints
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Rule:
     pattern: str
     targets: tuple[tuple[str, str], ...] = ()
     drop: str = ""  # why it does not affect logits
-    refuse: str = ""  # why morvit/1 does not support a model with this tensor
+    refuse: str = ""  # why no format supports a model with this tensor
 
 
 def copy(pattern: str, target: str) -> Rule:
@@ -48,7 +48,7 @@ def drop(pattern: str, why: str) -> Rule:
 
 
 def refuse(pattern: str, why: str) -> Rule:
-    """Refuse the source, which affects logits in a way that morvit/1 does not support."""
+    """Refuse the source, which affects logits in a way that no format supports."""
     return Rule(pattern, refuse=why)
 
 

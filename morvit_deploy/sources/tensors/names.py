@@ -26,7 +26,7 @@ def is_weights(name: str) -> bool:
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a path needs conversion. Folders that are morvit/1, damaged or empty are left to its own loader."""
+    """Whether a path needs conversion. Folders that are native, damaged or empty are left to its own loader."""
     if not path.is_dir():
         return path.is_file() and path.name != CONFIG
     try:

@@ -17,7 +17,8 @@ async function run({ folder, pixels }) {
   const plain = Object.entries(outputs).filter(([name]) => name !== "ms");
   const arrays = plain.map(([name, { dims, data }]) => [name, { dims, data: Array.from(data, Number) }]);
   const depth = first.depth && Array.from(first.depth);
-  return { outputs: Object.fromEntries(arrays), first: { ...first, depth }, grid: bundle.grid, warnings: bundle.warnings };
+  const values = first.values && Array.from(first.values);
+  return { outputs: Object.fromEntries(arrays), first: { ...first, depth, values }, grid: bundle.grid, warnings: bundle.warnings };
 }
 
 const results = [];

@@ -30,6 +30,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "dynamic, float": {"config": make_config(), "batch": "dynamic", "input": "float"},
     "graph": {"config": EXPERT, "plan": threshold_ladder()},
     "host, overflowing": {"config": EXPERT, "plan": threshold_ladder(), "dispatch": "host"},
+    "features": {
+        "config": make_config(head_activation="none", labels=None),
+        "output": "features",
+        "batch": 2,
+    },
+    "tokens, host": {"config": EXPERT, "plan": threshold_ladder(), "dispatch": "host", "output": "tokens"},
     "host, dynamic": {"config": TOKEN, "plan": depth_ladder(), "batch": "dynamic", "dispatch": "host"},
 }
 
@@ -59,20 +65,25 @@ def test_every_form_returns_what_python_returns(
 
 def assert_same(session: Session, found: dict[str, Any]) -> None:
     expected, outputs = session.run(PIXELS), found["outputs"]
-    logits = expected["logits"]
+    name_of_it = session.manifest.output
+    answers = expected[name_of_it]
     assert outputs.keys() == expected.keys()
-    assert np.abs(np.array(outputs["logits"]["data"]).reshape(logits.shape) - logits).max() <= CLOSE * max(
-        1, np.abs(logits).max()
-    )
-    for name in outputs.keys() - {"logits"}:
+    close = CLOSE * max(1, np.abs(answers).max())
+    assert outputs[name_of_it]["dims"] == list(answers.shape)
+    assert np.abs(np.array(outputs[name_of_it]["data"]).reshape(answers.shape) - answers).max() <= close
+    for name in outputs.keys() - {name_of_it}:
         assert outputs[name]["dims"] == list(expected[name].shape)
         assert np.array_equal(np.array(outputs[name]["data"]), expected[name].ravel())
     first, config = found["first"], session.manifest.config
     assert first["bucket"] == session.bucket_of(expected, 0)
-    assert [guess["index"] for guess in first["top"]] == [
-        guess.index for guess in session.guesses(logits[0], count=config.num_classes)
-    ]
-    assert np.abs(np.array(first["probabilities"]) - probabilities(logits[0])).max() <= CLOSE
+    if name_of_it == "logits":
+        assert [guess["index"] for guess in first["top"]] == [
+            guess.index for guess in session.guesses(answers[0], count=config.num_classes)
+        ]
+        assert np.abs(np.array(first["probabilities"]) - probabilities(answers[0])).max() <= CLOSE
+    else:
+        assert first["shape"] == list(answers.shape[1:]) and "top" not in first
+        assert np.abs(np.array(first["values"]).reshape(first["shape"]) - answers[0]).max() <= close
     assert (first["depth"] is None) == ("depth" not in expected)
     assert found["grid"]["rows"] * found["grid"]["columns"] == config.num_patches
     assert found["grid"]["steps"] == config.num_steps

@@ -69,7 +69,7 @@ def test_the_fewest_merges_within_a_budget(config: Config) -> None:
 
 def test_the_search_improves_within_the_budget(config: Config) -> None:
     measures, limit = Invented(config), budget(config, 0.75)
-    found = families(config, limit, measures)
+    found = families(config, dict.fromkeys(FAMILIES, limit), measures)
     assert len(found) == 2 * len(FAMILIES)
     start = best_of(found)
     best = searched(config, start, limit, measures, tries=60)
@@ -81,7 +81,7 @@ def test_the_search_improves_within_the_budget(config: Config) -> None:
 
 def test_the_search_runs_at_most_so_many_schedules(config: Config) -> None:
     measures = Invented(config)
-    start = best_of(families(config, budget(config, 0.75), measures))
+    start = best_of(families(config, dict.fromkeys(FAMILIES, budget(config, 0.75)), measures))
     before = len(measures.seen)
     searched(config, start, budget(config, 0.75), measures, tries=3)
     assert len(measures.seen) - before == 3
@@ -102,7 +102,7 @@ def test_moves(config: Config) -> None:
 
 def test_the_curve_has_a_point_for_each_share_that_can_be_met(config: Config) -> None:
     measures, dense = Invented(config), own_plan(config).buckets[0].macs
-    start = best_of(families(config, budget(config, 0.75), measures))
+    start = best_of(families(config, dict.fromkeys(FAMILIES, budget(config, 0.75)), measures))
     points = list(curve(config, start, dense, measures))
     assert points and all(point.kind == start.kind for point in points)
     assert [point.macs for point in points] == sorted((point.macs for point in points), reverse=True)

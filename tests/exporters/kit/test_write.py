@@ -44,7 +44,10 @@ MODELS: dict[str, Callable[[], Manifest]] = {
     "single": lambda: coreml_manifest(make_config(), ios=17),
     "dense, float input": lambda: float_input(coreml_manifest(DENSE)),
     "Core AI": lambda: coreai_manifest(EXPERT, threshold_ladder()),
+    "features": lambda: coreml_manifest(make_config(head_activation="none", labels=None), output="features"),
+    "tokens": lambda: coreai_manifest(TOKEN, depth_ladder(), output="tokens"),
 }
+OPTIONAL = {"runtime", "output", "outputShape", "headActivation"}  # nil: Core ML; logits; an array
 
 
 def float_input(manifest: Manifest) -> Manifest:
@@ -112,7 +115,25 @@ def test_the_swift_type_has_every_field(written: tuple[Path, Manifest]) -> None:
     """Decoding ignores what it does not know: a field that Swift lacks would be lost unseen."""
     source = (written[0] / "Sources/MoRViTCore/ModelDescription.swift").read_text(encoding="utf-8")
     fields = set(re.findall(r"^    public let (\w+):", source, re.MULTILINE))
-    assert fields == {"runtime"} | set(read(written[0].parent / DESCRIPTION))  # nil: Core ML
+    described = set(read(written[0].parent / DESCRIPTION))
+    assert fields - OPTIONAL <= described <= fields
+
+
+def test_the_output_is_described(written: tuple[Path, Manifest]) -> None:
+    """An array has a shape and no activation; descriptions of logits say nothing new."""
+    folder, manifest = written
+    model, config = read(folder.parent / DESCRIPTION), manifest.config
+    shape = {"features": [config.embed_dim], "tokens": [config.num_patches, config.embed_dim]}
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    if manifest.output == "logits":
+        assert model.keys() & OPTIONAL - {"runtime"} == {"headActivation"}
+        assert f"| returns | {config.num_classes} classes |" in readme
+    else:
+        assert (model["output"], model["outputShape"]) == (manifest.output, shape[manifest.output])
+        assert "headActivation" not in model
+        assert (
+            f"| returns | {manifest.output}, {' × '.join(map(str, model['outputShape']))} numbers |" in readme
+        )
 
 
 def test_no_depth_is_said(tmp_path: Path) -> None:
@@ -352,7 +373,7 @@ def test_the_package_passes_its_own_tests(written: tuple[Path, Manifest], built:
     run = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=1200, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     executed = re.findall(r"Executed (\d+) tests?, with 0 failures", run.stdout + run.stderr)
-    assert max(map(int, executed), default=0) >= 38
+    assert max(map(int, executed), default=0) >= 43
 
 
 def add_core_ai(package: Path) -> None:

@@ -14,6 +14,7 @@ from bucket_plans import EXPERT, threshold_ladder
 from chromium import find_chromium
 from fake_page import CHROME, FakePage, Spoil, fetch, stand_in_runtime
 from table_checks import problems
+from tiny_models import make_config
 from typer.testing import CliRunner
 
 import morvit_deploy as md
@@ -84,13 +85,26 @@ class TestPlayed:
     def test_other_logits_are_not_measured(self, tiny_bundle: Path) -> None:
         def spoil(request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
             assert request["do"] != "run", "nothing is timed"
-            rows = [[None, *row[1:]] for row in reply.get("logits", [])]  # NaN in JSON of a page
-            return reply | ({"logits": rows} if rows else {})
+            rows = [[None, *row[1:]] for row in reply.get("answers", [])]  # NaN in JSON of a page
+            return reply | ({"answers": rows} if rows else {})
 
         with pytest.raises(
             md.ParityError, match=r"other logits in the browser .*largest difference: not finite"
         ):
             played(tiny_bundle, spoil)
+
+    def test_other_features_are_not_measured(self, exported: Callable[..., Path]) -> None:
+        bundle = exported(make_config(), output="features")
+        result, _ = played(bundle)
+        (parity,) = result.conditions["parity"].values()
+        assert parity["apart"] == 0 and parity["snr_db"] is None and "class_flips" not in parity  # equal
+
+        def negated(request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
+            rows = [[-value for value in row] for row in reply.get("answers", [])]
+            return reply | ({"answers": rows} if rows else {})
+
+        with pytest.raises(md.ParityError, match=r"other numbers in the browser .*ratio is -6\.0 dB"):
+            played(bundle, negated)
 
     def test_a_page_that_is_closed_in_the_middle(self, tiny_bundle: Path, tmp_path: Path) -> None:
         def spoil(request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any] | None:
@@ -189,6 +203,16 @@ def test_chromium_measures_as_other_devices_do(measured: dict[str, Any]) -> None
     assert measured["format"] == "morvit-bench/1" and measured["device"] == "browser"
     assert [len(block["ms"]) for block in one["blocks"]] == [MIN_RUNS] * 2 and one["latency_ms"]["p50"] > 0
     assert one["cold_start_ms"] >= one["load_ms"] > 0 and one["memory_mib"]["webassembly"] >= 16
+
+
+@pytest.mark.parametrize("output", ["features", "tokens"])
+def test_chromium_measures_arrays(chromium: str, exported: Callable[..., Path], output: str) -> None:
+    """Of a ladder whose images overflow, too."""
+    bundle = exported(EXPERT, plan=threshold_ladder(), output=output)
+    result = md.bench(bundle, device="browser", browser=chromium, **QUICK)
+    (parity,) = result.conditions["parity"].values()
+    assert parity["images"] == 16 and parity["apart"] == 0 and parity["snr_db"] > 100
+    assert result.measured[0].samples_ms and result.measured[0].mix is not None
 
 
 def test_chromium_agrees_and_says_what_it_is(measured: dict[str, Any]) -> None:

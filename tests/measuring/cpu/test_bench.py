@@ -14,15 +14,19 @@ import numpy as np
 import psutil
 import pytest
 from broken_answers import fill_with_nan
+from bucket_plans import EXPERT, threshold_ladder
 from measurements import measured
+from tiny_models import make_config
 
+from morvit_deploy.agent.parity import gaps
 from morvit_deploy.errors import AnswerError, BundleError, ImageError, TargetError
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.core.inputs import Source, in_rounds, prepare
-from morvit_deploy.measuring.core.parity import expected_logits
+from morvit_deploy.measuring.core.parity import LogitParity, expected_answers
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.cpu import process as bench_process
 from morvit_deploy.measuring.cpu.process import Worker
+from morvit_deploy.model.answers.heads import UNDECIDED
 from morvit_deploy.timing.conditions import Usage, usage
 from morvit_deploy.timing.loop import MAX_RUNS, MIN_RUNS
 from morvit_deploy.timing.result import Ratio, warnings_about
@@ -44,6 +48,29 @@ def result(*bundles: MeasuredBundle) -> BenchResult:
 def two(tiny_bundle: Path) -> BenchResult:
     """The tiny bundle against itself."""
     return bench([tiny_bundle, tiny_bundle], **QUICK)
+
+
+@pytest.mark.parametrize("output", ["features", "tokens"])
+def test_arrays_are_compared_and_measured(output: str, exported: Callable[..., Path]) -> None:
+    """Of a ladder, with its buckets, and where the time goes."""
+    bundle = exported(EXPERT, plan=threshold_ladder(), output=output)
+    (one,) = (result := bench(bundle, profile=True, **QUICK)).measured
+    (parity,) = result.conditions["parity"].values()
+    assert parity["images"] == 16 and parity["apart"] == 0 and "class_flips" not in parity
+    assert one.mix is not None and one.profile is not None and one.samples_ms
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_other_arrays_are_not_measured(precision: str, exported: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = exported(make_config(routing="none"), output="features", precision=precision)
+    subject = prepare(bundle, Source(), tmp_path / "pixels.npy")
+    expected = expected_answers(subject)
+    assert LogitParity.of("b", "here", precision, gaps(expected, expected), UNDECIDED).agrees
+    for other in (expected + 0.1 * np.abs(expected).max(), np.full_like(expected, np.nan)):
+        parity = LogitParity.of("b", "here", precision, gaps(other, expected), UNDECIDED)
+        assert not parity.agrees and "other numbers here" in parity.problem
+        json.dumps(parity.as_dict(), allow_nan=False)
 
 
 @pytest.fixture
@@ -195,7 +222,7 @@ class TestRefusals:
         with pytest.raises(
             AnswerError, match=r"logits in bucket 'topk', run by ONNX Runtime .*: got NaN or Inf"
         ):
-            expected_logits(subject)
+            expected_answers(subject)
 
     def test_folder_without_images(self, tiny_bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="no images"):

@@ -102,6 +102,8 @@ def test_layers_without_merges_are_not_listed() -> None:
         ({"routing": "expert_choice"}, "routing 'expert_choice', expected a plain ViT"),
         ({"sharing": "cycle", "cycle_depth": 1}, "tied layers .*sharing 'cycle'"),
         ({"register_tokens": 2}, "2 register tokens, expected none"),
+        ({"cls_token": False, "pooling": "mean"}, "a ViT without CLS, expected one whose head reads CLS"),
+        ({"pooling": "mean_norm"}, "whose head reads the mean_norm of the patches, expected one"),
         ({"cycle_depth": 1}, "a ViT of one layer"),
     ],
 )

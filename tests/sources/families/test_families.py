@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from morvit_deploy.errors import CheckpointError, ConfigError
 from morvit_deploy.model.checkpoint import build_model
 from morvit_deploy.model.config import parse_config
 from morvit_deploy.sources.detection import FAMILIES
+from morvit_deploy.sources.families import native
 from morvit_deploy.sources.families.family import Draft
 from morvit_deploy.sources.families.vision_mor import capacities
 from morvit_deploy.sources.settings.given import Given, Questions
@@ -198,7 +200,7 @@ REFUSED_BY_TIMM: dict[str, tuple[tuple[str, ...], str]] = {
 def test_timm_models_that_cannot_be_said(names: tuple[str, ...], why: str) -> None:
     message = refused("timm_vit", vit() | {name: torch.ones(DIM) for name in names})
     assert (
-        "with components that morvit/1 does not support" in message and why in message and names[0] in message
+        "with components that morvit/2 does not support" in message and why in message and names[0] in message
     )
     draft("timm_vit", vit(), said())
 
@@ -646,3 +648,10 @@ def test_image_sizes_of_the_other_families() -> None:
     for family, held, fields in (("edge_recvit", edge(), EDGE_CONFIG), ("hf_vit", tensors, config)):
         message = refused(family, held, Given(preprocess="imagenet", image_size=30), config=fields)
         assert "--image-size: got 30, expected a multiple of the patch size" in message
+
+
+def test_no_message_names_an_older_format_as_the_limit() -> None:
+    """A component is refused because the newest format lacks it; what names both formats is a native checkpoint."""
+    limits = re.compile(r"morvit/1[^\n]*(does not|cannot|has one)|while morvit/1")
+    sources = Path(native.__file__).parents[1]
+    assert [path.name for path in sorted(sources.rglob("*.py")) if limits.search(path.read_text())] == []

@@ -79,6 +79,30 @@ def test_what_evits_file_lacks_is_required(tmp_path: Path, absent: str, option: 
         evit(tmp_path, said(family="evit"), **{absent: None})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop_loc": "()"}, r"got '\(\)' \(args.drop_loc in the file\), expected one or more layers"),
+        ({"drop_loc": "(-1,)"}, r"got '\(-1,\)'"),
+        ({"drop_loc": "print(8)"}, r"got 'print\(8\)'"),
+        ({"drop_loc": 1.5}, "got '1.5'"),
+        ({"fuse_token": "maybe"}, r"got 'maybe' \(args.fuse_token in the file\), expected true or false"),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_no_layers_or_no_choice(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        evit(tmp_path, said(), **arguments)
+
+
+@pytest.mark.parametrize("listed", ["(1, 3)", "1,3", "[1, 3]", "(1,3,)", [1, 3], (1, 3)], ids=str)
+def test_layers_are_read_from_lists_and_their_text(tmp_path: Path, listed: object) -> None:
+    reduction = evit(tmp_path, said(), drop_loc=listed).model.config.reduction
+    assert reduction is not None and reduction.layers == (1, 3)
+
+
 def test_an_evit_without_arguments_is_chosen_by_its_family(tmp_path: Path) -> None:
     path = saved(vit("abcde"), tmp_path / "m.pth")
     given = said(family="evit", keep_rate=0.5, drop_layers=[2], dropped="fused")

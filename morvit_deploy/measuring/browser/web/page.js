@@ -17,7 +17,7 @@ document.addEventListener("visibilitychange", () => {
   hidden ||= document.visibilityState === "hidden";
 });
 
-const requests = { load, close, logits: asked, run: asked, memory: asked };
+const requests = { load, close, answers: asked, run: asked, memory: asked };
 const messages = {
   stage({ text, share: done }) {
     say(text);

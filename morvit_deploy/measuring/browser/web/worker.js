@@ -46,16 +46,16 @@ const requests = {
     return { warmup_ms: warm.ms, ...(await timed(taken(runs, order), group)) };
   },
 
-  async logits({ rounds: wanted }) {
+  async answers({ rounds: wanted }) {
     const rows = [];
     for (let number = 0; number < wanted; number++) {
-      const { logits } = await bundle.outputs(bundle.feed(await round(number)));
-      const classes = logits.data.length / logits.dims[0];
-      for (let row = 0; row < logits.dims[0]; row++) {
-        rows.push(Array.from(logits.data.subarray(row * classes, (row + 1) * classes)));
+      const { [bundle.output]: returned } = await bundle.outputs(bundle.feed(await round(number)));
+      const each = returned.data.length / returned.dims[0];
+      for (let row = 0; row < returned.dims[0]; row++) {
+        rows.push(Array.from(returned.data.subarray(row * each, (row + 1) * each)));
       }
     }
-    return { logits: rows }; // in JSON, null stands for NaN and infinity
+    return { answers: rows }; // in JSON, null stands for NaN and infinity
   },
 
   memory() {

@@ -22,9 +22,16 @@ final class CoreAIFunctionsTests: XCTestCase {
         func predict(_ pixels: RGBPixels) async throws -> Prediction {
             try await model.predict(pixels, since: Stopwatch(), on: self)
         }
+
+        func embed(_ pixels: RGBPixels) async throws -> Embedding {
+            try await model.embed(pixels, since: Stopwatch(), on: self)
+        }
     }
 
-    private func description(_ input: ModelDescription.Input = .image, depth: Bool = true) -> ModelDescription {
+    private func description(
+        _ input: ModelDescription.Input = .image, depth: Bool = true, output: ModelDescription.Output? = nil,
+        shape: [Int]? = nil
+    ) -> ModelDescription {
         let buckets = ["b0", "full"].map { DispatchTable.Bucket(name: $0, capacity: [4, 4], macs: 1) }
         return ModelDescription(
             input: input, imageSize: 4, patchSize: 2, classes: 3,
@@ -33,13 +40,14 @@ final class CoreAIFunctionsTests: XCTestCase {
             ),
             dispatch: DispatchTable(mode: .threshold, lead: 0, buckets: buckets),
             functions: ["stem", "b0", "full"], carried: ["state", "unread"], steps: 2, answersDepth: depth,
-            runtime: .coreAI
+            runtime: .coreAI, output: output, outputShape: shape
         )
     }
 
     /// A model whose b0 returns `overflow`, and whose functions differ by `changes`.
     private func asset(
-        image: [Int] = [1, 4, 4, 3], bucket: Int = 0, overflow: Int = 0, changes: [String: Any] = [:]
+        image: [Int] = [1, 4, 4, 3], bucket: Int = 0, overflow: Int = 0, output: String = "logits",
+        changes: [String: Any] = [:]
     ) throws -> URL {
         func numbers(_ shape: [Int], _ values: [Double], _ type: String = "int32") -> [String: Any] {
             ["shape": shape, "scalarType": type, "values": values]
@@ -59,14 +67,14 @@ final class CoreAIFunctionsTests: XCTestCase {
             "b0": [
                 "inputs": state,
                 "outputs": [
-                    "logits": padded, "overflow": numbers([1], [Double(overflow)]),
+                    output: padded, "overflow": numbers([1], [Double(overflow)]),
                     "depth": numbers([1, 4], [0, 1, 2, 1]),
                 ],
             ],
             "full": [
                 "inputs": state,
                 "outputs": [
-                    "logits": numbers([1, 3], [4, 5, 6], "float32"), "depth": numbers([1, 4], [2, 2, 2, 2]),
+                    output: numbers([1, 3], [4, 5, 6], "float32"), "depth": numbers([1, 4], [2, 2, 2, 2]),
                 ],
             ],
         ]
@@ -100,6 +108,53 @@ final class CoreAIFunctionsTests: XCTestCase {
         let prediction = try await Classifier(model, description(.normalized)).predict(pixels)
         XCTAssertEqual(prediction.logits, [4, 5, 6])
         XCTAssertFalse(prediction.didOverflow)
+    }
+
+    func testFeaturesAreOneVector() async throws {
+        let features = description(output: .features, shape: [3])
+        let embedding = try await Classifier(asset(output: "features"), features).embed(pixels)
+        XCTAssertEqual(embedding.values, [1, -2.5, 3])
+        XCTAssertEqual(embedding.shape, [3])
+        XCTAssertEqual(embedding.bucket.name, "b0")
+        XCTAssertEqual(embedding.depth?.depths, [0, 1, 2, 1])
+        let overflowing = try await Classifier(asset(overflow: 1, output: "features"), features).embed(pixels)
+        XCTAssertEqual(overflowing.values, [4, 5, 6])
+        XCTAssertTrue(overflowing.didOverflow)
+        XCTAssertEqual(overflowing.bucketIndex, 1)
+    }
+
+    func testTokensAreRowsOfPatches() async throws {
+        let padded: [String: Any] = [  // rows of four numbers, of which two count
+            "shape": [1, 4, 2], "strides": [16, 4, 1], "scalarType": "float32",
+            "values": [0, 1, 9, 9, 2, 3, 9, 9, 4, 5, 9, 9, 6, 7, 9, 9],
+        ]
+        let bucket = ["inputs": ["state": [1, 4]], "outputs": ["tokens": padded]] as [String: Any]
+        let tokens = description(depth: false, output: .tokens, shape: [4, 2])
+        let embedding = try await Classifier(asset(changes: ["b0": bucket]), tokens).embed(pixels)
+        XCTAssertEqual(embedding.shape, [4, 2])
+        XCTAssertEqual(embedding.values, [0, 1, 2, 3, 4, 5, 6, 7])
+        XCTAssertEqual(embedding.vectors.map { Array($0) }, [[0, 1], [2, 3], [4, 5], [6, 7]])
+        XCTAssertNil(embedding.depth)
+    }
+
+    func testWhatTheModelDoesNotReturnIsRefused() async throws {
+        let features = description(output: .features, shape: [3])
+        let model = try await Classifier(asset(output: "features"), features)
+        await assertThrows(.otherOutput(.features)) { _ = try await model.predict(self.pixels) }
+        let ofClasses = try await Classifier(asset(), description())
+        await assertThrows(.otherOutput(.logits)) { _ = try await ofClasses.embed(self.pixels) }
+        let long = try await Classifier(asset(output: "features"), description(output: .features, shape: [2]))
+        let reason = "got 3 numbers, expected shape [2]"
+        await assertThrows(.unexpectedOutput(reason: reason)) { _ = try await long.embed(self.pixels) }
+    }
+
+    private func assertThrows(_ expected: MoRViTError, _ run: () async throws -> Void) async {
+        do {
+            try await run()
+            XCTFail("expected \(expected)")
+        } catch {
+            XCTAssertEqual(error as? MoRViTError, expected)
+        }
     }
 
     func testAnImpossibleBucketIsRefused() async throws {

@@ -1,4 +1,4 @@
-/// Classifies prepared pixels, in whatever runtime.
+/// Runs a model on prepared pixels, in whatever runtime.
 package protocol PixelClassifying {
     /// Loads a function, unless it is loaded.
     func load(_ name: String) throws
@@ -7,6 +7,11 @@ package protocol PixelClassifying {
     func predict(
         _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
     ) async throws -> Prediction
+
+    /// The features or tokens of pixels; `watch` began when their preparation did.
+    func embed(
+        _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
+    ) async throws -> Embedding
 }
 
 /// Runs pixels through a model's functions: the stem, the bucket that it chooses, and `full` after an overflow.
@@ -26,6 +31,43 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
     package func predict(
         _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
     ) async throws -> Prediction {
+        guard returned == .logits else { throw MoRViTError.otherOutput(returned) }
+        let answer = try await answer(pixels, since: watch, on: actor)
+        guard answer.values.count == description.classes else {
+            throw MoRViTError.unexpectedOutput(
+                reason: "got \(answer.values.count) logits, expected \(description.classes)"
+            )
+        }
+        return Prediction(
+            logits: answer.values, labels: description.labels, bucket: bucket(of: answer),
+            bucketIndex: answer.choice.bucket, didOverflow: answer.choice.didOverflow, depth: answer.depth,
+            timing: answer.timing, headActivation: description.headActivation ?? .softmax
+        )
+    }
+
+    package func embed(
+        _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
+    ) async throws -> Embedding {
+        guard let shape = description.outputShape, returned != .logits else {
+            throw MoRViTError.otherOutput(returned)
+        }
+        let answer = try await answer(pixels, since: watch, on: actor)
+        return try Embedding(
+            values: answer.values, shape: shape, bucket: bucket(of: answer), bucketIndex: answer.choice.bucket,
+            didOverflow: answer.choice.didOverflow, depth: answer.depth, timing: answer.timing
+        )
+    }
+
+    /// The name of the output, too.
+    private var returned: ModelDescription.Output { description.output ?? .logits }
+
+    private func bucket(of answer: Answer) -> DispatchTable.Bucket {
+        description.dispatch.buckets[answer.choice.bucket]
+    }
+
+    private func answer(
+        _ pixels: RGBPixels, since watch: Stopwatch, on actor: isolated any Actor
+    ) async throws -> Answer {
         var watch = watch
         let image = try functions.image(pixels)
         let preprocess = watch.lap()
@@ -37,10 +79,10 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
 
     private func runSingle(
         _ image: Functions.Value, preprocess: Duration, on actor: isolated any Actor
-    ) async throws -> Prediction {
+    ) async throws -> Answer {
         var watch = Stopwatch()
         let output = try await run("main", with: ["image": image], on: actor)
-        return try prediction(
+        return try answer(
             from: output, stem: nil, choice: DispatchTable.Choice(bucket: 0, didOverflow: false),
             timing: Prediction.Timing(preprocess: preprocess, trunk: watch.lap())
         )
@@ -48,7 +90,7 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
 
     private func runAdaptive(
         _ image: Functions.Value, preprocess: Duration, on actor: isolated any Actor
-    ) async throws -> Prediction {
+    ) async throws -> Answer {
         let table = description.dispatch
         var watch = Stopwatch()
         let stem = try await run("stem", with: ["image": image], on: actor)
@@ -70,7 +112,7 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
             try Task.checkCancellation()
             output = try await run(table.buckets[choice.bucket].name, with: carried, on: actor)
         }
-        return try prediction(
+        return try answer(
             from: output, stem: stem, choice: choice,
             timing: Prediction.Timing(preprocess: preprocess, stem: stemTime, trunk: watch.lap())
         )
@@ -83,16 +125,11 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
         return FunctionOutput(function: name, values: values, functions: functions)
     }
 
-    private func prediction(
+    private func answer(
         from output: FunctionOutput<Functions>, stem: FunctionOutput<Functions>?, choice: DispatchTable.Choice,
         timing: Prediction.Timing
-    ) throws -> Prediction {
-        let logits = try output.floats("logits")
-        guard logits.count == description.classes else {
-            throw MoRViTError.unexpectedOutput(
-                reason: "got \(logits.count) logits, expected \(description.classes)"
-            )
-        }
+    ) throws -> Answer {
+        let values = try output.floats(returned.rawValue)
         var depth: DepthMap?
         if description.answersDepth {
             let depths = try output.integers("depth") ?? stem?.integers("depth")
@@ -101,12 +138,16 @@ package struct Dispatcher<Functions: ModelFunctions>: PixelClassifying {
             }
             depth = try DepthMap(side: description.patchesPerSide, depths: depths, steps: description.steps)
         }
-        return Prediction(
-            logits: logits, labels: description.labels, bucket: description.dispatch.buckets[choice.bucket],
-            bucketIndex: choice.bucket, didOverflow: choice.didOverflow, depth: depth, timing: timing,
-            headActivation: description.headActivation ?? .softmax
-        )
+        return Answer(values: values, choice: choice, depth: depth, timing: timing)
     }
+}
+
+/// What the functions returned for one image, whatever it stands for.
+private struct Answer {
+    let values: [Float]
+    let choice: DispatchTable.Choice
+    let depth: DepthMap?
+    let timing: Prediction.Timing
 }
 
 /// Time from lap to lap.

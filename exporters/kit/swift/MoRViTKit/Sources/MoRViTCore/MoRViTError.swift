@@ -20,6 +20,8 @@ public enum MoRViTError: Error, Equatable, Sendable {
     case unknownOrientation(Int)
     /// The picture could not be read or resized; `code` is the system's.
     case unusablePicture(step: String, code: Int)
+    /// The model was exported to return something else than the call gives.
+    case otherOutput(ModelDescription.Output)
     /// The model returned something that it cannot return.
     case unexpectedOutput(reason: String)
 }
@@ -45,6 +47,8 @@ extension MoRViTError: LocalizedError {
             return "Got orientation \(value), expected an EXIF orientation from 1 to 8."
         case .unusablePicture(let step, let code):
             return "The picture cannot be used: \(step) failed with code \(code)."
+        case .otherOutput(let output):
+            return "The model returns \(output.rawValue), not \(output == .logits ? "an array" : "classes")."
         case .unexpectedOutput(let reason):
             return "The model's output cannot be read: \(reason)."
         }
@@ -68,6 +72,10 @@ extension MoRViTError: LocalizedError {
             return "Pass the picture's CGImagePropertyOrientation."
         case .unusablePicture:
             return "Convert the picture to 8-bit RGB."
+        case .otherOutput(let output):
+            return output == .logits
+                ? "Call predict(_:), or export the checkpoint with --output features or tokens."
+                : "Call embed(_:), or export the checkpoint without --output."
         case .unexpectedOutput:
             return "Try other compute units; if it remains, export again and run morvit-deploy verify."
         }

@@ -32,6 +32,10 @@ public struct ModelDescription: Codable, Sendable, Hashable {
     public let classes: Int
     /// A name for each class, if the checkpoint has names.
     public let labels: [String]?
+    /// What the model returns; nil: logits.
+    public let output: Output?
+    /// Shape of one image's output: [dim] of features, [patches, dim] of tokens; nil: ``classes`` logits.
+    public let outputShape: [Int]?
     /// What the logits mean; nil in files of older versions: softmax.
     public let headActivation: HeadActivation?
     /// From a picture to the model's image.
@@ -61,6 +65,16 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         case image
         /// Normalized numbers, (1, 3, height, width).
         case normalized = "normalised"  // the word in files of format morvit-kit/1
+    }
+
+    /// What a model returns for an image.
+    public enum Output: String, Codable, Sendable {
+        /// One number for each class: ``MoRViTClassifier`` makes a ``Prediction`` of them.
+        case logits
+        /// The vector that the head reads: an ``Embedding`` of shape [dim].
+        case features
+        /// The state of every patch, row by row: an ``Embedding`` of shape [patches, dim].
+        case tokens
     }
 
     /// Patches in a row, and rows.
@@ -120,7 +134,8 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         input: Input = .image, imageSize: Int, patchSize: Int, classes: Int, labels: [String]? = nil,
         preprocessing: Preprocessing, dispatch: DispatchTable, functions: [String] = ["main"],
         carried: [String] = [], steps: Int, answersDepth: Bool = false,
-        headActivation: HeadActivation? = nil, runtime: Runtime? = nil
+        headActivation: HeadActivation? = nil, runtime: Runtime? = nil, output: Output? = nil,
+        outputShape: [Int]? = nil
     ) {
         format = Self.format
         self.runtime = runtime
@@ -133,6 +148,8 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         self.patchSize = patchSize
         self.classes = classes
         self.labels = labels
+        self.output = output
+        self.outputShape = outputShape
         self.headActivation = headActivation
         self.preprocessing = preprocessing
         self.dispatch = dispatch
@@ -158,11 +175,28 @@ public struct ModelDescription: Codable, Sendable, Hashable {
         if let labels, labels.count != classes {
             return "labels: got \(labels.count) names, expected \(classes)"
         }
+        if let problem = outputProblem {
+            return "outputShape: \(problem)"
+        }
         let names = dispatch.buckets.map(\.name)
         let expected = names.count > 1 ? ["stem"] + names : ["main"]
         if names.isEmpty || functions != expected {
             return "functions: got \(functions), expected \(expected) for the buckets \(names)"
         }
         return nil
+    }
+
+    /// Shapes have the axes of their output; tokens are as many as patches.
+    private var outputProblem: String? {
+        let patches = patchesPerSide * patchesPerSide
+        let (got, shape) = ("got \(outputShape.map(String.init(describing:)) ?? "none")", outputShape ?? [])
+        switch output ?? .logits {
+        case .logits:
+            return outputShape == nil ? nil : "\(got), expected none with logits"
+        case .features:
+            return shape.count == 1 && shape[0] > 0 ? nil : "\(got), expected [dim]"
+        case .tokens:
+            return shape.count == 2 && shape[0] == patches && shape[1] > 0 ? nil : "\(got), expected [\(patches), dim]"
+        }
     }
 }

@@ -116,10 +116,7 @@ public actor MoRViTClassifier {
     public func predict(_ image: InputImage) async throws -> Prediction {
         try Task.checkCancellation()
         let watch = Stopwatch()
-        let preparation = ImagePreparation(
-            preprocessing: description.preprocessing, allowsUpscaling: allowsUpscaling
-        )
-        return try await model.predict(preparation.pixels(of: image), since: watch, on: self)
+        return try await model.predict(prepared(image), since: watch, on: self)
     }
 
     /// Classifies pixels that are already resized and cropped.
@@ -130,6 +127,35 @@ public actor MoRViTClassifier {
         let watch = Stopwatch()
         try pixels.check(imageSize: description.imageSize)
         return try await model.predict(pixels, since: watch, on: self)
+    }
+
+    /// Features or tokens of a picture of any size, of a model that was exported with `--output features` or `tokens`.
+    ///
+    /// ```swift
+    /// let embedding = try await classifier.embed(InputImage(contentsOf: url))
+    /// print(embedding.shape, embedding.values)
+    /// ```
+    ///
+    /// - Throws: ``MoRViTError``, `CancellationError` when the task was cancelled, or the runtime's own error.
+    public func embed(_ image: InputImage) async throws -> Embedding {
+        try Task.checkCancellation()
+        let watch = Stopwatch()
+        return try await model.embed(prepared(image), since: watch, on: self)
+    }
+
+    /// Features or tokens of pixels that are already resized and cropped.
+    ///
+    /// - Throws: ``MoRViTError``, `CancellationError` when the task was cancelled, or the runtime's own error.
+    public func embed(_ pixels: RGBPixels) async throws -> Embedding {
+        try Task.checkCancellation()
+        let watch = Stopwatch()
+        try pixels.check(imageSize: description.imageSize)
+        return try await model.embed(pixels, since: watch, on: self)
+    }
+
+    private func prepared(_ image: InputImage) throws -> RGBPixels {
+        try ImagePreparation(preprocessing: description.preprocessing, allowsUpscaling: allowsUpscaling)
+            .pixels(of: image)
     }
 }
 #endif

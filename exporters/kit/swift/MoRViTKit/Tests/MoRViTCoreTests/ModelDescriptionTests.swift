@@ -63,12 +63,32 @@ final class ModelDescriptionTests: XCTestCase {
 
     func testADescriptionWithoutHeadActivationIsRead() throws {
         let model = try Vectors.model()
-        XCTAssertNotNil(model.headActivation)
+        XCTAssertEqual(model.headActivation == nil, model.output != nil)  // an array has no activation
         var fields = try XCTUnwrap(JSONSerialization.jsonObject(with: bundledJSON()) as? [String: Any])
         fields["headActivation"] = nil
         let older = try ModelDescription(json: JSONSerialization.data(withJSONObject: fields))
         XCTAssertNil(older.headActivation)
         XCTAssertEqual(older.guesses(logits: [0, 0], count: 1).first?.probability, 0.5)
+    }
+
+    func testTheShapeOfAnArrayFitsTheOutput() throws {
+        let json = { (output: String, shape: [Int]?) throws -> Data in
+            var fields = try XCTUnwrap(JSONSerialization.jsonObject(with: self.bundledJSON()) as? [String: Any])
+            fields["output"] = output
+            fields["outputShape"] = shape
+            return try JSONSerialization.data(withJSONObject: fields)
+        }
+        let patches = try Vectors.model().patchesPerSide * Vectors.model().patchesPerSide
+        XCTAssertEqual(try ModelDescription(json: json("features", [24])).outputShape, [24])
+        XCTAssertEqual(try ModelDescription(json: json("tokens", [patches, 24])).output, .tokens)
+        XCTAssertNil(try ModelDescription(json: json("logits", nil)).outputShape)
+        let wrong: [(String, [Int]?)] = [
+            ("features", nil), ("features", [0]), ("features", [patches, 24]), ("tokens", [24]),
+            ("tokens", [patches + 1, 24]), ("logits", [24]), ("embedding", [24]),
+        ]
+        for (output, shape) in wrong {
+            XCTAssertThrowsError(try ModelDescription(json: json(output, shape)), "\(output) \(shape ?? [])")
+        }
     }
 
     func testAnotherFormatIsRefused() throws {

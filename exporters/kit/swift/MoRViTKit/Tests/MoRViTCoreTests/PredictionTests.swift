@@ -70,6 +70,17 @@ final class PredictionTests: XCTestCase {
         XCTAssertEqual(timing.total, .seconds(6))
     }
 
+    func testAnEmbeddingHasAVectorForEachPatch() throws {
+        let bucket = DispatchTable.Bucket(name: "full", capacity: [], macs: 0)
+        let tokens = try Embedding(values: [1, 2, 3, 4], shape: [2, 2], bucket: bucket)
+        XCTAssertEqual(tokens.vectors.map { Array($0) }, [[1, 2], [3, 4]])
+        let features = try Embedding(values: [1, 2, 3, 4], shape: [4], bucket: bucket)
+        XCTAssertEqual(features.vectors.map { Array($0) }, [[1, 2, 3, 4]])
+        XCTAssertEqual(features.timing.total, .zero)
+        XCTAssertThrowsError(try Embedding(values: [1, 2, 3], shape: [2, 2], bucket: bucket))
+        XCTAssertThrowsError(try Embedding(values: [1], shape: [], bucket: bucket))
+    }
+
     func testAHeatMapIsEnlarged() throws {
         let map = try DepthMap(side: 2, depths: [0, 0, 4, 4], steps: 4)
         let blocks = map.rgba(size: 4)
@@ -104,6 +115,7 @@ final class PredictionTests: XCTestCase {
             .needsNewerSystem(minimumIOS: 18), .imageTooSmall(width: 1, height: 2, needed: 3),
             .wrongSize(width: 1, height: 2, expected: 3), .wrongByteCount(got: 1, expected: 3),
             .unknownOrientation(0), .unusablePicture(step: "x", code: -1), .unexpectedOutput(reason: "x"),
+            .otherOutput(.logits), .otherOutput(.features), .otherOutput(.tokens),
         ]
         for error in errors {
             XCTAssertEqual(error.localizedDescription, error.errorDescription)

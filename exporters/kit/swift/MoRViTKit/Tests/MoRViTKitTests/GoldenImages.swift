@@ -3,13 +3,13 @@ import Foundation
 import MoRViTKit
 import XCTest
 
-/// Images of the export and the logits of its float64 reference.
+/// Images of the export and what its float64 reference returns for them: logits, features or tokens.
 struct GoldenImages {
     private struct Facts: Decodable {
         let count: Int
         let height: Int
         let width: Int
-        let classes: Int
+        let classes: Int  // numbers of an image
         let buckets: [Int]
         let tolerance: Float
     }
@@ -17,7 +17,7 @@ struct GoldenImages {
     let pixels: [RGBPixels]
     let logits: [[Float]]
     let buckets: [Int]
-    /// Absolute, on logits: what the model's precision leaves.
+    /// Absolute: what the model's precision leaves.
     let tolerance: Float
 
     init() throws {

@@ -48,14 +48,27 @@ final class MoRViTClassifierTests: XCTestCase {
     private func compareGolden(_ classifier: MoRViTClassifier) async throws {
         let golden = try GoldenImages()
         for (number, pixels) in golden.pixels.enumerated() {
-            let prediction = try await classifier.predict(pixels)
-            XCTAssertEqual(prediction.bucketIndex, golden.buckets[number], "bucket of image \(number)")
-            XCTAssertEqual(prediction.logits.count, golden.logits[number].count)
-            for (got, expected) in zip(prediction.logits, golden.logits[number]) {
-                XCTAssertEqual(got, expected, accuracy: golden.tolerance, "logit of image \(number)")
+            let (numbers, bucket, depth) = try await answer(of: classifier, to: pixels)
+            XCTAssertEqual(bucket, golden.buckets[number], "bucket of image \(number)")
+            XCTAssertEqual(numbers.count, golden.logits[number].count)
+            for (got, expected) in zip(numbers, golden.logits[number]) {
+                XCTAssertEqual(got, expected, accuracy: golden.tolerance, "number of image \(number)")
             }
-            XCTAssertEqual(prediction.depth != nil, classifier.description.answersDepth)
+            XCTAssertEqual(depth != nil, classifier.description.answersDepth)
         }
+    }
+
+    /// Logits, features or tokens, with the bucket that ran and the depth.
+    private func answer(
+        of classifier: MoRViTClassifier, to pixels: RGBPixels
+    ) async throws -> ([Float], Int, DepthMap?) {
+        if classifier.description.output ?? .logits == .logits {
+            let prediction = try await classifier.predict(pixels)
+            return (prediction.logits, prediction.bucketIndex, prediction.depth)
+        }
+        let embedding = try await classifier.embed(pixels)
+        XCTAssertEqual(embedding.shape, classifier.description.outputShape)
+        return (embedding.values, embedding.bucketIndex, embedding.depth)
     }
 
     func testPreparedPixelsOfAnotherSizeAreRefused() async throws {
@@ -65,7 +78,7 @@ final class MoRViTClassifierTests: XCTestCase {
             width: side, height: side, bytes: [UInt8](repeating: 0, count: 3 * side * side)
         )
         do {
-            _ = try await classifier.predict(pixels)
+            _ = try await answer(of: classifier, to: pixels)
             XCTFail("expected an error")
         } catch let error as MoRViTError {
             XCTAssertEqual(error, .wrongSize(width: side, height: side, expected: side - 1))
@@ -74,6 +87,7 @@ final class MoRViTClassifierTests: XCTestCase {
 
     func testASmallPictureIsRefused() async throws {
         let classifier = try await classifier()
+        try skipUnlessClasses(classifier)
         let side = classifier.description.imageSize
         do {
             _ = try await classifier.predict(InputImage(gray(width: side - 1, height: side)))
@@ -85,6 +99,7 @@ final class MoRViTClassifierTests: XCTestCase {
 
     func testEveryOrientationOfAGrayPictureIsTheSame() async throws {
         let classifier = try await classifier()
+        try skipUnlessClasses(classifier)
         let picture = try gray(width: 2 * classifier.description.imageSize, height: 3 * classifier.description.imageSize)
         let upright = try await classifier.predict(InputImage(picture))
         for raw in UInt32(2)...8 {
@@ -148,12 +163,17 @@ final class MoRViTClassifierTests: XCTestCase {
         let golden = try GoldenImages()
         let task = Task {
             withUnsafeCurrentTask { $0?.cancel() }
-            return try await classifier.predict(golden.pixels[0])
+            return try await self.answer(of: classifier, to: golden.pixels[0])
         }
         do {
             _ = try await task.value
             XCTFail("expected CancellationError")
         } catch is CancellationError {}
+    }
+
+    private func skipUnlessClasses(_ classifier: MoRViTClassifier) throws {
+        let output = classifier.description.output ?? .logits
+        try XCTSkipUnless(output == .logits, "the model returns \(output.rawValue)")
     }
 
     func testAMissingModelIsNamed() async throws {
