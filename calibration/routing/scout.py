@@ -157,5 +157,6 @@ def counts_under(ended: Stopped, thresholds: Sequence[float | None], patches: in
 
 def _copied(state: TokenState) -> TokenState:
     """A state that goes on without changing the given one; a step replaces tensors and extends lists."""
-    lists = {name: [*getattr(state, name)] for name in ("left", "gone", "gone_ran")}
-    return replace(state, **lists, keyed={**state.keyed})
+    return replace(
+        state, left=[*state.left], gone=[*state.gone], gone_ran=[*state.gone_ran], keyed={**state.keyed}
+    )
