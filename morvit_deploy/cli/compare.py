@@ -20,7 +20,7 @@ from morvit_deploy.files import check_files, no_file, of_format, write_text
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.compare.formats import Formats
-    from morvit_deploy.measuring.compare.rows import Comparison
+    from morvit_deploy.measuring.compare.results.rows import Comparison
 
 IS_RESULT = of_format("morvit-compare/")
 FORMATS = "All formats of one checkpoint"

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from morvit_deploy.measuring.compare.published import of_baseline
-from morvit_deploy.measuring.compare.rows import Comparison, NotMeasured, Row
+from morvit_deploy.measuring.compare.baselines.published import of_baseline
+from morvit_deploy.measuring.compare.results.rows import Comparison, NotMeasured, Row
 from morvit_deploy.timing.samples import Block, Start
 
 CONDITIONS: dict[str, Any] = {

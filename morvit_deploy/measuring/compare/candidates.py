@@ -14,9 +14,15 @@ from morvit_deploy.bundle.pixels import synthetic_images
 from morvit_deploy.errors import TargetError
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH
 from morvit_deploy.exporters.targets import find_target
-from morvit_deploy.measuring.compare.names import Baseline
-from morvit_deploy.measuring.compare.published import PLAIN, PRESET, Published, of_baseline, of_bundle
-from morvit_deploy.measuring.compare.runtimes import ONNX_RUNTIME, image_side
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.published import (
+    PLAIN,
+    PRESET,
+    Published,
+    of_baseline,
+    of_bundle,
+)
+from morvit_deploy.measuring.compare.running.runtimes import ONNX_RUNTIME, image_side
 from morvit_deploy.measuring.core.inputs import IMAGES, Source, Subject, in_rounds, prepare
 from morvit_deploy.measuring.core.parity import expected_logits
 from morvit_deploy.measuring.cpu.process import BundleProcess, LocalProcess, open_here
@@ -24,7 +30,7 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.presets import preset
 
 BUNDLE, BASELINE, FORM = "bundle", "baseline", "form"  # kinds; a form is another way to run a bundle's model
-_COMMAND = ("-m", "morvit_deploy.measuring.compare.worker")
+_COMMAND = ("-m", "morvit_deploy.measuring.compare.running.worker")
 _NOT_ARCHITECTURE = {"preprocess", "labels", "thresholds"}
 
 
@@ -111,12 +117,12 @@ def preset_of(config: Config) -> str | None:
 
 def baseline_candidate(baseline: Baseline, seed: int, folder: Path, scratch: Path, number: int) -> Candidate:
     """Of a baseline, which is exported to `folder` unless it is an ONNX file or already there."""
-    from morvit_deploy.measuring.compare.graph_facts import graph_facts
+    from morvit_deploy.measuring.compare.baselines.graph_facts import graph_facts
 
     if baseline.path is not None and baseline.kind == "file":
         graph, parameters, side = baseline.path, None, image_side(baseline.path)
     else:
-        from morvit_deploy.measuring.compare.exporting import exported
+        from morvit_deploy.measuring.compare.baselines.exporting import exported
 
         found = exported(baseline, seed, folder)
         graph, parameters, side = found.graph, found.parameters, found.size

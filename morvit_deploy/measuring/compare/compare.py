@@ -12,11 +12,11 @@ from morvit_deploy.files import temporary
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.this import checked_threads, versions
 from morvit_deploy.measuring.browser.runtime import cache_folder
+from morvit_deploy.measuring.compare.baselines.names import Baseline, find_baselines
+from morvit_deploy.measuring.compare.baselines.published import of_baseline
 from morvit_deploy.measuring.compare.candidates import Candidate, baseline_candidate, bundle_candidates
 from morvit_deploy.measuring.compare.lanes import RowLane, Rows, openable
-from morvit_deploy.measuring.compare.names import Baseline, find_baselines
-from morvit_deploy.measuring.compare.published import of_baseline
-from morvit_deploy.measuring.compare.rows import Comparison, NotMeasured
+from morvit_deploy.measuring.compare.results.rows import Comparison, NotMeasured
 from morvit_deploy.measuring.compare.ways import check_ways, ways_of
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import settings
@@ -107,6 +107,6 @@ def _built(
 
 
 def _timm_names() -> Sequence[str]:
-    from morvit_deploy.measuring.compare.zoo import timm_names
+    from morvit_deploy.measuring.compare.baselines.zoo import timm_names
 
     return timm_names()

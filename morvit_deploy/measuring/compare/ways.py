@@ -8,6 +8,7 @@ from pathlib import Path
 
 from morvit_deploy.errors import BundleError, ConfigError, MorvitError
 from morvit_deploy.keywords import did_you_mean
+from morvit_deploy.measuring.compare.baselines.published import Published
 from morvit_deploy.measuring.compare.candidates import (
     FORM,
     Candidate,
@@ -15,9 +16,8 @@ from morvit_deploy.measuring.compare.candidates import (
     graph_of,
     in_another_runtime,
 )
-from morvit_deploy.measuring.compare.published import Published
-from morvit_deploy.measuring.compare.rows import NotMeasured
-from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, OPENVINO, check_installed
+from morvit_deploy.measuring.compare.results.rows import NotMeasured
+from morvit_deploy.measuring.compare.running.runtimes import COMPILE, EAGER, OPENVINO, check_installed
 from morvit_deploy.measuring.core.inputs import Source, Subject
 
 MASKED = "masked"

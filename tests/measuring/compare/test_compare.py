@@ -16,12 +16,12 @@ from tiny_models import make_config, make_fields
 
 import morvit_deploy as md
 from morvit_deploy.errors import BundleError, CheckpointError, ConfigError, TargetError
-from morvit_deploy.measuring.compare import exporting
+from morvit_deploy.measuring.compare.baselines import exporting
+from morvit_deploy.measuring.compare.baselines.exporting import RECORD
+from morvit_deploy.measuring.compare.baselines.exporting import exported as export_baseline
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.zoo import build
 from morvit_deploy.measuring.compare.candidates import preset_of
-from morvit_deploy.measuring.compare.exporting import RECORD
-from morvit_deploy.measuring.compare.exporting import exported as export_baseline
-from morvit_deploy.measuring.compare.names import Baseline
-from morvit_deploy.measuring.compare.zoo import build
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import PRESETS, preset
 
@@ -172,7 +172,7 @@ def test_a_preset_is_exported_by_us(
 
 
 def test_uint8_graphs_take_the_pixels(tmp_path: Path) -> None:
-    from morvit_deploy.measuring.compare.runtimes import _feed_of
+    from morvit_deploy.measuring.compare.running.runtimes import _feed_of
 
     pixels = __import__("numpy").full((1, 8, 8, 3), 255, "uint8")
     assert _feed_of(tmp_path, "tensor(uint8)", [1, 8, 8, 3])(pixels).dtype == "uint8"

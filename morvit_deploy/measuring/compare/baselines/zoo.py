@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError, TargetError
 from morvit_deploy.machine.extras import names_extra
-from morvit_deploy.measuring.compare.names import Baseline
+from morvit_deploy.measuring.compare.baselines.names import Baseline
 
 CLASSES = 1000  # some models of timm have more by default, of the data that they were pretrained on
 

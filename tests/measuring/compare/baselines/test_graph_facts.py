@@ -9,8 +9,8 @@ import pytest
 from comparisons import conv_graph
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.measuring.compare.graph_facts import graph_facts
-from morvit_deploy.measuring.compare.runtimes import image_side, open_runtime
+from morvit_deploy.measuring.compare.baselines.graph_facts import graph_facts
+from morvit_deploy.measuring.compare.running.runtimes import image_side, open_runtime
 
 
 def test_a_convolution_and_a_linear_layer_are_counted(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Literal
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.keywords import did_you_mean
-from morvit_deploy.measuring.compare.published import METHODS, OTHERS, TABLE2, table2
+from morvit_deploy.measuring.compare.baselines.published import METHODS, OTHERS, TABLE2, table2
 from morvit_deploy.model.presets import PRESETS
 
 Kind = Literal["timm", "speed", "preset", "file"]
 SUFFIX = ".onnx"
-BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[3] / "examples" / "baselines"
+BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[4] / "examples" / "baselines"
 
 
 @dataclass(frozen=True)

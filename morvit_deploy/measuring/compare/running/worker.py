@@ -18,7 +18,7 @@ from morvit_deploy.agent.parity import compared
 from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.machine.this import memory_mib
-from morvit_deploy.measuring.compare.runtimes import Feed, open_runtime
+from morvit_deploy.measuring.compare.running.runtimes import Feed, open_runtime
 from morvit_deploy.measuring.core.inputs import expected_file
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.measuring.compare.published import REFERENCE, Published
+from morvit_deploy.measuring.compare.baselines.published import REFERENCE, Published
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.result import Measured, Ratio, Result, ratio_of
@@ -149,13 +149,13 @@ class Comparison(Result[Row], Shown):
     @property
     def sentence(self) -> str:
         """The result in words."""
-        from morvit_deploy.measuring.compare.views import sentence_of
+        from morvit_deploy.measuring.compare.results.views import sentence_of
 
         return sentence_of(self)
 
     def report(self) -> Report:
         """The table, what is published, the picture, what was not measured, and the conditions."""
-        from morvit_deploy.measuring.compare.views import compare_report
+        from morvit_deploy.measuring.compare.results.views import compare_report
 
         return compare_report(self)
 

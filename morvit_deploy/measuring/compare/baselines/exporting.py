@@ -30,8 +30,8 @@ from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.graphs.portable import OPSET
 from morvit_deploy.exporters.onnx.graphs.trace import quiet_loggers
 from morvit_deploy.files import new_folder, temporary
-from morvit_deploy.measuring.compare.names import Baseline
-from morvit_deploy.measuring.compare.zoo import Built, build
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.zoo import Built, build
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.presets import preset
 from morvit_deploy.strict_json import read_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from comparisons import comparison, row
 
-from morvit_deploy.measuring.compare.views import short_names
+from morvit_deploy.measuring.compare.results.views import short_names
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.samples import Block
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from morvit_deploy.measuring.compare.pareto import Point, pareto
-from morvit_deploy.measuring.compare.rows import NOISE, Comparison, Row
-from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
+from morvit_deploy.measuring.compare.results.pareto import Point, pareto
+from morvit_deploy.measuring.compare.results.rows import NOISE, Comparison, Row
+from morvit_deploy.measuring.compare.running.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
 from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.report import Picture, Report, Table, count, share, size, spread, three_digits
 
