@@ -14,6 +14,7 @@ from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
 from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.cli.shared.places import bundle_folder, checkpoint_path
+from morvit_deploy.cli.shared.sources import numbers
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, no_file, of_format, write_text
@@ -106,6 +107,14 @@ class Timing(Group):
     ] = None
     starts: Annotated[int | None, Help("New processes for the cold start (default: 3).", least=1)] = None
     threads: Threads = None
+    batches: Annotated[
+        str | None,
+        Help(
+            "Batch sizes whose images/s are also measured, in order, until they gain nothing; 1 measures no other "
+            "(default: 1,2,4,8,16,32).",
+            "N,N,…",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,10 @@ def _formats(checkpoints: list[Path], others: Others, pictures: Images, timing: 
         raise ConfigError(
             f"--targets and --precisions export one checkpoint; got {len(checkpoints)} folders, expected one"
         )
+    if timing.batches is not None:
+        raise ConfigError(
+            "--batches is for bundles and baselines; formats are timed at batch 1, leave it out"
+        )
     from morvit_deploy.measuring.compare.formats import compare_formats
 
     given = {name: value for name, value in asdict(timing).items() if value is not None}
@@ -189,15 +202,18 @@ def _formats(checkpoints: list[Path], others: Others, pictures: Images, timing: 
 def _measured(folders: list[Path], others: Others, pictures: Images, timing: Timing) -> Comparison:
     from morvit_deploy.measuring.compare.compare import STARTS
     from morvit_deploy.measuring.compare.compare import compare as measure
+    from morvit_deploy.measuring.compare.throughput import BATCHES
     from morvit_deploy.timing.loop import BLOCKS, WARMUP
 
+    sizes = None if timing.batches is None else numbers("--batches", timing.batches, "1,8,32")
+    batches = BATCHES if sizes is None else sizes
     with working("checking the bundles") as (tell, progress):
         return measure(
             folders, baselines=_split(others.baselines), ways=_split(others.with_), checkpoint=others.checkpoint,
             threads=timing.threads, images=pictures.images, upscale=pictures.upscale, exif=pictures.exif,
             runs=timing.runs, blocks=timing.blocks or BLOCKS, starts=timing.starts or STARTS,
             warmup=WARMUP if timing.warmup is None else timing.warmup, seed=others.seed, cache=others.cache,
-            tell=tell, progress=progress,
+            batches=batches, tell=tell, progress=progress,
         )  # fmt: skip  # five lines read better than fourteen
 
 

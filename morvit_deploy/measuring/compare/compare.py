@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from morvit_deploy.measuring.compare.baselines.published import of_baseline
 from morvit_deploy.measuring.compare.candidates import Candidate, baseline_candidate, bundle_candidates
 from morvit_deploy.measuring.compare.lanes import RowLane, Rows, openable
 from morvit_deploy.measuring.compare.results.rows import Comparison, NotMeasured
+from morvit_deploy.measuring.compare.throughput import BATCHES, check_batches, throughput
 from morvit_deploy.measuring.compare.ways import check_ways, ways_of
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import settings
@@ -43,6 +45,7 @@ def compare(
     blocks: int = BLOCKS,
     warmup: int = WARMUP,
     starts: int = STARTS,
+    batches: Sequence[int] = BATCHES,
     seed: int = SEED,
     cache: str | Path | None = None,
     tell: Callable[[str], None] = lambda stage: None,
@@ -56,7 +59,8 @@ def compare(
     the user's cache).
     `ways` are further rows of the first bundle: "masked", "eager" and "compile" of its `checkpoint`, and "openvino".
     The order of the rows is another one in each block, drawn from `seed`. `images` are for the bundles; their number
-    of tokens may depend on the picture.
+    of tokens may depend on the picture. After the blocks, each row alone runs larger `batches` until they are no
+    faster or memory is short; a file for one picture at a time is left at batch 1.
 
     A model that cannot be built, exported or run is in `left_out` of the result, with the reason. Raises ConfigError
     for a name that there is not, TargetError for bundles of several targets, and for bundles what `bench` raises.
@@ -66,7 +70,7 @@ def compare(
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
     check_ways(ways, checkpoint)
-    threads = checked_threads(threads)
+    threads, batches = checked_threads(threads), check_batches(batches)
     amount = Amount(runs, blocks, warmup, starts, least=MIN_RUNS, block_ms=BLOCK_MS)
     folders, source = folders_of(bundles), Source(images, upscale, exif=exif)
     tell("looking for the models")
@@ -76,29 +80,45 @@ def compare(
         own = bundle_candidates(folders, source, scratch)
         further = list(ways_of(own[0], ways, checkpoint, scratch, tell))
         place = cache_folder() / "baselines" if cache is None else Path(cache)
-        further += _built(wanted, seed, place, scratch, tell)
+        further += _built(wanted, seed, place, scratch, tell, batches=max(batches) > 1)
         candidates = [*(one for one, _ in own), *(one for one in further if isinstance(one, Candidate))]
         left_out = [one for one in further if isinstance(one, NotMeasured)]
-        stages.total = len(candidates) * (1 + parts_of(1, amount))
+        stages.total = len(candidates) * (2 + parts_of(1, amount))
         good, refused, parities = openable(candidates, threads, stages)
         lanes = [RowLane(name=one.name, candidate=one) for one in good]
         conditions = measure(Rows(threads, stack), lanes, amount, stages, shuffle=Random(seed))
-        rows = tuple(lane.row() for lane in lanes)
-    conditions |= {"threads": threads, **settings(source, amount), "parity": parities, "seed": seed}
+        measured = [(lane.candidate, lane.row()) for lane in lanes]
+        stack.close()  # so that larger batches have the memory for themselves
+        rows = tuple(
+            replace(row, throughput=throughput(one, row, batches, threads, stages)) for one, row in measured
+        )
+    conditions |= {
+        "threads": threads,
+        **settings(source, amount),
+        "parity": parities,
+        "seed": seed,
+        "batches": list(batches),
+    }
     conditions["versions"] |= versions(("timm", "openvino"))
     warnings = warnings_about(conditions, rows)
     return Comparison("cpu", rows, conditions, warnings, left_out=(*left_out, *refused))
 
 
 def _built(
-    wanted: Sequence[Baseline], seed: int, place: Path, scratch: Path, tell: Callable[[str], None]
+    wanted: Sequence[Baseline],
+    seed: int,
+    place: Path,
+    scratch: Path,
+    tell: Callable[[str], None],
+    *,
+    batches: bool,
 ) -> list[Candidate | NotMeasured]:
     """A candidate for each baseline, or the reason why there is none."""
     found: list[Candidate | NotMeasured] = []
     for number, baseline in enumerate(wanted):
         tell(f"exporting {baseline.name}")
         try:
-            found.append(baseline_candidate(baseline, seed, place, scratch, number))
+            found.append(baseline_candidate(baseline, seed, place, scratch, number, batches=batches))
         except MissingExtraError:
             raise
         except MorvitError as error:

@@ -2,7 +2,7 @@
 
 Arguments: bundle folder, its target, a .npy file of pixels uint8 (rounds, batch, height, width, 3), threads, and
 optionally the bucket to run every image in. It writes the times of loading and of the first run, then serves the
-requests of `agent.serving` and {"parity": n}, which reads `expected_file`, until stdin ends.
+requests of `agent.serving`, {"parity": n}, which reads `expected_file`, and that of `batches`, until stdin ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from morvit_deploy.errors import MorvitError
 from morvit_deploy.exporters.targets import find_target, open_session
 from morvit_deploy.machine.this import memory_mib
 from morvit_deploy.measuring.core.inputs import expected_file
+from morvit_deploy.measuring.cpu.batches import BATCH, in_batches
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
 
     try:
         find_target(target).load_runner()  # so that loading does not include the runtime's import
-        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
+        extras = {"parity": parity, BATCH: in_batches(rounds)}
+        serve(open_model, rounds, sys.stdin, replies, memory_mib, extras)
     except MorvitError as error:
         say(replies, {"error": str(error)})
 

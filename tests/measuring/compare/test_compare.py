@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from bucket_plans import EXPERT, threshold_ladder
 from comparisons import conv_graph
 from onnx import TensorProto
@@ -25,7 +26,7 @@ from morvit_deploy.measuring.compare.candidates import preset_of
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import PRESETS, preset
 
-QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "starts": 1}
+QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "starts": 1, "batches": (1,)}
 SMALL = "test_vit"  # of timm: 0.4 million parameters, made for tests
 
 
@@ -136,9 +137,30 @@ def test_another_seed_is_another_file_and_a_failed_export_leaves_none(
     assert not [*tmp_path.iterdir()]
 
 
-def test_weights_of_a_file(tmp_path: Path) -> None:
-    import torch
+def test_a_baseline_of_timm_in_batches(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = md.compare(tiny_bundle, baselines=[SMALL], cache=tmp_path, **(QUICK | {"batches": (1, 2, 3)}))
+    row = result.measured[1]
+    assert row.throughput is not None and [*row.throughput.blocks] == [2, 3]
+    assert len([*tmp_path.iterdir()]) == 2, "a file for one picture, and one for any number"
 
+
+@pytest.mark.parametrize("any_batch", [False, True])
+def test_what_pytorch_cannot_export_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_batch: bool
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise ValueError("\nno such operator\nand much more")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    what = "a batch of any size" if any_batch else "one picture"
+    with pytest.raises(
+        TargetError, match=f"cannot export it to ONNX for {what}: ValueError: no such operator$"
+    ):
+        export_baseline(Baseline(SMALL, "timm"), 0, tmp_path, any_batch=any_batch)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_weights_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     given = build(Baseline(SMALL, "timm"), 5).module.state_dict()
     torch.save({"state_dict": given}, file)

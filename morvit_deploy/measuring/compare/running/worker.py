@@ -20,6 +20,7 @@ from morvit_deploy.errors import MorvitError
 from morvit_deploy.machine.this import memory_mib
 from morvit_deploy.measuring.compare.running.runtimes import Feed, open_runtime
 from morvit_deploy.measuring.core.inputs import expected_file
+from morvit_deploy.measuring.cpu.batches import BATCH, in_batches
 
 
 class Fed(Rounds):
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         return compared(model, rounds, expected_file(Path(pixels)), request["parity"])
 
     try:
-        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
+        extras = {"parity": parity, BATCH: in_batches(rounds)}
+        serve(open_model, rounds, sys.stdin, replies, memory_mib, extras)
     except MorvitError as error:
         say(replies, {"error": str(error)})
 
