@@ -30,11 +30,6 @@ QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "sta
 SMALL = "test_vit"  # of timm: 0.4 million parameters, made for tests
 
 
-@pytest.fixture(autouse=True)
-def _timm_beside_any_torchvision() -> None:
-    third_party("timm")
-
-
 def broken_graph(path: Path) -> Path:
     """Which loads as a file and is refused by the runtime."""
     model = onnx.load(conv_graph(path))
