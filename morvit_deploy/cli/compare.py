@@ -36,8 +36,9 @@ class Others(Group):
     baselines: Annotated[
         tuple[str, ...],
         Help(
-            "table2 (the models of the paper's Table 2), names of timm, NAME=WEIGHTS, ats, tokenlearner, "
-            "sparseformer, tct, or .onnx files, with commas; may be repeated. Named models get random weights.",
+            "table2 or table4 (the models of the paper's Table 2, its ablation), names of timm, NAME=WEIGHTS, ats, "
+            "tokenlearner, sparseformer, tct, or .onnx files, with commas; may be repeated. Named models get random "
+            "weights.",
             "NAMES",
         ),
     ] = ()
@@ -45,13 +46,14 @@ class Others(Group):
         tuple[str, ...],
         Help(
             "Further rows of the first bundle: masked (as training code would export it), eager and compile "
-            "(PyTorch), each of --checkpoint, and openvino; with commas, may be repeated.",
+            "(PyTorch), fp16, int8 (with --images), w8 and w4, each of --checkpoint, and openvino; with commas, may "
+            "be repeated.",
             "WAYS",
         ),
     ] = ()
     checkpoint: Annotated[
         Path | None,
-        Help("For masked, eager and compile: the checkpoint that the first bundle was made from.", "PATH"),
+        Help("For --with: the checkpoint that the first bundle was made from.", "PATH"),
     ] = None
     seed: Annotated[
         int,
@@ -166,7 +168,7 @@ def compare(
     measure = _formats if others.targets or others.precisions else _measured
     result = measure(folders, others, pictures, timing)
     warn(result.warnings)
-    report = with_command(result.report())
+    report = with_command(result.report(), result.warnings)
     if output.out is not None:
         found = result.as_dict() | {KEY: stored(report)}
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"

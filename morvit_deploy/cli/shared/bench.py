@@ -375,7 +375,7 @@ class BenchWords:
         if self.out is not None:
             self.write(result, report)
         if self.output.report is not None:
-            write_page(self.output.report, with_command(report), force=self.output.force)
+            write_page(self.output.report, with_command(report, result.warnings), force=self.output.force)
 
     def check_out(self) -> None:
         """OutputError unless --out and --report can be written, before anything is measured."""
@@ -391,7 +391,9 @@ class BenchWords:
         from morvit_deploy.cli.shared.stored import KEY, stored
 
         assert self.out is not None
-        found = result.as_dict() | ({} if report is None else {KEY: stored(with_command(report))})
+        found = result.as_dict() | (
+            {} if report is None else {KEY: stored(with_command(report, result.warnings))}
+        )
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         contents = {self.out: text.encode()}
         picture = report.picture if report and self.measured.profile else None

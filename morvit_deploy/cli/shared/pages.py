@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,16 @@ def typed() -> str:
     return shlex.join(["morvit-deploy", *sys.argv[1:]])
 
 
-def with_command(report: Report) -> Report:
-    """The report with the command that repeats it, for a page or a file; on a terminal it is above the output."""
+def with_command(report: Report, warnings: Sequence[str] = ()) -> Report:
+    """The report with its warnings and the command that repeats it, for a page or a file.
+
+    On a terminal both are above the output.
+    """
     from morvit_deploy.report import Report, Table
 
+    doubts = [Table("Warnings", ("warning",), [(text,) for text in warnings])] if warnings else []
     again = Table("To repeat it", ("command",), [(typed(),)])
-    return Report(report.title, [*report.parts, again], report.result, report.picture)
+    return Report(report.title, [*doubts, *report.parts, again], report.result, report.picture)
 
 
 def check_page(path: Path, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:

@@ -55,6 +55,7 @@ class Candidate:
     activation: str = "softmax"
     open_batches: Callable[[int], LocalProcess] | None = None  # the same for any number of pictures at once
     one_at_a_time: str = ""  # why there is none
+    remarks: tuple[str, ...] = ()  # warnings of its export
     published: Published | None = None
 
 

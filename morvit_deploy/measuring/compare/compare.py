@@ -57,7 +57,8 @@ def compare(
     `examples/baselines`, a preset of `init`, an ONNX file, or "table2" for all of the paper's. Named ones have 1,000
     classes, random weights of `seed` unless a file is given, and are exported once to the folder `cache` (default:
     the user's cache).
-    `ways` are further rows of the first bundle: "masked", "eager" and "compile" of its `checkpoint`, and "openvino".
+    `ways` are further rows of the first bundle: "masked", "eager", "compile", "fp16", "int8", "w8" and "w4" of its
+    `checkpoint`, and "openvino". int8 requires `images`.
     The order of the rows is another one in each block, drawn from `seed`. `images` are for the bundles; their number
     of tokens may depend on the picture. After the blocks, each row alone runs larger `batches` until they are no
     faster or memory is short; a file for one picture at a time is left at batch 1.
@@ -78,7 +79,7 @@ def compare(
     stages = Stages(tell, progress)
     with temporary("compare") as scratch, ExitStack() as stack:
         own = bundle_candidates(folders, source, scratch)
-        further = list(ways_of(own[0], ways, checkpoint, scratch, tell))
+        further = list(ways_of(own[0], ways, checkpoint, source, scratch, tell))
         place = cache_folder() / "baselines" if cache is None else Path(cache)
         further += _built(wanted, seed, place, scratch, tell, batches=max(batches) > 1)
         candidates = [*(one for one, _ in own), *(one for one in further if isinstance(one, Candidate))]
@@ -100,7 +101,8 @@ def compare(
         "batches": list(batches),
     }
     conditions["versions"] |= versions(("timm", "openvino"))
-    warnings = warnings_about(conditions, rows)
+    remarks = tuple(f"{one.name}: {text}" for one, _ in measured for text in one.remarks)
+    warnings = (*warnings_about(conditions, rows), *remarks)
     return Comparison("cpu", rows, conditions, warnings, left_out=(*left_out, *refused))
 
 

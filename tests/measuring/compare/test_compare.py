@@ -77,6 +77,47 @@ def test_ways_of_one_model(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     assert "pip install openvino" in result.left_out[0].reason
 
 
+def test_other_precisions_of_the_first_bundle(
+    exported: Callable[..., Path], calibration_folder: Path
+) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    given = {"ways": ["w8", "fp16", "int8"], "checkpoint": bundle.parent / "checkpoint"}
+    result = md.compare(bundle, **given, **QUICK)  # type: ignore[arg-type]
+    first, *others = result.measured
+    assert [(row.name, row.precision, row.kind) for row in others] == [
+        (f"{bundle} ({precision})", precision, "form") for precision in ("w8", "fp16")
+    ]
+    assert all(row.adaptive and row.published is None for row in others), "the same plan"
+    assert others[0].file_bytes is not None and others[0].file_bytes < (first.file_bytes or 0)
+    ((refused),) = result.left_out
+    assert refused.name == f"{bundle} (int8)" and "'int8' without images" in refused.reason
+    given = {"ways": ["int8"], "checkpoint": bundle.parent / "checkpoint", "images": calibration_folder}
+    assert [row.precision for row in md.compare(bundle, **given, **QUICK).measured] == ["fp32", "int8"]  # type: ignore[arg-type]
+
+
+def test_a_precision_that_misses_its_gate_is_measured_with_a_warning(
+    tiny_bundle: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from morvit_deploy.model.answers import gates
+
+    strict = gates.Gate(0.99, 0.99, 300.0)  # dB
+    monkeypatch.setitem(gates.GATES, "w8", strict)
+    result = md.compare(tiny_bundle, ways=["w8"], checkpoint=tiny_checkpoint, **QUICK)
+    assert [row.precision for row in result.measured] == ["fp32", "w8"]
+    assert any("(w8): let through by --allow-worse" in text for text in result.warnings)
+
+
+def test_the_pictures_of_the_bundles_stay_theirs(
+    exported: Callable[..., Path],
+) -> None:
+    """A further row has a file of pixels of its own, here of fewer pictures than the stream of the bundle."""
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    first, masked = md.compare(
+        bundle, ways=["masked"], checkpoint=bundle.parent / "checkpoint", **QUICK
+    ).measured
+    assert first.adaptive and len(first.blocks[0].ms) == 64 and not masked.adaptive
+
+
 def test_what_goes_with_what(tiny_bundle: Path, tiny_checkpoint: Path, exported: Callable[..., Path]) -> None:
     with pytest.raises(
         ConfigError, match=r"with: got 'maksed', expected some of masked, .*did you mean 'masked'"
@@ -84,7 +125,7 @@ def test_what_goes_with_what(tiny_bundle: Path, tiny_checkpoint: Path, exported:
         md.compare(tiny_bundle, ways=["maksed"])
     with pytest.raises(ConfigError, match="masked run the checkpoint; give the one"):
         md.compare(tiny_bundle, ways=["masked"])
-    with pytest.raises(ConfigError, match="checkpoint: is for the rows masked, eager, compile"):
+    with pytest.raises(ConfigError, match="checkpoint: is for the rows masked, eager, compile, fp16"):
         md.compare(tiny_bundle, checkpoint=tiny_checkpoint)
     other = exported(EXPERT, seed=1)
     with pytest.raises(BundleError, match="was made from another checkpoint"):

@@ -31,7 +31,9 @@ from morvit_deploy.exporters.onnx.graphs.plain import read_graph
 from morvit_deploy.exporters.onnx.graphs.portable import OPSET
 from morvit_deploy.exporters.onnx.graphs.trace import quiet_loggers
 from morvit_deploy.files import new_folder, temporary
+from morvit_deploy.measuring.compare.baselines.ablation import ablated, untie
 from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.published import UNTIED
 from morvit_deploy.measuring.compare.baselines.zoo import Built, build
 from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 from morvit_deploy.model.presets import preset
@@ -41,6 +43,7 @@ FORMAT = "morvit-baseline/2"
 GRAPH, RECORD = "model.onnx", "baseline.json"
 TOLERANCE = 1e-4  # × max(1, max |logit|): float32 round-off in another order, as for our own graphs
 CHECKED = 2  # pictures
+OURS = ("preset", "ablation")  # kinds that our own exporter writes
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def exported(baseline: Baseline, seed: int, folder: Path, *, any_batch: bool = F
     place = folder / _name(baseline, seed, any_batch)
     if not (place / RECORD).is_file():
         with new_folder(place, marker=RECORD) as partial:
-            if baseline.kind == "preset":
-                _write_preset(baseline, seed, partial, any_batch)
+            if baseline.kind in OURS:
+                _write_ours(baseline, seed, partial, any_batch)
             else:
                 _write(build(baseline, seed), baseline, partial, any_batch)
     found: Any = read_json(place / RECORD)
@@ -94,25 +97,40 @@ def _name(baseline: Baseline, seed: int, any_batch: bool = False) -> str:
     files = [path for path in (baseline.weights, baseline.path) if path is not None]
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     library = version("timm") if baseline.kind == "timm" else ""
-    if baseline.kind == "preset":
+    if baseline.kind in OURS:
         library = version("morvit-deploy")
     made_of = (FORMAT, baseline.name, seed, *content, library, version("torch"))
     batch = "-batches" if any_batch else ""
     return f"{baseline.name}{batch}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
 
 
-def _write_preset(baseline: Baseline, seed: int, folder: Path, any_batch: bool) -> None:
+def _write_ours(baseline: Baseline, seed: int, folder: Path, any_batch: bool) -> None:
     """One of our own architectures with random weights, exported by us, with its proof and verification."""
-    model = init_model(preset(baseline.name), seed)
+    config = ablated(baseline.name) if baseline.kind == "ablation" else preset(baseline.name)
+    model = init_model(config, seed)
     with temporary("baseline") as scratch:
         save_checkpoint(model, scratch / "checkpoint")
         batch: Any = "dynamic" if any_batch else 1
         outcome = export(scratch / "checkpoint", scratch / "bundle", target="onnx", batch=batch)
-        onnx.save_model(read_graph(scratch / "bundle" / BUNDLE_GRAPH, weights=True), folder / GRAPH)
+        graph = read_graph(scratch / "bundle" / BUNDLE_GRAPH, weights=True)
+        added = untie(graph) if baseline.name == UNTIED else 0
+        onnx.save_model(graph, folder / GRAPH)
+        if added:
+            _check_untied(outcome.folder / BUNDLE_GRAPH, folder / GRAPH, config.image_shape[0])
         gap = open_manifest(scratch / "bundle").parity
-    assert gap is not None and outcome is not None
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert gap is not None
+    parameters = added + sum(parameter.numel() for parameter in model.parameters())
     _record(baseline, folder, parameters, model.config.image_shape[0], gap["conversion_gap"]["max_abs"])
+
+
+def _check_untied(shared: Path, untied: Path, size: int) -> None:
+    """ParityError unless both return the same logits: the second only has more copies of weights."""
+    pictures = noise(CHECKED, size)
+    wanted, found = (_logits(graph, np.split(pictures, CHECKED)) for graph in (shared, untied))
+    if not np.abs(found - wanted).max() <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+        raise ParityError(
+            f"{untied.name}: with weights of its own in each step, the graph returns other logits"
+        )
 
 
 def _write(built: Built, baseline: Baseline, folder: Path, any_batch: bool) -> None:
