@@ -12,7 +12,7 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
-from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
+from morvit_deploy.cli.shared.pages import check_page, with_command, with_depths, write_page
 from morvit_deploy.cli.shared.places import bundle_folder, checkpoint_path
 from morvit_deploy.cli.shared.sources import numbers
 from morvit_deploy.errors import ConfigError
@@ -174,7 +174,10 @@ def compare(
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         write_text(output.out, text, replaces=IS_RESULT if output.force else no_file)
     if output.report is not None:
-        write_page(output.report, report, force=output.force)
+        fed = None if others.targets or others.precisions else pictures.images  # there, of a checkpoint
+        how = {"upscale": pictures.upscale, "exif": pictures.exif}
+        drawn = with_depths(result.report(), folders[0], fed, **how)
+        write_page(output.report, with_command(drawn, result.warnings), force=output.force)
     if pictures.images is None:
         note("no --images given; measured on synthetic pictures")
     emit(result.report(), result.as_dict(), output.json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
-from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
+from morvit_deploy.cli.shared.pages import check_page, with_command, with_depths, write_page
 from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
@@ -375,7 +375,9 @@ class BenchWords:
         if self.out is not None:
             self.write(result, report)
         if self.output.report is not None:
-            write_page(self.output.report, with_command(report, result.warnings), force=self.output.force)
+            fed = self.measured
+            drawn = with_depths(report, self.folders[0], fed.images, upscale=fed.upscale, exif=fed.exif)
+            write_page(self.output.report, with_command(drawn, result.warnings), force=self.output.force)
 
     def check_out(self) -> None:
         """OutputError unless --out and --report can be written, before anything is measured."""

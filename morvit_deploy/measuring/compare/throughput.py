@@ -46,7 +46,7 @@ def throughput(
             with closing(candidate.open_batches(threads)) as worker:
                 ended = _search(worker, candidate, row, larger, blocks)
         except MorvitError as error:
-            ended = str(error)
+            ended = str(error).splitlines()[0]
     return Throughput(blocks, ended)
 
 

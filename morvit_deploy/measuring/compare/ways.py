@@ -126,9 +126,10 @@ def _smaller(
     tell(f"exporting the checkpoint in {precision}")
     of_bundle = subject.manifest
     asked: Any = precision  # one of the target's
+    dispatch: Any = of_bundle.dispatch if of_bundle.plan.adaptive else None  # graph or host
     done = export(
         checkpoint, scratch / precision, target=of_bundle.target, precision=asked, batch=of_bundle.batch,
-        plan=of_bundle.plan, dispatch=of_bundle.dispatch if of_bundle.plan.adaptive else None, images=source.images,
+        plan=of_bundle.plan, dispatch=dispatch, images=source.images,
         upscale=source.upscale, exif=source.exif, allow_worse=True,
     )  # fmt: skip  # three lines read better than eleven
     return replace(_form(candidate, precision, done.folder, source, scratch), remarks=done.warnings)

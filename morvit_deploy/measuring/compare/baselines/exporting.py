@@ -138,7 +138,10 @@ def _write(built: Built, baseline: Baseline, folder: Path, any_batch: bool) -> N
     pictures = torch.from_numpy(noise(CHECKED, built.size))
     traced = _traced(module, pictures if any_batch else pictures[:1], any_batch, baseline.name)
     onnx.save_model(traced, folder / GRAPH)
-    gap = _checked(module, pictures, folder / GRAPH, baseline.name, CHECKED if any_batch else 1)
+    gap = max(
+        _checked(module, pictures, folder / GRAPH, baseline.name, at_once)
+        for at_once in ((1, CHECKED) if any_batch else (1,))  # a batch that the exporter has fixed is refused
+    )
     _record(baseline, folder, built.parameters, built.size, gap)
 
 
