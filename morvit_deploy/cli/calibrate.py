@@ -206,15 +206,20 @@ def calibrate(
     if not isinstance(found, Calibrated):
         result.print_shard(str(part), found, output.json)
         return
-    if wanted.mode is not None and found.plan.mode == "depth":
-        note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
-    if wanted.buckets is not None and found.plan.mode == "topk":
-        note(
-            f"a top-k plan has one bucket; --buckets {wanted.buckets} is for the threshold rows of the table"
-        )
+    _remark(found.plan.mode, wanted)
     write_files(found, files, force=output.force)
     shown = result.print_result(found, files, output.json, said)
     write_page(report, shown, force=output.force)
+
+
+def _remark(mode: str, wanted: Wanted) -> None:
+    """Say which wishes the plan has no use for."""
+    if wanted.mode is not None and mode == "depth":
+        note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
+    if wanted.buckets is not None and mode == "topk":
+        note(
+            f"a top-k plan has one bucket; --buckets {wanted.buckets} is for the threshold rows of the table"
+        )
 
 
 def _run(

@@ -42,12 +42,7 @@ def inspect(
 ) -> None:
     """Show a checkpoint's parts and costs; with --images also how its routers behave, and depth maps."""
     images = pictures.images
-    if fail_on_degenerate and images is None:
-        raise ConfigError("--fail-on-degenerate judges routers on images; give --images DIR")
-    if out is not None and images is None:
-        raise OutputError(
-            f"-o {out}: there are no depth maps to write without --images; give a folder of images"
-        )
+    _check_words(images, out, fail_on_degenerate)
     check_page(report, force=output.force, inputs=(checkpoint, images))
     with opened(checkpoint, foreign) as source:
         said = pictures.say(source.folder)
@@ -73,6 +68,16 @@ def inspect(
         _check(assessment)
     elif assessment is not None and assessment.degenerate:
         warn([assessment.warning])
+
+
+def _check_words(images: Path | None, out: Path | None, fail_on_degenerate: bool) -> None:
+    """Raise for options that need --images, without it."""
+    if fail_on_degenerate and images is None:
+        raise ConfigError("--fail-on-degenerate judges routers on images; give --images DIR")
+    if out is not None and images is None:
+        raise OutputError(
+            f"-o {out}: there are no depth maps to write without --images; give a folder of images"
+        )
 
 
 def _check(assessment: Assessment | None) -> None:
