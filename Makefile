@@ -62,9 +62,11 @@ arm: $(READY)
 
 # random weights, which take the time of trained ones; exported models are kept in build/table2
 bench-table2: $(READY)
-	test -d build/table2/morvit_b16 || $(BIN)/morvit-deploy init --preset morvit_b16 -o build/table2/morvit_b16
-	test -d build/table2/bundle || $(BIN)/morvit-deploy export build/table2/morvit_b16 -o build/table2/bundle
-	$(BIN)/morvit-deploy compare build/table2/bundle --baselines table2 --cache build/table2/models \
+	test -d build/table2/checkpoint || $(BIN)/morvit-deploy init --preset morvit_b16 -o build/table2/checkpoint
+	test -d build/table2/bundles/morvit_b16 || $(BIN)/morvit-deploy export build/table2/checkpoint -o build/table2/bundles/morvit_b16
+	test -d build/table2/bundles/morvit_b16-batches || $(BIN)/morvit-deploy export build/table2/checkpoint --batch dynamic \
+		-o build/table2/bundles/morvit_b16-batches
+	$(BIN)/morvit-deploy compare build/table2/bundles/morvit_b16 build/table2/bundles/morvit_b16-batches --baselines table2 --cache build/table2/models \
 		-o build/table2/table2.json --report build/table2/table2.html --force $(TABLE2)
 
 train: $(READY)

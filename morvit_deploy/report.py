@@ -85,6 +85,7 @@ class Picture:
     caption: str = ""
     content: bytes | None = field(default=None, repr=False)
     chart: bool = False  # dark lines on white, which a dark page may invert; no photograph
+    page_only: bool = False  # no file has it: a terminal and Markdown leave it out
 
     def markdown(self) -> str:
         """A link to the file beside the report."""
@@ -131,13 +132,15 @@ class Report:
         for part in self.parts:
             if isinstance(part, Table):
                 part.show(console)
-            else:
+            elif not part.page_only:
                 print_lines(console, ["", f"{part.title}: {part.path}"])
 
     def markdown(self) -> str:
         """The whole report."""
         result = f"{self.result}\n\n" if self.result else ""
-        return f"# {self.title}\n\n{result}" + "\n".join(part.markdown() for part in self.parts)
+        return f"# {self.title}\n\n{result}" + "\n".join(
+            part.markdown() for part in self.parts if isinstance(part, Table) or not part.page_only
+        )
 
     def html(self) -> str:
         """The whole report as one page without outside references: result, first picture, contents, the rest."""

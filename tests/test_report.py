@@ -179,3 +179,12 @@ def test_html_keeps_a_number_and_its_unit_together() -> None:
         "r", [Table("t", ("what", "cost"), [("latency", "1.5 ms"), ("work", "26.18 M of 4")])]
     ).html()
     assert "1.5\u00a0ms" in page and "26.18\u00a0M of 4" in page
+
+
+def test_a_picture_of_pages_is_neither_printed_nor_linked() -> None:
+    drawn = Picture("Map", Path("map.png"), content=b"bytes", page_only=True)
+    report = Report("R", [drawn, Table("T", ("a",), [("1",)])])
+    assert "Map" not in report.markdown() and "Map</h2>" in report.html()
+    console = Console(record=True, width=60, file=StringIO())
+    report.show(console)
+    assert "map.png" not in console.export_text()

@@ -74,7 +74,7 @@ class Ats(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, 1000) from CLS."""
         x = self.patches(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
         logits: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
         return logits
 

@@ -148,7 +148,7 @@ class SparseFormer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, 1000) from the mean of the latent tokens."""
         found = self.early(images)
-        tokens, regions = (start.expand(len(images), -1, -1) for start in (self.tokens, self.regions))
+        tokens, regions = (start.expand(images.shape[0], -1, -1) for start in (self.tokens, self.regions))
         for _ in range(FOCUSING):
             tokens, regions = self.focus(tokens, regions, found)
         tokens = self.widen(tokens)

@@ -76,8 +76,8 @@ def _added(x: Tensor, order: Tensor, bounds: Tensor) -> Tensor:
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows of x (batch, n, channels) by index (batch, m), whole rows at a time: (batch, m, channels)."""
-    numbers = (index + x.shape[1] * torch.arange(len(index))[:, None]).flatten()
-    taken: Tensor = x.flatten(0, 1)[numbers].unflatten(0, (len(x), index.shape[1]))
+    numbers = (index + x.shape[1] * torch.arange(index.shape[0])[:, None]).flatten()
+    taken: Tensor = x.flatten(0, 1)[numbers].unflatten(0, (x.shape[0], index.shape[1]))
     return taken
 
 
@@ -173,7 +173,7 @@ def clusters(x: Tensor, count: int) -> Tensor:
     to_denser = torch.where(denser, distance, distance.amax(dim=(1, 2), keepdim=True)).amin(dim=-1)
     centers = (to_denser * density).topk(count, dim=-1).indices
     nearest = picked(distance, centers, 1).argmin(dim=1)
-    own = torch.arange(count).expand(len(x), -1)  # a center stays in its own cluster
+    own = torch.arange(count).expand(x.shape[0], -1)  # a center stays in its own cluster
     return nearest.scatter(1, centers, own)
 
 
@@ -193,7 +193,7 @@ class Tct(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, 1000) from the mean of the last tokens."""
         x = self.patch_norm(self.patches(images).flatten(2).transpose(1, 2))
-        tokens = keys = Tokens(x, torch.arange(x.shape[1]).expand(len(x), -1), IMAGE_SIZE // 4)
+        tokens = keys = Tokens(x, torch.arange(x.shape[1]).expand(x.shape[0], -1), IMAGE_SIZE // 4)
         for stage, blocks in enumerate(self.stages):
             if stage > 0:
                 tokens, keys = self.clusterings[stage - 1](tokens)

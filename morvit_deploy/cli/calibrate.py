@@ -11,7 +11,8 @@ from morvit_deploy.cli.calibrating import result
 from morvit_deploy.cli.calibrating.merges import calibrate_merges, is_unrouted, macs_of
 from morvit_deploy.cli.shared.console import Share, Tell, note, working
 from morvit_deploy.cli.shared.derived import Group
-from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Upscale
+from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Exif, Output, Page, Upscale
+from morvit_deploy.cli.shared.pages import check_page, write_page
 from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
@@ -177,6 +178,7 @@ def calibrate(
             panel=OUTPUT,
         ),
     ] = Path("plan.json"),
+    report: Page = None,
     output: Output,
     foreign: AlsoForeign,
 ) -> None:
@@ -190,24 +192,34 @@ def calibrate(
     if part is None:
         check_files(files, force=output.force, replaces=is_plan_file, inputs=[checkpoint, counted.images])
         check_outside(out, counted.images)
+    elif report is not None:
+        raise PlanError("--report shows a plan, and --shard makes none; give it to --merge")
+    check_page(report, force=output.force, inputs=[checkpoint, counted.images])
     with opened(checkpoint, foreign) as source:
         said = counted.say(source.folder)
         if is_unrouted(source.folder):
-            calibrate_merges(source.folder, counted, wanted, parts, out, output, said)
+            shown = calibrate_merges(source.folder, counted, wanted, parts, out, output, said)
+            write_page(report, shown, force=output.force)
             return
         with working("loading PyTorch") as (tell, progress):
             found = _run(source.folder, counted, wanted, parts, tell, progress)
     if not isinstance(found, Calibrated):
         result.print_shard(str(part), found, output.json)
         return
-    if wanted.mode is not None and found.plan.mode == "depth":
+    _remark(found.plan.mode, wanted)
+    write_files(found, files, force=output.force)
+    shown = result.print_result(found, files, output.json, said)
+    write_page(report, shown, force=output.force)
+
+
+def _remark(mode: str, wanted: Wanted) -> None:
+    """Say which wishes the plan has no use for."""
+    if wanted.mode is not None and mode == "depth":
         note(f"token_choice chooses depths itself; --mode {wanted.mode} changes nothing")
-    if wanted.buckets is not None and found.plan.mode == "topk":
+    if wanted.buckets is not None and mode == "topk":
         note(
             f"a top-k plan has one bucket; --buckets {wanted.buckets} is for the threshold rows of the table"
         )
-    write_files(found, files, force=output.force)
-    result.print_result(found, files, output.json, said)
 
 
 def _run(

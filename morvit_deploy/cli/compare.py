@@ -12,15 +12,16 @@ from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, note, warn, working
 from morvit_deploy.cli.shared.derived import Arg, Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
-from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
+from morvit_deploy.cli.shared.pages import check_page, with_command, with_depths, write_page
 from morvit_deploy.cli.shared.places import bundle_folder, checkpoint_path
+from morvit_deploy.cli.shared.sources import numbers
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.options import Help
 from morvit_deploy.files import check_files, no_file, of_format, write_text
 
 if TYPE_CHECKING:
     from morvit_deploy.measuring.compare.formats import Formats
-    from morvit_deploy.measuring.compare.rows import Comparison
+    from morvit_deploy.measuring.compare.results.rows import Comparison
 
 IS_RESULT = of_format("morvit-compare/")
 FORMATS = "All formats of one checkpoint"
@@ -35,8 +36,9 @@ class Others(Group):
     baselines: Annotated[
         tuple[str, ...],
         Help(
-            "table2 (the models of the paper's Table 2), names of timm, NAME=WEIGHTS, ats, tokenlearner, "
-            "sparseformer, tct, or .onnx files, with commas; may be repeated. Named models get random weights.",
+            "table2 or table4 (the models of the paper's Table 2, its ablation), names of timm, NAME=WEIGHTS, ats, "
+            "tokenlearner, sparseformer, tct, or .onnx files, with commas; may be repeated. Named models get random "
+            "weights.",
             "NAMES",
         ),
     ] = ()
@@ -44,13 +46,14 @@ class Others(Group):
         tuple[str, ...],
         Help(
             "Further rows of the first bundle: masked (as training code would export it), eager and compile "
-            "(PyTorch), each of --checkpoint, and openvino; with commas, may be repeated.",
+            "(PyTorch), fp16, int8 (with --images), w8 and w4, each of --checkpoint, and openvino; with commas, may "
+            "be repeated.",
             "WAYS",
         ),
     ] = ()
     checkpoint: Annotated[
         Path | None,
-        Help("For masked, eager and compile: the checkpoint that the first bundle was made from.", "PATH"),
+        Help("For --with: the checkpoint that the first bundle was made from.", "PATH"),
     ] = None
     seed: Annotated[
         int,
@@ -106,6 +109,14 @@ class Timing(Group):
     ] = None
     starts: Annotated[int | None, Help("New processes for the cold start (default: 3).", least=1)] = None
     threads: Threads = None
+    batches: Annotated[
+        str | None,
+        Help(
+            "Batch sizes whose images/s are also measured, in order, until they gain nothing; 1 measures no other "
+            "(default: 1,2,4,8,16,32).",
+            "N,N,…",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -157,13 +168,16 @@ def compare(
     measure = _formats if others.targets or others.precisions else _measured
     result = measure(folders, others, pictures, timing)
     warn(result.warnings)
-    report = with_command(result.report())
+    report = with_command(result.report(), result.warnings)
     if output.out is not None:
         found = result.as_dict() | {KEY: stored(report)}
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         write_text(output.out, text, replaces=IS_RESULT if output.force else no_file)
     if output.report is not None:
-        write_page(output.report, report, force=output.force)
+        fed = None if others.targets or others.precisions else pictures.images  # there, of a checkpoint
+        how = {"upscale": pictures.upscale, "exif": pictures.exif}
+        drawn = with_depths(result.report(), folders[0], fed, **how)
+        write_page(output.report, with_command(drawn, result.warnings), force=output.force)
     if pictures.images is None:
         note("no --images given; measured on synthetic pictures")
     emit(result.report(), result.as_dict(), output.json)
@@ -174,6 +188,10 @@ def _formats(checkpoints: list[Path], others: Others, pictures: Images, timing: 
     if len(checkpoints) > 1:
         raise ConfigError(
             f"--targets and --precisions export one checkpoint; got {len(checkpoints)} folders, expected one"
+        )
+    if timing.batches is not None:
+        raise ConfigError(
+            "--batches is for bundles and baselines; formats are timed at batch 1, leave it out"
         )
     from morvit_deploy.measuring.compare.formats import compare_formats
 
@@ -189,15 +207,18 @@ def _formats(checkpoints: list[Path], others: Others, pictures: Images, timing: 
 def _measured(folders: list[Path], others: Others, pictures: Images, timing: Timing) -> Comparison:
     from morvit_deploy.measuring.compare.compare import STARTS
     from morvit_deploy.measuring.compare.compare import compare as measure
+    from morvit_deploy.measuring.compare.throughput import BATCHES
     from morvit_deploy.timing.loop import BLOCKS, WARMUP
 
+    sizes = None if timing.batches is None else numbers("--batches", timing.batches, "1,8,32")
+    batches = BATCHES if sizes is None else sizes
     with working("checking the bundles") as (tell, progress):
         return measure(
             folders, baselines=_split(others.baselines), ways=_split(others.with_), checkpoint=others.checkpoint,
             threads=timing.threads, images=pictures.images, upscale=pictures.upscale, exif=pictures.exif,
             runs=timing.runs, blocks=timing.blocks or BLOCKS, starts=timing.starts or STARTS,
             warmup=WARMUP if timing.warmup is None else timing.warmup, seed=others.seed, cache=others.cache,
-            tell=tell, progress=progress,
+            batches=batches, tell=tell, progress=progress,
         )  # fmt: skip  # five lines read better than fourteen
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import emit, warn, working
-from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Pictures
+from morvit_deploy.cli.shared.groups import OUTPUT, Checkpoint, Output, Page, Pictures
+from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import CheckFailed, ConfigError, OutputError
 from morvit_deploy.exporters.options import Help
@@ -35,17 +36,14 @@ def inspect(
         bool,
         Help("Exit with status 1 if a check of the routers fails on the images.", panel=Pictures.panel),
     ] = False,
+    report: Page = None,
     output: Output,
     foreign: AlsoForeign,
 ) -> None:
     """Show a checkpoint's parts and costs; with --images also how its routers behave, and depth maps."""
     images = pictures.images
-    if fail_on_degenerate and images is None:
-        raise ConfigError("--fail-on-degenerate judges routers on images; give --images DIR")
-    if out is not None and images is None:
-        raise OutputError(
-            f"-o {out}: there are no depth maps to write without --images; give a folder of images"
-        )
+    _check_words(images, out, fail_on_degenerate)
+    check_page(report, force=output.force, inputs=(checkpoint, images))
     with opened(checkpoint, foreign) as source:
         said = pictures.say(source.folder)
         folder = out or Path("build") / f"inspect-{source.name}"
@@ -61,12 +59,25 @@ def inspect(
             )  # fmt: skip  # two lines read better than ten
         if found.survey is not None:
             pictures.remark_on_limit(source.folder, len(found.survey.images))
-    emit(inspection_report(found), found.as_dict() | {"images_read": said}, output.json)
+    shown = inspection_report(found)
+    emit(shown, found.as_dict() | {"images_read": said}, output.json)
     assessment = found.survey.assessment if found.survey else None
+    doubts = [assessment.warning] if assessment and assessment.degenerate else []
+    write_page(report, with_command(shown, doubts), force=output.force)
     if fail_on_degenerate:
         _check(assessment)
     elif assessment is not None and assessment.degenerate:
         warn([assessment.warning])
+
+
+def _check_words(images: Path | None, out: Path | None, fail_on_degenerate: bool) -> None:
+    """Raise for options that need --images, without it."""
+    if fail_on_degenerate and images is None:
+        raise ConfigError("--fail-on-degenerate judges routers on images; give --images DIR")
+    if out is not None and images is None:
+        raise OutputError(
+            f"-o {out}: there are no depth maps to write without --images; give a folder of images"
+        )
 
 
 def _check(assessment: Assessment | None) -> None:

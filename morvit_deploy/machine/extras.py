@@ -26,6 +26,7 @@ EXTRAS = {  # import name of a library -> the extra in pyproject.toml that insta
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
     "timm": "zoo",
+    "torchvision": "zoo",
     "sklearn": "train",
     "numpy": "",
     "onnxruntime": "",

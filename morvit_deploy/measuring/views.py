@@ -10,9 +10,9 @@ from morvit_deploy.bars import bars
 from morvit_deploy.measuring.board.jetson import energy_table, jetson_rows
 from morvit_deploy.measuring.browser.views import browser_rows
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
-from morvit_deploy.measuring.mix.views import mix_tables
+from morvit_deploy.measuring.mix.views import mix_picture, mix_tables
 from morvit_deploy.measuring.profiling.views import profile_picture, profile_result, profile_tables
-from morvit_deploy.report import Report, Table, count, numbered, size, spread, three_digits
+from morvit_deploy.report import Picture, Report, Table, count, numbered, size, spread, three_digits
 from morvit_deploy.timing.result import Measured
 
 _MEMORY = {"peak": "peak", "anonymous": "anonymous", "webassembly": "WebAssembly"}  # kind to its column
@@ -23,7 +23,9 @@ def bench_report(result: BenchResult) -> Report:
     ratios = [ratio_table(result)] if result.ratios else []
     named = list(zip(short_names(result), result.measured, strict=True))
     profiles = [(name, one.profile) for name, one in named if one.profile]
-    tables = [
+    drawn = (mix_picture(name, one.mix) for name, one in named if one.mix)
+    tables: list[Table | Picture] = [
+        *(picture for picture in drawn if picture),
         latency_table(result),
         *ratios,
         *(table for name, one in named if one.mix for table in mix_tables(name, one.mix)),
@@ -37,7 +39,7 @@ def bench_report(result: BenchResult) -> Report:
     rows = [(name, ms, f"{three_digits(ms)} ms") for name, ms in zip(short_names(result), times, strict=True)]
     sentences = [_result(result), *(profile_result(name, profile) for name, profile in profiles)]
     picture = profile_picture(profiles) if profiles else bars("Median time of an image", rows)
-    return Report("Measurement", list(tables), " ".join(sentences), picture)
+    return Report("Measurement", tables, " ".join(sentences), picture)
 
 
 def _result(result: BenchResult) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from commands import answer, refused, run
 from comparisons import conv_graph
 
-QUICK = ("--threads", "1", "--runs", "3", "--blocks", "2", "--warmup", "0", "--starts", "1")
+QUICK = ("--threads", "1", "--runs", "3", "--blocks", "2", "--warmup", "0", "--starts", "1", "--batches", "1")
 
 
 def test_tables_file_and_page(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -59,3 +59,12 @@ def test_bad_input(tiny_bundle: Path, tmp_path: Path, inside: Path) -> None:
         "compare", tiny_bundle, "--with", "eager"
     )
     assert "no BUNDLE given" in refused("compare")
+    for batches, message in (
+        ("2,x", "--batches: got '2,x', expected"),
+        ("0", "--batches: got '0'"),
+        ("4096", "1 to 1024"),
+    ):
+        assert message in refused("compare", tiny_bundle, "--batches", batches)
+    assert "--batches is for bundles and baselines" in refused(
+        "compare", tiny_bundle, "--targets", "onnx", "--batches", "2"
+    )

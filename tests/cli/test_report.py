@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_plans import EXPERT, threshold_ladder
 from chromium import browser, find_chromium
 from commands import refused, run
 from comparisons import comparison, row
@@ -196,3 +197,51 @@ def test_a_phone_scrolls_tables_and_not_the_page(result: Path, tmp_path: Path) -
         )
         assert tab.evaluate(loaded) == 0
         assert tab.complaints == []
+
+
+def test_a_page_begins_with_buckets_depths_and_warnings(
+    exported: Callable[..., Path], calibration_folder: Path, tmp_path: Path
+) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder(), with_depth=True)
+    page, out = tmp_path / "bench.html", tmp_path / "bench.json"
+    ended = run(
+        "bench", bundle, "--images", calibration_folder, "--upscale", "-o", out, "--report", page, *QUICK
+    )
+    assert ended.exit_code == 0, ended.output
+    text = page.read_text().replace("\u00a0", " ")
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles[0] == "Median time of an image in each bucket of bundle"
+    assert titles[2] == "Depth maps of sample pictures" and "data:image/png;base64," in text
+    assert "% fed" in text and "Depth maps" not in ended.stdout and "bars.svg" not in ended.stdout
+    again = read_report(out)
+    assert next(part.title for part in again.parts) == titles[0], "the drawing is in the file"
+
+
+def test_warnings_are_on_the_page() -> None:
+    report = with_command(comparison(*ROWS).report(), ["the machine was busy"])
+    titles = [part.title for part in report.parts]
+    assert titles[0] == "Warnings" and titles[-1] == "To repeat it"
+    assert "the machine was busy" in report.html()
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "calibrate"])
+def test_other_commands_that_measure_write_a_page(
+    command: str, exported: Callable[..., Path], calibration_folder: Path, tmp_path: Path
+) -> None:
+    bundle, page = exported(EXPERT), tmp_path / "page.html"
+    checkpoint = bundle.parent / "checkpoint"
+    own = {
+        "verify": (bundle, "--checkpoint", checkpoint),
+        "inspect": (checkpoint,),
+        "calibrate": (checkpoint, "-o", tmp_path / "plan.json", "--images", calibration_folder, "--upscale"),
+    }[command]
+    ended = run(command, *own, "--report", page)
+    assert ended.exit_code == 0, ended.output
+    text = page.read_text()
+    assert text.startswith("<!-- morvit-deploy -->") and "To repeat it</h2>" in text
+    assert all(one.startswith(("#", "data:image/png")) for one in Tags(text).references)
+    for plan in tmp_path.glob("plan*"):
+        plan.unlink()
+    assert "page.html exists; pass --force" in refused(command, *own, "--report", page)
+    assert page.read_text() == text
+    assert "expected .html or .md" in refused(command, *own, "--report", tmp_path / "page.pdf")

@@ -47,7 +47,7 @@ from morvit_deploy.measuring.apple.views import apple_report
 from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board.jetson import energy_table
 from morvit_deploy.measuring.compare import formats
-from morvit_deploy.measuring.compare.views import compare_report
+from morvit_deploy.measuring.compare.results.views import compare_report
 from morvit_deploy.measuring.core.inputs import Source
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cuda.results import CudaResult, Timing, cuda_report

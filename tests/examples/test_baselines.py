@@ -10,10 +10,10 @@ import torch
 from places import EXAMPLES, ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
-from morvit_deploy.measuring.compare.exporting import exported
-from morvit_deploy.measuring.compare.graph_facts import graph_facts
-from morvit_deploy.measuring.compare.names import OWN, Baseline
-from morvit_deploy.measuring.compare.zoo import speed_model_code
+from morvit_deploy.measuring.compare.baselines.exporting import exported
+from morvit_deploy.measuring.compare.baselines.graph_facts import graph_facts
+from morvit_deploy.measuring.compare.baselines.names import OWN, Baseline
+from morvit_deploy.measuring.compare.baselines.zoo import speed_model_code
 
 WITHIN = 0.03  # of the published figures, which have two or three digits
 TABLE = (ROOT / "docs" / "how-to" / "compare-models.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from morvit_deploy.measuring.compare.published import of_baseline
-from morvit_deploy.measuring.compare.rows import Comparison, NotMeasured, Row
+from morvit_deploy.measuring.compare.baselines.published import of_baseline
+from morvit_deploy.measuring.compare.results.rows import Comparison, NotMeasured, Row
 from morvit_deploy.timing.samples import Block, Start
 
 CONDITIONS: dict[str, Any] = {
@@ -51,9 +51,9 @@ def comparison(*rows: Row) -> Comparison:
     return Comparison("cpu", rows, dict(CONDITIONS), ("the machine was busy",), left_out=(left_out,))
 
 
-def conv_graph(path: Path, side: int = 16, dtype: int = TensorProto.FLOAT) -> Path:
+def conv_graph(path: Path, side: int = 16, dtype: int = TensorProto.FLOAT, batch: int | str = 1) -> Path:
     """A convolution of stride 2 from 3 to 4 channels, a mean over the image, and a linear layer to 5 classes."""
-    shape = (1, 3, side, side) if dtype == TensorProto.FLOAT else (1, side, side, 3)
+    shape = (batch, 3, side, side) if dtype == TensorProto.FLOAT else (batch, side, side, 3)
     rng = np.random.default_rng(0)
     weights = {"kernel": (4, 3, 3, 3), "linear": (4, 5)}
     initializers = [
@@ -67,7 +67,7 @@ def conv_graph(path: Path, side: int = 16, dtype: int = TensorProto.FLOAT) -> Pa
         helper.make_node("MatMul", ["flat", "linear"], ["logits"]),
     ]
     image = helper.make_tensor_value_info("image", dtype, shape)
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 5))
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (batch, 5))
     graph = helper.make_graph(nodes, "by hand", [image], [logits], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save_model(model, path)

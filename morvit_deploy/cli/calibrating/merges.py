@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.cli.shared.console import emit, note, working
+from morvit_deploy.cli.shared.pages import with_command
 from morvit_deploy.errors import PlanError
 
 if TYPE_CHECKING:
     from morvit_deploy.cli.calibrate import Counted, Parts, Wanted
     from morvit_deploy.cli.shared.groups import Output
+    from morvit_deploy.report import Report
 
 BUDGETS = ("budget_macs", "budget_ms")
 
@@ -42,8 +44,8 @@ def calibrate_merges(
     out: Path,
     output: Output,
     said: dict[str, Any] | None,
-) -> None:
-    """Find the merges, write them to `out`, and print the curve."""
+) -> Report:
+    """Find the merges, write them to `out`, and print the curve; returns what a page has."""
     _check(counted, wanted, parts)
     assert counted.images is not None
     with working("loading PyTorch") as (tell, progress):
@@ -57,8 +59,10 @@ def calibrate_merges(
             progress=progress,
         )  # fmt: skip  # four lines read better than nine
         merges.write_schedule(found, out, force=output.force)
-    emit(found.report(), found.as_dict() | {"file": str(out), "images_read": said}, output.json)
+    report = found.report()
+    emit(report, found.as_dict() | {"file": str(out), "images_read": said}, output.json)
     note(f"the merges are in {out}; `morvit-deploy export CHECKPOINT --merge {out}` writes the bundle")
+    return with_command(report)
 
 
 def _check(counted: Counted, wanted: Wanted, parts: Parts) -> None:

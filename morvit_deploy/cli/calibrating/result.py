@@ -6,26 +6,32 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from morvit_deploy.cli.shared.console import emit, note, say, warn
+from morvit_deploy.cli.shared.pages import with_command
 
 if TYPE_CHECKING:
     from morvit_deploy.planning.calibrated import Calibrated, PlanFiles
     from morvit_deploy.planning.rounds import Waiting
+    from morvit_deploy.report import Report
 
 
 def print_result(
     calibrated: Calibrated, files: PlanFiles, as_json: bool, images_read: dict[str, Any] | None = None
-) -> None:
+) -> Report:
+    """Print it; returns what a page of it has."""
     from morvit_deploy.planning.front import calibration_report
 
     out, _, picture = files
-    warn([*(f"not read: {reason}" for _, reason in calibrated.bad), *calibrated.remarks])
+    warnings = [*(f"not read: {reason}" for _, reason in calibrated.bad), *calibrated.remarks]
+    warn(warnings)
     data = {
         "plan": calibrated.plan.model_dump(mode="json"),
         "pareto": calibrated.as_dict(),
         "files": list(map(str, files)),
         "images_read": images_read,
     }
-    emit(calibration_report(calibrated, out, picture), data, as_json)
+    report = calibration_report(calibrated, out, picture)
+    emit(report, data, as_json)
+    return with_command(report, warnings)
 
 
 def print_shard(shard: str, waiting: Waiting | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from morvit_deploy.cli.shared.console import warn
 from morvit_deploy.cli.shared.derived import Group
 from morvit_deploy.cli.shared.groups import OUTPUT, Exif, Force, Json, Threads, Upscale
-from morvit_deploy.cli.shared.pages import check_page, with_command, write_page
+from morvit_deploy.cli.shared.pages import check_page, with_command, with_depths, write_page
 from morvit_deploy.cli.shared.pictures import say_opened
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.cli.shared.sources import Foreign
@@ -417,7 +417,9 @@ class BenchWords:
         if self.out is not None:
             self.write(result, report)
         if self.output.report is not None:
-            write_page(self.output.report, with_command(report), force=self.output.force)
+            fed = self.measured
+            drawn = with_depths(report, self.folders[0], fed.images, upscale=fed.upscale, exif=fed.exif)
+            write_page(self.output.report, with_command(drawn, result.warnings), force=self.output.force)
 
     def check_out(self) -> None:
         """OutputError unless --out and --report can be written, before anything is measured."""
@@ -433,7 +435,9 @@ class BenchWords:
         from morvit_deploy.cli.shared.stored import KEY, stored
 
         assert self.out is not None
-        found = result.as_dict() | ({} if report is None else {KEY: stored(with_command(report))})
+        found = result.as_dict() | (
+            {} if report is None else {KEY: stored(with_command(report, result.warnings))}
+        )
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         contents = {self.out: text.encode()}
         picture = report.picture if report and self.measured.profile else None

@@ -23,6 +23,10 @@ Checkpoint = Annotated[
 ]
 Bundle = Annotated[Path | None, Arg("Bundle folder (default: the newest under build/).", "BUNDLE")]
 Json = Annotated[bool, Help("Print one JSON document on stdout; messages go to stderr.", panel=OUTPUT)]
+Page = Annotated[
+    Path | None,
+    Help("Page to write, which opens without a network: .html or .md.", "FILE", panel=OUTPUT),
+]
 Force = Annotated[bool, Help("Replace the output if it exists.", panel=OUTPUT)]
 Threads = Annotated[int | None, Help("Compute threads (default: all cores).", least=1)]
 Reference = Annotated[

@@ -88,7 +88,8 @@ def _table(found: Mapping[str, Any]) -> Table:
 
 def _picture(found: Mapping[str, Any]) -> Picture:
     content = _drawing(_text(found["svg"])).encode()
-    return Picture(_text(found["title"]), Path("picture.svg"), _text(found["caption"]), content, chart=True)
+    title, caption = _text(found["title"]), _text(found["caption"])
+    return Picture(title, Path("picture.svg"), caption, content, chart=True, page_only=True)
 
 
 def _drawing(text: str) -> str:

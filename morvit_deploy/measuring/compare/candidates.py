@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import synthetic_images
-from morvit_deploy.errors import TargetError
+from morvit_deploy.errors import MorvitError, TargetError
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH
 from morvit_deploy.exporters.targets import find_target
-from morvit_deploy.measuring.compare.names import Baseline
-from morvit_deploy.measuring.compare.published import PLAIN, PRESET, Published, of_baseline, of_bundle
-from morvit_deploy.measuring.compare.runtimes import ONNX_RUNTIME, image_side
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.published import (
+    PLAIN,
+    PRESET,
+    Published,
+    of_baseline,
+    of_bundle,
+)
+from morvit_deploy.measuring.compare.running.runtimes import COMPILE, EAGER, ONNX_RUNTIME, taken_by
 from morvit_deploy.measuring.core.inputs import IMAGES, Source, Subject, in_rounds, prepare
 from morvit_deploy.measuring.core.parity import expected_answers
 from morvit_deploy.measuring.cpu.process import BundleProcess, LocalProcess, open_here
@@ -24,7 +30,7 @@ from morvit_deploy.model.config import Config
 from morvit_deploy.model.presets import preset
 
 BUNDLE, BASELINE, FORM = "bundle", "baseline", "form"  # kinds; a form is another way to run a bundle's model
-_COMMAND = ("-m", "morvit_deploy.measuring.compare.worker")
+_COMMAND = ("-m", "morvit_deploy.measuring.compare.running.worker")
 _NOT_ARCHITECTURE = {"preprocess", "labels", "thresholds"}
 
 
@@ -47,6 +53,9 @@ class Candidate:
         None  # logits to compare with before anything is timed
     )
     activation: str = "softmax"
+    open_batches: Callable[[int], LocalProcess] | None = None  # the same for any number of pictures at once
+    one_at_a_time: str = ""  # why there is none
+    remarks: tuple[str, ...] = ()  # warnings of its export
     published: Published | None = None
 
 
@@ -105,6 +114,8 @@ def _of_bundle(subject: Subject) -> Candidate:
         expected=lambda: expected_answers(subject),
         activation=manifest.config.head_activation,
         published=of_bundle(manifest.config.record.method, preset_of(manifest.config)),
+        open_batches=(lambda threads: open_here(subject, threads)) if manifest.batch == "dynamic" else None,
+        one_at_a_time="exported for batch 1",
     )
 
 
@@ -115,17 +126,25 @@ def preset_of(config: Config) -> str | None:
     return next(same, None)
 
 
-def baseline_candidate(baseline: Baseline, seed: int, folder: Path, scratch: Path, number: int) -> Candidate:
-    """Of a baseline, which is exported to `folder` unless it is an ONNX file or already there."""
-    from morvit_deploy.measuring.compare.graph_facts import graph_facts
+def baseline_candidate(
+    baseline: Baseline, seed: int, folder: Path, scratch: Path, number: int, *, batches: bool = False
+) -> Candidate:
+    """Of a baseline, which is exported to `folder` unless it is an ONNX file or already there.
+
+    With `batches`, another file of it takes any number of pictures at once.
+    """
+    from morvit_deploy.measuring.compare.baselines.graph_facts import graph_facts
 
     if baseline.path is not None and baseline.kind == "file":
-        graph, parameters, side = baseline.path, None, image_side(baseline.path)
+        graph, parameters = baseline.path, None
+        side, any_batch = taken_by(graph)
+        batched, why = graph if any_batch else None, "the file takes one picture at a time"
     else:
-        from morvit_deploy.measuring.compare.exporting import exported
+        from morvit_deploy.measuring.compare.baselines.exporting import exported
 
         found = exported(baseline, seed, folder)
         graph, parameters, side = found.graph, found.parameters, found.size
+        batched, why = _in_batches(baseline, seed, folder) if batches else (None, "")
     facts = graph_facts(graph)
     pixels = scratch / f"baseline{number}.npy"
     np.save(pixels, in_rounds(synthetic_images(IMAGES, side), 1), allow_pickle=False)
@@ -141,7 +160,21 @@ def baseline_candidate(baseline: Baseline, seed: int, folder: Path, scratch: Pat
         open=lambda threads: GraphProcess(ONNX_RUNTIME, graph, pixels, threads),
         pixels=pixels,
         published=of_baseline(baseline.name),
+        open_batches=None
+        if batched is None
+        else lambda threads: GraphProcess(ONNX_RUNTIME, batched, pixels, threads),
+        one_at_a_time=why,
     )
+
+
+def _in_batches(baseline: Baseline, seed: int, folder: Path) -> tuple[Path | None, str]:
+    """The baseline's file for any number of pictures, or None and the reason why there is none."""
+    from morvit_deploy.measuring.compare.baselines.exporting import exported
+
+    try:
+        return exported(baseline, seed, folder, any_batch=True).graph, ""
+    except MorvitError as error:
+        return None, str(error)
 
 
 def in_another_runtime(like: Candidate, runtime: str, path: Path) -> Candidate:
@@ -154,7 +187,16 @@ def in_another_runtime(like: Candidate, runtime: str, path: Path) -> Candidate:
         stream=None,
         published=None,
         open=lambda threads: GraphProcess(runtime, path, like.pixels, threads),
+        open_batches=_batches_in(like, runtime, path),
+        one_at_a_time="each batch would be compiled anew" if runtime == COMPILE else like.one_at_a_time,
     )
+
+
+def _batches_in(like: Candidate, runtime: str, path: Path) -> Callable[[int], LocalProcess] | None:
+    """PyTorch runs a checkpoint in any batch, and a graph takes what it was exported for."""
+    if runtime == COMPILE or (runtime != EAGER and like.open_batches is None):
+        return None
+    return lambda threads: GraphProcess(runtime, path, like.pixels, threads)
 
 
 def graph_of(folder: Path, manifest: Manifest) -> Path:

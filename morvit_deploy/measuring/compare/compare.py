@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,11 +13,12 @@ from morvit_deploy.files import temporary
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.machine.this import checked_threads, versions
 from morvit_deploy.measuring.browser.runtime import cache_folder
+from morvit_deploy.measuring.compare.baselines.names import Baseline, find_baselines
+from morvit_deploy.measuring.compare.baselines.published import of_baseline
 from morvit_deploy.measuring.compare.candidates import Candidate, baseline_candidate, bundle_candidates
 from morvit_deploy.measuring.compare.lanes import RowLane, Rows, openable
-from morvit_deploy.measuring.compare.names import Baseline, find_baselines
-from morvit_deploy.measuring.compare.published import of_baseline
-from morvit_deploy.measuring.compare.rows import Comparison, NotMeasured
+from morvit_deploy.measuring.compare.results.rows import Comparison, NotMeasured
+from morvit_deploy.measuring.compare.throughput import BATCHES, check_batches, throughput
 from morvit_deploy.measuring.compare.ways import check_ways, ways_of
 from morvit_deploy.measuring.core.inputs import Source, folders_of
 from morvit_deploy.measuring.core.request import settings
@@ -43,6 +45,7 @@ def compare(
     blocks: int = BLOCKS,
     warmup: int = WARMUP,
     starts: int = STARTS,
+    batches: Sequence[int] = BATCHES,
     seed: int = SEED,
     cache: str | Path | None = None,
     tell: Callable[[str], None] = lambda stage: None,
@@ -54,9 +57,11 @@ def compare(
     `examples/baselines`, a preset of `init`, an ONNX file, or "table2" for all of the paper's. Named ones have 1,000
     classes, random weights of `seed` unless a file is given, and are exported once to the folder `cache` (default:
     the user's cache).
-    `ways` are further rows of the first bundle: "masked", "eager" and "compile" of its `checkpoint`, and "openvino".
+    `ways` are further rows of the first bundle: "masked", "eager", "compile", "fp16", "int8", "w8" and "w4" of its
+    `checkpoint`, and "openvino". int8 requires `images`.
     The order of the rows is another one in each block, drawn from `seed`. `images` are for the bundles; their number
-    of tokens may depend on the picture.
+    of tokens may depend on the picture. After the blocks, each row alone runs larger `batches` until they are no
+    faster or memory is short; a file for one picture at a time is left at batch 1.
 
     A model that cannot be built, exported or run is in `left_out` of the result, with the reason. Raises ConfigError
     for a name that there is not, TargetError for bundles of several targets, and for bundles what `bench` raises.
@@ -66,7 +71,7 @@ def compare(
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
     check_ways(ways, checkpoint)
-    threads = checked_threads(threads)
+    threads, batches = checked_threads(threads), check_batches(batches)
     amount = Amount(runs, blocks, warmup, starts, least=MIN_RUNS, block_ms=BLOCK_MS)
     folders, source = folders_of(bundles), Source(images, upscale, exif=exif)
     tell("looking for the models")
@@ -74,31 +79,48 @@ def compare(
     stages = Stages(tell, progress)
     with temporary("compare") as scratch, ExitStack() as stack:
         own = bundle_candidates(folders, source, scratch)
-        further = list(ways_of(own[0], ways, checkpoint, scratch, tell))
+        further = list(ways_of(own[0], ways, checkpoint, source, scratch, tell))
         place = cache_folder() / "baselines" if cache is None else Path(cache)
-        further += _built(wanted, seed, place, scratch, tell)
+        further += _built(wanted, seed, place, scratch, tell, batches=max(batches) > 1)
         candidates = [*(one for one, _ in own), *(one for one in further if isinstance(one, Candidate))]
         left_out = [one for one in further if isinstance(one, NotMeasured)]
-        stages.total = len(candidates) * (1 + parts_of(1, amount))
+        stages.total = len(candidates) * (2 + parts_of(1, amount))
         good, refused, parities = openable(candidates, threads, stages)
         lanes = [RowLane(name=one.name, candidate=one) for one in good]
         conditions = measure(Rows(threads, stack), lanes, amount, stages, shuffle=Random(seed))
-        rows = tuple(lane.row() for lane in lanes)
-    conditions |= {"threads": threads, **settings(source, amount), "parity": parities, "seed": seed}
+        measured = [(lane.candidate, lane.row()) for lane in lanes]
+        stack.close()  # so that larger batches have the memory for themselves
+        rows = tuple(
+            replace(row, throughput=throughput(one, row, batches, threads, stages)) for one, row in measured
+        )
+    conditions |= {
+        "threads": threads,
+        **settings(source, amount),
+        "parity": parities,
+        "seed": seed,
+        "batches": list(batches),
+    }
     conditions["versions"] |= versions(("timm", "openvino"))
-    warnings = warnings_about(conditions, rows)
+    remarks = tuple(f"{one.name}: {text}" for one, _ in measured for text in one.remarks)
+    warnings = (*warnings_about(conditions, rows), *remarks)
     return Comparison("cpu", rows, conditions, warnings, left_out=(*left_out, *refused))
 
 
 def _built(
-    wanted: Sequence[Baseline], seed: int, place: Path, scratch: Path, tell: Callable[[str], None]
+    wanted: Sequence[Baseline],
+    seed: int,
+    place: Path,
+    scratch: Path,
+    tell: Callable[[str], None],
+    *,
+    batches: bool,
 ) -> list[Candidate | NotMeasured]:
     """A candidate for each baseline, or the reason why there is none."""
     found: list[Candidate | NotMeasured] = []
     for number, baseline in enumerate(wanted):
         tell(f"exporting {baseline.name}")
         try:
-            found.append(baseline_candidate(baseline, seed, place, scratch, number))
+            found.append(baseline_candidate(baseline, seed, place, scratch, number, batches=batches))
         except MissingExtraError:
             raise
         except MorvitError as error:
@@ -107,6 +129,6 @@ def _built(
 
 
 def _timm_names() -> Sequence[str]:
-    from morvit_deploy.measuring.compare.zoo import timm_names
+    from morvit_deploy.measuring.compare.baselines.zoo import timm_names
 
     return timm_names()

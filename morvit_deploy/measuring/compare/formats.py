@@ -19,7 +19,7 @@ from morvit_deploy.exporters.targets import Target, find_target, open_session
 from morvit_deploy.files import temporary
 from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.measuring.bench import bench
-from morvit_deploy.measuring.compare.rows import FORMAT
+from morvit_deploy.measuring.compare.results.rows import FORMAT
 from morvit_deploy.measuring.core.results import BenchResult, MeasuredBundle
 from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.model.choices import PRECISIONS

@@ -10,7 +10,7 @@ from typing import Any
 
 from morvit_deploy.errors import MorvitError, ParityError
 from morvit_deploy.measuring.compare.candidates import BUNDLE, Candidate
-from morvit_deploy.measuring.compare.rows import NotMeasured, Row
+from morvit_deploy.measuring.compare.results.rows import NotMeasured, Row
 from morvit_deploy.measuring.core.inputs import expected_file
 from morvit_deploy.measuring.core.parity import PARITY_IMAGES, LogitParity, save_expected
 from morvit_deploy.measuring.cpu.process import BundleProcess

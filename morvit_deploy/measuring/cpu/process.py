@@ -12,6 +12,7 @@ from typing import Any
 from morvit_deploy.agent.core.child import ANSWER_TIMEOUT_S, SLACK, START_TIMEOUT_S, Child
 from morvit_deploy.machine.agent_errors import own_errors
 from morvit_deploy.measuring.core.inputs import Subject
+from morvit_deploy.measuring.cpu.batches import BATCH
 from morvit_deploy.timing.conditions import usage
 from morvit_deploy.timing.samples import Block, Start
 
@@ -74,6 +75,14 @@ class LocalProcess(BundleProcess):
         reply = self._ask(*run_request(self.start, runs, warmup, order))
         return block_of(reply, before.others_percent(usage(self._child.process.pid)))
 
+    def run_batch(self, batch: int, runs: int, warmup: int) -> Block:
+        """Runs of `batch` pictures at once, from the first picture on."""
+        before = usage(self._child.process.pid)
+        request, doing, timeout_s = run_request(self.start, runs * batch, warmup * batch, None)
+        request |= {"runs": runs, "warmup": warmup, BATCH: batch}
+        reply = self._ask(request, f"{doing} {batch} pictures at once", timeout_s)
+        return block_of(reply, before.others_percent(usage(self._child.process.pid)))
+
     def close(self) -> None:
         self._child.close()
 
@@ -99,7 +108,7 @@ class Worker(LocalProcess):
 OpenWorker = Callable[[Subject, int, "str | None"], BundleProcess]
 
 
-def open_here(subject: Subject, threads: int, bucket: str | None = None) -> BundleProcess:
+def open_here(subject: Subject, threads: int, bucket: str | None = None) -> Worker:
     """A worker on this machine."""
     return Worker(subject.bundle, subject.manifest.target, subject.pixels, threads, bucket)
 

@@ -14,14 +14,15 @@ from morvit_deploy.agent.serving import Model, Rounds, serve
 from morvit_deploy.errors import MorvitError
 from morvit_deploy.machine.this import memory_mib
 from morvit_deploy.measuring.core.inputs import expected_file
+from morvit_deploy.measuring.cpu.batches import BATCH, in_batches
 
 
 def serve_rounds(
     rounds: Rounds, pixels: str, open_model: Callable[[], Model], load: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve the requests of `agent.serving`, and {"parity": n}, which reads `expected_file`, until stdin ends.
+    """Serve the requests of `agent.serving`, {"parity": n}, which reads `expected_file`, and that of `batches`.
 
-    `load` is called before the time of loading begins. A MorvitError is reported as {"error"}.
+    It ends with stdin. `load` is called before the time of loading begins. A MorvitError is reported as {"error"}.
     """
     replies = own_stdout()
 
@@ -30,7 +31,9 @@ def serve_rounds(
 
     try:
         load()
-        serve(open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity})
+        serve(
+            open_model, rounds, sys.stdin, replies, memory_mib, {"parity": parity, BATCH: in_batches(rounds)}
+        )
     except MorvitError as error:
         say(replies, {"error": str(error)})
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from morvit_deploy.bars import bars
 from morvit_deploy.measuring.mix.latency import Over, samples_of
 from morvit_deploy.measuring.mix.mix import IN_A_ROW, Mix
-from morvit_deploy.report import Table, count, share, spread, three_digits
+from morvit_deploy.report import Picture, Table, count, share, spread, three_digits
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.samples import percentiles
 
@@ -19,6 +21,24 @@ def mix_tables(name: str, mix: Mix) -> list[Table]:
     if mix.batch > 1:
         return [_throughput_table(name, mix)]
     return [_kind_table(name, mix), _over_table(mix), _cost_table(mix)]
+
+
+def mix_picture(name: str, mix: Mix) -> Picture | None:
+    """A bar for each kind of picture, with its share of those fed and of the calibration images."""
+    rows = [("the mix of the pictures fed", mix.fed.expected_ms or 0.0)] if mix.fed.expected_ms else []
+    rows += [(_kind_label(mix, kind), latency.median_ms) for kind, latency in mix.latency_of.items()]
+    drawn = bars(
+        f"Median time of an image in each bucket of {name}",
+        [(label, ms, f"{three_digits(ms)} ms") for label, ms in rows],
+        "shares of the pictures fed, and of the images that the plan was calibrated on",
+    )
+    return drawn and replace(drawn, page_only=True)
+
+
+def _kind_label(mix: Mix, kind: str) -> str:
+    found = [(mix.fed, "fed"), (mix.calibrated, "calibrated")]
+    shares = [f"{share(over.shares.get(kind, 0.0))} {what}" for over, what in found if over]
+    return f"{kind}: {', '.join(shares)}"
 
 
 def _kind_table(name: str, mix: Mix) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from bucket_plans import EXPERT, threshold_ladder
 from comparisons import conv_graph
 from onnx import TensorProto
@@ -16,22 +17,17 @@ from tiny_models import make_config, make_fields
 
 import morvit_deploy as md
 from morvit_deploy.errors import BundleError, CheckpointError, ConfigError, TargetError
-from morvit_deploy.measuring.compare import exporting
+from morvit_deploy.measuring.compare.baselines import exporting
+from morvit_deploy.measuring.compare.baselines.exporting import RECORD
+from morvit_deploy.measuring.compare.baselines.exporting import exported as export_baseline
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.zoo import build
 from morvit_deploy.measuring.compare.candidates import preset_of
-from morvit_deploy.measuring.compare.exporting import RECORD
-from morvit_deploy.measuring.compare.exporting import exported as export_baseline
-from morvit_deploy.measuring.compare.names import Baseline
-from morvit_deploy.measuring.compare.zoo import build
 from morvit_deploy.model.plan import own_plan
 from morvit_deploy.model.presets import PRESETS, preset
 
-QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "starts": 1}
+QUICK: dict[str, Any] = {"threads": 1, "runs": 3, "blocks": 2, "warmup": 1, "starts": 1, "batches": (1,)}
 SMALL = "test_vit"  # of timm: 0.4 million parameters, made for tests
-
-
-@pytest.fixture(autouse=True)
-def _timm_beside_any_torchvision() -> None:
-    third_party("timm")
 
 
 def broken_graph(path: Path) -> Path:
@@ -81,6 +77,47 @@ def test_ways_of_one_model(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     assert "pip install openvino" in result.left_out[0].reason
 
 
+def test_other_precisions_of_the_first_bundle(
+    exported: Callable[..., Path], calibration_folder: Path
+) -> None:
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    given = {"ways": ["w8", "fp16", "int8"], "checkpoint": bundle.parent / "checkpoint"}
+    result = md.compare(bundle, **given, **QUICK)  # type: ignore[arg-type]
+    first, *others = result.measured
+    assert [(row.name, row.precision, row.kind) for row in others] == [
+        (f"{bundle} ({precision})", precision, "form") for precision in ("w8", "fp16")
+    ]
+    assert all(row.adaptive and row.published is None for row in others), "the same plan"
+    assert others[0].file_bytes is not None and others[0].file_bytes < (first.file_bytes or 0)
+    ((refused),) = result.left_out
+    assert refused.name == f"{bundle} (int8)" and "'int8' without images" in refused.reason
+    given = {"ways": ["int8"], "checkpoint": bundle.parent / "checkpoint", "images": calibration_folder}
+    assert [row.precision for row in md.compare(bundle, **given, **QUICK).measured] == ["fp32", "int8"]  # type: ignore[arg-type]
+
+
+def test_a_precision_that_misses_its_gate_is_measured_with_a_warning(
+    tiny_bundle: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from morvit_deploy.model.answers import gates
+
+    strict = gates.Gate(0.99, 0.99, 300.0)  # dB
+    monkeypatch.setitem(gates.GATES, "w8", strict)
+    result = md.compare(tiny_bundle, ways=["w8"], checkpoint=tiny_checkpoint, **QUICK)
+    assert [row.precision for row in result.measured] == ["fp32", "w8"]
+    assert any("(w8): let through by --allow-worse" in text for text in result.warnings)
+
+
+def test_the_pictures_of_the_bundles_stay_theirs(
+    exported: Callable[..., Path],
+) -> None:
+    """A further row has a file of pixels of its own, here of fewer pictures than the stream of the bundle."""
+    bundle = exported(EXPERT, plan=threshold_ladder())
+    first, masked = md.compare(
+        bundle, ways=["masked"], checkpoint=bundle.parent / "checkpoint", **QUICK
+    ).measured
+    assert first.adaptive and len(first.blocks[0].ms) == 64 and not masked.adaptive
+
+
 def test_what_goes_with_what(tiny_bundle: Path, tiny_checkpoint: Path, exported: Callable[..., Path]) -> None:
     with pytest.raises(
         ConfigError, match=r"with: got 'maksed', expected some of masked, .*did you mean 'masked'"
@@ -88,7 +125,7 @@ def test_what_goes_with_what(tiny_bundle: Path, tiny_checkpoint: Path, exported:
         md.compare(tiny_bundle, ways=["maksed"])
     with pytest.raises(ConfigError, match="masked run the checkpoint; give the one"):
         md.compare(tiny_bundle, ways=["masked"])
-    with pytest.raises(ConfigError, match="checkpoint: is for the rows masked, eager, compile"):
+    with pytest.raises(ConfigError, match="checkpoint: is for the rows masked, eager, compile, fp16"):
         md.compare(tiny_bundle, checkpoint=tiny_checkpoint)
     other = exported(EXPERT, seed=1)
     with pytest.raises(BundleError, match="was made from another checkpoint"):
@@ -136,9 +173,30 @@ def test_another_seed_is_another_file_and_a_failed_export_leaves_none(
     assert not [*tmp_path.iterdir()]
 
 
-def test_weights_of_a_file(tmp_path: Path) -> None:
-    import torch
+def test_a_baseline_of_timm_in_batches(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = md.compare(tiny_bundle, baselines=[SMALL], cache=tmp_path, **(QUICK | {"batches": (1, 2, 3)}))
+    row = result.measured[1]
+    assert row.throughput is not None and [*row.throughput.blocks] == [2, 3]
+    assert len([*tmp_path.iterdir()]) == 2, "a file for one picture, and one for any number"
 
+
+@pytest.mark.parametrize("any_batch", [False, True])
+def test_what_pytorch_cannot_export_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_batch: bool
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise ValueError("\nno such operator\nand much more")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    what = "a batch of any size" if any_batch else "one picture"
+    with pytest.raises(
+        TargetError, match=f"cannot export it to ONNX for {what}: ValueError: no such operator$"
+    ):
+        export_baseline(Baseline(SMALL, "timm"), 0, tmp_path, any_batch=any_batch)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_weights_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     given = build(Baseline(SMALL, "timm"), 5).module.state_dict()
     torch.save({"state_dict": given}, file)
@@ -172,7 +230,7 @@ def test_a_preset_is_exported_by_us(
 
 
 def test_uint8_graphs_take_the_pixels(tmp_path: Path) -> None:
-    from morvit_deploy.measuring.compare.runtimes import _feed_of
+    from morvit_deploy.measuring.compare.running.runtimes import _feed_of
 
     pixels = __import__("numpy").full((1, 8, 8, 3), 255, "uint8")
     assert _feed_of(tmp_path, "tensor(uint8)", [1, 8, 8, 3])(pixels).dtype == "uint8"

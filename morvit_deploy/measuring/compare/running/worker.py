@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from morvit_deploy.agent.serving import Model, Rounds
-from morvit_deploy.measuring.compare.runtimes import Feed, open_runtime
+from morvit_deploy.measuring.compare.running.runtimes import Feed, open_runtime
 from morvit_deploy.measuring.cpu.serving import run, serve_rounds
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from morvit_deploy.measuring.compare.pareto import Point, pareto
-from morvit_deploy.measuring.compare.rows import NOISE, Comparison, Row
-from morvit_deploy.measuring.compare.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
+from morvit_deploy.measuring.compare.results.pareto import Point, pareto
+from morvit_deploy.measuring.compare.results.rows import NOISE, Comparison, Row
+from morvit_deploy.measuring.compare.running.runtimes import COMPILE, EAGER, ONNX_RUNTIME, OPENVINO
 from morvit_deploy.measuring.views import conditions_table
 from morvit_deploy.report import Picture, Report, Table, count, share, size, spread, three_digits
 
@@ -23,7 +23,12 @@ _RUNTIMES = {
 def compare_report(result: Comparison) -> Report:
     """Speed, work and memory, what is published, what was not measured, and the conditions."""
     tables = [speed_table(result), cost_table(result)]
-    further = (published_table(result), left_out_table(result), parity_table(result))
+    further = (
+        throughput_table(result),
+        published_table(result),
+        left_out_table(result),
+        parity_table(result),
+    )
     tables += [table for table in further if table.rows]
     tables.append(conditions_table(result.device, result.conditions, result.measured))
     return Report("Comparison", list(tables), result.sentence, picture_of(result))
@@ -61,18 +66,22 @@ def speed_table(result: Comparison) -> Table:
             f"{result.ratio(row).median:.2f}×",
             spread(result.ratio(row).per_block),
             three_digits(row.cold_start_ms),
+            f"{three_digits(row.by_batch[row.best_batch])} at {row.best_batch}",
         )
         for row in result.measured
     ]
-    columns = ("model", "rank", "p50 ms", "p90 ms", "times as fast", "over the blocks", "cold start ms")
+    columns = (
+        "model", "rank", "p50 ms", "p90 ms", "times as fast", "over the blocks", "cold start ms", "img/s at batch",
+    )  # fmt: skip  # two lines read better than nine
     known = result.conditions
     caption = (
         f"batch 1, {known['blocks']} blocks of {known['runs_per_block']} runs in turn, in another order each; times "
-        f"as fast as {names[reference.name]}, block by block; a rank is shared (=) where one is not always faster"
+        f"as fast as {names[reference.name]}, block by block; a rank is shared (=) where one is not always faster; "
+        "img/s: most images per second, and the batch"
     )
     if result.too_noisy:
         caption += f"; no ranks: blocks typically spread over {share(result.noise)}"
-    return Table("Speed", columns, rows, numeric=(1, 2, 3, 4, 5, 6), caption=caption)
+    return Table("Speed", columns, rows, numeric=(1, 2, 3, 4, 5, 6, 7), caption=caption)
 
 
 def _edges(image: int | tuple[int, int]) -> str:
@@ -100,6 +109,27 @@ def cost_table(result: Comparison) -> Table:
         "MACs of an image, counted from the graph; where a bucket is chosen, the mean over the timed images"
     )
     return Table("Work and memory", columns, rows, numeric=(4, 5, 6, 7), caption=caption)
+
+
+def throughput_table(result: Comparison) -> Table:
+    """Images per second by batch size, and why larger ones were not tried; empty where none was asked for."""
+    rows = [row for row in result.measured if row.throughput is not None]
+    sizes = sorted({batch for row in rows for batch in row.by_batch})
+    if sizes in ([], [1]):
+        rows = []
+    names = short_names(result)
+    cells = [
+        (
+            names[row.name],
+            *(three_digits(row.by_batch[batch]) if batch in row.by_batch else _UNKNOWN for batch in sizes),
+            str(row.best_batch),
+            row.throughput.ended if row.throughput else "",
+        )
+        for row in rows
+    ]
+    columns = ("model", *(f"batch {batch}" for batch in sizes), "best", "larger batches")
+    caption = "images per second; batch 1 is measured in turn, larger ones each row alone, a second each"
+    return Table("Throughput", columns, cells, numeric=tuple(range(1, len(sizes) + 2)), caption=caption)
 
 
 def published_table(result: Comparison) -> Table:

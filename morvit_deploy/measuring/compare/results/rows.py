@@ -12,15 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from morvit_deploy.measuring.compare.published import REFERENCE, Published
+from morvit_deploy.measuring.compare.baselines.published import REFERENCE, Published
 from morvit_deploy.report import Report, Shown
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.result import Measured, Ratio, Result, ratio_of
-from morvit_deploy.timing.samples import Start
+from morvit_deploy.timing.samples import Block, Start
 
 FORMAT = "morvit-compare/1"
 NOISE = 0.10  # spread of a row's middle half of blocks, relative to their median: beyond, ranks mean nothing
 _OWN = ("kind", "runtime", "precision", "image", "parameters", "file_bytes")
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Runs of several pictures at once, by their number, and why no more were tried."""
+
+    blocks: dict[int, Block]
+    ended: str = ""
+
+    def images_per_s(self, batch: int) -> float:
+        """Of all runs of a batch size."""
+        ms = self.blocks[batch].ms
+        return 1e3 * batch * len(ms) / sum(ms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every raw sample, by batch size."""
+        found = {
+            str(batch): {"images_per_s": self.images_per_s(batch), **block.as_dict()}
+            for batch, block in self.blocks.items()
+        }
+        return {"batches": found, "ended": self.ended}
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +58,20 @@ class Row(Measured):
     starts: tuple[Start, ...]
     memory_mib: dict[str, float]
     published: Published | None = None
+    throughput: Throughput | None = None  # of larger batches, if they were asked for
+
+    @property
+    def by_batch(self) -> dict[int, float]:
+        """Images per second by batch size: of batch 1 from the blocks."""
+        larger = {} if self.throughput is None else self.throughput.blocks
+        return {self.batch: self.images_per_s} | {
+            batch: self.throughput.images_per_s(batch) for batch in larger if self.throughput
+        }
+
+    @property
+    def best_batch(self) -> int:
+        """The batch size of most images per second; the smallest of equals."""
+        return max(self.by_batch, key=lambda batch: (self.by_batch[batch], -batch))
 
     @property
     def macs(self) -> float | None:
@@ -68,6 +103,9 @@ class Row(Measured):
             "macs_by_bucket": self.macs_by_bucket,
             "latency_ms": self.latency_ms,
             "images_per_s": self.images_per_s,
+            "best_batch": self.best_batch,
+            "best_images_per_s": self.by_batch[self.best_batch],
+            "throughput": self.throughput and self.throughput.as_dict(),
             "cold_start_ms": self.cold_start_ms,
             "noise": self.noise,
             "memory_mib": self.memory_mib,
@@ -125,8 +163,13 @@ class Comparison(Result[Row], Shown):
 
     @cached_property
     def ordered(self) -> list[Row]:
-        """Fastest first."""
-        return sorted(self.measured, key=lambda row: median(row.block_figures_ms))
+        """Fastest first; by means where one chooses buckets, as their ratios are."""
+        means = any(row.adaptive for row in self.measured)
+
+        def time(row: Row) -> float:
+            return median(block.mean_ms if means else block.median_ms for block in row.blocks)
+
+        return sorted(self.measured, key=time)
 
     @cached_property
     def ranks(self) -> dict[str, str]:
@@ -149,13 +192,13 @@ class Comparison(Result[Row], Shown):
     @property
     def sentence(self) -> str:
         """The result in words."""
-        from morvit_deploy.measuring.compare.views import sentence_of
+        from morvit_deploy.measuring.compare.results.views import sentence_of
 
         return sentence_of(self)
 
     def report(self) -> Report:
         """The table, what is published, the picture, what was not measured, and the conditions."""
-        from morvit_deploy.measuring.compare.views import compare_report
+        from morvit_deploy.measuring.compare.results.views import compare_report
 
         return compare_report(self)
 

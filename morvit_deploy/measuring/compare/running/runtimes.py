@@ -77,14 +77,19 @@ def _feed_of(path: Path, dtype: str, shape: list[Any]) -> Feed:
     )
 
 
-def image_side(path: Path) -> int:
-    """Width and height of the pictures that an ONNX file takes; TargetError if ONNX Runtime refuses the file."""
+def taken_by(path: Path) -> tuple[int, bool]:
+    """Width and height of the pictures that an ONNX file takes, and whether it takes any number of them.
+
+    TargetError if ONNX Runtime refuses the file.
+    """
     _, (taken,) = _session(path, 1)
     _feed_of(path, taken.type, taken.shape)
-    side = taken.shape[2]
+    batch, _, side, _ = taken.shape
     if not isinstance(side, int):
         raise TargetError(f"{path} takes pictures of any size ({taken.shape}); export it for one size")
-    return side
+    if isinstance(batch, int) and batch != 1:
+        raise TargetError(f"{path} takes {batch} pictures at once; export it for one, or for any number")
+    return side, not isinstance(batch, int)
 
 
 def _openvino(path: Path, threads: int) -> Opened:

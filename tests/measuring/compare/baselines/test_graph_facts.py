@@ -9,8 +9,8 @@ import pytest
 from comparisons import conv_graph
 
 from morvit_deploy.errors import TargetError
-from morvit_deploy.measuring.compare.graph_facts import graph_facts
-from morvit_deploy.measuring.compare.runtimes import image_side, open_runtime
+from morvit_deploy.measuring.compare.baselines.graph_facts import graph_facts
+from morvit_deploy.measuring.compare.running.runtimes import open_runtime, taken_by
 
 
 def test_a_convolution_and_a_linear_layer_are_counted(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_macs_are_unknown_where_a_shape_is(tmp_path: Path) -> None:
     onnx.save_model(model, tmp_path / "any.onnx")
     assert graph_facts(tmp_path / "any.onnx").macs is None
     with pytest.raises(TargetError, match="takes pictures of any size"):
-        image_side(tmp_path / "any.onnx")
+        taken_by(tmp_path / "any.onnx")
 
 
 def test_what_is_no_graph(tmp_path: Path) -> None:
@@ -53,4 +53,11 @@ def test_a_graph_that_takes_no_pictures(tmp_path: Path) -> None:
     model.graph.initializer[0].raw_data = b"\0" * (4 * 4 * 9 * 4)
     onnx.save_model(model, tmp_path / "four.onnx")
     with pytest.raises(TargetError, match=r"takes tensor\(float\) \[1, 4, 16, 16\], expected uint8"):
-        image_side(tmp_path / "four.onnx")
+        taken_by(tmp_path / "four.onnx")
+
+
+def test_how_many_pictures_a_graph_takes(tmp_path: Path) -> None:
+    assert taken_by(conv_graph(tmp_path / "one.onnx")) == (16, False)
+    assert taken_by(conv_graph(tmp_path / "any.onnx", batch="n")) == (16, True)
+    with pytest.raises(TargetError, match="takes 8 pictures at once; export it for one, or for any number"):
+        taken_by(conv_graph(tmp_path / "eight.onnx", batch=8))

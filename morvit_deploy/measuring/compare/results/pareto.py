@@ -107,6 +107,19 @@ def _line(best: Sequence[Point], scale: _Scale) -> str:
     return f'<polyline points="{places}" fill="none" stroke="{FRONT}" stroke-dasharray="4 3"/>'
 
 
+def _free(line: float, left: float, right: float, taken: Sequence[tuple[float, float, float]]) -> float:
+    """The nearest line of the plot where a name of this width meets no other."""
+    steps = [sign * FONT / 2 * step for step in range(HEIGHT // FONT) for sign in (1, -1)]
+    lines = [at for at in (line + step for step in steps) if TOP + FONT <= at <= HEIGHT - BOTTOM - 4] or [
+        line
+    ]
+
+    def met(at: float) -> bool:
+        return any(abs(at - other) < FONT and left < end and start < right for start, end, other in taken)
+
+    return next((at for at in lines if not met(at)), line)
+
+
 def _marks(points: Sequence[Point], scale: _Scale) -> list[str]:
     """A dot and a name for each; names keep clear of those above them."""
     drawn: list[str] = []
@@ -115,8 +128,7 @@ def _marks(points: Sequence[Point], scale: _Scale) -> list[str]:
         x, y = scale.at(point.x, point.y)
         wide, line = 0.56 * FONT * len(point.name), y + 4
         left = x - 8 - wide if x + 8 + wide > WIDTH - RIGHT else x + 8
-        while any(abs(line - at) < FONT and left < end and start < left + wide for start, end, at in taken):
-            line += FONT / 2
+        line = _free(line, left, left + wide, taken)
         taken.append((left, left + wide, line))
         dot, ink = (OURS, OURS) if point.ours else (THEIRS, "#333")
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{dot}"/>')

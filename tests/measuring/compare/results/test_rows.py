@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from comparisons import comparison, row
 
-from morvit_deploy.measuring.compare.views import short_names
+from morvit_deploy.measuring.compare.results.views import short_names
 from morvit_deploy.timing.arithmetic import OVERFLOWED
 from morvit_deploy.timing.samples import Block
 
@@ -74,3 +74,13 @@ def test_the_page_has_all_parts_and_marks_what_is_published() -> None:
     assert "top-1, published" in page and "img/s, published" in page and "an unnamed GPU" in page
     assert "<svg class=chart role=img aria-label=" in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+def test_rows_are_ordered_by_what_their_ratios_compare() -> None:
+    """Means beside a bundle that chooses buckets: a median would leave out its dear images."""
+    blocks = (Block((1.0, 1.0, 7.0), bucket=(("s",), ("s",), ("full",))),) * 3
+    adaptive = type(OURS)(**{**vars(OURS), "name": "adaptive", "blocks": blocks})
+    skewed = type(OURS)(**{**vars(OURS), "name": "skewed", "blocks": (Block((2.0, 2.0, 11.0)),) * 3})
+    found = comparison(adaptive, skewed)
+    assert [row.name for row in found.ordered] == ["adaptive", "skewed"]
+    assert found.ranks == {"adaptive": "1", "skewed": "2"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.measuring.compare import names
-from morvit_deploy.measuring.compare.names import OWN, Baseline, find_baselines, speed_models
-from morvit_deploy.measuring.compare.published import METHODS, of_baseline, of_bundle, table2
+from morvit_deploy.measuring.compare.baselines import names
+from morvit_deploy.measuring.compare.baselines.names import OWN, Baseline, find_baselines, speed_models
+from morvit_deploy.measuring.compare.baselines.published import METHODS, of_baseline, of_bundle, table2
 from morvit_deploy.model.routings import ROUTINGS
 
 TIMM = [*(name for name in table2() if name not in OWN), "repvit_m1_1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from xml.etree import ElementTree
 
-from morvit_deploy.measuring.compare.pareto import FONT, Point, front, pareto
+from morvit_deploy.measuring.compare.results.pareto import FONT, Point, front, pareto
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError, TargetError
-from morvit_deploy.machine.extras import names_extra
-from morvit_deploy.measuring.compare.names import Baseline
+from morvit_deploy.measuring.compare.baselines.names import Baseline
+from morvit_deploy.measuring.compare.baselines.timm_beside import import_timm
 
 CLASSES = 1000  # some models of timm have more by default, of the data that they were pretrained on
 
@@ -36,7 +36,7 @@ class Built:
 
 def timm_names() -> Sequence[str]:
     """Every model that timm can build; MissingExtraError without it."""
-    names: list[str] = _timm().list_models()
+    names: list[str] = import_timm().list_models()
     return names
 
 
@@ -50,22 +50,14 @@ def build(baseline: Baseline, seed: int) -> Built:
     return _speed_model(baseline) if baseline.kind == "speed" else _of_timm(baseline)
 
 
-@names_extra("a baseline of timm")
-def _timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError:
-        raise
-    except (ImportError, RuntimeError) as error:  # torchvision of another PyTorch build raises a RuntimeError
-        raise TargetError(
-            f"timm cannot be imported ({error}); install the torchvision that belongs to PyTorch {torch.__version__}"
-        ) from error
-    return timm
-
-
 def _of_timm(baseline: Baseline) -> Built:
-    timm = _timm()
-    module: nn.Module = timm.create_model(baseline.name, pretrained=False, num_classes=CLASSES)
+    timm = import_timm()
+    try:
+        module: nn.Module = timm.create_model(baseline.name, pretrained=False, num_classes=CLASSES)
+    except Exception as error:  # each model's own
+        raise TargetError(
+            f"timm {timm.__version__} cannot build {baseline.name} with {CLASSES} classes: {error}"
+        ) from error
     if baseline.weights is not None:
         _load(module, baseline)
     about: Any = module.pretrained_cfg

@@ -1,7 +1,8 @@
 """Figures that others published, each with its source. Nothing in this file was measured here.
 
-The rows are Table 2 of the MoR-ViT paper, whose images per second are those of a GPU that it does not name, and two
-methods that drop or merge tokens. `baseline` is what `--baselines table2` measures for a row.
+The rows are Table 2 of the MoR-ViT paper, whose images per second are those of a GPU that it does not name, two
+methods that drop or merge tokens, and the ablation of its Table 4. `baseline` is what `--baselines table2` or
+`table4` measures for a row.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TABLE2 = "table2"
+TABLE2, TABLE4 = "table2", "table4"
 PAPER = "MoR-ViT (2025), Table 2: an unnamed GPU"
 ABLATION = "MoR-ViT (2025), Table 4: an unnamed GPU"
 PRESET = "morvit_b16"  # of `init`: one reading of the paper's model
@@ -52,6 +53,11 @@ METHODS = (
     Published("EViT", None, None, "not in Table 2", baseline="evit_s16"),
     Published("ToMe", None, None, "not in Table 2", baseline="tome_s16"),
 )
+UNROUTED, UNTIED = "without_dynamic_recursion", "without_sharing"
+ABLATED = (  # the table's other two rows are MoR-ViT and ViT-B/16, with the figures of Table 2
+    Published("MoR-ViT w/o dynamic recursion", 82.3, 1770, ABLATION, baseline=UNROUTED),
+    Published("MoR-ViT w/o parameter sharing", 82.7, 950, ABLATION, baseline=UNTIED),
+)
 OTHERS = (  # further timm models that are small and fast; any other name of timm is taken, too
     "efficientvit_m2", "fastvit_sa12", "mobilenetv3_large_100", "mobileone_s1", "nextvit_small", "repvit_m1_1",
     "shvit_s4",
@@ -64,9 +70,17 @@ def table2() -> list[str]:
     return [one.baseline for one in METHODS if one.baseline is not None]
 
 
+def table4() -> list[str]:
+    """The baselines of the paper's ablation, beside our bundle."""
+    return [UNROUTED, UNTIED, REFERENCE]
+
+
+SETS = {TABLE2: table2, TABLE4: table4}  # names that stand for several baselines
+
+
 def of_baseline(name: str) -> Published | None:
     """What is published of the method that a baseline stands for."""
-    return next((one for one in METHODS if one.baseline == name), None)
+    return next((one for one in (*METHODS, *ABLATED) if one.baseline == name), None)
 
 
 def of_bundle(method: str | None, preset: str | None) -> Published | None:

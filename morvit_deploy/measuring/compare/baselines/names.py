@@ -9,12 +9,13 @@ from typing import Literal
 
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.keywords import did_you_mean
-from morvit_deploy.measuring.compare.published import METHODS, OTHERS, TABLE2, table2
+from morvit_deploy.measuring.compare.baselines.ablation import ABLATIONS
+from morvit_deploy.measuring.compare.baselines.published import METHODS, OTHERS, SETS, TABLE2, TABLE4
 from morvit_deploy.model.presets import PRESETS
 
-Kind = Literal["timm", "speed", "preset", "file"]
+Kind = Literal["timm", "speed", "preset", "ablation", "file"]
 SUFFIX = ".onnx"
-BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[3] / "examples" / "baselines"
+BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[4] / "examples" / "baselines"
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Baseline:
 def find_baselines(words: Iterable[str | Path], timm_names: Callable[[], Sequence[str]]) -> list[Baseline]:
     """Each once, in the order given; ConfigError names the closest model where there is none of a name.
 
-    A word is `table2`, a name, NAME=WEIGHTS, or a path that ends in .onnx. `timm_names` is called for names only.
+    A word is `table2`, `table4`, a name, NAME=WEIGHTS, or a path that ends in .onnx. `timm_names` is called for
+    names only.
     """
-    expanded = [name for word in words for name in (table2() if word == TABLE2 else [word])]
+    expanded = [name for word in words for name in (SETS[str(word)]() if word in SETS else [word])]
     speed = speed_models()
     found = [_baseline(str(word), speed, timm_names) for word in expanded]
     return list({baseline.name: baseline for baseline in found}.values())
@@ -53,6 +55,10 @@ def _baseline(word: str, speed: dict[str, Path], timm_names: Callable[[], Sequen
         if weights is not None:
             raise ConfigError(f"{word}: {name} is a speed model, which has random weights; leave out ={file}")
         return Baseline(name, "speed", path=speed[name])
+    if name in ABLATIONS:
+        if weights is not None:
+            raise ConfigError(f"{word}: {name} is an ablation, which has random weights; leave out ={file}")
+        return Baseline(name, "ablation")
     if name in PRESETS:
         if weights is not None:
             raise ConfigError(
@@ -67,10 +73,13 @@ def _baseline(word: str, speed: dict[str, Path], timm_names: Callable[[], Sequen
         )
     known = timm_names()
     if name.partition(".")[0] not in known:
-        hint = did_you_mean(name, [*speed, *PRESETS, *known]) or f"; small ones are {', '.join(OTHERS)}"
+        hint = (
+            did_you_mean(name, [*SETS, *speed, *ABLATIONS, *PRESETS, *known])
+            or f"; small ones are {', '.join(OTHERS)}"
+        )
         raise ConfigError(
-            f"got baseline {name!r}, expected {TABLE2}, a model of timm, one of {', '.join(OWN)}, a preset of "
-            f"`init`, or a path that ends in {SUFFIX}{hint}"
+            f"got baseline {name!r}, expected {TABLE2}, {TABLE4}, a model of timm, one of {', '.join(OWN)}, a preset "
+            f"of `init`, or a path that ends in {SUFFIX}{hint}"
         )
     return Baseline(name, "timm", weights)
 

@@ -1,0 +1,1 @@
+"""Rows of a comparison and how they are shown: tables, sentence and picture."""
