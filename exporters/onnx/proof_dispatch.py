@@ -16,6 +16,7 @@ from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.exporters.onnx.evaluation import EVALUATION_ERRORS, Evaluation
 from morvit_deploy.exporters.onnx.graphs.names import graph_files
 from morvit_deploy.exporters.onnx.graphs.plain import read_graph
+from morvit_deploy.exporters.onnx.low.blocks import widened
 from morvit_deploy.exporters.onnx.proof_values import batch_of, random_image
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import Plan
@@ -33,7 +34,7 @@ from morvit_deploy.verifying.replay import SHOWN, Values
 def dispatch_violations(folder: Path, manifest: Manifest, exact: Mapping[str, StaticMoRViT]) -> list[str]:
     """The first constructed counts for which another bucket is returned or run; `exact` is of `exact_copies`."""
     files = graph_files(manifest.dispatch, manifest.plan)
-    model = read_graph(folder / (files.get("stem") or files["model"]), weights=True)
+    model = widened(read_graph(folder / (files.get("stem") or files["model"]), weights=True)).model
     conditions = _conditions(model)
     names = [bucket.name for bucket in manifest.plan.buckets]
     if manifest.dispatch == "graph" and sorted(conditions) != sorted(names):

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
+from morvit_deploy.exporters.onnx.graphs.graphs import copy_of, every_graph
 from morvit_deploy.exporters.onnx.graphs.macs import BLOCK_PRODUCT
 
 DOMAIN = "com.microsoft"
@@ -106,15 +106,14 @@ class Widened:
 
 def widened(model: onnx.ModelProto) -> Widened:
     """Read the products of blocks in a graph whose weights are loaded; the model itself where there are none."""
-    nodes = [node for node in model.graph.node if node.op_type == BLOCK_PRODUCT]
-    if not nodes:
+    if not _block_products(model.graph):
         return Widened(model, {}, ())
     copy = copy_of(model)
     held = {init.name: init for init in copy.graph.initializer}
     blocks: dict[str, Blocks] = {}
     problems: list[str] = []
     beside: set[str] = set()  # scales
-    for node in (node for node in copy.graph.node if node.op_type == BLOCK_PRODUCT):
+    for node in _block_products(copy.graph):
         found = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         read, problem = _read(node, found, held)
         if read is None:
@@ -134,6 +133,11 @@ def widened(model: onnx.ModelProto) -> Widened:
     del copy.opset_import[:]
     copy.opset_import.extend(kept)
     return Widened(copy, blocks, tuple(dict.fromkeys(problems)))
+
+
+def _block_products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Also those of branches, which read the weights of the graph around them."""
+    return [node for inner in every_graph(graph) for node in inner.node if node.op_type == BLOCK_PRODUCT]
 
 
 def product_of_blocks(name: str, source: str, weight: str, result: str, blocks: Blocks) -> onnx.NodeProto:

@@ -90,7 +90,13 @@ def test_every_layer_but_the_routers_is_in_blocks_once(exported: Exported, preci
 
 
 @pytest.mark.parametrize(
-    "options", [{"dispatch": "graph"}, {"dispatch": "host", "batch": "dynamic"}], ids=str
+    "options",
+    [
+        {"dispatch": "graph"},
+        {"dispatch": "graph", "batch": "dynamic"},
+        {"dispatch": "host", "batch": "dynamic"},
+    ],
+    ids=str,
 )
 def test_buckets_share_the_blocks(exported: Exported, options: dict[str, Any]) -> None:
     config = EXPERT
