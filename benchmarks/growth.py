@@ -38,7 +38,13 @@ KEPT = 0.41  # of the tokens at each step, as in the preset
 PIXELS, BATCHES = (224, 320, 416, 512), (1, 2, 4, 8, 16, 32, 64)
 BUCKETS, STEPS = (1, 2, 4, 8), (2, 5, 10, 24)
 NOBODY = 1e30  # a threshold that no token reaches: every picture is served by the smallest bucket
-QUANTITIES = {"ms": "time", "macs": "MACs", "file_bytes": "files", "anonymous_mib": "memory"}
+QUANTITIES = {
+    "ms": "time",
+    "macs": "MACs",
+    "file_bytes": "files",
+    "anonymous_mib": "memory",
+    "load_ms": "loading",
+}
 
 
 @dataclass(frozen=True)

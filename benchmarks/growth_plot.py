@@ -1,4 +1,4 @@
-"""Growth of time, MACs, files and memory over four axes, as one picture that a phone can show."""
+"""Growth of time, MACs, files, memory and loading over four axes, as one picture that a phone can show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ STYLES = {  # quantity -> color, marker
     "MACs": ("#c0392b", "s"),
     "files": ("#858b93", "^"),
     "memory": ("#5a9a4c", "v"),
+    "loading": ("#d08a1d", "D"),
 }
+LEAST, MOST = 0.8, 4.4  # of every panel, so that small changes look small
 XLABELS = {
     "pixels": "pixels of a side",
     "batch": "images a run",
@@ -32,6 +34,8 @@ def draw(axes: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> byt
             panel.plot(*zip(*points, strict=True), marker=marker, color=color, lw=1.6, ms=5, label=quantity)
         panel.set_xscale("log")
         panel.set_yscale("log", base=2)
+        values = [y for points in quantities.values() for _, y in points]
+        panel.set_ylim(min(LEAST, 0.95 * min(values)), max(MOST, 1.1 * max(values)))
         panel.xaxis.set_major_locator(FixedLocator(sorted({x for p in quantities.values() for x, _ in p})))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
@@ -41,7 +45,9 @@ def draw(axes: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> byt
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=12)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=11, columnspacing=1.2
+    )
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
