@@ -207,16 +207,18 @@ def _caption(text: str) -> str:
 
 # A dark page inverts charts, which are dark lines on white, and leaves photographs as they are.
 _PAGE = (
-    ":root{color-scheme:light dark}"
+    ":root{color-scheme:light dark;background:Canvas}"
     "body.morvit{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}"
     ".morvit h1{font-size:1.6rem;line-height:1.25}.morvit h2{font-size:1.2rem;margin:2rem 0 .5rem}"
     ".morvit nav ol{margin:0;padding-left:1.5rem;columns:2 16rem}"
     "@media(max-width:30rem){body.morvit{font-size:15px;margin:1rem auto}.morvit h1{font-size:1.3rem}"
     # on a phone their text stays readable, and they scroll
     ".morvit .scroll img[src*='image/png'],.morvit .scroll svg[width='640']{width:34rem;max-width:none}}"
-    "@media(prefers-color-scheme:dark){.morvit .chart{filter:invert(1) hue-rotate(180deg)}}"
+    # blended, their ground is the page's own
+    "@media(prefers-color-scheme:dark){.morvit .chart{filter:invert(1) hue-rotate(180deg);mix-blend-mode:screen}}"
     "@media print{:root{color-scheme:light}.morvit nav{display:none}.morvit .scroll{overflow:visible}"
-    ".morvit .chart{filter:none}.morvit tr,.morvit svg,.morvit img{break-inside:avoid}.morvit h2{break-after:avoid}"
+    ".morvit .chart{filter:none;mix-blend-mode:normal}"
+    ".morvit tr,.morvit svg,.morvit img{break-inside:avoid}.morvit h2{break-after:avoid}"
     ".morvit table{font-size:.75rem}}"
 )
 _NOTEBOOK = (

@@ -173,7 +173,10 @@ def parity_table(result: Comparison) -> Table:
         for name, found in result.conditions["parity"].items()
     ]
     columns = ("model", "images", "largest |Δlogit|", "tolerance", "other classes")
-    caption = "logits compared with the bundle's own before anything was timed"
+    caption = (
+        "logits before anything was timed: of a bundle against its own in another process, of another runtime "
+        "against the first bundle's"
+    )
     return Table("Parity", columns, rows, numeric=(1, 2, 3, 4), caption=caption)
 
 
