@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 from morvit_deploy.calibration.routing.histograms import BINS, Histogram
 from morvit_deploy.errors import ConfigError, ImageError, PlanError, listed
 from morvit_deploy.files import any_file, write_bytes
-from morvit_deploy.model.config import Count, Finite, Positive, Strict, explain
+from morvit_deploy.strict_fields import Count, Finite, Positive, Strict, explain
 from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-statistics/1"

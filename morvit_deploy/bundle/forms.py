@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
-from morvit_deploy.model.config import Strict, explain
+from morvit_deploy.strict_fields import Strict, explain
 
 if TYPE_CHECKING:
     from morvit_deploy.bundle.manifest import Manifest

@@ -26,11 +26,12 @@ from morvit_deploy.errors import BundleError
 from morvit_deploy.model.answers.gates import Gate
 from morvit_deploy.model.answers.heads import UNDECIDED
 from morvit_deploy.model.choices import Dispatch, Input, Output, Precision, Variant
-from morvit_deploy.model.config import Config, Count, Preprocess, Strict, explain
+from morvit_deploy.model.config import Config, Preprocess
 from morvit_deploy.model.plan import Plan, plan_problems
 from morvit_deploy.model.precision import Lowering
 from morvit_deploy.report import numbered, size
 from morvit_deploy.sources.outputs.gap import SourceGap
+from morvit_deploy.strict_fields import Count, Strict, explain
 
 MANIFEST = "manifest.json"
 

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -24,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from morvit_deploy.errors import ConfigError, listed
+from morvit_deploy.errors import ConfigError
 from morvit_deploy.model.routings import ROUTINGS
 from morvit_deploy.model.routings.record import Mode, RoutingRecord
 from morvit_deploy.model.routings.schedules import (
@@ -33,6 +31,7 @@ from morvit_deploy.model.routings.schedules import (
     threshold_problems,
     unthresholded_problems,
 )
+from morvit_deploy.strict_fields import Finite, Positive, Strict, cut, explain, short
 from morvit_deploy.strict_json import parse_json
 
 FORMAT, GROWN = "morvit/1", "morvit/2"
@@ -44,10 +43,7 @@ MAX_COLOR = 10.0  # of mean and std; those of images in [0, 1] are near 0.5, tho
 MAX_PATCHES = 65_536  # 256 × 256: one head's attention matrix is then 17 GB
 FURTHEST = float(np.finfo(np.float32).max)
 
-Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Threshold = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST)]  # a router logit: float32 in the graph
 
 
@@ -67,12 +63,6 @@ def _of_unit_images(value: float) -> float:
 
 
 Color = AfterValidator(_of_unit_images)
-
-
-class Strict(BaseModel):
-    """Base of all file formats: frozen, no unknown fields, no type conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class RouterConfig(Strict):
@@ -369,7 +359,7 @@ class Config(Strict):
             )
         for field, value in record.fixed.items():
             if (got := getattr(self, field)) != value:
-                shown = _short(list(got) if isinstance(got, tuple) else got)
+                shown = short(list(got) if isinstance(got, tuple) else got)
                 wanted = f"{json.dumps(value)} with routing {self.routing!r}{record.why_fixed}"
                 problems.append(f"{field}: got {shown}, expected {wanted}")
         if record.routes and record.reads_router and self.router is None:
@@ -385,7 +375,7 @@ class Config(Strict):
         if "threshold" not in self.record.modes:
             fitting = " or ".join(repr(name) for name, one in ROUTINGS.items() if "threshold" in one.modes)
             return [
-                f"thresholds: got {_cut(json.dumps(thresholds))} with routing {self.routing!r}, expected null: only "
+                f"thresholds: got {cut(json.dumps(thresholds))} with routing {self.routing!r}, expected null: only "
                 f"{fitting} routes by thresholds"
             ]
         if problems := threshold_problems(thresholds, self):
@@ -466,27 +456,3 @@ def load_config(folder: Path) -> Config:
             f"convert it with `morvit-deploy convert {folder} -o DIR`"
         )
     return parse_config(text, source=str(path))
-
-
-def explain(error: ValidationError) -> str:
-    """Return a ValidationError as text, one line per problem: field, value received, what is wrong."""
-    lines = []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "value_error":  # our own checks name their field
-            lines += str(item["ctx"]["error"]).split("\n")
-        elif item["type"] == "missing":
-            lines.append(f"{field}: missing; this field has no default")
-        elif item["type"] == "extra_forbidden":
-            lines.append(f"{field}: unknown field")
-        else:
-            lines.append(f"{field or 'file'}: got {_short(item['input'])}; {item['msg']}")
-    return listed(lines)
-
-
-def _short(value: Any) -> str:
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from morvit_deploy.errors import PlanError, listed
-from morvit_deploy.model.config import Config, Count, Strict, Threshold, explain
+from morvit_deploy.model.config import Config, Threshold
 from morvit_deploy.model.macs import schedule_macs
 from morvit_deploy.model.routings.record import Mode
 from morvit_deploy.model.routings.schedules import (
@@ -22,6 +22,7 @@ from morvit_deploy.model.routings.schedules import (
     unthresholded_problems,
 )
 from morvit_deploy.report import count, numbered
+from morvit_deploy.strict_fields import Count, Strict, explain
 from morvit_deploy.strict_json import parse_json
 
 FORMAT = "morvit-plan/1"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from morvit_deploy.model.choices import Int8Flavor, Method
-from morvit_deploy.model.config import Strict
+from morvit_deploy.strict_fields import Strict
 
 Number = Annotated[int, Field(ge=0)]
 WeightBits = Literal[7, 8]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.model.config import GROWN, Config, Reduction, Strict, checked, explain
+from morvit_deploy.model.config import GROWN, Config, Reduction, checked
 from morvit_deploy.model.routings.merged import sides
+from morvit_deploy.strict_fields import Strict, explain
 from morvit_deploy.strict_json import MAX_DIGITS, parse_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from morvit_deploy.errors import listed
-from morvit_deploy.model.config import Count, Strict
+from morvit_deploy.strict_fields import Count, Strict
 
 # Largest difference of a logit, relative to half the range of the source's logits.
 # float32: round-off of a model that ran in float32. 12 layers make 1e-6; `gelu` read as `gelu_tanh` makes 3e-5.

@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 from pydantic import ValidationError
 
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.model.config import Preprocess, explain
+from morvit_deploy.model.config import Preprocess
+from morvit_deploy.strict_fields import explain
 from morvit_deploy.strict_json import read_json
 
 # mean, std, crop ratio (image size / resize), interpolation
