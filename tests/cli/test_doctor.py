@@ -62,7 +62,8 @@ def test_it_shows_itself() -> None:
 def test_every_requirement_is_looked_at_once() -> None:
     names = [library.name for library in dependencies.libraries()]
     required = importlib.metadata.requires("morvit-deploy") or []
-    assert len(names) == len([line for line in required if not line.startswith("morvit-deploy")])
+    older = ["tomli"] if sys.version_info >= (3, 11) else []  # a later Python has it itself
+    assert len(names) == len([line for line in required if not line.startswith(("morvit-deploy", *older))])
     torch = next(library for library in dependencies.libraries() if library.name == "torch")
     assert torch.wanted.startswith(">=")
     assert "<2.14" in torch.wanted
