@@ -63,7 +63,7 @@ def _search(
         reached = Throughput(blocks).images_per_s(batch)
         best, worse = max(best, reached), 0 if reached >= best else worse + 1
         if worse == WORSE and batch != batches[-1]:
-            return f"batches {last} and {batch} were slower than a smaller one"
+            return f"slower from {last} on"
         last, added = batch, _peak(worker) - before
     return ""
 

@@ -128,13 +128,20 @@ def throughput_table(result: Comparison) -> Table:
         for row in rows
     ]
     columns = ("model", *(f"batch {batch}" for batch in sizes), "best", "larger batches")
-    caption = "images per second; batch 1 is measured in turn, larger ones each row alone, a second each"
+    caption = (
+        "images per second; batch 1 is measured in turn, larger ones each row alone, a second each, until two in a "
+        "row are slower than a smaller one"
+    )
     return Table("Throughput", columns, cells, numeric=tuple(range(1, len(sizes) + 2)), caption=caption)
 
 
 def published_table(result: Comparison) -> Table:
     """Figures of papers, beside nothing that was measured here."""
-    named = [(short_names(result)[row.name], row.published) for row in result.measured]
+    names = short_names(result)
+    named = [(names[row.name], row.published) for row in result.measured if row.published is not None]
+    named = [
+        (name, one) for name, one in named if one.top1_percent is not None or one.images_per_s is not None
+    ]
     rows = [
         (
             name,
@@ -144,12 +151,14 @@ def published_table(result: Comparison) -> Table:
             one.source,
         )
         for name, one in named
-        if one is not None
     ]
-    columns = ("model", "stands for", "top-1, published", "img/s, published", "source")
+    columns: tuple[str, ...] = ("model", "stands for", "top-1, published", "img/s, published", "source")
     caption = (
         "published by others on other machines, and not measured here; weights here are random unless given"
     )
+    if len({row[-1] for row in rows}) == 1:  # said once
+        caption = f"source: {rows[0][-1]}; {caption}"
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table("Published figures", columns, rows, numeric=(2, 3), caption=caption)
 
 
