@@ -142,7 +142,7 @@ def published_table(result: Comparison) -> Table:
     named = [
         (name, one) for name, one in named if one.top1_percent is not None or one.images_per_s is not None
     ]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name,
             one.method,
