@@ -12,6 +12,7 @@ from morvit_deploy.timing.samples import Block, percentiles
 
 FORMAT = "morvit-bench/1"
 DRIFT = 0.20  # relative distance of a block from the first: beyond, the machine's speed changed
+FEW = 3  # that drifted: more are one warning
 BUSY_LOAD = 0.5  # load average per core before the start
 BUSY_PERCENT = 10  # of all cores, used by others during the warm runs
 
@@ -155,9 +156,13 @@ def _busy_meanwhile(measured: Sequence[Measured]) -> list[str]:
 
 
 def _drifts(measured: Sequence[Measured]) -> list[str]:
-    return [
-        f"{one.name}: a block differs from the first by {one.drift:.0%}: heat, other processes or a changing clock "
-        "affect these figures"
-        for one in measured
-        if one.drift > DRIFT
-    ]
+    """A warning for each that drifted, or one about all of them where they are many."""
+    moved = [one for one in measured if one.drift > DRIFT]
+    why = "heat, other processes or a changing clock affect these figures"
+    if len(moved) > FEW:
+        least, most = (pick(moved, key=lambda one: one.drift) for pick in (min, max))
+        return [
+            f"{len(moved)} of {len(measured)} have a block that differs from their first, by {least.drift:.0%} to "
+            f"{most.drift:.0%} ({most.name}): {why}"
+        ]
+    return [f"{one.name}: a block differs from the first by {one.drift:.0%}: {why}" for one in moved]

@@ -170,6 +170,12 @@ def test_noise_is_a_warning() -> None:
     busy, drift = warnings_about(quiet, [drifting])
     assert busy.startswith("other processes used 45 %")
     assert drift.startswith("b: a block differs from the first by 50%")
+    many = [Measured(name, 1, (Block((1.0,)), Block((1.0 + i / 4,)))) for i, name in enumerate("vwxyz")]
+    assert [text.partition(":")[0] for text in warnings_about(quiet, many[:4])] == ["w", "x", "y"]
+    (all_of_them,) = warnings_about(quiet, many)
+    assert all_of_them.startswith(
+        "4 of 5 have a block that differs from their first, by 25% to 100% (z): heat"
+    )
     (load,) = warnings_about(quiet | {"load_average_before": [2.5]}, [steady])
     assert load == "the machine was busy before the start: load average 2.50 over 2 cores"
 

@@ -13,6 +13,12 @@ from morvit_deploy.report import Picture
 WIDTH, HEIGHT = 640, 420  # pixels; on a phone the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 16, 48
 FONT = 13
+LETTER = 0.56  # mean width of a letter, in font sizes
+DOT, BESIDE, MIDDLE = (
+    5,
+    8,
+    4,
+)  # a dot's radius, from its middle to a name, and from a name's middle to its line
 OURS, THEIRS, FRONT = "#1f6fb4", "#8fa3b5", "#c0504d"
 TICKS = (1, 2, 5)  # of each decade
 
@@ -94,8 +100,8 @@ def _ticks(bounds: tuple[float, float]) -> list[float]:
     return [tick for tick in every if low <= math.log10(tick) <= high]
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ddd"/>'
+def _rule(x1: float, y1: float, x2: float, y2: float, color: str = "#ddd") -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}"/>'
 
 
 def _text(x: float, y: float, words: str, anchor: str, fill: str = "#333") -> str:
@@ -107,31 +113,60 @@ def _line(best: Sequence[Point], scale: _Scale) -> str:
     return f'<polyline points="{places}" fill="none" stroke="{FRONT}" stroke-dasharray="4 3"/>'
 
 
-def _free(line: float, left: float, right: float, taken: Sequence[tuple[float, float, float]]) -> float:
-    """The nearest line of the plot where a name of this width meets no other."""
+@dataclass(frozen=True)
+class _Name:
+    """Where a name stands: from left to right, on a line of text."""
+
+    left: float
+    right: float
+    line: float
+
+    def meets(self, other: _Name) -> bool:
+        return abs(self.line - other.line) < FONT and self.left < other.right and other.left < self.right
+
+    def covers(self, x: float, y: float) -> bool:
+        """Whether a dot there would lie under the name."""
+        return self.left - DOT < x < self.right + DOT and abs(y + MIDDLE - self.line) < FONT / 2 + DOT
+
+
+def _place(
+    x: float, y: float, wide: float, taken: Sequence[_Name], dots: Sequence[tuple[float, float]]
+) -> _Name:
+    """The nearest place beside a dot, right of it first, where the name meets no other and no dot."""
     steps = [sign * FONT / 2 * step for step in range(HEIGHT // FONT) for sign in (1, -1)]
-    lines = [at for at in (line + step for step in steps) if TOP + FONT <= at <= HEIGHT - BOTTOM - 4] or [
-        line
+    places = [
+        _Name(left, left + wide, y + MIDDLE + step)
+        for step in steps
+        for left in (x + BESIDE, x - BESIDE - wide)
     ]
-
-    def met(at: float) -> bool:
-        return any(abs(at - other) < FONT and left < end and start < right for start, end, other in taken)
-
-    return next((at for at in lines if not met(at)), line)
+    inside = [
+        place
+        for place in places
+        if place.left >= LEFT
+        and place.right <= WIDTH - RIGHT
+        and TOP + FONT <= place.line <= HEIGHT - BOTTOM - 4
+    ] or places[:1]
+    clear = (
+        place
+        for place in inside
+        if not any(map(place.meets, taken)) and not any(place.covers(*dot) for dot in dots)
+    )
+    return next(clear, inside[0])
 
 
 def _marks(points: Sequence[Point], scale: _Scale) -> list[str]:
-    """A dot and a name for each; names keep clear of those above them."""
+    """A dot and a name for each, and a line between them where the name had to move."""
     drawn: list[str] = []
-    taken: list[tuple[float, float, float]] = []  # left, right, y of a name
+    taken: list[_Name] = []
+    dots = [scale.at(point.x, point.y) for point in points]
     for point in sorted(points, key=lambda one: (not one.ours, one.y)):
         x, y = scale.at(point.x, point.y)
-        wide, line = 0.56 * FONT * len(point.name), y + 4
-        left = x - 8 - wide if x + 8 + wide > WIDTH - RIGHT else x + 8
-        line = _free(line, left, left + wide, taken)
-        taken.append((left, left + wide, line))
+        name = _place(x, y, LETTER * FONT * len(point.name), taken, dots)
+        taken.append(name)
         dot, ink = (OURS, OURS) if point.ours else (THEIRS, "#333")
-        drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{dot}"/>')
-        words = (x - 8, line, point.name, "end") if left < x else (x + 8, line, point.name, "start")
-        drawn.append(_text(*words, ink))
+        end, anchor = (name.right, "end") if name.left < x else (name.left, "start")
+        if abs(name.line - y - MIDDLE) > FONT / 2:
+            drawn.append(_rule(x, y, end, name.line - MIDDLE, "#aaa"))
+        drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{DOT}" fill="{dot}"/>')
+        drawn.append(_text(end, name.line, point.name, anchor, ink))
     return drawn
