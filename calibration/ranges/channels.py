@@ -19,9 +19,8 @@ class Channels:
     """Sums over pixels in [0, 1] for each channel."""
 
     pixels: int = 0
-    total: NDArray[np.float64] = field(
-        default_factory=lambda: np.zeros(1)
-    )  # (channels,) once there are pixels
+    # (channels,) once there are pixels
+    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
 
     def add(self, pixels: Pixels) -> None:

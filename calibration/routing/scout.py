@@ -50,8 +50,11 @@ class Stopped:
     def tensors(self) -> list[Tensor]:
         """Everything that it holds in memory."""
         state = self.state
-        single = [one for one in (state.h, state.held, state.runs, state.ran) if one is not None]
-        return [*single, *state.left, *state.gone, *state.gone_ran, *self.went]
+        single = [
+            one for one in (state.h, state.held, state.runs, state.ran, state.overflow) if one is not None
+        ]
+        keys = [one for pair, _ in state.keyed.values() for one in pair or ()]
+        return [*single, *keys, *state.left, *state.gone, *state.gone_ran, *self.went]
 
 
 class Scout:
@@ -85,7 +88,7 @@ class Scout:
         """Run every remaining step with its threshold (None: all tokens continue)."""
         steps = self._under(thresholds)
         ended = steps.onward(stopped, len(thresholds))
-        counts = counts_under(ended, thresholds, self.config.num_patches)
+        counts = _counts_under(ended, thresholds, self.config.num_patches)
         return self._finished(steps, ended.state, torch.stack(counts, dim=1))
 
     def by_top_k(self, start: Stopped, capacity: tuple[int, ...]) -> Scouted:
@@ -144,7 +147,7 @@ class _WideSteps(ExpertChoice):
         return max(1, int(self.went[-1].max()))  # a graph holds at least one
 
 
-def counts_under(ended: Stopped, thresholds: Sequence[float | None], patches: int) -> list[Tensor]:
+def _counts_under(ended: Stopped, thresholds: Sequence[float | None], patches: int) -> list[Tensor]:
     """Return the number of tokens that ran each step (batch,); it is unchanged at a step without threshold."""
     went = iter(ended.went)
     counts, now = [], torch.full((len(ended.state.h),), patches)

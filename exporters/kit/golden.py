@@ -48,7 +48,7 @@ def golden_of(model: MoRViT, manifest: Manifest, images: Pixels | None, written:
         bucket = plan.dispatched(counts)[0].astype(np.int32)
     return Golden(
         pixels=pixels[chosen],
-        logits=answers.reshape(len(chosen), -1),
+        answers=answers.reshape(len(chosen), -1),
         bucket=bucket,
         tolerance=TOLERANCE[manifest.precision] * max(1.0, float(np.abs(answers).max())),
     )

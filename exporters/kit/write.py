@@ -38,7 +38,7 @@ class Golden:
 
     pixels: NDArray[np.uint8]  # (n, height, width, 3), already resized and cropped
     # of the float64 reference of the static graph: logits (n, classes), or features or tokens, a row for each image
-    logits: NDArray[np.float32]
+    answers: NDArray[np.float32]
     bucket: NDArray[np.int32]  # (n,) number of the bucket that an image runs in
     tolerance: float  # absolute; by precision
 
@@ -134,9 +134,9 @@ def choose_golden(golden: Golden) -> Golden:
         turn.append(seen.get(bucket, 0))
         seen[bucket] = turn[-1] + 1
     order = sorted(range(len(turn)), key=turn.__getitem__)
-    each = golden.pixels[0].nbytes + golden.logits[0].nbytes
+    each = golden.pixels[0].nbytes + golden.answers[0].nbytes
     chosen = sorted(order[: max(1, min(MOST_IMAGES, MOST_BYTES // each))])
-    return Golden(golden.pixels[chosen], golden.logits[chosen], golden.bucket[chosen], golden.tolerance)
+    return Golden(golden.pixels[chosen], golden.answers[chosen], golden.bucket[chosen], golden.tolerance)
 
 
 def golden_files(golden: Golden) -> dict[str, bytes]:
@@ -149,14 +149,14 @@ def golden_files(golden: Golden) -> dict[str, bytes]:
         "count": count,
         "height": height,
         "width": width,
-        "classes": golden.logits.shape[1],
+        "classes": golden.answers.shape[1],
         "buckets": golden.bucket.tolist(),
         "tolerance": golden.tolerance,
     }
     return {
         "golden.json": _json(header),
         "golden-pixels.bin": np.ascontiguousarray(golden.pixels).tobytes(),
-        "golden-logits.bin": golden.logits.astype("<f4").tobytes(),
+        "golden-logits.bin": golden.answers.astype("<f4").tobytes(),
     }
 
 

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.bench_apple import run_apple
-from morvit_deploy.cli.shared.bench import (
-    Apple,
-    BenchWords,
-    Browsing,
-    Measured,
-    Timing,
-    Verdict,
-    Written,
-)
+from morvit_deploy.cli.shared.bench import BenchWords
+from morvit_deploy.cli.shared.bench_options import Apple, Browsing, Measured, Timing, Verdict, Written
 from morvit_deploy.cli.shared.browser import browser_of
 from morvit_deploy.cli.shared.console import emit, note, working
 from morvit_deploy.cli.shared.groups import Bundle

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from morvit_deploy.cli.shared.bench import BenchWords, given
+from morvit_deploy.cli.shared.bench import BenchWords
+from morvit_deploy.cli.shared.bench_options import given
 from morvit_deploy.cli.shared.console import emit, working
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import ConfigError

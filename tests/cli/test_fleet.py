@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import loopback
 import pytest
 from commands import refused, run
-from loopback import Loopback
+from loopback import Loopback, needs_sshd, running
 from measurements import measured
 from tiny_models import make_config
 
@@ -26,18 +25,14 @@ from morvit_deploy.measuring.fleet import fleet
 
 QUICK = ("--threads", "1", "--runs", "10", "--blocks", "2", "--warmup", "1", "--starts", "1")
 DESK = '[[device]]\nname = "desk"\nkind = "cpu"\n'
-needs_sshd = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
 SOON_S = 60.0
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Loopback]:
     """A running server; `device` in its folder is for the agent."""
-    server = Loopback(tmp_path / "a board")
-    (server.folder / "device").mkdir()
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

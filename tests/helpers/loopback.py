@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from morvit_deploy.remote.host import Host
 
@@ -148,6 +151,19 @@ class Loopback:
         for pid in (*([self._process.pid] if server else []), *sessions):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+needs_sshd = pytest.mark.skipif(bool(why_not()), reason=why_not() or "an sshd runs here")
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Loopback]:
+    """A running server whose folders have a blank in their names; `device` in it is for the agent."""
+    server = Loopback(folder / "a board")
+    (server.folder / "device").mkdir()
+    server.start()
+    yield server
+    server.kill()
 
 
 def descendants(pid: int) -> list[int]:

@@ -97,7 +97,7 @@ def made_up_golden(
     logits = np.random.default_rng(0).normal(size=(len(buckets), numbers or config.num_classes))
     return Golden(
         pixels=random_pixels(config, len(buckets)),
-        logits=logits.astype(np.float32),
+        answers=logits.astype(np.float32),
         bucket=np.array(buckets, dtype=np.int32),
         tolerance=tolerance,
     )

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from morvit_deploy.cli.shared.bench import Browsing, Measured, Timing
+from morvit_deploy.cli.shared.bench_options import Browsing, Measured, Timing
 from morvit_deploy.cli.shared.browser import opened_by
 from morvit_deploy.cli.shared.console import note
 from morvit_deploy.cli.shared.ssh import Ssh

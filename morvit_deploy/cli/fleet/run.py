@@ -44,8 +44,7 @@ def run_fleet(words: BenchWords, file: Path) -> None:
 def _check_out(words: BenchWords, file: Path) -> None:
     """OutputError unless the files can be written, before anything is measured."""
     out, inputs = words.output, (*words.folders, words.measured.images, file)
-    if out.report is not None:
-        check_page(out.report, force=out.force, inputs=inputs)
+    check_page(out.report, force=out.force, inputs=inputs)
     if out.out is not None:
         check_files([out.out], force=out.force, replaces=IS_RESULT, inputs=inputs)
 
@@ -61,8 +60,7 @@ def _keep(words: BenchWords, result: FleetResult) -> None:
     if out.out is not None:
         text = json.dumps(result.as_dict() | {KEY: stored(report)}, indent=1, allow_nan=False) + "\n"
         write_text(out.out, text, replaces=IS_RESULT if out.force else no_file)
-    if out.report is not None:
-        write_page(out.report, report, force=out.force)
+    write_page(out.report, report, force=out.force)
     if words.measured.images is None:
         note("no --images given; measured on synthetic pictures")
     emit(result.report(), result.as_dict(), out.json)

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from morvit_deploy.cli.shared.bench import BenchWords, Browsing
+from morvit_deploy.cli.shared.bench import BenchWords
+from morvit_deploy.cli.shared.bench_options import Browsing
 from morvit_deploy.cli.shared.console import note, stderr
 
 WHITE_ON_BLACK, RESET = (

@@ -182,7 +182,7 @@ def test_golden_files_are_what_was_given(written: tuple[Path, Manifest]) -> None
     shape = (facts["count"], facts["height"], facts["width"], 3)
     pixels = np.fromfile(folder / GOLDEN / "golden-pixels.bin", dtype=np.uint8).reshape(shape)
     logits = np.fromfile(folder / GOLDEN / "golden-logits.bin", dtype="<f4").reshape(facts["count"], -1)
-    assert np.array_equal(pixels, golden.pixels) and np.array_equal(logits, golden.logits)
+    assert np.array_equal(pixels, golden.pixels) and np.array_equal(logits, golden.answers)
     assert facts["buckets"] == golden.bucket.tolist() and facts["tolerance"] == golden.tolerance
 
 

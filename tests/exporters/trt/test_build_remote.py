@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import fake_device
-import loopback
 import pytest
 from bucket_plans import threshold_ladder
 from fake_cuda import fake_gpu, put_engines
-from loopback import Loopback
+from loopback import Loopback, needs_sshd, running
 from shipped_bundles import gone, unpacked
 from tiny_models import make_config
 from typer.testing import CliRunner, Result
@@ -36,7 +35,7 @@ from morvit_deploy.measuring.core.inputs import Source, prepare
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.session import Session
 
-pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
+pytestmark = needs_sshd
 
 CONFIG = make_config()
 MOST_S = 30.0  # from a lost network to the end of the command
@@ -44,11 +43,8 @@ MOST_S = 30.0  # from a lost network to the end of the command
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Loopback]:
-    server = Loopback(tmp_path / "a board")
-    (server.folder / "device").mkdir()
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

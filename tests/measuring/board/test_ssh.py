@@ -16,7 +16,7 @@ import loopback
 import pytest
 from bucket_plans import EXPERT, threshold_ladder
 from lanes import when
-from loopback import Loopback
+from loopback import Loopback, needs_sshd, running
 from shipped_bundles import gone
 from tiny_models import make_config
 from typer.testing import CliRunner, Result
@@ -34,7 +34,7 @@ from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import agent_archive
 from morvit_deploy.timing.loop import MIN_RUNS
 
-pytestmark = pytest.mark.skipif(bool(loopback.why_not()), reason=loopback.why_not() or "an sshd runs here")
+pytestmark = needs_sshd
 
 QUICK: dict[str, Any] = {"threads": 1, "runs": MIN_RUNS, "blocks": 2, "warmup": 1, "starts": 1}
 QUICK_WORDS = ("--threads", "1", "--runs", "10", "--blocks", "2", "--warmup", "1", "--starts", "1")
@@ -44,11 +44,8 @@ MOST_S = 30.0  # from a lost network to the end of the command
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Loopback]:
     """A running server whose folders have a blank in their names; `device` in it is for the agent."""
-    server = Loopback(tmp_path / "a board")
-    (server.folder / "device").mkdir()
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

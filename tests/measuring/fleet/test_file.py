@@ -14,7 +14,7 @@ from mutations import bytes_of
 from places import ROOT
 
 from morvit_deploy.cli.fleet.devices import keys_of, read_devices
-from morvit_deploy.cli.shared.bench import Browsing, Timing
+from morvit_deploy.cli.shared.bench_options import Browsing, Timing
 from morvit_deploy.cli.shared.ssh import Ssh
 from morvit_deploy.errors import ConfigError, MorvitError
 from morvit_deploy.measuring.core.devices import DEVICES
