@@ -194,7 +194,7 @@ def test_few_golden_images_of_every_bucket() -> None:
 def test_golden_images_stay_small() -> None:
     large = made_up_golden(make_config(image_size=224, patch_size=16, preprocess={"resize": 256}), [0, 0, 0])
     chosen = choose_golden(large)
-    assert len(chosen.pixels) == 1 and chosen.pixels.nbytes + chosen.logits.nbytes < MOST_BYTES
+    assert len(chosen.pixels) == 1 and chosen.pixels.nbytes + chosen.answers.nbytes < MOST_BYTES
 
 
 def test_the_same_bytes_again(tmp_path: Path) -> None:
