@@ -76,8 +76,8 @@ def test_cls_and_registers_are_not_in_the_mean(pooling: str) -> None:
     before = model.pool(states)
     states[[0, -2, -1]] += 100
     assert torch.equal(model.pool(states), before)
-    states[1] += 1
-    assert not torch.equal(model.pool(states), before)
+    states[1, 0] += 1  # one number: a norm takes away what is added to all of a token
+    assert (model.pool(states) - before).abs().max() > 1e-3
 
 
 def test_the_two_means_differ() -> None:
