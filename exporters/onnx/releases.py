@@ -30,6 +30,7 @@ READS = {
 TESTED_FROM = "1.16"  # the oldest in which bundles of every precision and dispatch are run by the tests
 # 1.18 aborts the process at a LayerNormalization without a bias; every release from this one on runs it
 NORM_WITHOUT_BIAS = "1.19"
+UNREAD_BESIDE = "1.19"  # the first that plans right for an unread output: `graphs/unread.py`
 # bits of a product of weights in blocks -> the first release with a kernel for it on every processor; each measured.
 # 1.22 has 8 bits where the processor has fast kernels only
 BLOCKS = {4: "1.17", 8: "1.23"}
@@ -45,6 +46,7 @@ class Held:
     ir: int
     opset: int  # of ai.onnx
     norm_without_bias: bool = False
+    takes_over_unread: bool = False  # an output that nothing reads has the memory of an earlier value
     blocks: frozenset[int] = frozenset()  # bits of its products of weights in blocks
 
 
@@ -53,6 +55,7 @@ def lowest_release(files: Iterable[Held]) -> str:
     needed = [TESTED_FROM]
     for held in files:
         needed += [_first_to_read(held), *([NORM_WITHOUT_BIAS] if held.norm_without_bias else [])]
+        needed += [UNREAD_BESIDE] if held.takes_over_unread else []
         needed += [BLOCKS.get(bits, BLOCKS[8]) for bits in held.blocks]
     return max(needed, key=release)
 
@@ -72,6 +75,7 @@ def held_by(model: onnx.ModelProto) -> Held:
     """What a model holds that not every release runs."""
     from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
     from morvit_deploy.exporters.onnx.graphs.macs import BLOCK_PRODUCT
+    from morvit_deploy.exporters.onnx.graphs.unread import takes_over_unread
 
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
     nodes = [node for graph in every_graph(model.graph) for node in graph.node]
@@ -84,7 +88,7 @@ def held_by(model: onnx.ModelProto) -> Held:
         if attribute.name == "bits"
     }
     without = any(len(norm.input) < 3 or not norm.input[2] for norm in norms)
-    return Held(model.ir_version, opset, without, frozenset(blocks))
+    return Held(model.ir_version, opset, without, takes_over_unread(model), frozenset(blocks))
 
 
 def lowest_of(folder: Path, manifest: Manifest) -> str | None:

@@ -43,6 +43,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "host": {"plan": ADAPTIVE, "dispatch": "host"},
     "fp16": {"precision": "fp16", "with_depth": True},
     "int8": {"precision": "int8", "with_depth": True, "images": PICTURES},
+    "w8": {"precision": "w8", "with_depth": True},
+    "w4": {"precision": "w4", "with_depth": True},
 }
 MEANINGS = {
     "fp32": "one graph for one image",
@@ -52,6 +54,8 @@ MEANINGS = {
     "host": "the same plan, `--dispatch host`",
     "fp16": "`--precision fp16 --with-depth`",
     "int8": "`--precision int8 --with-depth`",
+    "w8": "`--precision w8 --with-depth`",
+    "w4": "`--precision w4 --with-depth`",
 }
 
 
@@ -89,7 +93,7 @@ def _export(model: str, form: str, folder: Path) -> None:
     options = dict(FORMS[form])
     if options.get("plan") is ADAPTIVE:
         options["plan"] = _plan(model, folder)
-    if "precision" in options:  # whether int8 is faster than fp32 here is not asked
+    if options.get("precision") in ("fp16", "int8"):  # whether int8 is faster than fp32 here is not asked
         options["allow_worse"] = True
     export(EXAMPLES / model, folder / model / form, force=True, **options)
 

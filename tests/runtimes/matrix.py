@@ -23,17 +23,22 @@ from bundles import EXAMPLES, FORMS, MODELS, ROOT, Reference, make_bundle, read_
 from cells import PATIENCE_S, Failed, run
 from environments import FOLDER, NotRun, environment
 from judging import Judged, judge
-from page import Cell, page, title
+from page import NO_BUNDLE, Cell, page, title
 from runtimes import RUNTIMES, Runtime, chosen
 
 from morvit_deploy.bundle.session import kernel_warnings
-from morvit_deploy.errors import MorvitError
+from morvit_deploy.errors import MorvitError, PrecisionError
+from morvit_deploy.exporters.onnx.releases import lowest_of
 from morvit_deploy.model.checkpoint import load_checkpoint
 
 PAGE = ROOT / "docs" / "runtimes.md"
 BUNDLES = FOLDER / "bundles"
 Fill = Callable[[Runtime, list[str]], Judged]
 Commands = dict[Runtime, list[str] | NotRun]
+
+
+class NothingToRun(Exception):
+    """Why a cell is empty by right: `needs 1.23` in an older runtime, or no bundle, since it misses its gate."""
 
 
 def make_commands(runtimes: Sequence[Runtime]) -> Commands:
@@ -63,15 +68,21 @@ def make_cells(given: argparse.Namespace, commands: Commands) -> list[Cell]:
         return [cell.result() for cell in made]
 
 
-def filler(model: str, form: str, reference: Reference, patience_s: float) -> Fill | Failed:
+def filler(model: str, form: str, reference: Reference, patience_s: float) -> Fill | Failed | NothingToRun:
     """Return a function that runs the bundle of a form and judges what a runtime returns, or why there is none."""
     try:
         bundle = make_bundle(model, form, BUNDLES)
+    except PrecisionError:
+        return NothingToRun(NO_BUNDLE)
     except MorvitError as error:
         return Failed(f"not exported: {str(error).splitlines()[0]}")
     manifest, expected = reference.expected(bundle)
 
+    lowest = lowest_of(bundle, manifest)
+
     def fill(runtime: Runtime, command: list[str]) -> Judged:
+        if runtime.is_older_than(lowest):
+            raise NothingToRun(f"needs {lowest}")
         ran = run(runtime, command, bundle, reference.pictures, patience_s)
         found = judge(manifest, expected, ran.outputs)
         more = [] if ran.version.startswith(runtime.version) else [f"ran in version {ran.version}"]
@@ -83,19 +94,21 @@ def filler(model: str, form: str, reference: Reference, patience_s: float) -> Fi
 
 
 def cell_of(
-    fill: Fill | Failed, model: str, form: str, runtime: Runtime, command: list[str] | NotRun
+    fill: Fill | Failed | NothingToRun, model: str, form: str, runtime: Runtime, command: list[str] | NotRun
 ) -> Cell:
     """Return and print one cell of the table."""
     cell = partial(Cell, model, form, runtime)
     try:
         if isinstance(command, NotRun):
             made = cell(f"not run: {command}", False)
-        elif isinstance(fill, Failed):
+        elif isinstance(fill, Exception):
             raise fill
         else:
             found = fill(runtime, command)
             text = f"FAILED: {'; '.join(found.problems)}" if found.problems else scientific(found.max_abs)
             made = cell(text, not found.problems, found.images)
+    except NothingToRun as reason:
+        made = cell(str(reason), True)
     except Failed as reason:
         made = cell(f"FAILED: {reason}", False)
     print(f"{model:<14}{form:<9}{title(runtime):<31}{made.text}", flush=True)

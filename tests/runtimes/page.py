@@ -25,6 +25,7 @@ NOTES = (
     "finds `weights.bin`. From 1.21 on this is not needed.",
     "OpenVINO was told to compute in float32 (`INFERENCE_PRECISION_HINT`); on processors with bfloat16 it would not.",
 )
+NO_BUNDLE = "no bundle"
 WORKED_WITH = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
@@ -61,7 +62,10 @@ The bundles of the [trained examples](../examples/README.md) in the runtimes bel
 process of its own. It holds the largest difference between the runtime's logits and those of the float64 reference.
 
 - **fp32:** classes, depths and buckets are equal, and logits are within 1e-4 × max(1, max |logit|).
-- **fp16 and int8** meet their [gates](verification.md#below-fp32): classes, tokens at each step, error of the logits.
+- **fp16, int8, w8 and w4** meet their [gates](verification.md#below-fp32): classes, tokens at each step, error of the
+  logits.
+- **needs 1.23** is a release from before the oldest one that runs the bundle; the manifest names it.
+- **{NO_BUNDLE}**: `export` refuses the model in this form, since it misses its gate.
 - **FAILED** is a cell that does not, **not run** one that could not be run. The reasons are below the tables.
 
 Command: `{command}` · {date.today()} · {where}, Python {platform.python_version()}; exported with {made}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from morvit_deploy.agent.core.releases import is_older
+
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-node", "onnxruntime-web")  # with one numbering
 NODE = "node"  # a group of columns: what needs node and npm
 
 
@@ -30,6 +33,10 @@ class Runtime:
     def groups(self) -> tuple[str, ...]:
         """What `--without` may call it."""
         return (self.package, self.name) if self.pythons else (self.package, self.name, NODE)
+
+    def is_older_than(self, release: str | None) -> bool:
+        """Whether it is an ONNX Runtime, in any package, from before `release`, such as `1.23`."""
+        return release is not None and self.package in ONNX_RUNTIMES and is_older(self.version, release)
 
     @property
     def pins(self) -> tuple[str, ...]:

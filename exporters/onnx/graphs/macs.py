@@ -59,7 +59,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
-    bare = _with_plain_products(model)
+    bare = with_plain_products(model)
     del bare.graph.value_info[:]  # the exporter's own shapes prove nothing
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
@@ -70,7 +70,7 @@ def infer_shapes(model: onnx.ModelProto) -> Shapes:
     return shapes | {init.name: tuple(init.dims) for init in inferred.graph.initializer}
 
 
-def _with_plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose products of blocks are plain ones of inputs of the weights' shapes, which inference knows."""
     copy = copy_of(model)
     for node in copy.graph.node:

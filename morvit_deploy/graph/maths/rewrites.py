@@ -68,10 +68,18 @@ def rank(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def inverse(numbers: Tensor) -> Tensor:
-    """Return the order that sorts numbers (…, n), which are a permutation of 0 … n − 1."""
-    if numbers.shape[-1] <= MOST_RANKED:
-        return torch.argsort(numbers, dim=-1)
-    return rank(-numbers.to(torch.float32), numbers.shape[-1])[1]
+    """Return the order that sorts numbers (…, n), which are a permutation of 0 … n − 1.
+
+    The sorted numbers are read, too, although they are 0 … n − 1: ONNX Runtime before 1.19 may write a TopK's output
+    that nothing reads over other values.
+    """
+    n = numbers.shape[-1]
+    if n <= MOST_RANKED:
+        ascending, order = torch.sort(numbers, dim=-1)
+    else:
+        falling, order = rank(-numbers.to(torch.float32), n)
+        ascending = (-falling).to(torch.int64)
+    return order + (ascending - torch.arange(n))
 
 
 # 2 ---------------------------------------------------------------------------------------------------------

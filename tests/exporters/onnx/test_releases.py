@@ -71,6 +71,7 @@ def stating(bundle: Path, folder: Path, lowest: object) -> Path:
         (Held(10, 20), "1.18"),
         (Held(8, 18, norm_without_bias=True), "1.19"),
         (Held(10, 20, norm_without_bias=True), "1.19"),
+        (Held(8, 18, takes_over_unread=True), "1.19"),
         (Held(10, 22), "1.21"),
         (Held(11, 18), "1.23"),
         (Held(11, 23, norm_without_bias=True), "1.23"),
