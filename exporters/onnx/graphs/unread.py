@@ -24,23 +24,23 @@ def takes_over_unread(model: onnx.ModelProto) -> bool:
 
 def _takes_over(graph: onnx.GraphProto) -> bool:
     kinds, last = _kinds(graph), _last_readers(graph)
-    earlier: dict[str, Kind | None] = {}
+    earlier: dict[str, Kind] = {}
     for place, node in enumerate(graph.node):
-        unread = {kinds.get(name) for name in node.output if name and name not in last}
+        unread = {kinds[name] for name in node.output if name in kinds and name not in last}
         free = {kind for name, kind in earlier.items() if last.get(name, -1) < place}
-        if unread & free or (None in unread and free):
+        if unread & free:
             return True
-        earlier |= {name: kinds.get(name) for name in node.output}
+        earlier |= {name: kinds[name] for name in node.output if name in kinds}
     return False
 
 
 def _kinds(graph: onnx.GraphProto) -> dict[str, Kind]:
-    """Type and shape of each value of one graph, where all of it is known."""
+    """Type and shape of each value of one graph. The runtime shares no memory where a dimension is unknown."""
     found: dict[str, Kind] = {}
     for value in (*graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         dims = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-        if tensor.HasField("shape") and all(dim.WhichOneof("value") for dim in tensor.shape.dim):
+        if tensor.HasField("shape") and all(dims):
             found[value.name] = (tensor.elem_type, dims)
     return found
 
