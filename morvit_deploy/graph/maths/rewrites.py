@@ -90,6 +90,13 @@ def take(h: Tensor, index: Tensor) -> Tensor:
     return h.index_select(0, index) if h.ndim == 2 else _take_batch(h, index)
 
 
+def take_numbers(values: Tensor, index: Tensor) -> Tensor:
+    """Return the numbers index (…, k) of values (…, n) by one Gather."""
+    return (
+        values.index_select(0, index) if values.ndim == 1 else _take_batch(values[..., None], index)[..., 0]
+    )
+
+
 def _take_batch(h: Tensor, index: Tensor) -> Tensor:
     batch, tokens, dim = h.shape
     base = torch.arange(batch, device=h.device)[:, None] * tokens

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from morvit_deploy.graph.maths.dispatch import key_mask, sort_by_depth
 from morvit_deploy.graph.maths.layouts import BSD, RowLayout
-from morvit_deploy.graph.maths.rewrites import inverse, partition, partition_all, rank, take
+from morvit_deploy.graph.maths.rewrites import inverse, partition, partition_all, rank, take, take_numbers
 
 LOWEST = -65504.0  # score of tokens that have left: the lowest fp16 number, since infinity times zero is NaN
 # added to a hidden key's attention logit: e^-30000 is zero, and the sum stays in the range of fp16
@@ -77,7 +77,7 @@ class Gathers:
 
     def numbers(self, values: Tensor, order: Tensor) -> Tensor:
         """Select numbers (…, n) by an order."""
-        return take(values[..., None], order)[..., 0]
+        return take_numbers(values, order)
 
     def rows(self, h: Tensor, order: Tensor) -> Tensor:
         """Select states by an order over all tokens of h."""
@@ -93,7 +93,7 @@ class Gathers:
 
     def back(self, values: Tensor, numbers: Tensor) -> Tensor:
         """Sort values (…, n) by the token numbers they belong to, which are a permutation."""
-        return take(values[..., None], inverse(numbers))[..., 0]
+        return take_numbers(values, inverse(numbers))
 
     def back_from(self, values: Tensor, numbers: Tensor) -> Tensor:
         """The same for values (n,) that are equal for every image."""
