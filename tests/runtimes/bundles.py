@@ -43,8 +43,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "host": {"plan": ADAPTIVE, "dispatch": "host"},
     "fp16": {"precision": "fp16", "with_depth": True},
     "int8": {"precision": "int8", "with_depth": True, "images": PICTURES},
-    "w8": {"precision": "w8", "with_depth": True},
-    "w4": {"precision": "w4", "with_depth": True},
+    "w8": {"precision": "w8", "with_depth": True, "images": PICTURES},
+    "w4": {"precision": "w4", "with_depth": True, "images": PICTURES},
 }
 MEANINGS = {
     "fp32": "one graph for one image",
