@@ -1,13 +1,11 @@
 """Work that PyTorch's exporter and onnxscript repeat for each trace, done once. The graphs are the same.
 
 PyTorch parses 500 functions to build its table of ONNX operators. onnxscript lists all nodes of the graph for each
-pattern with several outputs at each node, before it looks at the node's operator. PyTorch traces each captured
-program a second time to decompose operators that have no ONNX form, also where all have one.
+pattern with several outputs at each node, before it looks at the node's operator.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,11 +23,10 @@ def quick_traces() -> Iterator[None]:
             replaced.append((kind, name, vars(kind)[name]))
             setattr(kind, name, made(getattr(kind, name)))
 
-    registry, matcher, passes = _upstream()
+    registry, matcher = _classes()
     try:
         replace(registry, "from_torchlib", _built_once)
         replace(matcher, "match", _by_operator)
-        replace(passes, "decompose_with_registry", _where_needed)
         yield
     finally:
         for kind, name, own in replaced:
@@ -60,37 +57,12 @@ def _by_operator(match: Callable[..., Any]) -> Any:
     return at
 
 
-def _where_needed(decompose: Callable[..., Any]) -> Any:
-    """A program is traced again only if that may change it."""
-
-    def decompose_with_registry(program: Any, registry: Any) -> Any:
-        return program if _is_decomposed(program, registry) else decompose(program, registry)
-
-    return decompose_with_registry
-
-
-def _is_decomposed(program: Any, registry: Any) -> bool:
-    """Whether decomposing leaves a program as it is: each node is needed, changes no input and has an ONNX form."""
-    held = {decompositions[0].fx_target for decompositions in registry.functions.values() if decompositions}
-    return all(_is_kept(node, held) for node in program.graph.nodes if node.op == "call_function")
-
-
-def _is_kept(node: Any, held: set[Any]) -> bool:
-    if node.target is operator.getitem:
-        return True
-    schema = getattr(node.target, "_schema", None)
-    return bool(node.users) and node.target in held and schema is not None and not schema.is_mutable
-
-
-def _upstream() -> tuple[Any, Any, Any]:
-    """PyTorch's table of operators, onnxscript's matcher and PyTorch's passes; None for what a release has not."""
+def _classes() -> tuple[Any, Any]:
+    """PyTorch's table of operators and onnxscript's matcher; None for one that this release does not have."""
     registry: Any = None
     matcher: Any = None
-    passes: Any = None
     with suppress(ImportError):
         from torch.onnx._internal.exporter._registration import ONNXRegistry as registry
     with suppress(ImportError):
         from onnxscript.rewriter._matcher import SimplePatternMatcher as matcher
-    with suppress(ImportError):
-        from torch.onnx._internal.exporter import _fx_passes as passes
-    return registry, matcher, passes
+    return registry, matcher
