@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -96,10 +95,7 @@ def _child(task: str, work: Path, modules: Path | None, options: argparse.Namesp
 
 
 def _measured(task: Callable[[Path, int], float | None], work: Path, pictures: int) -> dict[str, float]:
-    """What a task of this process took, and how far the memory rose above that of its imports.
-
-    `others_mib` is the peak of the largest process that it started.
-    """
+    """What a task of this process took, and how far the memory rose above that of its imports."""
     cold = task in (_cold_morvit, _cold_vit)
     if not cold:
         import morvit_deploy.exporters.api
@@ -110,8 +106,7 @@ def _measured(task: Callable[[Path, int], float | None], work: Path, pictures: i
     before, start = memory_mib(), time.perf_counter()
     task(work, pictures)
     seconds, after = time.perf_counter() - start, memory_mib()
-    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    peaks = {"imports_mib": before["peak"], "peak_mib": after["peak"], "others_mib": others}
+    peaks = {"imports_mib": before["peak"], "peak_mib": after["peak"]}
     return peaks if cold else {"seconds": seconds, **peaks}
 
 
@@ -246,16 +241,15 @@ def _plan(work: Path) -> None:
 
 
 def _print(samples: dict[str, list[dict[str, float]]]) -> None:
-    print("| task | seconds | lowest to highest | peak MiB | above the imports | of its processes |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| task | seconds | lowest to highest | peak MiB | above the imports |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for task, found in samples.items():
         seconds = [one["seconds"] for one in found]
         peaks = [one.get("peak_mib", float("nan")) for one in found]
         above = [one.get("peak_mib", float("nan")) - one.get("imports_mib", 0.0) for one in found]
-        others = [one.get("others_mib", float("nan")) for one in found]
         print(
             f"| {task} | {median(seconds):.3g} | {min(seconds):.3g} to {max(seconds):.3g} | "
-            f"{median(peaks):.0f} | {median(above):.0f} | {median(others):.0f} |"
+            f"{median(peaks):.0f} | {median(above):.0f} |"
         )
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.agent.host.machine import available_cores
+from morvit_deploy.exporters.base import seldom_collected
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.pieces import Named
 
@@ -121,8 +122,6 @@ def _again(job: Job, dynamic: bool, statuses: list[int]) -> Traced:
 
 def main(folder: Path) -> None:
     """Trace jobs of a folder, from the last one on."""
-    from morvit_deploy.exporters.base import seldom_collected
-
     torch.set_num_threads(1)
     jobs, dynamic = torch.load(folder / JOBS, weights_only=False, mmap=True)
     with seldom_collected():
