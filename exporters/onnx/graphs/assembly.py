@@ -85,7 +85,7 @@ def _traced(
     jobs: list[Job], graph: StaticMoRViT, *, dynamic: bool, progress: Callable[[float], None]
 ) -> list[Traced]:
     """The pieces of all jobs; `graph` is one of the buckets'."""
-    if dense_macs(graph.config) >= LARGE_MACS and (processes := processes_for(len(jobs))) > 1:
+    if dense_macs(graph.config) >= LARGE_MACS and (processes := processes_for(jobs)) > 1:
         return divided(jobs, dynamic=dynamic, processes=processes, progress=progress)
     pieces = []
     for number, job in enumerate(jobs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,8 @@ from morvit_deploy.graph.pieces import Named
 Traced = tuple[onnx.ModelProto, tuple[str, ...]]  # a piece, and the names of its probes
 
 MOST, EACH = 4, 2  # processes at most; jobs that each should have
-MEMORY_BYTES = 3 << 30  # that should be free for each further process: twice the peak of one for `morvit_b16`
+# memory that should be free for each further process, and copies of the weights in it: twice what one peaks at
+PROCESS_BYTES, COPIES = 1 << 30, 16
 JOBS = "jobs.pt"
 
 
@@ -43,10 +45,13 @@ class Job:
     example: Sequence[Tensor]
 
 
-def processes_for(jobs: int) -> int:
-    """How many processes should trace so many large modules here."""
-    room = 1 + psutil.virtual_memory().available // MEMORY_BYTES
-    return max(1, min(MOST, jobs // EACH, available_cores(), room))
+def processes_for(jobs: Sequence[Job]) -> int:
+    """How many processes should trace these modules: as many as cores, memory and the disk have room for."""
+    weights = sum(parameter.nbytes for parameter in jobs[0].module.parameters())
+    if shutil.disk_usage(tempfile.gettempdir()).free < (1 + len(jobs)) * weights:
+        return 1
+    room = 1 + psutil.virtual_memory().available // (PROCESS_BYTES + COPIES * weights)
+    return max(1, min(MOST, len(jobs) // EACH, available_cores(), room))
 
 
 def divided(
@@ -68,7 +73,7 @@ def divided(
             for number in _taken(folder, range(len(jobs))):
                 pieces[number] = trace(jobs[number].module, jobs[number].example, dynamic=dynamic)
                 progress((number + 1) / len(jobs))
-            for other in others:
+            for other in others if len(pieces) < len(jobs) else ():
                 other.wait()
         for number, job in enumerate(jobs):
             if number not in pieces:
@@ -79,7 +84,7 @@ def divided(
 @contextmanager
 def _started(number: int, folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """So many processes that trace the jobs of a folder; they end with the block."""
-    paths = os.pathsep.join(filter(None, sys.path))  # the same modules as here
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # the same modules as here
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", __name__, str(folder)]
     others = []

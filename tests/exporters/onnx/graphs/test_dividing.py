@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from morvit_deploy.exporters.onnx.graphs.assembly import trace_pieces
 from morvit_deploy.exporters.onnx.graphs.dividing import Job, Traced, divided, processes_for
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.baselines import build_graphs
-from morvit_deploy.graph.pieces import Whole
+from morvit_deploy.graph.pieces import Named, Whole
 from morvit_deploy.graph.style.styles import Options, style_for_batch
 from morvit_deploy.graph.unroll import StaticMoRViT
 from morvit_deploy.model.plan import own_plan
@@ -89,15 +89,27 @@ def test_a_process_ends_with_an_error_of_the_caller(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "cores", "gib", "expected"),
-    [(7, 2, 64, 2), (7, 8, 64, 3), (32, 64, 64, 4), (2, 8, 64, 1), (7, 1, 64, 1), (7, 8, 2, 1), (7, 8, 4, 2)],
+    ("number", "cores", "gib", "disk", "expected"),
+    [
+        (7, 2, 64, 9, 2),
+        (7, 8, 64, 9, 3),
+        (32, 64, 64, 9, 4),
+        (2, 8, 64, 9, 1),
+        (7, 1, 64, 9, 1),
+        (7, 8, 2, 9, 1),
+        (7, 8, 5, 9, 2),
+        (7, 8, 64, 0, 1),
+    ],
 )
 def test_processes_fit_the_machine(
-    jobs: int, cores: int, gib: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    number: int, cores: int, gib: int, disk: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    memory, free = SimpleNamespace(available=gib << 30), SimpleNamespace(free=disk << 30)
     monkeypatch.setattr(dividing, "available_cores", lambda: cores)
-    monkeypatch.setattr(dividing.psutil, "virtual_memory", lambda: SimpleNamespace(available=gib << 30))
-    assert processes_for(jobs) == expected
+    monkeypatch.setattr(dividing.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(dividing.shutil, "disk_usage", lambda place: free)
+    module = SimpleNamespace(parameters=lambda: [SimpleNamespace(nbytes=100 << 20)])
+    assert processes_for([Job(cast("Named", module), [])] * number) == expected
 
 
 @pytest.mark.parametrize(("least", "processes"), [(0, 2), (10**12, None), (0, None)])
@@ -113,7 +125,7 @@ def test_only_large_models_are_divided(
         return [assembly.trace(job.module, job.example, dynamic=how["dynamic"]) for job in jobs]
 
     monkeypatch.setattr(assembly, "LARGE_MACS", least)
-    monkeypatch.setattr(assembly, "processes_for", lambda number: processes or 1)
+    monkeypatch.setattr(assembly, "processes_for", lambda jobs: processes or 1)
     monkeypatch.setattr(assembly, "divided", recorded)
     plan, options = threshold_ladder(), Options("uint8", False, style_for_batch(1))
     graphs = build_graphs("unrolled", random_model(EXPERT), plan, options)
