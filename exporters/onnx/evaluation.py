@@ -20,8 +20,9 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from morvit_deploy.exporters.onnx.graphs.graphs import (
+    FLOATS,
     branches,
-    copy_of,
+    copy_without,
     drop_unread,
     every_graph,
     reads,
@@ -29,7 +30,6 @@ from morvit_deploy.exporters.onnx.graphs.graphs import (
 from morvit_deploy.exporters.onnx.low.quantize import DQ, Q
 from morvit_deploy.verifying.replay import Values
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # what the evaluator raises for a graph that does not fit together
 EVALUATION_ERRORS = (ValueError, IndexError, KeyError, RuntimeError, TypeError, NotImplementedError)
 COMPUTED = "_computed"  # suffix of a value that is replaced
@@ -55,7 +55,10 @@ class Gelu(OpRun):
 
 
 class Evaluation:
-    """A graph with its weights loaded, in float64. `replaced` are the values inside that each run is given."""
+    """A graph with its weights loaded, in float64. `replaced` are the values inside that each run is given.
+
+    `exact` are the weights whose values in float64 are known, by the initializers of the graph that stand for them.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Evaluation:
         replaced: Iterable[str],
         exact: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
-        wide = copy_of(model)
+        wide = copy_without(model, exact or {})
         self._widen(wide.graph)
         names = {name for graph in every_graph(wide.graph) for node in graph.node for name in node.output}
         self.replaced = [name for name in replaced if name in names]

@@ -43,14 +43,16 @@ from morvit_deploy.exporters.onnx.proof_structure import (
     port_violations,
     probe_violations,
     runtime_violations,
-    shape_violations,
+    shapes_of,
 )
 from morvit_deploy.exporters.onnx.proof_values import value_violations
 from morvit_deploy.exporters.onnx.proof_weights import (
+    Keys,
     bytes_beside_weights,
     integer_keys,
     promised_uses,
     sharing_violations,
+    stored_keys,
     weight_uses,
 )
 from morvit_deploy.exporters.structure import (
@@ -91,9 +93,9 @@ def prove(folder: Path, manifest: Manifest, graphs: Mapping[str, StaticMoRViT]) 
     models = list(parts.values())
     nodes = [node for model in models for graph in every_graph(model.graph) for node in graph.node]
     exact = exact_copies(graphs, np.float32)
-    storing = Storing.of(manifest, models)
+    storing, keys = Storing.of(manifest, models), Keys()
     buckets = {
-        name: prove_bucket(folder, manifest, name, graph, exact[name], storing)
+        name: prove_bucket(folder, manifest, name, graph, exact[name], storing, keys)
         for name, graph in graphs.items()
     }
     file_bytes = sum(file.bytes for file in manifest.files)
@@ -148,28 +150,30 @@ def prove_bucket(
     graph: StaticMoRViT,
     exact: StaticMoRViT,
     storing: Storing,
+    keys: Keys,
 ) -> BucketProof:
     """Prove the plain graph of one bucket against its static module; `exact` is the same in float64."""
     wide = widened(plain_graph(folder, manifest, bucket, weights=True))
     model = wide.model
     batch = 1 if manifest.batch == "dynamic" else manifest.batch
     fixed = at_batch(model, batch)
-    promised = promised_uses(graph)
+    promised, named = promised_uses(graph, keys)
+    owned = {keys.of(tensor) for tensor in graph.state_dict().values()}
     read = read_integers(model, promised, storing.lowering.largest_weight)
     read = with_blocks(read, wide, promised)
-    uses = weight_uses(model, read)
-    dynamic = shape_violations(fixed)
-    macs = 0 if dynamic else count_macs(fixed) // batch
+    uses, stored = weight_uses(model, read), stored_keys(model, read)
+    shapes, dynamic = shapes_of(fixed)
+    macs = 0 if dynamic else count_macs(fixed, shapes) // batch
     violations = [
         *wide.problems,
-        *sharing_violations(model, uses, promised, graph, read, copied=storing.fast_tail),
+        *sharing_violations(model, uses, promised, owned, read, stored, copied=storing.fast_tail),
         *dynamic,
-        *probe_violations(model, manifest, bucket, graph),
+        *probe_violations(model, manifest, bucket, named),
         *_precision_violations(model, fixed, read, promised, storing),
         *([] if dynamic else mac_violations(macs, graph, manifest)),
     ]
     if not violations and manifest.form == "unrolled":
-        violations = value_violations(model, exact, read, promised, manifest, bucket)
+        violations = value_violations(model, exact, stored, promised, manifest, bucket)
     return BucketProof(
         macs=macs,
         block_applications=block_applications(uses),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from onnx import numpy_helper, shape_inference
 from morvit_deploy.agent.core.releases import is_older
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.errors import StructureError
-from morvit_deploy.exporters.base import example_image
 from morvit_deploy.exporters.onnx.form import OnnxForm
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph
-from morvit_deploy.exporters.onnx.graphs.macs import infer_shapes
+from morvit_deploy.exporters.onnx.graphs.macs import Shapes, infer_shapes
 from morvit_deploy.exporters.onnx.releases import held_by, lowest_release
 from morvit_deploy.graph.unroll import RESULTS, StaticMoRViT
 from morvit_deploy.model.macs import dense_macs, schedule_macs
@@ -85,13 +84,13 @@ def port_violations(model: onnx.ModelProto, dynamic: bool) -> list[str]:
     return violations
 
 
-def shape_violations(model: onnx.ModelProto) -> list[str]:
-    """At one batch size every dimension of every value is a number."""
+def shapes_of(model: onnx.ModelProto) -> tuple[Shapes, list[str]]:
+    """The shape of every value at one batch size, of which every dimension is a number, and what is not so."""
     try:
         shapes = infer_shapes(model)
     except shape_inference.InferenceError as error:
-        return [f"shapes do not fit: {str(error).splitlines()[0]}"]
-    return [
+        return {}, [f"shapes do not fit: {str(error).splitlines()[0]}"]
+    return shapes, [
         f"value {name!r} has dynamic dimensions: {list(shape)}"
         for name, shape in shapes.items()
         if not all(isinstance(dim, int) for dim in shape)
@@ -120,13 +119,10 @@ def mac_violations(found: int, graph: StaticMoRViT, manifest: Manifest) -> list[
     return [f"the graph does {found:,} MACs an image, the plan says {expected:,}"]
 
 
-def probe_violations(
-    model: onnx.ModelProto, manifest: Manifest, bucket: str, graph: StaticMoRViT
-) -> list[str]:
-    """The manifest lists every value inside that `verify` can compare."""
-    named = set(graph(example_image(graph, 1 if graph.options.single else 2))) - set(RESULTS)
+def probe_violations(model: onnx.ModelProto, manifest: Manifest, bucket: str, named: Set[str]) -> list[str]:
+    """The manifest lists every value inside that `verify` can compare; `named` are those of the static module."""
     inside = {name for node in model.graph.node for name in node.output}
-    differing = sorted((named & inside) ^ set(manifest.probes_of(bucket)))
+    differing = sorted(((named - set(RESULTS)) & inside) ^ set(manifest.probes_of(bucket)))
     return [f"the manifest's probes and the graph's values differ in {differing}"] if differing else []
 
 

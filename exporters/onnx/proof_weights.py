@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import onnx
@@ -27,25 +27,50 @@ BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
 HELD_ELEMENTS = 4096  # an initializer of this size or more must be one of the model's own weights
 
 
-def promised_uses(graph: StaticMoRViT) -> dict[str, Promise]:
-    """Run the static module; content key of each weight to how often it is multiplied by."""
+class Keys:
+    """Content keys of the tensors of static modules, which the buckets share: each is hashed once.
+
+    The modules must live as long as this.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[object, ...], str] = {}
+
+    def of(self, tensor: torch.Tensor) -> str:
+        """The content key of a tensor's values."""
+        which = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if which not in self.known:
+            self.known[which] = content_key(as_numpy(tensor))
+        return self.known[which]
+
+
+def promised_uses(graph: StaticMoRViT, keys: Keys) -> tuple[dict[str, Promise], Set[str]]:
+    """Run the static module; content key of each weight to how often it is multiplied by, and names of all values."""
     uses: Counter[str] = Counter()
     held: dict[str, tuple[str, Array]] = {}
     hooks = []
     for name, module in graph.named_modules():
         if isinstance(module, StaticLinear):
-            values = as_numpy(module.weight)
-            key = content_key(values)
-            held[key] = weight_name(f"{name}.weight"), values
+            key = keys.of(module.weight)
+            held[key] = weight_name(f"{name}.weight"), as_numpy(module.weight)
             hooks.append(module.register_forward_hook(lambda *_, key=key: uses.update([key])))
-    graph(example_image(graph, 1 if graph.options.single else 2))
+    named = graph(example_image(graph, 1 if graph.options.single else 2))
     for hook in hooks:
         hook.remove()
     # a router whose logits are not read does not run, and is not in the file
-    return {
+    promised = {
         key: Promise(name, uses[key], values.nbytes, values)
         for key, (name, values) in held.items()
         if uses[key]
+    }
+    return promised, named.keys()
+
+
+def stored_keys(model: onnx.ModelProto, integers: Integers) -> dict[str, str]:
+    """Each initializer of a plain graph to its content key; to that of the weight that an integer one stands for."""
+    return {
+        init.name: integers.keys.get(init.name) or content_key(numpy_helper.to_array(init))
+        for init in model.graph.initializer
     }
 
 
@@ -77,22 +102,21 @@ def sharing_violations(
     model: onnx.ModelProto,
     uses: Mapping[str, int],
     promised: Mapping[str, Promise],
-    graph: StaticMoRViT,
+    owned: Set[str],
     integers: Integers,
+    stored: Mapping[str, str],
     *,
     copied: bool = False,
 ) -> list[str]:
     """One bucket's plain graph: each weight is one initializer, applied as often as promised; there are no others.
 
-    With `copied` a weight may have one copy in blocks beside it.
+    `owned` are the content keys of the module's tensors, position constants too; `stored` is from `stored_keys`. With
+    `copied` a weight may have one copy in blocks beside it.
     """
-    owned = {
-        content_key(as_numpy(tensor)) for tensor in graph.state_dict().values()
-    }  # position constants, too
     found: dict[str, list[str]] = {key: [] for key in promised}
     violations = []
     for init in model.graph.initializer:
-        key = integers.keys.get(init.name) or content_key(numpy_helper.to_array(init))
+        key = stored[init.name]
         if key in promised:
             found[key].append(init.name)
         elif init.name not in integers.parameters and key not in owned and _holds_values(init):

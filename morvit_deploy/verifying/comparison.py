@@ -110,7 +110,7 @@ class _Comparison:
         self.dispatch: DispatchComparison | None = None
         if manifest.plan.adaptive:
             whole, normalised = open_session(), self._normalised
-            self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised)
+            self.dispatch = DispatchComparison(manifest, whole, self.buckets, self.routing, normalised, model)
         self.change = RoutingChange.empty(model.config.num_steps)
         self.routed = LogitPairs(manifest.head)
         self.margins: list[float] = []

@@ -13,17 +13,18 @@ from morvit_deploy.agent.core.running import AT_A_TIME, Arrays
 from morvit_deploy.bundle.manifest import Manifest
 from morvit_deploy.bundle.pixels import Pixels, synthetic_for
 from morvit_deploy.bundle.session import Session
+from morvit_deploy.model.reference import MoRViT
 from morvit_deploy.model.threads import fitting_threads
 from morvit_deploy.model.trace import Outcome, Routing
 from morvit_deploy.verifying.buckets import BucketComparison, Ran
-from morvit_deploy.verifying.edges import Pool, edges_of
-from morvit_deploy.verifying.findings import Dispatched, Edges
+from morvit_deploy.verifying.edges import Edge, Pool, edges_of
+from morvit_deploy.verifying.findings import MARGIN, Dispatched, Edges
 from morvit_deploy.verifying.gaps import LOGIT_TOLERANCE, LogitPairs, gap_of, is_clear, snr_db_of
 
 POOL = 12  # synthetic pictures, and as many negatives, that a round of the search for pictures at the bounds adds
 ROUNDS = 3  # at most, while a bound is not reached
 TRIED = 120  # the largest number of pictures to count tokens of
-AT_ONCE = 4  # pictures whose states are kept at the same time
+SURE = 3  # × MARGIN: a clearance in float32 above which the picture is clear in float64, with the same counts
 KEPT = 64  # the largest number of the compared images that the search may use
 SEED = 1000  # of these pictures: none that were compared before
 AT_EDGE, AT_EDGE_LOW = 1, 3  # pictures compared at each bound; below fp32 a single one may differ by chance
@@ -42,9 +43,10 @@ class DispatchComparison:
         buckets: list[BucketComparison],
         routing: Routing,
         normalised: Callable[[Pixels], torch.Tensor],
+        scout: MoRViT,
     ) -> None:
         self.plan, self.whole, self.buckets, self.routing = manifest.plan, whole, buckets, routing
-        self.normalised = normalised
+        self.normalised, self.scout = normalised, scout  # the checkpoint's model in float32
         self.reference, self.low = buckets[0].reference, buckets[0].low
         self.tolerance = float("inf") if self.low else LOGIT_TOLERANCE
         self.group = 1  # images in a row that run in one bucket
@@ -55,7 +57,7 @@ class DispatchComparison:
         self.served = np.zeros(len(buckets), dtype=np.int64)
         self.overflowed = self.misdirected = self.misserved = 0
         self.pool = Pool(self._count, TRIED)
-        self.pooled: list[Outcome] = []  # of the plan's model, for each picture of the pool
+        self.pooled: list[Outcome | None] = []  # of the plan's model in float64, for pictures of the pool
         self.edges: Edges | None = None
 
     def add(self, images: Pixels, ragged: Outcome, runs: list[Ran]) -> None:
@@ -92,12 +94,13 @@ class DispatchComparison:
                 progress(1 - max(self.pool.budget, 0) / max(TRIED, 1))
             if all(found.values()):
                 break
+        found = {edge: [one for one in at if self._is_at(one, edge)] for edge, at in found.items()}
         compared = dict.fromkeys((one, edge.bucket) for edge, at in found.items() for one in at)
         served, wrong = self.served > 0, []
         tell("comparing pictures at the bounds of the buckets")
         for number, (one, bucket) in enumerate(compared):
             progress(number / len(compared))
-            ran_in, problem = self._at_edge(self.pool.pictures[one], self.pooled[one], bucket)
+            ran_in, problem = self._at_edge(self.pool.pictures[one], self._outcome(one), bucket)
             served[ran_in] = True
             if problem:
                 wrong.append(f"{problem} with {self.pool.counts[one].tolist()} tokens at the steps")
@@ -162,16 +165,39 @@ class DispatchComparison:
         return served, ""
 
     def _count(self, pictures: Pixels) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the tokens at each step of pictures (n, height, width, 3), and which are clear."""
+        """Return the tokens at each step of pictures (n, height, width, 3), and which are clear.
+
+        Pictures are only searched for, so they are counted in float32, and in float64 where round-off could show.
+        """
         counts, clear = [], []
-        for start in range(0, len(pictures), AT_ONCE):
+        for picture in pictures:
             with fitting_threads(self.reference.config):
-                part = self.normalised(pictures[start : start + AT_ONCE])
-                ragged = self.reference(part, self.routing, self.output)
-            self.pooled += ragged.decided()
+                ragged = self.scout(self.normalised(picture[None]).float(), self.routing)
+            exact = None
+            if not ragged.traces[0].clearance > SURE * MARGIN:
+                ragged = exact = self._exactly(picture)
+            self.pooled.append(exact)
             counts.append(_counts(ragged))
             clear.append(_clear(ragged))
         return np.concatenate(counts), np.concatenate(clear)
+
+    def _exactly(self, picture: Pixels) -> Outcome:
+        """Return what the plan's model says of a picture (height, width, 3) in float64."""
+        with fitting_threads(self.reference.config):
+            ragged = self.reference(self.normalised(picture[None]), self.routing, self.output)
+        return ragged.decided()[0]
+
+    def _outcome(self, one: int) -> Outcome:
+        """The same of a picture of the pool, where it is kept."""
+        found = self.pooled[one]
+        if found is None:
+            found = self.pooled[one] = self._exactly(self.pool.pictures[one])
+        return found
+
+    def _is_at(self, one: int, edge: Edge) -> bool:
+        """Whether a picture of the pool is clear and at an edge in float64, too."""
+        ragged = self._outcome(one)
+        return bool(edge.holds(_counts(ragged))[0] and _clear(ragged)[0])
 
     def _answer(self, outputs: Arrays) -> NDArray[Any]:
         """What the bundle returned, a row for each image: (images, numbers)."""

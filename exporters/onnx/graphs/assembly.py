@@ -13,15 +13,20 @@ from morvit_deploy.bundle.manifest import Port
 from morvit_deploy.exporters.base import Written
 from morvit_deploy.exporters.onnx.graphs.branches import integers_inside, separate
 from morvit_deploy.exporters.onnx.graphs.dispatch import ORDER, self_dispatching
+from morvit_deploy.exporters.onnx.graphs.dividing import Job, Traced, divided, processes_for
 from morvit_deploy.exporters.onnx.graphs.files import write_graphs
 from morvit_deploy.exporters.onnx.graphs.graphs import computed_values
 from morvit_deploy.exporters.onnx.graphs.names import GRAPH, graph_files
 from morvit_deploy.exporters.onnx.graphs.trace import trace
 from morvit_deploy.graph.pieces import EmptyResults, StemPart, TrunkPart, Whole, name_carried
 from morvit_deploy.graph.unroll import StaticMoRViT
+from morvit_deploy.model.macs import dense_macs
 from morvit_deploy.model.plan import Plan
 
 WHOLE, STEM = "whole graph", "stem"  # names of pieces; every other is a bucket's trunk
+LARGE_MACS = (
+    1e9  # per image: smaller models have fewer layers, and are traced before another process has started
+)
 
 
 @dataclass(frozen=True)
@@ -52,25 +57,41 @@ def trace_pieces(
     inside: bool,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Pieces:
-    """Trace the static graphs one after the other, for one self-dispatching graph (`inside`) or for several files.
+    """Trace the static graphs, for one self-dispatching graph (`inside`) or for several files.
 
-    `progress` is called with the share of the graphs that are traced.
+    `progress` is called with the share of the graphs that are traced. Those of a large model are divided among
+    processes.
     """
     first = next(iter(graphs.values()))
     if not plan.adaptive:
         model, probes = trace(Whole(first), [image], dynamic=dynamic)
         return Pieces({WHOLE: model}, probes)
     carried, examples = name_carried(first, image)
-    parts = {}
-    parts[STEM], probes = trace(StemPart(first, plan, carried, together=inside), [image], dynamic=dynamic)
+    trunks = [TrunkPart(graph, carried, inside=inside) for graph in graphs.values()]
+    jobs = [Job(StemPart(first, plan, carried, together=inside), [image])]
+    jobs += [Job(trunk, examples) for trunk in trunks]
+    if inside:
+        jobs.append(Job(EmptyResults(trunks[-1]), examples))
+    (stem, probes), *others = _traced(jobs, first, dynamic=dynamic, progress=progress)
+    parts = {STEM: stem}
     named = (*(name for name in carried.values() if not name.startswith("stem.")), *probes)
-    for number, (bucket, graph) in enumerate(graphs.items(), start=1):
-        progress(number / (1 + len(graphs)))
-        trunk = TrunkPart(graph, carried, inside=inside)
-        parts[bucket], probes = trace(trunk, examples, dynamic=dynamic)
+    for bucket, (parts[bucket], probes) in zip(graphs, others, strict=False):
         named += tuple(f"{bucket}/{name}" for name in probes)
-    unanswered = trace(EmptyResults(trunk), examples, dynamic=dynamic)[0] if inside else None
+    unanswered = others[-1][0] if inside else None
     return Pieces(parts, named, tuple(carried.values()), unanswered)
+
+
+def _traced(
+    jobs: list[Job], graph: StaticMoRViT, *, dynamic: bool, progress: Callable[[float], None]
+) -> list[Traced]:
+    """The pieces of all jobs; `graph` is one of the buckets'."""
+    if dense_macs(graph.config) >= LARGE_MACS and (processes := processes_for(jobs)) > 1:
+        return divided(jobs, dynamic=dynamic, processes=processes, progress=progress)
+    pieces = []
+    for number, job in enumerate(jobs):
+        progress(number / len(jobs))
+        pieces.append(trace(job.module, job.example, dynamic=dynamic))
+    return pieces
 
 
 def write_pieces(pieces: Pieces, plan: Plan, folder: Path, *, inside: bool = False) -> Written:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
@@ -21,12 +21,28 @@ MOVES = (  # operators that do not change values
     "Identity",
     "If",
 )
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that can be edited."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    return copy
+
+
+def copy_without(model: onnx.ModelProto, initializers: Container[str]) -> onnx.ModelProto:
+    """A copy that can be edited, without some initializers of the graph, which are not copied first."""
+    graph = model.graph
+    copy = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
+    )
+    copy.graph.name = graph.name
+    copy.graph.input.extend(graph.input)
+    copy.graph.output.extend(graph.output)
+    copy.graph.value_info.extend(graph.value_info)
+    copy.graph.node.extend(graph.node)
+    copy.graph.initializer.extend(init for init in graph.initializer if init.name not in initializers)
     return copy
 
 

@@ -13,7 +13,7 @@ import onnx
 import onnxsim
 from onnx import TensorProto, helper, shape_inference
 
-from morvit_deploy.exporters.onnx.graphs.graphs import copy_of
+from morvit_deploy.exporters.onnx.graphs.graphs import FLOATS, copy_without
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 BLOCK_PRODUCT = (
@@ -59,20 +59,29 @@ def quiet_stderr() -> Iterator[None]:
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """The shape of every value."""
-    bare = with_plain_products(model)
-    del bare.graph.value_info[:]  # the exporter's own shapes prove nothing
+    bare = inferable(model)
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     shapes: Shapes = {value.name: _dims(value) for value in values}
     for node in inferred.graph.node:
         for name in node.output:
             shapes.setdefault(name, ("?",))
-    return shapes | {init.name: tuple(init.dims) for init in inferred.graph.initializer}
+    return shapes | {init.name: tuple(init.dims) for init in model.graph.initializer}
 
 
-def with_plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose products of blocks are plain ones of inputs of the weights' shapes, which inference knows."""
-    copy = copy_of(model)
+def inferable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to infer shapes in, without shapes of the exporter's, which prove nothing.
+
+    Weights are inputs of their shapes: inference would copy them four times. Products of blocks are plain ones of
+    such inputs, which inference knows.
+    """
+    weights = {init.name: init for init in model.graph.initializer if _is_weight(init)}
+    copy = copy_without(model, weights)
+    del copy.graph.value_info[:]
+    known = {value.name for value in copy.graph.input}
+    for init in weights.values():
+        if init.name not in known:
+            copy.graph.input.append(helper.make_tensor_value_info(init.name, init.data_type, init.dims))
     for node in copy.graph.node:
         if node.op_type == BLOCK_PRODUCT:
             weight, shape = f"{node.name}_weight", _block_shape(node)
@@ -82,15 +91,23 @@ def with_plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def _is_weight(init: onnx.TensorProto) -> bool:
+    """Whether it holds numbers that no shape depends on."""
+    return len(init.dims) > 1 and init.data_type in FLOATS
+
+
 def _block_shape(node: onnx.NodeProto) -> tuple[int, int]:
     """Shape (in, out) of the weight of a product of blocks."""
     found = {attribute.name: attribute.i for attribute in node.attribute}
     return found["K"], found["N"]
 
 
-def count_macs(model: onnx.ModelProto) -> int:
-    """MACs of every MatMul, Gemm and Conv in one run; ValueError on an unknown shape."""
-    shapes = infer_shapes(model)
+def count_macs(model: onnx.ModelProto, shapes: Shapes | None = None) -> int:
+    """MACs of every MatMul, Gemm and Conv in one run; ValueError on an unknown shape.
+
+    `shapes` are those of `infer_shapes`, if they are known.
+    """
+    shapes = infer_shapes(model) if shapes is None else shapes
     return sum(node_macs(node, shapes) for node in model.graph.node)
 
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import shape_inference
 
 from morvit_deploy.exporters.onnx.graphs.graphs import every_graph, reads
-from morvit_deploy.exporters.onnx.graphs.macs import with_plain_products
+from morvit_deploy.exporters.onnx.graphs.macs import inferable
 
 Kind = tuple[int, tuple[int | str, ...]]  # element type and dimensions
 
@@ -18,7 +18,7 @@ def takes_over_unread(model: onnx.ModelProto) -> bool:
     reader on, so from a session's second run the unread output, such as the values of a TopK whose indices are read,
     overwrites whatever else lies there.
     """
-    inferred = shape_inference.infer_shapes(with_plain_products(model), data_prop=True)
+    inferred = shape_inference.infer_shapes(inferable(model), data_prop=True)
     return any(_takes_over(graph) for graph in every_graph(inferred.graph))
 
 
