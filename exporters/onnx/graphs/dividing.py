@@ -118,7 +118,8 @@ def _read(folder: Path, number: int) -> Traced | None:
 
 def _again(job: Job, dynamic: bool, statuses: list[int]) -> Traced:
     warnings.warn(
-        f"a process that traced graphs ended early, with exit status {statuses}; its graph is traced here",
+        f"a process that traced graphs ended early, with exit status {statuses} (is memory short?); "
+        "its graph is traced here",
         RuntimeWarning,
         stacklevel=3,
     )
