@@ -184,7 +184,7 @@ class DispatchComparison:
     def _exactly(self, picture: Pixels) -> Outcome:
         """Return what the plan's model says of a picture (height, width, 3) in float64."""
         with fitting_threads(self.reference.config):
-            ragged = self.reference(self.normalised(picture[None]), self.routing, self.output)
+            ragged: Outcome = self.reference(self.normalised(picture[None]), self.routing, self.output)
         return ragged.decided()[0]
 
     def _outcome(self, one: int) -> Outcome:

@@ -50,7 +50,7 @@ def processes_for(jobs: Sequence[Job]) -> int:
     weights = sum(parameter.nbytes for parameter in jobs[0].module.parameters())
     if shutil.disk_usage(tempfile.gettempdir()).free < (1 + len(jobs)) * weights:
         return 1
-    room = 1 + psutil.virtual_memory().available // (PROCESS_BYTES + COPIES * weights)
+    room: int = 1 + psutil.virtual_memory().available // (PROCESS_BYTES + COPIES * weights)
     return max(1, min(MOST, len(jobs) // EACH, available_cores(), room))
 
 
@@ -118,7 +118,8 @@ def _read(folder: Path, number: int) -> Traced | None:
 
 def _again(job: Job, dynamic: bool, statuses: list[int]) -> Traced:
     warnings.warn(
-        f"a process that traced graphs ended early, with exit status {statuses}; its graph is traced here",
+        f"a process that traced graphs ended early, with exit status {statuses} (is memory short?); "
+        "its graph is traced here",
         RuntimeWarning,
         stacklevel=3,
     )
