@@ -37,7 +37,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "Latin-1": ('{"é": 1}'.encode("latin-1"), "got byte 0xe9 at offset 2, expected UTF-8"),
     "surrogate": ('{"a": ["\\ud800"]}', "a.0: got half of a surrogate pair in '\\ud800'"),
     "surrogate key": ('{"\\udfff": 1}', "got half of a surrogate pair"),
-    "empty": (b"", "Expecting value"),
+    "empty": (b"", "it is empty (0 bytes)"),
+    "blank": (b" \n", "it is empty (2 bytes)"),
     "two values": ("{} {}", "Extra data"),
     "comment": ('{"a": 1} // note', "Extra data"),
 }
@@ -64,6 +65,15 @@ def test_refused_with_file_finding_and_expectation(tmp_path: Path, text: str | b
 
 def test_the_deepest_that_is_read() -> None:
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH, "text") is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\x89PNG", b"\xff\xfe", '{"a": 1} // note', "[" * 200])
+def test_what_is_no_json_is_called_so_whatever_was_expected(text: str | bytes) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_json(text, "x.json", what="a plan", advice="copy it again")
+    message = str(caught.value)
+    assert message.startswith("x.json is not a JSON file: ")
+    assert message.endswith("; expected a plan; copy it again")
 
 
 def test_every_wrong_value_is_listed() -> None:

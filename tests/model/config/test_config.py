@@ -219,16 +219,22 @@ def test_every_problem_is_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "3", '{"format": "morvit/1",}', b"\xff\xfe", b"\x89PNG\r\n"],
+    ["", "{", '{"format": "morvit/1",}', b"\xff\xfe", b"\x89PNG\r\n"],
     ids=repr,
 )
 def test_broken_json_is_one_message(text: str | bytes) -> None:
-    assert "is not a morvit/1 configuration" in refusal(text)
+    message = refusal(text)
+    assert "config.json is not a JSON file: " in message and "expected a morvit/1 configuration" in message
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"morvit/1"'])
+def test_json_of_something_else_is_one_message(text: str) -> None:
+    assert "config.json is not a morvit/1 configuration" in refusal(text)
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json is not a morvit/1") as caught:
+    with pytest.raises(ConfigError, match=r"config\.json is not a JSON file") as caught:
         load_config(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
 
