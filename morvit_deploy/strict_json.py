@@ -20,7 +20,14 @@ MAX_BYTES = 100_000_000  # an index of 100,000 tensors has 10 MB
 MAX_DEPTH = 100  # objects and lists inside one another; our own formats have at most 8
 MAX_DIGITS = 40  # of a whole number; any float holds it
 SHOWN = 12  # problems that a message lists
-_KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
+_KINDS = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+}
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _DEEP = f"got lists or objects nested too deeply, expected at most {MAX_DEPTH} levels"
 

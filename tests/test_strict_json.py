@@ -83,7 +83,8 @@ def test_every_wrong_value_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("[]", "a list"), ("null", "null"), ('"a"', "a str"), ("3", "a int")]
+    ("text", "kind"),
+    [("[]", "a list"), ("null", "null"), ('"a"', "text"), ("3", "a number"), ("true", "a boolean")],
 )
 def test_an_object_is_expected(tmp_path: Path, text: str, kind: str) -> None:
     (tmp_path / "a.json").write_text(text)
