@@ -20,7 +20,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ConfigError, ParityError, PrecisionError, StructureError, listed
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import bundle_files, find_target, open_runner
-from morvit_deploy.files import Place, check_free, check_outside, make_readable, new_folder
+from morvit_deploy.files import Place, check_free, check_outside, check_utf8, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
@@ -147,6 +147,7 @@ class Exporter(ABC):
             "force": request.force,
             "inputs": request.inputs,
         }
+        check_utf8(request.out)
         check_free(request.out, **place)
         tell("loading the checkpoint")
         model, sha256 = load_with_fingerprint(request.checkpoint)

@@ -173,6 +173,11 @@ def test_no_image_and_no_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "nowhere does not exist" in refused("predict", tmp_path / "nowhere", "a.png")
 
 
+def test_a_bundle_after_the_images_is_named(tiny_bundle: Path, image_files: list[Path]) -> None:
+    message = refused("predict", image_files[0], tiny_bundle)
+    assert f"got the bundle {tiny_bundle} among the images; give it before them" in message
+
+
 def test_folders_are_replaced_by_their_images(
     tiny_bundle: Path, image_files: list[Path], tmp_path: Path, inside: Path
 ) -> None:

@@ -132,7 +132,7 @@ def test_a_wrong_value_inside_is_named_with_its_place(place: str, value: Any) ->
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
-    ({"format": "morvit/3"}, ["format", "'morvit/3'", "'morvit/1'", "'morvit/2'"]),
+    ({"format": "morvit/3"}, ["format", "'morvit/3'", "'morvit/1'", "'morvit/2'", "a newer version of morvit-deploy"]),
     ({"format": "morvit/1", "pooling": "mean"},
      ["format: got 'morvit/1', expected 'morvit/2' with pooling \"mean\""]),
     ({"cls_token": False, "pooling": "mean"}, ["cls_token: got false, expected true with routing 'expert_choice'"]),
@@ -311,3 +311,9 @@ def test_derived_numbers_by_hand(
 def test_a_long_value_is_cut_at_60_characters(characters: int, cut: bool) -> None:
     told = refusal(make_fields(sharing="x" * characters))  # with its quotes two more
     assert ("xxx..." in told) == cut
+
+
+@pytest.mark.parametrize("format", ["morvit/0", "morvit-plan/9", "morvit/", "morvit", "", 3, None])
+def test_only_a_later_number_is_a_newer_version(format: Any) -> None:
+    message = refusal(make_fields(format=format))
+    assert "format: got" in message and "newer version" not in message
