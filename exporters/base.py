@@ -97,11 +97,13 @@ class Exported(Shown):
         return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
 
 
+INT8_REMEDIES = "more or better --images, --calibration, --smooth or --max-drop may help"
+
+
 class Exporter(ABC):
     """Base class of a target's writer: subclasses write a plan's static graphs and prove their structure."""
 
-    # what to try when a bundle below fp32 misses its gate
-    remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
+    remedies: ClassVar[str] = ""  # what to try when a bundle below fp32 misses its gate; "": by precision
 
     def __init__(self) -> None:
         self.progress: Progress = lambda share: None  # called with the share of a stage that is done
@@ -203,7 +205,9 @@ class Exporter(ABC):
         return Exported(request.out, manifest, verification, remarks)
 
     def _remedies(self, request: Request) -> str:
-        return request.options.remedy or PRECISIONS[request.precision].remedy or self.remedies
+        record = PRECISIONS[request.precision]
+        general = INT8_REMEDIES if record.ranges else "--precision fp32, or more --images, may help"
+        return request.options.remedy or record.remedy or self.remedies or general
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
         """Where the bucket is chosen: single, graph or host."""

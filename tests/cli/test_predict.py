@@ -148,6 +148,12 @@ def test_what_is_taken_of_a_folder_is_said(
     assert line.format(photos) in result.stderr
 
 
+def test_a_folder_without_images_holds_none(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    message = refused("predict", tiny_bundle, tmp_path / "empty")
+    assert f"note: 0 images of {tmp_path / 'empty'}" in message and "is a folder without images" in message
+
+
 def test_the_exif_orientation_is_said_and_applied(tiny_bundle: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
