@@ -50,10 +50,12 @@ def test_a_model_is_neither_read_nor_written_there(
     assert not Path(ODD).exists() and not Path("out").exists()
 
 
-def test_pictures_are_counted_and_shown(tiny_checkpoint: Path, pictures: Path, inside: Path) -> None:
-    result = run(
-        "calibrate", tiny_checkpoint, "--images", pictures, "-o", "plan.json", "--report", f"{ODD}.md"
-    )
+def test_pictures_are_counted_and_shown(
+    tiny_checkpoint: Path, pictures: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("calibrate", tiny_checkpoint, "--images", pictures, "-o", "plan.json", "--report", f"{ODD}.md")
+    monkeypatch.setattr(sys, "argv", ["morvit-deploy", *map(str, words)])
+    result = run(*words)
     assert result.exit_code == 0, result.output
     assert "\\udcff.md" in Path(f"{ODD}.md").read_text(encoding="utf-8"), "in the command that repeats it"
 
