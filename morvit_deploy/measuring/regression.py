@@ -31,7 +31,7 @@ SAME_MACHINE = (
 
 @dataclass(frozen=True)
 class Earlier:
-    """A result of `bench -o`: device, machine, threads, inputs, and by bundle its batch and one figure a block, ms."""
+    """A result of `bench -o`: where and on what it was measured; by bundle its batch and one figure a block, ms."""
 
     path: Path
     device: str
