@@ -158,7 +158,7 @@ def a_folder(folder: Path) -> str:
 
 def garbage(folder: Path) -> str:
     (folder / "plan.json").write_text("{'format':")
-    return "is not a morvit-plan/1 plan"
+    return "expected a morvit-plan/1 plan"
 
 
 def a_config(folder: Path) -> str:
