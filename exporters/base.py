@@ -20,7 +20,7 @@ from morvit_deploy.bundle.session import Session
 from morvit_deploy.errors import ConfigError, ParityError, PrecisionError, StructureError, listed
 from morvit_deploy.exporters.request import Request
 from morvit_deploy.exporters.targets import bundle_files, find_target, open_runner
-from morvit_deploy.files import Place, check_free, check_outside, make_readable, new_folder
+from morvit_deploy.files import Place, check_free, check_outside, check_utf8, make_readable, new_folder
 from morvit_deploy.graph.baselines import build_graphs
 from morvit_deploy.graph.lowering import lower
 from morvit_deploy.graph.style.styles import Options, style_for_batch
@@ -97,11 +97,13 @@ class Exported(Shown):
         return (*self.remarks, *lowering.facts.get("remarks", ()), *let_through)
 
 
+INT8_REMEDIES = "more or better --images, --calibration, --smooth or --max-drop may help"
+
+
 class Exporter(ABC):
     """Base class of a target's writer: subclasses write a plan's static graphs and prove their structure."""
 
-    # what to try when a bundle below fp32 misses its gate
-    remedies: ClassVar[str] = "more or better --images, --calibration, --smooth or --max-drop may help"
+    remedies: ClassVar[str] = ""  # what to try when a bundle below fp32 misses its gate; "": by precision
 
     def __init__(self) -> None:
         self.progress: Progress = lambda share: None  # called with the share of a stage that is done
@@ -147,6 +149,7 @@ class Exporter(ABC):
             "force": request.force,
             "inputs": request.inputs,
         }
+        check_utf8(request.out)
         check_free(request.out, **place)
         tell("loading the checkpoint")
         model, sha256 = load_with_fingerprint(request.checkpoint)
@@ -202,7 +205,9 @@ class Exporter(ABC):
         return Exported(request.out, manifest, verification, remarks)
 
     def _remedies(self, request: Request) -> str:
-        return request.options.remedy or PRECISIONS[request.precision].remedy or self.remedies
+        record = PRECISIONS[request.precision]
+        general = INT8_REMEDIES if record.ranges else "--precision fp32, or more --images, may help"
+        return request.options.remedy or record.remedy or self.remedies or general
 
     def dispatch(self, request: Request, plan: Plan) -> Dispatch:
         """Where the bucket is chosen: single, graph or host."""

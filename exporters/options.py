@@ -5,6 +5,7 @@ Light: `export --help` imports it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
@@ -25,6 +26,8 @@ from morvit_deploy.keywords import did_you_mean
 
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
+
+MOST = 2**31 - 1  # of a count without a limit of its own: what C libraries hold; more is a typing error
 
 Own = TypeVar("Own", bound="TargetOptions")
 
@@ -125,3 +128,18 @@ def check_choice(option: Option, value: Any) -> None:
     expected = ", ".join(map(str, option.choices))
     hint = did_you_mean(value, option.choices, option.help.also if option.help else {})
     raise ConfigError(f"{option.name}: got {value!r}, expected one of {expected}{hint}")
+
+
+def check_number(option: Option, value: Any) -> None:
+    """ConfigError for a number beyond the option's limits, and for NaN and infinity."""
+    if type(value) not in (int, float):
+        return
+    least, most = (option.help.least, option.help.most) if option.help else (None, None)
+    if isinstance(value, int):
+        least, most = -MOST - 1 if least is None else least, MOST if most is None else most
+    elif not math.isfinite(value):
+        raise ConfigError(f"{option.name}: got {value}, expected a finite number")
+    if least is not None and value < least:
+        raise ConfigError(f"{option.name}: got {value}, expected at least {least}")
+    if most is not None and value > most:
+        raise ConfigError(f"{option.name}: got {value}, expected at most {most}")

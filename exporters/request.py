@@ -78,7 +78,7 @@ class Request:
     input: Annotated[
         Input,
         Help(
-            "Input of the graph. uint8: NHWC pixels (coreml: an image); float: normalised NCHW.",
+            "Input of the graph. uint8: NHWC pixels (coreml: an image); float: normalized NCHW.",
             show_default=True,
         ),
     ] = "uint8"

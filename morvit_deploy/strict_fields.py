@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morvit_deploy.errors import listed
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -31,8 +35,17 @@ def explain(error: ValidationError) -> str:
         elif item["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown field")
         else:
-            lines.append(f"{field or 'file'}: got {short(item['input'])}; {item['msg']}")
+            newer = _newer(item) if field == "format" else ""
+            lines.append(f"{field or 'file'}: got {short(item['input'])}; {item['msg']}{newer}")
     return listed(lines)
+
+
+def _newer(item: ErrorDetails) -> str:
+    """What to do about a format of a later version: `morvit-plan/3` where `morvit-plan/1` is read."""
+    name, _, number = str(item["input"]).partition("/")
+    known = re.findall(rf"'{re.escape(name)}/(\d+)'", item["msg"])
+    is_newer = known and number.isdecimal() and int(number) > max(map(int, known))
+    return "; a newer version of morvit-deploy wrote this file: update this one" if is_newer else ""
 
 
 def short(value: Any) -> str:

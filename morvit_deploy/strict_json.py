@@ -15,10 +15,19 @@ from typing import Any
 
 from morvit_deploy.errors import ConfigError, MorvitError, listed
 
+JSON = "a JSON file"
 MAX_BYTES = 100_000_000  # an index of 100,000 tensors has 10 MB
 MAX_DEPTH = 100  # objects and lists inside one another; our own formats have at most 8
 MAX_DIGITS = 40  # of a whole number; any float holds it
 SHOWN = 12  # problems that a message lists
+_KINDS = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+}
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _DEEP = f"got lists or objects nested too deeply, expected at most {MAX_DEPTH} levels"
 
@@ -44,8 +53,7 @@ def read_object(path: Path, error: type[MorvitError] = ConfigError, *, advice: s
     """Read a JSON file that contains an object; raises as `read_json` does."""
     found = read_json(path, error, advice=advice)
     if not isinstance(found, dict):
-        kind = "null" if found is None else f"a {type(found).__name__}"
-        raise error(f"{path}: got {kind}, expected a JSON object{_ending(advice)}")
+        raise error(f"{path}: got {_KINDS[type(found)]}, expected a JSON object{_ending(advice)}")
     return found
 
 
@@ -54,13 +62,16 @@ def parse_json(
     source: object,
     error: type[MorvitError] = ConfigError,
     *,
-    what: str = "a JSON file",
+    what: str = JSON,
     advice: str = "",
 ) -> Any:
-    """Parse JSON text in UTF-8. Raises `error`: that `source` is not `what`, what was found and what was expected."""
+    """Parse JSON text in UTF-8. Raises `error`: that `source` is not `what`, what was found and what was expected.
+
+    Text that is no JSON at all is called so, whatever was expected in it.
+    """
     try:
         found = json.loads(
-            content if isinstance(content, str) else _decoded(content),
+            _decoded(content),
             object_pairs_hook=_object,
             parse_int=_whole,
             parse_float=_finite,
@@ -75,10 +86,15 @@ def parse_json(
         if not problems:
             return found
         raise error(f"{source} is not {what}:\n{listed(problems, SHOWN)}{_ending(advice)}")
-    raise error(f"{source} is not {what}: {problem}{_ending(advice)}")
+    expected = "" if what == JSON else f"; expected {what}"
+    raise error(f"{source} is not {JSON}: {problem}{expected}{_ending(advice)}")
 
 
-def _decoded(content: bytes) -> str:
+def _decoded(content: bytes | str) -> str:
+    if not content.strip():
+        raise ValueError(f"it is empty ({len(content)} bytes)")
+    if isinstance(content, str):
+        return content
     if len(content) > MAX_BYTES:
         raise ValueError(f"got more than {MAX_BYTES:,} bytes, expected fewer")
     if content.startswith(_WIDE) or b"\0" in content[:4]:

@@ -37,7 +37,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "Latin-1": ('{"é": 1}'.encode("latin-1"), "got byte 0xe9 at offset 2, expected UTF-8"),
     "surrogate": ('{"a": ["\\ud800"]}', "a.0: got half of a surrogate pair in '\\ud800'"),
     "surrogate key": ('{"\\udfff": 1}', "got half of a surrogate pair"),
-    "empty": (b"", "Expecting value"),
+    "empty": (b"", "it is empty (0 bytes)"),
+    "blank": (b" \n", "it is empty (2 bytes)"),
     "two values": ("{} {}", "Extra data"),
     "comment": ('{"a": 1} // note', "Extra data"),
 }
@@ -66,6 +67,15 @@ def test_the_deepest_that_is_read() -> None:
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH, "text") is not None
 
 
+@pytest.mark.parametrize("text", ["", "{", b"\x89PNG", b"\xff\xfe", '{"a": 1} // note', "[" * 200])
+def test_what_is_no_json_is_called_so_whatever_was_expected(text: str | bytes) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_json(text, "x.json", what="a plan", advice="copy it again")
+    message = str(caught.value)
+    assert message.startswith("x.json is not a JSON file: ")
+    assert message.endswith("; expected a plan; copy it again")
+
+
 def test_every_wrong_value_is_listed() -> None:
     with pytest.raises(ConfigError, match=r"a: got NaN[\s\S]*b: got Infinity") as caught:
         parse_json('{"a": NaN, "b": Infinity}', "x.json", what="a plan")
@@ -73,7 +83,8 @@ def test_every_wrong_value_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("[]", "a list"), ("null", "null"), ('"a"', "a str"), ("3", "a int")]
+    ("text", "kind"),
+    [("[]", "a list"), ("null", "null"), ('"a"', "text"), ("3", "a number"), ("true", "a boolean")],
 )
 def test_an_object_is_expected(tmp_path: Path, text: str, kind: str) -> None:
     (tmp_path / "a.json").write_text(text)

@@ -278,7 +278,9 @@ def _units(folder: ImageFolder, shard: Shard) -> list[tuple[Entry, ...]]:
 
 
 def _name(folder: ImageFolder, entry: Entry) -> str:
-    return entry.path.relative_to(folder.folder).as_posix()
+    """A name in Unicode, as JSON and hashes need it: bytes that are not UTF-8 are shown as in \\xff."""
+    name = entry.path.relative_to(folder.folder).as_posix()
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @lru_cache(maxsize=1)

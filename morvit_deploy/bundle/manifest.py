@@ -23,6 +23,7 @@ from morvit_deploy.bundle.formats import FORMAT, upgraded
 from morvit_deploy.bundle.forms import TargetForm, read_form
 from morvit_deploy.bundle.known import known_target
 from morvit_deploy.errors import BundleError
+from morvit_deploy.files import check_utf8
 from morvit_deploy.model.answers.gates import Gate
 from morvit_deploy.model.answers.heads import UNDECIDED
 from morvit_deploy.model.choices import Dispatch, Input, Output, Precision, Variant
@@ -226,6 +227,7 @@ def open_manifest(folder: str | Path) -> Manifest:
     """Read and check a bundle; BundleError names each file that differs and how."""
     folder = Path(folder)
     path = folder / MANIFEST
+    check_utf8(folder, BundleError)
     try:
         text = path.read_bytes()
     except OSError as error:

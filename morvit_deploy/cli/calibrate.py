@@ -52,7 +52,9 @@ class Counted(Group):
         ),
     ] = None
     limit: Annotated[int | None, Help("Use at most N images, a random choice.", least=1)] = None
-    seed: Annotated[int, Help("Random seed for choosing the --limit subset.", least=0, show_default=True)] = 0
+    seed: Annotated[
+        int, Help("Random seed for choosing the --limit subset.", least=0, most=2**63 - 1, show_default=True)
+    ] = 0
     max_bad: Annotated[
         int, Help("Number of images that may be unreadable; they are listed.", least=0, show_default=True)
     ] = 0

@@ -57,7 +57,12 @@ class Others(Group):
     ] = None
     seed: Annotated[
         int,
-        Help("Of random weights, and of the order in which the rows take turns.", least=0, show_default=True),
+        Help(
+            "Of random weights, and of the order in which the rows take turns.",
+            least=0,
+            most=2**63 - 1,
+            show_default=True,
+        ),
     ] = 0
     cache: Annotated[
         Path | None,

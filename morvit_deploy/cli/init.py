@@ -23,7 +23,7 @@ def init(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a randomly initialised checkpoint, to measure an architecture's speed before training it."""
+    """Write a randomly initialized checkpoint, to measure an architecture's speed before training it."""
     from morvit_deploy.model.presets import preset as find
     from morvit_deploy.report import count
 
@@ -32,7 +32,7 @@ def init(
     with working("loading PyTorch") as (tell, _):
         from morvit_deploy.model.checkpoint import init_model, save_checkpoint
 
-        tell(f"initialising {preset}")
+        tell(f"initializing {preset}")
         model = init_model(config, seed)
         save_checkpoint(model, folder, force=force)
     parameters = count(sum(p.numel() for p in model.parameters()))

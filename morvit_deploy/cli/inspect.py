@@ -42,6 +42,7 @@ def inspect(
 ) -> None:
     """Show a checkpoint's parts and costs; with --images also how its routers behave, and depth maps."""
     images = pictures.images
+    pictures.check()
     _check_words(images, out, fail_on_degenerate)
     check_page(report, force=output.force, inputs=(checkpoint, images))
     with opened(checkpoint, foreign) as source:

@@ -15,7 +15,7 @@ from morvit_deploy.cli.shared.pictures import say_listed
 from morvit_deploy.cli.shared.places import bundle_folder
 from morvit_deploy.errors import CheckFailed, ImageError, TargetError
 from morvit_deploy.exporters.options import Help
-from morvit_deploy.files import check_files, check_outside, no_file, write_bytes
+from morvit_deploy.files import check_files, check_outside, is_ours, no_file, write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -212,11 +212,13 @@ def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:
 
     first, *others = paths
     if not os.path.exists(first):  # noqa: PTH110  # False for a name that is too long, too
-        raise ImageError(f"{first} does not exist")
+        raise ImageError(f"{first} does not exist; give a bundle and images, or images alone")
     is_bundle = first.is_dir() and (
         (first / "manifest.json").exists() or (bool(others) and not list_pictures(first).files)
     )
     bundle, given = (first, others) if is_bundle else (None, list(paths))
     if not given:
         raise ImageError("no IMAGE given; name one or more image files or folders")
+    if late := [path for path in given if is_ours(path / "manifest.json")]:
+        raise ImageError(f"got the bundle {late[0]} among the images; give it before them")
     return bundle_folder(bundle), given

@@ -6,7 +6,7 @@ What `--force` replaces is moved aside first and checked where it lies.
 
 from __future__ import annotations
 
-from morvit_deploy.files.checks import Place, check_files, check_outside
+from morvit_deploy.files.checks import Place, check_files, check_outside, check_utf8
 from morvit_deploy.files.locks import locked_folder, temporary
 from morvit_deploy.files.ours import (
     OWN_PNG,
@@ -38,6 +38,7 @@ __all__ = [
     "check_files",
     "check_free",
     "check_outside",
+    "check_utf8",
     "files_in",
     "is_ours",
     "is_own_page",

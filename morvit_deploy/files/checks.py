@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
-from morvit_deploy.errors import OutputError
+from morvit_deploy.errors import MorvitError, OutputError
 from morvit_deploy.files.ours import Lists, Replaces, foreign_files, own_list, read_ours
 
 _NAMED = 3  # files in a message
@@ -125,6 +125,17 @@ def check_name(path: Path) -> None:
         )
     if text.startswith("~") and (meant := os.path.expanduser(text)) != text:  # noqa: PTH111  # no error for ~nobody
         raise OutputError(f"got {text!r} as the output, in which the shell did not replace ~; write {meant}")
+
+
+def check_utf8(path: Path, error: type[MorvitError] = OutputError) -> None:
+    """Raise `error` for the place of a model if its name is not UTF-8, which libraries in C++ require."""
+    name = str(path.absolute())
+    if any("\udc80" <= letter <= "\udcff" for letter in name):  # stand for bytes that could not be decoded
+        shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise error(
+            f"got the path {shown}, expected one in UTF-8: the libraries that read and write models open no other; "
+            "rename it"
+        )
 
 
 def _exists(path: Path) -> bool:

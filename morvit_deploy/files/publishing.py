@@ -77,8 +77,11 @@ def new_folder(
 
 
 def write_text(final: Path, text: str, *, replaces: Replaces = no_file) -> None:
-    """Write a file completely or not at all; OutputError when it cannot be written."""
-    write_bytes(final, text.encode(), replaces=replaces)
+    """Write a file completely or not at all; OutputError when it cannot be written.
+
+    Names of files that are not UTF-8 hold lone surrogates, which are written as in \\udcff.
+    """
+    write_bytes(final, text.encode(errors="backslashreplace"), replaces=replaces)
 
 
 def write_bytes(final: Path, content: bytes, *, replaces: Replaces = no_file) -> None:

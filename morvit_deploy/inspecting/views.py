@@ -286,4 +286,4 @@ def _preprocess(config: Config) -> str:
     if isinstance(p.resize, tuple):
         resize = f"resized to {p.resize[0]}×{p.resize[1]} whatever the shape ({p.interpolation}), "
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    return f"{resize}centre {config.pictures}, mean {mean}, std {std}"
+    return f"{resize}center {config.pictures}, mean {mean}, std {std}"

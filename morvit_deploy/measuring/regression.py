@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from morvit_deploy.errors import CheckFailed, ConfigError
+from morvit_deploy.measuring.core.inputs import SYNTHETIC
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.report import Table, three_digits
 from morvit_deploy.strict_json import read_object
@@ -30,12 +31,13 @@ SAME_MACHINE = (
 
 @dataclass(frozen=True)
 class Earlier:
-    """A result of `bench -o`: device, machine, threads, and by bundle its batch and one figure a block, ms."""
+    """A result of `bench -o`: where and on what it was measured; by bundle its batch and one figure a block, ms."""
 
     path: Path
     device: str
     machine: Mapping[str, Any]
     threads: int
+    inputs: str  # what was fed
     blocks_ms: Mapping[str, tuple[int, tuple[float, ...]]]
 
     def check(self, result: BenchResult) -> None:
@@ -52,6 +54,17 @@ class Earlier:
                     f"{self.path} was measured with another {what}: got {old}, expected {new}; measure the earlier "
                     "bundle again here"
                 )
+        self._check_inputs(result)
+
+    def _check_inputs(self, result: BenchResult) -> None:
+        """Where a bucket is chosen for each image, synthetic pictures take other buckets than the user's."""
+        chosen = any(block.bucket for one in result.measured for block in one.blocks)
+        inputs = result.conditions["inputs"]
+        if chosen and (inputs == SYNTHETIC) != (self.inputs == SYNTHETIC):
+            raise ConfigError(
+                f"{self.path} was measured on other pictures, which take other buckets: got {self.inputs}, expected "
+                f"{inputs}; give both runs the same --images"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,12 @@ class Change:
 
 def read_earlier(path: Path) -> Earlier:
     """Read a result of `bench -o`; ConfigError for anything else."""
-    found = read_object(path, advice="give a file that `bench -o` wrote")
+    try:
+        found = read_object(path, advice="give a file that `bench -o` wrote")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror or error}; give a file that `bench -o` wrote"
+        ) from None
     if found.get("format") != FORMAT or "bundles" not in found or "verdict" in found:
         raise ConfigError(f"{path}: expected a result of `bench -o`, with a list of bundles")
     try:
@@ -87,7 +105,7 @@ def read_earlier(path: Path) -> Earlier:
             Path(one["bundle"]).name: (one["batch"], _figures(one["blocks"])) for one in found["bundles"]
         }
         known = found["conditions"]
-        return Earlier(path, found["device"], known["machine"], known["threads"], blocks)
+        return Earlier(path, found["device"], known["machine"], known["threads"], known["inputs"], blocks)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged ({error}); measure again") from error
 

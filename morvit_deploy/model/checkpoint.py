@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from morvit_deploy.errors import CheckpointError, OutputError, listed
-from morvit_deploy.files import make_readable, new_folder
+from morvit_deploy.files import check_utf8, make_readable, new_folder
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.config import Config, checked, load_config
 from morvit_deploy.model.reference import MoRViT
@@ -36,6 +36,7 @@ def load_checkpoint(folder: str | Path) -> MoRViT:
     >>> model = md.load_checkpoint("checkpoint")
     """
     folder = Path(folder)
+    check_utf8(folder, CheckpointError)
     return build_model(load_config(folder), _read_tensors(folder / WEIGHTS), folder / WEIGHTS)
 
 
@@ -62,6 +63,7 @@ def save_checkpoint(model: MoRViT, folder: str | Path, force: bool = False) -> N
     >>> md.save_checkpoint(model, "checkpoint", force=True)
     """
     config = checked(model.config)
+    check_utf8(Path(folder))
     with new_folder(Path(folder), marker="config.json", lists=checkpoint_files, force=force) as partial:
         (partial / "config.json").write_text(config.to_json(), encoding="utf-8")
         tensors = {  # copies: safetensors rejects tensors that share memory

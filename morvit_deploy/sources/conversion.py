@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from morvit_deploy.errors import CheckpointError, KeywordError
-from morvit_deploy.files import check_free
+from morvit_deploy.files import check_free, check_utf8
 from morvit_deploy.keywords import checks_keywords
 from morvit_deploy.model.checkpoint import build_model, checkpoint_files, save_checkpoint
 from morvit_deploy.model.config import FORMAT, GROWN, needs_grown, parse_config
@@ -157,6 +157,7 @@ def convert(
         raise KeywordError(f"convert() takes `given` or keywords, got both: {', '.join(settings)}")
     given = given or Given(**settings)
     files = [Path(one) for one in (source, given.preprocess, reference) if isinstance(one, (str, Path))]
+    check_utf8(Path(out))
     check_free(Path(out), marker=CONFIG, lists=checkpoint_files, force=force, inputs=files)
     converted = read_model(source, given, tell)
     if reference is not None:

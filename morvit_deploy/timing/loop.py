@@ -19,6 +19,7 @@ from morvit_deploy.timing.samples import Block, Start
 
 MIN_RUNS, MAX_RUNS = 10, 300  # runs a block
 BLOCK_MS = 500.0  # target duration of a block of the slowest lane, within the two limits above
+LARGEST = 1_000_000  # of each amount; the time that a device has for its reply grows with it, and has a limit
 BLOCKS, WARMUP, STARTS = 10, 3, 5
 LOOK = 5  # runs of the first look at each lane's speed
 
@@ -37,7 +38,7 @@ class Amount:
     look: int = LOOK
 
     def __post_init__(self) -> None:
-        """TargetError for an amount that is too small."""
+        """TargetError for an amount that is too small, or so large that it is a typing error."""
         for name, what, least in (
             ("runs", "runs a block", self.least),
             ("blocks", "blocks", 1),
@@ -48,6 +49,8 @@ class Amount:
             if number is not None and number < least:
                 why = "; a shorter block times a cold cache" if name == "runs" else ""
                 raise TargetError(f"{name}: got {number} {what}, expected at least {least}{why}")
+            if number is not None and number > LARGEST:
+                raise TargetError(f"{name}: got {number} {what}, expected at most {LARGEST:,}")
 
     def for_batch(self, batch: int) -> Amount:
         """The same amount of images in runs of `batch` images each."""

@@ -189,7 +189,8 @@ def test_a_broken_manifest_is_explained(copied_bundle: Path, change: Callable[[A
 )
 def test_bad_json_is_one_message(copied_bundle: Path, text: str) -> None:
     (copied_bundle / "manifest.json").write_text(text)
-    assert "is not a morvit-bundle/2 manifest" in refusal(copied_bundle)
+    message = refusal(copied_bundle)
+    assert "manifest.json is not a" in message and " a morvit-bundle/2 manifest" in message
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:

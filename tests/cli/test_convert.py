@@ -185,7 +185,7 @@ def test_a_folder_whose_processor_squashes(tmp_path: Path) -> None:
     assert data["config"]["preprocess"]["resize"] == [16, 16]
     assert data["settled"]["preprocess"]["from"] == "preprocessor_config.json"
     shown = " ".join(run("inspect", tmp_path / "out").stdout.split())
-    assert "resized to 16×16 whatever the shape (bilinear), centre 16×16" in shown
+    assert "resized to 16×16 whatever the shape (bilinear), center 16×16" in shown
 
 
 def test_a_debug_run_shows_the_traceback(source: Path) -> None:

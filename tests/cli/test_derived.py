@@ -80,11 +80,26 @@ def test_a_choice_that_is_none_suggests_one() -> None:
     assert str(error) == "--kind: got 'first', expected one of one, two; did you mean 'one'?"
 
 
-@pytest.mark.parametrize(
-    "words", [("a", "--width", "0"), ("a", "--width", "x"), (), ("a", "b")], ids=" ".join
-)
+@pytest.mark.parametrize("words", [("a", "--width", "x"), (), ("a", "b")], ids=" ".join)
 def test_what_cannot_be_parsed_is_bad_usage(words: tuple[str, ...]) -> None:
     assert call(*words).exit_code == 2 and not SEEN
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--width", "0"), "--width: got 0, expected at least 1"),
+        (("--width", "4000000000"), "--width: got 4000000000, expected at most 2147483647"),
+        (("--seed", "-" + "9" * 400), f"--seed: got -{'9' * 400}, expected at least -2147483648"),
+        (("--rare", "nan"), "--rare: got nan, expected a finite number"),
+        (("--rare", "inf"), "--rare: got inf, expected a finite number"),
+        (("--rare", "1e999"), "--rare: got inf, expected a finite number"),
+    ],
+    ids=lambda value: " ".join(value)[:20] if isinstance(value, tuple) else "",
+)
+def test_a_number_beyond_its_limits_is_named(words: tuple[str, ...], message: str) -> None:
+    error = call("a", *words).exception
+    assert isinstance(error, ConfigError) and str(error) == message and not SEEN
 
 
 def test_help_has_headings_and_hides_what_is_rare() -> None:

@@ -38,7 +38,7 @@ def no_weights(checkpoint: Path) -> None:
 
 
 SPOILS = {
-    broken_json: "config.json is not a morvit/1 configuration",
+    broken_json: "config.json is not a JSON file",
     impossible_value: "num_heads: got 3, expected a divisor of embed_dim 16",
     truncated_weights: "is not a complete safetensors file",
     nan_weights: "not finite: norm.weight has 16 NaN or infinite values of 16",
@@ -158,7 +158,7 @@ def a_folder(folder: Path) -> str:
 
 def garbage(folder: Path) -> str:
     (folder / "plan.json").write_text("{'format':")
-    return "is not a morvit-plan/1 plan"
+    return "expected a morvit-plan/1 plan"
 
 
 def a_config(folder: Path) -> str:

@@ -375,3 +375,9 @@ def test_the_reference_runs_in_float32(tmp_path: Path, image_files: list[Path]) 
         outcome = model(torch.from_numpy(normalise(pixels, model.config.preprocess)))
         assert seen["predicted"] == outcome.logits.argmax().item()
         assert seen["mean_depth"] == pytest.approx(outcome.depth.float().mean().item())
+
+
+@pytest.mark.parametrize("words", [["--limit", "3"], ["--upscale"], ["--exif"]], ids=" ".join)
+def test_options_for_images_need_images(tiny_checkpoint: Path, words: list[str]) -> None:
+    result = _inspect(tiny_checkpoint, *words)
+    assert result.exit_code == 2 and "are for --images; give --images too" in result.stderr

@@ -148,6 +148,12 @@ def test_what_is_taken_of_a_folder_is_said(
     assert line.format(photos) in result.stderr
 
 
+def test_a_folder_without_images_holds_none(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    message = refused("predict", tiny_bundle, tmp_path / "empty")
+    assert f"note: 0 images of {tmp_path / 'empty'}" in message and "is a folder without images" in message
+
+
 def test_the_exif_orientation_is_said_and_applied(tiny_bundle: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -171,6 +177,11 @@ def test_an_image_given_twice_is_answered_twice(tiny_bundle: Path, image_files: 
 def test_no_image_and_no_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "no IMAGE given" in refused("predict", tiny_bundle)
     assert "nowhere does not exist" in refused("predict", tmp_path / "nowhere", "a.png")
+
+
+def test_a_bundle_after_the_images_is_named(tiny_bundle: Path, image_files: list[Path]) -> None:
+    message = refused("predict", image_files[0], tiny_bundle)
+    assert f"got the bundle {tiny_bundle} among the images; give it before them" in message
 
 
 def test_folders_are_replaced_by_their_images(

@@ -159,6 +159,13 @@ def test_files_that_are_no_results(result: Path, tmp_path: Path) -> None:
     assert "got a report that ends in '.json', expected .html or .md" in refused("report", plan, "-o", plan)
 
 
+def test_a_file_that_is_not_there(tiny_bundle: Path, inside: Path) -> None:
+    message = refused("report", "none.json")
+    assert "cannot read none.json: No such file or directory; give a file that `bench -o` or" in message
+    message = refused("bench", tiny_bundle, "--baseline", "none.json")
+    assert "cannot read none.json: No such file or directory; give a file that `bench -o` wrote" in message
+
+
 def test_bench_writes_a_page_and_keeps_its_report(tiny_bundle: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "bench.json", tmp_path / "bench.html"
     words = ("bench", tiny_bundle, "--against", tiny_bundle, "-o", out, "--report", page, *QUICK)

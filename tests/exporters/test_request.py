@@ -14,9 +14,12 @@ import morvit_deploy
 from morvit_deploy import export
 from morvit_deploy.errors import ConfigError
 from morvit_deploy.exporters.coreml.contract.options import CoremlKeywords, CoremlOptions
+from morvit_deploy.exporters.coreml.export import CoremlExporter
+from morvit_deploy.exporters.onnx.export import OnnxExporter
 from morvit_deploy.exporters.onnx.options import OnnxKeywords, OnnxOptions
 from morvit_deploy.exporters.options import TargetOptions, options_of
 from morvit_deploy.exporters.request import Request
+from morvit_deploy.exporters.trt.export import TrtExporter
 from morvit_deploy.exporters.trt.options import TrtKeywords, TrtOptions
 
 ROOT = Path(morvit_deploy.__file__).parents[1]
@@ -100,3 +103,22 @@ def test_a_type_checker_finds_a_misspelt_keyword(tmp_path: Path) -> None:
     )
     assert found[1].startswith('Unexpected keyword argument "flavr" for "export"; did you mean "flavor"')
     assert 'Argument "layout" to "export" has incompatible type "Literal[\'nchw\']"' in found[2], report
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "remedy"),
+    [
+        ("onnx", "int8", "more or better --images, --calibration, --smooth or --max-drop may help"),
+        ("onnx", "fp16", "--precision fp32, or more --images, may help"),
+        ("trt", "bf16", "--precision fp32, or more --images, may help"),
+        ("onnx", "w4", "--precision w8 keeps more, in less than twice the size"),
+        ("coreml", "fp16", "--precision fp32, or --weights with more bits, may help"),
+    ],
+)
+def test_only_options_that_the_precision_has_are_advised(
+    target: str, precision: Any, remedy: str, tmp_path: Path
+) -> None:
+    writers = {"onnx": OnnxExporter, "trt": TrtExporter, "coreml": CoremlExporter}
+    images = tmp_path if precision == "int8" else None
+    request = Request(tmp_path, tmp_path / "out", target=target, precision=precision, images=images)
+    assert writers[target]()._remedies(request) == remedy

@@ -116,6 +116,23 @@ def json_of(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
     ).encode()
 
 
+def toml_of(document: dict[str, Any]) -> str:
+    """A document as TOML, `key = value` a line; None, for which TOML has no word, as if it had one."""
+    return "".join(f"{_toml_key(key)} = {_toml(value)}\n" for key, value in document.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else str(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if key.isascii() and key.replace("-", "").isalnum() else json.dumps(key, ensure_ascii=False)
+
+
 def numbers_as_floats(text: str | bytes) -> Any:
     """A JSON document in which 3 equals 3.0, and 10**40 equals 1e40."""
     return json.loads(text, parse_int=float)

@@ -23,6 +23,7 @@ from pathlib import Path
 import of_bundle
 import of_command_line
 import of_config
+import of_devices
 import of_fitted_bundle
 import of_foreign
 import of_image
@@ -40,7 +41,7 @@ from seeds import make_seeds
 
 MODULES = (
     of_config, of_safetensors, of_foreign, of_plan, of_bundle, of_fitted_bundle, of_statistics, of_reference,
-    of_image, of_labels, of_result, of_command_line,
+    of_image, of_labels, of_result, of_devices, of_command_line,
 )  # fmt: skip  # a table
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in MODULES}
 WHOLE = sum(kind.part for kind in KINDS.values())

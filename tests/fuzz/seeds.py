@@ -1,4 +1,4 @@
-"""The sound inputs: a checkpoint, a bundle of it, pictures, a plan, statistics, a result, and files of other code."""
+"""The sound inputs: a checkpoint, a bundle, pictures, a plan, statistics, a result, devices, files of other code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from adaptive_plans import threshold_plan
 from calibration_setup import save_pictures
 from foreign_checkpoints import SAID, saved, vit
+from mutations import toml_of
 from source_outputs import outputs_of, written
 from tiny_models import make_config, random_model
 
@@ -23,6 +24,19 @@ from morvit_deploy.sources.settings.given import Given
 PICTURES = 6
 DRAWING = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g fill="none" stroke="#333">\
 <rect x="1" y="1" width="4" height="4"/><path d="M0 0L9 9"/></g><text x="2" y="8" font-size="3">ms</text></svg>"""
+DEVICES = {
+    "device": [
+        {"name": "desk", "kind": "cpu", "threads": 1, "runs": 20},
+        {
+            "name": "pi",
+            "kind": "ssh",
+            "host": "pi@pi.local",
+            "ssh-option": ["Port=2222"],
+            "remote-dir": "/data",
+        },
+        {"name": "phone", "kind": "browser", "listen": True, "port": 8000, "backend": "wasm"},
+    ]
+}
 RESULT = Report(
     "Measurement",
     [
@@ -60,6 +74,7 @@ def make_seeds(folder: Path, bundle: Path | None = None) -> Path:
             calibrate_shard(folder / "checkpoint", folder / "pictures", folder / "statistics", part)
     result = {"format": "morvit-bench/1", "report": stored(RESULT)}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "devices.toml").write_text(toml_of(DEVICES), encoding="utf-8")
     source = saved(vit("aaa"), folder / "model.pth")
     written(folder / "reference.npz", **outputs_of(read_model(source, Given(**SAID)).model))
     return folder

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from places import ROOT
+from spelling import SPAN, british
 from typer.main import get_command
 
 from morvit_deploy.cli import app
@@ -23,7 +24,6 @@ FIRST_SCREEN = 30  # lines
 WIDEST_CODE = 80  # columns that a phone shows
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-SPAN = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:\.(?:py|sh|mjs|swift|md|toml)|/)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
@@ -37,10 +37,6 @@ WRITTEN = {
 FROM = (".", "docs", "morvit_deploy")  # a path starts at the root, beside its page or in the package
 OTHER_PROGRAMS = ("mypy ", "pip ", "pytest ")
 SEEN = re.compile(r"^(?:You see|\|) `([^`]+)`", re.MULTILINE)  # of the how-to page
-BRITISH = re.compile(
-    r"\b\w*(?:(?:normal|optim|quant|recogn|initial|summar|serial)is(?:e|ed|es|er|ing|ation)"
-    r"|colour|grey|centre|behaviour|judgement|licence)\w*"
-)
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -94,7 +90,7 @@ def test_no_placeholder_is_left(page: Path) -> None:
 
 @by_page
 def test_spelling_is_american(page: Path) -> None:
-    found = [match[0] for match in BRITISH.finditer(SPAN.sub("", prose(page)))]
+    found = british(prose(page))
     assert not found, f"{page.name} has {found}; the pages have American spelling"
 
 

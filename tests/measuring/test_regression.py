@@ -71,6 +71,27 @@ def test_runs_of_several_buckets_are_compared_by_their_means(earlier: Callable[.
     assert change.before_ms == change.now_ms == (3.0,)
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_pictures_that_take_other_buckets(earlier: Callable[..., Path], chosen: bool) -> None:
+    """A bundle of one bucket takes the same time for every picture."""
+    found = result(1.0)
+    stream = Block((1.0, 1.0), bucket=(("s",), ("full",)), overflow=((False,),) * 2)
+    measured_on = {**found.conditions, "inputs": "pictures of photos"}
+    blocks = (stream,) if chosen else found.measured[0].blocks
+    now, then = (
+        BenchResult("cpu", (replace(found.measured[0], blocks=blocks),), conditions)
+        for conditions in (found.conditions, measured_on)
+    )
+    old = read_earlier(earlier(then))
+    if not chosen:
+        assert changes(now, old, 0.05)
+        return
+    with pytest.raises(
+        ConfigError, match="got pictures of photos, expected synthetic pictures; give both runs"
+    ):
+        changes(now, old, 0.05)
+
+
 def test_the_only_bundle_of_both_may_have_another_name(earlier: Callable[..., Path]) -> None:
     old = read_earlier(earlier(result(10.0, bundle="build/main")))
     assert [one.name for one in changes(result(10.0, bundle="build/pull"), old, 0.05)] == ["pull"]

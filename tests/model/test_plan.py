@@ -263,7 +263,8 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_plan_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
-    assert "is not a morvit-plan/1 plan" in refusal(tmp_path / "plan.json", make_config())
+    message = refusal(tmp_path / "plan.json", make_config())
+    assert "plan.json is not a" in message and " a morvit-plan/1 plan" in message
 
 
 def test_a_file_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MODEL = "tests/model/test_{}.py"
+MODEL, CONFIG = "tests/model/test_{}.py", "tests/model/config/test_config.py"
 BUCKETS = "tests/calibration/buckets/test_{}.py"
 ROUTING = "tests/calibration/routing/test_{}.py"
 SELECTION = "tests/graph/style/test_selection_macs.py"
@@ -35,7 +35,10 @@ SUITES: dict[str, Sequence[str]] = {
         BUCKETS.format("choice"),
         "tests/planning/test_conclusion.py",
     ),
-    "model.config": _model("own_thresholds", "config", "routings", "reference", "macs"),
+    "model.config.config": (CONFIG, *_model("own_thresholds", "routings", "reference", "macs")),
+    "model.config.parts": (CONFIG, *_model("image_shapes", "own_thresholds")),
+    "model.config.problems": (CONFIG, *_model("own_thresholds", "image_shapes", "pooling", "registers")),
+    "model.config.reading": (CONFIG, *_model("own_thresholds", "checkpoint")),
     "model.decisions": _model("decisions", "routings", "reference"),
     "model.answers.gates": ("tests/model/answers/test_gates.py", *VERIFYING),
     "model.answers.heads": ("tests/model/answers/test_heads.py", *VERIFYING),
@@ -46,13 +49,13 @@ SUITES: dict[str, Sequence[str]] = {
     "model.merging": _model("merging", "routings", "reference"),
     "model.reducing": _model("reference", "routings", "macs"),
     "model.trace": (*_model("decisions", "routings", "reference"), ROUTING.format("scout")),
-    "model.routings.schedules": _model("own_thresholds", "config", "plan", "macs"),
+    "model.routings.schedules": (CONFIG, *_model("own_thresholds", "plan", "macs")),
     "model.routings.counting": (*_model("macs", "routings", "plan"), SELECTION),
     "model.routings.token_choice": (*_model("macs", "routings"), SELECTION),
     "model.routings.expert_choice": (*_model("macs", "routings"), SELECTION),
     "model.routings.reducing": (*_model("macs", "routings"), SELECTION),
     "model.routings.merged": (*_model("macs", "merging", "routings"), SELECTION),
-    "model.routings.none": (*_model("macs", "routings", "config", "plan"), SELECTION),
+    "model.routings.none": (CONFIG, *_model("macs", "routings", "plan"), SELECTION),
     "graph.baselines": ("tests/graph/test_baselines.py", "tests/model/test_routings.py"),
     "graph.dense": ROUTES,
     "graph.expert_choice": ROUTES,

@@ -133,6 +133,12 @@ def test_too_little_is_refused(wrong: dict[str, int]) -> None:
         Amount(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["runs", "blocks", "warmup", "starts"])
+def test_an_amount_for_which_no_reply_can_be_waited_is_a_typing_error(name: str) -> None:
+    with pytest.raises(TargetError, match=f"{name}: got {10**22} .*expected at most 1,000,000"):
+        Amount(**{name: 10**22})  # type: ignore[arg-type]
+
+
 def test_every_part_is_reported() -> None:
     stages, shares = list[str](), list[float]()
     measure(Fake(), lanes("a", "b"), FEW, Stages(stages.append, shares.append, parts_of(2, FEW)))

@@ -63,7 +63,7 @@ def to_int8(
         floats = _gemms(traced)
         observer = replace(observer, pieces=floats)
     ranges = ranges_of(observer, method, symmetric=flavor == "trt", tell=tell)
-    tell("quantising")
+    tell("quantizing")
     here = integer_kernels.kernels_here()
     bits = here.weight_bits if flavor == "cpu" else 8
     integers = floats.map(lambda part, model: quantise(model, ranges[part], flavor, weight_bits=bits))

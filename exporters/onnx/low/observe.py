@@ -185,7 +185,7 @@ class Observer:
         files = ", ".join(self.folder.entries[number].path.name for number in numbers)
         where = f"bucket {part}: " if part in self.served and self.plan.adaptive else ""
         return CheckpointError(
-            f"{where}node {node} returns NaN or Inf for {files}, so it has no range to quantise over; the "
+            f"{where}node {node} returns NaN or Inf for {files}, so it has no range to quantize over; the "
             "checkpoint's weights are damaged or too large"
         )
 

@@ -123,7 +123,7 @@ def _only_products_read_integers(model: onnx.ModelProto, known: Mapping[str, Lin
     for value in model.graph.output:
         if value.name in widened:
             raise StructureError(
-                f"output {value.name!r} would be quantised; report this with your checkpoint's config"
+                f"output {value.name!r} would be quantized; report this with your checkpoint's config"
             )
 
 
@@ -159,7 +159,7 @@ def _as_written(model: onnx.ModelProto) -> onnx.ModelProto:
         (entry.domain, entry.version) for entry in model.opset_import if entry.domain != "com.microsoft"
     ]
     if versions != [("", OPSET)]:
-        raise StructureError(f"ONNX Runtime's quantiser left opsets {versions}, expected {OPSET}")
+        raise StructureError(f"ONNX Runtime's quantizer left opsets {versions}, expected {OPSET}")
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     model.producer_name, model.producer_version = "morvit-deploy", ""

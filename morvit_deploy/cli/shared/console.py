@@ -67,7 +67,8 @@ def emit(report: Report, data: Any, as_json: bool) -> None:
     console = stdout()
     if as_json:  # what the console lacks is escaped, not replaced
         ascii = not console.encoding.startswith("utf")
-        say(json.dumps(data, indent=2, ensure_ascii=ascii, allow_nan=False))
+        text = json.dumps(data, indent=2, ensure_ascii=ascii, allow_nan=False)
+        say(text.encode(errors="backslashreplace").decode())  # of a name that is not UTF-8: JSON's own escape
     else:
         report.show(console)
 

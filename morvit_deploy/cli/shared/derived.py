@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from morvit_deploy.cli.shared.help import format_help
-from morvit_deploy.exporters.options import Help, Option, check_choice, option_of, options_of
+from morvit_deploy.exporters.options import Help, Option, check_choice, check_number, option_of, options_of
 
 METAVARS = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 
@@ -148,12 +148,7 @@ def _parameter(option: Option, slot: Slot) -> inspect.Parameter:
         off = f"/--no-{name}" if option.kind is bool and not is_flag else ""
         names = [help.short] if help.short else []
         choices = tuple(map(str, option.choices))
-        more |= {
-            "min": help.least,
-            "max": help.most,
-            "rich_help_panel": help.panel,
-            "hidden": bool(slot.hidden),
-        }
+        more |= {"rich_help_panel": help.panel, "hidden": bool(slot.hidden)}
         more |= {"autocompletion": lambda: choices} if choices else {}
         mark = typer.Option(*names, f"--{name}{off}", **more)
     return inspect.Parameter(
@@ -187,9 +182,11 @@ def _is_given(option: Option, typed: Any) -> bool:
 
 
 def _value(option: Option, typed: Any) -> Any:
-    """What the command line parsed, as the dataclass takes it; ConfigError for no such choice."""
-    if not option.choices:
-        return tuple(typed) if get_origin(option.kind) is tuple else typed
-    value = next((choice for choice in option.choices if str(choice) == typed), typed)
-    check_choice(replace(option, name="--" + option.name.replace("_", "-")), value)
-    return value
+    """What the command line parsed, as the dataclass takes it; ConfigError beyond choices or limits."""
+    typed_as = replace(option, name="--" + option.name.removesuffix("_").replace("_", "-"))
+    if option.choices:
+        value = next((choice for choice in option.choices if str(choice) == typed), typed)
+        check_choice(typed_as, value)
+        return value
+    check_number(typed_as, typed)
+    return tuple(typed) if get_origin(option.kind) is tuple else typed

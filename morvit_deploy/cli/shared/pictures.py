@@ -49,10 +49,11 @@ def say_files(
     from morvit_deploy.bundle.listing import described
     from morvit_deploy.report import numbered
 
+    taken = sum(not os.path.isdir(path) for path in paths)  # noqa: PTH112  # a folder without images stands for itself
     places = ", ".join(str(place) for place in given if os.path.isdir(place))  # noqa: PTH112  # False for a long name
     if places:
         left_out = f"; skipped {described(skipped)}" if skipped else ""
-        note(f"{numbered(len(paths), 'image')} of {places}{left_out}{unlabeled and f'; {unlabeled}'}")
+        note(f"{numbered(taken, 'image')} of {places}{left_out}{unlabeled and f'; {unlabeled}'}")
     remarks = remarks_on(paths, exif=exif)
     warn(remarks)
-    return {"taken": len(paths), "skipped": dict(sorted(skipped.items())), "exif": exif, "remarks": remarks}
+    return {"taken": taken, "skipped": dict(sorted(skipped.items())), "exif": exif, "remarks": remarks}

@@ -19,6 +19,7 @@ from morvit_deploy.model.config import Config
 IMAGES = 16  # different pictures, and at least one batch
 MOST_SURVEYED = 256  # pictures of a folder, to find the bucket mix of an adaptive bundle
 STREAM = 64  # of these are timed; a block is whole passes over them, so every block has the same mix
+SYNTHETIC = "synthetic pictures"  # in the conditions, where no folder was given
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Source:
     def named(self) -> str:
         """For the conditions."""
         turned = ", turned by their EXIF orientation" if self.exif else ""
-        return "synthetic pictures" if self.images is None else f"pictures of {self.images}{turned}"
+        return SYNTHETIC if self.images is None else f"pictures of {self.images}{turned}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from morvit_deploy.errors import ConfigError, MorvitError
-from morvit_deploy.exporters.options import Option, check_choice
+from morvit_deploy.exporters.options import Option, check_choice, check_number
 from morvit_deploy.keywords import did_you_mean
 from morvit_deploy.measuring.fleet.device import check_kind, check_names, kinds
 
@@ -119,11 +119,7 @@ def _value(option: Option, given: object, where: str, path: Path) -> Any:
         check_choice(_named(option, where), given)
         return given
     value = _single(option.kind, given, where, path)
-    least, most = (option.help.least, option.help.most) if option.help else (None, None)
-    if least is not None and value < least:
-        raise ConfigError(f"{where}: got {value}, expected at least {least}")
-    if most is not None and value > most:
-        raise ConfigError(f"{where}: got {value}, expected at most {most}")
+    check_number(_named(option, where), value)
     return value
 
 

@@ -77,7 +77,7 @@ class TimmViT(Family):
         ),
         refuse(r"norm_pre\..*", "it has a LayerNorm before the first block"),
         refuse(r"patch_embed\.norm\..*", "it has a LayerNorm after the patch projection"),
-        refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "it normalises queries and keys"),
+        refuse(r"blocks\.\d+\.attn\.[qk]_norm\..*", "it normalizes queries and keys"),
         refuse(r"blocks\.\d+\.(attn|mlp)\.norm\..*", "it has a LayerNorm inside the attention or the MLP"),
         refuse(r"blocks\.\d+\.mlp\.(fc1_g|fc1_x|w12|w3)\..*", _GATED),
         refuse(

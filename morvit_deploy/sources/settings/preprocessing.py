@@ -128,7 +128,7 @@ def _unlike(processor: dict[str, Any], size: Size) -> str:
             return f"it resizes to {processor.get('size')}, expected at least the image size {_shown(size)}"
     cropped = processor.get("do_center_crop") and _sides(processor.get("crop_size")) == edges
     if not cropped and (processor.get("do_center_crop") or resize != edges):
-        return f"it does not crop the centre to {_shown(size)}"
+        return f"it does not crop the center to {_shown(size)}"
     return ""
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from morvit_deploy.errors import CheckpointError, ConfigError
+from morvit_deploy.files import check_utf8
 from morvit_deploy.strict_json import read_json
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -15,7 +16,8 @@ CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 
 def check_exists(path: Path) -> None:
-    """Raise CheckpointError for a path to nothing."""
+    """Raise CheckpointError for a path to nothing, or one that libraries cannot open."""
+    check_utf8(path, CheckpointError)
     if not os.path.exists(path):  # noqa: PTH110  # False for a name that is too long, too
         raise CheckpointError(f"{path} does not exist; give a file of weights or the folder that holds it")
 

@@ -113,6 +113,7 @@ def test_keys_are_the_options_of_the_command_line() -> None:
         (device("threads = 1.5"), "threads: got 1.5, expected a whole number"),
         (device('threads = "2"'), "threads: got '2', expected a whole number"),
         (device("runs = 9"), "runs: got 9, expected at least 10"),
+        (device(f"runs = {10**30}"), f"runs: got {10**30}, expected at most 2147483647"),
         (device("port = 70000", kind="browser"), "port: got 70000, expected at most 65535"),
         (device("listen = 1", kind="browser"), "listen: got 1, expected true or false"),
         (device('backend = "gpu"', kind="browser"), "backend: got 'gpu', expected one of wasm, webgpu"),

@@ -132,7 +132,7 @@ def test_a_wrong_value_inside_is_named_with_its_place(place: str, value: Any) ->
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
-    ({"format": "morvit/3"}, ["format", "'morvit/3'", "'morvit/1'", "'morvit/2'"]),
+    ({"format": "morvit/3"}, ["format", "'morvit/3'", "'morvit/1'", "'morvit/2'", "a newer version of"]),
     ({"format": "morvit/1", "pooling": "mean"},
      ["format: got 'morvit/1', expected 'morvit/2' with pooling \"mean\""]),
     ({"cls_token": False, "pooling": "mean"}, ["cls_token: got false, expected true with routing 'expert_choice'"]),
@@ -219,16 +219,22 @@ def test_every_problem_is_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "3", '{"format": "morvit/1",}', b"\xff\xfe", b"\x89PNG\r\n"],
+    ["", "{", '{"format": "morvit/1",}', b"\xff\xfe", b"\x89PNG\r\n"],
     ids=repr,
 )
 def test_broken_json_is_one_message(text: str | bytes) -> None:
-    assert "is not a morvit/1 configuration" in refusal(text)
+    message = refusal(text)
+    assert "config.json is not a JSON file: " in message and "expected a morvit/1 configuration" in message
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"morvit/1"'])
+def test_json_of_something_else_is_one_message(text: str) -> None:
+    assert "config.json is not a morvit/1 configuration" in refusal(text)
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json is not a morvit/1") as caught:
+    with pytest.raises(ConfigError, match=r"config\.json is not a JSON file") as caught:
         load_config(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
 
@@ -305,3 +311,9 @@ def test_derived_numbers_by_hand(
 def test_a_long_value_is_cut_at_60_characters(characters: int, cut: bool) -> None:
     told = refusal(make_fields(sharing="x" * characters))  # with its quotes two more
     assert ("xxx..." in told) == cut
+
+
+@pytest.mark.parametrize("format", ["morvit/0", "morvit-plan/9", "morvit/", "morvit", "", 3, None])
+def test_only_a_later_number_is_a_newer_version(format: Any) -> None:
+    message = refusal(make_fields(format=format))
+    assert "format: got" in message and "newer version" not in message
