@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def speed_up() -> None:
 
     Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
     coremltools checks its whole program after each of 90 passes; the package that results is read and run by the
-    tests.
+    tests. It collects garbage after each conversion, half a second in a process that holds all libraries.
     """
     gc.collect()
     gc.freeze()
@@ -89,12 +90,14 @@ def _key(module: nn.Module, example: Sequence[Tensor], options: dict[str, Any]) 
 
 
 def _unchecked(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """`trace`, which first turns coremltools' checks between its passes off; it is loaded by then."""
+    """`trace`, which first turns coremltools' checks and collections off; it is loaded by then."""
 
     @functools.wraps(trace)
     def unchecked(*given: Any) -> Any:
+        from coremltools.converters import _converters_entry
         from coremltools.converters.mil.mil.program import Program
 
+        _converters_entry.gc = SimpleNamespace(collect=lambda: None)
         Program.validate = lambda self, **_: None
         return trace(*given)
 
