@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from morvit_deploy.exporters.base import YOUNG
 from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
+from morvit_deploy.exporters.onnx import run as onnx_run
 from morvit_deploy.exporters.onnx.graphs import assembly
 from morvit_deploy.exporters.onnx.graphs import trace as tracing
+from morvit_deploy.machine.this import checked_threads
 
 FOLDER = "MORVIT_TEST_TRACES"  # environment: a folder that the processes of one run have in common
 _anew = False
@@ -38,12 +40,16 @@ def speed_up() -> None:
     Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
     coremltools checks its whole program after each of 90 passes; the package that results is read and run by the
     tests. It collects garbage after each conversion, half a second in a process that holds all libraries.
+    Threads of a runtime wait for each other where graphs are tiny and each core has a process of its own: a session
+    has one unless a test asks for more. Programs that tests start have one of OpenMP.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
     tracing.trace = assembly.trace = _kept(tracing.trace)
     coreml._exported = _unchecked(coreml._exported)
+    onnx_run.checked_threads = lambda wanted: checked_threads(wanted or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextmanager
