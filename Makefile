@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
+# some containers set it: each of hundreds of processes would compile torch's and coremltools' sources again
+unexport PYTHONDONTWRITEBYTECODE
 # --no-compile saves about 165 MiB: Python then writes .pyc files of the modules that it imports, and of no others
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 

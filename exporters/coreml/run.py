@@ -36,13 +36,13 @@ def open_coreml(
 ) -> Runner:
     """The runner of a bundle whose files have been checked; with `bucket`, every image in that bucket.
 
-    With `probes` it also returns the values inside. `threads` are the interpreter's; Core ML has its own.
-    `interpreted` uses the interpreter on macOS too, to compare Core ML with it.
+    With `probes` it also returns the values inside. `threads` are the interpreter's, None: one if the model is
+    small; Core ML has its own. `interpreted` uses the interpreter on macOS too, to compare Core ML with it.
     """
     if not any(Path(file.path).is_relative_to(PACKAGE) for file in manifest.files):
         raise BundleError(f"{folder / 'manifest.json'} does not list {PACKAGE}; export it again")
     here = native() and not interpreted
-    load = _native(folder, manifest) if here else _interpreted(folder, checked_threads(threads))
+    load = _native(folder, manifest) if here else _interpreted(folder, manifest, threads)
     load = _fed(load, manifest.input == "uint8")
     form = CoremlForm.of(manifest)
 
@@ -81,9 +81,10 @@ def _fed(load: Callable[[str], Predict], pixels: bool) -> Callable[[str], Predic
     return load_fed if pixels else load
 
 
-def _interpreted(folder: Path, threads: int) -> Callable[[str], Predict]:
-    from morvit_deploy.model.threads import using_threads
+def _interpreted(folder: Path, manifest: Manifest, wanted: int | None) -> Callable[[str], Predict]:
+    from morvit_deploy.model.threads import is_small, using_threads
 
+    threads = 1 if wanted is None and is_small(manifest.config) else checked_threads(wanted)
     package = _read(folder / PACKAGE)
 
     def load(function: str) -> Predict:

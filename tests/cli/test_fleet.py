@@ -22,6 +22,7 @@ from tiny_models import make_config
 from morvit_deploy.errors import LostError
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.fleet import fleet
+from morvit_deploy.remote import session
 
 QUICK = ("--threads", "1", "--runs", "10", "--blocks", "2", "--warmup", "1", "--starts", "1")
 DESK = '[[device]]\nname = "desk"\nkind = "cpu"\n'
@@ -127,6 +128,7 @@ def test_a_board_that_is_lost_keeps_its_blocks(
         return own(self, *given)
 
     monkeypatch.setattr(RemoteProcesses, "run", pull)
+    monkeypatch.setattr(session, "RECONNECT_S", 2.0)  # nobody comes back
     out = tmp_path / "fleet.json"
     ended = run("bench", tiny_bundle, "--device-file", listed(tmp_path, at(board), DESK), "-o", out, *QUICK)
     assert ended.exit_code == 1

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ from torch import Tensor, nn
 
 from morvit_deploy.exporters.base import YOUNG
 from morvit_deploy.exporters.coreml.mlpackage import convert as coreml
+from morvit_deploy.exporters.onnx import run as onnx_run
 from morvit_deploy.exporters.onnx.graphs import assembly
 from morvit_deploy.exporters.onnx.graphs import trace as tracing
+from morvit_deploy.machine.this import checked_threads
 
 FOLDER = "MORVIT_TEST_TRACES"  # environment: a folder that the processes of one run have in common
 _anew = False
@@ -36,13 +39,17 @@ def speed_up() -> None:
 
     Programs for Core ML are not kept: 76 of 77 are different ones, and keeping one takes 0.6 s.
     coremltools checks its whole program after each of 90 passes; the package that results is read and run by the
-    tests.
+    tests. It collects garbage after each conversion, half a second in a process that holds all libraries.
+    Threads of a runtime wait for each other where graphs are tiny and each core has a process of its own: a session
+    has one unless a test asks for more. Programs that tests start have one of OpenMP.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
     tracing.trace = assembly.trace = _kept(tracing.trace)
     coreml._exported = _unchecked(coreml._exported)
+    onnx_run.checked_threads = lambda wanted: checked_threads(wanted or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextmanager
@@ -89,12 +96,14 @@ def _key(module: nn.Module, example: Sequence[Tensor], options: dict[str, Any]) 
 
 
 def _unchecked(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """`trace`, which first turns coremltools' checks between its passes off; it is loaded by then."""
+    """`trace`, which first turns coremltools' checks and collections off; it is loaded by then."""
 
     @functools.wraps(trace)
     def unchecked(*given: Any) -> Any:
+        from coremltools.converters import _converters_entry
         from coremltools.converters.mil.mil.program import Program
 
+        _converters_entry.gc = SimpleNamespace(collect=lambda: None)
         Program.validate = lambda self, **_: None
         return trace(*given)
 

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.classify import PROBABILITIES
 from morvit_deploy.exporters.coreml.mlpackage.probes import hide
+from morvit_deploy.exporters.coreml.mlpackage.upstream import quick_passes
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.exporters.functions.names import plain_name
 from morvit_deploy.exporters.functions.tracing import ANSWERS, IMAGE, Outputs
@@ -57,7 +58,7 @@ def convert(module: Named, example: Sequence[Tensor], wanted: Wanted) -> Convert
     results = (*module.results, *([PROBABILITIES] if wanted.probabilities is not None else []))
     names = [*results, *(name for name in named if name not in results)]
     program = _exported(_Outputs(module, names, wanted.probabilities), example)
-    with quiet():
+    with quiet(), quick_passes():
         model = ct.convert(
             program,
             inputs=[_input(name, value, wanted) for name, value in zip(module.inputs, example, strict=True)],

@@ -28,7 +28,7 @@ from morvit_deploy.measuring.bench import bench
 from morvit_deploy.measuring.board import bench as remote_bench
 from morvit_deploy.measuring.core.results import BenchResult
 from morvit_deploy.measuring.cpu.lanes import BundleProcesses
-from morvit_deploy.remote import dialogue
+from morvit_deploy.remote import dialogue, session
 from morvit_deploy.remote.connection import Connection
 from morvit_deploy.remote.host import Host
 from morvit_deploy.remote.loader import agent_archive
@@ -361,6 +361,7 @@ class TestLoss:
             both(*arguments)
 
         monkeypatch.setattr(MixRuns, "_both", fragile)
+        monkeypatch.setattr(session, "RECONNECT_S", 2.0)  # nobody comes back; others wait as long as users do
         with pytest.raises(LostError) as error:
             measure(board, exported(EXPERT, plan=threshold_ladder(), dispatch="host"))
         (kept,) = error.value.partial.as_dict()["bundles"]
@@ -374,10 +375,10 @@ class TestLoss:
 
         opened = Session._open
 
-        def rebooted(session: Session, timeout_s: float) -> None:
-            opened(session, timeout_s)
-            if session.drops:
-                session._boots = (*session._boots[:-1], "another")
+        def rebooted(this: Session, timeout_s: float) -> None:
+            opened(this, timeout_s)
+            if this.drops:
+                this._boots = (*this._boots[:-1], "another")
 
         monkeypatch.setattr(Session, "_open", rebooted)
         monkeypatch.setattr(BundleProcesses, "run", when(2, board.drop))
