@@ -10,6 +10,7 @@ import numpy as np
 from morvit_deploy.exporters.coreml.contract.names import Weights
 from morvit_deploy.exporters.coreml.mil.types import Array
 from morvit_deploy.exporters.coreml.mlpackage.convert import Converted
+from morvit_deploy.exporters.coreml.mlpackage.upstream import quick_passes
 from morvit_deploy.exporters.coreml.sdk.load import Model, coremltools, quiet
 from morvit_deploy.graph.unroll import StaticMoRViT
 
@@ -24,7 +25,7 @@ def compress(converted: Converted, weights: Weights, graph: StaticMoRViT) -> Mod
         return converted.model
     coreml = coremltools().optimize.coreml
     kept = dict.fromkeys(_routers(converted.constants, graph))
-    with quiet():
+    with quiet(), quick_passes():
         config = coreml.OptimizationConfig(global_config=_how(coreml, weights), op_name_configs=kept)
         how = coreml.palettize_weights if weights in PALETTES else coreml.linear_quantize_weights
         return how(converted.model, config)

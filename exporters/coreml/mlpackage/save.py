@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from morvit_deploy.exporters.coreml.mlpackage.card import Card
+from morvit_deploy.exporters.coreml.mlpackage.upstream import quick_passes
 from morvit_deploy.exporters.coreml.sdk.load import Message, Model, coremltools, quiet
 from morvit_deploy.exporters.functions.names import MAIN
 from morvit_deploy.files import temporary
@@ -21,7 +22,7 @@ _DATE = "com.github.apple.coremltools.conversion_date"
 def save_package(models: Mapping[str, Model], folder: Path) -> None:
     """Write functions as a package; equal weights of several functions are stored once."""
     ct = coremltools()
-    with quiet():
+    with quiet(), quick_passes():
         if list(models) == [MAIN]:
             models[MAIN].save(str(folder))
             return

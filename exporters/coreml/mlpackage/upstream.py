@@ -86,7 +86,11 @@ def _owners() -> tuple[Any, Any]:
     blocks: Any = None
     types: Any = None
     with suppress(ImportError):
-        from coremltools.converters.mil.mil import Block as blocks
+        from coremltools.converters.mil.mil import Block
+
+        blocks = Block
     with suppress(ImportError):
-        from coremltools.converters.mil.mil.types import type_mapping as types
+        from coremltools.converters.mil.mil.types import type_mapping
+
+        types = type_mapping
     return blocks, types
