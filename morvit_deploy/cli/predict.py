@@ -219,6 +219,7 @@ def _split(paths: tuple[Path, ...]) -> tuple[Path, list[Path]]:
     bundle, given = (first, others) if is_bundle else (None, list(paths))
     if not given:
         raise ImageError("no IMAGE given; name one or more image files or folders")
-    if late := [path for path in given if is_ours(path / "manifest.json")]:
+    folders = [path for path in given if os.path.isdir(path)]  # noqa: PTH112  # False for a name that is too long, too
+    if late := [path for path in folders if is_ours(path / "manifest.json")]:
         raise ImageError(f"got the bundle {late[0]} among the images; give it before them")
     return bundle_folder(bundle), given
