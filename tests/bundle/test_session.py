@@ -18,7 +18,9 @@ from morvit_deploy.bundle import session
 from morvit_deploy.bundle.session import HostDispatch, softmax
 from morvit_deploy.errors import ImageError
 from morvit_deploy.exporters.check import check_bundle
+from morvit_deploy.exporters.onnx import run
 from morvit_deploy.machine import diagnosis
+from morvit_deploy.machine.this import checked_threads
 
 CLOSE = 1e-5  # the same float32 graph in another batch: only the order of sums differs
 
@@ -41,9 +43,12 @@ def test_any_number_of_pictures(
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])
-def test_threads_do_not_change_the_classes(tiny_bundle: Path, threads: int | None) -> None:
+def test_threads_do_not_change_the_classes(
+    tiny_bundle: Path, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "checked_threads", checked_threads)  # all cores; other tests have one thread
     pixels = random_pixels(make_config(), 3)
-    with open_bundle(tiny_bundle) as session, open_bundle(tiny_bundle, threads=threads) as other:
+    with open_bundle(tiny_bundle, threads=1) as session, open_bundle(tiny_bundle, threads=threads) as other:
         assert np.abs(session.logits(pixels) - other.logits(pixels)).max() <= CLOSE
 
 
