@@ -70,7 +70,7 @@ class Command(DerivedCommand):
             with names_extra(f"morvit-deploy {ctx.info_name}"):
                 return super().invoke(ctx)
         except MorvitError as error:
-            _stop(str(error), error.exit_status)
+            _stop(self.as_typed(str(error)), error.exit_status)
         except KeyboardInterrupt:
             _stop(INTERRUPTED, INTERRUPT_STATUS)
         except OSError as error:

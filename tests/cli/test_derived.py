@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import typer
+from commands import run
 from places import ROOT
 from typer.testing import CliRunner, Result
 
@@ -115,3 +116,23 @@ def test_functions_of_the_command_line_fit_a_screen() -> None:
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < SCREEN, f"{file.name}: {node.name}"
                 assert len(node.args.args) + len(node.args.kwonlyargs) <= 10, f"{file.name}: {node.name}"
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("with_depth: got 3", "--with-depth: got 3"),
+        ("seed: got -1; expected more: 0", "--seed: got -1; expected more: 0"),
+        ("source: is empty", "source: is empty"),  # an argument has no other name
+        ("capacity: got 3", "capacity: got 3"),  # a field of some file
+        ("cannot read seed", "cannot read seed"),
+    ],
+)
+def test_a_message_about_a_keyword_names_the_option(message: str, typed: str) -> None:
+    command: Any = type("ActCommand", (DerivedCommand,), {"function": staticmethod(act)})("act")
+    assert command.as_typed(message) == typed
+
+
+def test_the_command_line_says_so(tiny_checkpoint: Path) -> None:
+    ended = run("export", tiny_checkpoint, "--precision", "int8")
+    assert ended.exit_code == 2 and "error: --precision: got 'int8' without images" in ended.stderr

@@ -102,6 +102,14 @@ class DerivedCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         return self._inner.invoke(ctx)
 
+    def as_typed(self, message: str) -> str:
+        """A message about a keyword of the Python function, `batch: got 0`, about the option: `--batch: got 0`."""
+        name, colon, rest = message.partition(": ")
+        for param in self.params:
+            if colon and param.name.removesuffix("_") == name and param.param_type_name == "option":
+                return f"{max(param.opts, key=len)}: {rest}"
+        return message
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [param for param in self.params if param.param_type_name == "argument"]
         return ["[OPTIONS]", *(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)]
