@@ -90,7 +90,10 @@ def _started(number: int, folder: Path) -> Iterator[list[subprocess.Popen[bytes]
     others = []
     try:
         for _ in range(number):
-            others.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+            # in a session of its own: Ctrl-C is for this process, which ends the others
+            others.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+            )
         yield others
     finally:
         for other in others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,8 @@ def test_what_a_process_left_is_traced_here_with_a_warning(
 def test_a_process_ends_with_an_error_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(([], False), tmp_path / dividing.JOBS)
     with pytest.raises(KeyboardInterrupt), dividing._started(1, tmp_path) as others:
+        # a terminal's Ctrl-C is not sent to it: it would print where it was
+        assert os.getsid(others[0].pid) == others[0].pid != os.getsid(0)
         raise KeyboardInterrupt
     assert others[0].returncode is not None
 
