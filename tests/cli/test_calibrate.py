@@ -248,7 +248,7 @@ def test_a_budget_that_no_plan_meets(model: Path, images: Path, inside: Path) ->
         (["--images", "i", "--stats", "s", "--shard", "3/2"], "shard: got 3/2, expected i/n with 1 ≤ i ≤ n"),
         (["--images", "i", "--stats", "s", "--shard", "half"], "shard: got 'half', expected i/n, as in 2/8"),
         (["--images", "i", "--budget-ms", "3", "--budget-macs", "3"], "got budget_macs and budget_ms"),
-        (["--images", "i", "--budget-ms", "-3"], "budget_ms: got -3.0, expected a number above 0"),
+        (["--images", "i", "--budget-ms", "-3"], "--budget-ms: got -3.0, expected a number above 0"),
         (["--images", "i", "--buckets", "0"], "--buckets: got 0, expected at least 1"),
         (["--images", "i", "--mode", "depth"], "--mode: got 'depth', expected one of threshold, topk"),
         (["--images", "i"], "i is not a folder of images"),

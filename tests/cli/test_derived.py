@@ -123,6 +123,7 @@ def test_functions_of_the_command_line_fit_a_screen() -> None:
     [
         ("with_depth: got 3", "--with-depth: got 3"),
         ("seed: got -1; expected more: 0", "--seed: got -1; expected more: 0"),
+        ("with_depth, seed: only one", "--with-depth, --seed: only one"),
         ("source: is empty", "source: is empty"),  # an argument has no other name
         ("capacity: got 3", "capacity: got 3"),  # a field of some file
         ("cannot read seed", "cannot read seed"),

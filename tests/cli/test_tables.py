@@ -170,7 +170,7 @@ def measurements(ladder: Path) -> Made:
     made = formats.Made("trt", "fp16", 52_100_000, 0.985, 1e-3, 0.75, None, "not run here: NVIDIA GPUs")
     refused = formats.Made("onnx", "bf16", remark="target onnx has fp32")
     yield formats.formats_table(formats.Formats("my-model", (made, refused), None))
-    earlier = Earlier(Path("before.json"), "cpu", {}, 2, {})
+    earlier = Earlier(Path("before.json"), "cpu", {}, 2, "", {})
     yield change_table([Change("my-model-onnx", (10.0, 10.5), (12.0, 12.5), 0.05)], earlier)
     yield _table({"title": "T", "columns": ["a"], "rows": [["1"]], "numeric": [], "caption": "read back"})
     yield with_command(bench_report(bench(ladder, threads=1, runs=10, blocks=1, warmup=0, starts=1)))

@@ -103,12 +103,15 @@ class DerivedCommand(TyperCommand):
         return self._inner.invoke(ctx)
 
     def as_typed(self, message: str) -> str:
-        """A message about a keyword of the Python function, `batch: got 0`, about the option: `--batch: got 0`."""
-        name, colon, rest = message.partition(": ")
-        for param in self.params:
-            if colon and param.name.removesuffix("_") == name and param.param_type_name == "option":
-                return f"{max(param.opts, key=len)}: {rest}"
-        return message
+        """A message about keywords of the Python function, `batch: got 0`, about the options: `--batch: got 0`."""
+        options = {
+            param.name.removesuffix("_"): max(param.opts, key=len)
+            for param in self.params
+            if param.param_type_name == "option"
+        }
+        names, colon, rest = message.partition(": ")
+        known = [options.get(name) for name in names.split(", ")]
+        return f"{', '.join(filter(None, known))}: {rest}" if colon and all(known) else message
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [param for param in self.params if param.param_type_name == "argument"]
