@@ -28,5 +28,6 @@ def without(
     (folder / "sitecustomize.py").write_text(HIDING)
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ABSENT": " ".join(modules), "NO_COLOR": "1"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # no __pycache__ in the folder
     command = [sys.executable, "-c", program, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder)
