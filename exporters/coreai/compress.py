@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def compress(asset: Path, weights: Weights, graph: StaticMoRViT, inside: Mapping
     """Compress the large weights of an asset in place; TargetError where coreai-opt leaves one in float."""
     program, plain = open_asset(asset).program, read_program(asset)
     _keep(program, plain, _routers(graph))
-    with _reasons() as reasons:
+    with _reasons() as reasons, quoted_libraries():
         compressed = _how(weights)(program)
     if weights in PALETTES and reasons:
         raise TargetError(
@@ -56,6 +57,22 @@ def compress(asset: Path, weights: Weights, graph: StaticMoRViT, inside: Mapping
     left = kept_in_float(graph, weights)
     remark = f"weights of an input that {BLOCK} does not divide stay in float: {', '.join(left)}"
     return Compressed(renumbered(inside, plain, read_program(asset)), (remark,) if left else ())
+
+
+@contextmanager
+def quoted_libraries() -> Iterator[None]:
+    """coreai-opt has PyTorch build its k-means, and PyTorch names its libraries to the shell as they are.
+
+    A space in the path of the environment would end the argument.
+    """
+    from torch.utils import cpp_extension
+
+    own = cpp_extension.TORCH_LIB_PATH
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(own)
+    try:
+        yield
+    finally:
+        cpp_extension.TORCH_LIB_PATH = own
 
 
 def is_compressed(shape: tuple[int, ...], weights: Weights) -> bool:

@@ -13,6 +13,7 @@ from absent import COMMAND, without
 from adaptive_plans import depth_plan
 from places import EXAMPLES
 from tiny_models import make_config, random_model
+from torch.utils import cpp_extension
 
 from morvit_deploy.bundle.manifest import Manifest, open_manifest
 from morvit_deploy.errors import TargetError
@@ -259,3 +260,10 @@ def test_a_palette_that_cannot_be_made_is_named(
         TargetError, match=r"left a weight in float: .*no c\+\+\. Palettes require a C\+\+ compiler"
     ):
         coreai_compress.compress(small / ASSET, "palette8", graphs["full"], {})
+
+
+def test_an_environment_in_a_folder_with_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpp_extension, "TORCH_LIB_PATH", "/a folder/lib")
+    with coreai_compress.quoted_libraries():
+        assert "-L'/a folder/lib'" in cpp_extension._prepare_ldflags([], False, False, False)
+    assert cpp_extension.TORCH_LIB_PATH == "/a folder/lib"
