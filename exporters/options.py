@@ -27,6 +27,7 @@ from morvit_deploy.keywords import did_you_mean
 if TYPE_CHECKING:
     from morvit_deploy.exporters.request import Request
 
+LARGEST_SEED = 2**63 - 1  # that every random generator takes
 MOST = 2**31 - 1  # of a count without a limit of its own: what C libraries hold; more is a typing error
 
 Own = TypeVar("Own", bound="TargetOptions")

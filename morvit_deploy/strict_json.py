@@ -50,8 +50,11 @@ def read_json(path: Path, error: type[MorvitError] = ConfigError, *, advice: str
 
 
 def read_object(path: Path, error: type[MorvitError] = ConfigError, *, advice: str = "") -> dict[str, Any]:
-    """Read a JSON file that contains an object; raises as `read_json` does."""
-    found = read_json(path, error, advice=advice)
+    """Read a JSON file that contains an object; raises `error` for anything else, also for what cannot be read."""
+    try:
+        found = read_json(path, error, advice=advice)
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}{_ending(advice)}") from None
     if not isinstance(found, dict):
         raise error(f"{path}: got {_KINDS[type(found)]}, expected a JSON object{_ending(advice)}")
     return found

@@ -23,6 +23,7 @@ from morvit_deploy.exporters.coreai.printed.probes import Values, renumbered
 from morvit_deploy.exporters.coreai.printed.program import CONSTANT, ProgramText, read_program
 from morvit_deploy.exporters.coreai.runtime import native_quiet
 from morvit_deploy.exporters.functions.weights import content_key, weight_of, weights_of
+from morvit_deploy.exporters.replacing import replacing
 from morvit_deploy.graph.unroll import StaticMoRViT
 
 BLOCK = 32  # int4: inputs that share a scale, as in a Core ML package
@@ -67,12 +68,8 @@ def quoted_libraries() -> Iterator[None]:
     """
     from torch.utils import cpp_extension
 
-    own = cpp_extension.TORCH_LIB_PATH
-    cpp_extension.TORCH_LIB_PATH = shlex.quote(own)
-    try:
+    with replacing((cpp_extension, "TORCH_LIB_PATH", shlex.quote)):
         yield
-    finally:
-        cpp_extension.TORCH_LIB_PATH = own
 
 
 def is_compressed(shape: tuple[int, ...], weights: Weights) -> bool:

@@ -16,7 +16,7 @@ from morvit_deploy.cli.shared.pages import check_page, write_page
 from morvit_deploy.cli.shared.pictures import say_folder
 from morvit_deploy.cli.shared.sources import AlsoForeign, opened
 from morvit_deploy.errors import PlanError
-from morvit_deploy.exporters.options import Help
+from morvit_deploy.exporters.options import LARGEST_SEED, Help
 from morvit_deploy.files import check_files, check_outside
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Counted(Group):
     ] = None
     limit: Annotated[int | None, Help("Use at most N images, a random choice.", least=1)] = None
     seed: Annotated[
-        int, Help("Random seed for choosing the --limit subset.", least=0, most=2**63 - 1, show_default=True)
+        int,
+        Help("Random seed for choosing the --limit subset.", least=0, most=LARGEST_SEED, show_default=True),
     ] = 0
     max_bad: Annotated[
         int, Help("Number of images that may be unreadable; they are listed.", least=0, show_default=True)

@@ -16,7 +16,7 @@ from morvit_deploy.cli.shared.pages import check_page, with_command, with_depths
 from morvit_deploy.cli.shared.places import bundle_folder, checkpoint_path
 from morvit_deploy.cli.shared.sources import numbers
 from morvit_deploy.errors import ConfigError
-from morvit_deploy.exporters.options import Help
+from morvit_deploy.exporters.options import LARGEST_SEED, Help
 from morvit_deploy.files import check_files, no_file, of_format, write_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Others(Group):
         Help(
             "Of random weights, and of the order in which the rows take turns.",
             least=0,
-            most=2**63 - 1,
+            most=LARGEST_SEED,
             show_default=True,
         ),
     ] = 0

@@ -8,7 +8,7 @@ from typing import Annotated
 from morvit_deploy.cli.app import command
 from morvit_deploy.cli.shared.console import say, working
 from morvit_deploy.cli.shared.groups import OUTPUT, Force
-from morvit_deploy.exporters.options import Help
+from morvit_deploy.exporters.options import LARGEST_SEED, Help
 from morvit_deploy.model.presets import PRESETS
 
 
@@ -16,7 +16,7 @@ from morvit_deploy.model.presets import PRESETS
 def init(
     preset: Annotated[str, Help(f"Architecture: {', '.join(PRESETS)}.", "NAME", panel="Model")],
     seed: Annotated[
-        int, Help("Seed of the random weights.", least=0, most=2**63 - 1, show_default=True, panel="Model")
+        int, Help("Seed of the random weights.", least=0, most=LARGEST_SEED, show_default=True, panel="Model")
     ] = 0,
     out: Annotated[
         Path | None, Help("Folder to write (default: the preset's name).", "DIR", short="-o", panel=OUTPUT)

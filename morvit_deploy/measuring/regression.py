@@ -92,12 +92,7 @@ class Change:
 
 def read_earlier(path: Path) -> Earlier:
     """Read a result of `bench -o`; ConfigError for anything else."""
-    try:
-        found = read_object(path, advice="give a file that `bench -o` wrote")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror or error}; give a file that `bench -o` wrote"
-        ) from None
+    found = read_object(path, advice="give a file that `bench -o` wrote")
     if found.get("format") != FORMAT or "bundles" not in found or "verdict" in found:
         raise ConfigError(f"{path}: expected a result of `bench -o`, with a list of bundles")
     try:

@@ -11,28 +11,21 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any
 
+from morvit_deploy.exporters.replacing import replacing
+
 COMPRESSED = "constexpr_"  # operations whose results stand for compressed weights begin with it
 
 
 @contextmanager
 def quick_passes() -> Iterator[None]:
     """Save that work inside the block; nothing is changed where a release has these functions elsewhere."""
-    replaced: list[tuple[Any, str, Any]] = []
-
-    def replace(owner: Any, name: str, made: Callable[[Any], Any]) -> None:
-        if owner is not None and name in vars(owner):
-            replaced.append((owner, name, vars(owner)[name]))
-            setattr(owner, name, made(vars(owner)[name]))
-
     blocks, types = _owners()
-    try:
-        replace(blocks, "_propagate_nonreplaceable_vars", _where_any_is_compressed)
-        replace(blocks, "indented_str", _unprinted)
-        replace(types, "get_type_info", _described_once)
+    with replacing(
+        (blocks, "_propagate_nonreplaceable_vars", _where_any_is_compressed),
+        (blocks, "indented_str", _unprinted),
+        (types, "get_type_info", _described_once),
+    ):
         yield
-    finally:
-        for owner, name, own in replaced:
-            setattr(owner, name, own)
 
 
 def _where_any_is_compressed(propagate: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -10,27 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from morvit_deploy.exporters.replacing import replacing
+
 _tables: dict[tuple[Any, ...], Any] = {}  # arguments of `from_torchlib` to what it returned
 
 
 @contextmanager
 def quick_traces() -> Iterator[None]:
     """Save that work inside the block; nothing is changed where a release has these functions elsewhere."""
-    replaced: list[tuple[Any, str, Any]] = []
-
-    def replace(kind: Any, name: str, made: Callable[[Any], Any]) -> None:
-        if kind is not None and name in vars(kind):
-            replaced.append((kind, name, vars(kind)[name]))
-            setattr(kind, name, made(getattr(kind, name)))
-
     registry, matcher = _classes()
-    try:
-        replace(registry, "from_torchlib", _built_once)
-        replace(matcher, "match", _by_operator)
+    with replacing((registry, "from_torchlib", _built_once), (matcher, "match", _by_operator)):
         yield
-    finally:
-        for kind, name, own in replaced:
-            setattr(kind, name, own)
 
 
 def _built_once(build: Callable[..., Any]) -> Any:

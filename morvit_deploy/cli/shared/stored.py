@@ -54,12 +54,7 @@ def _stored_picture(picture: Picture) -> dict[str, Any] | None:
 
 def read_report(path: Path) -> Report:
     """The report of a result that `bench` or `compare` wrote; ConfigError for anything else."""
-    try:
-        found = read_object(path, advice="give a file that `bench -o` or `compare -o` wrote")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror or error}; give a file that `bench -o` or `compare -o` wrote"
-        ) from None
+    found = read_object(path, advice="give a file that `bench -o` or `compare -o` wrote")
     if not str(found.get("format", "")).startswith(FORMATS):
         raise ConfigError(
             f"{path}: got format {found.get('format')!r}, expected a result of `bench -o` or `compare -o`"
